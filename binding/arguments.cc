@@ -1,0 +1,156 @@
+#include "arguments.h"
+
+#include <cmath>
+
+namespace parvis::binding {
+
+namespace {
+
+[[noreturn]] void wrong(Napi::Env env, const std::string& what) { throw Napi::TypeError::New(env, "parvis native call: " + what); }
+
+std::vector<int64_t> integers(const Napi::Value& value, const char* what) {
+  if (!value.IsArray()) wrong(value.Env(), std::string(what) + " must be an array");
+  const auto from = value.As<Napi::Array>();
+  std::vector<int64_t> to;
+  for (uint32_t i = 0; i < from.Length(); i++) to.push_back(from.Get(i).ToNumber().Int64Value());
+  return to;
+}
+
+}  // namespace
+
+Napi::Object object(const Napi::Value& value, const char* what) {
+  if (!value.IsObject()) wrong(value.Env(), std::string(what) + " must be an object");
+  return value.As<Napi::Object>();
+}
+
+double number(const Napi::Object& from, const char* name) {
+  const Napi::Value v = from.Get(name);
+  if (!v.IsNumber()) wrong(from.Env(), std::string(name) + " must be a number");
+  return v.As<Napi::Number>().DoubleValue();
+}
+
+int integer(const Napi::Object& from, const char* name) {
+  const double d = number(from, name);
+  if (!(std::abs(d) <= 2147483647.0) || d != std::floor(d)) wrong(from.Env(), std::string(name) + " must be a 32-bit integer");
+  return static_cast<int>(d);
+}
+
+std::string text(const Napi::Object& from, const char* name) {
+  const Napi::Value v = from.Get(name);
+  if (!v.IsString()) wrong(from.Env(), std::string(name) + " must be a string");
+  return v.As<Napi::String>().Utf8Value();
+}
+
+template <class T>
+std::vector<T> array(const Napi::Value& value, const char* what) {
+  constexpr napi_typedarray_type type = std::is_same_v<T, int32_t>    ? napi_int32_array
+                                        : std::is_same_v<T, uint64_t> ? napi_biguint64_array
+                                        : std::is_same_v<T, float>    ? napi_float32_array
+                                                                      : napi_uint8_array;
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) wrong(value.Env(), std::string(what) + " must be a typed array of its type");
+  const auto from = value.As<Napi::TypedArrayOf<T>>();
+  return std::vector<T>(from.Data(), from.Data() + from.ElementLength());
+}
+template std::vector<int32_t> array<int32_t>(const Napi::Value&, const char*);
+template std::vector<uint64_t> array<uint64_t>(const Napi::Value&, const char*);
+template std::vector<float> array<float>(const Napi::Value&, const char*);
+template std::vector<uint8_t> array<uint8_t>(const Napi::Value&, const char*);
+
+DType dtype(Napi::Env env, const std::string& name) {
+  if (name == "float32") return DType::float32;
+  if (name == "float16") return DType::float16;
+  if (name == "bfloat16") return DType::bfloat16;
+  wrong(env, "unknown element type " + name);
+}
+
+Precision precision(const Napi::Value& value) {
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "float32") return Precision::float32;
+  if (name == "bfloat16") return Precision::bfloat16;
+  wrong(value.Env(), "precision must be float32 or bfloat16");
+}
+
+std::vector<TensorSource> tensors(const Napi::Value& value) {
+  if (!value.IsArray()) wrong(value.Env(), "tensors must be an array");
+  const auto from = value.As<Napi::Array>();
+  std::vector<TensorSource> to;
+  for (uint32_t i = 0; i < from.Length(); i++) {
+    const Napi::Object t = object(from.Get(i), "a tensor");
+    TensorSource s;
+    s.name = text(t, "name");
+    s.dtype = dtype(value.Env(), text(t, "dtype"));
+    s.shape = integers(t.Get("shape"), "shape");
+    s.offset = static_cast<uint64_t>(number(t, "offset"));
+    if (const Napi::Value strides = t.Get("strides"); strides.IsArray()) s.strides = integers(strides, "strides");
+    bool good = !s.shape.empty() && (s.strides.empty() || s.strides.size() == s.shape.size());
+    for (const int64_t d : s.shape) good = good && d > 0;
+    for (const int64_t d : s.strides) good = good && d >= 0;
+    if (!good) wrong(value.Env(), "tensor " + s.name + " has a bad shape");
+    to.push_back(std::move(s));
+  }
+  return to;
+}
+
+TransformerModel transformerModel(const Napi::Object& o) {
+  TransformerModel m;
+  m.layers = integer(o, "layers");
+  m.dim = integer(o, "dim");
+  m.heads = integer(o, "heads");
+  m.kvHeads = integer(o, "kvHeads");
+  m.headSize = integer(o, "headSize");
+  m.feedForward = integer(o, "feedForward");
+  m.vocabulary = integer(o, "vocabularySize");
+  m.classes = integer(o, "classes");
+  m.transitions = integer(o, "transitions");
+  m.normEps = static_cast<float>(number(o, "normEps"));
+  m.ropeBase = static_cast<float>(number(o, "ropeBase"));
+  const auto in = [](int n, int most) { return n >= 1 && n <= most; };
+  if (!in(m.layers, 4096) || !in(m.dim, 1 << 20) || !in(m.heads, 4096) || !in(m.kvHeads, m.heads) || m.heads % m.kvHeads || !in(m.headSize, 4096) ||
+      m.headSize % 4 || !in(m.feedForward, 1 << 22) || !in(m.vocabulary, 1 << 24) || !in(m.classes, 1 << 24) || m.transitions < 0 || m.transitions > 4096)
+    wrong(o.Env(), "a size of the transformer is outside its range");
+  return m;
+}
+
+TokenizerModel tokenizerModel(const Napi::Object& o) {
+  TokenizerModel m;
+  m.baseChannels = integer(o, "baseChannels");
+  m.residualBlocks = integer(o, "residualBlocks");
+  m.zChannels = integer(o, "zChannels");
+  m.codebook = integer(o, "codebookSize");
+  m.codeSize = integer(o, "codeSize");
+  m.groups = integer(o, "groups");
+  m.normEps = static_cast<float>(number(o, "normEps"));
+  for (const int64_t x : integers(o.Get("multipliers"), "multipliers")) m.multipliers.push_back(static_cast<int>(x));
+  const auto in = [](int n, int most) { return n >= 1 && n <= most; };
+  bool good = in(m.baseChannels, 1 << 14) && in(m.residualBlocks, 64) && in(m.zChannels, 1 << 14) && in(m.codebook, 1 << 24) && in(m.codeSize, 1 << 14) &&
+              in(m.groups, m.baseChannels) && in(m.levels(), 8);
+  for (const int x : m.multipliers) good = good && in(x, 256) && m.baseChannels * x % m.groups == 0;
+  if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range");
+  return m;
+}
+
+SessionOptions sessionOptions(const Napi::Object& o) {
+  SessionOptions s;
+  s.classIds = array<int32_t>(o.Get("classIds"), "classIds");
+  s.seeds = array<uint64_t>(o.Get("seeds"), "seeds");
+  s.guided = o.Get("guided").ToBoolean();
+  s.slots = integer(o, "slots");
+  s.tokens = integer(o, "tokens");
+  s.maxRows = integer(o, "maxRows");
+  if (s.slots > 1 << 20 || s.tokens > 1 << 20 || s.maxRows > 1 << 16) wrong(o.Env(), "a session's sizes are outside their range");
+  if (const Napi::Value v = o.Get("known"); v.IsTypedArray()) s.known = array<int32_t>(v, "known");
+  if (const Napi::Value v = o.Get("keepLogits"); v.IsTypedArray()) s.keepLogits = array<int32_t>(v, "keepLogits");
+  return s;
+}
+
+StepRule stepRule(const Napi::Object& o) {
+  StepRule r;
+  r.mode = text(o, "mode") == "score" ? StepRule::Mode::score : StepRule::Mode::sample;
+  r.guidanceScale = static_cast<float>(number(o, "guidanceScale"));
+  r.temperature = static_cast<float>(number(o, "temperature"));
+  r.topK = integer(o, "topK");
+  r.topP = static_cast<float>(number(o, "topP"));
+  return r;
+}
+
+}  // namespace parvis::binding

@@ -1,0 +1,29 @@
+// Arguments in. The caller is lib/, which has validated what users gave; a wrong type here is a defect, reported
+// as a TypeError, never a crash.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "napi.h"
+#include "parvis/model.h"
+#include "parvis/step.h"
+
+namespace parvis::binding {
+
+double number(const Napi::Object& from, const char* name);
+int integer(const Napi::Object& from, const char* name);
+std::string text(const Napi::Object& from, const char* name);
+Napi::Object object(const Napi::Value& value, const char* what);
+template <class T>
+std::vector<T> array(const Napi::Value& value, const char* what);  // from a typed array of that type
+
+DType dtype(Napi::Env env, const std::string& name);
+Precision precision(const Napi::Value& value);
+std::vector<TensorSource> tensors(const Napi::Value& value);
+TransformerModel transformerModel(const Napi::Object& from);
+TokenizerModel tokenizerModel(const Napi::Object& from);
+SessionOptions sessionOptions(const Napi::Object& from);
+StepRule stepRule(const Napi::Object& from);
+
+}  // namespace parvis::binding

@@ -1,0 +1,61 @@
+// One thread an engine that runs its jobs in order, and the way back to JavaScript. Jobs are created and settled
+// on the JavaScript thread; only their work runs here, so nothing native holds the event loop, and none of libuv's
+// few threads is taken. When Node shuts the environment down (exit, worker thread ended) the running job is told
+// to stop and the thread is joined: no native code outlives its environment.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "napi.h"
+#include "parvis/status.h"
+#include "parvis/step.h"
+
+namespace parvis::binding {
+
+using CancelFlag = std::shared_ptr<Cancel>;
+
+struct Job {
+  virtual ~Job() = default;
+  virtual void work() = 0;               // executor thread
+  virtual void settle(Napi::Env) = 0;    // JavaScript thread
+  CancelFlag cancel = std::make_shared<Cancel>(false);
+};
+
+class Executor {
+ public:
+  explicit Executor(Napi::Env env);
+  ~Executor();  // JavaScript thread
+  Executor(const Executor&) = delete;
+
+  void submit(std::unique_ptr<Job> job);       // settles on the JavaScript thread
+  void post(std::function<void()> work);       // nothing comes back; runs here where the executor has ended
+  bool ended() const { return ended_; }
+  void end(bool cancelRunning);                // JavaScript thread; waits for the running job
+
+ private:
+  struct Entry {
+    std::unique_ptr<Job> job;
+    std::function<void()> work;
+  };
+  void loop();
+  static void onSettle(napi_env env, napi_value, void* context, void* data);
+  static void onCleanup(void* self);
+
+  napi_env env_;
+  napi_threadsafe_function back_ = nullptr;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Entry> queue_;
+  CancelFlag running_;
+  bool stop_ = false;
+  bool ended_ = false;  // JavaScript thread only
+  int pending_ = 0;     // JavaScript thread only
+};
+
+}  // namespace parvis::binding

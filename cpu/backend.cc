@@ -1,0 +1,79 @@
+// Picks the instruction set and hands out models.
+#include <new>
+#include <system_error>
+
+#include "kernels.h"
+#include "parvis/backend.h"
+#include "tokenizer.h"
+#include "transformer.h"
+
+namespace parvis::cpu {
+
+#define PARVIS_DECLARE(name)           \
+  extern const Kernels kernels_##name; \
+  extern const Sampler sampler_##name;
+PARVIS_DECLARE(baseline)
+#if defined(PARVIS_X86)
+PARVIS_DECLARE(avx2)
+PARVIS_DECLARE(avx512)
+PARVIS_DECLARE(avx512_bf16)
+#endif
+
+const Kernels& kernels() {
+#if defined(PARVIS_X86)
+  static const Kernels* const all[] = {&kernels_baseline, &kernels_avx2, &kernels_avx512, &kernels_avx512_bf16};
+  static const Kernels& best = *all[static_cast<int>(bestIsa())];
+  return best;
+#else
+  return kernels_baseline;
+#endif
+}
+
+const Sampler& sampler() {
+#if defined(PARVIS_X86)
+  static const Sampler* const all[] = {&sampler_baseline, &sampler_avx2, &sampler_avx512, &sampler_avx512_bf16};
+  static const Sampler& best = *all[static_cast<int>(bestIsa())];
+  return best;
+#else
+  return sampler_baseline;
+#endif
+}
+
+size_t attentionScratch(int slots, int headSize) {
+  constexpr size_t mostRows = 8;  // tileRows of the widest instruction set
+  return mostRows * (static_cast<size_t>(slots) * 8 + static_cast<size_t>(roundUp(headSize, 32)) * 4) + 256;
+}
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(int threads) : threads_(std::make_shared<Threads>(threads)) {}
+  std::string isa() const override { return kernels().isa; }
+  int threads() const override { return threads_->count(); }
+  Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
+                         const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
+    return CpuTransformer::load(threads_, file, tensors, model, precision, cancel, out);
+  }
+  Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                       const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
+    return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
+  }
+
+ private:
+  std::shared_ptr<Threads> threads_;
+};
+
+}  // namespace parvis::cpu
+
+namespace parvis {
+
+CpuInfo cpuInfo() { return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16, cpu::coreCount()}; }
+
+std::unique_ptr<Backend> createCpuBackend(int threads) {
+  try {
+    return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::coreCount());
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+}  // namespace parvis

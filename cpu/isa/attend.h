@@ -1,0 +1,145 @@
+// Attention of a few queries over a packed cache, by the same inner loop as the projections: keys are packed as
+// a matrix [slots, headSize], values as [headSize, slots]. Each query has its own visible prefix, which is the
+// whole of the block-wise mask; slots behind the longest prefix of a tile are not touched.
+#pragma once
+
+#include "../kernels.h"
+#include "tile.h"
+
+namespace {
+
+using namespace parvis::cpu;
+
+// scratch: scores [tileRows][slots] float, probabilities [tileRows][slots] elements, queries [tileRows][width], sums [tileRows]
+template <class E>
+struct AttentionScratch {
+  float* scores;
+  E* probabilities;
+  E* queries;
+  float* block;
+  AttentionScratch(void* p, int slots, int width) {
+    uint8_t* at = static_cast<uint8_t*>(p);
+    scores = reinterpret_cast<float*>(at);
+    at += sizeof(float) * tileRows * slots;
+    probabilities = reinterpret_cast<E*>(at);
+    at += sizeof(float) * tileRows * slots;
+    queries = reinterpret_cast<E*>(at);
+    at += sizeof(float) * tileRows * ((width + 31) / 32 * 32);
+    block = reinterpret_cast<float*>(at);
+  }
+};
+
+// q: [R, qStride] elements; sees[R]; out receives 32-float panels of each row through `emit(r, panel, vector index, value)`.
+template <class E, int R, class Emit>
+INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead& cache, const int* sees, float scale, const AttentionScratch<E>& s, Emit&& emit) {
+  int longest = 0;
+  for (int r = 0; r < R; r++) longest = sees[r] > longest ? sees[r] : longest;
+  const int panels = (longest + 31) / 32, slots = panels * 32;
+  const int keyGroups = (width + stepOf<E> - 1) / stepOf<E>;
+  for (int p = 0; p < panels; p++) {
+    Tile<R> t;
+    clear(t);
+    accumulate<R>(t, q, qStride, cache.keys + static_cast<size_t>(p) * keyGroups * groupBytes, keyGroups);
+    for (int r = 0; r < R; r++)
+      for (int j = 0; j < panelVectors; j++) store(s.scores + r * cache.slots + p * 32 + j * lanes, t.sum[r][j] * fill(scale));
+  }
+  float inverse[R];
+  for (int r = 0; r < R; r++) {
+    float* score = s.scores + r * cache.slots;
+    for (int i = sees[r]; i < slots; i++) score[i] = -__builtin_inff();
+    vf most = fill(-__builtin_inff());
+    for (int i = 0; i < slots; i += lanes) most = max(most, load(score + i));
+    float top = most[0];
+    for (int i = 1; i < lanes; i++) top = most[i] > top ? most[i] : top;
+    vf sum{};
+    E* probability = s.probabilities + r * cache.slots;
+    for (int i = 0; i < slots; i += lanes) {
+      const vf e = exponential(load(score + i) - fill(top));
+      sum += e;
+      storeElements(probability + i, e);
+    }
+    inverse[r] = 1.0f / sumLanes(sum);
+  }
+  const int valuePanels = (width + 31) / 32;
+  const size_t valuePanelBytes = static_cast<size_t>(cache.slots / stepOf<E>) * groupBytes;
+  for (int p = 0; p < valuePanels; p++) {
+    Tile<R> t;
+    clear(t);
+    accumulate<R>(t, s.probabilities, cache.slots, cache.values + p * valuePanelBytes, slots / stepOf<E>);
+    for (int r = 0; r < R; r++)
+      for (int j = 0; j < panelVectors; j++) emit(r, p, j, t.sum[r][j] * fill(inverse[r]));
+  }
+}
+
+// Turns pairs (2p, 2p+1): the first half of the pairs by the row's angle, the others by the column's. A slot
+// without a cell has cosine and sine zero: its query and key are the zero vector.
+template <class E>
+INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row, const float* cosine, const float* sine) {
+  const int quarter = width / 4;
+  for (int half = 0; half < 2; half++) {
+    const int position = half == 0 ? row.row : row.column;
+    for (int k = 0; k < quarter; k++) {
+      const int p = half * quarter + k;
+      const float c = position < 0 ? 0.0f : cosine[position * quarter + k], s = position < 0 ? 0.0f : sine[position * quarter + k];
+      const float a = from[2 * p], b = from[2 * p + 1];
+      storeElement(to + 2 * p, a * c - b * s);
+      storeElement(to + 2 * p + 1, a * s + b * c);
+    }
+  }
+}
+
+template <class E>
+void attend(const Attention& a) {
+  const AttentionScratch<E> s(a.scratch, a.cache.slots, a.headSize);
+  constexpr int step = stepOf<E>;
+  const int width = a.headSize, keyGroups = (width + step - 1) / step;
+  const size_t valuePanelBytes = static_cast<size_t>(a.cache.slots / step) * groupBytes;
+  const int padded = (width + 31) / 32 * 32;
+  for (int i = 0; i < a.count; i++) {  // append first: rows of one step see each other
+    if (!a.rows[i].append) continue;
+    const int slot = a.rows[i].slot;
+    const float* from = a.qkv + i * a.qkvStride;
+    rotate(from + a.k, s.queries, width, a.rows[i], a.cosine, a.sine);
+    E* key = reinterpret_cast<E*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32 * step;
+    for (int d = 0; d < width; d++) key[d / step * 32 * step + d % step] = s.queries[d];
+    E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes) + slot % step;
+    for (int d = 0; d < width; d++)
+      storeElement(value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step, from[a.v + d]);
+  }
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
+  for (int h = 0; h < a.queryHeads; h++) {
+    forTiles(a.count, [&]<int R>(int first) __attribute__((always_inline)) {
+      int sees[R];
+      for (int r = 0; r < R; r++) {
+        sees[r] = a.rows[first + r].sees;
+        E* q = s.queries + r * padded;
+        rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.cosine, a.sine);
+        for (int d = width; d < padded; d++) q[d] = 0;
+      }
+      attendTile<E, R>(s.queries, padded, width, a.cache, sees, scale, s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
+        E* out = static_cast<E*>(a.out) + (first + r) * a.outStride + h * width;
+        const int at = p * 32 + j * lanes;
+        if (at + lanes <= width) storeElements(out + at, v);
+        else
+          for (int i = 0; i < lanes && at + i < width; i++) storeElement(out + at + i, v[i]);
+      });
+    });
+  }
+}
+
+// The tokenizer's attention: every query sees every key; out [queries, width] float.
+template <class E>
+void attendPlain(const void* queries, ptrdiff_t qStride, int count, int width, const CacheHead& cache, int keys, float scale, float* out, ptrdiff_t outStride, void* scratch) {
+  const AttentionScratch<E> s(scratch, cache.slots, width);
+  const E* q = static_cast<const E*>(queries);
+  forTiles(count, [&]<int R>(int first) __attribute__((always_inline)) {
+    int sees[R];
+    for (int r = 0; r < R; r++) sees[r] = keys;
+    attendTile<E, R>(q + first * qStride, qStride, width, cache, sees, scale, s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
+      const int at = p * 32 + j * lanes;
+      for (int i = 0; i < lanes && at + i < width; i++) out[(first + r) * outStride + at + i] = v[i];
+    });
+  });
+}
+
+}  // namespace

@@ -1,0 +1,90 @@
+// Convolutions as implicit matrix products on NHWC pictures, and the staging that feeds them: group norm, swish,
+// nearest upsampling and the zero border happen while the input is copied into the multiplied type, so the
+// product itself has no conditions. A tile is a few neighbouring pixels of one row against 32 output channels.
+#pragma once
+
+#include "../kernels.h"
+#include "tile.h"
+
+namespace {
+
+using namespace parvis::cpu;
+
+template <class E>
+void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, int rowEnd) {
+  const E* x = static_cast<const E*>(c.x);
+  const int groups = c.channels / stepOf<E>;
+  const size_t tapBytes = static_cast<size_t>(groups) * groupBytes;
+  const size_t panelBytes = tapBytes * c.kernel * c.kernel;
+  for (int panel = panelBegin; panel < panelEnd; panel++) {
+    const uint8_t* w = c.w + panel * panelBytes;
+    const int first = panel * 32, valid = c.outputs - first < 32 ? c.outputs - first : 32;
+    for (int oy = rowBegin; oy < rowEnd; oy++) {
+      forTiles(c.width, [&]<int R>(int ox) __attribute__((always_inline)) {
+        Tile<R> t;
+        clear(t);
+        const E* corner = x + static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
+        // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
+        for (int ky = 0; ky < c.kernel; ky++)
+          accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes, groups * c.kernel);
+        for (int r = 0; r < R; r++) {
+          const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
+          if (valid == 32) {
+            for (int j = 0; j < panelVectors; j++) {
+              vf v = t.sum[r][j] + load(c.bias + first + j * lanes);
+              if (c.residual) v += load(c.residual + at + j * lanes);
+              store(c.y + at + j * lanes, v);
+            }
+          } else {
+            for (int i = 0; i < valid; i++)
+              c.y[at + i] = t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
+          }
+        }
+      });
+    }
+  }
+}
+
+template <class E>
+void stage(const Stage& s) {
+  E* out = static_cast<E*>(s.out);
+  for (int x = 0; x < s.width; x++) {
+    const float* from = s.x + static_cast<ptrdiff_t>(x) * s.channels;
+    E* to = out + static_cast<ptrdiff_t>(x) * s.repeat * s.outChannels;
+    int c = 0;
+    for (; c + lanes <= s.channels; c += lanes) {
+      vf v = load(from + c);
+      if (s.scale) v = v * load(s.scale + c) + load(s.shift + c);
+      if (s.swish) v = silu(v);
+      for (int i = 0; i < s.repeat; i++) storeElements(to + i * s.outChannels + c, v);
+    }
+    for (; c < s.outChannels; c++) {
+      float v = 0;
+      if (c < s.channels) {
+        v = from[c];
+        if (s.scale) v = v * s.scale[c] + s.shift[c];
+        if (s.swish) v = silu(fill(v))[0];
+      }
+      for (int i = 0; i < s.repeat; i++) storeElement(to + i * s.outChannels + c, v);
+    }
+  }
+}
+
+void sums(const float* x, int pixels, int channels, double* sum, double* squares) {
+  for (int p = 0; p < pixels; p++, x += channels)
+    for (int c = 0; c < channels; c++) {
+      const double v = x[c];
+      sum[c] += v;
+      squares[c] += v * v;
+    }
+}
+
+template <class E>
+void toElements(const float* from, void* to, size_t count) {
+  E* out = static_cast<E*>(to);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) storeElements(out + i, load(from + i));
+  for (; i < count; i++) storeElement(out + i, from[i]);
+}
+
+}  // namespace

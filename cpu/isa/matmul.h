@@ -1,0 +1,61 @@
+// Projections: rows of activations times packed weights, with the epilogue fused.
+#pragma once
+
+#include "../kernels.h"
+#include "tile.h"
+
+namespace {
+
+using namespace parvis::cpu;
+
+template <class E>
+void matmul(const Matmul& m, int panelBegin, int panelEnd) {
+  const E* x = static_cast<const E*>(m.x);
+  for (int panel = panelBegin; panel < panelEnd; panel++) {
+    const uint8_t* w = m.w + static_cast<size_t>(panel) * m.groups * groupBytes;
+    forTiles(m.rows, [&]<int R>(int first) __attribute__((always_inline)) {
+      Tile<R> t;
+      clear(t);
+      accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups);
+      for (int r = 0; r < R; r++) {
+        if (m.epilogue == Epilogue::swiglu) {
+          E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;
+          for (int j = 0; j < panelVectors / 2; j++)
+            storeElements(out + j * lanes, silu(t.sum[r][j]) * t.sum[r][j + panelVectors / 2]);
+        } else {
+          float* y = m.y + (first + r) * m.yStride + panel * 32;
+          for (int j = 0; j < panelVectors; j++) {
+            const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};
+            store(y + j * lanes, old + t.sum[r][j]);
+          }
+        }
+      }
+    });
+  }
+}
+
+template <class E>
+void norm(const Norm& n) {
+  E* out = static_cast<E*>(n.out);
+  vf squares{};
+  int i = 0;
+  for (; i + lanes <= n.dim; i += lanes) {
+    const vf v = load(n.x + i);
+    squares += v * v;
+  }
+  float sum = sumLanes(squares);
+  for (; i < n.dim; i++) sum += n.x[i] * n.x[i];
+  const float scale = 1.0f / __builtin_sqrtf(sum / static_cast<float>(n.dim) + n.eps);
+  for (i = 0; i + lanes <= n.dim; i += lanes)  // rounded to the model's type, then times the weight
+    storeElements(out + i, rounded(out, load(n.x + i) * fill(scale)) * load(n.weight + i));
+  for (; i < n.dim; i++) {
+    E normed;
+    storeElement(&normed, n.x[i] * scale);
+    float f;
+    if constexpr (sizeof(E) == 4) f = normed;
+    else f = widen(normed);
+    storeElement(out + i, f * n.weight[i]);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,111 @@
+// Vectors of the instruction set this unit is compiled for, by the compiler's vector extension. One intrinsic:
+// the bfloat16 dot product of AVX-512, which no compiler forms by itself. Everything here is in an anonymous
+// namespace and includes no template of the standard library, so that the linker cannot hand code compiled for
+// one instruction set to a unit of another.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int lanes = 16, tileRows = 8;
+#elif defined(__AVX2__)
+constexpr int lanes = 8, tileRows = 3;
+#elif defined(__ARM_NEON)
+constexpr int lanes = 4, tileRows = 2;
+#else
+constexpr int lanes = 4, tileRows = 1;
+#endif
+constexpr int panelVectors = 32 / lanes;
+
+typedef float vf __attribute__((vector_size(lanes * 4)));
+typedef float vfu __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(lanes * 4)));
+typedef uint32_t vuu __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(lanes * 4)));
+typedef uint16_t vhu __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
+typedef uint16_t vh __attribute__((vector_size(lanes * 2)));
+typedef uint32_t __attribute__((aligned(2), may_alias)) pair_t;
+
+using bf16 = uint16_t;
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE vf load(const float* p) { return *reinterpret_cast<const vfu*>(p); }
+INLINE void store(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
+INLINE vf fill(float s) {
+  vf v;
+  for (int i = 0; i < lanes; i++) v[i] = s;
+  return v;
+}
+INLINE vu fillBits(uint32_t s) {
+  vu v;
+  for (int i = 0; i < lanes; i++) v[i] = s;
+  return v;
+}
+INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+INLINE vf min(vf a, vf b) { return a < b ? a : b; }
+
+INLINE bf16 roundBf16(float f) {
+  uint32_t u;
+  __builtin_memcpy(&u, &f, 4);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<bf16>(u >> 16 | 0x40);  // NaN stays NaN
+  return static_cast<bf16>((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+INLINE float widen(bf16 h) {
+  const uint32_t u = static_cast<uint32_t>(h) << 16;
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+
+// Nearest even; finite values and infinities (a NaN may become an infinity: callers check logits).
+INLINE vh roundVector(vf v) {
+  const vu u = reinterpret_cast<vu>(v);
+  return __builtin_convertvector((u + fillBits(0x7fff) + (u >> 16 & fillBits(1))) >> 16, vh);
+}
+
+INLINE void storeElements(float* p, vf v) { store(p, v); }
+INLINE void storeElements(bf16* p, vf v) { *reinterpret_cast<vhu*>(p) = roundVector(v); }
+INLINE vf rounded(const float*, vf v) { return v; }
+INLINE vf rounded(const bf16*, vf v) {
+  return reinterpret_cast<vf>(__builtin_convertvector(roundVector(v), vu) << 16);
+}
+INLINE void storeElement(float* p, float v) { *p = v; }
+INLINE void storeElement(bf16* p, float v) { *p = roundBf16(v); }
+
+template <class E>
+constexpr int stepOf = sizeof(E) == 4 ? 1 : 2;
+
+// e^x, relative error below 2e-7; underflows to 0 under -87.
+INLINE vf exponential(vf x) {
+  const vf t = max(min(x, fill(88.0f)), fill(-88.0f)) * fill(1.44269504088896f);
+  const vf magic = fill(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vf whole = (t + magic) - magic;
+  const vf f = (t - whole) * fill(0.693147180559945f);  // e^f, |f| <= 0.35
+  vf p = fill(1.0f / 720);
+  p = p * f + fill(1.0f / 120);
+  p = p * f + fill(1.0f / 24);
+  p = p * f + fill(1.0f / 6);
+  p = p * f + fill(0.5f);
+  p = p * f + fill(1.0f);
+  p = p * f + fill(1.0f);
+  const vi bits = (__builtin_convertvector(whole, vi) + 127) << 23;
+  const vf result = p * reinterpret_cast<vf>(bits);
+  return x < fill(-87.0f) ? vf{} : result;
+}
+
+INLINE vf silu(vf x) { return x / (fill(1.0f) + exponential(-x)); }
+
+INLINE float sumLanes(vf v) {
+  float s = 0;
+  for (int i = 0; i < lanes; i++) s += v[i];
+  return s;
+}
+
+}  // namespace

@@ -1,0 +1,139 @@
+// The operations that are compiled once for each instruction set (cpu/isa/unit.cc) and picked at run time. Raw
+// pointers in, nothing out; no allocation, no threads: a caller splits the work by panels, rows or heads.
+//
+// One inner loop serves projections, convolutions and attention: rows of activations against a packed matrix.
+// Packed matrix [outputs, inputs]: panels of 32 outputs; in a panel, group g holds inputs g*step .. g*step+step-1
+// (step: 1 for float32, 2 for bfloat16) of all 32 outputs, i.e. 128 contiguous bytes a group in either precision.
+// A panel is read front to back, so a product of few rows runs at the speed of memory. Rows and panels are padded
+// with zeros (outputs to 32, inputs to the step). The order of sums over inputs never depends on how many rows or
+// threads there are: pictures are the same bytes in any batch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace parvis::cpu {
+
+constexpr int panelOutputs = 32;
+constexpr int groupBytes = 128;
+
+enum class Element { float32, bfloat16 };
+constexpr int inputStep(Element e) { return e == Element::float32 ? 1 : 2; }
+constexpr size_t elementSize(Element e) { return e == Element::float32 ? 4 : 2; }
+
+enum class Epilogue {
+  store,   // y = product
+  add,     // y += product
+  swiglu,  // panel = 16 gates, 16 ups: out = silu(gate) * up, elements, 16 a panel
+};
+
+struct Matmul {
+  const void* x;     // [rows, xStride] elements, padded with zeros to the input step
+  ptrdiff_t xStride;
+  int rows;
+  const uint8_t* w;  // packed
+  int groups;        // groups a panel
+  Epilogue epilogue;
+  float* y;          // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
+  void* out;         // [rows, yStride] elements (swiglu)
+  ptrdiff_t yStride;
+};
+
+// Convolution of an NHWC picture that already has its border. Output row `oy` reads input rows oy*stride + tap.
+struct Convolution {
+  const void* x;  // [height + border, xRow / channels, channels] elements
+  ptrdiff_t xRow; // elements an input row
+  int channels;   // padded to the input step
+  int kernel;     // 1 or 3
+  int stride;
+  const uint8_t* w;  // packed [outputs, kernel * kernel * channels]
+  int outputs;
+  const float* bias;      // [outputs]
+  const float* residual;  // [height, width, outputs] or null
+  float* y;               // [height, width, outputs]
+  int width;              // of the output
+};
+
+struct CacheHead {  // key and value cache of one layer, stream and key/value head
+  uint8_t* keys;    // packed [slots, headSize]
+  uint8_t* values;  // packed [headSize, slots]
+  int slots;        // capacity, a multiple of 32
+};
+
+struct AttentionRow {
+  int32_t slot, row, column, append, sees;
+};
+
+struct Attention {
+  const float* qkv;  // [rows, qkvStride]: queries of all heads, keys, values
+  ptrdiff_t qkvStride;
+  const AttentionRow* rows;
+  int count;
+  int headSize;
+  int queryHeads;             // query heads of this key/value head
+  ptrdiff_t q, k, v;          // offsets of the first query head, the key and the value in a row
+  CacheHead cache;
+  const float* cosine;        // [positions, headSize / 4]
+  const float* sine;
+  void* out;                  // [rows, outStride] elements; the first query head's part
+  ptrdiff_t outStride;
+  void* scratch;              // attentionScratch bytes
+};
+
+struct Norm {
+  const float* x;
+  const float* weight;
+  void* out;  // elements
+  int dim;
+  float eps;
+};
+
+// Group normalisation + swish (or neither) of one picture row into a staging buffer with a border.
+struct Stage {
+  const float* x;  // [width, channels]
+  int width, channels;
+  const float* scale;  // [channels] or null: copy
+  const float* shift;
+  bool swish;
+  int repeat;  // 1 or 2: each pixel this often (nearest upsampling)
+  void* out;   // [width * repeat, outChannels] elements
+  int outChannels;
+};
+
+struct Draw {
+  const float* conditional;    // [vocabulary]
+  const float* unconditional;  // [vocabulary] or null
+  int vocabulary;
+  float guidanceScale, temperature, topP;
+  int topK;
+  uint64_t seed;
+  uint32_t index;
+  float* logits;      // [vocabulary] scratch: the guided logits afterwards
+  uint64_t* weights;  // [vocabulary] scratch
+};
+
+struct Kernels {
+  const char* isa;
+  void (*matmul[2])(const Matmul&, int panelBegin, int panelEnd);
+  void (*convolve[2])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
+  void (*attend[2])(const Attention&);
+  void (*attendPlain[2])(const void* q, ptrdiff_t qStride, int queries, int width, const CacheHead&, int keys, float scale, float* out, ptrdiff_t outStride, void* scratch);
+  void (*norm[2])(const Norm&);
+  void (*stage[2])(const Stage&);
+  void (*sums)(const float* x, int pixels, int channels, double* sum, double* squares);  // adds to both [channels]
+  void (*toElements[2])(const float* from, void* to, size_t count);
+};
+
+struct Sampler {
+  int32_t (*draw)(const Draw&);  // token, or -1 where no logit is finite
+  bool (*score)(const Draw&, int32_t token, float* logProb);
+  void (*guide)(const Draw&);    // guided logits only
+};
+
+// Bytes of scratch for `attend` and `attendPlain` over so many slots.
+size_t attentionScratch(int slots, int headSize);
+
+const Kernels& kernels();
+const Sampler& sampler();
+
+}  // namespace parvis::cpu

@@ -1,0 +1,199 @@
+#include "picture.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+#include "tokenizer.h"
+
+namespace parvis::cpu {
+
+// ---- pool ---------------------------------------------------------------------------------------------------
+
+Buffer::~Buffer() {
+  if (pool_ && memory_.data()) pool_->free_.push_back(std::move(memory_));
+}
+
+Status Pool::take(size_t bytes, Buffer& out) {
+  // The smallest free buffer that fits and is not more than twice too large.
+  size_t best = free_.size();
+  for (size_t i = 0; i < free_.size(); i++)
+    if (free_[i].bytes() >= bytes && free_[i].bytes() <= 2 * bytes + 4096 && (best == free_.size() || free_[i].bytes() < free_[best].bytes())) best = i;
+  Memory m;
+  if (best < free_.size()) {
+    m = std::move(free_[best]);
+    free_.erase(free_.begin() + static_cast<ptrdiff_t>(best));
+  } else {
+    // Small leftovers of coarser levels are of no more use.
+    std::erase_if(free_, [&](const Memory& f) { return f.bytes() * 8 < bytes; });
+    if (Status s = Memory::allocate(bytes, "The tokenizer's pictures", m); !s.ok()) return s;
+  }
+  out = Buffer(this, std::move(m));
+  return {};
+}
+
+bool Operations::going() {
+  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
+  return status.ok();
+}
+
+Picture Operations::make(int height, int width, int channels) {
+  Picture p;
+  p.height = height;
+  p.width = width;
+  p.channels = channels;
+  if (going()) status = pool_.take((p.size() + 64) * sizeof(float), p.buffer);
+  return p;
+}
+
+// ---- group norm ---------------------------------------------------------------------------------------------
+
+// Per channel factors such that norm(x) = x * scale + shift.
+void Operations::statistics(const Picture& x, const GroupNorm& n, std::vector<float>& scale, std::vector<float>& shift) {
+  const int channels = x.channels, tasks = std::min(x.height, 64);
+  // Each task its own sums, added in task order: the result does not depend on the threads.
+  std::vector<double> sums(static_cast<size_t>(tasks) * channels * 2, 0.0);
+  threads_.run(tasks, [&](int task, int) {
+    double* s = sums.data() + static_cast<size_t>(task) * channels * 2;
+    const int begin = x.height * task / tasks, end = x.height * (task + 1) / tasks;
+    kernels().sums(x.data() + static_cast<size_t>(begin) * x.width * channels, (end - begin) * x.width, channels, s, s + channels);
+  });
+  scale.resize(channels);
+  shift.resize(channels);
+  const int size = channels / groups_;
+  const double count = static_cast<double>(x.height) * x.width * size;
+  for (int g = 0; g < groups_; g++) {
+    double sum = 0, squares = 0;
+    for (int task = 0; task < tasks; task++)
+      for (int c = g * size; c < (g + 1) * size; c++) {
+        sum += sums[static_cast<size_t>(task) * channels * 2 + c];
+        squares += sums[static_cast<size_t>(task) * channels * 2 + channels + c];
+      }
+    const double mean = sum / count, variance = std::max(0.0, squares / count - mean * mean);
+    const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
+    for (int c = g * size; c < (g + 1) * size; c++) {
+      scale[c] = static_cast<float>(inverse * n.scale[c]);
+      shift[c] = static_cast<float>(n.shift[c] - mean * inverse * n.scale[c]);
+    }
+  }
+}
+
+// ---- convolution --------------------------------------------------------------------------------------------
+
+Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish, Resample resample, const Picture* residual) {
+  const int repeat = resample == Resample::up ? 2 : 1, stride = resample == Resample::down ? 2 : 1;
+  const int inHeight = x.height * repeat, inWidth = x.width * repeat;
+  Picture y = make(inHeight / stride, inWidth / stride, c.outputs);
+  if (!going()) return y;
+  const size_t item = elementSize(element_);
+  // The border: one pixel around, or (down-sampling) right and bottom only; none for 1x1.
+  const int before = c.kernel == 3 && stride == 1 ? 1 : 0, border = c.kernel == 3 ? (stride == 1 ? 2 : 1) : 0;
+  const ptrdiff_t pixel = c.padded, row = (inWidth + border) * pixel;
+  const bool direct = c.kernel == 1 && !norm && !swish && element_ == Element::float32 && c.padded == x.channels;
+  Buffer staged;
+  const void* input = x.data();
+  if (!direct) {
+    status = pool_.take(static_cast<size_t>(inHeight + border) * row * item + 256, staged);
+    if (!status.ok()) return y;
+    std::vector<float> scale, shift;
+    if (norm) statistics(x, *norm, scale, shift);
+    const auto kernel = kernels().stage[static_cast<int>(element_)];
+    const size_t rowBytes = static_cast<size_t>(row) * item;
+    const int rows = inHeight + border, block = std::max(1, std::min(8, rows / (threads_.count() * 4)));
+    threads_.run((rows + block - 1) / block, [&](int task, int) {
+      for (int r = task * block; r < std::min(rows, (task + 1) * block); r++) {
+        uint8_t* to = staged.data() + rowBytes * r;
+        const int source = r - before;
+        if (source < 0 || source >= inHeight) {
+          std::memset(to, 0, rowBytes);
+          continue;
+        }
+        const size_t pixelBytes = static_cast<size_t>(pixel) * item;
+        std::memset(to, 0, pixelBytes * before);
+        std::memset(to + pixelBytes * (before + inWidth), 0, pixelBytes * (border - before));
+        kernel({x.data() + static_cast<size_t>(source / repeat) * x.width * x.channels, x.width, x.channels, norm ? scale.data() : nullptr,
+                norm ? shift.data() : nullptr, swish, repeat, to + pixelBytes * before, c.padded});
+      }
+    });
+    input = staged.data();
+  }
+  if (!going()) return y;
+  const Convolution work{input, row, c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr, y.data(), y.width};
+  const auto kernel = kernels().convolve[static_cast<int>(element_)];
+  // A task is a block of rows whose input stays in the second-level cache, all panels over it.
+  const size_t rowBytes = static_cast<size_t>(row) * item;
+  const int panels = c.w.panels;
+  int block = static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), 2, 32));
+  block = std::min(block, std::max(1, y.height / threads_.count()));
+  const int blocks = (y.height + block - 1) / block;
+  // Small pictures have more weights than pixels: hand out panels.
+  const bool byPanel = c.w.bytes() > static_cast<size_t>(y.height) * rowBytes;
+  const int tasks = byPanel ? panels : blocks;
+  threads_.run(tasks, [&](int task, int) {
+    if (cancel_.load(std::memory_order_relaxed)) return;
+    if (byPanel) kernel(work, task, task + 1, 0, y.height);
+    else kernel(work, 0, panels, task * block, std::min(y.height, (task + 1) * block));
+  });
+  return y;
+}
+
+Picture Operations::residual(Picture x, const Residual& r) {
+  const Picture h = convolve(x, r.conv1, &r.norm1, true);
+  if (r.shortcut.outputs > 0) {
+    const Picture short_ = convolve(x, r.shortcut, nullptr, false);
+    return convolve(h, r.conv2, &r.norm2, true, Resample::none, &short_);
+  }
+  return convolve(h, r.conv2, &r.norm2, true, Resample::none, &x);
+}
+
+// ---- attention ----------------------------------------------------------------------------------------------
+
+Picture Operations::attention(Picture x, const SelfAttention& a) {
+  const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false), v = convolve(x, a.v, &a.norm, false);
+  Picture out = make(x.height, x.width, x.channels);
+  if (!going()) return out;
+  const int count = x.height * x.width, width = x.channels, slots = roundUp(count, 32), step = inputStep(element_);
+  const size_t item = elementSize(element_);
+  const int keyGroups = (width + step - 1) / step;
+  const size_t keyPanel = static_cast<size_t>(keyGroups) * groupBytes, valuePanel = static_cast<size_t>(slots / step) * groupBytes;
+  const int valuePanels = roundUp(width, 32) / 32;
+  const size_t scratchBytes = attentionScratch(slots, width);
+  const ptrdiff_t qStride = roundUp(width, 32);
+  Buffer keys, values, queries, scratch;
+  if (!(status = pool_.take(keyPanel * (slots / 32), keys)).ok() || !(status = pool_.take(valuePanel * valuePanels, values)).ok() ||
+      !(status = pool_.take(static_cast<size_t>(count) * qStride * item, queries)).ok() ||
+      !(status = pool_.take(scratchBytes * threads_.count(), scratch)).ok())
+    return out;
+  const auto toElements = kernels().toElements[static_cast<int>(element_)];
+  const int keyPanels = slots / 32, queryBlocks = (count + 31) / 32;
+  std::vector<std::vector<float>> columns(threads_.count(), std::vector<float>(static_cast<size_t>(32) * slots));
+  threads_.run(keyPanels + valuePanels + queryBlocks, [&](int task, int thread) {
+    if (task < keyPanels) {
+      const int begin = task * 32;
+      packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width, element_, keys.data() + keyPanel * task);
+    } else if ((task -= keyPanels) < valuePanels) {
+      float* turned = columns[thread].data();  // [32 channels, slots]
+      const int begin = task * 32, valid = std::min(32, width - begin);
+      std::fill(turned, turned + static_cast<size_t>(32) * slots, 0.0f);
+      for (int p = 0; p < count; p++)
+        for (int c = 0; c < valid; c++) turned[static_cast<size_t>(c) * slots + p] = v.data()[static_cast<size_t>(p) * width + begin + c];
+      packPanel(turned, slots, valid, slots, element_, values.data() + valuePanel * task);
+    } else {
+      task -= valuePanels;
+      for (int p = task * 32; p < std::min(count, task * 32 + 32); p++)
+        toElements(q.data() + static_cast<size_t>(p) * width, queries.data() + static_cast<size_t>(p) * qStride * item, width);
+    }
+  });
+  const CacheHead cache{keys.data(), values.data(), slots};
+  const auto kernel = kernels().attendPlain[static_cast<int>(element_)];
+  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
+  threads_.run(queryBlocks, [&](int task, int thread) {
+    const int begin = task * 32, size = std::min(32, count - begin);
+    kernel(queries.data() + static_cast<size_t>(begin) * qStride * item, qStride, size, width, cache, count, scale,
+           out.data() + static_cast<size_t>(begin) * width, width, scratch.data() + scratchBytes * thread);
+  });
+  return convolve(out, a.out, nullptr, false, Resample::none, &x);
+}
+
+}  // namespace parvis::cpu

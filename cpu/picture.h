@@ -1,0 +1,84 @@
+// Operations on pictures [height, width, channels]: each is one or two parallel passes. Memory is borrowed from a
+// pool that lives as long as one decode, since a full-size picture is 75 MB and fresh pages cost more than the work.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "parvis/step.h"
+#include "platform.h"
+#include "threads.h"
+
+namespace parvis::cpu {
+
+struct GroupNorm;
+struct ConvolutionWeights;
+struct Residual;
+struct SelfAttention;
+
+class Pool;
+
+// A borrowed buffer; goes back when destroyed.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Pool* pool, Memory memory) : pool_(pool), memory_(std::move(memory)) {}
+  Buffer(Buffer&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), memory_(std::move(other.memory_)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  ~Buffer();
+  uint8_t* data() const { return memory_.data(); }
+  float* floats() const { return reinterpret_cast<float*>(memory_.data()); }
+
+ private:
+  Pool* pool_ = nullptr;
+  Memory memory_;
+};
+
+class Pool {
+ public:
+  Status take(size_t bytes, Buffer& out);
+
+ private:
+  friend class Buffer;
+  std::vector<Memory> free_;
+};
+
+struct Picture {
+  Buffer buffer;
+  int height = 0, width = 0, channels = 0;
+  float* data() const { return buffer.floats(); }
+  size_t size() const { return static_cast<size_t>(height) * width * channels; }
+};
+
+// Runs operations until one fails; the rest then do nothing, and `status` says why.
+class Operations {
+ public:
+  Operations(Threads& threads, Element element, int groups, float eps, const Cancel& cancel)
+      : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel) {}
+  Status status;
+
+  enum class Resample { none, down, up };
+  Picture make(int height, int width, int channels);
+  // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
+  Picture convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish, Resample resample = Resample::none, const Picture* residual = nullptr);
+  Picture residual(Picture x, const Residual& r);
+  Picture attention(Picture x, const SelfAttention& a);
+  Threads& threads() { return threads_; }
+  bool going();  // false after a failure or a cancellation
+
+ private:
+  void statistics(const Picture& x, const GroupNorm& n, std::vector<float>& scale, std::vector<float>& shift);
+  Threads& threads_;
+  Element element_;
+  int groups_;
+  float eps_;
+  const Cancel& cancel_;
+  Pool pool_;
+};
+
+}  // namespace parvis::cpu

@@ -1,0 +1,194 @@
+#include "platform.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+#else
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace parvis::cpu {
+
+namespace {
+
+std::string megabytes(uint64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MB"; }
+
+uint64_t numberIn(const char* path, const char* key) {
+  std::FILE* f = std::fopen(path, "r");
+  if (!f) return 0;
+  char line[256];
+  uint64_t value = 0;
+  while (std::fgets(line, sizeof line, f))
+    if (std::strncmp(line, key, std::strlen(key)) == 0) {
+      value = std::strtoull(line + std::strlen(key), nullptr, 10);
+      break;
+    }
+  std::fclose(f);
+  return value;
+}
+
+}  // namespace
+
+// ---- memory -------------------------------------------------------------------------------------------------
+
+uint64_t availableMemory() {
+#if defined(__linux__)
+  uint64_t available = numberIn("/proc/meminfo", "MemAvailable:") << 10;
+  const uint64_t limit = numberIn("/sys/fs/cgroup/memory.max", "");
+  const uint64_t used = numberIn("/sys/fs/cgroup/memory.current", "");
+  const uint64_t cache = numberIn("/sys/fs/cgroup/memory.stat", "file ");
+  if (limit > 0 && limit < (1ull << 60)) {
+    const uint64_t held = used > cache ? used - cache : 0;
+    available = std::min(available, limit > held ? limit - held : 1);
+  }
+  return available;
+#elif defined(_WIN32)
+  MEMORYSTATUSEX status;
+  status.dwLength = sizeof status;
+  return GlobalMemoryStatusEx(&status) ? status.ullAvailPhys : 0;
+#else
+  return 0;
+#endif
+}
+
+Status Memory::allocate(size_t bytes, const std::string& what, Memory& out) {
+  bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
+  const uint64_t available = availableMemory();
+  const auto refuse = [&] {
+    return Status{Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" +
+                                         (available ? " and " + megabytes(available) + " are free" : "") +
+                                         ". Free memory, or use fewer images at a time or precision 'bfloat16'."};
+  };
+  if (available && bytes > available) return refuse();
+  Memory m;
+  m.bytes_ = bytes;
+#if defined(_WIN32)
+  m.data_ = static_cast<uint8_t*>(VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
+  if (!m.data_) return refuse();
+#else
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return refuse();
+  m.data_ = static_cast<uint8_t*>(p);
+#if defined(MADV_HUGEPAGE)
+  if (bytes >= (8u << 20)) madvise(p, bytes, MADV_HUGEPAGE);  // a wish: failure is no error
+#endif
+#endif
+  out = std::move(m);
+  return {};
+}
+
+Memory::Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Memory::~Memory() {
+  if (!data_) return;
+#if defined(_WIN32)
+  VirtualFree(data_, 0, MEM_RELEASE);
+#else
+  munmap(data_, bytes_);
+#endif
+}
+
+// ---- files --------------------------------------------------------------------------------------------------
+
+Status File::open(const std::string& path) {
+  path_ = path;
+#if defined(_WIN32)
+  const int length = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
+  std::wstring wide(length, L'\0');
+  MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, wide.data(), length);
+  HANDLE h = CreateFileW(wide.c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, 0, nullptr);
+  if (h == INVALID_HANDLE_VALUE) return {Code::fileNotFound, "Cannot open " + path + "."};
+  handle_ = reinterpret_cast<intptr_t>(h);
+#else
+  handle_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (handle_ < 0) return {Code::fileNotFound, "Cannot open " + path + ": " + std::strerror(errno) + "."};
+#endif
+  return {};
+}
+
+File::~File() {
+  if (handle_ == -1) return;
+#if defined(_WIN32)
+  CloseHandle(reinterpret_cast<HANDLE>(handle_));
+#else
+  ::close(static_cast<int>(handle_));
+#endif
+}
+
+Status File::read(void* to, size_t bytes, uint64_t offset) const {
+  uint8_t* at = static_cast<uint8_t*>(to);
+  size_t left = bytes;
+  while (left > 0) {
+    const size_t piece = std::min<size_t>(left, 1u << 30);
+#if defined(_WIN32)
+    OVERLAPPED where{};
+    where.Offset = static_cast<DWORD>(offset);
+    where.OffsetHigh = static_cast<DWORD>(offset >> 32);
+    DWORD done = 0;
+    const int64_t got = ReadFile(reinterpret_cast<HANDLE>(handle_), at, static_cast<DWORD>(piece), &done, &where) ? done : 0;
+#else
+    const int64_t got = ::pread(static_cast<int>(handle_), at, piece, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+#endif
+    if (got <= 0)
+      return {Code::badCheckpoint, path_ + " ends early: " + std::to_string(left) + " of " + std::to_string(bytes) +
+                                       " bytes at offset " + std::to_string(offset) + " are missing. Copy or download it again."};
+    at += got;
+    left -= static_cast<size_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+  return {};
+}
+
+// ---- processor ----------------------------------------------------------------------------------------------
+
+int coreCount() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+Isa bestIsa() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  Isa best = Isa::baseline;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = Isa::avx2;
+  if (best == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
+    best = Isa::avx512;
+  if (best == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) best = Isa::avx512_bf16;
+  // For tests of the other instruction sets: a lower one may be asked for, a higher one never.
+  if (const char* asked = std::getenv("PARVIS_ISA")) {
+    const char* names[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
+    for (int i = 0; i < static_cast<int>(best); i++)
+      if (std::strcmp(asked, names[i]) == 0) return static_cast<Isa>(i);
+  }
+  return best;
+#else
+  return Isa::baseline;
+#endif
+}
+
+}  // namespace parvis::cpu

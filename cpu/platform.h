@@ -1,0 +1,52 @@
+// The one place that knows the operating system: large memory, positioned reads, free memory, instruction sets.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "parvis/status.h"
+
+namespace parvis::cpu {
+
+// Zeroed memory on huge pages where the system has them, 64-byte aligned; untouched pages cost nothing. Owns it.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+  // Refuses what the machine cannot hold: `what` starts the message ("The weights").
+  static Status allocate(size_t bytes, const std::string& what, Memory& out);
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Memory this process may still take, in bytes: the system's and its container's limit. 0: unknown.
+uint64_t availableMemory();
+
+class File {
+ public:
+  File() = default;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File();
+  Status open(const std::string& path);
+  // Any thread. Exactly `bytes`, or a Status that says how much was missing.
+  Status read(void* to, size_t bytes, uint64_t offset) const;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  intptr_t handle_ = -1;
+};
+
+int coreCount();
+enum class Isa { baseline, avx2, avx512, avx512_bf16 };
+Isa bestIsa();
+
+}  // namespace parvis::cpu

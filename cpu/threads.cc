@@ -1,0 +1,83 @@
+#include "threads.h"
+
+#include <chrono>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace parvis::cpu {
+
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins until done() or for about 50 microseconds; true where done.
+template <class Done>
+bool spin(Done done) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+  do {
+    for (int i = 0; i < 32; i++) {
+      if (done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
+
+}  // namespace
+
+Threads::Threads(int count) {
+  for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work(i); });
+}
+
+Threads::~Threads() {
+  stop_ = true;
+  round_.fetch_add(1);
+  round_.notify_all();
+  for (auto& w : workers_) w.join();
+}
+
+void Threads::drain(int thread) {
+  for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(body_, task, thread);
+}
+
+void Threads::runErased(int tasks, Call call, void* body) {
+  if (tasks <= 0) return;
+  if (workers_.empty() || tasks == 1) {
+    for (int i = 0; i < tasks; i++) call(body, i, 0);
+    return;
+  }
+  call_ = call;
+  body_ = body;
+  tasks_ = tasks;
+  next_.store(0, std::memory_order_relaxed);
+  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  round_.fetch_add(1, std::memory_order_release);
+  round_.notify_all();
+  drain(0);
+  const auto idle = [this] { return busy_.load(std::memory_order_acquire) == 0; };
+  if (spin(idle)) return;
+  for (int left; (left = busy_.load(std::memory_order_acquire)) != 0;) busy_.wait(left, std::memory_order_acquire);
+}
+
+void Threads::work(int thread) {
+  uint32_t seen = 0;
+  for (;;) {
+    const auto changed = [&] { return round_.load(std::memory_order_acquire) != seen; };
+    if (!spin(changed)) round_.wait(seen, std::memory_order_acquire);
+    if (!changed()) continue;
+    seen++;
+    if (stop_) return;
+    drain(thread);
+    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+  }
+}
+
+}  // namespace parvis::cpu

@@ -1,0 +1,43 @@
+// Our own thread pool: the work of one token step is some 170 parallel sections of tens of microseconds, so
+// workers spin for a moment before they park, and tasks are handed out by one atomic counter (a disturbed core
+// takes fewer). Which thread runs a task never changes a result. No OpenMP runtime, no globals: a pool a backend.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace parvis::cpu {
+
+class Threads {
+ public:
+  explicit Threads(int count);  // the calling thread is one of them
+  ~Threads();
+  int count() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // body(task, thread) for task in [0, tasks); returns when all are done. One caller at a time.
+  template <class Body>
+  void run(int tasks, Body&& body) {
+    using B = std::remove_reference_t<Body>;
+    runErased(tasks, [](void* b, int task, int thread) { (*static_cast<B*>(b))(task, thread); }, const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+ private:
+  using Call = void (*)(void*, int, int);
+  void runErased(int tasks, Call call, void* body);
+  void work(int thread);
+  void drain(int thread);
+
+  std::vector<std::thread> workers_;
+  Call call_ = nullptr;
+  void* body_ = nullptr;
+  int tasks_ = 0;
+  alignas(64) std::atomic<int> next_{0};
+  alignas(64) std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace parvis::cpu

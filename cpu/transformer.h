@@ -1,0 +1,41 @@
+// The transformer's weights in packed form, and the session that steps through them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "parvis/backend.h"
+#include "weights.h"
+
+namespace parvis::cpu {
+
+struct Layer {
+  float* attentionNorm;  // [dim]
+  Packed qkv;            // [(heads + 2 kvHeads) headSize, dim]
+  Packed wo;             // [dim, heads headSize]
+  float* feedForwardNorm;
+  Packed gateUp;         // panels of 16 gates and 16 ups, [2 feedForward, dim]
+  Packed down;           // [dim, feedForward]
+};
+
+class CpuTransformer : public Transformer {
+ public:
+  static Status load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,
+                     const TransformerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
+  size_t bytes() const override { return memory_.bytes(); }
+  const TransformerModel& model() const override { return model_; }
+  Status createSession(SessionOptions options, std::unique_ptr<Session>& out) override;
+
+  TransformerModel model_;
+  Element element_ = Element::float32;
+  std::shared_ptr<Threads> threads_;
+  Memory memory_;
+  std::vector<Layer> layers_;
+  void* classes_ = nullptr;      // [classes + 1, dim] elements
+  void* tokens_ = nullptr;       // [vocabulary, dim]
+  void* transitions_ = nullptr;  // [transitions, dim]
+  float* norm_ = nullptr;        // [dim]
+  Packed output_;                // [vocabulary, dim]
+};
+
+}  // namespace parvis::cpu

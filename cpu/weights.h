@@ -1,0 +1,82 @@
+// From a checkpoint file to packed weights, once: each thread reads the rows of one panel, converts and packs
+// them, so that a page is first touched by a thread that may later read it, and nothing but the packed weights
+// and a panel's worth of rows a thread is ever in memory.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels.h"
+#include "parvis/model.h"
+#include "parvis/step.h"
+#include "platform.h"
+#include "threads.h"
+
+namespace parvis::cpu {
+
+struct Packed {
+  uint8_t* data = nullptr;
+  int outputs = 0, inputs = 0;  // real sizes
+  int panels = 0, groups = 0;
+  size_t panelBytes() const { return static_cast<size_t>(groups) * groupBytes; }
+  size_t bytes() const { return panelBytes() * panels; }
+};
+
+inline int roundUp(int n, int to) { return (n + to - 1) / to * to; }
+Packed packedShape(int outputs, int inputs, Element element);
+
+// rows: [valid, stride] floats with `inputs` used -> one panel; the rest of the panel becomes zero.
+void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel);
+
+float halfToFloat(uint16_t h);
+uint16_t floatToHalf(float f);
+float bf16ToFloat(uint16_t h);
+uint16_t floatToBf16(float f);
+
+class Weights {
+ public:
+  Status open(const std::string& file, const std::vector<TensorSource>& tensors);
+  // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other.
+  const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
+  // Rows [begin, end) of the tensor seen as a matrix [shape[0], rest], as float32.
+  Status rows(const TensorSource& tensor, int64_t begin, int64_t end, float* out) const;
+  bool has(const std::string& name) const { return byName_.count(name) > 0; }
+  Status status;
+
+ private:
+  File file_;
+  std::unordered_map<std::string, TensorSource> byName_;
+};
+
+// The work of loading, collected first (so that all memory is planned before any is taken), then run in parallel.
+class Loader {
+ public:
+  Loader(Weights& weights, Element element) : weights_(weights), element_(element) {}
+
+  // Each adds a plan and sets the pointer later, when memory exists.
+  void matrix(Packed& to, const std::string& name, int outputs, int inputs);
+  void gateUp(Packed& to, const std::string& gate, const std::string& up, int outputs, int inputs);
+  // [outputs, channels, kernel, kernel] -> packed [outputs, kernel kernel paddedChannels]
+  void convolution(Packed& to, const std::string& name, int outputs, int channels, int kernel, int paddedChannels);
+  void vector(float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
+  void table(void*& to, const std::string& name, int rows, int columns);  // elements
+
+  Status load(Memory& memory, Threads& threads, const Cancel& cancel);
+
+ private:
+  struct Plan {
+    size_t bytes;
+    void** target;
+    int tasks;
+    int64_t scratch;  // floats
+    std::function<Status(uint8_t* base, int task, float* scratch)> run;
+  };
+  void add(Plan plan) { plans_.push_back(std::move(plan)); }
+  Weights& weights_;
+  Element element_;
+  std::vector<Plan> plans_;
+};
+
+}  // namespace parvis::cpu

@@ -1,0 +1,74 @@
+// The seam: what a backend implements. Calls come from one thread at a time per backend (its executor thread in
+// `binding/`), each runs to its end, and none throws. Sessions keep their transformer alive.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model.h"
+#include "status.h"
+#include "step.h"
+
+namespace parvis {
+
+class Session {
+ public:
+  virtual ~Session() = default;
+  // One row table, the same for every sequence. Tokens, cache and random numbers stay on the backend's side.
+  virtual Status step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) = 0;
+  virtual Status readTokens(int32_t* out) = 0;    // [sequences, tokens], -1 where unknown
+  virtual Status readLogProbs(float* out) = 0;    // [sequences, tokens], NaN where not scored
+  virtual Status readLogits(float* out) = 0;      // [sequences, keepLogits, vocabulary]
+};
+
+class Transformer : public std::enable_shared_from_this<Transformer> {
+ public:
+  virtual ~Transformer() = default;
+  virtual size_t bytes() const = 0;
+  virtual const TransformerModel& model() const = 0;
+  virtual Status createSession(SessionOptions options, std::unique_ptr<Session>& out) = 0;
+};
+
+struct DecodeOptions {
+  int count = 1, gridHeight = 0, gridWidth = 0;
+  int outHeight = 0, outWidth = 0;  // bicubic where not the tokenizer's own size
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  virtual size_t bytes() const = 0;
+  virtual const TokenizerModel& model() const = 0;
+  // tokens [count, gridHeight gridWidth], raster order -> RGB [count, outHeight, outWidth, 3]; one of the outputs is null
+  virtual Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, const Cancel& cancel) = 0;
+  // RGB [count, height, width, 3] in -1..1 -> tokens [count, (height / factor) (width / factor)]
+  virtual Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) = 0;
+};
+
+struct CpuInfo {
+  std::string isa;
+  bool bfloat16 = false;  // bfloat16 products in hardware
+  int cores = 1;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string isa() const = 0;
+  virtual int threads() const = 0;
+  virtual Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
+                                 Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
+  virtual Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
+                               Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
+};
+
+CpuInfo cpuInfo();
+// threads 0: one a core. Null where the threads could not be started.
+std::unique_ptr<Backend> createCpuBackend(int threads);
+
+// Converts stored floats, rounding to nearest even. Sizes are those of `count` elements.
+void convertFloats(const void* from, DType fromType, void* to, DType toType, size_t count);
+
+}  // namespace parvis

@@ -1,0 +1,44 @@
+// Every error parvis raises on purpose. One class and a stable code, because callers branch on `code`
+// across package versions and across duplicated copies of the package, where `instanceof` fails.
+
+/** Why a call failed. The strings are stable: they are part of the public interface. */
+export type ParErrorCode =
+  /** A class id outside `0..classes-1`, or a class name that the model does not have. */
+  | 'BAD_CLASS_ID'
+  /** `n` (tokens a step) that no loaded checkpoint was trained for. */
+  | 'UNSUPPORTED_N'
+  /** A file that is no checkpoint, is truncated, or has tensors that are missing or of the wrong shape. */
+  | 'BAD_CHECKPOINT'
+  /** A file that does not exist or cannot be read. */
+  | 'FILE_NOT_FOUND'
+  /** Transformer and tokenizer do not belong together (vocabulary against codebook). */
+  | 'TOKENIZER_MISMATCH'
+  /** A call that needs the part (transformer or tokenizer) that was not loaded. */
+  | 'MISSING_PART'
+  /** The asked-for device is absent or not usable. */
+  | 'DEVICE_UNAVAILABLE'
+  /** Not enough memory; the message says how much was needed. */
+  | 'OUT_OF_MEMORY'
+  /** The instance was disposed. */
+  | 'DISPOSED'
+  /** An option of the wrong type or outside its range. */
+  | 'INVALID_OPTION'
+  /** A picture that could not be read. */
+  | 'BAD_IMAGE'
+  /** The model computed NaN or infinite logits: its weights are damaged. */
+  | 'NON_FINITE'
+  /** The native addon could not be loaded. */
+  | 'NATIVE_UNAVAILABLE'
+  /** A defect in parvis itself. */
+  | 'INTERNAL'
+
+/** Base class of every error that parvis raises; `code` says which (see {@link ParErrorCode}). */
+export class ParError extends Error {
+  readonly code: ParErrorCode
+
+  constructor (code: ParErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'ParError'
+    this.code = code
+  }
+}

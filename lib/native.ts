@@ -1,0 +1,189 @@
+// The whole native contract in one file: what the addon exports, and how it is found. Nothing here computes.
+// `binding/` implements these interfaces; both backends (CPU, CUDA) stand behind them.
+//
+// The order of calls on one engine is the order of execution: an engine owns one executor thread, each call
+// is a job in its queue, and its promise settles when the job is done. So TypeScript may enqueue several steps
+// before it awaits the first. Rejections carry `code`; `toParError` turns them into ParError in one place.
+
+import path from 'node:path'
+import { ParError, type ParErrorCode } from './errors.js'
+
+/** Element type of a stored tensor. */
+export type DType = 'float32' | 'float16' | 'bfloat16'
+/** Type the weights are kept and multiplied in. Sums are float32 in both. */
+export type Precision = 'float32' | 'bfloat16'
+
+/** Where the elements of one tensor lie in a checkpoint file. The native side reads them straight from there. */
+export interface TensorSource {
+  name: string
+  dtype: DType
+  /** Row-major sizes, outermost first. */
+  shape: number[]
+  /** Byte offset of element [0, 0, ...] in the file. */
+  offset: number
+  /** Elements between neighbours along each axis. Absent: contiguous. */
+  strides?: number[]
+}
+
+/** Transformer of the LlamaGen / PAR family (design: section 1). */
+export interface TransformerModel {
+  layers: number
+  dim: number
+  heads: number
+  kvHeads: number
+  headSize: number
+  /** Rows of w1 and w3. */
+  feedForward: number
+  vocabularySize: number
+  /** Without the unconditional class, whose row in the table is `classes`. */
+  classes: number
+  /** Rows of the transition-token table: n - 1. */
+  transitions: number
+  normEps: number
+  ropeBase: number
+}
+
+/** VQ tokenizer (design: section 1). Channel widths are baseChannels * multipliers[i], finest level first. */
+export interface TokenizerModel {
+  baseChannels: number
+  multipliers: number[]
+  /** Residual blocks a level in the encoder; the decoder has one more. */
+  residualBlocks: number
+  zChannels: number
+  codebookSize: number
+  codeSize: number
+  groups: number
+  normEps: number
+}
+
+/** Ints a row of the step table: input, slot, row, column, append, sees, predicts. */
+export const rowStride = 7
+
+/** `input` of the class slot; transition token M_k (k >= 1) is `-1 - k`; a sequence token is its index >= 0. */
+export const classInput = -1
+
+/** How a step turns logits into tokens. */
+export interface StepRule {
+  /** 'sample' writes the predicted tokens; 'score' reads them and writes their log-probabilities. */
+  mode: 'sample' | 'score'
+  /** 1: off. Sessions made with `guided: false` ignore it. */
+  guidanceScale: number
+  /** 0: the likeliest token. */
+  temperature: number
+  /** 0: off. */
+  topK: number
+  /** 1: off. */
+  topP: number
+}
+
+/** Cooperative cancellation of a running native call: between layers, not only between steps. */
+export interface NativeCancel { cancel(): void }
+
+export interface SessionOptions {
+  /** One entry a sequence (image). */
+  classIds: Int32Array
+  /** Key of the counter-based random numbers, one a sequence. */
+  seeds: BigUint64Array
+  /** Unconditional rows run beside the conditional ones. */
+  guided: boolean
+  /** Slots of the KV cache a sequence. */
+  slots: number
+  /** Tokens a sequence. */
+  tokens: number
+  /** Most rows of one step table. */
+  maxRows: number
+  /** Known tokens in sequence order, [sequences, tokens]; negative where unknown. Absent: all unknown. */
+  known?: Int32Array
+  /** Sequence positions whose (guided) logits are kept for `readLogits`. */
+  keepLogits?: Int32Array
+}
+
+export interface NativeSession {
+  /** Runs one row table, [rows, rowStride], the same rows for every sequence. */
+  step(rows: Int32Array, rule: StepRule, cancel?: NativeCancel): Promise<void>
+  /** [sequences, tokens], sequence order; -1 where unknown. */
+  readTokens(): Promise<Int32Array>
+  /** [sequences, tokens], natural log; NaN where not scored. Sampling does not write it. */
+  readLogProbs(): Promise<Float32Array>
+  /** [sequences, keepLogits.length, vocabularySize], after guidance, before temperature. */
+  readLogits(): Promise<Float32Array>
+  /** Frees the cache. Jobs already queued finish first. */
+  dispose(): void
+}
+
+export interface NativeTransformer {
+  /** Bytes of native memory that the weights take. */
+  readonly bytes: number
+  createSession(options: SessionOptions): Promise<NativeSession>
+  dispose(): void
+}
+
+export interface DecodeOptions {
+  count: number
+  /** Grid of tokens. */
+  gridHeight: number
+  gridWidth: number
+  /** Picture size; bicubic on the float image where it differs from grid * 2^(levels-1). */
+  outHeight: number
+  outWidth: number
+  format: 'uint8' | 'float32'
+}
+
+export interface NativeTokenizer {
+  readonly bytes: number
+  /** Raster-order tokens [count, gridHeight * gridWidth] to RGB, [count, outHeight, outWidth, 3]; float32 is nominally -1..1. */
+  decode(tokens: Int32Array, options: DecodeOptions & { format: 'uint8' }, cancel?: NativeCancel): Promise<Uint8Array>
+  decode(tokens: Int32Array, options: DecodeOptions & { format: 'float32' }, cancel?: NativeCancel): Promise<Float32Array>
+  /** RGB [count, height, width, 3], -1..1, to raster-order tokens [count, gridHeight * gridWidth]. */
+  encode(pixels: Float32Array, options: { count: number, height: number, width: number }, cancel?: NativeCancel): Promise<Int32Array>
+  dispose(): void
+}
+
+export interface NativeEngine {
+  /** Instruction set chosen at run time, e.g. 'avx512-bf16', 'avx512', 'avx2', 'baseline'. */
+  readonly isa: string
+  readonly threads: number
+  loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTransformer>
+  loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTokenizer>
+  /** Ends the executor after the queued jobs; later calls reject with DISPOSED. */
+  dispose(): Promise<void>
+}
+
+export interface Addon {
+  /** Backends compiled in. */
+  readonly backends: string[]
+  /** What the CPU backend would use here. `bfloat16`: the CPU multiplies bfloat16 natively. */
+  cpu(): { isa: string, bfloat16: boolean, cores: number }
+  /** threads 0: one a core. */
+  createEngine(options: { device: string, threads: number }): NativeEngine
+  createCancel(): NativeCancel
+  /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
+  convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
+}
+
+let loaded: Addon | undefined
+
+/** Loads the addon once; throws ParError `NATIVE_UNAVAILABLE` with the cure when it cannot. */
+export function addon (): Addon {
+  if (loaded) return loaded
+  const root = path.join(__dirname, '..')
+  try {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    const load = require('node-gyp-build') as (directory: string) => Addon
+    loaded = load(root)
+    return loaded
+  } catch (cause) {
+    throw new ParError('NATIVE_UNAVAILABLE',
+      `parvis could not load its native addon on ${process.platform}-${process.arch}, Node ${process.version}.\n` +
+      `Cause: ${(cause as Error).message.split('\n')[0]}\n` +
+      `Cure: build it with CMake 3.21 or newer and a C++20 compiler: cd ${root} && npx cmake-js build`, { cause })
+  }
+}
+
+/** Turns a rejection of the addon into a ParError; other errors pass unchanged. */
+export function toParError (error: unknown): unknown {
+  if (error instanceof ParError || !(error instanceof Error)) return error
+  const code = (error as { parvisCode?: unknown }).parvisCode
+  if (typeof code !== 'string') return error
+  return new ParError(code as ParErrorCode, error.message, { cause: error })
+}
