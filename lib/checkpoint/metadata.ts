@@ -1,0 +1,146 @@
+// What parvis writes beside the weights in its own .safetensors files: `__metadata__.parvis`, a JSON string. It tells
+// what shapes cannot (heads, grid, class names, sampling defaults) and repeats what they can, as a check. It is read as
+// untrusted as everything else in a file: types, ranges and agreement with the shapes.
+
+import { bad, quote } from './bad.js'
+import { JsonError, parseJson, type Json } from './json.js'
+import type { Checkpoint } from './types.js'
+
+/** Key in the `__metadata__` of a .safetensors file. */
+export const metadataKey = 'parvis'
+
+/** Default sampling options of a checkpoint. */
+export interface SamplingDefaults {
+  /** 0..1000; 1 is off. */
+  guidanceScale?: number
+  /** 0..1000; 0 takes the likeliest token. */
+  temperature?: number
+  /** Tokens kept; 0 is off. */
+  topK?: number
+  /** Above 0, at most 1; 1 is off. */
+  topP?: number
+}
+
+export interface TransformerMetadata {
+  kind: 'transformer'
+  layers?: number
+  dim?: number
+  heads?: number
+  vocabularySize?: number
+  classes?: number
+  n?: number
+  /** [rows, columns] of tokens. */
+  grid?: [number, number]
+  /** Class names, by class id. */
+  labels?: string[]
+  sampling?: SamplingDefaults
+  name?: string
+}
+
+export interface TokenizerMetadata {
+  kind: 'tokenizer'
+  name?: string
+  /** [height, width] of the pictures it was trained on, pixels. */
+  imageSize?: [number, number]
+}
+
+export type ParvisMetadata = TransformerMetadata | TokenizerMetadata
+
+/** Largest grid side and picture side that are believed. */
+export const maxGridSide = 4096
+const maxImageSide = 65536
+const maxLabels = 100_000
+
+/** Reads and checks `metadata.parvis`; undefined where the file has none. Errors: BAD_CHECKPOINT, naming the field. */
+export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | undefined {
+  const text = checkpoint.format === 'safetensors' ? checkpoint.metadata[metadataKey] : undefined
+  if (typeof text !== 'string') return undefined
+  let parsed: Json
+  try {
+    parsed = parseJson(text)
+  } catch (error) {
+    throw bad(checkpoint.file, `__metadata__.${metadataKey} is no proper JSON: ${error instanceof JsonError ? error.message : 'unreadable'}`, error)
+  }
+  if (!(parsed instanceof Map)) throw bad(checkpoint.file, `__metadata__.${metadataKey} is no JSON object`)
+  const fields = new Fields(parsed, checkpoint.file)
+  const kind = parsed.get('kind')
+  if (kind === 'transformer') {
+    return dropAbsent<TransformerMetadata>({
+      kind,
+      layers: fields.integer('layers', 1),
+      dim: fields.integer('dim', 1),
+      heads: fields.integer('heads', 1),
+      vocabularySize: fields.integer('vocabularySize', 1),
+      classes: fields.integer('classes', 1),
+      n: fields.integer('n', 1),
+      grid: fields.pair('grid', maxGridSide),
+      labels: fields.labels(),
+      sampling: fields.sampling(),
+      name: fields.text('name')
+    })
+  }
+  if (kind === 'tokenizer') return dropAbsent<TokenizerMetadata>({ kind, name: fields.text('name'), imageSize: fields.pair('imageSize', maxImageSide) })
+  throw bad(checkpoint.file, `__metadata__.${metadataKey}.kind is ${typeof kind === 'string' ? quote(kind) : 'no string'}, expected "transformer" or "tokenizer"`)
+}
+
+function dropAbsent<T extends object> (value: T): T {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T
+}
+
+class Fields {
+  constructor (private readonly map: Map<string, Json>, private readonly file: string, private readonly path = metadataKey) {}
+
+  integer (name: string, least: number, most = 2 ** 31 - 1): number | undefined {
+    const value = this.number(name, least, most)
+    if (value !== undefined && !Number.isInteger(value)) throw this.wrong(name, 'a whole number')
+    return value
+  }
+
+  number (name: string, least: number, most: number): number | undefined {
+    const value = this.map.get(name)
+    if (value === undefined || value === null) return undefined
+    if (typeof value !== 'number' || !(value >= least && value <= most)) throw this.wrong(name, `a number from ${least} to ${most}`)
+    return value
+  }
+
+  text (name: string): string | undefined {
+    const value = this.map.get(name)
+    if (value === undefined || value === null) return undefined
+    if (typeof value !== 'string' || value.length > 1000) throw this.wrong(name, 'a string of at most 1000 characters')
+    return value
+  }
+
+  pair (name: string, most: number): [number, number] | undefined {
+    const value = this.map.get(name)
+    if (value === undefined || value === null) return undefined
+    const good = (side: Json | undefined): side is number => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= most
+    if (!Array.isArray(value) || value.length !== 2 || !good(value[0]) || !good(value[1])) throw this.wrong(name, `two whole numbers from 1 to ${most}`)
+    return [value[0], value[1]]
+  }
+
+  labels (): string[] | undefined {
+    const value = this.map.get('labels')
+    if (value === undefined || value === null) return undefined
+    if (!Array.isArray(value) || value.length > maxLabels || !value.every(label => typeof label === 'string' && label.length <= 1000)) {
+      throw this.wrong('labels', 'a list of class names')
+    }
+    return value as string[]
+  }
+
+  sampling (): SamplingDefaults | undefined {
+    const value = this.map.get('sampling')
+    if (value === undefined || value === null) return undefined
+    if (!(value instanceof Map)) throw this.wrong('sampling', 'an object')
+    const fields = new Fields(value, this.file, `${this.path}.sampling`)
+    return dropAbsent({
+      guidanceScale: fields.number('guidanceScale', 0, 1000),
+      temperature: fields.number('temperature', 0, 1000),
+      topK: fields.integer('topK', 0),
+      topP: fields.number('topP', Number.MIN_VALUE, 1)
+    })
+  }
+
+  private wrong (name: string, expected: string): Error {
+    return bad(this.file, `__metadata__.${this.path}.${name} is not ${expected}`)
+  }
+}

@@ -1,0 +1,366 @@
+// Reads a pickle (protocols 2 to 5) as data. A pickle is a program for a stack machine whose REDUCE calls any
+// function by name; this machine has no functions. A name is a `Global`, a call of an unknown name is an `Inert`
+// record of what would have been called, and `construct` (torch.ts) turns the handful of known calls into values.
+//
+// Against hostile input: every length is checked against the bytes left; the heap that values take is estimated and
+// limited, so that a small file cannot exhaust memory; nothing recurses; the loop yields to the event loop.
+// Traded: contents of byte strings are dropped (only their length is kept), since no checkpoint needs them.
+
+import { setImmediate } from 'node:timers/promises'
+import { bad, quote } from './bad.js'
+
+/** A module-level name, e.g. `torch FloatStorage`. Never looked up anywhere. */
+export class Global {
+  constructor (readonly module: string, readonly name: string) {}
+  get id (): string { return `${this.module} ${this.name}` }
+}
+
+/** A Python tuple; lists are arrays, dicts are Maps, sets are Sets, strings and numbers themselves. */
+export class Tuple { constructor (readonly items: readonly unknown[]) {} }
+
+/** What an unknown call would have been: recorded, not made. */
+export class Inert {
+  state: unknown = undefined
+  /** Name of what would have been called, and with what. */
+  constructor (readonly global: string, readonly args: unknown) {}
+}
+
+/** A reference that the program outside resolves; torch.save uses it for storages. */
+export class PersistentId { constructor (readonly id: unknown) {} }
+
+/** bytes or bytearray; the contents are not kept. */
+export class Bytes { constructor (readonly length: number) {} }
+
+/** Makes the value of a known call, or `undefined` when the name is unknown. Must not loop over `args` unboundedly. */
+export type Construct = (global: Global, args: readonly unknown[]) => unknown
+
+export interface PickleOptions {
+  /** For messages. */
+  file: string
+  construct: Construct
+  signal?: AbortSignal
+  /** Estimated bytes of heap that the values may take. Default 512 MB. */
+  maxHeap?: number
+}
+
+const maxSteps = 64_000_000
+const maxStack = 4_000_000
+const maxIntegerBytes = 1024
+const stepsPerSlice = 50_000
+
+/** Runs a pickle. Errors: BAD_CHECKPOINT, naming the byte. */
+export async function readPickle (bytes: Buffer, options: PickleOptions): Promise<unknown> {
+  const machine = new Machine(bytes, options)
+  while (!machine.run(stepsPerSlice)) {
+    await setImmediate()
+    options.signal?.throwIfAborted()
+  }
+  return machine.result
+}
+
+class Machine {
+  result: unknown
+  private at = 0
+  private steps = 0
+  private heap = 0
+  private readonly maxHeap: number
+  private stack: unknown[] = []
+  private marks: number[] = []
+  /** Height of the stack at the topmost mark: nothing below it can be popped. */
+  private base = 0
+  private readonly memo = new Map<number, unknown>()
+
+  constructor (private readonly bytes: Buffer, private readonly options: PickleOptions) {
+    this.maxHeap = options.maxHeap ?? 512e6
+  }
+
+  /** Runs some steps; true when the pickle ended. */
+  run (steps: number): boolean {
+    this.steps += steps
+    if (this.steps > maxSteps) this.fail(`it takes more than ${maxSteps} steps`)
+    for (let i = 0; i < steps; i++) {
+      if (this.step()) return true
+    }
+    return false
+  }
+
+  // ---- one instruction ----
+
+  private step (): boolean {
+    const code = this.u8()
+    switch (code) {
+      case 0x80: { // PROTO
+        const version = this.u8()
+        if (version < 2 || version > 5) this.fail(`pickle protocol ${version} is not known (2 to 5 are)`)
+        return false
+      }
+      case 0x95: this.length(8); return false // FRAME
+      case 0x2e: this.result = this.pop(); return true // STOP
+      case 0x28: this.mark(); return false // MARK
+      case 0x30: this.popOrMark(); return false // POP
+      case 0x31: this.popMark(); return false // POP_MARK
+      case 0x32: this.push(this.top()); return false // DUP
+
+      case 0x4e: this.push(null); return false // NONE
+      case 0x88: this.push(true); return false // NEWTRUE
+      case 0x89: this.push(false); return false // NEWFALSE
+      case 0x4a: this.push(this.bytes.readInt32LE(this.take(4))); return false // BININT
+      case 0x4b: this.push(this.u8()); return false // BININT1
+      case 0x4d: this.push(this.bytes.readUInt16LE(this.take(2))); return false // BININT2
+      case 0x8a: this.push(this.integer(this.u8())); return false // LONG1
+      case 0x8b: this.push(this.integer(this.length(4))); return false // LONG4
+      case 0x47: this.push(this.bytes.readDoubleBE(this.take(8))); return false // BINFLOAT
+
+      case 0x58: this.push(this.text(this.length(4), 'utf8')); return false // BINUNICODE
+      case 0x8c: this.push(this.text(this.u8(), 'utf8')); return false // SHORT_BINUNICODE
+      case 0x8d: this.push(this.text(this.length(8), 'utf8')); return false // BINUNICODE8
+      case 0x54: this.push(this.text(this.length(4), 'latin1')); return false // BINSTRING
+      case 0x55: this.push(this.text(this.u8(), 'latin1')); return false // SHORT_BINSTRING
+      case 0x42: this.skipBytes(this.length(4)); return false // BINBYTES
+      case 0x43: this.skipBytes(this.u8()); return false // SHORT_BINBYTES
+      case 0x8e: case 0x96: this.skipBytes(this.length(8)); return false // BINBYTES8, BYTEARRAY8
+
+      case 0x29: this.tuple([]); return false // EMPTY_TUPLE
+      case 0x85: this.tuple([this.pop()]); return false // TUPLE1
+      case 0x86: { const b = this.pop(); this.tuple([this.pop(), b]); return false } // TUPLE2
+      case 0x87: { const c = this.pop(); const b = this.pop(); this.tuple([this.pop(), b, c]); return false } // TUPLE3
+      case 0x74: this.tuple(this.popMark()); return false // TUPLE
+
+      case 0x5d: this.charge(48); this.push([]); return false // EMPTY_LIST
+      case 0x6c: { const items = this.popMark(); this.charge(48 + 8 * items.length); this.push(items); return false } // LIST
+      case 0x61: { const item = this.pop(); this.append([item]); return false } // APPEND
+      case 0x65: this.append(this.popMark()); return false // APPENDS
+      case 0x7d: this.charge(200); this.push(new Map()); return false // EMPTY_DICT
+      case 0x64: { const items = this.popMark(); this.charge(200); this.push(new Map()); this.setItems(items); return false } // DICT
+      case 0x73: { const value = this.pop(); const key = this.pop(); this.setItems([key, value]); return false } // SETITEM
+      case 0x75: this.setItems(this.popMark()); return false // SETITEMS
+      case 0x8f: this.charge(200); this.push(new Set()); return false // EMPTY_SET
+      case 0x90: this.append(this.popMark()); return false // ADDITEMS
+      case 0x91: { // FROZENSET
+        const items = this.popMark()
+        this.charge(200 + 40 * items.length)
+        this.push(new Set(items))
+        return false
+      }
+
+      case 0x71: this.put(this.u8()); return false // BINPUT
+      case 0x72: this.put(this.bytes.readUInt32LE(this.take(4))); return false // LONG_BINPUT
+      case 0x94: this.put(this.memo.size); return false // MEMOIZE
+      case 0x68: this.get(this.u8()); return false // BINGET
+      case 0x6a: this.get(this.bytes.readUInt32LE(this.take(4))); return false // LONG_BINGET
+
+      case 0x63: { const module = this.line(); this.global(module, this.line()); return false } // GLOBAL
+      case 0x93: { // STACK_GLOBAL
+        const name = this.pop()
+        const module = this.pop()
+        if (typeof name !== 'string' || typeof module !== 'string') this.fail('a global name that is no string')
+        else this.global(module, name)
+        return false
+      }
+      case 0x51: this.charge(24); this.push(new PersistentId(this.pop())); return false // BINPERSID
+      case 0x52: { const args = this.pop(); this.call(this.pop(), args); return false } // REDUCE
+      case 0x81: { const args = this.pop(); this.call(this.pop(), args); return false } // NEWOBJ
+      case 0x92: { this.pop(); const args = this.pop(); this.call(this.pop(), args); return false } // NEWOBJ_EX
+      case 0x69: { // INST
+        const module = this.line()
+        const name = this.line()
+        const args = this.popMark()
+        this.global(module, name)
+        this.call(this.pop(), new Tuple(args))
+        return false
+      }
+      case 0x6f: { // OBJ
+        const [callee, ...args] = this.popMark()
+        this.call(callee, new Tuple(args))
+        return false
+      }
+      case 0x62: { // BUILD: the state is noted on inert records only; nothing has a __setstate__ here
+        const state = this.pop()
+        const target = this.top()
+        if (target instanceof Inert) target.state = state
+        return false
+      }
+      default:
+        return this.fail(`instruction 0x${code.toString(16).padStart(2, '0')} is not one that torch.save writes`)
+    }
+  }
+
+  // ---- calls ----
+
+  private call (callee: unknown, args: unknown): void {
+    this.charge(96)
+    const list = args instanceof Tuple ? args.items : undefined
+    if (callee instanceof Global) {
+      const made = list === undefined ? undefined : this.options.construct(callee, list)
+      if (made instanceof Map) this.charge(200 + 48 * made.size)
+      this.push(made === undefined ? new Inert(callee.id, args) : made)
+    } else if (callee instanceof Inert) {
+      // The result of an unknown call, called: still known by the first name.
+      this.push(new Inert(callee.global, args))
+    } else {
+      this.fail('it calls something that is no global name')
+    }
+  }
+
+  private global (module: string, name: string): void {
+    if (module.length + name.length > 1024) this.fail('a global name of more than 1024 characters')
+    this.charge(64)
+    this.push(new Global(module, name))
+  }
+
+  // ---- containers ----
+
+  private tuple (items: unknown[]): void {
+    this.charge(48 + 8 * items.length)
+    this.push(new Tuple(items))
+  }
+
+  private append (items: unknown[]): void {
+    const target = this.top()
+    if (Array.isArray(target)) {
+      this.charge(16 * items.length)
+      for (const item of items) target.push(item)
+    } else if (target instanceof Set) {
+      this.charge(40 * items.length)
+      for (const item of items) target.add(item)
+    } else if (!(target instanceof Inert)) {
+      this.fail('it appends to something that is no list')
+    }
+  }
+
+  private setItems (items: unknown[]): void {
+    const target = this.top()
+    if (items.length % 2 !== 0) this.fail('a dict with a key that has no value')
+    if (target instanceof Map) {
+      this.charge(24 * items.length)
+      for (let i = 0; i < items.length; i += 2) target.set(items[i], items[i + 1])
+    } else if (!(target instanceof Inert)) {
+      this.fail('it sets items of something that is no dict')
+    }
+  }
+
+  // ---- memo and stack ----
+
+  private put (index: number): void {
+    const value = this.top()
+    this.charge(48)
+    this.memo.set(index, value)
+  }
+
+  private get (index: number): void {
+    const value = this.memo.get(index)
+    if (value === undefined) this.fail(`it uses memo ${index}, which was never set`)
+    this.push(value)
+  }
+
+  private push (value: unknown): void {
+    if (this.stack.length >= maxStack) this.fail(`its stack grows above ${maxStack} values`)
+    this.stack.push(value)
+  }
+
+  private top (): unknown {
+    if (this.stack.length <= this.base) this.fail('its stack is empty where a value is needed')
+    return this.stack[this.stack.length - 1]
+  }
+
+  private pop (): unknown {
+    const value = this.top()
+    this.stack.length--
+    return value
+  }
+
+  private mark (): void {
+    if (this.marks.length >= maxStack) this.fail(`more than ${maxStack} open marks`)
+    this.marks.push(this.base)
+    this.base = this.stack.length
+  }
+
+  private popMark (): unknown[] {
+    const outer = this.marks.pop()
+    if (outer === undefined) return this.fail('a mark is missing')
+    const items = this.stack.splice(this.base)
+    this.base = outer
+    return items
+  }
+
+  private popOrMark (): void {
+    if (this.stack.length > this.base) this.stack.length--
+    else this.popMark()
+  }
+
+  // ---- bytes ----
+
+  private take (length: number): number {
+    const at = this.at
+    if (length > this.bytes.length - at) this.fail(`it ends inside a value of ${length} bytes`)
+    this.at += length
+    return at
+  }
+
+  private u8 (): number { return this.bytes[this.take(1)]! }
+
+  /** A length field of 4 or 8 bytes, not more than the bytes left. */
+  private length (width: 4 | 8): number {
+    const at = this.take(width)
+    const length = this.bytes.readUInt32LE(at) + (width === 8 ? this.bytes.readUInt32LE(at + 4) * 2 ** 32 : 0)
+    if (length > this.bytes.length - this.at) {
+      this.fail(`it announces ${length} bytes where ${this.bytes.length - this.at} are left`)
+    }
+    return length
+  }
+
+  private text (length: number, encoding: 'utf8' | 'latin1'): string {
+    this.charge(32 + 2 * length)
+    const at = this.take(length)
+    return this.bytes.toString(encoding, at, at + length)
+  }
+
+  private skipBytes (length: number): void {
+    this.charge(24)
+    this.take(length)
+    this.push(new Bytes(length))
+  }
+
+  /** A line that ends with a newline, as GLOBAL has them. */
+  private line (): string {
+    const end = this.bytes.subarray(this.at, this.at + 1025).indexOf(0x0a)
+    if (end < 0) this.fail('a global name without end')
+    const text = this.text(end, 'utf8')
+    this.at++
+    return text
+  }
+
+  /** Little-endian two's complement; a number where exact, else a bigint. */
+  private integer (length: number): number | bigint {
+    if (length > maxIntegerBytes) this.fail(`an integer of ${length} bytes (at most ${maxIntegerBytes})`)
+    this.charge(32 + length)
+    const at = this.take(length)
+    if (length === 0) return 0
+    const hex = Buffer.from(this.bytes.subarray(at, at + length)).reverse().toString('hex')
+    const value = BigInt.asIntN(8 * length, BigInt(`0x${hex}`))
+    return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
+  }
+
+  private charge (bytes: number): void {
+    this.heap += bytes
+    if (this.heap > this.maxHeap) this.fail(`its values would take more than ${Math.round(this.maxHeap / 1e6)} MB`)
+  }
+
+  private fail (why: string): never {
+    throw bad(this.options.file, `the pickle is refused at byte ${this.at}: ${why}. The file is damaged, or no checkpoint.`)
+  }
+}
+
+/** Short description of a value for messages. */
+export function describeValue (value: unknown): string {
+  if (value instanceof Inert) return `a Python object made by ${quote(value.global)}`
+  if (value instanceof Global) return `the Python name ${quote(value.id)}`
+  if (value instanceof Map) return 'a dict'
+  if (value instanceof Tuple) return 'a tuple'
+  if (Array.isArray(value)) return 'a list'
+  if (value instanceof Set) return 'a set'
+  if (value instanceof Bytes) return 'bytes'
+  if (value instanceof PersistentId) return 'a storage'
+  if (value === null) return 'None'
+  return typeof value === 'string' ? 'a string' : typeof value === 'boolean' ? 'a bool' : typeof value === 'object' ? 'a tensor' : 'a number'
+}

@@ -1,0 +1,84 @@
+// Writes a .safetensors file tensor by tensor, so that no more than one chunk is in memory. The file appears under its
+// name only when it is whole: it is written beside it under a temporary name and renamed at the end.
+
+import { randomBytes } from 'node:crypto'
+import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
+import type { DType } from '../native.js'
+import { ParError } from '../errors.js'
+import { fromSystem } from './bad.js'
+import { countElements, elementBytes } from './dtypes.js'
+
+/** One tensor to write: its description, and its bytes (row-major, little-endian) in order. */
+export interface TensorToWrite {
+  name: string
+  dtype: DType
+  shape: number[]
+  chunks (): AsyncIterable<Uint8Array>
+}
+
+const typeNames: Record<DType, string> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
+
+/**
+ * Writes `tensors` to `file`, replacing it at the end; on failure or abort nothing is left behind.
+ * Errors: FILE_NOT_FOUND when `file` cannot be written, INTERNAL when a tensor yields another number of bytes than its shape says.
+ */
+export async function writeSafetensors (
+  file: string, tensors: TensorToWrite[], metadata: Record<string, string>, signal?: AbortSignal
+): Promise<{ bytes: number }> {
+  const header = makeHeader(tensors, metadata)
+  const temporary = `${file}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`
+  let handle: FileHandle | undefined
+  try {
+    handle = await open(temporary, 'wx')
+    let bytes = await writeAll(handle, header)
+    for (const tensor of tensors) {
+      let written = 0
+      for await (const chunk of tensor.chunks()) {
+        signal?.throwIfAborted()
+        written += await writeAll(handle, chunk)
+      }
+      if (written !== tensorBytes(tensor)) {
+        throw new ParError('INTERNAL', `tensor ${JSON.stringify(tensor.name)} yielded ${written} bytes, ${tensorBytes(tensor)} were expected`)
+      }
+      bytes += written
+    }
+    signal?.throwIfAborted()
+    await handle.sync()
+    await handle.close()
+    handle = undefined
+    await rename(temporary, file)
+    return { bytes }
+  } catch (error) {
+    await handle?.close().catch(() => {})
+    await unlink(temporary).catch(() => {})
+    throw fromSystem(error, file, 'written')
+  }
+}
+
+/** Bytes that the tensor takes in the file. */
+export function tensorBytes (tensor: { dtype: DType, shape: number[] }): number {
+  return countElements(tensor.shape)! * elementBytes(tensor.dtype)
+}
+
+function makeHeader (tensors: TensorToWrite[], metadata: Record<string, string>): Buffer {
+  // A Map keeps any name, `__proto__` too; fromEntries defines own properties.
+  const entries = new Map<string, unknown>([['__metadata__', metadata]])
+  let at = 0
+  for (const tensor of tensors) {
+    const end = at + tensorBytes(tensor)
+    entries.set(tensor.name, { dtype: typeNames[tensor.dtype], shape: tensor.shape, data_offsets: [at, end] })
+    at = end
+  }
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(entries)))
+  // Spaces, so that the data starts at a multiple of 8.
+  const padded = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, 0x20)
+  padded.writeBigUInt64LE(BigInt(padded.length - 8), 0)
+  json.copy(padded, 8)
+  return padded
+}
+
+async function writeAll (handle: FileHandle, bytes: Uint8Array): Promise<number> {
+  let done = 0
+  while (done < bytes.length) done += (await handle.write(bytes, done, bytes.length - done)).bytesWritten
+  return bytes.length
+}

@@ -1,0 +1,69 @@
+// Takes the tensors that a model needs out of a checkpoint, one by one, each with the shape it must have. What is not
+// taken (buffers, EMA copies, masks) is ignored; what is missing or misshapen is named with both shapes.
+
+import type { TensorSource } from '../native.js'
+import { ParError } from '../errors.js'
+import { bad, quote, showBytes, showShape } from './bad.js'
+import type { Checkpoint, StoredTensor } from './types.js'
+
+/** Expected sizes; a string names a size that the tensor itself decides. */
+export type Expected = ReadonlyArray<number | string>
+
+/** Collects the needed tensors of one model. */
+export class Needed {
+  readonly tensors: TensorSource[] = []
+  private bytes = 0
+
+  constructor (readonly checkpoint: Checkpoint) {}
+
+  has (name: string): boolean { return this.checkpoint.tensors.has(name) || this.checkpoint.others.has(name) }
+
+  /** The tensor's shape, checked against `expected`. Errors: BAD_CHECKPOINT. */
+  take (name: string, expected: Expected): number[] {
+    const tensor = this.find(name, expected)
+    const { shape } = tensor
+    const fits = shape.length === expected.length && shape.every((size, axis) => size > 0 && (typeof expected[axis] === 'string' || size === expected[axis]))
+    if (!fits) throw this.bad(`tensor ${quote(name)} has shape ${showShape(shape)}, expected ${showExpected(expected)}`)
+    const { dtype, offset, strides } = tensor
+    this.tensors.push(strides ? { name, dtype, shape, offset, strides } : { name, dtype, shape, offset })
+    this.bytes += tensor.bytes
+    // Tensors may share a storage (tied weights), but a small file must not ask for memory without bound.
+    if (this.bytes > 2 * this.checkpoint.fileBytes) {
+      throw this.bad(`its tensors share storages so that they would take more than ${showBytes(this.bytes)} of memory, from a file of ${showBytes(this.checkpoint.fileBytes)}`)
+    }
+    return shape
+  }
+
+  bad (message: string): ParError { return bad(this.checkpoint.file, message) }
+
+  private find (name: string, expected: Expected): StoredTensor {
+    const tensor = this.checkpoint.tensors.get(name)
+    if (tensor) return tensor
+    const other = this.checkpoint.others.get(name)
+    if (other) {
+      throw this.bad(`tensor ${quote(name)} is stored as ${other.dtype}, expected float32, float16 or bfloat16. ` +
+        'Convert it in PyTorch (tensor.float()) and save the file again.')
+    }
+    throw this.bad(`tensor ${quote(name)} is missing, expected shape ${showExpected(expected)}. Is the file complete, and of this kind of model?`)
+  }
+}
+
+function showExpected (expected: Expected): string { return `[${expected.join(', ')}]` }
+
+/** A whole number from 1 that a caller gave, or undefined. Errors: INVALID_OPTION. */
+export function positiveOption (name: string, value: unknown, most: number): number | undefined {
+  if (value === undefined) return undefined
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > most) {
+    throw new ParError('INVALID_OPTION', `${name} must be a whole number from 1 to ${most}, got ${showValue(value)}`)
+  }
+  return value
+}
+
+/** Any caller's value, short. */
+export function showValue (value: unknown): string {
+  try {
+    return (typeof value === 'string' ? JSON.stringify(value) : String(value)).slice(0, 80)
+  } catch {
+    return typeof value
+  }
+}

@@ -1,0 +1,66 @@
+// The one place that reads bytes of a checkpoint. Every read is checked against the size of the file first, so that
+// no length found in a file can drive an allocation or a read past the end. Offsets are doubles: exact to 2^53.
+
+import { open, stat, type FileHandle } from 'node:fs/promises'
+import { ParError } from '../errors.js'
+import { bad, fromSystem } from './bad.js'
+
+/** A file opened for reading. */
+export class FileSource {
+  private constructor (
+    readonly file: string,
+    readonly size: number,
+    private readonly handle: FileHandle
+  ) {}
+
+  /** Opens a regular file. Errors: FILE_NOT_FOUND (absent, unreadable, a folder, a pipe or a device). */
+  static async open (file: string): Promise<FileSource> {
+    if (typeof file !== 'string' || file === '' || file.includes('\0')) {
+      throw new ParError('INVALID_OPTION', 'a checkpoint is given as a path: a string that is not empty')
+    }
+    let handle: FileHandle | undefined
+    try {
+      // Asked before opening: opening a pipe waits for a writer.
+      const before = await stat(file)
+      if (!before.isFile()) {
+        throw new ParError('FILE_NOT_FOUND', `${file}: cannot be read: it is ${before.isDirectory() ? 'a folder' : 'no regular file'}. ` +
+          'Give the path of a .pt or .safetensors file.')
+      }
+      handle = await open(file, 'r')
+      const { size } = await handle.stat()
+      return new FileSource(file, size, handle)
+    } catch (error) {
+      await handle?.close()
+      throw fromSystem(error, file, 'read')
+    }
+  }
+
+  /** Is `[offset, offset + length)` inside the file? False for anything that is not a whole number of bytes. */
+  contains (offset: number, length: number): boolean {
+    return Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0 &&
+      offset <= this.size && length <= this.size - offset
+  }
+
+  /** Reads exactly `length` bytes. Errors: BAD_CHECKPOINT when they do not lie in the file. */
+  async read (offset: number, length: number, what: string): Promise<Buffer> {
+    if (!this.contains(offset, length)) {
+      throw bad(this.file, `${what} lies outside the file (${length} bytes at ${offset}, the file has ${this.size}). ` +
+        'The file is truncated or damaged: fetch it again.')
+    }
+    const bytes = Buffer.allocUnsafe(length)
+    await this.readInto(bytes, offset, what)
+    return bytes
+  }
+
+  /** Fills `bytes` from `offset`. Errors: BAD_CHECKPOINT when the file ends before (it shrank while being read). */
+  async readInto (bytes: Uint8Array, offset: number, what: string): Promise<void> {
+    let done = 0
+    while (done < bytes.length) {
+      const { bytesRead } = await this.handle.read(bytes, done, bytes.length - done, offset + done)
+      if (bytesRead === 0) throw bad(this.file, `${what}: the file ended while being read. Was it replaced meanwhile?`)
+      done += bytesRead
+    }
+  }
+
+  async close (): Promise<void> { await this.handle.close() }
+}

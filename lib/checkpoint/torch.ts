@@ -1,0 +1,316 @@
+// Reads torch.save's zip format: `<prefix>/data.pkl` (the pickle), `<prefix>/data/<key>` (one raw storage each) and
+// `<prefix>/byteorder`. Storages are located, never read. Only tensors of the state dict are judged: optimizer state
+// passes through the pickle reader (there is no skipping in a pickle) but is neither resolved nor looked up in the zip.
+
+import { crc32 } from 'node:zlib'
+import { setImmediate } from 'node:timers/promises'
+import { bad, quote, showBytes, showShape } from './bad.js'
+import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
+import { Global, Inert, PersistentId, Tuple, describeValue, readPickle } from './pickle.js'
+import { PlainWalk } from './plain.js'
+import type { FileSource } from './source.js'
+import type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
+import { ZipDirectory, type ZipEntry } from './zip.js'
+
+const maxPickleBytes = 256e6
+const maxTensors = 1_000_000
+const maxNameLength = 1024
+const maxDimensions = 16
+
+// ---- the calls a state dict needs ----
+
+/** A tensor as the pickle tells it; nothing in it is checked yet. */
+class TensorRecord {
+  constructor (
+    readonly storage: unknown, readonly offset: unknown, readonly size: unknown, readonly stride: unknown, readonly dtype?: unknown
+  ) {}
+}
+
+function construct (global: Global, args: readonly unknown[]): unknown {
+  switch (global.id) {
+    case 'torch._utils _rebuild_tensor':
+    case 'torch._utils _rebuild_tensor_v2':
+      return new TensorRecord(args[0], args[1], args[2], args[3])
+    case 'torch._utils _rebuild_tensor_v3':
+      return new TensorRecord(args[0], args[1], args[2], args[3], args[6])
+    case 'torch._utils _rebuild_parameter':
+    case 'torch._utils _rebuild_parameter_with_state':
+      // An unknown object inside stays what it is, so that the message names it.
+      return args[0] instanceof TensorRecord || args[0] instanceof Inert ? args[0] : undefined
+    case 'torch._tensor _rebuild_from_type_v2': {
+      // (function, class, its arguments, attributes), for tensors with Python attributes. One level only.
+      const [made, , inner] = args
+      return made instanceof Global && inner instanceof Tuple && made.id !== global.id ? construct(made, inner.items) : undefined
+    }
+    case 'collections OrderedDict':
+    case 'collections defaultdict':
+      return dictOf(global.name === 'OrderedDict' ? args[0] : undefined)
+    case 'torch Size':
+      return args[0] instanceof Tuple || Array.isArray(args[0]) ? args[0] : undefined
+    case 'torch device':
+      return typeof args[0] === 'string' ? args[0] : undefined
+    default:
+      return undefined
+  }
+}
+
+/** `OrderedDict()` or, as Python 2 wrote it, `OrderedDict([[key, value], ...])`. */
+function dictOf (pairs: unknown): unknown {
+  const dict = new Map<unknown, unknown>()
+  if (pairs === undefined) return dict
+  // A longer list would be copied again by each repeated call of a few bytes.
+  if (!Array.isArray(pairs) || pairs.length > 10_000) return undefined
+  for (const pair of pairs) {
+    const items: unknown = pair instanceof Tuple ? pair.items : pair
+    if (!Array.isArray(items) || items.length !== 2) return undefined
+    dict.set(items[0], items[1])
+  }
+  return dict
+}
+
+// ---- the file ----
+
+/** Opens a torch.save zip. Errors: BAD_CHECKPOINT. */
+export async function readTorch (source: FileSource, signal?: AbortSignal): Promise<Checkpoint> {
+  const zip = await ZipDirectory.open(source, signal)
+  const prefix = findPrefix(zip, source)
+  await checkByteOrder(zip, prefix, source)
+  const bytes = await readEntry(zip, zip.entries.get(`${prefix}data.pkl`)!, source, maxPickleBytes)
+  const root = await readPickle(bytes, { file: source.file, construct, signal })
+  const { dict, wrapper } = findStateDict(root, zip, prefix, source)
+  const checkpoint: Checkpoint = {
+    file: source.file,
+    format: 'pt',
+    fileBytes: source.size,
+    tensors: new Map(),
+    others: new Map(),
+    metadata: besides(root, dict),
+    wrapper
+  }
+  const locate = new Locator(zip, prefix, source)
+  let count = 0
+  for (const [key, value] of dict) {
+    if (++count % 1024 === 0) {
+      await setImmediate()
+      signal?.throwIfAborted()
+    }
+    if (!(value instanceof TensorRecord)) {
+      if (value instanceof Inert && (wrapper !== undefined || isParameterName(key))) {
+        throw bad(source.file, `${quote(String(key))} of the weights is ${describeValue(value)}, not a tensor. ` +
+          'parvis never runs code from a checkpoint: save the plain state_dict() of the model.')
+      }
+      continue
+    }
+    if (typeof key !== 'string' || key.length > maxNameLength) throw bad(source.file, 'a tensor of the weights has no proper name')
+    if (count > maxTensors) throw bad(source.file, `more than ${maxTensors} tensors`)
+    const name = stripPrefixes(key)
+    if (checkpoint.tensors.has(name) || checkpoint.others.has(name)) {
+      throw bad(source.file, `two tensors are called ${quote(name)} (once the prefixes _orig_mod. and module. are taken off)`)
+    }
+    const tensor = await locate.tensor(name, value)
+    if (isWeight(tensor)) checkpoint.tensors.set(name, tensor)
+    else checkpoint.others.set(name, tensor)
+  }
+  if (checkpoint.tensors.size === 0 && checkpoint.others.size === 0) throw bad(source.file, 'its weights hold no tensor')
+  return checkpoint
+}
+
+function isWeight (tensor: StoredTensor | OtherTensor): tensor is StoredTensor { return isWeightType(tensor.dtype) }
+
+/** torch.save puts everything into one folder, named after the file it was saved as. */
+function findPrefix (zip: ZipDirectory, source: FileSource): string {
+  let prefix: string | undefined
+  for (const name of zip.entries.keys()) {
+    if (name !== 'data.pkl' && !name.endsWith('/data.pkl')) continue
+    if (prefix !== undefined) throw bad(source.file, 'more than one data.pkl in the zip: not one checkpoint')
+    prefix = name.slice(0, -'data.pkl'.length)
+  }
+  if (prefix === undefined) {
+    throw bad(source.file, 'a zip file without data.pkl: not written by torch.save. ' +
+      'Is it an archive that holds the checkpoint? Then unpack it first.')
+  }
+  return prefix
+}
+
+async function checkByteOrder (zip: ZipDirectory, prefix: string, source: FileSource): Promise<void> {
+  const entry = zip.entries.get(`${prefix}byteorder`)
+  if (!entry) return
+  const order = (await readEntry(zip, entry, source, 64)).toString('latin1').trim()
+  if (order !== 'little') {
+    throw bad(source.file, `byte order ${quote(order)}: only little-endian checkpoints are read. Load it in PyTorch and torch.save it on a little-endian machine.`)
+  }
+}
+
+async function readEntry (zip: ZipDirectory, entry: ZipEntry, source: FileSource, limit: number): Promise<Buffer> {
+  if (entry.size > limit) throw bad(source.file, `zip entry ${quote(entry.name)} has ${showBytes(entry.size)}, the limit is ${showBytes(limit)}: no checkpoint`)
+  const bytes = await source.read(await zip.dataStart(entry), entry.size, `zip entry ${quote(entry.name)}`)
+  // 0: torch.save was told not to compute checksums.
+  if (entry.crc32 !== 0 && crc32(bytes) !== entry.crc32) {
+    throw bad(source.file, `zip entry ${quote(entry.name)} does not match its checksum: the file is damaged, fetch it again`)
+  }
+  return bytes
+}
+
+// ---- the state dict ----
+
+/** Names of parameters have dots; `args` or `steps` beside weights at the top have none. */
+function isParameterName (key: unknown): boolean { return typeof key === 'string' && key.includes('.') }
+
+function holdsTensors (value: unknown, among = Infinity): value is Map<unknown, unknown> {
+  if (!(value instanceof Map)) return false
+  let count = 0
+  for (const item of value.values()) {
+    if (item instanceof TensorRecord) return true
+    if (++count >= among) return false
+  }
+  return false
+}
+
+/** A state dict whose first tensors are all of unknown make: reading it names the culprit. */
+function holdsUnknown (map: Map<unknown, unknown>, anyName: boolean): boolean {
+  let count = 0
+  for (const [key, value] of map) {
+    if (value instanceof Inert && (anyName || isParameterName(key))) return true
+    if (++count >= 64) return false
+  }
+  return false
+}
+
+function findStateDict (root: unknown, zip: ZipDirectory, prefix: string, source: FileSource): { dict: Map<unknown, unknown>, wrapper?: string } {
+  if (root instanceof Map) {
+    for (const wrapper of ['model', 'module', 'state_dict']) {
+      const inner = root.get(wrapper)
+      if (holdsTensors(inner)) return { dict: inner, wrapper }
+      if (inner instanceof Inert) {
+        throw bad(source.file, `${quote(wrapper)} is ${describeValue(inner)}, not a dict of tensors. ` +
+          'parvis never runs code from a checkpoint: save the plain state_dict() of the model.')
+      }
+      if (inner instanceof Map && holdsUnknown(inner, true)) return { dict: inner, wrapper }
+    }
+    if (holdsTensors(root) || holdsUnknown(root, false)) return { dict: root }
+  }
+  if (zip.entries.has(`${prefix}constants.pkl`)) {
+    throw bad(source.file, 'a TorchScript archive, not a state dict: load it with torch.jit.load and torch.save its state_dict()')
+  }
+  throw bad(source.file, `no weights found: the file holds ${describeValue(root)}` +
+    (root instanceof Map ? ` with ${root.size === 0 ? 'nothing in it' : `the keys ${[...root.keys()].slice(0, 8).map(key => quote(String(key))).join(', ')}`}` : '') +
+    '. Weights are expected at the top or under "model", "module" or "state_dict".')
+}
+
+/** Plain data of everything beside the weights; other dicts of tensors (EMA, optimizer) are left out. */
+function besides (root: unknown, dict: Map<unknown, unknown>): Record<string, unknown> {
+  const metadata = Object.create(null) as Record<string, unknown>
+  if (!(root instanceof Map)) return metadata
+  let count = 0
+  for (const [key, value] of root) {
+    if (value === dict || value instanceof TensorRecord || typeof key !== 'string' || key === 'optimizer') continue
+    if (++count > 64) break
+    if (!holdsTensors(value, 64)) metadata[key.slice(0, 1000)] = new PlainWalk().convert(value)
+  }
+  return metadata
+}
+
+function stripPrefixes (name: string): string {
+  let at = 0
+  for (;;) {
+    if (name.startsWith('_orig_mod.', at)) at += '_orig_mod.'.length
+    else if (name.startsWith('module.', at)) at += 'module.'.length
+    else return name.slice(at)
+  }
+}
+
+// ---- places of tensors ----
+
+interface Storage { start: number, elements: number, dtype: string, bytes: number }
+
+/** Finds where tensors lie; keeps the places of storages, which tensors may share. */
+class Locator {
+  private readonly starts = new Map<string, number>()
+
+  constructor (private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource) {}
+
+  async tensor (name: string, record: TensorRecord): Promise<StoredTensor | OtherTensor> {
+    const shape = this.sizes(name, 'shape', record.size)
+    const strides = this.sizes(name, 'strides', record.stride)
+    const count = countElements(shape)
+    if (count === undefined || shape.length !== strides.length || shape.length > maxDimensions) {
+      throw this.bad(name, `impossible shape ${showShape(shape)} with strides ${showShape(strides)}`)
+    }
+    const storage = await this.storage(name, record)
+    const first = this.integer(name, 'offset', record.offset)
+    // Distance from the first element to the last one, in elements.
+    const reach = count === 0 ? 0 : shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 0)
+    if (count > storage.elements || !Number.isSafeInteger(reach) || first + reach + (count === 0 ? 0 : 1) > storage.elements) {
+      throw this.bad(name, `shape ${showShape(shape)} with strides ${showShape(strides)} at ${first} does not fit in its storage of ${storage.elements} elements`)
+    }
+    const elementSize = elementBits.get(storage.dtype)! / 8
+    const { dtype } = storage
+    const place = { name, shape, offset: storage.start + first * elementSize, bytes: count * elementSize }
+    if (!isWeightType(dtype)) return { ...place, dtype }
+    return isContiguous(shape, strides) ? { ...place, dtype } : { ...place, dtype, strides }
+  }
+
+  /** The storage behind a tensor: ('storage', class, key, location, elements) in the pickle, an entry in the zip. */
+  private async storage (name: string, record: TensorRecord): Promise<Storage> {
+    const reference = record.storage
+    if (!(reference instanceof PersistentId)) throw this.unexpected(name, 'storage', reference)
+    if (!(reference.id instanceof Tuple)) throw this.unexpected(name, 'storage reference', reference.id)
+    const [kind, type, key, , size] = reference.id.items
+    if (kind !== 'storage') throw this.unexpected(name, 'storage', kind)
+    if (!(type instanceof Global)) throw this.unexpected(name, 'storage class', type)
+    if (typeof key !== 'string' || key.length > maxNameLength) throw this.unexpected(name, 'storage key', key)
+    const stored = /^torch(\.\w+)*$/.test(type.module) ? storageTypes.get(type.name) : undefined
+    if (stored === undefined) throw this.unexpected(name, 'storage class', type)
+    const declared = this.integer(name, 'storage size', size)
+    const entry = this.zip.entries.get(`${this.prefix}data/${key}`)
+    if (!entry) throw this.bad(name, `its data (zip entry data/${key.slice(0, 100)}) is missing: the file is incomplete, fetch it again`)
+    const bytes = declared * elementBits.get(stored)! / 8
+    if (entry.size !== bytes) {
+      throw this.bad(name, `its storage should have ${bytes} bytes (${declared} elements of ${stored}), zip entry ${quote(entry.name)} has ${entry.size}: the file is damaged`)
+    }
+    let start = this.starts.get(key)
+    if (start === undefined) {
+      start = await this.zip.dataStart(entry)
+      this.starts.set(key, start)
+    }
+    const dtype = record.dtype === undefined ? stored : this.dtype(name, record.dtype)
+    return { start, dtype, bytes, elements: Math.floor(bytes / (elementBits.get(dtype)! / 8)) }
+  }
+
+  private dtype (name: string, value: unknown): string {
+    if (!(value instanceof Global) || value.module !== 'torch' || !elementBits.has(value.name) || elementBits.get(value.name)! < 8) {
+      throw this.unexpected(name, 'element type', value)
+    }
+    return value.name
+  }
+
+  private sizes (name: string, what: string, value: unknown): number[] {
+    const items: unknown = value instanceof Tuple ? value.items : value
+    if (!Array.isArray(items)) throw this.unexpected(name, what, value)
+    if (items.length > maxDimensions) throw this.bad(name, `its ${what} has ${items.length} dimensions (at most ${maxDimensions})`)
+    return items.map(item => this.integer(name, what, item))
+  }
+
+  private integer (name: string, what: string, value: unknown): number {
+    if (typeof value !== 'number' && typeof value !== 'bigint') throw this.unexpected(name, what, value)
+    if (!Number.isSafeInteger(value) || (value as number) < 0) throw this.bad(name, `its ${what} holds ${String(value).slice(0, 40)}, not a whole number from 0 to 2^53`)
+    return value as number
+  }
+
+  private unexpected (name: string, what: string, value: unknown): Error {
+    return this.bad(name, `its ${what} is ${describeValue(value)}, which a plain state dict never has. parvis never runs code from a checkpoint`)
+  }
+
+  private bad (name: string, message: string): Error { return bad(this.source.file, `tensor ${quote(name)}: ${message}`) }
+}
+
+/** Row-major without gaps? The stride of an axis of one element does not matter. */
+function isContiguous (shape: number[], strides: number[]): boolean {
+  let expected = 1
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    if (shape[axis] === 0) return true
+    if (shape[axis] !== 1 && strides[axis] !== expected) return false
+    expected *= shape[axis]!
+  }
+  return true
+}

@@ -1,0 +1,40 @@
+// What an opened checkpoint is: names, shapes and places of tensors, and the inert data beside them. No weight is
+// ever read here; the native side reads each tensor from its place in the file, so weights exist once in memory.
+
+import type { TensorSource } from '../native.js'
+
+/** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
+export interface StoredTensor extends TensorSource {
+  /** Elements times element size. With `strides` the elements may be spread over more of the file than this. */
+  bytes: number
+}
+
+/** A tensor of a type that weights never have (int64 counters, bool masks, float64...). Listed, never loaded. */
+export interface OtherTensor {
+  name: string
+  /** As PyTorch names it: 'int64', 'bool', 'float64'... */
+  dtype: string
+  shape: number[]
+  /** Byte offset of element [0, 0, ...] in the file. */
+  offset: number
+  bytes: number
+}
+
+/** A checkpoint file, opened and checked. Every tensor in it lies inside the file. */
+export interface Checkpoint {
+  /** The path as given. */
+  file: string
+  format: 'pt' | 'safetensors'
+  fileBytes: number
+  /** By name, without the prefixes `_orig_mod.` and `module.`. */
+  tensors: Map<string, StoredTensor>
+  /** Tensors that are not float32, float16 or bfloat16, by name; for listing only. */
+  others: Map<string, OtherTensor>
+  /**
+   * What stood beside the weights, as plain data: steps, epoch, the training arguments; of a .safetensors file its
+   * `__metadata__` strings. Objects have no prototype. Unknown Python objects are `{ global, args, state }`.
+   */
+  metadata: Record<string, unknown>
+  /** Key the weights stood under: 'model', 'module' or 'state_dict'; absent when they were at the top. */
+  wrapper?: string
+}

@@ -1,0 +1,181 @@
+// torch.save's zip format: wrappings, prefixes, element types, strides, zip64, size. Files come from pt-writer.
+
+import { openSync, readSync, statSync, closeSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
+import { py, writePt, type PtOptions } from '../support/pt-writer.js'
+import { readTensor } from './floats.js'
+import { stateDict, transformerShapes, values } from './tiny.js'
+
+const shapes = transformerShapes()
+
+t.test('every wrapping, prefix and zip variant reads the same', async t => {
+  const dir = t.testdir({})
+  const optimizer = { state: new Map([[0, { step: 7, exp_avg: py.tensor({ shape: [2] }) }]]), param_groups: [{ lr: 1e-4 }] }
+  const wrappings: Array<[string | undefined, (dict: unknown) => unknown]> = [
+    [undefined, dict => dict],
+    ['model', dict => ({ model: dict, optimizer, steps: 5 })],
+    ['module', dict => ({ module: dict, steps: 5 })],
+    ['state_dict', dict => ({ steps: 5, state_dict: dict })],
+    ['model', dict => ({ ema: stateDict(shapes, { dtype: 'float32' }), model: dict, module: { other: py.tensor({ shape: [1] }) } })]
+  ]
+  const zips: PtOptions[] = [{}, { zip64: true }, { alignment: 0 }, { prefix: 'PAR-XL-4x', byteOrder: 'little' }, { protocol: 4, crc: 0 }, { prefix: 'a/b c/\u00fc' }]
+  let count = 0
+  for (const [wrapper, wrap] of wrappings) {
+    for (const prefix of ['', '_orig_mod.', 'module.', 'module._orig_mod.']) {
+      for (const options of count % 4 === 0 ? zips : [zips[count % zips.length]!]) {
+        const file = path.join(dir, `${count++}.pt`)
+        const ordered = count % 2 === 0
+        const dict = stateDict(shapes, {}, prefix)
+        writePt(file, wrap(ordered ? py.build(py.orderedDict(dict), { _metadata: py.orderedDict([]) }) : dict), options)
+        const checkpoint = await openCheckpoint(file)
+        t.equal(checkpoint.wrapper, wrapper)
+        t.same([...checkpoint.tensors.keys()], [...shapes.keys()])
+        const first = readTensor(checkpoint, 'output.weight')
+        if (first[0] !== shapes.size || first[1] !== shapes.size + 1 / 1024) t.fail(`wrong values in ${file}`)
+        if (wrapper !== undefined && count < 40) t.equal(checkpoint.metadata.optimizer, undefined)
+        t.equal(describeTransformer(checkpoint, { heads: 2 }).n, 4)
+      }
+    }
+  }
+  t.comment(`${count} files`)
+})
+
+t.test('element types', async t => {
+  const file = path.join(t.testdir({}), 'types.pt')
+  const tensors = ['float32', 'float16', 'bfloat16', 'float64', 'int64', 'int32', 'uint8', 'bool'].map(dtype => [dtype, py.tensor({ dtype, shape: [3, 2] })] as const)
+  writePt(file, new Map<string, unknown>(tensors))
+  const checkpoint = await openCheckpoint(file)
+  t.same([...checkpoint.tensors.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`), ['float32 24', 'float16 12', 'bfloat16 12'])
+  t.same([...checkpoint.others.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`), ['float64 48', 'int64 48', 'int32 24', 'uint8 6', 'bool 6'])
+})
+
+t.test('newer tensor constructors and storages', async t => {
+  const file = path.join(t.testdir({}), 'newer.pt')
+  const data = Buffer.from(values(6, 1).buffer)
+  const untyped = py.persistent(py.tuple('storage', py.global('torch.storage UntypedStorage'), 'u', 'cpu', 24))
+  const hooks = py.orderedDict([])
+  const v2 = py.tuple(py.persistent(py.tuple('storage', py.global('torch.cuda FloatStorage'), 'u', 'cuda:0', 6)), 0, py.tuple(2, 3), py.tuple(3, 1), false, hooks)
+  writePt(file, {
+    keep: py.tensor({ shape: [6], key: 'u', data }),
+    v3: py.reduce(py.global('torch._utils _rebuild_tensor_v3'), py.tuple(untyped, 1, py.tuple(2), py.tuple(1), false, hooks, py.global('torch bfloat16'), null)),
+    attributes: py.reduce(py.global('torch._tensor _rebuild_from_type_v2'), py.tuple(py.global('torch._utils _rebuild_tensor_v2'), py.global('torch Tensor'), v2, {})),
+    parameter: py.tensor({ shape: [6], key: 'u', data, parameter: true }),
+    stacked: py.reduce(py.stackGlobal('torch._utils _rebuild_tensor_v2'), v2)
+  })
+  const checkpoint = await openCheckpoint(file)
+  const start = checkpoint.tensors.get('keep')!.offset
+  t.match(checkpoint.tensors.get('v3'), { dtype: 'bfloat16', offset: start + 2, bytes: 4 })
+  t.match(checkpoint.tensors.get('attributes'), { dtype: 'float32', offset: start, shape: [2, 3] })
+  t.match(checkpoint.tensors.get('stacked'), { offset: start })
+  t.match(checkpoint.tensors.get('parameter'), { offset: start })
+})
+
+t.test('tensors that do not fit their storage are refused by name', async t => {
+  const dir = t.testdir({})
+  const cases: Array<[string, Parameters<typeof py.tensor>[0], RegExp]> = [
+    ['larger', { shape: [5], data: 16 }, /"w": shape \[5\].*storage of 4 elements/],
+    ['offset', { shape: [4], data: 16, offset: 1 }, /does not fit/],
+    ['expanded', { shape: [1000, 1000], strides: [0, 0], data: 4 }, /does not fit/],
+    ['strides', { shape: [2, 2], strides: [3, 1], data: 16 }, /does not fit/],
+    ['negative stride', { shape: [2, 2], strides: [-1, 1], data: 16 }, /strides holds -1/],
+    ['huge stride', { shape: [2, 2], strides: [2 ** 53 - 1, 2 ** 53 - 1], data: 16 }, /does not fit/],
+    ['huge shape', { shape: [2 ** 40, 2 ** 40], strides: [1, 1], data: 16 }, /impossible shape/],
+    ['negative offset', { shape: [2], offset: -1, data: 16 }, /offset holds -1/],
+    ['fraction', { shape: [1.5], data: 16 }, /shape holds 1\.5/],
+    ['strides missing', { shape: [2, 2], strides: [1], data: 16 }, /impossible shape/],
+    ['dimensions', { shape: new Array<number>(17).fill(1), data: 16 }, /17 dimensions/],
+    ['declared more', { shape: [4], declared: 8, data: 16 }, /should have 32 bytes.*has 16/],
+    ['declared less', { shape: [2], declared: 2, data: 16 }, /should have 8 bytes.*has 16/],
+    ['declared nonsense', { shape: [2], declared: 1e-300, data: 16 }, /storage size holds 1e-300/]
+  ]
+  for (const [name, spec, message] of cases) {
+    const file = path.join(dir, `${name}.pt`)
+    writePt(file, { w: py.tensor(spec) })
+    await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message }, name)
+  }
+  writePt(path.join(dir, 'zero.pt'), { w: py.tensor({ shape: [0, 1e6], data: 16 }), v: py.tensor({ shape: [2, 2], strides: [0, 1], data: 16 }) })
+  t.equal((await openCheckpoint(path.join(dir, 'zero.pt'))).tensors.get('w')!.bytes, 0)
+})
+
+t.test('zips that are not as torch writes them', async t => {
+  const dir = t.testdir({})
+  const root = { w: py.tensor({ shape: [4] }) }
+  const cases: Array<[string, PtOptions, RegExp]> = [
+    ['big-endian', { byteOrder: 'big' }, /little-endian/],
+    ['wrong checksum', { crc: 12345 }, /checksum/],
+    ['compressed pickle', { edit: items => items.map(item => item.name.endsWith('data.pkl') ? { ...item, method: 8 } : item) }, /compressed.*torch\.save/],
+    ['compressed storage', { edit: items => items.map(item => item.name.endsWith('data/0') ? { ...item, method: 8 } : item) }, /compressed.*zip -0/],
+    ['no storage', { edit: items => items.filter(item => !item.name.endsWith('data/0')) }, /tensor "w": its data .*data\/0\) is missing/],
+    ['no pickle', { edit: items => items.filter(item => !item.name.endsWith('data.pkl')) }, /without data\.pkl/],
+    ['two pickles', { edit: items => [...items, { name: 'other/data.pkl', data: items[0]!.data }] }, /more than one data\.pkl/],
+    ['equal names', { edit: items => [...items, items[1]!] }, /two entries/],
+    ['outside', { edit: items => [...items, { name: '../../etc/passwd', data: 4 }] }, /relative path/]
+  ]
+  for (const [name, options, message] of cases) {
+    const file = path.join(dir, `${name}.pt`)
+    writePt(file, root, options)
+    await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message }, name)
+  }
+  const twice = path.join(dir, 'twice.pt')
+  writePt(twice, { a: py.tensor({ shape: [1] }), 'module.a': py.tensor({ shape: [1] }) })
+  await t.rejects(openCheckpoint(twice), { code: 'BAD_CHECKPOINT', message: /two tensors are called "a"/ })
+})
+
+t.test('a file above 4 GiB: zip64, a sparse tensor, one behind it', async t => {
+  const file = path.join(t.testdir({}), 'large.pt')
+  const tail = values(6, 42)
+  const elements = 1.25 * 2 ** 30
+  const { size } = writePt(file, { model: {
+    'big.weight': py.tensor({ shape: [elements / 1024, 1024], data: elements * 4 }),
+    'tail.weight': py.tensor({ shape: [2, 3], data: new Uint8Array(tail.buffer) })
+  } })
+  t.ok(size > 5 * 2 ** 30, `${size} bytes`)
+  const checkpoint = await openCheckpoint(file)
+  t.equal(checkpoint.fileBytes, statSync(file).size)
+  const { offset, bytes } = checkpoint.tensors.get('tail.weight')!
+  t.ok(offset > 2 ** 32)
+  const read = Buffer.alloc(bytes)
+  const descriptor = openSync(file, 'r')
+  readSync(descriptor, read, 0, bytes, offset)
+  closeSync(descriptor)
+  t.same([...new Float32Array(read.buffer, read.byteOffset, 6)], [...tail])
+  t.equal(checkpoint.tensors.get('big.weight')!.bytes, 5 * 2 ** 30)
+})
+
+t.test('100,000 zip entries, most of them optimizer state that is never looked at', async t => {
+  const file = path.join(t.testdir({}), 'many.pt')
+  writePt(file, { model: stateDict(shapes) }, {
+    alignment: 0,
+    edit: items => [...items, ...Array.from({ length: 100_000 }, (_, i) => ({ name: `archive/data/more${i}`, data: 4 }))]
+  })
+  const before = process.memoryUsage().rss
+  const start = Date.now()
+  const checkpoint = await openCheckpoint(file)
+  t.equal(checkpoint.tensors.size, shapes.size)
+  t.comment(`${Date.now() - start} ms, ${Math.round((process.memoryUsage().rss - before) / 1e6)} MB`)
+})
+
+t.test('the event loop stays free while a large pickle is read', async t => {
+  const file = path.join(t.testdir({}), 'long.pt')
+  writePt(file, { model: stateDict(shapes), history: py.buffer(Buffer.concat([Buffer.from([0x5d, 0x28]), Buffer.alloc(2_000_000, Buffer.from([0x4b, 7])), Buffer.from([0x65])])) })
+  let ticks = 0
+  const timer = setInterval(() => { ticks++ }, 1)
+  await openCheckpoint(file)
+  clearInterval(timer)
+  t.ok(ticks >= 3, `${ticks} ticks`)
+  const controller = new AbortController()
+  const outcome = openCheckpoint(file, { signal: controller.signal })
+  setTimeout(() => { controller.abort(new Error('stop')) }, 5)
+  await t.rejects(outcome, { message: 'stop' })
+})
+
+t.test('a damaged checkpoint says what to do', async t => {
+  const file = path.join(t.testdir({}), 'half.pt')
+  writePt(file, { model: stateDict(shapes) })
+  const { readFileSync } = await import('node:fs')
+  const whole = readFileSync(file)
+  writeFileSync(file, whole.subarray(0, whole.length / 2))
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /truncated or damaged: fetch it again/ })
+})

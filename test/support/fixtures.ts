@@ -1,0 +1,48 @@
+// The golden checkpoints as load options. par-4x and llamagen share their vocabulary with vq-f4, so either makes a
+// whole small model with it: 8 x 8 tokens, pictures of 32 x 32.
+
+import type { Precision } from '../../lib/native.js'
+import { Par } from '../../lib/par.js'
+import type { LoadOptions } from '../../lib/options.js'
+import { golden } from './golden.js'
+
+export const transformerNames = ['par-4x', 'par-16x-hd100', 'llamagen'] as const
+export type TransformerName = typeof transformerNames[number]
+
+/** Heads and grid are not in the files. */
+export function transformerFile (name: TransformerName): { path: string, heads: number, grid: number } {
+  return { path: golden(`${name}/model.pt`), heads: 2, grid: 8 }
+}
+
+export function tokenizerFile (): string {
+  return golden('vq-f4/vq.pt')
+}
+
+/** A whole small model (n = 4, or n = 1 for llamagen), float32 unless told otherwise. */
+export async function smallPar (options: LoadOptions = {}, name: 'par-4x' | 'llamagen' = 'par-4x'): Promise<Par> {
+  return await Par.load({ transformer: transformerFile(name), tokenizer: tokenizerFile(), precision: 'float32', ...options })
+}
+
+export async function transformerOnly (name: TransformerName, precision: Precision = 'float32'): Promise<Par> {
+  return await Par.load({ transformer: transformerFile(name), precision })
+}
+
+export async function tokenizerOnly (precision: Precision = 'float32'): Promise<Par> {
+  return await Par.load({ tokenizer: tokenizerFile(), precision })
+}
+
+/** What a rejected promise was rejected with; an error where it was not. */
+export async function rejection (work: Promise<unknown>): Promise<unknown> {
+  let value: unknown
+  try {
+    value = await work
+  } catch (error) {
+    return error
+  }
+  throw new Error(`expected a rejection, got ${String(value)}`)
+}
+
+/** The code that a ParError rejection carries. */
+export async function codeOf (work: Promise<unknown>): Promise<unknown> {
+  return (await rejection(work) as { code?: unknown }).code
+}
