@@ -19,7 +19,7 @@ Napi::Value createEngine(const Napi::CallbackInfo& info) { return info.Env().Get
 
 Napi::Value createCancel(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->cancel.New({}); }
 
-// The one job without an engine: libuv's threads are the right place for it.
+// Jobs without an engine: libuv's threads are the right place for them.
 class Conversion : public Napi::AsyncWorker {
  public:
   Conversion(Napi::Env env, std::vector<uint8_t> data, DType from, DType to)
@@ -50,6 +50,34 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+class CeilingsJob : public Napi::AsyncWorker {
+ public:
+  CeilingsJob(Napi::Env env, int threads) : AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), threads_(threads) {}
+  void Execute() override {
+    if (Status s = measureCeilings(threads_, ceilings_); !s.ok()) SetError(s.message);
+  }
+  void OnOK() override {
+    Napi::Object o = Napi::Object::New(Env());
+    o.Set("readBytesPerSecond", ceilings_.readBytesPerSecond);
+    o.Set("float32Flops", ceilings_.float32Flops);
+    o.Set("bfloat16Flops", ceilings_.bfloat16Flops);
+    deferred.Resolve(o);
+  }
+  void OnError(const Napi::Error& e) override { deferred.Reject(e.Value()); }
+  Napi::Promise::Deferred deferred;
+
+ private:
+  int threads_;
+  Ceilings ceilings_;
+};
+
+Napi::Value ceilings(const Napi::CallbackInfo& info) {
+  auto* worker = new CeilingsJob(info.Env(), info[0].ToNumber().Int32Value());
+  const Napi::Promise promise = worker->deferred.Promise();
+  worker->Queue();
+  return promise;
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* classes = new Classes;
   classes->engine = Napi::Persistent(EngineHandle::define(env));
@@ -65,6 +93,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("convertFloats", Napi::Function::New(env, convert, "convertFloats"));
+  exports.Set("measureCeilings", Napi::Function::New(env, ceilings, "measureCeilings"));
   return exports;
 }
 

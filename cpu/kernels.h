@@ -121,6 +121,9 @@ struct Kernels {
   void (*norm[2])(const Norm&);
   void (*stage[2])(const Stage&);
   void (*sums)(const float* x, int pixels, int channels, double* sum, double* squares);  // adds to both [channels]
+  uint32_t (*read)(const uint8_t* p, size_t bytes);
+  float (*multiply[2])(const void* x, const uint8_t* w, int rounds);  // tileRows rows, 64 groups in cache
+  int tileRows;
   void (*toElements[2])(const float* from, void* to, size_t count);
 };
 

@@ -157,6 +157,8 @@ export interface Addon {
   /** threads 0: one a core. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
+  /** Measures what this machine can do at most, for benchmarks: a second or two, 512 MB. threads 0: one a core. */
+  measureCeilings(threads: number): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
 }

@@ -1,5 +1,6 @@
 // One translation unit, compiled once for each instruction set: CMake passes PARVIS_ISA (a name) and the flags.
 #include "attend.h"
+#include "ceiling.h"
 #include "convolve.h"
 #include "matmul.h"
 
@@ -20,6 +21,9 @@ const Kernels PARVIS_JOIN(kernels_, PARVIS_ISA) = {
     {norm<float>, norm<bf16>},
     {stage<float>, stage<bf16>},
     sums,
+    readAll,
+    {multiplyInCache<float>, multiplyInCache<bf16>},
+    tileRows,
     {toElements<float>, toElements<bf16>},
 };
 

@@ -65,6 +65,12 @@ class Backend {
 };
 
 CpuInfo cpuInfo();
+
+struct Ceilings {
+  double readBytesPerSecond = 0, float32Flops = 0, bfloat16Flops = 0;  // of all threads together
+};
+Status measureCeilings(int threads, Ceilings& out);  // takes a second or two and 512 MB
+
 // threads 0: one a core. Null where the threads could not be started.
 std::unique_ptr<Backend> createCpuBackend(int threads);
 

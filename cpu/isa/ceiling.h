@@ -1,0 +1,31 @@
+// What the machine can do at most, for the bench to compare with: reading memory, and multiplying in cache.
+#pragma once
+
+#include "tile.h"
+
+namespace {
+
+// Reads everything once; the result only keeps the compiler from leaving it out.
+uint32_t readAll(const uint8_t* p, size_t bytes) {
+  vu sum[4] = {};
+  for (size_t i = 0; i + 16 * lanes <= bytes; i += 16 * lanes)
+    for (int j = 0; j < 4; j++) sum[j] ^= *reinterpret_cast<const vuu*>(p + i + j * 4 * lanes);
+  const vu all = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+  uint32_t result = 0;
+  for (int i = 0; i < lanes; i++) result ^= all[i];
+  return result;
+}
+
+// `rounds` times a tile of all rows over 64 groups that stay in the first-level cache.
+template <class E>
+float multiplyInCache(const void* x, const uint8_t* w, int rounds) {
+  Tile<tileRows> t;
+  clear(t);
+  for (int i = 0; i < rounds; i++) accumulate<tileRows>(t, static_cast<const E*>(x), 128, w, 64);
+  float sum = 0;
+  for (int r = 0; r < tileRows; r++)
+    for (int j = 0; j < panelVectors; j++) sum += sumLanes(t.sum[r][j]);
+  return sum;
+}
+
+}  // namespace
