@@ -1,6 +1,7 @@
 // Table of contents: what JavaScript sees. lib/native.ts types it.
 #include "arguments.h"
 #include "engine.h"
+#include "parvis/cuda.h"
 
 namespace parvis::binding {
 
@@ -12,6 +13,17 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   o.Set("isa", c.isa);
   o.Set("bfloat16", c.bfloat16);
   o.Set("cores", c.cores);
+  return o;
+}
+
+Napi::Value cuda(const Napi::CallbackInfo& info) {
+  const CudaProbe p = probeCuda();
+  Napi::Object o = Napi::Object::New(info.Env());
+  o.Set("compiled", p.compiled);
+  o.Set("devices", p.devices);
+  o.Set("driver", p.driver);
+  o.Set("runtime", p.runtime);
+  o.Set("reason", p.reason);
   return o;
 }
 
@@ -90,6 +102,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   backends.Set(0u, "cpu");
   exports.Set("backends", backends);
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
+  exports.Set("cuda", Napi::Function::New(env, cuda, "cuda"));
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("convertFloats", Napi::Function::New(env, convert, "convertFloats"));

@@ -154,6 +154,8 @@ export interface Addon {
   readonly backends: string[]
   /** What the CPU backend would use here. `bfloat16`: the CPU multiplies bfloat16 natively. */
   cpu(): { isa: string, bfloat16: boolean, cores: number }
+  /** CUDA in this build and on this machine; versions are 1000 * major + 10 * minor, driver 0: none. Loads the driver. */
+  cuda(): { compiled: boolean, devices: number, driver: number, runtime: number, reason: string }
   /** threads 0: one a core. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel

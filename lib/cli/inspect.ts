@@ -1,0 +1,189 @@
+// parvis inspect: what a checkpoint file is, without reading its weights. It lists what can be listed even where the
+// file cannot be run, because that is when one looks into it: heads that nothing tells are shown as unknown, and
+// any other fault is printed after the tensors, with exit code 1.
+
+import { Command } from 'commander'
+import {
+  describeTokenizer, describeTransformer, identify, openCheckpoint,
+  type Checkpoint, type TokenizerDescription, type TransformerDescription
+} from '../checkpoint/index.js'
+import { grid, integer } from './arguments.js'
+import { bytesText, print, printJson, type CommonFlags } from './terminal.js'
+
+interface Flags extends CommonFlags {
+  heads?: number
+  grid?: [number, number]
+}
+
+type Found =
+  | { kind: 'transformer', about: TransformerDescription, headsKnown: boolean }
+  | { kind: 'tokenizer', about: TokenizerDescription }
+
+export function inspectCommand (signal: AbortSignal): Command {
+  return new Command('inspect')
+    .description('Show what a checkpoint is: architecture, tokens a step, every tensor. Reads no weights.')
+    .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
+    .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
+    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
+    .action(async (file: string, flags: Flags) => {
+      const checkpoint = await openCheckpoint(file, { signal })
+      let found: Found | undefined
+      let fault: unknown
+      try {
+        found = identify(checkpoint) === 'tokenizer'
+          ? { kind: 'tokenizer', about: describeTokenizer(checkpoint) }
+          : understand(checkpoint, flags)
+      } catch (error) {
+        fault = error
+      }
+      if (flags.json) await printJson(asJson(checkpoint, found))
+      else await print(asText(checkpoint, found))
+      if (fault) throw fault
+    })
+}
+
+/** The description; where only the heads are missing, one with an arbitrary number of them. */
+function understand (checkpoint: Checkpoint, { heads, grid }: Flags): Found {
+  try {
+    return { kind: 'transformer', about: describeTransformer(checkpoint, { heads, grid }), headsKnown: true }
+  } catch (error) {
+    if (heads === undefined) {
+      try {
+        return { kind: 'transformer', about: describeTransformer(checkpoint, { heads: 1, grid }), headsKnown: false }
+      } catch {}
+    }
+    throw error
+  }
+}
+
+// ---- figures
+
+/** Elements of the tensors that a model needs. */
+function parameters (tensors: readonly { shape: number[] }[]): number {
+  return tensors.reduce((sum, { shape }) => sum + shape.reduce((product, side) => product * side, 1), 0)
+}
+
+/** Keys and values of one sequence, elements. Needs no heads: all of them together are `dim` wide unless shared. */
+function cacheElements ({ model, grid }: TransformerDescription): number {
+  return 2 * model.layers * model.kvHeads * model.headSize * grid[0] * grid[1]
+}
+
+function memory (found: Found): Record<string, { float32: number, bfloat16: number }> {
+  const both = (elements: number) => ({ float32: 4 * elements, bfloat16: 2 * elements })
+  const weights = both(parameters(found.about.tensors))
+  return found.kind === 'tokenizer' || !found.headsKnown ? { weights } : { weights, cacheASequence: both(cacheElements(found.about)) }
+}
+
+// ---- JSON
+
+function asJson (checkpoint: Checkpoint, found: Found | undefined): object {
+  const { file, format, fileBytes, wrapper, metadata } = checkpoint
+  const used = new Set(found?.about.tensors.map(tensor => tensor.name))
+  return {
+    file, format, fileBytes, wrapper,
+    ...(found && describeJson(found)),
+    tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
+    otherTensors: [...checkpoint.others.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
+    metadata: plain(metadata)
+  }
+}
+
+function describeJson (found: Found): object {
+  const { kind, about } = found
+  const { tensors, model, ...rest } = about
+  const shown = found.kind === 'transformer' && !found.headsKnown
+    ? { ...model, heads: null, kvHeads: null, headSize: null }
+    : model
+  return {
+    kind,
+    official: null,
+    ...rest,
+    ...(found.kind === 'transformer' && { headsFrom: found.headsKnown ? found.about.headsFrom : null }),
+    model: shown,
+    parameters: parameters(tensors),
+    memory: memory(found)
+  }
+}
+
+/** Metadata as JSON can hold it. */
+function plain (value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value, (_, part: unknown) => typeof part === 'bigint' ? String(part) : part) ?? 'null')
+}
+
+// ---- text
+
+function asText (checkpoint: Checkpoint, found: Found | undefined): string {
+  const used = new Set(found?.about.tensors.map(tensor => tensor.name))
+  const stored = [...checkpoint.tensors.values()]
+  const sum = stored.reduce((bytes, tensor) => bytes + tensor.bytes, 0)
+  const lists = [
+    `\n${stored.length} tensors, ${bytesText(sum)}`,
+    table(stored.map(({ name, dtype, shape, bytes }) =>
+      [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed']))
+  ]
+  if (checkpoint.others.size > 0) {
+    const others = [...checkpoint.others.values()]
+    lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
+  }
+  return [checkpoint.file, table(facts(checkpoint, found)), ...lists].join('\n') + '\n'
+}
+
+function facts (checkpoint: Checkpoint, found: Found | undefined): string[][] {
+  const format = checkpoint.format === 'pt' ? 'PyTorch checkpoint' : 'safetensors'
+  const under = checkpoint.wrapper ? `, weights under "${checkpoint.wrapper}"` : ''
+  const rows = [['format', `${format}, ${bytesText(checkpoint.fileBytes)}${under}`]]
+  if (!found) rows.push(['kind', 'not understood, see the error at the end'])
+  else if (found.kind === 'tokenizer') rows.push(...tokenizerFacts(found.about))
+  else rows.push(...transformerFacts(found.about, found.headsKnown))
+  if (found) {
+    const { weights, cacheASequence } = memory(found)
+    rows.push(['parameters', parameters(found.about.tensors).toLocaleString('en')])
+    rows.push(['weights', `${bytesText(weights!.float32)} in float32, ${bytesText(weights!.bfloat16)} in bfloat16`])
+    if (cacheASequence) rows.push(['KV cache', `${bytesText(cacheASequence.float32)} a sequence in float32, ${bytesText(cacheASequence.bfloat16)} in bfloat16`])
+  }
+  const beside = Object.keys(checkpoint.metadata)
+  if (beside.length > 0) rows.push(['beside them', beside.join(', ') + ' (--json shows them)'])
+  return rows
+}
+
+function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
+  const { model, n, grid } = about
+  const headsFrom = { caller: 'as given', metadata: 'from its metadata', table: 'from the table of published models' }[about.headsFrom]
+  const gridFrom = { caller: 'as given', metadata: 'from its metadata', args: 'from its training arguments', default: 'the published one; nothing in the file says' }[about.gridFrom]
+  const heads = headsKnown
+    ? `${model.heads} of ${model.headSize} (${headsFrom})${model.kvHeads === model.heads ? '' : `, ${model.kvHeads} for keys and values`}`
+    : 'unknown: the width is none of the published models\'; --heads says it'
+  const sampling = Object.entries(about.sampling ?? {}).map(entry => entry.join(' ')).join(', ')
+  return [
+    ['kind', 'transformer'],
+    ['official', about.official ? `has the shapes of ${about.official}` : 'none of the published models'],
+    ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
+    ['n', n === 1 ? '1, token by token (no transition tokens)' : `${n} tokens a step (${model.transitions} transition tokens)`],
+    ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
+    ['layers', `${model.layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
+    ['heads', heads],
+    ['vocabulary', `${model.vocabularySize} tokens`],
+    ['classes', `${model.classes}${about.labels ? ' with names (parvis labels)' : ''}`],
+    ...(sampling ? [['sampling', sampling]] : [])
+  ]
+}
+
+function tokenizerFacts (about: TokenizerDescription): string[][] {
+  const { model } = about
+  return [
+    ['kind', 'tokenizer'],
+    ['official', about.official ? `has the shapes of ${about.official}` : 'none of the published models'],
+    ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
+    ['factor', `${2 ** (model.multipliers.length - 1)} pixels a token`],
+    ['codebook', `${model.codebookSize} codes of ${model.codeSize}`],
+    ['widths', `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} residual blocks a level, z ${model.zChannels}`],
+    ...(about.imageSize ? [['trained on', `${about.imageSize.join(' x ')} px`]] : [])
+  ]
+}
+
+/** Columns of text, two blanks apart, the last one ragged. */
+function table (rows: readonly string[][]): string {
+  const widths: number[] = []
+  for (const row of rows) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, cell.length) })
+  return rows.map(row => '  ' + row.map((cell, k) => cell.padEnd(widths[k]!)).join('  ').trimEnd()).join('\n')
+}

@@ -1,0 +1,24 @@
+'use strict'
+// Runs at `npm install`, in a clone and in the published package. Where an addon is present and loads, nothing
+// is done; otherwise it is built from source. Nothing is downloaded: node-api-headers and node-addon-api bring
+// the headers. (node-gyp-build is the loader only: its own install command would fall back to node-gyp.)
+//
+//   PARVIS_CUDA=on|off|auto   CUDA backend of the addon (default auto: where nvcc and an NVIDIA driver are found)
+
+const { probe, build, cudaOption } = require('./addon')
+
+const present = probe()
+const wantsCuda = cudaOption() === 'ON' && !(present.backends || []).includes('cuda')
+if (!present.problem && !wantsCuda) {
+  console.log(`parvis: using the native addon ${present.file}`)
+} else {
+  console.log(`parvis: building the native addon (${present.problem || 'PARVIS_CUDA=on and the addon has no CUDA backend'})`)
+  process.exitCode = build()
+  if (!process.exitCode) {
+    const built = probe()
+    if (built.problem) {
+      console.error(`parvis: the build ended well, but ${built.problem}`)
+      process.exitCode = 1
+    }
+  }
+}

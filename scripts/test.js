@@ -1,0 +1,180 @@
+'use strict'
+// npm test [-- FILE ...]: builds what is stale, runs every test file, counts assertions, ends with the line
+// `N passed, N failed`.
+//
+// The files are tap tests, one process each, one after another: they measure time and memory, and the native
+// code uses every core by itself. This script reads their TAP streams instead of tap's own runner because that
+// one loses the files after one that ran out of time. A file that crashes, times out, bails out or asserts
+// nothing counts as a failure. Skipped and todo assertions are named, and count as neither. A single file also
+// runs by itself: npx tap test/schedule.test.ts
+//
+//   PARVIS_TAP=FILE    where the TAP stream is written (default out/test.tap)
+//   TAP_TIMEOUT=300    seconds that a file may take where it does not say otherwise
+
+const { spawn } = require('node:child_process')
+const fs = require('node:fs')
+const { createRequire } = require('node:module')
+const path = require('node:path')
+const { pathToFileURL } = require('node:url')
+const { Parser } = require('tap-parser')
+const addon = require('./addon')
+const typescript = require('./prepare')
+
+const { root } = addon
+const tapFile = path.resolve(root, process.env.PARVIS_TAP || 'out/test.tap')
+const seconds = Number(process.env.TAP_TIMEOUT || 300)
+/** A test file gets this long to name what it waited for, after its own timer rang. */
+const grace = 20
+/** Milliseconds for a file that asks for no limit, t.setTimeout(0): a hang must still end. */
+const longest = 30 * 60 * 1000
+const total = { passed: 0, failed: 0, skipped: 0, todo: 0 }
+
+main().then(finish, error => {
+  console.error(error)
+  total.failed++
+  finish()
+})
+
+async function main () {
+  if (!buildTypeScript() || !buildAddon()) {
+    total.failed++
+    return
+  }
+  const files = process.argv.length > 2 ? process.argv.slice(2) : testFiles()
+  const plugin = createRequire(require.resolve('tap/package.json')).resolve('@tapjs/typescript/package.json')
+  const loader = path.join(path.dirname(plugin), 'dist', 'esm', 'import.mjs')
+  fs.mkdirSync(path.dirname(tapFile), { recursive: true })
+  fs.writeFileSync(tapFile, `TAP version 14\n1..${files.length}\n`)
+  for (const [index, file] of files.entries()) {
+    const { counts, tap, time } = await runFile(file, loader)
+    for (const key of Object.keys(total)) total[key] += counts[key]
+    const ok = counts.failed === 0 ? 'ok' : 'not ok'
+    fs.appendFileSync(tapFile, `# Subtest: ${file}\n${tap}${ok} ${index + 1} - ${file} # time=${time}ms\n`)
+    const figures = Object.entries(counts).filter(([key, value]) => value > 0 || key === 'passed').map(([key, value]) => `${value} ${key}`)
+    console.log(`${ok.padEnd(6)}  ${file}  ${figures.join(', ')}  ${(time / 1000).toFixed(1)} s`)
+  }
+}
+
+/** Runs one test file. { counts, tap: its stream as an indented subtest, time: milliseconds } */
+async function runFile (file, loader) {
+  const counts = { passed: 0, failed: 0, skipped: 0, todo: 0 }
+  const lines = []
+  const started = Date.now()
+  const child = spawn(process.execPath, ['--enable-source-maps', `--import=${pathToFileURL(loader)}`, file], {
+    cwd: root,
+    env: { ...process.env, TAP: '1', TAP_TIMEOUT: String(seconds), TS_NODE_TRANSPILE_ONLY: '1' },
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc']
+  })
+  const stop = () => { child.kill('SIGKILL'); process.exit(130) }
+  process.on('SIGINT', stop)
+
+  let late = false
+  let timer
+  const allow = milliseconds => {
+    clearTimeout(timer)
+    timer = setTimeout(() => { late = true; child.kill('SIGKILL') }, (milliseconds || longest) + grace * 1000)
+  }
+  allow(seconds * 1000)
+  child.on('message', message => { if (typeof message?.setTimeout === 'number') allow(message.setTimeout) })
+
+  const parser = new Parser()
+  watch(parser, [file], counts)
+  parser.on('line', line => {
+    // A version line belongs at the top only, and a bail-out of one file would end the whole stream.
+    if (/^TAP version/.test(line)) return
+    lines.push(line === '\n' ? line : '    ' + line.replace(/^(\s*)Bail out!/, '$1# Bail out!'))
+  })
+  child.stdout.setEncoding('utf8').on('data', chunk => parser.write(chunk))
+  const { code, signal } = await new Promise(resolve => {
+    child.on('error', error => resolve({ code: error.message, signal: null }))
+    child.on('close', (code, signal) => resolve({ code, signal }))
+  })
+  clearTimeout(timer)
+  process.off('SIGINT', stop)
+  parser.end()
+  if (!parser.results) await new Promise(resolve => parser.on('complete', resolve))
+
+  const { results } = parser
+  const assertions = counts.passed + counts.failed + counts.skipped + counts.todo
+  const skipped = results.plan.skipAll && results.plan.comment && results.plan.comment !== 'no tests found'
+  const reason = late ? 'ran out of time' : signal ? `was ended by ${signal}` : code !== 0 ? `exited with ${code}` : ''
+  if (signal || ((code !== 0 || !results.ok) && counts.failed === 0)) {
+    fail(counts, [file], reason || results.failures.map(failure => failure.tapError || failure.name).join('; '))
+  } else if (assertions === 0) {
+    if (skipped) counts.skipped++
+    else fail(counts, [file], 'made no assertion')
+  }
+  return { counts, tap: lines.join(''), time: Date.now() - started }
+}
+
+// ---- counting --------------------------------------------------------------------------------------------
+
+/** Counts the leaves under one parser. `names` is the path of subtests that leads to it. */
+function watch (parser, names, counts) {
+  let failedBeforeChild = 0
+  parser.on('child', child => {
+    failedBeforeChild = counts.failed
+    watch(child, [...names, child.name], counts)
+  })
+  parser.on('assert', result => {
+    if (result.skip) counts.skipped++
+    else if (result.todo) counts.todo++
+    else if (!result.closingTestPoint) result.ok ? counts.passed++ : fail(counts, [...names, result.name], result.diag)
+    // The point that closes a subtest counts only when nothing inside explains its failure.
+    else if (!result.ok && counts.failed === failedBeforeChild) fail(counts, [...names, result.name], result.diag)
+  })
+  if (names.length === 1) parser.on('bailout', reason => fail(counts, names, `bailed out: ${reason}`))
+}
+
+function fail (counts, names, diag) {
+  counts.failed++
+  console.log(`\n  FAILED  ${names.filter(Boolean).join(' > ')}`)
+  const text = typeof diag === 'string' ? diag : describe(diag || {})
+  if (text) console.log(indent(text) + '\n')
+}
+
+/** The parts of a diagnostic that a reader needs, without tap's process record. */
+function describe (diag) {
+  const parts = []
+  if (diag.at) parts.push(`at ${diag.at.fileName}:${diag.at.lineNumber}`)
+  for (const key of ['signal', 'expired', 'found', 'wanted', 'doNotWant', 'diff', 'stack']) {
+    if (diag[key] === undefined || diag[key] === null) continue
+    if (key === 'stack' && parts.length > 1) continue
+    const text = typeof diag[key] === 'string' ? diag[key] : JSON.stringify(diag[key], undefined, 1)
+    parts.push(text.includes('\n') ? `${key}:\n${indent(text)}` : `${key}: ${text}`)
+  }
+  return parts.join('\n').slice(0, 4000)
+}
+
+function indent (text) {
+  return text.trimEnd().replace(/^/gm, '    ')
+}
+
+/** Prints the last line; an error where anything failed or nothing was run. */
+function finish () {
+  if (total.skipped + total.todo > 0) console.log(`\n${total.skipped} skipped, ${total.todo} todo`)
+  console.log(`${total.passed} passed, ${total.failed} failed`)
+  process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0
+}
+
+function testFiles () {
+  return fs.readdirSync(path.join(root, 'test'), { recursive: true })
+    .filter(name => name.endsWith('.test.ts'))
+    .map(name => path.join('test', name))
+    .sort()
+}
+
+// ---- what the tests need ---------------------------------------------------------------------------------
+
+function buildTypeScript () {
+  if (!typescript.isStale()) return true
+  console.log('building dist/ (tsc)')
+  return typescript.build()
+}
+
+function buildAddon () {
+  const present = addon.probe()
+  if (!present.problem && !addon.isStale(present.file)) return true
+  console.log(`building the native addon (${present.problem || 'its sources are newer'})`)
+  return addon.build() === 0
+}

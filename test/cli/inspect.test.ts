@@ -1,0 +1,101 @@
+// inspect and labels on the golden fixtures and the embedded model; their figures are those of the fixtures' README.
+
+import t from 'tap'
+import fs from 'node:fs'
+import path from 'node:path'
+import { findGolden, golden } from '../support/golden.js'
+import { parvis, root, temporaryFolder } from './run.js'
+
+interface Report {
+  kind: string
+  n: number
+  grid: number[]
+  headsFrom: string | null
+  model: Record<string, unknown>
+  tensors: Array<{ name: string, dtype: string, shape: number[], bytes: number, used: boolean }>
+}
+
+const transformers = [
+  { name: 'par-4x', n: 4, dim: 128, vocabularySize: 256, dtype: 'float32', wrapper: 'model' },
+  { name: 'par-16x-hd100', n: 16, dim: 200, vocabularySize: 320, dtype: 'bfloat16', wrapper: 'module' },
+  { name: 'llamagen', n: 1, dim: 128, vocabularySize: 256, dtype: 'float16', wrapper: undefined }
+]
+
+for (const { name, n, dim, vocabularySize, dtype, wrapper } of transformers) {
+  t.test(name, async t => {
+    const file = golden(`${name}/model.pt`)
+    const { code, stdout, stderr } = await parvis(['inspect', file, '--json', '--heads', '2', '--grid', '8x8'])
+    t.equal(code, 0)
+    t.equal(stderr, '')
+    const report = JSON.parse(stdout) as Report
+    t.match(report, {
+      file, format: 'pt', fileBytes: fs.statSync(file).size, kind: 'transformer', official: null, n, grid: [8, 8], headsFrom: 'caller',
+      model: { layers: 2, dim, heads: 2, headSize: dim / 2, vocabularySize, classes: 10, transitions: n - 1 }
+    })
+    t.equal((report as { wrapper?: string }).wrapper, wrapper)
+    const embeddings = report.tensors.find(tensor => tensor.name === 'tok_embeddings.weight')
+    t.same(embeddings, { name: 'tok_embeddings.weight', dtype, shape: [vocabularySize, dim], bytes: vocabularySize * dim * (dtype === 'float32' ? 4 : 2), used: true })
+
+    const unknown = JSON.parse((await parvis(['inspect', file, '--json'])).stdout) as Report
+    t.equal(unknown.headsFrom, null, 'heads that nothing tells are unknown')
+    t.equal(unknown.model.heads, null)
+
+    const text = await parvis(['inspect', file])
+    t.equal(text.code, 0)
+    t.match(text.stdout, /heads +unknown.*--heads/)
+    t.match(text.stdout, new RegExp(`tok_embeddings\\.weight +${dtype} +\\[${vocabularySize}, ${dim}\\]`))
+  })
+}
+
+for (const [name, multipliers] of [['vq-f4', [1, 2, 2]], ['vq-small', [2, 1, 1]]] as const) {
+  const file = findGolden(`${name}/vq.pt`)
+  t.test(name, { skip: file === undefined && 'the fixture is not here' }, async t => {
+    const { code, stdout } = await parvis(['inspect', file!, '--json'])
+    t.equal(code, 0)
+    t.match(JSON.parse(stdout), {
+      kind: 'tokenizer', official: null,
+      model: { baseChannels: 32, multipliers, zChannels: 32, codebookSize: 256, codeSize: 8 }
+    })
+    t.match((await parvis(['inspect', file!])).stdout, /factor +4 pixels a token/)
+  })
+}
+
+t.test('the embedded model', async t => {
+  const { code, stdout } = await parvis(['inspect', path.join(root, 'models', 'fashion', 'par-4.safetensors'), '--json'])
+  t.equal(code, 0)
+  t.match(JSON.parse(stdout), { format: 'safetensors', kind: 'transformer', n: 4, grid: [16, 16], headsFrom: 'metadata', labels: { length: 10 } })
+  const pixels = await parvis(['inspect', path.join(root, 'models', 'fashion', 'tokenizer.safetensors')])
+  t.equal(pixels.code, 0)
+  t.match(pixels.stdout, /kind +tokenizer\n[^]*factor +2 pixels a token/)
+})
+
+t.test('labels', async t => {
+  const { code, stdout } = await parvis(['labels'])
+  t.equal(code, 0)
+  t.match(stdout.split('\n'), { 7: /^7 +Sneaker$/, 9: /^9 +Ankle boot$/, length: 11 })
+  t.match(JSON.parse((await parvis(['labels', '--json'])).stdout), { 7: { classId: 7, label: 'Sneaker' }, length: 10 })
+  t.match(await parvis(['labels', '--transformer', golden('par-16x-hd100/model.pt')]), { code: 1, stderr: /\[MISSING_PART\]/ })
+})
+
+t.test('files that are no checkpoints', async t => {
+  const folder = temporaryFolder()
+  const file = path.join(folder, 'a.pt')
+  t.match(await parvis(['inspect', file]), { code: 1, stdout: '', stderr: /\[FILE_NOT_FOUND\]/ })
+  fs.writeFileSync(file, 'hello, this is no checkpoint')
+  t.match(await parvis(['inspect', file]), { code: 1, stdout: '', stderr: /\[BAD_CHECKPOINT\]/ })
+  const whole = fs.readFileSync(golden('par-4x/model.pt'))
+  fs.writeFileSync(file, whole.subarray(0, whole.length / 2))
+  t.match(await parvis(['inspect', file, '--json']), { code: 1, stdout: '', stderr: /^\{"error":\{"code":"BAD_CHECKPOINT"/ })
+})
+
+t.test('a checkpoint of another kind is listed all the same', async t => {
+  const file = path.join(temporaryFolder(), 'other.safetensors')
+  const header = Buffer.from(JSON.stringify({ 'conv.weight': { dtype: 'F32', shape: [2, 3], data_offsets: [0, 24] } }))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(header.length))
+  fs.writeFileSync(file, Buffer.concat([length, header, Buffer.alloc(24)]))
+  const { code, stdout, stderr } = await parvis(['inspect', file])
+  t.equal(code, 1)
+  t.match(stdout, /conv\.weight +float32 +\[2, 3\] +24 B/)
+  t.match(stderr, /\[BAD_CHECKPOINT\]/)
+})

@@ -1,0 +1,88 @@
+// Help, version, wrong usage, and a reader that closes early: what the command line says before any model runs.
+
+import t from 'tap'
+import fs from 'node:fs'
+import path from 'node:path'
+import { parvis, root, temporaryFolder } from './run.js'
+
+const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string }
+
+t.test('version and help', async t => {
+  t.match(await parvis(['--version']), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
+  t.match(await parvis(['-V']), { code: 0, stdout: `parvis ${version}\n` })
+  for (const args of [['--help'], ['help']]) {
+    const { code, stdout, stderr } = await parvis(args)
+    t.equal(code, 0)
+    t.equal(stderr, '')
+    for (const command of ['generate', 'inspect', 'convert', 'labels']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+  }
+  const { code, stdout } = await parvis(['help', 'generate'])
+  t.equal(code, 0)
+  for (const option of ['class', 'count', 'seed', 'guidance-scale', 'temperature', 'top-k', 'top-p', 'greedy', 'out', 'format', 'size', 'scale',
+    'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) t.match(stdout, `--${option}`)
+})
+
+t.test('wrong usage ends with exit code 2 and one line', async t => {
+  const cases: Array<[string[], RegExp]> = [
+    [['generate'], /which class\?.*--class/],
+    [['generate', '--clas', '7'], /unknown option '--clas'.*--class/],
+    [['gnerate'], /unknown command 'gnerate'.*generate/],
+    [['generate', '--class', '7', '--top-k', '1.5'], /top-k.*whole number/],
+    [['generate', '--class', '7', '--temperature', 'NaN'], /temperature.*number/],
+    [['generate', '--class', '7', '--seed', '-1'], /seed.*whole number/],
+    [['generate', '--class', '7', '--scale', '0'], /scale.*at least 1/],
+    [['generate', '--class', '7', '--format', 'bmp'], /format.*png/],
+    [['generate', '--class', '7', '--out', 'picture.xyz'], /picture\.xyz.*--format/],
+    [['generate', '--class', '7', '--out', path.join(root, 'no', 'such', 'folder', 'a.png')], /there is no folder/],
+    [['generate', '--class', '7', '--out', root], /folder/],
+    [['generate', '--class', '7', '--json', '--out', '-'], /standard output/],
+    [['generate', '--class', '7', '--heads', '2'], /--transformer/],
+    [['generate', '--class', '7', '--transformer', 'a.pt'], /--tokenizer/],
+    [['inspect'], /missing required argument/],
+    [['convert', 'in.pt'], /missing required argument/],
+    [['inspect', 'a', 'b'], /too many arguments/],
+    [['inspect', 'a', '--grid', '8y8'], /grid.*24x24/]
+  ]
+  for (const [args, message] of cases) {
+    const { code, stdout, stderr } = await parvis(args)
+    t.equal(code, 2, args.join(' '))
+    t.equal(stdout, '')
+    t.match(stderr, message)
+    t.match(stderr, args.includes('--json') ? /"code":"USAGE"/ : /^parvis: .* \[USAGE\]\n$/)
+  }
+  const bare = await parvis([])
+  t.equal(bare.code, 2)
+  t.match(bare.stderr, 'Usage: parvis')
+})
+
+t.test('errors as JSON', async t => {
+  const { code, stdout, stderr } = await parvis(['generate', '--json', '--class', '7', '--seed', 'x'])
+  t.equal(code, 2)
+  t.equal(stdout, '')
+  t.match(JSON.parse(stderr), { error: { code: 'USAGE', message: /seed/ } })
+})
+
+t.test('the stack appears only where it is asked for', async t => {
+  const missing = path.join(temporaryFolder(), 'missing.pt')
+  const plain = await parvis(['inspect', missing])
+  t.equal(plain.code, 1)
+  t.match(plain.stderr, /^parvis: .*missing\.pt.* \[FILE_NOT_FOUND\]\n$/)
+  t.match((await parvis(['inspect', missing, '--verbose'])).stderr, /\n +at /)
+  t.match((await parvis(['inspect', missing], { env: { PARVIS_DEBUG: '1' } })).stderr, /\n +at /)
+})
+
+t.test('a reader that has gone is no error', async t => {
+  const { code, signal, stderr } = await parvis(['labels'], { started: child => child.stdout!.destroy() })
+  t.same({ code, signal, stderr }, { code: 0, signal: null, stderr: '' })
+})
+
+t.test('a clone that was not built says so', async t => {
+  const folder = temporaryFolder()
+  fs.mkdirSync(path.join(folder, 'bin'))
+  fs.copyFileSync(path.join(root, 'bin', 'parvis.js'), path.join(folder, 'bin', 'parvis.js'))
+  const { spawnSync } = await import('node:child_process')
+  const child = spawnSync(process.execPath, [path.join(folder, 'bin', 'parvis.js'), '--version'], { encoding: 'utf8' })
+  t.equal(child.status, 1)
+  t.match(child.stderr, /not built yet.*\n.*npm install/)
+  t.notMatch(child.stderr, /\n +at /)
+})
