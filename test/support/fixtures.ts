@@ -1,4 +1,4 @@
-// The golden checkpoints as load options. par-4x and llamagen share their vocabulary with vq-f4, so either makes a
+// The golden checkpoints as load options. par-4x and llamagen share their vocabulary with vq-small, so either makes a
 // whole small model with it: 8 x 8 tokens, pictures of 32 x 32.
 
 import type { Precision } from '../../lib/native.js'
@@ -15,7 +15,7 @@ export function transformerFile (name: TransformerName): { path: string, heads: 
 }
 
 export function tokenizerFile (): string {
-  return golden('vq-f4/vq.pt')
+  return golden('vq-small/vq.pt')
 }
 
 /** A whole small model (n = 4, or n = 1 for llamagen), float32 unless told otherwise. */
@@ -27,8 +27,8 @@ export async function transformerOnly (name: TransformerName, precision: Precisi
   return await Par.load({ transformer: transformerFile(name), precision })
 }
 
-export async function tokenizerOnly (precision: Precision = 'float32'): Promise<Par> {
-  return await Par.load({ tokenizer: tokenizerFile(), precision })
+export async function tokenizerOnly (precision: Precision = 'float32', name: 'vq-small' | 'vq-f4' = 'vq-small'): Promise<Par> {
+  return await Par.load({ tokenizer: golden(`${name}/vq.pt`), precision })
 }
 
 /** What a rejected promise was rejected with; an error where it was not. */

@@ -1,4 +1,4 @@
-// Finds golden fixtures: those copied into the repository, else the shared folder beside it (vq-f4 is too large to copy).
+// Finds golden fixtures: those copied into the repository, else the shared folder beside it (vq-f4 is too large to copy; vq-small is its twin).
 
 import { existsSync } from 'node:fs'
 import path from 'node:path'

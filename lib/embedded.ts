@@ -1,0 +1,17 @@
+// Where the model lies that comes with the package: `models/fashion`, one tokenizer and one transformer for each n.
+// Everything about them (architecture, grid, labels, sampling) is in their own metadata. Each transformer is read
+// when an n first asks for it.
+
+import path from 'node:path'
+
+const directory = path.join(__dirname, '..', 'models', 'fashion')
+
+export const embedded = {
+  name: 'fashion',
+  directory,
+  tokenizer: path.join(directory, 'tokenizer.safetensors'),
+  /** n -> file */
+  transformers: new Map([1, 4, 16].map(n => [n, path.join(directory, `par-${n}.safetensors`)])),
+  /** n where the caller gives none. */
+  n: 4
+}

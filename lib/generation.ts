@@ -1,0 +1,200 @@
+// From class ids to pictures. The async iterator is the implementation and generate() drains it. One step is always
+// enqueued ahead, so the backend never waits for JavaScript. A list runs side by side in one native session; a long
+// one in several, because the cache of a session grows with its pictures. The pictures do not depend on the
+// grouping: random numbers are keyed by seed and sequence index alone.
+
+import type { Call, Calls } from './call.js'
+import { GeneratedImage, Image } from './image.js'
+import type { Models, TransformerPart } from './models.js'
+import type { NativeSession, StepRule } from './native.js'
+import { effectiveSeeds, resolveClasses, resolveSampling, type CheckedGenerate } from './options.js'
+import { decodePictures } from './pixels.js'
+import { fillMissing } from './preview.js'
+import { createSchedule, type Schedule } from './schedule.js'
+import { ParError } from './errors.js'
+import { integer, invalid } from './validate.js'
+
+/** How far a call has come; what `stream()` yields and `onProgress` is given, once a step. */
+export interface Progress {
+  /** Steps done, 1 .. steps. */
+  step: number
+  /** Steps of the whole call. A long list runs in several groups, one after another, each with all its steps. */
+  steps: number
+  /** Tokens known so far, of all pictures together. */
+  tokensDone: number
+  /** Tokens of all pictures together. */
+  tokens: number
+  /**
+   * The picture as of this step: what is missing is taken from the nearest known place of the same region. A picture
+   * of a list whose turn has not come is grey. It costs one decoding, on the backend that also makes the steps.
+   * @param index entry of the class list; default 0
+   * @throws ParError `MISSING_PART` without a tokenizer
+   */
+  preview (index?: number): Promise<Image>
+  /** With the last step, and only there: the finished pictures, in the order of the list. */
+  images?: GeneratedImage[]
+}
+
+/** Bytes that the caches and work space of one native session may take. */
+const sessionBytes = 1 << 30
+const mostAtOnce = 64
+
+/** Sequences a session takes: bounded by the bytes of keys, values and logits, as if all were float32. */
+export function sequencesAtOnce (part: TransformerPart, slots: number, guided: boolean, rows: number): number {
+  const { layers, kvHeads, headSize, dim, feedForward, vocabularySize } = part.model
+  const cache = 2 * layers * slots * kvHeads * headSize
+  const work = rows * (vocabularySize + 2 * feedForward + 8 * dim)
+  const bytes = 4 * (guided ? 2 : 1) * (cache + work)
+  return Math.max(1, Math.min(mostAtOnce, Math.floor(sessionBytes / bytes)))
+}
+
+/** The schedule of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
+export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['ablation']): Schedule {
+  const schedule = createSchedule({ grid: part.grid, n: part.n, ...ablation })
+  if (schedule.transitions > part.model.transitions) {
+    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition tokens; ${part.file} has ${part.model.transitions}`)
+  }
+  return schedule
+}
+
+/** What one call makes; shared with its previews, which may outlive it. */
+interface Work {
+  models: Models
+  calls: Calls
+  part: TransformerPart
+  schedule: Schedule
+  size: CheckedGenerate['size']
+  total: number
+  /** Tokens in sequence order of finished pictures. */
+  finished: Int32Array[]
+}
+
+/**
+ * One yield a step; the last carries the pictures, which are also the generator's return value. Returning early
+ * (`break`) cancels what is enqueued and frees the session.
+ */
+export async function * run (models: Models, calls: Calls, request: CheckedGenerate, call: Call): AsyncGenerator<Progress, GeneratedImage[], void> {
+  const { tokenizer } = models
+  if (request.size && !tokenizer) models.tokenizerPart()
+  const part = await models.transformerFor(request.n, call)
+  const classIds = resolveClasses(request.classIds, part.model.classes, part.labels)
+  const seeds = effectiveSeeds(classIds, request.seed)
+  const sampling = resolveSampling(request.sampling, part.sampling, part.model)
+  const schedule = scheduleFor(part, request.ablation)
+  const guided = sampling.guidanceScale > 1
+  const rule: StepRule = { mode: 'sample', ...sampling }
+  const work: Work = { models, calls, part, schedule, size: request.size, total: classIds.length, finished: [] }
+
+  const atOnce = sequencesAtOnce(part, schedule.tokens, guided, schedule.maxRows)
+  const groups = Math.ceil(classIds.length / atOnce)
+  const steps = groups * schedule.steps.length
+  const images: GeneratedImage[] = []
+  for (let group = 0; group < groups; group++) {
+    const from = group * atOnce
+    const some = classIds.slice(from, from + atOnce)
+    const someSeeds = seeds.slice(from, from + atOnce)
+    const started = performance.now()
+    const session = await call.hold(part.native.createSession({
+      classIds: Int32Array.from(some),
+      seeds: BigUint64Array.from(someSeeds, BigInt),
+      guided,
+      slots: schedule.tokens,
+      tokens: schedule.tokens,
+      maxRows: schedule.maxRows
+    }))
+
+    // ---- steps, one ahead
+    const enqueue = (k: number): Promise<void> | undefined => {
+      const rows = schedule.steps[k]
+      if (!rows) return undefined
+      call.check()
+      const done = session.step(rows, rule, call.cancel)
+      done.catch(() => {})
+      return done
+    }
+    let current = enqueue(0)
+    for (let k = 0; current; k++) {
+      const next = enqueue(k + 1)
+      await call.wait(current)
+      current = next
+      if (!next && group === groups - 1) break // the last step is told with the pictures
+      if (!next) await finish()
+      const known = next ? schedule.tokensAfter[k]! : schedule.tokens
+      yield progress(work, call, next ? session : undefined, { step: group * schedule.steps.length + k + 1, steps, from, count: some.length, known })
+      call.check()
+    }
+    if (group === groups - 1) await finish()
+
+    async function finish (): Promise<void> {
+      const tokens = await call.wait(session.readTokens())
+      call.release(session)
+      const transformerMs = performance.now() - started
+      const sequences = some.map((_, i) => tokens.slice(i * schedule.tokens, (i + 1) * schedule.tokens))
+      work.finished.push(...sequences)
+      const rasters = sequences.map(sequence => schedule.toRaster(sequence))
+      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, request.size, 'uint8') : []
+      const totalMs = performance.now() - started
+      const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
+      some.forEach((classId, i) => images.push(new GeneratedImage({
+        data: (pictures[i]?.data ?? new Uint8Array(0)) as Uint8Array,
+        width: pictures[i]?.width ?? 0,
+        height: pictures[i]?.height ?? 0,
+        tokens: rasters[i]!,
+        classId,
+        label: part.labels?.[classId],
+        n: part.n,
+        seed: someSeeds[i]!,
+        steps: schedule.steps.length,
+        timings
+      })))
+    }
+  }
+  const last = progress(work, call, undefined, { step: steps, steps, from: images.length, count: 0, known: 0 })
+  yield { ...last, images }
+  return images
+}
+
+/** `from`, `count`: the pictures now in work, `known` tokens of each. */
+function progress (
+  work: Work, call: Call, session: NativeSession | undefined,
+  at: { step: number, steps: number, from: number, count: number, known: number }
+): Progress {
+  const { models, calls, part, schedule } = work
+  return {
+    step: at.step,
+    steps: at.steps,
+    tokensDone: at.from * schedule.tokens + at.count * at.known,
+    tokens: work.total * schedule.tokens,
+    preview: async (index = 0) => {
+      integer(index, 'index', 0, work.total - 1)
+      const tokenizer = models.tokenizerPart()
+      return await calls.run(undefined, async own => {
+        const known = index < at.from ? schedule.tokens : index < at.from + at.count ? at.known : 0
+        const raster = fillMissing(schedule, known === 0 ? new Int32Array(0) : await sequence(index, own), known)
+        if (!raster) return grey(work, tokenizer.factor)
+        return (await decodePictures(tokenizer, own, [raster], part.grid, work.size, 'uint8'))[0] as Image
+      })
+    }
+  }
+
+  /** Tokens of one picture, from what is finished or from the running session. */
+  async function sequence (index: number, own: Call): Promise<Int32Array> {
+    if (!work.finished[index] && session) {
+      call.check() // stopped: the session is gone
+      const reading = session.readTokens()
+      const tokens = await own.wait(reading).catch(error => {
+        if (!work.finished[index]) throw error
+      })
+      if (tokens) return tokens.slice((index - at.from) * schedule.tokens, (index - at.from + 1) * schedule.tokens)
+    }
+    const finished = work.finished[index]
+    if (!finished) throw new ParError('INVALID_OPTION', 'This preview belongs to a call that ended before it was asked for')
+    return finished
+  }
+}
+
+function grey (work: Work, factor: number): Image {
+  const [rows, columns] = work.part.grid
+  const { width, height } = work.size ?? { width: columns * factor, height: rows * factor }
+  return new Image(new Uint8Array(width * height * 3).fill(128), width, height)
+}

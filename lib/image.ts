@@ -1,0 +1,128 @@
+// Pictures as callers hold them: interleaved RGB, and the way to files and other formats. sharp does the encoding and
+// is loaded by the first call that needs it, so that programs that only want tokens or pixels never pay for it.
+
+import fs from 'node:fs/promises'
+import path from 'node:path'
+import type sharpModule from 'sharp'
+import { ParError } from './errors.js'
+import { invalid, nonEmptyString, oneOf, show } from './validate.js'
+
+type Sharp = typeof sharpModule
+
+/** Encodings of a picture; `raw` is the RGB bytes themselves. */
+export type ImageFormat = 'png' | 'jpeg' | 'webp' | 'avif' | 'gif' | 'tiff' | 'raw'
+
+const formats: readonly ImageFormat[] = ['png', 'jpeg', 'webp', 'avif', 'gif', 'tiff', 'raw']
+const extensions: Record<string, ImageFormat> = {
+  '.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.avif': 'avif', '.gif': 'gif', '.tif': 'tiff', '.tiff': 'tiff', '.raw': 'raw', '.rgb': 'raw'
+}
+
+/** sharp, at first use. */
+export function loadSharp (): Sharp {
+  try {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    return require('sharp') as Sharp
+  } catch (cause) {
+    throw new ParError('NATIVE_UNAVAILABLE',
+      `Picture files need the package sharp, which could not be loaded: ${(cause as Error).message.split('\n')[0]}`, { cause })
+  }
+}
+
+/** A picture. Pixels are in `data`; the methods encode them. */
+export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
+  /** RGB, [height, width, 3]: bytes, or floats that are nominally -1..1. Empty where no tokenizer was loaded. */
+  readonly data: Data
+  /** Pixels; 0 where no tokenizer was loaded. */
+  readonly width: number
+  readonly height: number
+
+  constructor (data: Data, width: number, height: number) {
+    this.data = data
+    this.width = width
+    this.height = height
+  }
+
+  /** RGB bytes, [height, width, 3]. Floats become `clamp(127.5 x + 128, 0, 255)`, truncated, as the authors do. */
+  bytes (): Uint8Array {
+    if (this.data instanceof Uint8Array) return this.data
+    // Clamping below 0 also takes NaN to 0.
+    return Uint8Array.from(this.data, x => x > -128 / 127.5 ? Math.min(255, 127.5 * x + 128) : 0)
+  }
+
+  /**
+   * The picture in a file format.
+   * @param format png where not given
+   * @param options sharp's options for that format, e.g. `{ quality: 90 }`
+   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format.
+   */
+  async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer> {
+    const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
+    if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
+    const picture = this.sharp()
+    if (known === 'raw') return Buffer.from(this.bytes())
+    try {
+      return await picture.toFormat(known, options).toBuffer()
+    } catch (cause) {
+      throw new ParError('INVALID_OPTION', `Could not encode the picture as ${known}: ${(cause as Error).message}`, { cause })
+    }
+  }
+
+  /**
+   * Writes a file; its extension chooses the format (.png .jpg .webp .avif .gif .tiff .raw). Folders must exist.
+   * @throws ParError `INVALID_OPTION` for another extension; `FILE_NOT_FOUND` where it cannot be written.
+   */
+  async toFile (file: string, options: object = {}): Promise<void> {
+    const extension = path.extname(nonEmptyString(file, 'path')).toLowerCase()
+    const format = extensions[extension]
+    if (!format) throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
+    const bytes = await this.toBuffer(format, options)
+    try {
+      await fs.writeFile(file, bytes)
+    } catch (cause) {
+      throw new ParError('FILE_NOT_FOUND', `Cannot write ${file}: ${(cause as Error).message}`, { cause })
+    }
+  }
+
+  /** A sharp pipeline on the pixels, to resize, compose or encode as you like. */
+  sharp (): ReturnType<Sharp> {
+    if (this.data.length === 0) {
+      throw new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
+    }
+    return loadSharp()(this.bytes(), { raw: { width: this.width, height: this.height, channels: 3 } })
+  }
+}
+
+/** Milliseconds that the batch took in which the picture was made. */
+export interface Timings {
+  transformerMs: number
+  /** 0 where no tokenizer was loaded. */
+  decodeMs: number
+  totalMs: number
+}
+
+/** A generated picture, and all that is needed to make it again. */
+export class GeneratedImage extends Image {
+  /** Raster order, [rows * columns]. */
+  readonly tokens: Int32Array
+  readonly classId: number
+  /** Name of the class, where the model has names. */
+  readonly label: string | undefined
+  /** Tokens a step. */
+  readonly n: number
+  /** `generate({ classId, seed })` with the same other options makes the same bytes, alone or in any list. */
+  readonly seed: number
+  /** Steps the transformer ran. */
+  readonly steps: number
+  readonly timings: Timings
+
+  constructor (fields: Pick<GeneratedImage, 'data' | 'width' | 'height' | 'tokens' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>) {
+    super(fields.data, fields.width, fields.height)
+    this.tokens = fields.tokens
+    this.classId = fields.classId
+    this.label = fields.label
+    this.n = fields.n
+    this.seed = fields.seed
+    this.steps = fields.steps
+    this.timings = fields.timings
+  }
+}

@@ -1,0 +1,20 @@
+// What users import. The default export is the embedded model, loaded by its first call; nothing happens at import.
+
+import { par } from './default.js'
+
+export default par
+export { Par, type ParInfo, type TransformerInfo, type TokenizerInfo } from './par.js'
+export { DefaultPar } from './default.js'
+export { ParError, type ParErrorCode } from './errors.js'
+export { Image, GeneratedImage, type ImageFormat, type Timings } from './image.js'
+export type { Progress } from './generation.js'
+export type { Score } from './scoring.js'
+export type { ImageInput, RawImage } from './pixels.js'
+export type { ClassId } from './labels.js'
+export type { Precision } from './native.js'
+export type {
+  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
+} from './options.js'
+export {
+  createSchedule, type Ablation, type GroupAttention, type InitialStage, type Order, type Schedule, type ScheduleOptions
+} from './schedule.js'

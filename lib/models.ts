@@ -1,0 +1,208 @@
+// What one Par holds in native memory: an engine, transformers keyed by n, a tokenizer. Files are described before
+// any weight is read, so that a wrong pair of files costs nothing. The embedded model has a file for each n, read
+// when first asked for; concurrent callers share one read, which no single caller's abort can spoil.
+
+import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from './checkpoint/index.js'
+import type { Call } from './call.js'
+import { embedded } from './embedded.js'
+import { ParError } from './errors.js'
+import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type Precision, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
+import { supportedN, type CheckedLoad, type Device, type Sampling } from './options.js'
+
+export interface TransformerPart {
+  file: string
+  n: number
+  grid: [rows: number, columns: number]
+  model: TransformerModel
+  labels: readonly string[] | undefined
+  sampling: Partial<Sampling> | undefined
+  name: string | undefined
+  /** Which published model has these dimensions. */
+  official: string | undefined
+  native: NativeTransformer
+}
+
+export interface TokenizerPart {
+  file: string
+  model: TokenizerModel
+  /** Pixels a token, each way. */
+  factor: number
+  /** Tokens of the pictures it was trained on, where that is known. */
+  grid: [rows: number, columns: number] | undefined
+  name: string | undefined
+  native: NativeTokenizer
+}
+
+/** A transformer file that was looked at, its weights unread. */
+interface Described extends Omit<TransformerPart, 'native'> { tensors: TensorSource[] }
+interface DescribedTokenizer extends Omit<TokenizerPart, 'native'> { tensors: TensorSource[] }
+
+export interface Choice { device: string, deviceReason: string, precision: Precision, precisionReason: string }
+
+export class Models {
+  readonly engine: NativeEngine
+  readonly choice: Choice
+  /** n at hand, ascending. */
+  readonly supportedN: readonly number[]
+  /** n where the caller gives none. */
+  readonly defaultN: number
+  readonly tokenizer: TokenizerPart | undefined
+  /** The transformer for `defaultN`: what the instance says about itself. */
+  readonly transformer: TransformerPart | undefined
+  readonly #files: ReadonlyMap<number, string>
+  readonly #parts = new Map<number, Promise<TransformerPart>>()
+  readonly #closing = addon().createCancel()
+
+  private constructor (
+    engine: NativeEngine, choice: Choice, files: ReadonlyMap<number, string>,
+    transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined
+  ) {
+    this.engine = engine
+    this.choice = choice
+    this.#files = files
+    this.supportedN = [...files.keys()].sort((a, b) => a - b)
+    this.defaultN = transformer?.n ?? 0
+    this.transformer = transformer
+    this.tokenizer = tokenizer
+    if (transformer) this.#parts.set(transformer.n, Promise.resolve(transformer))
+  }
+
+  static async open (options: CheckedLoad, call: Call): Promise<Models> {
+    const choice = choose(options.device, options.precision)
+    const own = options.transformer === undefined && options.tokenizer === undefined
+    const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
+    const tokenizerFile = own ? embedded.tokenizer : options.tokenizer
+
+    // ---- descriptions: cheap, and every mistake about files shows here
+    const described = transformerFile && await call.wait(describe(transformerFile, call))
+    const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(tokenizerFile, call))
+    if (described && tokenizer) checkPair(described, tokenizer)
+
+    // ---- weights
+    const engine = addon().createEngine({ device: choice.device, threads: options.threads })
+    try {
+      const [transformerNative, tokenizerNative] = await Promise.all([
+        described && call.wait(engine.loadTransformer(described.file, described.tensors, described.model, choice.precision, call.cancel)),
+        tokenizer && call.wait(engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, call.cancel))
+      ])
+      const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
+      return new Models(engine, choice, files,
+        described && part(described, transformerNative!),
+        tokenizer && part(tokenizer, tokenizerNative!))
+    } catch (error) {
+      call.cancel.cancel()
+      await engine.dispose()
+      throw error
+    }
+  }
+
+  /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
+  async transformerFor (n: number | undefined, call: Call): Promise<TransformerPart> {
+    if (!this.transformer) throw new ParError('MISSING_PART', 'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
+    const wanted = supportedN(n ?? this.defaultN, this.supportedN, this.transformer.file)
+    let loading = this.#parts.get(wanted)
+    if (!loading) {
+      loading = this.#load(wanted, this.#files.get(wanted)!)
+      this.#parts.set(wanted, loading)
+      loading.catch(() => { this.#parts.delete(wanted) }) // the next call tries again
+    }
+    return await call.wait(loading)
+  }
+
+  /** @throws ParError `MISSING_PART` */
+  tokenizerPart (): TokenizerPart {
+    if (!this.tokenizer) throw new ParError('MISSING_PART', 'This needs a tokenizer, and only a transformer was loaded; give Par.load a tokenizer too')
+    return this.tokenizer
+  }
+
+  async #load (n: number, file: string): Promise<TransformerPart> {
+    const described = await describe({ path: file })
+    if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${file} is for n = ${described.n}; expected n = ${n}`)
+    if (this.tokenizer) checkPair(described, this.tokenizer)
+    try {
+      return part(described, await this.engine.loadTransformer(file, described.tensors, described.model, this.choice.precision, this.#closing))
+    } catch (error) {
+      throw toParError(error)
+    }
+  }
+
+  /** Frees everything once the queued jobs are done. */
+  async dispose (): Promise<void> {
+    this.#closing.cancel()
+    for (const loading of this.#parts.values()) (await loading.catch(() => undefined))?.native.dispose()
+    this.tokenizer?.native.dispose()
+    await this.engine.dispose()
+  }
+}
+
+/** What was described, with its weights. */
+function part<D extends { tensors: TensorSource[] }, N> (described: D, native: N): Omit<D, 'tensors'> & { native: N } {
+  const { tensors: _, ...rest } = described
+  return { ...rest, native }
+}
+
+// ---- files
+
+async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: Call): Promise<Described> {
+  const checkpoint = await open(file.path, 'transformer', call)
+  const { heads, grid, n } = file
+  const found = describeTransformer(checkpoint, { heads, grid, n })
+  return {
+    file: file.path,
+    n: found.n,
+    grid: found.grid,
+    model: found.model,
+    labels: found.labels,
+    sampling: found.sampling,
+    name: found.name,
+    official: found.official,
+    tensors: found.tensors
+  }
+}
+
+async function describeTokenizerFile (file: string, call: Call): Promise<DescribedTokenizer> {
+  const { model, name, official, imageSize, tensors } = describeTokenizer(await open(file, 'tokenizer', call))
+  const factor = 2 ** (model.multipliers.length - 1)
+  const [height, width] = imageSize ?? (official ? [384, 384] : [0, 0])
+  const whole = height > 0 && width > 0 && height % factor === 0 && width % factor === 0
+  return { file, model, factor, grid: whole ? [height / factor, width / factor] : undefined, name, tensors }
+}
+
+async function open (file: string, kind: 'transformer' | 'tokenizer', call?: Call): Promise<Checkpoint> {
+  const checkpoint = await openCheckpoint(file, {})
+  call?.check()
+  const found = identify(checkpoint)
+  const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
+  if (found === other) throw new ParError('BAD_CHECKPOINT', `${file} is a ${other}, given as the ${kind}; were the two exchanged?`)
+  return checkpoint
+}
+
+function checkPair (transformer: Described, tokenizer: { file: string, model: TokenizerModel }): void {
+  const [vocabulary, codebook] = [transformer.model.vocabularySize, tokenizer.model.codebookSize]
+  if (vocabulary === codebook) return
+  throw new ParError('TOKENIZER_MISMATCH',
+    `Transformer and tokenizer do not belong together: ${transformer.file} has a vocabulary of ${vocabulary} tokens, ${tokenizer.file} a codebook of ${codebook}`)
+}
+
+// ---- device and precision
+
+function choose (device: Device, precision: 'auto' | Precision): Choice {
+  const { backends } = addon()
+  const has = backends.join(', ')
+  if (device.startsWith('cuda')) {
+    const { devices, reason } = addon().cuda()
+    throw new ParError('DEVICE_UNAVAILABLE', `Device ${device} is not available: ` +
+      (devices === 0 ? reason : `there are ${devices} CUDA devices, but this version of parvis has no CUDA kernels`) +
+      ". Use device: 'cpu' or 'auto'")
+  }
+  const cpu = addon().cpu()
+  const automatic = cpu.bfloat16 ? 'bfloat16' : 'float32'
+  return {
+    device: 'cpu',
+    deviceReason: device === 'cpu' ? 'asked for' : `auto: the only backend in this build (compiled in: ${has})`,
+    precision: precision === 'auto' ? automatic : precision,
+    precisionReason: precision !== 'auto'
+      ? 'asked for'
+      : cpu.bfloat16 ? `auto: this CPU (${cpu.isa}) multiplies bfloat16` : `auto: this CPU (${cpu.isa}) has no bfloat16 products`
+  }
+}

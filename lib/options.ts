@@ -1,0 +1,351 @@
+// The options of the public calls: their types, which users read, and their checks, which turn anything a caller
+// may pass into a plain record with every default filled in. Each option is listed once, here. Checks that need no
+// model run before a model is touched; those that do (class ids, n) are given what they need.
+
+import { randomInt } from 'node:crypto'
+import { ParError } from './errors.js'
+import type { GeneratedImage } from './image.js'
+import { resolveClass, type ClassId } from './labels.js'
+import type { Precision } from './native.js'
+import type { Progress } from './generation.js'
+import type { Ablation } from './schedule.js'
+import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show } from './validate.js'
+
+export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
+
+export interface TransformerFile {
+  /** A .pt file of the authors, or a .safetensors file. */
+  path: string
+  /** Attention heads. Default: from the file's metadata or the table of published models. */
+  heads?: number
+  /** Tokens a side, or [rows, columns]. Default: from the metadata; 24 for published models. */
+  grid?: number | [rows: number, columns: number]
+  /** Tokens a step that the file was trained for. Default: from its transition tokens. */
+  n?: number
+}
+
+export interface LoadOptions {
+  /** Alone, without `tokenizer`: the instance generates and scores tokens, without pixels. */
+  transformer?: string | TransformerFile
+  /** Alone, without `transformer`: the instance encodes and decodes. */
+  tokenizer?: string | { path: string }
+  /** `auto` (default) takes the best device there is and says why in `info.deviceReason`. */
+  device?: Device
+  /** Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else float32. */
+  precision?: 'auto' | Precision
+  /** 1 to 1024. Default: one a core. */
+  threads?: number
+  signal?: AbortSignal
+}
+
+/** How a token is drawn from its logits. Defaults: those stored with the checkpoint, then those of the paper. */
+export interface SamplingOptions {
+  /** Classifier-free guidance, 1 (off) to 1000: `logits = u + scale (c - u)`. Paper's appendix: 1.345 to 1.6. */
+  guidanceScale?: number
+  /** 0 (the likeliest token) to 1000; below 0.0001 counts as 0. */
+  temperature?: number
+  /** Draw among the k likeliest tokens, ties kept. 0: off. */
+  topK?: number
+  /** Draw among the likeliest tokens whose probabilities reach p, 0 < p <= 1. 1: off. */
+  topP?: number
+  /** Always the likeliest token; the same as temperature 0, and stronger than a temperature given beside it. */
+  greedy?: boolean
+}
+
+export type Size = number | { width: number, height: number }
+
+export interface GenerateOptions extends SamplingOptions, Ablation {
+  /** A class number or name, or a list of these: then the pictures are made side by side. */
+  classId: ClassId | readonly ClassId[]
+  /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
+  n?: number
+  /**
+   * 0 to 2^53 - 1. Default: random, and reported as `seed` of each picture. A picture of a list has the effective
+   * seed `seed + (number of earlier entries with the same class)` (modulo 2^53), so that a repeated class gives
+   * different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
+   */
+  seed?: number
+  /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size. */
+  size?: Size
+  signal?: AbortSignal
+  /** Called after each step with what `stream()` yields. An error thrown in it ends the call with that error. */
+  onProgress?: (progress: Progress) => void
+}
+
+export interface ScoreOptions extends Ablation {
+  /** Tokens of one picture or of several, raster order, [rows * columns] each. */
+  tokens: Int32Array | readonly Int32Array[]
+  /** One class for all pictures, or one each. */
+  classId: ClassId | readonly ClassId[]
+  n?: number
+  /** Default 1: the conditional distribution itself. */
+  guidanceScale?: number
+  /** Sequence positions (0 = first drawn) whose logits are wanted too. */
+  logits?: readonly number[]
+  /**
+   * `full` (default): one pass over all slots under the block-wise mask. `cached`: the decoding steps with forced
+   * tokens, slower, equal up to rounding; for checking one against the other.
+   */
+  method?: 'full' | 'cached'
+  signal?: AbortSignal
+}
+
+export interface DecodeOptions {
+  /** Default: the tokenizer's own size, i.e. grid times its factor. */
+  size?: Size
+  /** `uint8` (default), or `float32`: nominally -1..1, as the tokenizer computes it. */
+  format?: 'uint8' | 'float32'
+  /** Tokens a side, or [rows, columns]. Default: the transformer's; without one, a square. */
+  grid?: number | [rows: number, columns: number]
+  signal?: AbortSignal
+}
+
+export interface EncodeOptions {
+  /** Tokens a side, or [rows, columns], that the picture is cropped and resized to. Default: the transformer's grid. */
+  grid?: number | [rows: number, columns: number]
+  signal?: AbortSignal
+}
+
+export type { GeneratedImage }
+
+// ---- load
+
+export interface CheckedLoad {
+  transformer: TransformerFile & { grid?: [number, number] } | undefined
+  tokenizer: string | undefined
+  device: Device
+  precision: 'auto' | Precision
+  threads: number
+  signal: AbortSignal | undefined
+}
+
+export function checkLoad (value: unknown): CheckedLoad {
+  const options = optionsObject(value, 'Par.load', ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
+  return {
+    transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
+    tokenizer: options.tokenizer === undefined ? undefined : fileOption(options.tokenizer, 'tokenizer', ['path']).path,
+    device: deviceOption(options.device ?? 'auto'),
+    precision: oneOf(options.precision ?? 'auto', 'precision', ['auto', 'float32', 'bfloat16'] as const),
+    threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
+    signal: abortSignal(options.signal)
+  }
+}
+
+function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
+  if (typeof value === 'string') return { path: nonEmptyString(value, name) }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  const fields = optionsObject(value, name, known)
+  return { ...fields, path: nonEmptyString(fields.path, `${name}.path`) }
+}
+
+function transformerFile (value: unknown): CheckedLoad['transformer'] {
+  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n'])
+  return {
+    path: fields.path,
+    heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, 1024),
+    grid: fields.grid === undefined ? undefined : gridOption(fields.grid, 'transformer.grid'),
+    n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, 4096)
+  }
+}
+
+function deviceOption (value: unknown): Device {
+  if (typeof value === 'string' && /^(auto|cpu|cuda|cuda:\d{1,4})$/.test(value)) return value as Device
+  throw invalid(`device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not ${show(value)}`)
+}
+
+// ---- generate
+
+/** Sampling with every default filled in. */
+export interface Sampling { guidanceScale: number, temperature: number, topK: number, topP: number }
+
+export interface CheckedGenerate {
+  classIds: unknown[]
+  /** One class was given, not a list. */
+  single: boolean
+  n: number | undefined
+  sampling: Partial<Sampling>
+  seed: number
+  size: { width: number, height: number } | undefined
+  ablation: Ablation
+  signal: AbortSignal | undefined
+  onProgress: ((progress: Progress) => void) | undefined
+}
+
+const ablationNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
+const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size', 'signal', 'onProgress', ...ablationNames]
+/** Entries of one list; far below what numbers could hold, far above what a call should take. */
+const mostImages = 65536
+
+export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
+  const options = optionsObject(value, call, generateNames)
+  return {
+    classIds: classList(options.classId, call),
+    single: !Array.isArray(options.classId),
+    n: tokensAStep(options.n),
+    sampling: sampling(options),
+    seed: options.seed === undefined ? randomInt(2 ** 48 - 1) : integer(options.seed, 'seed', 0, Number.MAX_SAFE_INTEGER),
+    size: sizeOption(options.size),
+    ablation: ablation(options),
+    signal: abortSignal(options.signal),
+    onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+function sampling (options: Record<string, unknown>): Partial<Sampling> {
+  const found: Partial<Sampling> = {}
+  if (options.guidanceScale !== undefined) found.guidanceScale = finite(options.guidanceScale, 'guidanceScale', 1, 1000)
+  if (options.temperature !== undefined) found.temperature = finite(options.temperature, 'temperature', 0, 1000)
+  if (options.topK !== undefined) found.topK = integer(options.topK, 'topK', 0, 2 ** 31 - 1)
+  if (options.topP !== undefined) {
+    found.topP = finite(options.topP, 'topP', 0, 1)
+    if (found.topP === 0) throw invalid('topP must be above 0; greedy takes the likeliest token')
+  }
+  if (options.greedy !== undefined && boolean(options.greedy, 'greedy')) found.temperature = 0
+  return found
+}
+
+/** Shapes of the published models, with the guidance of the paper's appendix. */
+const published = [
+  { layers: 24, dim: 1024, guidanceScale: 1.6 },
+  { layers: 36, dim: 1280, guidanceScale: 1.5 },
+  { layers: 48, dim: 1536, guidanceScale: 1.435 },
+  { layers: 24, dim: 3200, guidanceScale: 1.345 }
+]
+
+/** Caller's options, then the checkpoint's, then the paper's. */
+export function resolveSampling (
+  given: Partial<Sampling>,
+  stored: Partial<Sampling> | undefined,
+  model: { layers: number, dim: number, classes: number, vocabularySize: number }
+): Sampling {
+  const paper = model.classes === 1000 ? published.find(entry => entry.layers === model.layers && entry.dim === model.dim) : undefined
+  const result = { guidanceScale: paper?.guidanceScale ?? 1, temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given }
+  if (result.guidanceScale < 1) result.guidanceScale = 1 // a stored 0 means off too
+  if (result.temperature < 1e-4) result.temperature = 0
+  if (result.topK >= model.vocabularySize) result.topK = 0
+  return result
+}
+
+function defined (stored: Partial<Sampling> = {}): Partial<Sampling> {
+  const names = ['guidanceScale', 'temperature', 'topK', 'topP'] as const
+  return Object.fromEntries(names.filter(name => stored[name] !== undefined).map(name => [name, stored[name]]))
+}
+
+/** Effective seeds of a list, see {@link GenerateOptions.seed}. */
+export function effectiveSeeds (classIds: readonly number[], seed: number): number[] {
+  const earlier = new Map<number, number>()
+  return classIds.map(classId => {
+    const count = earlier.get(classId) ?? 0
+    earlier.set(classId, count + 1)
+    // BigInt: the sum may pass 2^53.
+    return Number(BigInt.asUintN(53, BigInt(seed) + BigInt(count)))
+  })
+}
+
+// ---- score, decode, encode
+
+export interface CheckedScore {
+  tokens: unknown[]
+  classIds: unknown[]
+  single: boolean
+  n: number | undefined
+  guidanceScale: number
+  logits: number[] | undefined
+  method: 'full' | 'cached'
+  ablation: Ablation
+  signal: AbortSignal | undefined
+}
+
+export function checkScore (value: unknown): CheckedScore {
+  const options = optionsObject(value, 'score', ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...ablationNames])
+  const tokens = tokenList(options.tokens, 'tokens').list
+  const classIds = classList(options.classId, 'score')
+  if (Array.isArray(options.classId) && classIds.length !== tokens.length) {
+    throw invalid(`score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes`)
+  }
+  if (options.logits !== undefined && !Array.isArray(options.logits)) throw invalid(`logits must be an array of sequence positions, not ${show(options.logits)}`)
+  return {
+    tokens,
+    classIds,
+    single: !Array.isArray(options.classId),
+    n: tokensAStep(options.n),
+    guidanceScale: options.guidanceScale === undefined ? 1 : finite(options.guidanceScale, 'guidanceScale', 1, 1000),
+    logits: options.logits as number[] | undefined,
+    method: oneOf(options.method ?? 'full', 'method', ['full', 'cached'] as const),
+    ablation: ablation(options),
+    signal: abortSignal(options.signal)
+  }
+}
+
+export interface CheckedDecode {
+  size: { width: number, height: number } | undefined
+  format: 'uint8' | 'float32'
+  grid: [rows: number, columns: number] | undefined
+  signal: AbortSignal | undefined
+}
+
+export function checkDecode (value: unknown): CheckedDecode {
+  const options = optionsObject(value, 'decode', ['size', 'format', 'grid', 'signal'])
+  return {
+    size: sizeOption(options.size),
+    format: oneOf(options.format ?? 'uint8', 'format', ['uint8', 'float32'] as const),
+    grid: options.grid === undefined ? undefined : gridOption(options.grid),
+    signal: abortSignal(options.signal)
+  }
+}
+
+export function checkEncode (value: unknown): Pick<CheckedDecode, 'grid' | 'signal'> {
+  const options = optionsObject(value, 'encode', ['grid', 'signal'])
+  return { grid: options.grid === undefined ? undefined : gridOption(options.grid), signal: abortSignal(options.signal) }
+}
+
+/** One array of tokens or a list of them; the arrays themselves are checked where vocabulary and length are known. */
+export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
+  if (value instanceof Int32Array) return { list: [value], single: true }
+  if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array or an array of them, not ${show(value)}`)
+  if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
+  return { list: [...value], single: false }
+}
+
+// ---- parts
+
+function classList (value: unknown, call: string): unknown[] {
+  if (value === undefined) throw invalid(`${call} needs classId: a number, a name or a list of these`)
+  if (!Array.isArray(value)) return [value]
+  if (value.length === 0 || value.length > mostImages) throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
+  return [...value] // holes become undefined, and are refused as such
+}
+
+export function resolveClasses (classIds: readonly unknown[], classes: number, labels?: readonly string[]): number[] {
+  return classIds.map(value => resolveClass(value, classes, labels))
+}
+
+function tokensAStep (value: unknown): number | undefined {
+  return value === undefined ? undefined : integer(value, 'n', 1, 4096)
+}
+
+function ablation (options: Record<string, unknown>): Ablation {
+  const found: Ablation = {}
+  if (options.order !== undefined) found.order = oneOf(options.order, 'order', ['distant', 'raster'] as const)
+  if (options.initial !== undefined) found.initial = oneOf(options.initial, 'initial', ['sequential', 'none'] as const)
+  if (options.groupAttention !== undefined) found.groupAttention = oneOf(options.groupAttention, 'groupAttention', ['full', 'causal'] as const)
+  if (options.tokensPerStep !== undefined) found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, 4096)
+  return found
+}
+
+function sizeOption (value: unknown): { width: number, height: number } | undefined {
+  const most = 8192
+  if (value === undefined) return undefined
+  if (typeof value !== 'object') {
+    const side = integer(value, 'size', 1, most)
+    return { width: side, height: side }
+  }
+  const fields = optionsObject(value, 'size', ['width', 'height'])
+  return { width: integer(fields.width, 'size.width', 1, most), height: integer(fields.height, 'size.height', 1, most) }
+}
+
+/** @throws ParError `UNSUPPORTED_N` */
+export function supportedN (n: number, supported: readonly number[], source: string): number {
+  if (supported.includes(n)) return n
+  throw new ParError('UNSUPPORTED_N', `${source} was trained for n = ${supported.join(', ')} tokens a step, not ${n}`)
+}

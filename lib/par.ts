@@ -1,0 +1,254 @@
+// The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
+
+import { Calls } from './call.js'
+import { run, type Progress } from './generation.js'
+import type { GeneratedImage, Image } from './image.js'
+import { Models } from './models.js'
+import type { Precision } from './native.js'
+import {
+  checkDecode, checkEncode, checkGenerate, checkLoad, checkScore, resolveSampling, tokenList,
+  type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type Sampling, type ScoreOptions
+} from './options.js'
+import { decodePictures, encodePicture, gridOf, type ImageInput } from './pixels.js'
+import { score, type Score } from './scoring.js'
+import type { ClassId } from './labels.js'
+import { invalid, tokenArray } from './validate.js'
+
+/** What an instance is: device, precision and the models in it. */
+export interface ParInfo {
+  device: string
+  /** Why this device: asked for, or what `auto` found. */
+  deviceReason: string
+  /** Instruction set in use, e.g. 'avx512-bf16'. */
+  isa: string
+  threads: number
+  precision: Precision
+  precisionReason: string
+  transformer?: TransformerInfo
+  tokenizer?: TokenizerInfo
+}
+
+export interface TransformerInfo {
+  path: string
+  name?: string
+  /** Which published model has these dimensions, e.g. 'PAR-XL-4x'. */
+  official?: string
+  layers: number
+  dim: number
+  heads: number
+  headSize: number
+  vocabularySize: number
+  classes: number
+  /** Tokens a step where `generate` is given no n. */
+  n: number
+  /** All n at hand, ascending. */
+  supportedN: number[]
+  /** Tokens: [rows, columns]. */
+  grid: [rows: number, columns: number]
+  /** What `generate` uses where the caller gives nothing. */
+  sampling: Sampling
+  /** Native memory that the weights take, those of this n. */
+  bytes: number
+}
+
+export interface TokenizerInfo {
+  path: string
+  name?: string
+  codebookSize: number
+  codeSize: number
+  /** Pixels a token, each way. */
+  factor: number
+  /** Size of decoded pictures, [height, width] in pixels, where transformer or file tell the grid. */
+  imageSize?: [height: number, width: number]
+  bytes: number
+}
+
+// Absent before Node 18.18; the package must load all the same where a bundler targets such engines.
+const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose') as never
+
+/**
+ * A loaded model: class ids to pictures, pictures to scores, tokens to pixels and back.
+ *
+ * All work runs off the JavaScript thread. Calls of one instance may overlap and take turns, step by step. Every
+ * call rejects with `signal.reason` when its signal is aborted, and with ParError `DISPOSED` after `dispose()`.
+ */
+export class Par {
+  readonly #models: Models
+  readonly #calls: Calls
+  #disposed: Promise<void> | undefined
+
+  private constructor (models: Models, calls: Calls) {
+    this.#models = models
+    this.#calls = calls
+  }
+
+  /**
+   * Loads a transformer, a tokenizer or both; with neither, the embedded model.
+   * @throws ParError `FILE_NOT_FOUND`, `BAD_CHECKPOINT`, `TOKENIZER_MISMATCH`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`,
+   * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`
+   */
+  static async load (options?: LoadOptions): Promise<Par> {
+    const checked = checkLoad(options)
+    const calls = new Calls()
+    return await calls.run(checked.signal, async call => new Par(await Models.open(checked, call), calls))
+  }
+
+  /** What was loaded and where it runs. */
+  get info (): ParInfo {
+    const { choice, engine, transformer, tokenizer, supportedN } = this.#models
+    const info: ParInfo = { ...choice, isa: engine.isa, threads: engine.threads }
+    if (transformer) {
+      const { model, grid } = transformer
+      info.transformer = {
+        path: transformer.file,
+        ...(transformer.name !== undefined && { name: transformer.name }),
+        ...(transformer.official !== undefined && { official: transformer.official }),
+        layers: model.layers,
+        dim: model.dim,
+        heads: model.heads,
+        headSize: model.headSize,
+        vocabularySize: model.vocabularySize,
+        classes: model.classes,
+        n: transformer.n,
+        supportedN: [...supportedN],
+        grid: [...grid],
+        sampling: resolveSampling({}, transformer.sampling, model),
+        bytes: transformer.native.bytes
+      }
+    }
+    if (tokenizer) {
+      const grid = transformer?.grid ?? tokenizer.grid
+      info.tokenizer = {
+        path: tokenizer.file,
+        ...(tokenizer.name !== undefined && { name: tokenizer.name }),
+        codebookSize: tokenizer.model.codebookSize,
+        codeSize: tokenizer.model.codeSize,
+        factor: tokenizer.factor,
+        ...(grid && { imageSize: [grid[0] * tokenizer.factor, grid[1] * tokenizer.factor] as [number, number] }),
+        bytes: tokenizer.native.bytes
+      }
+    }
+    return info
+  }
+
+  /** Class names by class id, where the model has them. */
+  get labels (): readonly string[] | undefined {
+    return this.#models.transformer?.labels
+  }
+
+  /**
+   * Makes a picture of a class, or one of each class in a list (paper, section 3.2: `n + (N - n) / n` steps).
+   * Same seed, options, device and precision: identical bytes, alone or in a list, with any number of threads.
+   * Without a tokenizer the results have `tokens` and no pixels.
+   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`
+   */
+  generate (options: GenerateOptions & { classId: ClassId }): Promise<GeneratedImage>
+  generate (options: GenerateOptions & { classId: readonly ClassId[] }): Promise<GeneratedImage[]>
+  generate (options: GenerateOptions): Promise<GeneratedImage | GeneratedImage[]>
+  async generate (options: GenerateOptions): Promise<GeneratedImage | GeneratedImage[]> {
+    const request = checkGenerate(options)
+    const events = this.#stream(request)
+    for (;;) {
+      const { value, done } = await events.next()
+      if (done) return request.single ? value[0]! : value
+      if (!request.onProgress) continue
+      try {
+        request.onProgress(value)
+      } catch (error) {
+        await events.return([])
+        throw error
+      }
+    }
+  }
+
+  /**
+   * The same, step by step: yields {@link Progress} once a step. The last one carries `images` (a list, also for a
+   * single class), which are the iterator's return value too. Bad options reject the first `next()`. Leaving the
+   * loop early ends the work and frees its memory.
+   */
+  async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
+    const request = checkGenerate(options, 'stream')
+    const events = this.#stream(request)
+    try {
+      for (;;) {
+        const { value, done } = await events.next()
+        if (done) return value
+        request.onProgress?.(value)
+        yield value
+      }
+    } finally {
+      await events.return([])
+    }
+  }
+
+  async * #stream (request: CheckedGenerate): AsyncGenerator<Progress, GeneratedImage[], void> {
+    const call = this.#calls.begin(request.signal)
+    try {
+      return yield * run(this.#models, this.#calls, request, call)
+    } finally {
+      this.#calls.end(call)
+    }
+  }
+
+  /**
+   * How likely the model finds pictures: log-probabilities of their tokens (block-wise mask, paper, section 3.3).
+   * @returns one a picture; a single Int32Array gives a list of one
+   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`
+   */
+  async score (options: ScoreOptions): Promise<Score[]> {
+    const request = checkScore(options)
+    return await this.#calls.run(request.signal, async call => await score(this.#models, request, call))
+  }
+
+  /**
+   * Tokens to pixels.
+   * @param tokens raster order, [rows * columns], or a list of such
+   * @throws ParError `MISSING_PART` without a tokenizer; `OUT_OF_MEMORY`, `INVALID_OPTION`
+   */
+  decode (tokens: Int32Array, options: DecodeOptions & { format: 'float32' }): Promise<Image<Float32Array>>
+  decode (tokens: readonly Int32Array[], options: DecodeOptions & { format: 'float32' }): Promise<Array<Image<Float32Array>>>
+  decode (tokens: Int32Array, options?: DecodeOptions & { format?: 'uint8' }): Promise<Image>
+  decode (tokens: readonly Int32Array[], options?: DecodeOptions & { format?: 'uint8' }): Promise<Image[]>
+  async decode (tokens: Int32Array | readonly Int32Array[], options?: DecodeOptions): Promise<unknown> {
+    const request = checkDecode(options)
+    const { list, single } = tokenList(tokens, 'tokens')
+    const tokenizer = this.#models.tokenizerPart()
+    const { codebookSize } = tokenizer.model
+    const pictures = list.map((picture, i) => tokenArray(picture, single ? 'tokens' : `tokens[${i}]`, codebookSize))
+    const grid = gridOf(pictures[0]!.length, request.grid ?? this.#models.transformer?.grid, single ? 'tokens' : 'tokens[0]')
+    const odd = pictures.findIndex(picture => picture.length !== pictures[0]!.length)
+    if (odd >= 0) throw invalid(`All pictures of a list must have the same number of tokens; tokens[${odd}] has ${pictures[odd]!.length}, tokens[0] ${pictures[0]!.length}`)
+    const images = await this.#calls.run(request.signal, async call =>
+      await decodePictures(tokenizer, call, pictures, grid, request.size, request.format))
+    return single ? images[0]! : images
+  }
+
+  /**
+   * A picture to tokens in raster order, [rows * columns]. Files and bytes are cropped to the middle and resized to
+   * the grid's picture; a Float32Array (RGB, -1..1, sides that the tokenizer's factor divides) goes in untouched.
+   * Without a transformer the grid is option `grid`, that of the tokenizer's own pictures where its file tells, or the
+   * largest square that fits, at most 24 x 24.
+   * @param image a path, the bytes of a picture file, or `{ data, width, height, channels }`
+   * @throws ParError `MISSING_PART` without a tokenizer; `FILE_NOT_FOUND`, `BAD_IMAGE`, `OUT_OF_MEMORY`, `INVALID_OPTION`
+   */
+  async encode (image: ImageInput, options?: EncodeOptions): Promise<Int32Array> {
+    const request = checkEncode(options)
+    const tokenizer = this.#models.tokenizerPart()
+    const grid = request.grid ?? this.#models.transformer?.grid ?? tokenizer.grid
+    return await this.#calls.run(request.signal, async call =>
+      await encodePicture(tokenizer, call, image, grid, request.grid !== undefined))
+  }
+
+  /** Ends running calls with ParError `DISPOSED` and frees all native memory. Calling it again does nothing more. */
+  dispose (): Promise<void> {
+    this.#disposed ??= (async () => {
+      this.#calls.dispose()
+      await this.#models.dispose()
+    })()
+    return this.#disposed
+  }
+
+  async [asyncDispose] (): Promise<void> {
+    await this.dispose()
+  }
+}

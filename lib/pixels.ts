@@ -1,0 +1,171 @@
+// Tokens to pixels and back, in batches that bound native memory. A picture that goes in is cropped and resized as
+// the authors do for training (the ADM recipe): the short side to the picture size, then the middle square. Floats
+// of exact size go in untouched, because they are what the tokenizer was measured on.
+
+import fs from 'node:fs/promises'
+import type { Call } from './call.js'
+import { ParError } from './errors.js'
+import { Image, loadSharp } from './image.js'
+import type { TokenizerPart } from './models.js'
+import { integer, invalid, show } from './validate.js'
+
+/** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
+export interface RawImage {
+  /** [height, width, channels] */
+  data: Uint8Array | Uint8ClampedArray | Float32Array
+  width: number
+  height: number
+  /** Bytes: 1 (grey), 3 or 4 (the fourth is dropped). Floats: 3. Default 3. */
+  channels?: 1 | 3 | 4
+}
+
+export type ImageInput = string | Uint8Array | RawImage
+
+// ---- decode
+
+/** Output pixels of one native call: seven pictures of 384 x 384. */
+const pixelsAtOnce = 1 << 20
+
+/**
+ * @param pictures tokens in raster order, [rows * columns] each
+ * @param size default: grid times the tokenizer's factor
+ */
+export async function decodePictures (
+  tokenizer: TokenizerPart,
+  call: Call,
+  pictures: readonly Int32Array[],
+  grid: readonly [rows: number, columns: number],
+  size: { width: number, height: number } | undefined,
+  format: 'uint8' | 'float32'
+): Promise<Array<Image<Uint8Array> | Image<Float32Array>>> {
+  const [gridHeight, gridWidth] = grid
+  const full = { width: gridWidth * tokenizer.factor, height: gridHeight * tokenizer.factor }
+  const { width, height } = size ?? full
+  const largest = Math.max(width * height, full.width * full.height)
+  const atOnce = Math.max(1, Math.floor(pixelsAtOnce / largest))
+  const images: Array<Image<Uint8Array> | Image<Float32Array>> = []
+  for (let from = 0; from < pictures.length; from += atOnce) {
+    const some = pictures.slice(from, from + atOnce)
+    const tokens = new Int32Array(some.length * gridHeight * gridWidth)
+    some.forEach((picture, i) => tokens.set(picture, i * picture.length))
+    const options = { count: some.length, gridHeight, gridWidth, outHeight: height, outWidth: width }
+    const pixels = format === 'uint8'
+      ? await call.wait(tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
+      : await call.wait(tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
+    const length = height * width * 3
+    for (let i = 0; i < some.length; i++) {
+      // A copy each, so that keeping one picture does not keep the batch.
+      const own = some.length === 1 ? pixels : pixels.slice(i * length, (i + 1) * length)
+      images.push(own instanceof Uint8Array ? new Image(own, width, height) : new Image(own, width, height))
+    }
+  }
+  return images
+}
+
+/** Grid of `length` tokens: the one given, or a square. */
+export function gridOf (length: number, grid: readonly [number, number] | undefined, name: string): [rows: number, columns: number] {
+  if (grid) {
+    if (grid[0] * grid[1] === length) return [grid[0], grid[1]]
+    throw invalid(`${name} must hold ${grid[0] * grid[1]} tokens for a grid of ${grid[0]} x ${grid[1]}, found ${length}`)
+  }
+  const side = Math.round(Math.sqrt(length))
+  if (length === 0 || side * side !== length) throw invalid(`${name} holds ${length} tokens, which make no square; say the grid`)
+  return [side, side]
+}
+
+// ---- encode
+
+/** Largest side, in tokens, that a picture is encoded at where nobody says a grid. */
+const defaultSide = 24
+
+/** Tokens in raster order of a picture. */
+export async function encodePicture (
+  tokenizer: TokenizerPart,
+  call: Call,
+  input: unknown,
+  grid: readonly [rows: number, columns: number] | undefined,
+  exactGrid: boolean
+): Promise<Int32Array> {
+  const { factor } = tokenizer
+  const raw = rawImage(input)
+  let picture: { pixels: Float32Array, width: number, height: number }
+  if (raw?.data instanceof Float32Array) {
+    picture = floatPixels(raw as RawImage & { data: Float32Array }, factor, exactGrid ? grid : undefined)
+  } else {
+    picture = await call.wait(cropped(input, raw, factor, grid))
+  }
+  const { pixels, width, height } = picture
+  return await call.wait(tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel))
+}
+
+function rawImage (input: unknown): Required<RawImage> | undefined {
+  if (typeof input === 'string' || input instanceof Uint8Array) return undefined
+  if (typeof input !== 'object' || input === null || !('data' in input)) {
+    throw invalid(`An image is a path, the bytes of a picture file, or { data, width, height, channels }, not ${show(input)}`)
+  }
+  const { data, width, height, channels = 3 } = input as RawImage
+  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray || data instanceof Float32Array)) {
+    throw invalid(`data of an image must be a Uint8Array or a Float32Array, not ${show(data)}`)
+  }
+  integer(width, 'width of the image', 1, 16384)
+  integer(height, 'height of the image', 1, 16384)
+  if (![1, 3, 4].includes(channels) || (data instanceof Float32Array && channels !== 3)) {
+    throw invalid(`channels of ${data instanceof Float32Array ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
+  }
+  if (data.length !== width * height * channels) {
+    throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${width * height * channels} values, found ${data.length}`)
+  }
+  return { data, width, height, channels }
+}
+
+function floatPixels (raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined) {
+  const { data, width, height } = raw
+  if (width % factor || height % factor) throw invalid(`Width and height of a float image must be multiples of ${factor} (pixels a token), found ${width} x ${height}`)
+  if (grid && (height !== grid[0] * factor || width !== grid[1] * factor)) {
+    throw invalid(`A float image for a grid of ${grid[0]} x ${grid[1]} is ${grid[1] * factor} x ${grid[0] * factor} pixels, found ${width} x ${height}`)
+  }
+  if (!data.every(Number.isFinite)) throw invalid('data of the image has values that are not finite')
+  return { pixels: data, width, height }
+}
+
+async function cropped (input: unknown, raw: Required<RawImage> | undefined, factor: number, grid: readonly [number, number] | undefined) {
+  const sharp = loadSharp()
+  const source = raw ? raw.data as Uint8Array : await bytesOf(input as string | Uint8Array)
+  try {
+    const upright = sharp(source, raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
+      .autoOrient().toColourspace('srgb').removeAlpha()
+    const { data, info } = await upright.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
+    const side = Math.min(defaultSide, Math.max(1, Math.floor(Math.min(info.width, info.height) / factor)))
+    const [rows, columns] = grid ?? [side, side]
+    const [width, height] = [columns * factor, rows * factor]
+
+    let pixels: Uint8Array = data
+    if (info.width !== width || info.height !== height) {
+      const scale = Math.max(width / info.width, height / info.height)
+      const between = { width: Math.max(width, Math.round(info.width * scale)), height: Math.max(height, Math.round(info.height * scale)) }
+      pixels = await sharp(data, { raw: { width: info.width, height: info.height, channels: info.channels } })
+        .resize({ ...between, fit: 'fill', kernel: 'cubic' })
+        .extract({ left: Math.floor((between.width - width) / 2), top: Math.floor((between.height - height) / 2), width, height })
+        .raw().toBuffer()
+    }
+    const channels = info.channels
+    const floats = new Float32Array(width * height * 3)
+    for (let i = 0; i < width * height; i++) {
+      for (let c = 0; c < 3; c++) floats[i * 3 + c] = pixels[i * channels + (channels >= 3 ? c : 0)]! / 127.5 - 1
+    }
+    return { pixels: floats, width, height }
+  } catch (cause) {
+    const name = typeof input === 'string' ? input : 'the given picture'
+    throw new ParError('BAD_IMAGE', `Cannot read ${name}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+async function bytesOf (input: string | Uint8Array): Promise<Uint8Array> {
+  if (typeof input !== 'string') return input
+  if (input === '' || input.includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(input)}`)
+  try {
+    return await fs.readFile(input)
+  } catch (cause) {
+    throw new ParError('FILE_NOT_FOUND', `Cannot read ${input}: ${(cause as Error).message}`, { cause })
+  }
+}

@@ -1,0 +1,97 @@
+// The checks that every public call shares. A caller's JavaScript may pass anything, and what reaches native code
+// must be right; so each check returns the narrowed value or throws ParError INVALID_OPTION that names the option,
+// the range and what was found instead.
+
+import { ParError } from './errors.js'
+
+export function invalid (message: string, options?: { cause?: unknown }): ParError {
+  return new ParError('INVALID_OPTION', message, options)
+}
+
+/** What was found, short enough for a message. */
+export function show (value: unknown): string {
+  if (typeof value === 'string') return value.length > 60 ? `'${value.slice(0, 60)}...'` : `'${value}'`
+  if (typeof value === 'bigint') return `${value}n`
+  if (Array.isArray(value)) return `an array of ${value.length}`
+  if (ArrayBuffer.isView(value)) return `a ${value.constructor.name}`
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'object' && value !== null) return 'an object'
+  return String(value)
+}
+
+/** An options object, all of whose names are known; absent is empty. A misspelt option must not pass silently. */
+export function optionsObject (value: unknown, call: string, known: readonly string[]): Record<string, unknown> {
+  if (value === undefined) return {}
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
+    throw invalid(`${call} takes an object of options, not ${show(value)}`)
+  }
+  const unknown = Object.keys(value).find(name => !known.includes(name))
+  if (unknown !== undefined) throw invalid(`${call} has no option ${show(unknown)}; it knows ${known.join(', ')}`)
+  return value as Record<string, unknown>
+}
+
+export function integer (value: unknown, name: string, least: number, most: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
+    throw invalid(`${name} must be an integer from ${least} to ${most}, not ${show(value)}`)
+  }
+  return value
+}
+
+export function finite (value: unknown, name: string, least: number, most: number): number {
+  if (typeof value !== 'number' || !(value >= least && value <= most)) {
+    throw invalid(`${name} must be a number from ${least} to ${most}, not ${show(value)}`)
+  }
+  return value
+}
+
+export function boolean (value: unknown, name: string): boolean {
+  if (typeof value !== 'boolean') throw invalid(`${name} must be true or false, not ${show(value)}`)
+  return value
+}
+
+export function oneOf<T extends string> (value: unknown, name: string, choices: readonly T[]): T {
+  if (!choices.includes(value as T)) throw invalid(`${name} must be ${choices.map(show).join(' or ')}, not ${show(value)}`)
+  return value as T
+}
+
+export function nonEmptyString (value: unknown, name: string): string {
+  if (typeof value !== 'string' || value === '' || value.includes('\0')) {
+    throw invalid(`${name} must be a non-empty string, not ${show(value)}`)
+  }
+  return value
+}
+
+export function abortSignal (value: unknown, name = 'signal'): AbortSignal | undefined {
+  if (value === undefined) return undefined
+  // Not instanceof: signals of other realms and of polyfills serve as well.
+  const signal = value as AbortSignal
+  if (typeof value !== 'object' || value === null || typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
+    throw invalid(`${name} must be an AbortSignal, not ${show(value)}`)
+  }
+  return signal
+}
+
+export function callback<T> (value: unknown, name: string): T | undefined {
+  if (value !== undefined && typeof value !== 'function') throw invalid(`${name} must be a function, not ${show(value)}`)
+  return value as T | undefined
+}
+
+/** One number for both sides, or [rows, columns]. */
+export function gridOption (value: unknown, name = 'grid'): [rows: number, columns: number] {
+  const most = 1024
+  if (Array.isArray(value)) {
+    if (value.length !== 2) throw invalid(`${name} must be a number or [rows, columns], not ${show(value)}`)
+    return [integer(value[0], `${name}[0]`, 1, most), integer(value[1], `${name}[1]`, 1, most)]
+  }
+  const side = integer(value, name, 1, most)
+  return [side, side]
+}
+
+/** Tokens of one picture: whole numbers of the vocabulary. */
+export function tokenArray (value: unknown, name: string, vocabulary: number, length?: number): Int32Array {
+  if (!(value instanceof Int32Array)) throw invalid(`${name} must be an Int32Array, not ${show(value)}`)
+  if (length !== undefined && value.length !== length) throw invalid(`${name} must hold ${length} tokens, found ${value.length}`)
+  const wrong = value.findIndex(token => token < 0 || token >= vocabulary)
+  if (wrong >= 0) throw invalid(`${name}[${wrong}] is ${value[wrong]}; tokens are 0 to ${vocabulary - 1}`)
+  return value
+}

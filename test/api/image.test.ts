@@ -1,0 +1,133 @@
+// Pictures: encodings are decoded again by sharp and compared, pixels go in and come out, garbage is refused.
+
+import fs from 'node:fs/promises'
+import path from 'node:path'
+import sharp from 'sharp'
+import t from 'tap'
+import { GeneratedImage, Image } from '../../lib/image.js'
+import { codeOf, rejection, smallPar, tokenizerOnly } from '../support/fixtures.js'
+import { worst } from '../support/tensors.js'
+
+const [width, height] = [24, 16]
+const smooth = Uint8Array.from({ length: width * height * 3 }, (_, i) => [8 * (Math.floor(i / 3) % width), 12 * Math.floor(i / 3 / width), 90][i % 3]!)
+
+t.test('every format decodes to the picture', async t => {
+  const image = new Image(smooth, width, height)
+  for (const [format, tolerance] of [['png', 0], ['webp', 40], ['jpeg', 40], ['jpg', 40], ['avif', 40], ['gif', 40], ['tiff', 40]] as const) {
+    const bytes = await image.toBuffer(format)
+    const { data, info } = await sharp(bytes).removeAlpha().raw().toBuffer({ resolveWithObject: true })
+    t.match({ width: info.width, height: info.height }, { width, height }, format)
+    t.ok(worst(data, smooth) <= tolerance, `${format}: ${worst(data, smooth)}`)
+  }
+  t.same(new Uint8Array(await image.toBuffer('raw')), smooth)
+  t.same(await image.toBuffer(), await image.toBuffer('png'), 'png is the default')
+  t.ok((await image.toBuffer('jpeg', { quality: 10 })).length < (await image.toBuffer('jpeg', { quality: 95 })).length, 'options reach sharp')
+  const { width: wide } = await sharp(await image.sharp().resize(48).png().toBuffer()).metadata()
+  t.equal(wide, 48, 'sharp() is a pipeline')
+})
+
+t.test('files', async t => {
+  const folder = t.testdir()
+  const image = new Image(smooth, width, height)
+  for (const [name, format] of [['a.png', 'png'], ['b.JPG', 'jpeg'], ['c.webp', 'webp'], ['d.tif', 'tiff']] as const) {
+    await image.toFile(path.join(folder, name))
+    t.equal((await sharp(path.join(folder, name)).metadata()).format, format, name)
+  }
+  await image.toFile(path.join(folder, 'e.raw'))
+  t.equal((await fs.readFile(path.join(folder, 'e.raw'))).length, smooth.length)
+  t.equal(await codeOf(image.toFile(path.join(folder, 'f.bmp'))), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toFile(path.join(folder, 'f'))), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toFile(7 as never)), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toFile(path.join(folder, 'none', 'a.png'))), 'FILE_NOT_FOUND')
+  t.equal(await codeOf(image.toBuffer('bmp' as never)), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toBuffer('jpeg', { quality: 'high' })), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toBuffer('jpeg', 5 as never)), 'INVALID_OPTION')
+})
+
+t.test('float pictures become bytes as the authors do', async t => {
+  const image = new Image(Float32Array.of(-1, 0, 1, -3, 3, 0.5, NaN, -1.003, 0.9999), 3, 1)
+  t.same([...image.bytes()], [0, 128, 255, 0, 255, 191, 0, 0, 255])
+})
+
+t.test('a generated picture', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  const image = await par.generate({ classId: 4, seed: 2 })
+  t.ok(image instanceof GeneratedImage && image instanceof Image)
+  t.match(image, { width: 32, height: 32, classId: 4, n: 4, seed: 2, steps: 19, label: undefined })
+  t.equal(image.tokens.length, 64)
+  t.ok(image.timings.transformerMs > 0 && image.timings.decodeMs > 0 && image.timings.totalMs >= image.timings.transformerMs + image.timings.decodeMs - 1e-6)
+  const { data } = await sharp(await image.toBuffer('png')).raw().toBuffer({ resolveWithObject: true })
+  t.same(new Uint8Array(data), image.data)
+  t.same((await par.decode(image.tokens)).data, image.data, 'decode() of its tokens')
+  const wide = await par.generate({ classId: 4, seed: 2, size: { width: 50, height: 21 } })
+  t.match({ width: wide.width, height: wide.height, bytes: wide.data.length }, { width: 50, height: 21, bytes: 50 * 21 * 3 })
+  t.same(wide.tokens, image.tokens, 'size does not change the tokens')
+  t.same((await par.decode(image.tokens, { size: { width: 50, height: 21 } })).data, wide.data)
+})
+
+t.test('decode', async t => {
+  const par = await tokenizerOnly()
+  t.teardown(() => par.dispose())
+  t.equal(par.labels, undefined)
+  const tokens = Int32Array.from({ length: 24 }, (_, i) => (i * 37) % 256)
+  t.match(await par.decode(tokens, { grid: [4, 6] }), { width: 24, height: 16 }, 'a grid that is no square')
+  t.match(await par.decode(tokens, { grid: [6, 4] }), { width: 16, height: 24 })
+  t.match(await par.decode(tokens.slice(0, 16)), { width: 16, height: 16 }, 'a square without a grid')
+  for (const [what, options] of [
+    [tokens, undefined], [tokens, { grid: [4, 5] }], [[], undefined], ['x', undefined], [undefined, undefined], [[1, 2, 3, 4], undefined], [new Int32Array(0), undefined],
+    [Int32Array.of(0, 1, 2, 256), undefined], [Int32Array.of(0, 1, 2, -1), undefined], [new Uint8Array(4), undefined],
+    [[new Int32Array(4), new Int32Array(9)], undefined], [new Int32Array(4), { size: 0 }], [new Int32Array(4), { size: NaN }], [new Int32Array(4), { size: 1e9 }],
+    [new Int32Array(4), { size: null }], [new Int32Array(4), { size: { width: 5 } }], [new Int32Array(4), { size: '64' }], [new Int32Array(4), { format: 'png' }],
+    [new Int32Array(4), { grid: [2, 2, 1] }], [new Int32Array(4), { grid: 0 }], [new Int32Array(4), { scale: 2 }], [new Int32Array(4), 5]
+  ] as const) {
+    t.equal(await codeOf(par.decode(what as never, options as never)), 'INVALID_OPTION', `${String(what).slice(0, 20)} ${JSON.stringify(options)}`)
+  }
+})
+
+t.test('encode', async t => {
+  const par = await tokenizerOnly()
+  const whole = await smallPar()
+  t.teardown(async () => { await par.dispose(); await whole.dispose() })
+  const folder = t.testdir()
+  const bytes = await new Image(smooth, width, height).toBuffer('png')
+  const file = path.join(folder, 'a.png')
+  await fs.writeFile(file, bytes)
+  const floats = Float32Array.from(smooth, byte => byte / 127.5 - 1)
+
+  const exact = await par.encode({ data: floats, width, height })
+  t.equal(exact.length, 4 * 6, 'the grid of a float picture is its own')
+  t.same(await par.encode({ data: smooth, width, height }, { grid: [4, 6] }), exact, 'bytes of exact size are only converted')
+  t.same(await par.encode(bytes, { grid: [4, 6] }), exact, 'a lossless file too')
+  t.same(await par.encode(file, { grid: [4, 6] }), exact)
+  t.same(await par.encode({ data: new Uint8ClampedArray(smooth), width, height }, { grid: [4, 6] }), exact)
+  const rgba = new Uint8Array(width * height * 4).map((_, i) => i % 4 === 3 ? 255 : smooth[Math.floor(i / 4) * 3 + i % 4]!)
+  t.same(await par.encode({ data: rgba, width, height, channels: 4 }, { grid: [4, 6] }), exact, 'alpha is dropped')
+  const grey = new Uint8Array(width * height).fill(77)
+  t.same(await par.encode({ data: grey, width, height, channels: 1 }, { grid: [4, 6] }),
+    await par.encode({ data: new Uint8Array(width * height * 3).fill(77), width, height }, { grid: [4, 6] }), 'grey is RGB')
+  t.equal((await par.encode(file)).length, 16, 'without a grid: the largest square')
+  t.equal((await whole.encode(file)).length, 64, 'with a transformer: its grid')
+  t.same(await whole.encode(file), await whole.encode(bytes))
+  t.equal((await whole.encode({ data: floats, width, height })).length, 24, 'floats go in untouched, whatever the grid')
+
+  // The middle of a wide picture, not the whole of it squeezed.
+  const wide = await sharp(bytes).resize(32, 32, { fit: 'fill' }).extend({ left: 16, right: 16, background: '#f00' }).png().toBuffer()
+  t.same(await whole.encode(wide), await whole.encode(await sharp(bytes).resize(32, 32, { fit: 'fill' }).png().toBuffer()))
+  const decoded = await whole.decode(await whole.encode(file))
+  t.same(await whole.encode({ data: decoded.data, width: 32, height: 32 }), await whole.encode(await decoded.toBuffer('png')))
+
+  t.equal(await codeOf(par.encode(path.join(folder, 'none.png'))), 'FILE_NOT_FOUND')
+  t.equal(await codeOf(par.encode(folder)), 'FILE_NOT_FOUND', 'a folder')
+  t.equal(await codeOf(par.encode(Buffer.from('no picture'))), 'BAD_IMAGE')
+  t.equal(await codeOf(par.encode(bytes.subarray(0, 60))), 'BAD_IMAGE', 'truncated')
+  t.match(await rejection(par.encode(Buffer.alloc(0))), { code: 'BAD_IMAGE' })
+  for (const [what, options] of [
+    [5], [null], [undefined], [{}], [{ data: 'x', width: 1, height: 1 }], [{ data: smooth, width, height: 15 }], [{ data: smooth, width: NaN, height }],
+    [{ data: smooth, width, height, channels: 2 }], [{ data: floats.slice(3), width, height }], [{ data: floats.slice(0, 23 * 16 * 3), width: 23, height: 16 }],
+    [{ data: floats.map(() => NaN), width, height }], [{ data: new Float32Array(width * height * 4), width, height, channels: 4 }],
+    [{ data: floats, width, height }, { grid: 8 }], [file, { grid: -1 }], [file, { grids: 1 }], ['', {}], ['a\0b', {}]
+  ] as Array<[unknown, unknown?]>) {
+    t.equal(await codeOf(par.encode(what as never, options as never)), 'INVALID_OPTION', JSON.stringify(options ?? String(what)))
+  }
+})

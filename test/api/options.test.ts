@@ -1,0 +1,167 @@
+// Bad input, each refused with its own code before anything native runs. Garbage is what a caller's JavaScript may
+// really pass: NaN, strings for numbers, misspelt names, the wrong file.
+
+import fs from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { openCheckpoint } from '../../lib/checkpoint/index.js'
+import { ParError } from '../../lib/errors.js'
+import { resolveClass } from '../../lib/labels.js'
+import { resolveSampling } from '../../lib/options.js'
+import { Par } from '../../lib/par.js'
+import { codeOf, rejection, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly } from '../support/fixtures.js'
+
+t.test('generate', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  const cases: Array<[code: string, options: unknown]> = [
+    ...[undefined, null, 5, 'x', []].map(options => ['INVALID_OPTION', options] as [string, unknown]),
+    ...[undefined, null, {}, true, [], [[1]], [null], 5n].map(classId => ['INVALID_OPTION', { classId }] as [string, unknown]),
+    ...[-1, 10, 1.5, NaN, Infinity, 'boot', '', [1, 10], [1, 'boot']].map(classId => ['BAD_CLASS_ID', { classId }] as [string, unknown]),
+    ...[0, -4, 2.5, NaN, '4', null, Infinity].map(n => ['INVALID_OPTION', { classId: 1, n }] as [string, unknown]),
+    ...[1, 2, 16].map(n => ['UNSUPPORTED_N', { classId: 1, n }] as [string, unknown]),
+    ...[0, 0.99, -1, NaN, Infinity, '2', null, 1e9].map(guidanceScale => ['INVALID_OPTION', { classId: 1, guidanceScale }] as [string, unknown]),
+    ...[-0.1, NaN, Infinity, '1', null].map(temperature => ['INVALID_OPTION', { classId: 1, temperature }] as [string, unknown]),
+    ...[-1, 1.5, NaN, '5', 2 ** 31].map(topK => ['INVALID_OPTION', { classId: 1, topK }] as [string, unknown]),
+    ...[0, -0.1, 1.01, NaN, '0.5'].map(topP => ['INVALID_OPTION', { classId: 1, topP }] as [string, unknown]),
+    ...[1, 'yes', null].map(greedy => ['INVALID_OPTION', { classId: 1, greedy }] as [string, unknown]),
+    ...[-1, 0.5, NaN, 2 ** 53, '1', 1n, null].map(seed => ['INVALID_OPTION', { classId: 1, seed }] as [string, unknown]),
+    ...[0, -5, 1.5, NaN, '64', null, {}, { width: 5 }, { width: 5, height: 0 }, { width: 5, height: 5, depth: 5 }, [5, 5], 1e5].map(size => ['INVALID_OPTION', { classId: 1, size }] as [string, unknown]),
+    ...[5, {}, 'x', null].map(signal => ['INVALID_OPTION', { classId: 1, signal }] as [string, unknown]),
+    ...[5, {}].map(onProgress => ['INVALID_OPTION', { classId: 1, onProgress }] as [string, unknown]),
+    ['INVALID_OPTION', { classId: 1, order: 'zigzag' }],
+    ['INVALID_OPTION', { classId: 1, initial: false }],
+    ['INVALID_OPTION', { classId: 1, groupAttention: '' }],
+    ['INVALID_OPTION', { classId: 1, tokensPerStep: 3 }],
+    ['INVALID_OPTION', { classId: 1, tokensPerStep: 8 }], // needs 7 transition tokens
+    ['INVALID_OPTION', { classId: 1, classID: 1 }],
+    ['INVALID_OPTION', { classId: 1, guidance: 2 }]
+  ]
+  for (const [code, options] of cases) {
+    const error = await rejection(par.generate(options as never))
+    t.ok(error instanceof ParError && error.code === code, `${inspect(options)}: ${error instanceof ParError ? `${error.code} ${error.message}` : String(error)}`)
+    t.equal(await codeOf(par.stream(options as never).next()), code)
+  }
+  t.match(await rejection(par.generate({ classId: 1, n: 16 })), { message: /n = 4 .*not 16/ }, 'names the n at hand')
+  t.match(await rejection(par.generate({ classId: 10 })), { message: /0 to 9/ })
+  t.ok(await par.generate({ classId: 1, topK: 1e6, topP: 1, temperature: 1e-9, size: undefined }), 'extremes that are legal')
+})
+
+t.test('score', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  const tokens = new Int32Array(64)
+  const cases: Array<[code: string, options: unknown]> = [
+    ['INVALID_OPTION', undefined], ['INVALID_OPTION', {}], ['INVALID_OPTION', { tokens }], ['INVALID_OPTION', { classId: 1 }],
+    ['INVALID_OPTION', { tokens: [], classId: 1 }], ['INVALID_OPTION', { tokens: [1, 2], classId: 1 }], ['INVALID_OPTION', { tokens: new Int32Array(63), classId: 1 }],
+    ['INVALID_OPTION', { tokens: tokens.map(() => 256), classId: 1 }], ['INVALID_OPTION', { tokens: tokens.map(() => -1), classId: 1 }],
+    ['INVALID_OPTION', { tokens: new Float32Array(64), classId: 1 }], ['INVALID_OPTION', { tokens: [tokens, tokens], classId: [1] }],
+    ['BAD_CLASS_ID', { tokens, classId: 10 }], ['BAD_CLASS_ID', { tokens: [tokens], classId: [NaN] }], ['UNSUPPORTED_N', { tokens, classId: 1, n: 1 }],
+    ['INVALID_OPTION', { tokens, classId: 1, guidanceScale: NaN }], ['INVALID_OPTION', { tokens, classId: 1, logits: 5 }], ['INVALID_OPTION', { tokens, classId: 1, logits: [64] }],
+    ['INVALID_OPTION', { tokens, classId: 1, logits: ['0'] }], ['INVALID_OPTION', { tokens, classId: 1, method: 'slow' }], ['INVALID_OPTION', { tokens, classId: 1, temperature: 1 }]
+  ]
+  for (const [code, options] of cases) t.equal(await codeOf(par.score(options as never)), code, inspect(options))
+
+  const [a, b] = await par.score({ tokens: [tokens, tokens.map(() => 5)], classId: [1, 2], logits: [7, 0, 7] })
+  t.equal(a!.logits!.length, 3 * 256)
+  t.same(a!.logits!.slice(0, 256), a!.logits!.slice(512), 'a position may be asked for twice')
+  const [alone] = await par.score({ tokens: tokens.map(() => 5), classId: 2 })
+  t.same(alone!.logProbs, b!.logProbs, 'alone as in a list')
+  t.equal(alone!.logits, undefined)
+  t.same((await par.score({ tokens, classId: 1, logits: [] }))[0]!.logits!.length, 0)
+  const many = await par.score({ tokens: Array.from({ length: 70 }, () => tokens), classId: 1 })
+  t.equal(new Set(many.map(score => score.total)).size, 1, 'more pictures than one session takes')
+})
+
+t.test('Par.load', async t => {
+  const transformer = transformerFile('par-4x')
+  for (const options of [
+    null, 5, 'file.pt', [], { model: 'x' }, { transformer: 5 }, { transformer: '' }, { transformer: {} }, { transformer: { path: 5 } }, { transformer: 'a\0b' },
+    { transformer: { ...transformer, head: 2 } }, { transformer: { ...transformer, heads: NaN } }, { transformer: { ...transformer, heads: 0 } }, { transformer: { ...transformer, heads: '2' } },
+    { transformer: { ...transformer, grid: 0 } }, { transformer: { ...transformer, grid: [8] } }, { transformer: { ...transformer, grid: [8, NaN] } }, { transformer: { ...transformer, n: 0 } },
+    { tokenizer: 7 }, { tokenizer: {} }, { tokenizer: { path: tokenizerFile(), heads: 2 } }, { transformer, device: 'gpu' }, { transformer, device: 'cuda:x' }, { transformer, device: 5 },
+    { transformer, precision: 'float16' }, { transformer, precision: 16 }, { transformer, threads: 0 }, { transformer, threads: NaN }, { transformer, threads: 1.5 }, { transformer, threads: 5000 },
+    { transformer, signal: 'x' }
+  ]) t.equal(await codeOf(Par.load(options as never)), 'INVALID_OPTION', inspect(options))
+
+  t.equal(await codeOf(Par.load({ transformer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
+  t.equal(await codeOf(Par.load({ tokenizer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
+  t.equal(await codeOf(Par.load({ transformer: { ...transformer, n: 16 } })), 'UNSUPPORTED_N')
+  t.equal(await codeOf(Par.load({ transformer: { path: transformer.path } })), 'BAD_CHECKPOINT', 'heads that nothing tells')
+  t.equal(await codeOf(Par.load({ transformer: { ...transformer, heads: 3 } })), 'INVALID_OPTION')
+  t.match(await rejection(Par.load({ transformer: tokenizerFile() })), { code: 'BAD_CHECKPOINT', message: /tokenizer, given as the transformer/ })
+  t.match(await rejection(Par.load({ tokenizer: transformer.path })), { code: 'BAD_CHECKPOINT', message: /transformer, given as the tokenizer/ })
+  t.match(await rejection(Par.load({ transformer: transformerFile('par-16x-hd100'), tokenizer: tokenizerFile() })),
+    { code: 'TOKENIZER_MISMATCH', message: /par-16x-hd100.*320.*vq-small.*256/ })
+  const folder = t.testdir({ 'no.pt': 'this is no checkpoint', 'short.pt': fs.readFileSync(transformer.path).subarray(0, 5000) })
+  t.equal(await codeOf(Par.load({ transformer: path.join(folder, 'no.pt') })), 'BAD_CHECKPOINT')
+  t.equal(await codeOf(Par.load({ transformer: path.join(folder, 'short.pt') })), 'BAD_CHECKPOINT')
+})
+
+t.test('device and precision', async t => {
+  const transformer = transformerFile('par-4x')
+  const automatic = await Par.load({ transformer, device: 'auto' })
+  const explicit = await Par.load({ transformer, device: 'cpu', precision: 'bfloat16', threads: 2 })
+  t.teardown(async () => { await automatic.dispose(); await explicit.dispose() })
+  t.match(automatic.info, { device: 'cpu', deviceReason: /^auto: /, precisionReason: /^auto: / })
+  t.match(explicit.info, { device: 'cpu', deviceReason: 'asked for', precision: 'bfloat16', precisionReason: 'asked for', threads: 2 })
+  t.ok(automatic.info.threads >= 1)
+  for (const device of ['cuda', 'cuda:0', 'cuda:7'] as const) {
+    t.match(await rejection(Par.load({ transformer, device })), { code: 'DEVICE_UNAVAILABLE', message: /cuda/i }, device)
+  }
+})
+
+t.test('what was not loaded is missing', async t => {
+  const transformer = await transformerOnly('par-4x')
+  const tokenizer = await tokenizerOnly()
+  t.teardown(async () => { await transformer.dispose(); await tokenizer.dispose() })
+  t.equal(transformer.info.tokenizer, undefined)
+  t.equal(tokenizer.info.transformer, undefined)
+  t.equal(await codeOf(transformer.decode(new Int32Array(64))), 'MISSING_PART')
+  t.equal(await codeOf(transformer.encode('x.png')), 'MISSING_PART')
+  t.equal(await codeOf(tokenizer.generate({ classId: 1 })), 'MISSING_PART')
+  t.equal(await codeOf(tokenizer.stream({ classId: 1 }).next()), 'MISSING_PART')
+  t.equal(await codeOf(tokenizer.score({ tokens: new Int32Array(64), classId: 1 })), 'MISSING_PART')
+})
+
+t.test('damaged weights', async t => {
+  const file = transformerFile('par-4x')
+  const bytes = fs.readFileSync(file.path)
+  const { offset } = (await openCheckpoint(file.path)).tensors.get('norm.weight')!
+  bytes.writeFloatLE(NaN, offset)
+  const folder = t.testdir({ 'nan.pt': bytes })
+  const par = await Par.load({ transformer: { ...file, path: path.join(folder, 'nan.pt') }, precision: 'float32' })
+  t.teardown(() => par.dispose())
+  t.equal(await codeOf(par.generate({ classId: 1 })), 'NON_FINITE')
+  t.equal(await codeOf(par.generate({ classId: 1, greedy: true, guidanceScale: 2 })), 'NON_FINITE')
+  t.equal(await codeOf(par.score({ tokens: new Int32Array(64), classId: 1 })), 'NON_FINITE')
+})
+
+t.test('class names', async t => {
+  const labels = ['tench, Tinca tinca', 'T-shirt/top', 'Ankle boot', 'crane', 'Crane', 'Sandal']
+  t.equal(resolveClass(' ankle  BOOT', 6, labels), 2)
+  t.equal(resolveClass('ankle-boot', 6, labels), 2)
+  t.equal(resolveClass('tinca tinca', 6, labels), 0, 'a synonym')
+  t.equal(resolveClass('tench, tinca tinca', 6, labels), 0)
+  t.equal(resolveClass(5, 6, labels), 5)
+  t.throws(() => resolveClass('crane', 6, labels), { code: 'BAD_CLASS_ID', message: /3, 4/ }, 'ambiguous')
+  t.throws(() => resolveClass('boot', 6, labels), { code: 'BAD_CLASS_ID', message: /Ankle boot.*2/ }, 'a part is a hint, no match')
+  t.throws(() => resolveClass('zebra', 6, labels), { code: 'BAD_CLASS_ID' })
+  t.throws(() => resolveClass('', 6, labels), { code: 'BAD_CLASS_ID' })
+  t.throws(() => resolveClass('boot', 6), { code: 'BAD_CLASS_ID', message: /no class names/ })
+  t.throws(() => resolveClass({}, 6, labels), { code: 'INVALID_OPTION' })
+})
+
+t.test('sampling: caller, then checkpoint, then paper', async t => {
+  const xl = { layers: 36, dim: 1280, classes: 1000, vocabularySize: 16384 }
+  const other = { layers: 2, dim: 128, classes: 10, vocabularySize: 256 }
+  t.same(resolveSampling({}, undefined, other), { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 })
+  t.equal(resolveSampling({}, undefined, xl).guidanceScale, 1.5)
+  t.same(resolveSampling({ topK: 5 }, { guidanceScale: 2, topK: 9, topP: 0.9 }, xl), { guidanceScale: 2, temperature: 1, topK: 5, topP: 0.9 })
+  t.same(resolveSampling({ guidanceScale: 3, topK: 300 }, { guidanceScale: 0, temperature: 1e-6 }, other), { guidanceScale: 3, temperature: 0, topK: 0, topP: 1 })
+  t.equal(resolveSampling({}, { guidanceScale: 0 }, other).guidanceScale, 1)
+})
+
+function inspect (options: unknown): string {
+  return JSON.stringify(options, (_, value) => typeof value === 'bigint' ? `${value}n` : typeof value === 'number' && !Number.isFinite(value) ? String(value) : value) ?? 'undefined'
+}
