@@ -2,11 +2,14 @@
 // with optimizer state (4.1 GB, sparse on disk), in both precisions, in processes of their own.
 
 import { execFile } from 'node:child_process'
+import { totalmem } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { transformerShapes } from '../checkpoint/tiny.js'
+import { Par } from '../../lib/par.js'
 import { built } from '../support/built.js'
+import { rejection } from '../support/fixtures.js'
 import { py, writePt } from '../support/pt-writer.js'
 
 const shapes = transformerShapes({ layers: 24, dim: 1024, vocabulary: 16384, classes: 1000, feedForward: 2816 })
@@ -40,4 +43,15 @@ t.test('peak memory of loading', async t => {
     t.ok(bytes > 343e6 * (precision === 'float32' ? 4 : 2) * 0.99, `${precision}: ${(bytes / 1e6).toFixed(0)} MB of weights`)
     t.ok(grown < bytes + 300e6, `${precision}: ${(grown / 1e6).toFixed(0)} MB at the peak for ${(bytes / 1e6).toFixed(0)} MB of weights`)
   }
+})
+
+t.test('weights that do not fit into memory are refused before they are read', async t => {
+  const file = path.join(t.testdir({}), 'huge.pt')
+  // 3B's layers, as many as make one and a half times the memory of this machine; sparse on disk.
+  const layers = Math.ceil(1.5 * totalmem() / (4 * (4 * 3200 ** 2 + 3 * 3200 * 8704)))
+  const huge = transformerShapes({ layers, dim: 3200, vocabulary: 16384, classes: 1000, feedForward: 8704 })
+  const { size } = writePt(file, new Map([...huge].map(([name, shape]) => [name, py.tensor({ shape, data: 4 * shape.reduce((a, b) => a * b) })])))
+  t.ok(size > totalmem(), `${(size / 1e9).toFixed(1)} GB`)
+  const error = await rejection(Par.load({ transformer: file, precision: 'float32' }))
+  t.match(error, { name: 'ParError', code: 'OUT_OF_MEMORY', message: /weights need \d+ MB of memory and \d+ MB are free/ })
 })
