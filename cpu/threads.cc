@@ -45,7 +45,13 @@ Threads::~Threads() {
 }
 
 void Threads::drain(int thread) {
-  for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(body_, task, thread);
+  for (;;) {
+    const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+    const int task = static_cast<int>(ticket & 0xffffffffu), tasks = static_cast<int>(ticket >> taskBits);
+    if (task >= tasks) return;
+    call_(body_, task, thread);
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) done_.notify_one();
+  }
 }
 
 void Threads::runErased(int tasks, Call call, void* body) {
@@ -56,15 +62,14 @@ void Threads::runErased(int tasks, Call call, void* body) {
   }
   call_ = call;
   body_ = body;
-  tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  ticket_.store(static_cast<uint64_t>(tasks) << taskBits, std::memory_order_release);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   drain(0);
-  const auto idle = [this] { return busy_.load(std::memory_order_acquire) == 0; };
-  if (spin(idle)) return;
-  for (int left; (left = busy_.load(std::memory_order_acquire)) != 0;) busy_.wait(left, std::memory_order_acquire);
+  const auto finished = [&] { return done_.load(std::memory_order_acquire) == tasks; };
+  if (spin(finished)) return;
+  for (int done; (done = done_.load(std::memory_order_acquire)) != tasks;) done_.wait(done, std::memory_order_acquire);
 }
 
 void Threads::work(int thread) {
@@ -72,11 +77,11 @@ void Threads::work(int thread) {
   for (;;) {
     const auto changed = [&] { return round_.load(std::memory_order_acquire) != seen; };
     if (!spin(changed)) round_.wait(seen, std::memory_order_acquire);
-    if (!changed()) continue;
-    seen++;
+    const uint32_t round = round_.load(std::memory_order_acquire);
+    if (round == seen) continue;
+    seen = round;
     if (stop_) return;
     drain(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
   }
 }
 

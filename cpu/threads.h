@@ -1,9 +1,12 @@
 // Our own thread pool: the work of one token step is some 170 parallel sections of tens of microseconds, so
-// workers spin for a moment before they park, and tasks are handed out by one atomic counter (a disturbed core
-// takes fewer). Which thread runs a task never changes a result. No OpenMP runtime, no globals: a pool a backend.
+// workers spin for a moment before they park, and tasks are handed out by one atomic counter. A section ends when its
+// tasks are done, not when all workers have looked at it: on a busy machine a worker that the system has put aside
+// is not waited for unless it holds a task. Which thread runs a task never changes a result. No OpenMP runtime, no
+// globals: a pool a backend.
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <type_traits>
@@ -31,12 +34,15 @@ class Threads {
   void drain(int thread);
 
   std::vector<std::thread> workers_;
+  // Written before the section's tickets, read only by holders of a valid ticket, which the section waits for.
   Call call_ = nullptr;
   void* body_ = nullptr;
-  int tasks_ = 0;
-  alignas(64) std::atomic<int> next_{0};
+  // A ticket is self-contained: number of tasks above, next task below. A late worker that draws from a section
+  // already handed out sees a task number that is too large, whatever has been written since.
+  static constexpr int taskBits = 32;
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int> done_{0};
   alignas(64) std::atomic<uint32_t> round_{0};
-  alignas(64) std::atomic<int> busy_{0};
   std::atomic<bool> stop_{false};
 };
 
