@@ -37,9 +37,10 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
   const int panels = (longest + 31) / 32, slots = panels * 32;
   const int keyGroups = (width + stepOf<E> - 1) / stepOf<E>;
   for (int p = 0; p < panels; p++) {
+    const uint8_t* keys = cache.keys + static_cast<size_t>(p) * keyGroups * groupBytes;
     Tile<R> t;
     clear(t);
-    accumulate<R>(t, q, qStride, cache.keys + static_cast<size_t>(p) * keyGroups * groupBytes, keyGroups);
+    accumulate<R>(t, q, qStride, keys, keyGroups, samePanel(keys));
     for (int r = 0; r < R; r++)
       for (int j = 0; j < panelVectors; j++) store(s.scores + r * cache.slots + p * 32 + j * lanes, t.sum[r][j] * fill(scale));
   }
@@ -63,9 +64,10 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
   const int valuePanels = (width + 31) / 32;
   const size_t valuePanelBytes = static_cast<size_t>(cache.slots / stepOf<E>) * groupBytes;
   for (int p = 0; p < valuePanels; p++) {
+    const uint8_t* values = cache.values + p * valuePanelBytes;
     Tile<R> t;
     clear(t);
-    accumulate<R>(t, s.probabilities, cache.slots, cache.values + p * valuePanelBytes, slots / stepOf<E>);
+    accumulate<R>(t, s.probabilities, cache.slots, values, slots / stepOf<E>, samePanel(values));
     for (int r = 0; r < R; r++)
       for (int j = 0; j < panelVectors; j++) emit(r, p, j, t.sum[r][j] * fill(inverse[r]));
   }

@@ -21,7 +21,7 @@ template <class E>
 float multiplyInCache(const void* x, const uint8_t* w, int rounds) {
   Tile<tileRows> t;
   clear(t);
-  for (int i = 0; i < rounds; i++) accumulate<tileRows>(t, static_cast<const E*>(x), 128, w, 64);
+  for (int i = 0; i < rounds; i++) accumulate<tileRows>(t, static_cast<const E*>(x), 128, w, 64, samePanel(w));
   float sum = 0;
   for (int r = 0; r < tileRows; r++)
     for (int j = 0; j < panelVectors; j++) sum += sumLanes(t.sum[r][j]);

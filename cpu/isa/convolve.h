@@ -26,7 +26,8 @@ void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, 
         const E* corner = x + static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
         // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
         for (int ky = 0; ky < c.kernel; ky++)
-          accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes, groups * c.kernel);
+          accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes, groups * c.kernel,
+                        samePanel(w + ky * c.kernel * tapBytes));
         for (int r = 0; r < R; r++) {
           const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
           if (valid == 32) {

@@ -13,10 +13,15 @@ void matmul(const Matmul& m, int panelBegin, int panelEnd) {
   const E* x = static_cast<const E*>(m.x);
   for (int panel = panelBegin; panel < panelEnd; panel++) {
     const uint8_t* w = m.w + static_cast<size_t>(panel) * m.groups * groupBytes;
+    // One tile waits for its panel to stream in. Several read it from the second-level cache and fetch the next panel
+    // meanwhile, each its share: memory and arithmetic overlap.
+    const int tiles = (m.rows + tileRows - 1) / tileRows;
+    const ptrdiff_t panelBytes = static_cast<ptrdiff_t>(m.groups) * groupBytes, share = panelBytes / tiles;
     forTiles(m.rows, [&]<int R>(int first) __attribute__((always_inline)) {
       Tile<R> t;
       clear(t);
-      accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups);
+      const Ahead ahead = tiles == 1 ? samePanel(w) : Ahead{w + panelBytes + first / tileRows * share, 128 / tiles};
+      accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups, ahead);
       for (int r = 0; r < R; r++) {
         if (m.epilogue == Epilogue::swiglu) {
           E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;

@@ -17,14 +17,20 @@ INLINE void clear(Tile<R>& t) {
     for (int j = 0; j < panelVectors; j++) t.sum[r][j] = vf{};
 }
 
+// What to fetch while a group is multiplied: `step` bytes further with each group.
+struct Ahead {
+  const uint8_t* at;
+  ptrdiff_t step;
+};
 constexpr int prefetchBytes = 2048;
+INLINE Ahead samePanel(const uint8_t* w) { return {w + prefetchBytes, 128}; }
 
 // x: R rows, `stride` elements apart; w: `groups` groups of 128 bytes.
 template <int R>
-INLINE void accumulate(Tile<R>& t, const float* x, ptrdiff_t stride, const uint8_t* w, int groups) {
-  for (int g = 0; g < groups; g++, w += 128) {
-    __builtin_prefetch(w + prefetchBytes);
-    __builtin_prefetch(w + prefetchBytes + 64);
+INLINE void accumulate(Tile<R>& t, const float* x, ptrdiff_t stride, const uint8_t* w, int groups, Ahead ahead) {
+  for (int g = 0; g < groups; g++, w += 128, ahead.at += ahead.step) {
+    __builtin_prefetch(ahead.at);
+    __builtin_prefetch(ahead.at + 64);
     const float* wf = reinterpret_cast<const float*>(w);
     vf wv[panelVectors];
 #pragma GCC unroll 8
@@ -39,10 +45,10 @@ INLINE void accumulate(Tile<R>& t, const float* x, ptrdiff_t stride, const uint8
 }
 
 template <int R>
-INLINE void accumulate(Tile<R>& t, const bf16* x, ptrdiff_t stride, const uint8_t* w, int groups) {
-  for (int g = 0; g < groups; g++, w += 128) {
-    __builtin_prefetch(w + prefetchBytes);
-    __builtin_prefetch(w + prefetchBytes + 64);
+INLINE void accumulate(Tile<R>& t, const bf16* x, ptrdiff_t stride, const uint8_t* w, int groups, Ahead ahead) {
+  for (int g = 0; g < groups; g++, w += 128, ahead.at += ahead.step) {
+    __builtin_prefetch(ahead.at);
+    __builtin_prefetch(ahead.at + 64);
     const uint32_t* wu = reinterpret_cast<const uint32_t*>(w);
 #if defined(__AVX512BF16__)
     __m512bh wv[panelVectors];
