@@ -1,7 +1,10 @@
 // Table of contents: what JavaScript sees. lib/native.ts types it.
+#include <functional>
+
 #include "arguments.h"
 #include "engine.h"
 #include "parvis/cuda.h"
+#include "promise.h"
 
 namespace parvis::binding {
 
@@ -31,63 +34,58 @@ Napi::Value createEngine(const Napi::CallbackInfo& info) { return info.Env().Get
 
 Napi::Value createCancel(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->cancel.New({}); }
 
-// Jobs without an engine: libuv's threads are the right place for them.
-class Conversion : public Napi::AsyncWorker {
+// Work without an engine: libuv's threads are the right place for it.
+template <class Result>
+class Task : public Napi::AsyncWorker {
  public:
-  Conversion(Napi::Env env, std::vector<uint8_t> data, DType from, DType to)
-      : AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), from_(std::move(data)), fromType_(from), toType_(to) {}
-  void Execute() override {
-    const size_t count = from_.size() / byteSize(fromType_);
-    to_.resize(count * byteSize(toType_));
-    convertFloats(from_.data(), fromType_, to_.data(), toType_, count);
+  using Work = std::function<Status(Result&)>;
+  using Resolve = std::function<Napi::Value(Napi::Env, const Result&)>;
+  static Napi::Value start(Napi::Env env, Work work, Resolve resolve) {
+    auto* task = new Task(env, std::move(work), std::move(resolve));  // deletes itself
+    const Napi::Promise promise = task->deferred_.Promise();
+    task->Queue();
+    return promise;
   }
+  void Execute() override { status_ = work_(result_); }
   void OnOK() override {
-    auto out = Napi::Uint8Array::New(Env(), to_.size());
-    if (!to_.empty()) std::memcpy(out.Data(), to_.data(), to_.size());
-    deferred.Resolve(out);
+    if (status_.ok()) deferred_.Resolve(resolve_(Env(), result_));
+    else deferred_.Reject(errorValue(Env(), status_));
   }
-  void OnError(const Napi::Error& e) override { deferred.Reject(e.Value()); }
-  Napi::Promise::Deferred deferred;
+  void OnError(const Napi::Error& e) override { deferred_.Reject(e.Value()); }
 
  private:
-  std::vector<uint8_t> from_, to_;
-  DType fromType_, toType_;
+  Task(Napi::Env env, Work work, Resolve resolve)
+      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)), resolve_(std::move(resolve)) {}
+  Napi::Promise::Deferred deferred_;
+  Work work_;
+  Resolve resolve_;
+  Result result_{};
+  Status status_;
 };
 
 Napi::Value convert(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  auto* worker = new Conversion(env, array<uint8_t>(info[0], "data"), dtype(env, info[1].ToString()), dtype(env, info[2].ToString()));
-  const Napi::Promise promise = worker->deferred.Promise();
-  worker->Queue();
-  return promise;
+  const DType from = dtype(info.Env(), info[1].ToString()), to = dtype(info.Env(), info[2].ToString());
+  return Task<std::vector<uint8_t>>::start(
+      info.Env(),
+      [data = array<uint8_t>(info[0], "data"), from, to](std::vector<uint8_t>& out) {
+        const size_t count = data.size() / byteSize(from);
+        out.resize(count * byteSize(to));
+        convertFloats(data.data(), from, out.data(), to, count);
+        return Status{};
+      },
+      [](Napi::Env env, const std::vector<uint8_t>& out) { return typedArray(env, out); });
 }
 
-class CeilingsJob : public Napi::AsyncWorker {
- public:
-  CeilingsJob(Napi::Env env, int threads) : AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), threads_(threads) {}
-  void Execute() override {
-    if (Status s = measureCeilings(threads_, ceilings_); !s.ok()) SetError(s.message);
-  }
-  void OnOK() override {
-    Napi::Object o = Napi::Object::New(Env());
-    o.Set("readBytesPerSecond", ceilings_.readBytesPerSecond);
-    o.Set("float32Flops", ceilings_.float32Flops);
-    o.Set("bfloat16Flops", ceilings_.bfloat16Flops);
-    deferred.Resolve(o);
-  }
-  void OnError(const Napi::Error& e) override { deferred.Reject(e.Value()); }
-  Napi::Promise::Deferred deferred;
-
- private:
-  int threads_;
-  Ceilings ceilings_;
-};
-
 Napi::Value ceilings(const Napi::CallbackInfo& info) {
-  auto* worker = new CeilingsJob(info.Env(), info[0].ToNumber().Int32Value());
-  const Napi::Promise promise = worker->deferred.Promise();
-  worker->Queue();
-  return promise;
+  return Task<Ceilings>::start(
+      info.Env(), [threads = info[0].ToNumber().Int32Value()](Ceilings& out) { return measureCeilings(threads, out); },
+      [](Napi::Env env, const Ceilings& c) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("readBytesPerSecond", c.readBytesPerSecond);
+        o.Set("float32Flops", c.float32Flops);
+        o.Set("bfloat16Flops", c.bfloat16Flops);
+        return o;
+      });
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

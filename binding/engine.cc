@@ -152,29 +152,23 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
       [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
 }
 
-Napi::Value SessionHandle::readTokens(const Napi::CallbackInfo& info) {
-  if (!session_) return disposed(info.Env());
+template <class T>
+Napi::Value SessionHandle::read(Napi::Env env, size_t count, Status (Session::*method)(T*)) {
+  if (!session_) return disposed(env);
   return enqueue(
-      info.Env(), core_, nullptr, std::vector<int32_t>(tokens_),
-      [session = session_](std::vector<int32_t>& out, const Cancel&) { return session->readTokens(out.data()); },
-      [](Napi::Env env, std::vector<int32_t>& out) { return typedArray(env, out); });
+      env, core_, nullptr, std::vector<T>(),
+      [session = session_, count, method](std::vector<T>& out, const Cancel&) {
+        out.resize(count);
+        return (session.get()->*method)(out.data());
+      },
+      [](Napi::Env e, std::vector<T>& out) { return typedArray(e, out); });
 }
 
-Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) {
-  if (!session_) return disposed(info.Env());
-  return enqueue(
-      info.Env(), core_, nullptr, std::vector<float>(tokens_),
-      [session = session_](std::vector<float>& out, const Cancel&) { return session->readLogProbs(out.data()); },
-      [](Napi::Env env, std::vector<float>& out) { return typedArray(env, out); });
-}
+Napi::Value SessionHandle::readTokens(const Napi::CallbackInfo& info) { return read(info.Env(), tokens_, &Session::readTokens); }
 
-Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) {
-  if (!session_) return disposed(info.Env());
-  return enqueue(
-      info.Env(), core_, nullptr, std::vector<float>(logits_),
-      [session = session_](std::vector<float>& out, const Cancel&) { return session->readLogits(out.data()); },
-      [](Napi::Env env, std::vector<float>& out) { return typedArray(env, out); });
-}
+Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) { return read(info.Env(), tokens_, &Session::readLogProbs); }
+
+Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) { return read(info.Env(), logits_, &Session::readLogits); }
 
 Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {
   releaseLater(core_, session_);

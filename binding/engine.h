@@ -85,6 +85,8 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value dispose(const Napi::CallbackInfo& info);
   std::shared_ptr<Core> core_;
   std::shared_ptr<Session> session_;
+  template <class T>
+  Napi::Value read(Napi::Env env, size_t count, Status (Session::*method)(T*));
   size_t tokens_ = 0, logits_ = 0;
 };
 
