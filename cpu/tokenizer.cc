@@ -15,7 +15,7 @@ namespace {
 // Names and sizes of the official checkpoints, e.g. decoder.conv_blocks.0.res.1.norm1.weight.
 class Names {
  public:
-  Names(Loader& loader, Weights& weights, Element element) : loader_(loader), weights_(weights), element_(element) {}
+  Names(Loader& loader, Element element) : loader_(loader), element_(element) {}
 
   void norm(GroupNorm& n, const std::string& name, int channels) {
     n.channels = channels;
@@ -62,7 +62,6 @@ class Names {
 
  private:
   Loader& loader_;
-  Weights& weights_;
   Element element_;
 };
 
@@ -77,7 +76,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& f
   Weights weights;
   if (Status s = weights.open(file, tensors); !s.ok()) return s;
   Loader loader(weights, t->element_);
-  Names names(loader, weights, t->element_);
+  Names names(loader, t->element_);
   const int levels = m.levels(), coarsest = m.baseChannels * m.multipliers.back();
 
   Half& e = t->encoder_;
