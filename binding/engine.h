@@ -12,9 +12,10 @@
 namespace parvis::binding {
 
 struct Core {
-  Core(Napi::Env env, std::unique_ptr<Backend> backend) : backend(std::move(backend)), executor(env) {}
-  std::unique_ptr<Backend> backend;
-  Executor executor;  // destroyed first: its thread uses the backend
+  Core(Napi::Env env, std::unique_ptr<Backend> made) : backend(std::move(made)), executor(new Executor(env)) {}
+  ~Core() { executor->retire([last = std::move(backend)]() mutable { last.reset(); }); }  // joins the backend's threads
+  std::shared_ptr<Backend> backend;
+  Executor* executor;  // goes by itself, after the core
 };
 
 struct Classes {  // constructors, an environment's each
@@ -25,7 +26,7 @@ struct Classes {  // constructors, an environment's each
 template <class T>
 void releaseLater(const std::shared_ptr<Core>& core, std::shared_ptr<T>& object) {
   if (!object) return;
-  if (core) core->executor.post([o = std::move(object)]() mutable { o.reset(); });
+  if (core) core->executor->post([o = std::move(object)]() mutable { o.reset(); });
   object.reset();
 }
 

@@ -1,5 +1,8 @@
 #include "executor.h"
 
+#include <string>
+#include <system_error>
+
 namespace parvis::binding {
 
 Executor::Executor(Napi::Env env) : env_(env) {
@@ -7,26 +10,49 @@ Executor::Executor(Napi::Env env) : env_(env) {
   const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, onSettle, &back_);
   if (status != napi_ok) throw Napi::Error::New(env, "parvis could not create its thread-safe function.");
   napi_unref_threadsafe_function(env, back_);  // an idle engine keeps no process alive
+  try {
+    thread_ = std::thread([this] { loop(); });
+  } catch (const std::system_error& e) {
+    napi_release_threadsafe_function(back_, napi_tsfn_abort);
+    throw Napi::Error::New(env, std::string("The system refused to start a thread: ") + e.what());
+  }
   napi_add_env_cleanup_hook(env, onCleanup, this);
-  thread_ = std::thread([this] { loop(); });
 }
 
-Executor::~Executor() { end(true); }
+void Executor::onCleanup(void* context) {
+  Executor* self = static_cast<Executor*>(context);
+  bool retired;
+  {
+    const std::lock_guard lock(self->mutex_);
+    retired = self->retired_;
+  }
+  self->end();  // drops jobs, and may so drop the core, which retires (deletes) an executor that has ended
+  if (retired) delete self;
+}
 
-void Executor::onCleanup(void* self) { static_cast<Executor*>(self)->end(true); }
+void Executor::retire(std::function<void()> last) {
+  if (ended_) {
+    last();
+    delete this;
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({nullptr, std::move(last)});
+    stop_ = retired_ = true;
+  }
+  wake_.notify_all();
+}
 
-void Executor::end(bool cancelRunning) {
-  if (ended_) return;
+void Executor::end() {
   ended_ = true;
   napi_remove_env_cleanup_hook(env_, onCleanup, this);
   std::deque<Entry> dropped;
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    if (cancelRunning) {
-      if (running_) running_->store(true);
-      dropped.swap(queue_);
-    }
+    if (running_) running_->store(true);
+    dropped.swap(queue_);
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
@@ -59,8 +85,12 @@ void Executor::loop() {
     Entry entry;
     {
       std::unique_lock lock(mutex_);
+      running_ = nullptr;
       wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
-      if (queue_.empty()) return;
+      if (queue_.empty()) {
+        if (retired_) napi_call_threadsafe_function(back_, nullptr, napi_tsfn_nonblocking);  // no job: this thread is done
+        return;
+      }
       entry = std::move(queue_.front());
       queue_.pop_front();
       running_ = entry.job ? entry.job->cancel : nullptr;
@@ -77,8 +107,13 @@ void Executor::loop() {
 
 void Executor::onSettle(napi_env env, napi_value, void* context, void* data) {
   const std::unique_ptr<Job> job(static_cast<Job*>(data));
-  if (env == nullptr) return;  // the environment is going down: nobody waits for the result
+  if (env == nullptr) return;  // the environment is going down: nobody waits for the result, and the executor may be gone
   Executor* self = static_cast<Executor*>(context);
+  if (!job) {
+    self->end();
+    delete self;
+    return;
+  }
   Napi::HandleScope scope(env);
   if (--self->pending_ == 0 && self->back_) napi_unref_threadsafe_function(env, self->back_);
   try {

@@ -26,23 +26,25 @@ struct Job {
   CancelFlag cancel = std::make_shared<Cancel>(false);
 };
 
+// Made with new; deletes itself after `retire`, so that nobody waits for it on the JavaScript thread.
 class Executor {
  public:
   explicit Executor(Napi::Env env);
-  ~Executor();  // JavaScript thread
   Executor(const Executor&) = delete;
 
   void submit(std::unique_ptr<Job> job);       // settles on the JavaScript thread
   void post(std::function<void()> work);       // nothing comes back; runs here where the executor has ended
   bool ended() const { return ended_; }
-  void end(bool cancelRunning);                // JavaScript thread; waits for the running job
+  void retire(std::function<void()> last);     // no call after this one: runs what is queued, then `last`, then goes
 
  private:
   struct Entry {
     std::unique_ptr<Job> job;
     std::function<void()> work;
   };
+  ~Executor() = default;
   void loop();
+  void end();  // JavaScript thread; cancels and waits for the running job
   static void onSettle(napi_env env, napi_value, void* context, void* data);
   static void onCleanup(void* self);
 
@@ -54,6 +56,7 @@ class Executor {
   std::deque<Entry> queue_;
   CancelFlag running_;
   bool stop_ = false;
+  bool retired_ = false;
   bool ended_ = false;  // JavaScript thread only
   int pending_ = 0;     // JavaScript thread only
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -20,12 +21,13 @@ class PromiseJob : public Job {
       : deferred(Napi::Promise::Deferred::New(env)), core_(std::move(core)), result_(std::move(result)), work_(std::move(work)), resolve_(std::move(resolve)) {}
   void work() override {
     try {
-      status_ = cancel->load() ? Status{Code::cancelled, "Cancelled."} : work_(result_, *cancel);
+      status_ = cancel->load() ? Status{Code::cancelled, "Cancelled."} : (*work_)(result_, *cancel);
     } catch (const std::bad_alloc&) {
       status_ = {Code::outOfMemory, "Out of memory."};
     } catch (const std::exception& e) {
       status_ = {Code::internal, e.what()};
     }
+    work_.reset();  // what it holds may be the last share of a session: freed here, not on the JavaScript thread
   }
   void settle(Napi::Env env) override {
     if (!status_.ok()) deferred.Reject(errorValue(env, status_));
@@ -36,7 +38,7 @@ class PromiseJob : public Job {
  private:
   std::shared_ptr<Core> core_;  // the engine lives while a job of its does
   Result result_;
-  Work work_;
+  std::optional<Work> work_;
   Resolve resolve_;
   Status status_;
 };
@@ -47,11 +49,11 @@ Napi::Value enqueue(Napi::Env env, const std::shared_ptr<Core>& core, CancelFlag
   auto job = std::make_unique<PromiseJob<Result, Work, Resolve>>(env, core, std::move(result), std::move(work), std::move(resolve));
   if (cancel) job->cancel = std::move(cancel);
   const Napi::Promise promise = job->deferred.Promise();
-  if (!core || core->executor.ended()) {
+  if (!core || core->executor->ended()) {
     job->deferred.Reject(errorValue(env, {Code::disposed, "This engine was disposed."}));
     return promise;
   }
-  core->executor.submit(std::move(job));
+  core->executor->submit(std::move(job));
   return promise;
 }
 

@@ -181,8 +181,11 @@ Picture Operations::attention(Picture x, const SelfAttention& a) {
       packPanel(turned, slots, valid, slots, element_, values.data() + valuePanel * task);
     } else {
       task -= valuePanels;
-      for (int p = task * 32; p < std::min(count, task * 32 + 32); p++)
-        toElements(q.data() + static_cast<size_t>(p) * width, queries.data() + static_cast<size_t>(p) * qStride * item, width);
+      for (int p = task * 32; p < std::min(count, task * 32 + 32); p++) {
+        uint8_t* to = queries.data() + static_cast<size_t>(p) * qStride * item;
+        toElements(q.data() + static_cast<size_t>(p) * width, to, width);
+        std::memset(to + width * item, 0, (qStride - width) * item);  // the pool's memory is not zero, and an odd width reads one more
+      }
     }
   });
   const CacheHead cache{keys.data(), values.data(), slots};

@@ -104,7 +104,8 @@ Memory::~Memory() {
 #if defined(_WIN32)
   VirtualFree(data_, 0, MEM_RELEASE);
 #else
-  munmap(data_, bytes_);
+  // In pieces: the system holds a lock of the whole process while it frees pages, and the JavaScript thread needs it.
+  for (size_t at = 0; at < bytes_; at += size_t{16} << 20) munmap(data_ + at, std::min(bytes_ - at, size_t{16} << 20));
 #endif
 }
 

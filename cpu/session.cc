@@ -206,12 +206,12 @@ Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const 
     matmul(l.gateUp, normed_, dimStride_, all, Epilogue::swiglu, nullptr, gated_, ffStride_);
     matmul(l.down, gated_, ffStride_, all, Epilogue::add, x_, nullptr, dimStride_);
   }
-  return predict(rows, count, rule);
+  return predict(rows, count, rule, cancel);
 }
 
 // ---- logits to tokens ---------------------------------------------------------------------------------------
 
-Status CpuSession::predict(const Row* rows, int count, const StepRule& rule) {
+Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const size_t item = elementSize(t.element_);
@@ -223,6 +223,7 @@ Status CpuSession::predict(const Row* rows, int count, const StepRule& rule) {
   const bool guided = o_.guided && rule.guidanceScale != 1.0f;
   std::atomic<bool> finite{true};
   for (size_t first = 0; first < all.size(); first += most) {
+    if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
     const int some = static_cast<int>(std::min<size_t>(most, all.size() - first));
     const Prediction* p = all.data() + first;
     const auto normKernel = kernels().norm[static_cast<int>(t.element_)];

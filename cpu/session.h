@@ -25,7 +25,7 @@ class CpuSession : public Session {
   void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride);
   void norm(const float* weight, int rows);
   void attention(int layer, int count);
-  Status predict(const Row* rows, int count, const StepRule& rule);
+  Status predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel);
   int sequences() const { return static_cast<int>(o_.classIds.size()); }
   int streams() const { return sequences() * (o_.guided ? 2 : 1); }
   CacheHead cache(int layer, int stream, int head) const;

@@ -34,10 +34,17 @@ bool spin(Done done) {
 }  // namespace
 
 Threads::Threads(int count) {
-  for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work(i); });
+  } catch (...) {  // the system has no more threads: end those that run, or their destructors would end the process
+    end();
+    throw;
+  }
 }
 
-Threads::~Threads() {
+Threads::~Threads() { end(); }
+
+void Threads::end() {
   stop_ = true;
   round_.fetch_add(1);
   round_.notify_all();

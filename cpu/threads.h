@@ -32,6 +32,7 @@ class Threads {
   void runErased(int tasks, Call call, void* body);
   void work(int thread);
   void drain(int thread);
+  void end();
 
   std::vector<std::thread> workers_;
   // Written before the section's tickets, read only by holders of a valid ticket, which the section waits for.

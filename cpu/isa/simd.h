@@ -82,9 +82,10 @@ INLINE void storeElement(bf16* p, float v) { *p = roundBf16(v); }
 template <class E>
 constexpr int stepOf = sizeof(E) == 4 ? 1 : 2;
 
-// e^x, relative error below 2e-7; underflows to 0 under -87.
+// e^x, relative error below 2e-7; underflows to 0 under -87. NaN stays NaN, by the order of the operands: of two that
+// do not compare, min and max take the second.
 INLINE vf exponential(vf x) {
-  const vf t = max(min(x, fill(88.0f)), fill(-88.0f)) * fill(1.44269504088896f);
+  const vf t = max(fill(-88.0f), min(fill(88.0f), x)) * fill(1.44269504088896f);
   const vf magic = fill(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const vf whole = (t + magic) - magic;
   const vf f = (t - whole) * fill(0.693147180559945f);  // e^f, |f| <= 0.35
