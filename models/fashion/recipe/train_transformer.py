@@ -1,0 +1,100 @@
+"""Trains the transformer for one n on the encoded pictures.
+
+    python3 train_transformer.py --n 4 --steps 5600
+    python3 train_transformer.py --n 16 --steps 3000 --start 4      # from the trained n = 4
+
+The class is replaced by the null class for a tenth of the pictures, which is what guidance needs. Saves every 200
+steps and goes on from what it saved. Exported weights are a moving average of the trained ones.
+"""
+import argparse
+import os
+
+import torch
+
+import fast
+from par import Par
+from run import Log, learning_rate, save, set_rate, work
+
+BATCH, WARMUP, DROP, AVERAGE = 32, 150, 0.1, 0.998
+SHAPE = dict(dim=128, layers=4, heads=2, vocabulary=128, classes=10, grid=(16, 16))
+
+
+def new_model(n, start=None):
+    model = Par(n=n, **SHAPE)
+    for name, p in model.named_parameters():
+        if p.dim() == 2:
+            torch.nn.init.normal_(p, 0, 0.02 / (8 ** 0.5 if name.endswith(('wo.weight', 'w2.weight')) else 1))
+    if start:
+        state = torch.load(work(f'par-{start}.pt'))['average']
+        special = 'spe_tok_embeddings.special_embeddings.weight'
+        if special in state and n > 1:   # as many transition tokens as both have, the rest repeated
+            state[special] = state[special].repeat(n, 1)[:n - 1]
+        elif special in state:
+            del state[special]
+        model.load_state_dict(state, strict=False)
+    return model
+
+
+def held_out(model, codes, classes):
+    with torch.no_grad():
+        return -model.score(classes[:200], codes[:200].long()[:, model.cells]).mean().item()
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument('--n', type=int, required=True)
+    options.add_argument('--steps', type=int, required=True)
+    options.add_argument('--start', type=int)
+    options.add_argument('--peak', type=float, default=2e-3)
+    options = options.parse_args()
+
+    n = options.n
+    torch.manual_seed(n)
+    train, test = torch.load(work('codes-train.pt')), torch.load(work('codes-test.pt'))
+    path, start, busy = work(f'par-{n}.pt'), 0, 0.0
+    resume = torch.load(path) if os.path.exists(path) else None
+    model = new_model(n, None if resume else options.start)
+    matrices = [p for k, p in model.named_parameters() if p.dim() == 2 and 'embedding' not in k]
+    others = [p for k, p in model.named_parameters() if p.dim() != 2 or 'embedding' in k]
+    optimizer = torch.optim.AdamW([{'params': matrices, 'weight_decay': 0.05}, {'params': others, 'weight_decay': 0.0}],
+                                  lr=options.peak, betas=(0.9, 0.95))
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    if resume:
+        model.load_state_dict(resume['model'])
+        optimizer.load_state_dict(resume['optimizer'])
+        average, start, busy = resume['average'], resume['step'], resume['busy']
+    log = Log(f'par-{n}.log', busy)
+    generator = torch.Generator().manual_seed(100 * n + start)
+    order, total = torch.empty(0, dtype=torch.long), 0.0
+    log(f'n = {n}: steps {start} to {options.steps}, {sum(p.numel() for p in model.parameters())} parameters')
+
+    for step in range(start, options.steps):
+        set_rate(optimizer, learning_rate(step, options.steps, options.peak, WARMUP))
+        if len(order) < BATCH:
+            order = torch.randperm(len(train['codes']), generator=generator)
+        pick, order = order[:BATCH], order[BATCH:]
+        tokens = train['codes'][pick].long()[:, model.cells]
+        drop = torch.rand(BATCH, generator=generator) < DROP
+        classes = train['classes'][pick].masked_fill(drop, model.classes)
+        optimizer.zero_grad(set_to_none=True)
+        total += fast.step(model, classes, tokens).mean().item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        keep = min(AVERAGE, (step + 1) / (step + 20))
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                average[name].lerp_(p, 1 - keep)
+        if (step + 1) % 100 == 0:
+            log(f'step {step + 1} of {options.steps}: loss {total / 100:.4f}')
+            total = 0.0
+        if (step + 1) % 200 == 0 or step + 1 == options.steps:
+            save(path, model=model.state_dict(), average=average, optimizer=optimizer.state_dict(), step=step + 1,
+                 busy=log.busy)
+        if (step + 1) % 500 == 0 or step + 1 == options.steps:
+            judge = Par(n=n, **SHAPE)
+            judge.load_state_dict(average)
+            log(f'step {step + 1}: held-out loss {held_out(judge, test["codes"], test["classes"]):.4f}')
+
+
+if __name__ == '__main__':
+    main()
