@@ -1,7 +1,8 @@
 // One thread an engine that runs its jobs in order, and the way back to JavaScript. Jobs are created and settled
 // on the JavaScript thread; only their work runs here, so nothing native holds the event loop, and none of libuv's
-// few threads is taken. When Node shuts the environment down (exit, worker thread ended) the running job is told
-// to stop and the thread is joined: no native code outlives its environment.
+// few threads is taken. When Node takes the environment down (its loop has ended, a worker thread is terminated) the
+// running job is told to stop and the thread is joined: no native code outlives its environment. process.exit() on the
+// main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved.
 #pragma once
 
 #include <condition_variable>

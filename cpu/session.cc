@@ -91,8 +91,13 @@ Status CpuSession::check(const Row* rows, int count, const StepRule& rule) const
   if (count < 1 || count > o_.maxRows) return {Code::invalidOption, "A step has 1.." + text(o_.maxRows) + " rows, not " + text(count) + "."};
   if (!(rule.temperature >= 0) || !(rule.topP > 0) || !std::isfinite(rule.guidanceScale) || rule.topK < 0)
     return {Code::invalidOption, "The step's sampling rule has a value outside its range."};
+  std::vector<bool> predicted(o_.tokens);
   for (int i = 0; i < count; i++) {
     const Row& r = rows[i];
+    if (r.predicts >= 0 && r.predicts < o_.tokens) {
+      if (predicted[r.predicts]) return bad(i, "predicts position " + text(r.predicts) + " a second time");
+      predicted[r.predicts] = true;
+    }
     if (r.input < -1 - m.transitions || r.input >= o_.tokens) return bad(i, "input " + text(r.input) + " does not exist");
     if (r.slot < 0 || r.slot >= o_.slots) return bad(i, "slot " + text(r.slot) + " is outside the cache");
     if (r.sees < 1 || r.sees > o_.slots) return bad(i, "sees " + text(r.sees) + " slots of " + text(o_.slots));

@@ -279,21 +279,24 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
   for (auto& b : buffers) b = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(scratch) + 1);
   std::mutex mutex;
   Status failed;
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false}, starved{false};
   threads.run(static_cast<int>(tasks.size()), [&](int i, int thread) {
     if (stop.load(std::memory_order_relaxed)) return;
     Status s;
     try {
       s = cancel.load(std::memory_order_relaxed) ? Status{Code::cancelled, "Cancelled."}
                                                  : tasks[i].plan->run(tasks[i].base, tasks[i].index, buffers[thread].get());
-    } catch (const std::exception&) {  // an allocation, on a thread that must not die of it
-      s = {Code::outOfMemory, "Loading weights ran out of memory."};
+    } catch (const std::exception&) {  // an allocation, on a thread that must not die of it: not even a message fits
+      starved = true;
+      stop = true;
+      return;
     }
     if (s.ok()) return;
     stop = true;
     const std::lock_guard lock(mutex);
     if (failed.ok()) failed = std::move(s);
   });
+  if (starved && failed.ok()) failed = {Code::outOfMemory, "Loading the weights ran out of memory."};
   return failed;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+// Functions are static: cpu/isa compiles them once for each instruction set, and the linker must not choose one for all.
 #if defined(__CUDACC__)
 #define PARVIS_HOST_DEVICE __host__ __device__
 #else
@@ -18,7 +19,7 @@ struct Philox {
 };
 
 // counter, key -> 128 random bits.
-PARVIS_HOST_DEVICE inline Philox philox(uint64_t counterLow, uint64_t counterHigh, uint64_t key) {
+PARVIS_HOST_DEVICE static inline Philox philox(uint64_t counterLow, uint64_t counterHigh, uint64_t key) {
   uint32_t c0 = static_cast<uint32_t>(counterLow), c1 = static_cast<uint32_t>(counterLow >> 32);
   uint32_t c2 = static_cast<uint32_t>(counterHigh), c3 = static_cast<uint32_t>(counterHigh >> 32);
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
@@ -37,13 +38,13 @@ PARVIS_HOST_DEVICE inline Philox philox(uint64_t counterLow, uint64_t counterHig
 }
 
 // 64 random bits for the token at `index` of the sequence with this seed.
-PARVIS_HOST_DEVICE inline uint64_t drawBits(uint64_t seed, uint32_t index) {
+PARVIS_HOST_DEVICE static inline uint64_t drawBits(uint64_t seed, uint32_t index) {
   const Philox r = philox(index, 0, seed);
   return static_cast<uint64_t>(r.word[1]) << 32 | r.word[0];
 }
 
 // A number in [0, total): the high half of bits * total, without 128-bit arithmetic.
-PARVIS_HOST_DEVICE inline uint64_t scaleBits(uint64_t bits, uint64_t total) {
+PARVIS_HOST_DEVICE static inline uint64_t scaleBits(uint64_t bits, uint64_t total) {
   const uint64_t a = bits >> 32, b = bits & 0xffffffffu, c = total >> 32, d = total & 0xffffffffu;
   const uint64_t low = b * d, mid1 = a * d + (low >> 32), mid2 = b * c + (mid1 & 0xffffffffu);
   return a * c + (mid1 >> 32) + (mid2 >> 32);

@@ -12,14 +12,14 @@
 namespace parvis {
 
 // logits = u + scale (c - u)
-PARVIS_HOST_DEVICE inline float guide(float conditional, float unconditional, float scale) {
+PARVIS_HOST_DEVICE static inline float guide(float conditional, float unconditional, float scale) {
   return __builtin_fmaf(scale, conditional - unconditional, unconditional);
 }
 
 // Unnormalised probability of a logit `below` (<= 0) the largest one: floor(2^40 * 2^(below * log2 e)), 0 under 2^-40.
-PARVIS_HOST_DEVICE inline uint64_t weightBelow(float below) {
+PARVIS_HOST_DEVICE static inline uint64_t weightBelow(float below) {
   float t = below * 1.44269504f;
-  t = t < -60.0f ? -60.0f : t;  // NaN stays NaN in no case: callers pass finite logits or -infinity
+  t = t < -60.0f ? -60.0f : t;  // callers pass finite logits
   const int whole = static_cast<int>(t) - (t < static_cast<float>(static_cast<int>(t)) ? 1 : 0);  // floor
   const float f = t - static_cast<float>(whole);                                                   // [0, 1)
   // 2^f by its Taylor series in f ln 2, degree 7: relative error below 7e-7 on [0, 1)
