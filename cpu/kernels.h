@@ -73,8 +73,8 @@ struct Attention {
   int queryHeads;             // query heads of this key/value head
   ptrdiff_t q, k, v;          // offsets of the first query head, the key and the value in a row
   CacheHead cache;
-  const float* cosine;        // [positions, headSize / 4]
-  const float* sine;
+  const float* cosine;        // [positions, headSize / 2]: (c, c) for each pair
+  const float* sine;          // (-s, s)
   void* out;                  // [rows, outStride] elements; the first query head's part
   ptrdiff_t outStride;
   void* scratch;              // attentionScratch bytes

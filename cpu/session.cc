@@ -117,12 +117,13 @@ void CpuSession::growAngles(const Row* rows, int count) {
   const int quarter = m.headSize / 4, half = m.headSize / 2;
   int last = -1;
   for (int i = 0; i < count; i++) last = std::max({last, rows[i].row, rows[i].column});
-  for (int p = static_cast<int>(cosine_.size()) / quarter; p <= last; p++)
+  for (int p = static_cast<int>(cosine_.size()) / half; p <= last; p++)
     for (int k = 0; k < quarter; k++) {
       const float frequency = static_cast<float>(1.0 / std::pow(static_cast<double>(m.ropeBase), static_cast<double>(static_cast<float>(2 * k) / static_cast<float>(half))));
       const float angle = static_cast<float>(p) * frequency;
-      cosine_.push_back(static_cast<float>(std::cos(static_cast<double>(angle))));
-      sine_.push_back(static_cast<float>(std::sin(static_cast<double>(angle))));
+      const float c = static_cast<float>(std::cos(static_cast<double>(angle))), s = static_cast<float>(std::sin(static_cast<double>(angle)));
+      cosine_.insert(cosine_.end(), {c, c});
+      sine_.insert(sine_.end(), {-s, s});
     }
 }
 

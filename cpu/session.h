@@ -49,7 +49,7 @@ class CpuSession : public Session {
   int chunk_ = 0;
   int slots_ = 0;
   std::vector<AttentionRow> meta_;
-  std::vector<float> cosine_, sine_;  // [positions, headSize / 4]
+  std::vector<float> cosine_, sine_;  // [positions, headSize / 2], two numbers a pair
   std::vector<int32_t> tokens_;
   std::vector<float> logProbs_, kept_;
 };

@@ -73,20 +73,25 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
   }
 }
 
-// Turns pairs (2p, 2p+1): the first half of the pairs by the row's angle, the others by the column's. A slot
-// without a cell has cosine and sine zero: its query and key are the zero vector.
+// Turns pairs (2p, 2p+1): the first half of the pairs by the row's angle, the others by the column's. The tables hold
+// both numbers of a pair, (c, c) and (-s, s), so that a pair is x * c + swapped(x) * s. A slot without a cell has
+// cosine and sine zero: its query and key are the zero vector.
 template <class E>
 INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row, const float* cosine, const float* sine) {
-  const int quarter = width / 4;
-  for (int half = 0; half < 2; half++) {
-    const int position = half == 0 ? row.row : row.column;
-    for (int k = 0; k < quarter; k++) {
-      const int p = half * quarter + k;
-      const float c = position < 0 ? 0.0f : cosine[position * quarter + k], s = position < 0 ? 0.0f : sine[position * quarter + k];
-      const float a = from[2 * p], b = from[2 * p + 1];
-      storeElement(to + 2 * p, a * c - b * s);
-      storeElement(to + 2 * p + 1, a * s + b * c);
+  const int half = width / 2;
+  if (row.row < 0) {
+    for (int i = 0; i < width; i++) to[i] = 0;
+    return;
+  }
+  for (int part = 0; part < 2; part++, from += half, to += half) {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(part == 0 ? row.row : row.column) * half;
+    const float *c = cosine + at, *s = sine + at;
+    int i = 0;
+    for (; i + lanes <= half; i += lanes) {
+      const vf x = load(from + i);
+      storeElements(to + i, x * load(c + i) + swapPairs(x) * load(s + i));
     }
+    for (; i < half; i++) storeElement(to + i, from[i] * c[i] + from[i ^ 1] * s[i]);
   }
 }
 
@@ -102,8 +107,8 @@ void attend(const Attention& a) {
     const int slot = a.rows[i].slot;
     const float* from = a.qkv + i * a.qkvStride;
     rotate(from + a.k, s.queries, width, a.rows[i], a.cosine, a.sine);
-    E* key = reinterpret_cast<E*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32 * step;
-    for (int d = 0; d < width; d++) key[d / step * 32 * step + d % step] = s.queries[d];
+    uint32_t* key = reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
+    for (int g = 0; g < keyGroups; g++) __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
     E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes) + slot % step;
     for (int d = 0; d < width; d++)
       storeElement(value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step, from[a.v + d]);

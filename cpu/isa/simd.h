@@ -48,6 +48,13 @@ INLINE void store(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
 #endif
 INLINE vf fill(float s) { return vf{PARVIS_LANES(s)}; }
 INLINE vu fillBits(uint32_t s) { return vu{PARVIS_LANES(s)}; }
+#if defined(__AVX512F__)
+INLINE vf swapPairs(vf v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
+#elif defined(__AVX2__)
+INLINE vf swapPairs(vf v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+#else
+INLINE vf swapPairs(vf v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2); }
+#endif
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 INLINE vf min(vf a, vf b) { return a < b ? a : b; }
 
