@@ -22,15 +22,15 @@ struct Ahead {
   const uint8_t* at;
   ptrdiff_t step;
 };
-constexpr int prefetchBytes = 2048;
+constexpr int prefetchBytes = 4096;
 INLINE Ahead samePanel(const uint8_t* w) { return {w + prefetchBytes, 128}; }
 
 // x: R rows, `stride` elements apart; w: `groups` groups of 128 bytes.
 template <int R>
 INLINE void accumulate(Tile<R>& t, const float* x, ptrdiff_t stride, const uint8_t* w, int groups, Ahead ahead) {
   for (int g = 0; g < groups; g++, w += 128, ahead.at += ahead.step) {
-    __builtin_prefetch(ahead.at);
-    __builtin_prefetch(ahead.at + 64);
+    __builtin_prefetch(ahead.at, 0, 2);  // into the second-level cache
+    __builtin_prefetch(ahead.at + 64, 0, 2);
     const float* wf = reinterpret_cast<const float*>(w);
     vf wv[panelVectors];
 #pragma GCC unroll 8
@@ -47,8 +47,8 @@ INLINE void accumulate(Tile<R>& t, const float* x, ptrdiff_t stride, const uint8
 template <int R>
 INLINE void accumulate(Tile<R>& t, const bf16* x, ptrdiff_t stride, const uint8_t* w, int groups, Ahead ahead) {
   for (int g = 0; g < groups; g++, w += 128, ahead.at += ahead.step) {
-    __builtin_prefetch(ahead.at);
-    __builtin_prefetch(ahead.at + 64);
+    __builtin_prefetch(ahead.at, 0, 2);  // into the second-level cache
+    __builtin_prefetch(ahead.at + 64, 0, 2);
     const uint32_t* wu = reinterpret_cast<const uint32_t*>(w);
 #if defined(__AVX512BF16__)
     __m512bh wv[panelVectors];
