@@ -1,6 +1,7 @@
 // npm run bench: a step of the transformer and a VQ-16 decode on random weights, each against plain PyTorch of the
-// same shapes. The two are interleaved, pair by pair, because machines are noisy: the ratio of medians is the result,
-// the milliseconds are only its parts. The machine's own ceilings are measured in the same run.
+// same shapes: told to use as many threads as we do, and with the number it takes by itself. They alternate in short
+// runs, because machines are noisy: the ratio of medians is the result, the milliseconds are only its parts. The
+// machine's own ceilings are measured in the same run.
 //
 // node bench/run.js [--model L] [--n 1,4,16] [--threads 2] [--pairs 30] [--no-torch] [--no-vq] [--out FILE.json]
 'use strict'
@@ -44,19 +45,30 @@ async function timed (work) {
 
 const settle = () => new Promise(resolve => setTimeout(resolve, 300))
 
-/** The PyTorch peer as a process that answers one command a line with milliseconds; null where torch is absent. */
-function torchPeer (model, n) {
-  if (options['no-torch']) return null
+/** The threads that PyTorch takes by itself; 0 where there is no PyTorch. */
+function torchThreads () {
+  if (options['no-torch']) return 0
   try {
-    execFileSync(python, ['-c', 'import torch'], { stdio: 'ignore' })
+    return Number(execFileSync(python, ['-c', 'import torch; print(torch.get_num_threads())'], { stdio: ['ignore', 'pipe', 'ignore'] }))
   } catch {
-    return null
+    return 0
   }
-  const child = spawn(python, [path.join(__dirname, 'torch', 'decode.py'), model, String(n), String(threads)], {
-    stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, OMP_NUM_THREADS: String(threads), OPENBLAS_NUM_THREADS: String(threads) }
-  })
+}
+const torchDefault = torchThreads()
+
+/** PyTorch peers, processes that answer one command a line with milliseconds: with our threads, and as it comes. */
+function torchPeers (model, n) {
+  if (torchDefault === 0) return []
+  const counts = torchDefault === threads ? [threads] : [threads, torchDefault]
+  return counts.map(count => torchPeer(model, n, count))
+}
+
+function torchPeer (model, n, count) {
+  const child = spawn(python, [path.join(__dirname, 'torch', 'decode.py'), model, String(n), String(count)], { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   return {
+    threads: count,
+    times: [],
     async ask (command) {
       child.stdin.write(command + '\n')
       const { value, done } = await lines.next()
@@ -77,24 +89,24 @@ async function benchStep (engine, ceilings, name, n, precision) {
     classIds: Int32Array.of(207), seeds: BigUint64Array.of(1n), guided: true, slots: 576, tokens: 576, maxRows: n
   })
   const rule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
-  const peer = torchPeer(name, n)
+  const peers = torchPeers(name, n)
   const ours = []
-  const theirs = []
   // Steps of n rows from about the middle of the picture: the median cache length. The steps before fill the cache.
   const middle = Math.max(n, Math.floor(steps.length / 2 - pairs / 2) + 1)
   for (let i = 0; i < middle; i++) await session.step(steps[i], rule)
-  if (peer) for (let i = 0; i < 3; i++) await peer.ask(`step ${precision} 288`)
+  for (const peer of peers) for (let i = 0; i < 3; i++) await peer.ask(`step ${precision} 288`)
   // Alternating short runs; a pause and one unmeasured step let the other's waiting threads go to sleep.
   for (let at = middle; at + 5 < Math.min(middle + pairs, steps.length); at += 5) {
     await settle()
     await session.step(steps[at - 1], rule)
     for (let i = 0; i < 5; i++) ours.push(await timed(() => session.step(steps[at + i], rule)))
-    if (!peer) continue
-    await settle()
-    await peer.ask(`step ${precision} 288`)
-    for (let i = 0; i < 5; i++) theirs.push(await peer.ask(`step ${precision} 288`))
+    for (const peer of peers) {
+      await settle()
+      await peer.ask(`step ${precision} 288`)
+      for (let i = 0; i < 5; i++) peer.times.push(await peer.ask(`step ${precision} 288`))
+    }
   }
-  peer?.end()
+  for (const peer of peers) peer.end()
   session.dispose()
   const item = precision === 'float32' ? 4 : 2
   const bytes = transformer.bytes - (model.vocabularySize + model.classes + 1 + model.transitions) * model.dim * item // embeddings are looked up, not read
@@ -108,9 +120,11 @@ async function benchStep (engine, ceilings, name, n, precision) {
     gigabytesPerSecond: bytes / seconds / 1e9, ofReadCeiling: bytes / seconds / ceilings.readBytesPerSecond,
     gigaflops: flops / seconds / 1e9, ofArithmeticCeiling: flops / seconds / peak
   }
-  if (theirs.length) Object.assign(result, { torchMs: spread(theirs), ratio: spread(theirs).median / time.median })
-  return result
+  return { ...result, torch: compared(peers, time, precision) }
 }
+
+/** What each peer took, and how much longer than we. */
+const compared = (peers, time, precision) => peers.map(({ threads, times }) => ({ threads, precision, ms: spread(times), ratio: spread(times).median / time.median }))
 
 /** Multiply-adds of the VQ-16 decoder's convolutions, times two. */
 function decoderFlops (grid) {
@@ -130,18 +144,19 @@ async function benchDecode (engine, ceilings, precision) {
   weights.remove()
   const tokens = Int32Array.from({ length: 576 }, (_, i) => i * 7919 % 16384)
   const decode = () => tokenizer.decode(tokens, { count: 1, gridHeight: 24, gridWidth: 24, outHeight: 384, outWidth: 384, format: 'uint8' })
-  const peer = torchPeer('B', 1)
+  const peers = torchPeers('B', 1)
   const ours = []
-  const theirs = []
   await decode()
-  if (peer) await peer.ask('vq 24')
+  for (const peer of peers) await peer.ask('vq 24')
   for (let i = 0; i < 5; i++) {
     await settle()
     ours.push(await timed(decode))
-    await settle()
-    if (peer) theirs.push(await peer.ask('vq 24'))
+    for (const peer of peers) {
+      await settle()
+      peer.times.push(await peer.ask('vq 24'))
+    }
   }
-  peer?.end()
+  for (const peer of peers) peer.end()
   tokenizer.dispose()
   const time = spread(ours)
   const flops = decoderFlops(24)
@@ -149,8 +164,7 @@ async function benchDecode (engine, ceilings, precision) {
     operation: 'VQ-16 decode, 384 px', precision, ms: time, flops, gigaflops: flops / time.median / 1e6,
     ofArithmeticCeiling: flops / time.median * 1000 / (precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops)
   }
-  if (theirs.length) Object.assign(result, { torchFloat32Ms: spread(theirs), ratio: spread(theirs).median / time.median })
-  return result
+  return { ...result, torch: compared(peers, time, 'float32') }
 }
 
 const percent = x => x === undefined ? '' : `${Math.round(x * 100)}%`
@@ -158,13 +172,19 @@ const fixed = (x, digits = 1) => x === undefined ? '' : x.toFixed(digits)
 
 function print (ceilings, results) {
   console.log(`ceilings: read ${fixed(ceilings.readBytesPerSecond / 1e9)} GB/s, float32 ${fixed(ceilings.float32Flops / 1e9, 0)} GFLOP/s, bfloat16 ${fixed(ceilings.bfloat16Flops / 1e9, 0)} GFLOP/s\n`)
-  console.log('| operation | model | n | precision | ms (least - greatest) | GB/s | of ceiling | GFLOP/s | of ceiling | PyTorch ms | ratio |')
-  console.log('|---|---|---|---|---|---|---|---|---|---|---|')
+  const counts = [...new Set(results.flatMap(r => r.torch.map(peer => peer.threads)))]
+  const heads = ['operation', 'model', 'n', 'precision', 'ms (least - greatest)', 'GB/s', 'of ceiling', 'GFLOP/s', 'of ceiling',
+    ...counts.flatMap(count => [`PyTorch, ${count} thread${count === 1 ? '' : 's'}, ms`, 'ratio'])]
+  const line = cells => console.log(`| ${cells.join(' | ')} |`)
+  line(heads)
+  console.log('|' + '---|'.repeat(heads.length))
   for (const r of results) {
-    const torch = r.torchMs ?? r.torchFloat32Ms
-    console.log(`| ${r.operation} | ${r.model ?? ''} | ${r.n ?? ''} | ${r.precision} | ${fixed(r.ms.median)} (${fixed(r.ms.least)} - ${fixed(r.ms.greatest)}) | ` +
-      `${fixed(r.gigabytesPerSecond)} | ${percent(r.ofReadCeiling)} | ${fixed(r.gigaflops, 0)} | ${percent(r.ofArithmeticCeiling)} | ` +
-      `${torch ? fixed(torch.median) + (r.torchFloat32Ms ? ' (float32)' : '') : ''} | ${r.ratio ? fixed(r.ratio, 2) + 'x' : ''} |`)
+    line([r.operation, r.model ?? '', r.n ?? '', r.precision, `${fixed(r.ms.median)} (${fixed(r.ms.least)} - ${fixed(r.ms.greatest)})`,
+      fixed(r.gigabytesPerSecond), percent(r.ofReadCeiling), fixed(r.gigaflops, 0), percent(r.ofArithmeticCeiling),
+      ...counts.flatMap(count => {
+        const peer = r.torch.find(peer => peer.threads === count)
+        return peer ? [fixed(peer.ms.median) + (peer.precision === r.precision ? '' : ` (${peer.precision})`), fixed(peer.ratio, 2) + 'x'] : ['', '']
+      })])
   }
 }
 

@@ -43,7 +43,9 @@ class Loop:
         c, s = self.cosine[at : at + self.n, None], self.sine[at : at + self.n, None]
         return torch.stack((f[..., 0] * c - f[..., 1] * s, f[..., 1] * c + f[..., 0] * s), -1).flatten(3).to(x.dtype)
 
-    def step(self, ids, at):
+    def step(self, ids, at, whole=False):
+        """One step. `whole`: attend over all slots under a mask, as loops with a static cache do that are to be
+        compiled; else over the filled part only, which is the faster of the two without a compiler."""
         x = self.tokens[ids]  # [2, n, dim]
         rows, n, dim = x.shape
         for l in self.layers:
@@ -51,8 +53,12 @@ class Loop:
             l["k"][:, :, at : at + n] = self.rotate(k, at).transpose(1, 2)
             l["v"][:, :, at : at + n] = v.transpose(1, 2)
             q = self.rotate(q, at).transpose(1, 2)
-            keys, values = l["k"][:, :, : at + n], l["v"][:, :, : at + n]
-            p = torch.softmax(q @ keys.transpose(2, 3) * (q.shape[-1] ** -0.5), -1)
+            end = l["k"].shape[2] if whole else at + n
+            keys, values = l["k"][:, :, :end], l["v"][:, :, :end]
+            scores = q @ keys.transpose(2, 3) * (q.shape[-1] ** -0.5)
+            if whole:
+                scores = scores.masked_fill(torch.arange(end) >= at + n, float("-inf"))
+            p = torch.softmax(scores, -1)
             x = x + F.linear((p @ values).transpose(1, 2).reshape(rows, n, dim), l["wo"])
             h = self.rms(x, l["n2"])
             x = x + F.linear(F.silu(F.linear(h, l["w1"])) * F.linear(h, l["w3"]), l["w2"])
@@ -113,7 +119,8 @@ def decoder(base=128, multipliers=(1, 1, 2, 2, 4), z=256, code=8):
 
 def main():
     model, n, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    torch.set_num_threads(threads)
+    if threads > 0:  # 0: as PyTorch chooses
+        torch.set_num_threads(threads)
     loops, vq = {}, None
     ids = {}
     with torch.no_grad():
@@ -121,13 +128,13 @@ def main():
             words = line.split()
             if words[0] == "quit":
                 return
-            if words[0] == "step":  # step DTYPE SLOT
+            if words[0] in ("step", "static"):  # step DTYPE SLOT
                 dtype, at = getattr(torch, words[1]), int(words[2])
                 if words[1] not in loops:
                     loops[words[1]] = Loop(model, n, dtype)
                     ids[words[1]] = torch.zeros(2, n, dtype=torch.long)
                 start = time.perf_counter()
-                ids[words[1]] = loops[words[1]].step(ids[words[1]], at)
+                ids[words[1]] = loops[words[1]].step(ids[words[1]], at, words[0] == "static")
             elif words[0] == "vq":  # vq GRID
                 vq = vq or decoder()
                 x = torch.randn(1, 8, int(words[1]), int(words[1]))
