@@ -28,6 +28,9 @@ export class Call {
 
   readonly #abort = (): void => this.stop(this.#signal!.reason)
 
+  /** Done, or broken off: what it held is freed. */
+  get over (): boolean { return this.#over }
+
   /** Throws the reason where the call was stopped. */
   check (): void {
     if (this.#stopped) throw this.#stopped.reason

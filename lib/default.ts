@@ -6,6 +6,8 @@ import type { Progress } from './generation.js'
 import type { GeneratedImage } from './image.js'
 import type { GenerateOptions } from './options.js'
 import { Par, type ParInfo } from './par.js'
+import { ownImage } from './pixels.js'
+import { snapshot } from './validate.js'
 
 /**
  * The embedded model, loaded at first use. Methods are those of {@link Par}. `dispose()` frees it; a later call loads
@@ -27,10 +29,27 @@ export class DefaultPar {
   get info (): Promise<ParInfo> { return this.load().then(par => par.info) }
   get labels (): Promise<readonly string[] | undefined> { return this.load().then(par => par.labels) }
 
-  readonly generate = (async (options: GenerateOptions) => await (await this.load()).generate(options)) as Par['generate']
-  readonly score: Par['score'] = async options => await (await this.load()).score(options)
-  readonly decode = (async (tokens: never, options: never) => await (await this.load()).decode(tokens, options)) as unknown as Par['decode']
-  readonly encode: Par['encode'] = async (image, options) => await (await this.load()).encode(image, options)
+  // Each takes a copy of what it is given before it waits for the model: the caller may go on with the original.
+
+  readonly generate = (async (options: GenerateOptions) => {
+    const own = snapshot(options)
+    return await (await this.load()).generate(own)
+  }) as Par['generate']
+
+  readonly score: Par['score'] = async options => {
+    const own = snapshot(options)
+    return await (await this.load()).score(own)
+  }
+
+  readonly decode = (async (tokens: Int32Array, options: undefined) => {
+    const own = snapshot({ tokens, options })
+    return await (await this.load()).decode(own.tokens, own.options)
+  }) as unknown as Par['decode']
+
+  readonly encode: Par['encode'] = async (image, options) => {
+    const own = { image: ownImage(image), options: snapshot(options) }
+    return await (await this.load()).encode(own.image, own.options)
+  }
 
   async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
     return yield * (await this.load()).stream(options)

@@ -39,12 +39,18 @@ export interface Progress {
 const sessionBytes = 1 << 30
 const mostAtOnce = 64
 
-/** Sequences a session takes: bounded by the bytes of keys, values and logits, as if all were float32. */
-export function sequencesAtOnce (part: TransformerPart, slots: number, guided: boolean, rows: number): number {
+/** Kept logits lie in the session, in the copy that is read from it and in each sequence's own. */
+const keptCopies = 3
+
+/**
+ * Sequences a session takes: bounded by the bytes of keys, values and logits, as if all were float32.
+ * @param kept positions whose logits are kept
+ */
+export function sequencesAtOnce (part: Pick<TransformerPart, 'model'>, slots: number, guided: boolean, rows: number, kept = 0): number {
   const { layers, kvHeads, headSize, dim, feedForward, vocabularySize } = part.model
   const cache = 2 * layers * slots * kvHeads * headSize
   const work = rows * (vocabularySize + 2 * feedForward + 8 * dim)
-  const bytes = 4 * (guided ? 2 : 1) * (cache + work)
+  const bytes = 4 * ((guided ? 2 : 1) * (cache + work) + keptCopies * kept * vocabularySize)
   return Math.max(1, Math.min(mostAtOnce, Math.floor(sessionBytes / bytes)))
 }
 
@@ -179,11 +185,12 @@ function progress (
 
   /** Tokens of one picture, from what is finished or from the running session. */
   async function sequence (index: number, own: Call): Promise<Int32Array> {
-    if (!work.finished[index] && session) {
-      call.check() // stopped: the session is gone
+    if (!work.finished[index]) call.check() // stopped: the session is gone
+    if (!work.finished[index] && session && !call.over) {
       const reading = session.readTokens()
       const tokens = await own.wait(reading).catch(error => {
-        if (!work.finished[index]) throw error
+        own.check()
+        if (!work.finished[index] && !call.over) throw error
       })
       if (tokens) return tokens.slice((index - at.from) * schedule.tokens, (index - at.from + 1) * schedule.tokens)
     }

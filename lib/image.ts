@@ -45,8 +45,14 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
   /** RGB bytes, [height, width, 3]. Floats become `clamp(127.5 x + 128, 0, 255)`, truncated, as the authors do. */
   bytes (): Uint8Array {
     if (this.data instanceof Uint8Array) return this.data
-    // Clamping below 0 also takes NaN to 0.
-    return Uint8Array.from(this.data, x => x > -128 / 127.5 ? Math.min(255, 127.5 * x + 128) : 0)
+    // A plain loop: Uint8Array.from() takes twenty times as long, all of it on this thread.
+    const { data } = this
+    const bytes = new Uint8Array(data.length)
+    for (let i = 0; i < data.length; i++) {
+      const x = data[i]!
+      bytes[i] = x > -128 / 127.5 ? Math.min(255, 127.5 * x + 128) : 0 // clamping below 0 also takes NaN to 0
+    }
+    return bytes
   }
 
   /**
@@ -58,8 +64,12 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
   async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
     if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
+    if (known === 'raw') {
+      needPixels(this.data)
+      const bytes = this.bytes()
+      return bytes === this.data as Uint8Array ? Buffer.from(bytes) : Buffer.from(bytes.buffer)
+    }
     const picture = this.sharp()
-    if (known === 'raw') return Buffer.from(this.bytes())
     try {
       return await picture.toFormat(known, options).toBuffer()
     } catch (cause) {
@@ -85,11 +95,14 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
 
   /** A sharp pipeline on the pixels, to resize, compose or encode as you like. */
   sharp (): ReturnType<Sharp> {
-    if (this.data.length === 0) {
-      throw new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
-    }
+    needPixels(this.data)
     return loadSharp()(this.bytes(), { raw: { width: this.width, height: this.height, channels: 3 } })
   }
+}
+
+function needPixels (data: Uint8Array | Float32Array): void {
+  if (data.length > 0) return
+  throw new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
 }
 
 /** Milliseconds that the batch took in which the picture was made. */

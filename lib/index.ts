@@ -13,7 +13,7 @@ export type { ImageInput, RawImage } from './pixels.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {
-  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
+  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnProgress, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './options.js'
 export {
   createSchedule, type Ablation, type GroupAttention, type InitialStage, type Order, type Schedule, type ScheduleOptions

@@ -99,7 +99,7 @@ export class Models {
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
   async transformerFor (n: number | undefined, call: Call): Promise<TransformerPart> {
     if (!this.transformer) throw new ParError('MISSING_PART', 'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
-    const wanted = supportedN(n ?? this.defaultN, this.supportedN, this.transformer.file)
+    const wanted = supportedN(n ?? this.defaultN, this.supportedN, this.#files === embedded.transformers ? undefined : this.transformer.file)
     let loading = this.#parts.get(wanted)
     if (!loading) {
       loading = this.#load(wanted, this.#files.get(wanted)!)

@@ -9,7 +9,7 @@ import { resolveClass, type ClassId } from './labels.js'
 import type { Precision } from './native.js'
 import type { Progress } from './generation.js'
 import type { Ablation } from './schedule.js'
-import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show } from './validate.js'
+import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
@@ -54,6 +54,9 @@ export interface SamplingOptions {
 
 export type Size = number | { width: number, height: number }
 
+// Two types, not one of `void | Promise<void>`, which would refuse `progress => list.push(progress)`.
+export type OnProgress = ((progress: Progress) => void) | ((progress: Progress) => Promise<void>)
+
 export interface GenerateOptions extends SamplingOptions, Ablation {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
@@ -68,8 +71,11 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size. */
   size?: Size
   signal?: AbortSignal
-  /** Called after each step with what `stream()` yields. An error thrown in it ends the call with that error. */
-  onProgress?: (progress: Progress) => void
+  /**
+   * Called after each step with what `stream()` yields. Where it returns a promise, the call waits for it before it
+   * goes on. An error thrown in it, or its rejection, ends the call with that error.
+   */
+  onProgress?: OnProgress
 }
 
 export interface ScoreOptions extends Ablation {
@@ -124,8 +130,8 @@ export function checkLoad (value: unknown): CheckedLoad {
   return {
     transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
     tokenizer: options.tokenizer === undefined ? undefined : fileOption(options.tokenizer, 'tokenizer', ['path']).path,
-    device: deviceOption(options.device ?? 'auto'),
-    precision: oneOf(options.precision ?? 'auto', 'precision', ['auto', 'float32', 'bfloat16'] as const),
+    device: deviceOption(options.device === undefined ? 'auto' : options.device),
+    precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision', ['auto', 'float32', 'bfloat16'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
     signal: abortSignal(options.signal)
   }
@@ -133,7 +139,7 @@ export function checkLoad (value: unknown): CheckedLoad {
 
 function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
   if (typeof value === 'string') return { path: nonEmptyString(value, name) }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof URL) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
   const fields = optionsObject(value, name, known)
   return { ...fields, path: nonEmptyString(fields.path, `${name}.path`) }
 }
@@ -168,13 +174,13 @@ export interface CheckedGenerate {
   size: { width: number, height: number } | undefined
   ablation: Ablation
   signal: AbortSignal | undefined
-  onProgress: ((progress: Progress) => void) | undefined
+  onProgress: OnProgress | undefined
 }
 
 const ablationNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
 const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size', 'signal', 'onProgress', ...ablationNames]
 /** Entries of one list; far below what numbers could hold, far above what a call should take. */
-const mostImages = 65536
+export const mostImages = 65536
 
 export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
   const options = optionsObject(value, call, generateNames)
@@ -270,8 +276,8 @@ export function checkScore (value: unknown): CheckedScore {
     single: !Array.isArray(options.classId),
     n: tokensAStep(options.n),
     guidanceScale: options.guidanceScale === undefined ? 1 : finite(options.guidanceScale, 'guidanceScale', 1, 1000),
-    logits: options.logits as number[] | undefined,
-    method: oneOf(options.method ?? 'full', 'method', ['full', 'cached'] as const),
+    logits: options.logits && [...options.logits as number[]], // a copy; holes become undefined, and are refused as such
+    method: oneOf(options.method === undefined ? 'full' : options.method, 'method', ['full', 'cached'] as const),
     ablation: ablation(options),
     signal: abortSignal(options.signal)
   }
@@ -288,7 +294,7 @@ export function checkDecode (value: unknown): CheckedDecode {
   const options = optionsObject(value, 'decode', ['size', 'format', 'grid', 'signal'])
   return {
     size: sizeOption(options.size),
-    format: oneOf(options.format ?? 'uint8', 'format', ['uint8', 'float32'] as const),
+    format: oneOf(options.format === undefined ? 'uint8' : options.format, 'format', ['uint8', 'float32'] as const),
     grid: options.grid === undefined ? undefined : gridOption(options.grid),
     signal: abortSignal(options.signal)
   }
@@ -299,12 +305,15 @@ export function checkEncode (value: unknown): Pick<CheckedDecode, 'grid' | 'sign
   return { grid: options.grid === undefined ? undefined : gridOption(options.grid), signal: abortSignal(options.signal) }
 }
 
-/** One array of tokens or a list of them; the arrays themselves are checked where vocabulary and length are known. */
+/**
+ * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. The arrays
+ * themselves are checked where vocabulary and length are known.
+ */
 export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
-  if (value instanceof Int32Array) return { list: [value], single: true }
+  if (value instanceof Int32Array) return { list: [snapshot(value)], single: true }
   if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array or an array of them, not ${show(value)}`)
   if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
-  return { list: [...value], single: false }
+  return { list: Array.from(value, snapshot), single: false }
 }
 
 // ---- parts
@@ -344,8 +353,13 @@ function sizeOption (value: unknown): { width: number, height: number } | undefi
   return { width: integer(fields.width, 'size.width', 1, most), height: integer(fields.height, 'size.height', 1, most) }
 }
 
-/** @throws ParError `UNSUPPORTED_N` */
-export function supportedN (n: number, supported: readonly number[], source: string): number {
+/**
+ * @param file the only one at hand; absent for the embedded model, which has several
+ * @throws ParError `UNSUPPORTED_N`
+ */
+export function supportedN (n: number, supported: readonly number[], file?: string): number {
   if (supported.includes(n)) return n
-  throw new ParError('UNSUPPORTED_N', `${source} was trained for n = ${supported.join(', ')} tokens a step, not ${n}`)
+  const all = `${supported.slice(0, -1).join(', ')}${supported.length > 1 ? ' and ' : ''}${supported.at(-1)}`
+  const what = file === undefined ? 'the embedded model has' : `${file} was trained for`
+  throw new ParError('UNSUPPORTED_N', `${what} n = ${all} tokens a step, not ${n}`)
 }

@@ -151,13 +151,6 @@ export class Par {
     for (;;) {
       const { value, done } = await events.next()
       if (done) return request.single ? value[0]! : value
-      if (!request.onProgress) continue
-      try {
-        request.onProgress(value)
-      } catch (error) {
-        await events.return([])
-        throw error
-      }
     }
   }
 
@@ -167,26 +160,24 @@ export class Par {
    * loop early ends the work and frees its memory.
    */
   async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
-    const request = checkGenerate(options, 'stream')
-    const events = this.#stream(request)
-    try {
-      for (;;) {
-        const { value, done } = await events.next()
-        if (done) return value
-        request.onProgress?.(value)
-        yield value
-      }
-    } finally {
-      await events.return([])
-    }
+    return yield * this.#stream(checkGenerate(options, 'stream'))
   }
 
   async * #stream (request: CheckedGenerate): AsyncGenerator<Progress, GeneratedImage[], void> {
     const call = this.#calls.begin(request.signal)
+    const events = run(this.#models, this.#calls, request, call)
     try {
-      return yield * run(this.#models, this.#calls, request, call)
+      for (;;) {
+        const { value, done } = await events.next()
+        if (done) return value
+        const told: unknown = request.onProgress?.(value)
+        // Through the call, so that a callback which never settles can be aborted.
+        if (isPromise(told)) await call.wait(Promise.resolve(told))
+        yield value
+      }
     } finally {
       this.#calls.end(call)
+      await events.return([])
     }
   }
 
@@ -251,4 +242,8 @@ export class Par {
   async [asyncDispose] (): Promise<void> {
     await this.dispose()
   }
+}
+
+function isPromise (value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

@@ -7,7 +7,7 @@ import type { Call } from './call.js'
 import { ParError } from './errors.js'
 import { Image, loadSharp } from './image.js'
 import type { TokenizerPart } from './models.js'
-import { integer, invalid, show } from './validate.js'
+import { integer, invalid, show, snapshot } from './validate.js'
 
 /** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
 export interface RawImage {
@@ -87,19 +87,25 @@ export async function encodePicture (
   exactGrid: boolean
 ): Promise<Int32Array> {
   const { factor } = tokenizer
-  const raw = rawImage(input)
+  const image = ownImage(input)
+  const raw = typeof image === 'string' || image instanceof Uint8Array ? undefined : image
   let picture: { pixels: Float32Array, width: number, height: number }
   if (raw?.data instanceof Float32Array) {
     picture = floatPixels(raw as RawImage & { data: Float32Array }, factor, exactGrid ? grid : undefined)
   } else {
-    picture = await call.wait(cropped(input, raw, factor, grid))
+    picture = await call.wait(cropped(image, raw, factor, grid))
   }
   const { pixels, width, height } = picture
   return await call.wait(tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel))
 }
 
-function rawImage (input: unknown): Required<RawImage> | undefined {
-  if (typeof input === 'string' || input instanceof Uint8Array) return undefined
+/**
+ * The image checked, its bytes or values copied: they are read after the call has returned, when the caller may have
+ * changed or transferred them.
+ */
+export function ownImage (input: unknown): string | Uint8Array | Required<RawImage> {
+  if (typeof input === 'string') return input
+  if (input instanceof Uint8Array) return snapshot(input)
   if (typeof input !== 'object' || input === null || !('data' in input)) {
     throw invalid(`An image is a path, the bytes of a picture file, or { data, width, height, channels }, not ${show(input)}`)
   }
@@ -115,7 +121,7 @@ function rawImage (input: unknown): Required<RawImage> | undefined {
   if (data.length !== width * height * channels) {
     throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${width * height * channels} values, found ${data.length}`)
   }
-  return { data, width, height, channels }
+  return { data: snapshot(data), width, height, channels }
 }
 
 function floatPixels (raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined) {
@@ -128,7 +134,7 @@ function floatPixels (raw: { data: Float32Array, width: number, height: number }
   return { pixels: data, width, height }
 }
 
-async function cropped (input: unknown, raw: Required<RawImage> | undefined, factor: number, grid: readonly [number, number] | undefined) {
+async function cropped (input: string | Uint8Array | RawImage, raw: Required<RawImage> | undefined, factor: number, grid: readonly [number, number] | undefined) {
   const sharp = loadSharp()
   const source = raw ? raw.data as Uint8Array : await bytesOf(input as string | Uint8Array)
   try {

@@ -10,8 +10,8 @@
 //   every later group, one step   the group before
 // with g tokens a step. g = 1 falls out of it: slot x reads token x-1.
 
-import { ParError } from './errors.js'
 import { classInput, rowStride } from './native.js'
+import { invalid, oneOf, optionsObject, show } from './validate.js'
 
 /** Order of the tokens: `distant` takes the same place of every region (paper, section 3.2), `raster` scans rows. */
 export type Order = 'distant' | 'raster'
@@ -128,7 +128,7 @@ export function createSchedule (options: ScheduleOptions): Schedule {
     maxRows: ends.reduce((most, end, k) => Math.max(most, end - (ends[k - 1] ?? 0)), 0),
     cell (index) {
       const cell = cells[index]
-      if (cell === undefined) throw new ParError('INVALID_OPTION', `No sequence index ${index}: there are ${count} tokens`)
+      if (cell === undefined) throw invalid(`No sequence index ${show(index)}: there are ${count} tokens`)
       return [Math.floor(cell / (rows * columns)), Math.floor(cell / columns) % rows, cell % columns]
     },
     fullSequence: () => table.slice(),
@@ -185,7 +185,7 @@ function inputOf (slot: number, group: number, sequential: boolean): number {
 /** out[i] = values[from[i]] */
 function permute<T extends Int32Array | Float32Array> (values: T, from: Int32Array): T {
   if (values.length !== from.length) {
-    throw new ParError('INVALID_OPTION', `Expected ${from.length} values, found ${values.length}`)
+    throw invalid(`Expected ${from.length} values, found ${values.length}`)
   }
   const out = values.slice() as T
   for (let i = 0; i < from.length; i++) out[i] = values[from[i]!]!
@@ -194,29 +194,34 @@ function permute<T extends Int32Array | Float32Array> (values: T, from: Int32Arr
 
 // ---- checks
 
-function check (options: ScheduleOptions) {
-  const bad = (what: string): never => { throw new ParError('INVALID_OPTION', what) }
-  if (typeof options !== 'object' || options === null) bad('createSchedule takes an object with grid and n')
-  const { grid, n, order = 'distant', initial = 'sequential', groupAttention = 'full' } = options
-  if (!Array.isArray(grid) || (grid.length !== 2 && grid.length !== 3) || !grid.every(size => Number.isInteger(size) && size >= 1)) {
-    bad('grid must be [rows, columns] or [frames, rows, columns], integers of at least 1')
+const optionNames = ['grid', 'n', 'order', 'initial', 'groupAttention', 'tokensPerStep']
+
+function check (given: ScheduleOptions) {
+  const options = optionsObject(given, 'createSchedule', optionNames)
+  const { grid: shape, n, order: inOrder = 'distant', initial: stage = 'sequential', groupAttention: attention = 'full', tokensPerStep = n } = options
+  // Spread, so that the holes of a sparse array are looked at too.
+  const sizes: unknown[] = Array.isArray(shape) ? [...shape] : []
+  if ((sizes.length !== 2 && sizes.length !== 3) || !sizes.every(size => Number.isInteger(size) && size as number >= 1)) {
+    throw invalid(`grid must be [rows, columns] or [frames, rows, columns], integers of at least 1, not ${show(shape)}`)
   }
-  const [frames, rows, columns] = (grid.length === 3 ? grid : [1, ...grid]) as [number, number, number]
-  const shape = grid.join(' x ')
+  const [frames, rows, columns] = (sizes.length === 3 ? sizes : [1, ...sizes]) as [number, number, number]
   const count = frames * rows * columns
-  if (count > mostTokens) bad(`grid ${shape} has ${count} tokens; at most ${mostTokens} are possible`)
-  if (!['distant', 'raster'].includes(order)) bad(`order must be 'distant' or 'raster', not ${String(order)}`)
-  if (!['sequential', 'none'].includes(initial)) bad(`initial must be 'sequential' or 'none', not ${String(initial)}`)
-  if (!['full', 'causal'].includes(groupAttention)) bad(`groupAttention must be 'full' or 'causal', not ${String(groupAttention)}`)
-  if (!Number.isInteger(n) || n < 1) bad(`n must be an integer of at least 1, not ${String(n)}`)
+  if (count > mostTokens) throw invalid(`grid ${sizes.join(' x ')} has ${count} tokens; at most ${mostTokens} are possible`)
+  const order = oneOf(inOrder, 'order', ['distant', 'raster'] as const)
+  const initial = oneOf(stage, 'initial', ['sequential', 'none'] as const)
+  const groupAttention = oneOf(attention, 'groupAttention', ['full', 'causal'] as const)
+  if (!isCount(n)) throw invalid(`n must be an integer of at least 1, not ${show(n)}`)
   if (order === 'distant') {
     const s = Math.round(Math.sqrt(n))
-    if (s * s !== n) bad(`n must be a square (1, 4, 9, 16, ...) so that the grid falls into regions; found ${n}`)
-    if (rows % s || columns % s) bad(`n = ${n} cuts the grid into ${s} x ${s} regions, but ${s} does not divide both sides of ${shape}`)
+    if (s * s !== n) throw invalid(`n must be a square (1, 4, 9, 16, ...) so that the grid falls into regions; found ${n}`)
+    if (rows % s || columns % s) throw invalid(`n = ${n} cuts the grid into ${s} x ${s} regions, but ${s} does not divide both sides of ${sizes.join(' x ')}`)
   }
-  const group = options.tokensPerStep ?? n
-  if (!Number.isInteger(group) || group < 1 || count % group) {
-    bad(`tokens a step must be an integer that divides the ${count} tokens of the grid ${shape}; found ${String(group)}`)
+  if (!isCount(tokensPerStep) || count % tokensPerStep) {
+    throw invalid(`tokens a step must be an integer that divides the ${count} tokens of the grid ${sizes.join(' x ')}; found ${show(tokensPerStep)}`)
   }
-  return { frames, rows, columns, n, group, order, initial, groupAttention }
+  return { frames, rows, columns, n, group: tokensPerStep, order, initial, groupAttention }
+}
+
+function isCount (value: unknown): value is number {
+  return Number.isInteger(value) && value as number >= 1
 }

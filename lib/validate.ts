@@ -13,10 +13,34 @@ export function show (value: unknown): string {
   if (typeof value === 'string') return value.length > 60 ? `'${value.slice(0, 60)}...'` : `'${value}'`
   if (typeof value === 'bigint') return `${value}n`
   if (Array.isArray(value)) return `an array of ${value.length}`
-  if (ArrayBuffer.isView(value)) return `a ${value.constructor.name}`
+  if (ArrayBuffer.isView(value)) return `a ${String(value.constructor?.name)}`
   if (typeof value === 'function') return 'a function'
+  if (value instanceof URL) return 'a URL (of a file: give fileURLToPath(url))'
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
+}
+
+/**
+ * What the caller passed, as it is now: typed arrays copied, lists and plain objects with them. Anything else (an
+ * AbortSignal, a function, what is no option at all) stays itself.
+ */
+export function snapshot<T> (value: T): T {
+  return copied(value, 4) as T
+}
+
+/** @param depth levels of lists and objects that options have; deeper ones (cyclic, even) are no options */
+function copied (value: unknown, depth: number): unknown {
+  if (typeof value !== 'object' || value === null || depth === 0) return value
+  if (ArrayBuffer.isView(value)) {
+    // One whose buffer was transferred has no elements, and is refused for that.
+    const own = [Int32Array, Float32Array, Uint8Array, Uint8ClampedArray].find(type => value instanceof type)
+    return own ? (value.byteLength > 0 ? new own(value as Uint8Array) : new own(0)) : value
+  }
+  if (Array.isArray(value)) return Array.from(value, item => copied(item, depth - 1))
+  const prototype: unknown = Object.getPrototypeOf(value)
+  // Of any realm: the prototype of a plain object has none itself.
+  if (prototype !== null && Object.getPrototypeOf(prototype) !== null) return value
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, copied(item, depth - 1)]))
 }
 
 /** An options object, all of whose names are known; absent is empty. A misspelt option must not pass silently. */

@@ -69,9 +69,18 @@ t.test('types for both', async t => {
     void main`
   fs.writeFileSync(path.join(project, 'esm.mts'), `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
   fs.writeFileSync(path.join(project, 'cjs.cts'), `import parvis = require('parvis')\nimport { Par, ParError, type ParErrorCode } from 'parvis'\nconst par = parvis.default\n${use}`)
-  const options = { target: 'es2022', lib: ['es2023', 'esnext.disposable'], module: 'node16', strict: true, noEmit: true, types: ['node'], skipLibCheck: false, noUncheckedIndexedAccess: true }
-  fs.writeFileSync(path.join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files: ['esm.mts', 'cjs.cts'] }))
-  t.equal(await typeErrors(path.join(project, 'tsconfig.json')), '')
+  const options = { target: 'es2022', lib: ['es2023', 'esnext.disposable'], strict: true, noEmit: true, types: ['node'], skipLibCheck: false, noUncheckedIndexedAccess: true }
+  fs.writeFileSync(path.join(project, 'plain.ts'), `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
+  const ways = [
+    { module: 'node16', files: ['esm.mts', 'cjs.cts'] },
+    { module: 'nodenext', files: ['esm.mts', 'cjs.cts'] },
+    { module: 'preserve', files: ['esm.mts', 'cjs.cts', 'plain.ts'] },
+    { module: 'esnext', moduleResolution: 'bundler', files: ['esm.mts', 'plain.ts'] } // no `import x = require()` there
+  ]
+  for (const { files, ...way } of ways) {
+    fs.writeFileSync(path.join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...options, ...way }, files }))
+    t.equal(await typeErrors(path.join(project, 'tsconfig.json')), '', JSON.stringify(way))
+  }
 })
 
 t.test('the whole project, tests included, is well typed', async t => {

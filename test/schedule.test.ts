@@ -149,12 +149,19 @@ t.test('raster and sequence order convert into each other', async t => {
 })
 
 t.test('bad options', async t => {
+  const hostile = { toString () { throw new Error('hostile') }, toJSON: () => 'hostile' }
   const bad: unknown[] = [
     undefined, null, 4, {}, { grid: 8, n: 4 }, { grid: [8], n: 4 }, { grid: [8, 8, 8, 8], n: 4 }, { grid: [8, 0], n: 1 },
     { grid: [8, NaN], n: 1 }, { grid: ['8', 8], n: 1 }, { grid: [8, 8] }, { grid: [8, 8], n: 0 }, { grid: [8, 8], n: 2 },
     { grid: [8, 8], n: 9 }, { grid: [8, 6], n: 16 }, { grid: [8, 8], n: NaN }, { grid: [8, 8], n: 4, order: 'zigzag' },
     { grid: [8, 8], n: 4, initial: 'maybe' }, { grid: [8, 8], n: 4, groupAttention: 'half' }, { grid: [8, 8], n: 4, tokensPerStep: 3 },
-    { grid: [8, 8], n: 4, tokensPerStep: 0.5 }, { grid: [8, 8], n: 5, order: 'raster' }, { grid: [1e5, 1e5], n: 1 }
+    { grid: [8, 8], n: 4, tokensPerStep: 0.5 }, { grid: [8, 8], n: 5, order: 'raster' }, { grid: [1e5, 1e5], n: 1 },
+    // Holes, names that are unknown, objects that cannot be turned into text.
+    { grid: new Array(2), n: 1 }, { grid: new Array(3), n: 1 }, { grid: [8, , 8], n: 4 }, { grid: [8, 8], n: 4, ordr: 'raster' }, [[8, 8], 4], // eslint-disable-line no-sparse-arrays
+    ...[hostile, Object.create(null), Symbol('x'), null].flatMap(value => [
+      { grid: value, n: 4 }, { grid: [value, 8], n: 4 }, { grid: [8, 8], n: value }, { grid: [8, 8], n: 4, order: value }, { grid: [8, 8], n: 4, initial: value },
+      { grid: [8, 8], n: 4, groupAttention: value }, { grid: [8, 8], n: 4, tokensPerStep: value }
+    ])
   ]
   for (const options of bad) {
     try {

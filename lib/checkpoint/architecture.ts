@@ -1,6 +1,7 @@
 // Tells the two kinds of checkpoint apart by the names in them. What each kind is exactly: transformer.ts, tokenizer.ts.
 
 import { bad, quote } from './bad.js'
+import { isThere } from './names.js'
 import { tokenizerNames } from './tokenizer.js'
 import { transformerNames } from './transformer.js'
 import type { Checkpoint } from './types.js'
@@ -12,7 +13,7 @@ export type CheckpointKind = 'transformer' | 'tokenizer'
 
 /** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither. */
 export function identify (checkpoint: Checkpoint): CheckpointKind {
-  const has = (name: string): boolean => checkpoint.tensors.has(name) || checkpoint.others.has(name)
+  const has = (name: string): boolean => isThere(checkpoint, name)
   if (has('cls_embedding.cap_proj.fc1.weight')) {
     throw bad(checkpoint.file, 'a text-to-image transformer: parvis runs class-conditional ones (c2i)')
   }

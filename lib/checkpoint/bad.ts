@@ -1,4 +1,4 @@
-// The two ways a checkpoint is refused, and how hostile text is shown: quoted, so that a tensor name cannot send
+// How a checkpoint is refused, and how hostile text is shown: quoted, so that a tensor name cannot send
 // escape sequences to a terminal, and cut, so that it cannot fill one.
 
 import { ParError } from '../errors.js'
@@ -6,6 +6,12 @@ import { ParError } from '../errors.js'
 /** A ParError `BAD_CHECKPOINT` that starts with the file. */
 export function bad (file: string, message: string, cause?: unknown): ParError {
   return new ParError('BAD_CHECKPOINT', `${file}: ${message}`, cause === undefined ? undefined : { cause })
+}
+
+/** The refusal of an entry of the weights that is no plain tensor; `what` is as in Checkpoint.odd. */
+export function oddTensor (file: string, name: string, what: string): ParError {
+  return bad(file, `${quote(name)} of the weights is ${what}. ` +
+    'parvis never runs code from a checkpoint: save the plain state_dict() of the model, with plain tensors.')
 }
 
 /** Text from a file, quoted, control characters escaped, cut at 120 characters. */
@@ -26,16 +32,4 @@ export function showBytes (bytes: number): string {
   let value = bytes
   while (value >= 1000 && unit < units.length - 1) { value /= 1000; unit++ }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
-}
-
-/** Turns an error of the file system into FILE_NOT_FOUND; anything else is returned unchanged. */
-export function fromSystem (error: unknown, file: string, doing: 'read' | 'written'): unknown {
-  const code = (error as { code?: unknown } | null)?.code
-  if (error instanceof ParError || typeof code !== 'string' || !/^E[A-Z0-9]+$/.test(code)) return error
-  const why = code === 'ENOENT'
-    ? (doing === 'read' ? 'there is no such file' : 'its folder does not exist')
-    : code === 'EISDIR'
-      ? 'it is a folder, not a file'
-      : (code === 'EACCES' || code === 'EPERM') ? 'permission denied' : (error as Error).message
-  return new ParError('FILE_NOT_FOUND', `${file}: cannot be ${doing}: ${why}. Check the path.`, { cause: error })
 }

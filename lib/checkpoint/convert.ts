@@ -11,7 +11,7 @@ import { bad, quote, showBytes } from './bad.js'
 import { countElements, elementBytes } from './dtypes.js'
 import { metadataKey, type ParvisMetadata } from './metadata.js'
 import { openCheckpoint } from './open.js'
-import { tensorBytes, writeSafetensors, type TensorToWrite } from './safetensors-write.js'
+import { notRegular, tensorBytes, writeSafetensors, type TensorToWrite } from './safetensors-write.js'
 import { showValue } from './shapes.js'
 import { FileSource } from './source.js'
 import type { Checkpoint } from './types.js'
@@ -48,10 +48,10 @@ const maxStridedBytes = 1 << 30
 
 /**
  * Converts a transformer or tokenizer checkpoint to `output` (.safetensors). The output appears when it is whole;
- * on failure or abort nothing is left behind. An existing output is replaced.
+ * on failure or abort nothing is left behind. An existing output is replaced; where it is a link, what it leads to.
  *
- * Errors: as openCheckpoint and describeTransformer; INVALID_OPTION for a bad precision or when input and output are the
- * same file; FILE_NOT_FOUND when the output cannot be written. An aborted call rejects with `signal.reason`.
+ * Errors: as openCheckpoint and describeTransformer; INVALID_OPTION for a bad precision, when input and output are the
+ * same file, or when the output is no regular file; FILE_NOT_FOUND when the output cannot be written. An aborted call rejects with `signal.reason`.
  */
 export async function convertCheckpoint (input: string, output: string, options: ConvertOptions = {}): Promise<ConvertResult> {
   const { precision, onProgress, signal } = options
@@ -130,7 +130,7 @@ async function refuseSameFile (input: string, output: string): Promise<void> {
   if (path.resolve(input) === path.resolve(output) || (to && from.dev === to.dev && from.ino === to.ino)) {
     throw new ParError('INVALID_OPTION', `input and output are the same file: ${input}. Give another output.`)
   }
-  if (to?.isDirectory()) throw new ParError('INVALID_OPTION', `output ${output} is a folder: give a file name`)
+  if (to && !to.isFile()) throw notRegular(output, to.isDirectory() ? 'folder' : 'special')
 }
 
 // ---- elements of one tensor, in order ----

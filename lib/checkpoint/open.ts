@@ -2,7 +2,8 @@
 // these common mix-ups deserves its own sentence with the cure.
 
 import { ParError } from '../errors.js'
-import { bad, fromSystem, quote } from './bad.js'
+import { fromSystem } from '../files.js'
+import { bad, quote } from './bad.js'
 import { readSafetensors } from './safetensors.js'
 import { FileSource } from './source.js'
 import { readTorch } from './torch.js'

@@ -1,11 +1,10 @@
 // Writes a .safetensors file tensor by tensor, so that no more than one chunk is in memory. The file appears under its
-// name only when it is whole: it is written beside it under a temporary name and renamed at the end.
+// name only when it is whole (files.ts).
 
-import { randomBytes } from 'node:crypto'
-import { open, rename, unlink, type FileHandle } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import type { DType } from '../native.js'
 import { ParError } from '../errors.js'
-import { fromSystem } from './bad.js'
+import { findTarget, fromSystem, writePart } from '../files.js'
 import { countElements, elementBytes } from './dtypes.js'
 
 /** One tensor to write: its description, and its bytes (row-major, little-endian) in order. */
@@ -19,40 +18,43 @@ export interface TensorToWrite {
 const typeNames: Record<DType, string> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
 
 /**
- * Writes `tensors` to `file`, replacing it at the end; on failure or abort nothing is left behind.
- * Errors: FILE_NOT_FOUND when `file` cannot be written, INTERNAL when a tensor yields another number of bytes than its shape says.
+ * Writes `tensors` to `file`, replacing it at the end (a link stays, the file it leads to is replaced); on failure or
+ * abort nothing is left behind.
+ * Errors: FILE_NOT_FOUND when `file` cannot be written, INVALID_OPTION when it is no regular file, INTERNAL when a tensor yields another number of bytes than its shape says.
  */
 export async function writeSafetensors (
   file: string, tensors: TensorToWrite[], metadata: Record<string, string>, signal?: AbortSignal
 ): Promise<{ bytes: number }> {
   const header = makeHeader(tensors, metadata)
-  const temporary = `${file}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`
-  let handle: FileHandle | undefined
   try {
-    handle = await open(temporary, 'wx')
-    let bytes = await writeAll(handle, header)
-    for (const tensor of tensors) {
-      let written = 0
-      for await (const chunk of tensor.chunks()) {
-        signal?.throwIfAborted()
-        written += await writeAll(handle, chunk)
+    const target = await findTarget(file)
+    if (target.kind === 'folder' || target.kind === 'special') throw notRegular(file, target.kind)
+    return await writePart(target.path, async handle => {
+      let bytes = await writeAll(handle, header)
+      for (const tensor of tensors) {
+        let written = 0
+        for await (const chunk of tensor.chunks()) {
+          signal?.throwIfAborted()
+          written += await writeAll(handle, chunk)
+        }
+        if (written !== tensorBytes(tensor)) {
+          throw new ParError('INTERNAL', `tensor ${JSON.stringify(tensor.name)} yielded ${written} bytes, ${tensorBytes(tensor)} were expected`)
+        }
+        bytes += written
       }
-      if (written !== tensorBytes(tensor)) {
-        throw new ParError('INTERNAL', `tensor ${JSON.stringify(tensor.name)} yielded ${written} bytes, ${tensorBytes(tensor)} were expected`)
-      }
-      bytes += written
-    }
-    signal?.throwIfAborted()
-    await handle.sync()
-    await handle.close()
-    handle = undefined
-    await rename(temporary, file)
-    return { bytes }
+      signal?.throwIfAborted()
+      await handle.sync()
+      return { bytes }
+    })
   } catch (error) {
-    await handle?.close().catch(() => {})
-    await unlink(temporary).catch(() => {})
     throw fromSystem(error, file, 'written')
   }
+}
+
+/** The refusal of an output that a rename would destroy. */
+export function notRegular (file: string, kind: 'folder' | 'special'): ParError {
+  const what = kind === 'folder' ? 'a folder' : 'no regular file (a device, a pipe or a socket), which a checkpoint cannot be written to'
+  return new ParError('INVALID_OPTION', `output ${file} is ${what}: give the name of a file`)
 }
 
 /** Bytes that the tensor takes in the file. */

@@ -6,6 +6,7 @@ import { setImmediate } from 'node:timers/promises'
 import { bad, quote, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, safetensorsTypes } from './dtypes.js'
 import { JsonError, parseJson, type Json } from './json.js'
+import { nameOf } from './names.js'
 import type { FileSource } from './source.js'
 import type { Checkpoint } from './types.js'
 
@@ -32,9 +33,9 @@ export async function readSafetensors (source: FileSource, signal?: AbortSignal)
     }
     const tensor = readEntry(name, entry, source)
     ranges.push(tensor)
-    const place = { name, shape: tensor.shape, offset: dataStart + tensor.begin, bytes: tensor.end - tensor.begin }
-    if (isWeightType(tensor.dtype)) checkpoint.tensors.set(name, { ...place, dtype: tensor.dtype })
-    else checkpoint.others.set(name, { ...place, dtype: tensor.dtype })
+    const place = { name: nameOf(name, checkpoint), shape: tensor.shape, offset: dataStart + tensor.begin, bytes: tensor.end - tensor.begin }
+    if (isWeightType(tensor.dtype)) checkpoint.tensors.set(place.name, { ...place, dtype: tensor.dtype })
+    else checkpoint.others.set(place.name, { ...place, dtype: tensor.dtype })
   }
   checkTiling(ranges, source.size - dataStart, source)
   if (ranges.length === 0) throw bad(source.file, 'it holds no tensor')

@@ -3,7 +3,8 @@
 
 import type { TensorSource } from '../native.js'
 import { ParError } from '../errors.js'
-import { bad, quote, showBytes, showShape } from './bad.js'
+import { bad, oddTensor, quote, showBytes, showShape } from './bad.js'
+import { isThere } from './names.js'
 import type { Checkpoint, StoredTensor } from './types.js'
 
 /** Expected sizes; a string names a size that the tensor itself decides. */
@@ -16,7 +17,7 @@ export class Needed {
 
   constructor (readonly checkpoint: Checkpoint) {}
 
-  has (name: string): boolean { return this.checkpoint.tensors.has(name) || this.checkpoint.others.has(name) }
+  has (name: string): boolean { return isThere(this.checkpoint, name) }
 
   /** The tensor's shape, checked against `expected`. Errors: BAD_CHECKPOINT. */
   take (name: string, expected: Expected): number[] {
@@ -44,6 +45,8 @@ export class Needed {
       throw this.bad(`tensor ${quote(name)} is stored as ${other.dtype}, expected float32, float16 or bfloat16. ` +
         'Convert it in PyTorch (tensor.float()) and save the file again.')
     }
+    const odd = this.checkpoint.odd?.get(name)
+    if (odd !== undefined) throw oddTensor(this.checkpoint.file, name, odd)
     throw this.bad(`tensor ${quote(name)} is missing, expected shape ${showExpected(expected)}. Is the file complete, and of this kind of model?`)
   }
 }

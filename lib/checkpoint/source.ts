@@ -3,7 +3,8 @@
 
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { ParError } from '../errors.js'
-import { bad, fromSystem } from './bad.js'
+import { fromSystem } from '../files.js'
+import { bad } from './bad.js'
 
 /** A file opened for reading. */
 export class FileSource {

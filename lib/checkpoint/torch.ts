@@ -4,9 +4,10 @@
 
 import { crc32 } from 'node:zlib'
 import { setImmediate } from 'node:timers/promises'
-import { bad, quote, showBytes, showShape } from './bad.js'
+import { bad, oddTensor, quote, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
 import { Global, Inert, PersistentId, Tuple, describeValue, readPickle } from './pickle.js'
+import { nameOf } from './names.js'
 import { PlainWalk } from './plain.js'
 import type { FileSource } from './source.js'
 import type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
@@ -84,6 +85,7 @@ export async function readTorch (source: FileSource, signal?: AbortSignal): Prom
     fileBytes: source.size,
     tensors: new Map(),
     others: new Map(),
+    odd: new Map(),
     metadata: besides(root, dict),
     wrapper
   }
@@ -94,24 +96,21 @@ export async function readTorch (source: FileSource, signal?: AbortSignal): Prom
       await setImmediate()
       signal?.throwIfAborted()
     }
-    if (!(value instanceof TensorRecord)) {
-      if (value instanceof Inert && (wrapper !== undefined || isParameterName(key))) {
-        throw bad(source.file, `${quote(String(key))} of the weights is ${describeValue(value)}, not a tensor. ` +
-          'parvis never runs code from a checkpoint: save the plain state_dict() of the model.')
-      }
-      continue
-    }
+    // `args` or `steps` beside weights at the top are none of them.
+    const isOdd = value instanceof Inert && (wrapper !== undefined || isParameterName(key))
+    if (!isOdd && !(value instanceof TensorRecord)) continue
     if (typeof key !== 'string' || key.length > maxNameLength) throw bad(source.file, 'a tensor of the weights has no proper name')
     if (count > maxTensors) throw bad(source.file, `more than ${maxTensors} tensors`)
-    const name = stripPrefixes(key)
-    if (checkpoint.tensors.has(name) || checkpoint.others.has(name)) {
-      throw bad(source.file, `two tensors are called ${quote(name)} (once the prefixes _orig_mod. and module. are taken off)`)
-    }
-    const tensor = await locate.tensor(name, value)
-    if (isWeight(tensor)) checkpoint.tensors.set(name, tensor)
+    const name = nameOf(key, checkpoint)
+    const tensor = value instanceof TensorRecord ? await locate.tensor(name, value) : `${describeValue(value)}, not a tensor`
+    if (typeof tensor === 'string') checkpoint.odd!.set(name, tensor)
+    else if (isWeight(tensor)) checkpoint.tensors.set(name, tensor)
     else checkpoint.others.set(name, tensor)
   }
-  if (checkpoint.tensors.size === 0 && checkpoint.others.size === 0) throw bad(source.file, 'its weights hold no tensor')
+  if (checkpoint.tensors.size === 0 && checkpoint.others.size === 0) {
+    for (const [name, what] of checkpoint.odd!) throw oddTensor(source.file, name, what)
+    throw bad(source.file, 'its weights hold no tensor')
+  }
   return checkpoint
 }
 
@@ -210,16 +209,10 @@ function besides (root: unknown, dict: Map<unknown, unknown>): Record<string, un
   return metadata
 }
 
-function stripPrefixes (name: string): string {
-  let at = 0
-  for (;;) {
-    if (name.startsWith('_orig_mod.', at)) at += '_orig_mod.'.length
-    else if (name.startsWith('module.', at)) at += 'module.'.length
-    else return name.slice(at)
-  }
-}
-
 // ---- places of tensors ----
+
+/** Something else than a plain state dict has; the message says what. */
+class Odd extends Error {}
 
 interface Storage { start: number, elements: number, dtype: string, bytes: number }
 
@@ -229,7 +222,20 @@ class Locator {
 
   constructor (private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource) {}
 
-  async tensor (name: string, record: TensorRecord): Promise<StoredTensor | OtherTensor> {
+  /**
+   * The place of a tensor, or in words what stands where a plain one has its place. Errors: BAD_CHECKPOINT for what only
+   * damage explains.
+   */
+  async tensor (name: string, record: TensorRecord): Promise<StoredTensor | OtherTensor | string> {
+    try {
+      return await this.place(name, record)
+    } catch (error) {
+      if (error instanceof Odd) return error.message
+      throw error
+    }
+  }
+
+  private async place (name: string, record: TensorRecord): Promise<StoredTensor | OtherTensor> {
     const shape = this.sizes(name, 'shape', record.size)
     const strides = this.sizes(name, 'strides', record.stride)
     const count = countElements(shape)
@@ -253,14 +259,14 @@ class Locator {
   /** The storage behind a tensor: ('storage', class, key, location, elements) in the pickle, an entry in the zip. */
   private async storage (name: string, record: TensorRecord): Promise<Storage> {
     const reference = record.storage
-    if (!(reference instanceof PersistentId)) throw this.unexpected(name, 'storage', reference)
-    if (!(reference.id instanceof Tuple)) throw this.unexpected(name, 'storage reference', reference.id)
+    if (!(reference instanceof PersistentId)) throw this.unexpected('storage', reference)
+    if (!(reference.id instanceof Tuple)) throw this.unexpected('storage reference', reference.id)
     const [kind, type, key, , size] = reference.id.items
-    if (kind !== 'storage') throw this.unexpected(name, 'storage', kind)
-    if (!(type instanceof Global)) throw this.unexpected(name, 'storage class', type)
-    if (typeof key !== 'string' || key.length > maxNameLength) throw this.unexpected(name, 'storage key', key)
+    if (kind !== 'storage') throw this.unexpected('storage', kind)
+    if (!(type instanceof Global)) throw this.unexpected('storage class', type)
+    if (typeof key !== 'string' || key.length > maxNameLength) throw this.unexpected('storage key', key)
     const stored = /^torch(\.\w+)*$/.test(type.module) ? storageTypes.get(type.name) : undefined
-    if (stored === undefined) throw this.unexpected(name, 'storage class', type)
+    if (stored === undefined) throw this.unexpected('storage class', type)
     const declared = this.integer(name, 'storage size', size)
     const entry = this.zip.entries.get(`${this.prefix}data/${key}`)
     if (!entry) throw this.bad(name, `its data (zip entry data/${key.slice(0, 100)}) is missing: the file is incomplete, fetch it again`)
@@ -273,32 +279,32 @@ class Locator {
       start = await this.zip.dataStart(entry)
       this.starts.set(key, start)
     }
-    const dtype = record.dtype === undefined ? stored : this.dtype(name, record.dtype)
+    const dtype = record.dtype === undefined ? stored : this.dtype(record.dtype)
     return { start, dtype, bytes, elements: Math.floor(bytes / (elementBits.get(dtype)! / 8)) }
   }
 
-  private dtype (name: string, value: unknown): string {
+  private dtype (value: unknown): string {
     if (!(value instanceof Global) || value.module !== 'torch' || !elementBits.has(value.name) || elementBits.get(value.name)! < 8) {
-      throw this.unexpected(name, 'element type', value)
+      throw this.unexpected('element type', value)
     }
     return value.name
   }
 
   private sizes (name: string, what: string, value: unknown): number[] {
     const items: unknown = value instanceof Tuple ? value.items : value
-    if (!Array.isArray(items)) throw this.unexpected(name, what, value)
+    if (!Array.isArray(items)) throw this.unexpected(what, value)
     if (items.length > maxDimensions) throw this.bad(name, `its ${what} has ${items.length} dimensions (at most ${maxDimensions})`)
     return items.map(item => this.integer(name, what, item))
   }
 
   private integer (name: string, what: string, value: unknown): number {
-    if (typeof value !== 'number' && typeof value !== 'bigint') throw this.unexpected(name, what, value)
+    if (typeof value !== 'number' && typeof value !== 'bigint') throw this.unexpected(what, value)
     if (!Number.isSafeInteger(value) || (value as number) < 0) throw this.bad(name, `its ${what} holds ${String(value).slice(0, 40)}, not a whole number from 0 to 2^53`)
     return value as number
   }
 
-  private unexpected (name: string, what: string, value: unknown): Error {
-    return this.bad(name, `its ${what} is ${describeValue(value)}, which a plain state dict never has. parvis never runs code from a checkpoint`)
+  private unexpected (what: string, value: unknown): Odd {
+    return new Odd(`a tensor whose ${what} is ${describeValue(value)}, which a plain state dict never has`)
   }
 
   private bad (name: string, message: string): Error { return bad(this.source.file, `tensor ${quote(name)}: ${message}`) }

@@ -193,7 +193,7 @@ function chooseHeads (
 
 function gridOption (grid: unknown): [number, number] | undefined {
   if (grid === undefined) return undefined
-  const sides: unknown[] = Array.isArray(grid) ? grid : [grid, grid]
+  const sides: unknown[] = Array.isArray(grid) ? [...grid] : [grid, grid]
   const good = sides.length === 2 && sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= maxGridSide)
   if (!good) throw new ParError('INVALID_OPTION', `grid must be [rows, columns] or one number, whole numbers from 1 to ${maxGridSide}, got ${showValue(grid)}`)
   return sides as [number, number]

@@ -31,6 +31,11 @@ export interface Checkpoint {
   /** Tensors that are not float32, float16 or bfloat16, by name; for listing only. */
   others: Map<string, OtherTensor>
   /**
+   * Entries of the weights that are no plain tensors (Python objects, sparse or quantised tensors), by name: what they
+   * are. Harmless unless the model needs them. Only a .pt file can have them.
+   */
+  odd?: Map<string, string>
+  /**
    * What stood beside the weights, as plain data: steps, epoch, the training arguments; of a .safetensors file its
    * `__metadata__` strings. Objects have no prototype. Unknown Python objects are `{ global, args, state }`.
    */

@@ -1,7 +1,6 @@
 // parvis convert: the authors' .pt to a .safetensors that holds the weights only, in one type, with the architecture
 // beside them. The conversion itself writes to a part file and renames it, so a stopped one leaves nothing.
 
-import fs from 'node:fs'
 import { Command, Option } from 'commander'
 import { convertCheckpoint } from '../checkpoint/index.js'
 import { ParError } from '../errors.js'
@@ -27,10 +26,11 @@ export function convertCommand (signal: AbortSignal): Command {
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens a step', integer(1))
-    .option('--force', 'replace the file if it exists')
+    .option('--force', 'replace the file if it exists (of a link: what it leads to)')
     .action(async (input: string, output: string, flags: Flags) => {
-      await checkWritable(output)
-      if (!flags.force && fs.existsSync(output)) throw new ParError('INVALID_OPTION', `${output} exists already; --force replaces it`)
+      const { kind } = await checkWritable(output)
+      // What is no file is refused by the conversion, with or without --force.
+      if (!flags.force && kind === 'file') throw new ParError('INVALID_OPTION', `${output} exists already; --force replaces it`)
       const progress = progressBar(flags)
       try {
         const result = await convertCheckpoint(input, output, {

@@ -7,10 +7,10 @@ import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
 import type { Precision } from '../native.js'
-import type { Device, Size } from '../options.js'
+import { mostImages, type Device, type Size } from '../options.js'
 import { Par, type ParInfo } from '../par.js'
 import { classList, collect, grid, integer, real, size } from './arguments.js'
-import { arrange, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
 import { note, print, printJson, progressBar, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
@@ -80,8 +80,11 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   if (tokensOnly && !(flags.json && flags.withTokens)) {
     throw new UsageError('a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone')
   }
-  if (flags.out !== undefined && !toStdout) await checkWritable(flags.out)
   const format = formatOf(flags.out ?? '', flags.format)
+  if (!toStdout && !tokensOnly) {
+    if (flags.out !== undefined) await checkWritable(flags.out)
+    else await checkFolder('.') // its name is made of what comes out
+  }
 
   const progress = progressBar(flags)
   let par: Par | undefined
@@ -91,7 +94,10 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
     if (flags.verbose) note(about(par.info))
     const classes = classList(flags.class, par.info.transformer!.classes, par.labels)
     if (classes.length === 0) throw new UsageError('--class is empty; give an id or a name')
+    const count = classes.length * flags.count
+    if (count > mostImages) throw new UsageError(`${count} pictures are too many for one call; at most ${mostImages} are possible`)
     const { tokensPerStep: n, seed, guidanceScale, temperature, topK, topP, greedy, size } = flags
+    if (!tokensOnly) checkSheet(count, pictureSize(par.info, size), flags.count, flags.scale, format)
     const started = performance.now()
     const images = await par.generate({
       // Row by row of the sheet: all pictures of the first class, then of the next.
@@ -149,6 +155,13 @@ async function load (flags: Flags, signal: AbortSignal): Promise<Par> {
     threads,
     signal
   })
+}
+
+/** Pixels of one picture. */
+function pictureSize ({ tokenizer }: ParInfo, size: Size | undefined): { width: number, height: number } {
+  if (typeof size === 'object') return size
+  const [height, width] = size === undefined ? tokenizer!.imageSize! : [size, size]
+  return { width, height }
 }
 
 // ---- what is said about it

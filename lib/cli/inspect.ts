@@ -84,6 +84,7 @@ function asJson (checkpoint: Checkpoint, found: Found | undefined): object {
     ...(found && describeJson(found)),
     tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
     otherTensors: [...checkpoint.others.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
+    ...(checkpoint.odd?.size && { noTensors: Object.fromEntries(checkpoint.odd) }),
     metadata: plain(metadata)
   }
 }
@@ -125,6 +126,7 @@ function asText (checkpoint: Checkpoint, found: Found | undefined): string {
     const others = [...checkpoint.others.values()]
     lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
   }
+  if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [name, what])))
   return [checkpoint.file, table(facts(checkpoint, found)), ...lists].join('\n') + '\n'
 }
 

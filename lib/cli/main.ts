@@ -6,7 +6,7 @@ import { convertCommand } from './convert.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
-import { abortOnSignals, report, tolerateClosedPipes, UsageError, type CommonFlags } from './terminal.js'
+import { abortOnSignals, catchOutputErrors, print, report, UsageError, type CommonFlags } from './terminal.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
@@ -37,16 +37,20 @@ export async function main (argv: readonly string[]): Promise<number> {
   // Commander has not parsed anything yet when it finds fault with the line.
   const flags: CommonFlags = { json: argv.includes('--json'), verbose: argv.includes('--verbose') }
   const commands = program(abortOnSignals())
+  let help: Promise<unknown> = Promise.resolve()
   for (const command of [commands, ...commands.commands]) {
     command.exitOverride()
-    command.configureOutput({ outputError: () => {} })
+    // Through print, so that help which cannot be written is an error too.
+    command.configureOutput({ outputError: () => {}, writeOut: text => { help = help.then(async () => await print(text)) } })
   }
   try {
     await commands.parseAsync(argv)
     return 0
   } catch (error) {
     if (!(error instanceof CommanderError)) return report(error, flags)
-    if (error.exitCode === 0) return 0 // --help, --version
+    if (error.exitCode === 0) { // --help, --version
+      return await help.then(() => 0, (fault: unknown) => report(fault, flags))
+    }
     if (error.code === 'commander.help') return 2 // no command: the help is printed already
     const command = commands.commands.find(command => argv[2] === command.name())
     const hint = `parvis ${command ? command.name() + ' ' : ''}--help lists what there is`
@@ -57,6 +61,6 @@ export async function main (argv: readonly string[]): Promise<number> {
 
 /** What bin/parvis.js calls. The process ends by itself, so that pending output is flushed. */
 export function run (argv: readonly string[]): void {
-  tolerateClosedPipes()
+  catchOutputErrors()
   void main(argv).then(code => { process.exitCode = code })
 }

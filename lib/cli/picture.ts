@@ -4,6 +4,7 @@
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
+import { findTarget, fromSystem, systemReason, tryFolder, writePart, type Target } from '../files.js'
 import { Image, type ImageFormat } from '../image.js'
 import { UsageError } from './terminal.js'
 
@@ -21,15 +22,34 @@ export interface Sheet extends Pixels {
   places: { x: number, y: number, width: number, height: number }[]
 }
 
+/** Sides of the sheet of `count` images, and of what is on it. */
+function measure (count: number, one: { width: number, height: number }, columns: number, scale: number) {
+  const [width, height] = [one.width * scale, one.height * scale]
+  const gap = count > 1 ? Math.max(1, Math.round(width / 32)) : 0
+  return { width, height, gap, sheetWidth: columns * (width + gap) - gap, sheetHeight: Math.ceil(count / columns) * (height + gap) - gap }
+}
+
+/** Pixels that sharp takes in one picture. */
+const mostPixels = 0x3fff ** 2
+/** Longest side by format, where it has such a limit. */
+const longestSide: Partial<Record<ImageFormat, number>> = { webp: 16383, avif: 16384, jpeg: 65535, gif: 65535 }
+
+/** Complains before the work about a sheet that no file could hold. */
+export function checkSheet (count: number, one: { width: number, height: number }, columns: number, scale: number, format: ImageFormat): void {
+  const { sheetWidth, sheetHeight } = measure(count, one, columns, scale)
+  const longest = longestSide[format] ?? Infinity
+  const why = sheetWidth * sheetHeight > mostPixels
+    ? `at most ${mostPixels} pixels (${Math.sqrt(mostPixels)} x ${Math.sqrt(mostPixels)}) are possible`
+    : Math.max(sheetWidth, sheetHeight) > longest ? `${format} goes up to ${longest} pixels a side` : undefined
+  if (why) throw new UsageError(`the picture would be ${sheetWidth} x ${sheetHeight} pixels, but ${why}; choose a smaller --scale, --size or --count`)
+}
+
 /** Images of one size in rows of `columns`, each pixel repeated `scale` times, with a white gap between them. */
 export function arrange (images: readonly Pixels[], columns: number, scale: number): Sheet {
-  const first = images[0]!
-  const [width, height] = [first.width * scale, first.height * scale]
-  const rows = Math.ceil(images.length / columns)
-  const gap = images.length > 1 ? Math.max(1, Math.round(width / 32)) : 0
+  const { width, height, gap, sheetWidth, sheetHeight } = measure(images.length, images[0]!, columns, scale)
   const sheet: Sheet = {
-    width: columns * (width + gap) - gap,
-    height: rows * (height + gap) - gap,
+    width: sheetWidth,
+    height: sheetHeight,
     data: new Uint8Array(0),
     places: images.map((_, k) => ({ x: k % columns * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
   }
@@ -66,23 +86,40 @@ export async function encode ({ data, width, height }: Pixels, format: ImageForm
 
 // ---- files
 
-/** Complains before the work, not after it, about a folder that cannot take the file. */
-export async function checkWritable (file: string): Promise<void> {
+/** Complains before the work, not after it, about a name or a folder that cannot take the file. */
+export async function checkWritable (file: string): Promise<Target> {
+  const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${file}: ${why}`, { cause })
   const folder = path.dirname(path.resolve(file))
-  const stat = await fs.stat(folder).catch(() => undefined)
-  if (!stat?.isDirectory()) throw new UsageError(`cannot write ${file}: there is no folder ${folder}`)
-  await fs.access(folder, fs.constants.W_OK).catch(() => { throw new UsageError(`cannot write ${file}: no permission to write in ${folder}`) })
-  if ((await fs.stat(file).catch(() => undefined))?.isDirectory()) throw new UsageError(`cannot write ${file}: it is a folder`)
+  if (!(await fs.stat(folder).catch(() => undefined))?.isDirectory()) throw refused(`there is no folder ${folder}`)
+  let target: Target
+  try {
+    target = await findTarget(file)
+    if (target.kind === 'special') await fs.access(file, fs.constants.W_OK)
+  } catch (cause) {
+    throw refused(systemReason(cause, 'written'), cause)
+  }
+  if (target.kind === 'folder') throw refused('it is a folder')
+  if (target.kind !== 'special') await checkFolder(path.dirname(target.path))
+  return target
 }
 
-/** Writes beside the file and renames, so that the name never holds half a picture. */
+/** Complains about a folder in which no file can be made. */
+export async function checkFolder (folder: string): Promise<void> {
+  await tryFolder(folder).catch((cause: unknown) => {
+    throw new UsageError(`no file can be made in ${path.resolve(folder)}: ${systemReason(cause, 'written')}`, { cause })
+  })
+}
+
+/**
+ * Writes beside the file and renames, so that the name never holds half a picture. A link is followed; a device or a
+ * pipe is written to. Errors: FILE_NOT_FOUND.
+ */
 export async function writeWhole (file: string, bytes: Uint8Array): Promise<void> {
-  const part = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.part`)
   try {
-    await fs.writeFile(part, bytes)
-    await fs.rename(part, file)
+    const target = await findTarget(file)
+    if (target.kind === 'special') await fs.writeFile(target.path, bytes)
+    else await writePart(target.path, async handle => { await handle.writeFile(bytes) })
   } catch (error) {
-    await fs.rm(part, { force: true })
-    throw error
+    throw fromSystem(error, file, 'written')
   }
 }

@@ -4,6 +4,7 @@
 
 import { SingleBar } from 'cli-progress'
 import { ParError } from '../errors.js'
+import { fromSystem } from '../files.js'
 
 /** Flags that every command has. */
 export interface CommonFlags {
@@ -37,7 +38,7 @@ export async function print (data: string | Uint8Array): Promise<boolean> {
     process.stdout.write(data, error => {
       if (!error) resolve(true)
       else if ((error as NodeJS.ErrnoException).code === 'EPIPE') resolve(false)
-      else reject(error)
+      else reject(fromSystem(error, 'standard output', 'written'))
     })
   })
 }
@@ -52,13 +53,12 @@ export function note (text: string): void {
   process.stderr.write(text + '\n')
 }
 
-/** Closed readers reach `print` through its callback; without listeners they would end the process with a stack. */
-export function tolerateClosedPipes (): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error
-    })
-  }
+/**
+ * Faults of standard output (a reader that has gone, a full disk) reach `print` through its callback; without listeners
+ * they would end the process with a stack. Where standard error fails there is nobody left to tell.
+ */
+export function catchOutputErrors (): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 }
 
 // ---- signals
@@ -134,14 +134,20 @@ export function report (error: unknown, flags: CommonFlags): number {
 }
 
 function describe (error: unknown): { code: string, message: string } {
-  if (error instanceof ParError || error instanceof UsageError || error instanceof Interruption) {
-    return { code: error.code, message: error.message }
-  }
+  if (error instanceof ParError) return { code: error.code, message: asFlags(error.message) }
+  if (error instanceof UsageError || error instanceof Interruption) return { code: error.code, message: error.message }
   if (!(error instanceof Error)) return { code: 'UNKNOWN', message: String(error) }
   const code = (error as NodeJS.ErrnoException).code
   // System errors say what happened and to which file; anything else that comes here is a defect.
   if (typeof code === 'string') return { code, message: error.message }
   return { code: 'INTERNAL', message: `${error.message || error.name} (a defect in parvis; --verbose shows where)` }
+}
+
+/** The cures that the library gives in its own words, in those of the command line. */
+function asFlags (message: string): string {
+  return message
+    .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
+    .replace(/\bUse device: 'cpu' or 'auto'$/, 'Use --device cpu or --device auto')
 }
 
 // ---- words

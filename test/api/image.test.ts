@@ -49,6 +49,26 @@ t.test('float pictures become bytes as the authors do', async t => {
   t.same([...image.bytes()], [0, 128, 255, 0, 255, 191, 0, 0, 255])
 })
 
+t.test('floats to bytes: every value as before, quickly, once', async t => {
+  const values = Float32Array.from({ length: 60_000 }, (_, i) => (i - 30_000) / 20_000)
+  t.same(new Image(values, 200, 100).bytes(), Uint8Array.from(values, x => x > -128 / 127.5 ? Math.min(255, 127.5 * x + 128) : 0))
+  const side = 2048
+  const large = new Image(new Float32Array(side * side * 3).fill(0.25), side, side)
+  let times = 0
+  const bytes = large.bytes.bind(large)
+  large.bytes = () => { times++; return bytes() }
+  const started = performance.now()
+  const raw = await large.toBuffer('raw')
+  t.ok(performance.now() - started < 700, `${Math.round(performance.now() - started)} ms`)
+  t.equal(times, 1)
+  t.same([raw.length, raw[0], raw.at(-1)], [side * side * 3, 159, 159])
+  const kept = new Image(smooth, width, height)
+  ;(await kept.toBuffer('raw')).fill(0)
+  t.ok(kept.data.some(byte => byte > 0), 'raw bytes are a copy')
+  t.match(await rejection(kept.toFile(new URL('file:///tmp/a.png') as never)), { code: 'INVALID_OPTION', message: /URL/ })
+  t.equal(await codeOf(kept.toBuffer(null as never)), 'INVALID_OPTION')
+})
+
 t.test('a generated picture', async t => {
   const par = await smallPar()
   t.teardown(() => par.dispose())
@@ -78,7 +98,7 @@ t.test('decode', async t => {
     [tokens, undefined], [tokens, { grid: [4, 5] }], [[], undefined], ['x', undefined], [undefined, undefined], [[1, 2, 3, 4], undefined], [new Int32Array(0), undefined],
     [Int32Array.of(0, 1, 2, 256), undefined], [Int32Array.of(0, 1, 2, -1), undefined], [new Uint8Array(4), undefined],
     [[new Int32Array(4), new Int32Array(9)], undefined], [new Int32Array(4), { size: 0 }], [new Int32Array(4), { size: NaN }], [new Int32Array(4), { size: 1e9 }],
-    [new Int32Array(4), { size: null }], [new Int32Array(4), { size: { width: 5 } }], [new Int32Array(4), { size: '64' }], [new Int32Array(4), { format: 'png' }],
+    [new Int32Array(4), { size: null }], [new Int32Array(4), { size: { width: 5 } }], [new Int32Array(4), { size: '64' }], [new Int32Array(4), { format: 'png' }], [new Int32Array(4), { format: null }], [new Array(2), undefined],
     [new Int32Array(4), { grid: [2, 2, 1] }], [new Int32Array(4), { grid: 0 }], [new Int32Array(4), { scale: 2 }], [new Int32Array(4), 5]
   ] as const) {
     t.equal(await codeOf(par.decode(what as never, options as never)), 'INVALID_OPTION', `${String(what).slice(0, 20)} ${JSON.stringify(options)}`)

@@ -5,6 +5,7 @@ import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { sequencesAtOnce } from '../../lib/generation.js'
 import { built } from '../support/built.js'
 import { tokenizerFile, transformerFile } from '../support/fixtures.js'
 
@@ -28,6 +29,14 @@ async function megabytes (body: string): Promise<number> {
   const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '-e', script], { env: { ...process.env, NODE_OPTIONS: '' } })
   return Number(stdout)
 }
+
+t.test('kept logits count among the bytes of a session', async t => {
+  const model = { layers: 12, dim: 768, heads: 12, kvHeads: 12, headSize: 64, feedForward: 2048, vocabularySize: 16384, classes: 1000, transitions: 3, normEps: 1e-5, ropeBase: 10000 }
+  const few = sequencesAtOnce({ model }, 576, false, 256)
+  const kept = sequencesAtOnce({ model }, 576, false, 256, 576)
+  t.ok(kept >= 1 && kept < few, `${kept} of ${few}`)
+  t.ok(kept * 576 * 16384 * 4 * 3 <= 2 ** 30, 'the logits and their copies fit in a gigabyte')
+})
 
 t.test('100 rounds of loading and disposing leave resident memory level', async t => {
   // The instances are kept, so that the collector cannot free for them what dispose() should have freed.

@@ -3,9 +3,12 @@
 
 import fs from 'node:fs'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { openCheckpoint } from '../../lib/checkpoint/index.js'
+import par from '../../lib/index.js'
 import { ParError } from '../../lib/errors.js'
+import { Image } from '../../lib/image.js'
 import { resolveClass } from '../../lib/labels.js'
 import { resolveSampling } from '../../lib/options.js'
 import { Par } from '../../lib/par.js'
@@ -58,7 +61,8 @@ t.test('score', async t => {
     ['INVALID_OPTION', { tokens: new Float32Array(64), classId: 1 }], ['INVALID_OPTION', { tokens: [tokens, tokens], classId: [1] }],
     ['BAD_CLASS_ID', { tokens, classId: 10 }], ['BAD_CLASS_ID', { tokens: [tokens], classId: [NaN] }], ['UNSUPPORTED_N', { tokens, classId: 1, n: 1 }],
     ['INVALID_OPTION', { tokens, classId: 1, guidanceScale: NaN }], ['INVALID_OPTION', { tokens, classId: 1, logits: 5 }], ['INVALID_OPTION', { tokens, classId: 1, logits: [64] }],
-    ['INVALID_OPTION', { tokens, classId: 1, logits: ['0'] }], ['INVALID_OPTION', { tokens, classId: 1, method: 'slow' }], ['INVALID_OPTION', { tokens, classId: 1, temperature: 1 }]
+    ['INVALID_OPTION', { tokens, classId: 1, logits: ['0'] }], ['INVALID_OPTION', { tokens, classId: 1, method: 'slow' }], ['INVALID_OPTION', { tokens, classId: 1, method: null }],
+    ['INVALID_OPTION', { tokens, classId: 1, logits: new Array(3) }], ['INVALID_OPTION', { tokens: new Array(1), classId: 1 }], ['INVALID_OPTION', { tokens: [tokens, tokens], classId: new Array(2) }], ['INVALID_OPTION', { tokens, classId: 1, temperature: 1 }]
   ]
   for (const [code, options] of cases) t.equal(await codeOf(par.score(options as never)), code, inspect(options))
 
@@ -73,6 +77,49 @@ t.test('score', async t => {
   t.equal(new Set(many.map(score => score.total)).size, 1, 'more pictures than one session takes')
 })
 
+t.test('what the caller does with its buffers afterwards changes nothing', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  for (const [instance, length, side] of [[own, 64, 32], [par, 256, 32]] as const) {
+    const tokens = (): Int32Array => Int32Array.from({ length }, (_, i) => (7 * i) % 128)
+    const floats = (): Float32Array => Float32Array.from({ length: side * side * 3 }, (_, i) => (i % 200) / 100 - 1)
+    const bytes = (): Uint8Array => Uint8Array.from({ length: side * side * 3 }, (_, i) => i % 251)
+    const png = await new Image(bytes(), side, side).toBuffer()
+    const size = { width: side, height: side }
+    const calls: Array<[name: string, call: (input: { tokens: Int32Array, floats: Float32Array, bytes: Uint8Array, png: Uint8Array }) => Promise<unknown>]> = [
+      ['score', async input => (await instance.score({ tokens: [input.tokens], classId: 1 }))[0]!.logProbs],
+      ['score of one', async input => (await instance.score({ tokens: input.tokens, classId: 1 }))[0]!.logProbs],
+      ['decode', async input => (await instance.decode(Array<Int32Array>(3).fill(input.tokens)))[2]!.data],
+      ['encode floats', async input => await instance.encode({ data: input.floats, ...size })],
+      ['encode bytes', async input => await instance.encode({ data: input.bytes, ...size })],
+      ['encode an Image', async input => await instance.encode(new Image(input.bytes, side, side))],
+      ['encode a file', async input => await instance.encode(input.png)]
+    ]
+    for (const [name, call] of calls) {
+      const input = () => ({ tokens: tokens(), floats: floats(), bytes: bytes(), png: Uint8Array.from(png) })
+      const expected = await call(input())
+      const [changed, moved] = [input(), input()]
+      if (instance === par) await par.dispose() // its next call loads the model first
+      const results = [call(changed), call(moved)]
+      for (const array of Object.values(changed)) array.fill(3)
+      structuredClone(null, { transfer: Object.values(moved).map(array => array.buffer as ArrayBuffer) })
+      for (const result of results) t.same(await result, expected, name)
+    }
+    const list = [1, 2]
+    const images = instance.generate({ classId: list, seed: 1 })
+    list.length = 0
+    t.same((await images).map(image => image.classId), [1, 2])
+  }
+  const gone = new Int32Array(64)
+  structuredClone(null, { transfer: [gone.buffer] })
+  t.equal(await codeOf(own.score({ tokens: gone, classId: 1 })), 'INVALID_OPTION', 'detached before the call')
+  t.equal(await codeOf(own.decode(gone)), 'INVALID_OPTION')
+  const picture = new Uint8Array(64)
+  structuredClone(null, { transfer: [picture.buffer] })
+  t.equal(await codeOf(own.encode(picture)), 'BAD_IMAGE')
+  t.equal(await codeOf(own.encode({ data: picture, width: 4, height: 4 })), 'INVALID_OPTION')
+})
+
 t.test('Par.load', async t => {
   const transformer = transformerFile('par-4x')
   for (const options of [
@@ -81,9 +128,11 @@ t.test('Par.load', async t => {
     { transformer: { ...transformer, grid: 0 } }, { transformer: { ...transformer, grid: [8] } }, { transformer: { ...transformer, grid: [8, NaN] } }, { transformer: { ...transformer, n: 0 } },
     { tokenizer: 7 }, { tokenizer: {} }, { tokenizer: { path: tokenizerFile(), heads: 2 } }, { transformer, device: 'gpu' }, { transformer, device: 'cuda:x' }, { transformer, device: 5 },
     { transformer, precision: 'float16' }, { transformer, precision: 16 }, { transformer, threads: 0 }, { transformer, threads: NaN }, { transformer, threads: 1.5 }, { transformer, threads: 5000 },
-    { transformer, signal: 'x' }
+    { transformer, signal: 'x' }, { transformer, device: null }, { transformer, precision: null },
+    { transformer: null }, { tokenizer: null }, { transformer: pathToFileURL(transformer.path) }, { transformer: { ...transformer, path: pathToFileURL(transformer.path) } }
   ]) t.equal(await codeOf(Par.load(options as never)), 'INVALID_OPTION', inspect(options))
 
+  t.match(await rejection(Par.load({ tokenizer: pathToFileURL(transformer.path) as never })), { code: 'INVALID_OPTION', message: /path.*URL.*fileURLToPath/ })
   t.equal(await codeOf(Par.load({ transformer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
   t.equal(await codeOf(Par.load({ tokenizer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
   t.equal(await codeOf(Par.load({ transformer: { ...transformer, n: 16 } })), 'UNSUPPORTED_N')

@@ -43,6 +43,43 @@ t.test('onProgress gets the same events; an error in it ends the call', async t 
   t.same((await par.generate({ classId: 1, seed: 3 })).data, image.data, 'the instance is usable')
 })
 
+t.test('a callback that returns a promise is waited for; its rejection ends the call', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  let [running, most, ended] = [0, 0, 0]
+  const slow = async (): Promise<void> => {
+    most = Math.max(most, ++running)
+    await new Promise(resolve => setTimeout(resolve, 2))
+    running--
+    ended++
+  }
+  const image = await par.generate({ classId: 1, onProgress: slow })
+  t.same([most, ended, running], [1, image.steps, 0], 'one at a time, all of them over')
+  const mistake = new Error('mine')
+  let calls = 0
+  const failing = async (): Promise<void> => { calls++; await Promise.resolve(); throw mistake }
+  t.equal(await rejection(par.generate({ classId: 1, onProgress: failing })), mistake)
+  t.equal(await rejection(par.stream({ classId: 1, onProgress: failing }).next()), mistake)
+  t.equal(calls, 2)
+  const controller = new AbortController()
+  const stuck = par.generate({ classId: 1, signal: controller.signal, onProgress: () => new Promise<void>(() => { controller.abort('enough') }) })
+  t.equal(await rejection(stuck), 'enough', 'one that never settles can be aborted')
+  t.ok(await par.generate({ classId: 1 }))
+})
+
+t.test('a preview after the loop was left', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  let late: Progress | undefined
+  for await (const event of par.stream({ classId: 1 })) {
+    late = event
+    if (event.step === 3) break
+  }
+  t.match(await rejection(late!.preview()), { code: 'INVALID_OPTION', message: /belongs to a call that ended/ })
+  await par.dispose()
+  t.match(await rejection(late!.preview()), { code: 'DISPOSED', message: /This Par/ })
+})
+
 t.test('previews', async t => {
   const par = await smallPar()
   t.teardown(() => par.dispose())

@@ -1,9 +1,11 @@
 // Conversion to .safetensors: same values, right metadata, nothing left behind.
 
-import { linkSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { linkSync, lstatSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { convertCheckpoint, describeTokenizer, describeTransformer, identify, openCheckpoint, type ConvertOptions } from '../../lib/checkpoint/index.js'
+import { writeSafetensors } from '../../lib/checkpoint/safetensors-write.js'
 import { findGolden, golden } from '../support/golden.js'
 import { py, writePt } from '../support/pt-writer.js'
 import { convertFloats, fromBits, readTensor, toBits } from './floats.js'
@@ -112,6 +114,30 @@ t.test('refusals', async t => {
   await t.rejects(convertCheckpoint(input, output, { heads: 2, n: 16 }), { code: 'UNSUPPORTED_N' })
   await t.rejects(convertCheckpoint(input, output, { heads: 2, precision: 'float8' as 'float16' }), { code: 'INVALID_OPTION', message: /precision/ })
   t.same(readdirSync(dir).sort(), ['folder', 'hard.pt', 'in.pt', 'soft.pt'])
+})
+
+t.test('links are written through; what is no file is refused', async t => {
+  const dir = t.testdir({ real: { 'old.safetensors': 'old' } })
+  const at = (...names: string[]): string => path.join(dir, ...names)
+  writePt(at('in.pt'), stateDict(transformerShapes()))
+  symlinkSync('real/old.safetensors', at('link'))
+  symlinkSync('real/new.safetensors', at('dangling'))
+  symlinkSync('loop', at('loop'))
+  execFileSync('mkfifo', [at('pipe')])
+  for (const [name, target] of [['link', 'old'], ['dangling', 'new']] as const) {
+    await convertCheckpoint(at('in.pt'), at(name), { heads: 2 })
+    t.ok(lstatSync(at(name)).isSymbolicLink(), 'the link stays')
+    t.equal((await openCheckpoint(at('real', `${target}.safetensors`))).tensors.size, transformerShapes().size)
+  }
+  for (const special of [at('pipe'), '/dev/null']) {
+    await t.rejects(convertCheckpoint(at('in.pt'), special, { heads: 2 }), { code: 'INVALID_OPTION', message: /no regular file.*give the name of a file/ })
+    await t.rejects(writeSafetensors(special, [], {}), { code: 'INVALID_OPTION' })
+  }
+  t.ok(lstatSync('/dev/null').isCharacterDevice())
+  await t.rejects(convertCheckpoint(at('in.pt'), at('loop'), { heads: 2 }), { code: 'FILE_NOT_FOUND', message: /circle/ })
+  await t.rejects(convertCheckpoint(at('in.pt'), at('x'.repeat(256)), { heads: 2 }), { code: 'FILE_NOT_FOUND', message: /too long/ })
+  await convertCheckpoint(at('in.pt'), at('x'.repeat(255)), { heads: 2 })
+  t.same(readdirSync(at('real')).sort(), ['new.safetensors', 'old.safetensors'], 'no part file')
 })
 
 t.test('failure and abort leave nothing, and an old output as it was', async t => {

@@ -3,11 +3,11 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { openCheckpoint } from '../../lib/checkpoint/index.js'
+import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
 import { JsonError, parseJson } from '../../lib/checkpoint/json.js'
 import { writeSafetensors } from '../../lib/checkpoint/safetensors-write.js'
 import { readTensor } from './floats.js'
-import { safetensorsFile, tile, values } from './tiny.js'
+import { safetensorsFile, tile, transformerShapes, values } from './tiny.js'
 
 const pair = tile(new Map([['a', [2, 3]], ['b', [4]]]))
 
@@ -27,6 +27,18 @@ t.test('headers that are legal', async t => {
     const checkpoint = await openCheckpoint(file)
     t.same([...checkpoint.tensors.keys()].sort(), names, name)
   }
+})
+
+t.test('prefixes of wrappers are taken off', async t => {
+  const file = path.join(t.testdir({}), 'x.safetensors')
+  for (const prefix of ['_orig_mod.', 'module.', 'module._orig_mod.']) {
+    const { entries, bytes } = tile(new Map([...transformerShapes()].map(([name, shape]) => [prefix + name, shape])))
+    writeFileSync(file, safetensorsFile(entries, bytes))
+    t.same(describeTransformer(await openCheckpoint(file), { heads: 2 }).tensors.map(({ name }) => name).sort(), [...transformerShapes().keys()].sort(), prefix)
+  }
+  const { entries, bytes } = tile(new Map([['a', [1]], ['module.a', [1]]]))
+  writeFileSync(file, safetensorsFile(entries, bytes))
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /two tensors are called "a"/ })
 })
 
 t.test('all types are listed', async t => {

@@ -123,6 +123,24 @@ t.test('zips that are not as torch writes them', async t => {
   await t.rejects(openCheckpoint(twice), { code: 'BAD_CHECKPOINT', message: /two tensors are called "a"/ })
 })
 
+t.test('what is no plain tensor does no harm unless it is needed', async t => {
+  const file = path.join(t.testdir({}), 'odd.pt')
+  const text = py.reduce(py.global('_codecs encode'), py.tuple('state', 'latin1')) // bytes, as protocol 2 has them
+  const sparse = py.reduce(py.global('torch._utils _rebuild_sparse_tensor'), py.tuple(py.global('torch.sparse_coo'), py.tuple(py.tensor({ shape: [1] }))))
+  const foreign = py.reduce(py.global('torch._utils _rebuild_tensor_v2'), py.tuple(text, 0, py.tuple(1), py.tuple(1), false, py.orderedDict([])))
+  const odd = { 'module.layers.0._extra_state': text, 'ema.weight': sparse, 'mask.weight': foreign }
+  writePt(file, { model: new Map([...stateDict(shapes), ...Object.entries(odd)]) })
+  const checkpoint = await openCheckpoint(file)
+  t.same([...checkpoint.tensors.keys()], [...shapes.keys()])
+  t.match(Object.fromEntries(checkpoint.odd!), { 'layers.0._extra_state': /_codecs encode/, 'ema.weight': /_rebuild_sparse_tensor/, 'mask.weight': /storage is .*_codecs encode/ })
+  t.equal(describeTransformer(checkpoint, { heads: 2 }).n, 4)
+  writePt(file, { model: new Map([...stateDict(shapes), ['output.weight', sparse]]) })
+  const needed = await openCheckpoint(file)
+  t.throws(() => describeTransformer(needed, { heads: 2 }), { code: 'BAD_CHECKPOINT', message: /"output\.weight" .*_rebuild_sparse_tensor.*plain/ })
+  writePt(file, { model: new Map<string, unknown>([['a.weight', text], ['module.a.weight', py.tensor({ shape: [1] })]]) })
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /two tensors are called "a\.weight"/ })
+})
+
 t.test('a file above 4 GiB: zip64, a sparse tensor, one behind it', async t => {
   const file = path.join(t.testdir({}), 'large.pt')
   const tail = values(6, 42)

@@ -1,6 +1,7 @@
 // convert: a round trip keeps what the model computes and says, and an existing file is safe.
 
 import t from 'tap'
+import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { golden } from '../support/golden.js'
@@ -50,10 +51,27 @@ t.test('an existing file is kept unless --force', async t => {
   t.ok(fs.statSync(output).size > 1e6)
 })
 
+t.test('--force follows links and never replaces what is no file', async t => {
+  const place = temporaryFolder()
+  const args = (output: string): string[] => ['convert', golden('llamagen/model.pt'), path.join(place, output), '--heads', '2', '--force']
+  fs.writeFileSync(path.join(place, 'real'), 'old')
+  fs.symlinkSync('real', path.join(place, 'link'))
+  t.equal((await parvis(args('link'))).code, 0)
+  t.ok(fs.lstatSync(path.join(place, 'link')).isSymbolicLink())
+  t.ok(fs.statSync(path.join(place, 'real')).size > 1e6)
+  execFileSync('mkfifo', [path.join(place, 'pipe')])
+  for (const output of ['pipe', '../../../../dev/null']) {
+    for (const line of [args(output), args(output).slice(0, -1)]) t.match(await parvis(line), { code: 1, stderr: /no regular file.*\[INVALID_OPTION\]/ })
+  }
+  t.ok(fs.lstatSync(path.join(place, 'pipe')).isFIFO())
+  t.ok(fs.lstatSync('/dev/null').isCharacterDevice())
+  t.same(fs.readdirSync(place).sort(), ['link', 'pipe', 'real'])
+})
+
 t.test('what is refused leaves nothing', async t => {
   const place = temporaryFolder()
   const output = path.join(place, 'out.safetensors')
-  t.match(await parvis(['convert', golden('par-4x/model.pt'), output]), { code: 1, stderr: /heads.*\[BAD_CHECKPOINT\]/ }, 'heads unknown')
+  t.match(await parvis(['convert', golden('par-4x/model.pt'), output]), { code: 1, stderr: /Pass --heads\. \[BAD_CHECKPOINT\]/ }, 'heads unknown')
   t.match(await parvis(['convert', golden('par-4x/model.pt'), output, '--heads', '2', '-n', '16']), { code: 1, stderr: /\[UNSUPPORTED_N\]/ })
   t.match(await parvis(['convert', path.join(place, 'none.pt'), output]), { code: 1, stderr: /\[FILE_NOT_FOUND\]/ })
   t.match(await parvis(['convert', golden('par-4x/model.pt'), path.join(place, 'no', 'out.safetensors')]), { code: 2, stderr: /no folder/ })

@@ -2,6 +2,7 @@
 // the ways it can end early.
 
 import t from 'tap'
+import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
@@ -120,12 +121,66 @@ t.test('a transformer alone prints tokens', async t => {
   t.equal(result.images[0]!.tokens!.length, 64)
 })
 
+t.test('links are written through, pipes and devices written to', async t => {
+  const place = temporaryFolder()
+  const inside = (name: string): string => path.join(place, name)
+  const generate = async (out: string) => await parvis(['generate', '--class', '7', '-n', '16', '--seed', '1', '--format', 'png', '--out', out])
+  t.equal((await generate(inside('plain.png'))).code, 0)
+  const expected = fs.readFileSync(inside('plain.png'))
+
+  fs.mkdirSync(inside('real'))
+  fs.writeFileSync(inside('real/old.png'), 'old')
+  fs.symlinkSync('real/old.png', inside('link.png'))
+  fs.symlinkSync('real/new.png', inside('dangling.png'))
+  for (const [name, target] of [['link', 'old'], ['dangling', 'new']] as const) {
+    t.equal((await generate(inside(`${name}.png`))).code, 0)
+    t.ok(fs.lstatSync(inside(`${name}.png`)).isSymbolicLink(), 'the link stays')
+    t.ok(fs.readFileSync(inside(`real/${target}.png`)).equals(expected))
+  }
+  t.same(fs.readdirSync(inside('real')).sort(), ['new.png', 'old.png'], 'no part file')
+
+  execFileSync('mkfifo', [inside('pipe')])
+  const [read, { code }] = await Promise.all([fs.promises.readFile(inside('pipe')), generate(inside('pipe'))])
+  t.equal(code, 0)
+  t.ok(read.equals(expected))
+  t.ok(fs.lstatSync(inside('pipe')).isFIFO(), 'still a pipe')
+  t.equal((await generate('/dev/null')).code, 0)
+  t.ok(fs.lstatSync('/dev/null').isCharacterDevice(), 'still a device')
+  if (fs.existsSync('/dev/full')) t.match(await generate('/dev/full'), { code: 1, stderr: /^parvis: \/dev\/full: cannot be written: no space is left.* \[FILE_NOT_FOUND\]\n$/ })
+
+  const long = inside(`${'x'.repeat(245)}.png`)
+  t.equal((await generate(long)).code, 0, 'a name of 249 bytes')
+  t.ok(fs.readFileSync(long).equals(expected))
+  t.match(await generate(inside(`${'x'.repeat(252)}.png`)), { code: 2, stderr: /name is too long/ })
+})
+
+t.test('what could not be written is refused before the work', async t => {
+  for (const scale of ['600', '100000', '9007199254740991']) {
+    t.match(await parvis(['generate', '--class', '7', '--scale', scale, '--out', at('never.png')]), { code: 2, stdout: '', stderr: /pixels.*--scale.*\[USAGE\]/ }, scale)
+  }
+  t.match(await parvis(['generate', '--class', '7', '--count', '600', '--out', at('never.webp')]), { code: 2, stderr: /webp goes up to 16383/ })
+  t.match(await parvis(['generate', '--class', '7', '--count', '9007199254740991', '--out', at('never.png')]), { code: 2, stderr: /too many/ })
+  // Nobody, root neither, makes files in /proc.
+  if (fs.existsSync('/proc/self')) {
+    const started = performance.now()
+    t.match(await parvis(['generate', '--class', '7', '--count', '2000', '-n', '1'], { cwd: '/proc' }), { code: 2, stdout: '', stderr: /no file can be made in \/proc: / })
+    t.ok(performance.now() - started < 5000, 'at once')
+  }
+  t.notOk(fs.existsSync(at('never.png')))
+})
+
+t.test('cures are in the words of the command line', async t => {
+  const args = ['generate', '--class', '1', '--transformer', golden('par-4x/model.pt'), '--tokenizer', golden('vq-small/vq.pt'), '--out', at('never.png')]
+  t.match((await parvis(args)).stderr, /Pass --heads\./)
+  t.match((await parvis(['generate', '--class', '1', '--device', 'cuda', '--out', at('never.png')])).stderr, /Use --device cpu or --device auto/)
+})
+
 t.test('what the model refuses', async t => {
   const cases: Array<[string[], string, RegExp]> = [
     [['--class', '10'], 'BAD_CLASS_ID', /0 to 9/],
     [['--class', '-1'], 'BAD_CLASS_ID', /0 to 9/],
     [['--class', 'boot'], 'BAD_CLASS_ID', /Ankle boot/],
-    [['--class', '7', '-n', '9'], 'UNSUPPORTED_N', /1, 4, 16/],
+    [['--class', '7', '-n', '9'], 'UNSUPPORTED_N', /embedded model has n = 1, 4 and 16/],
     [['--class', '7', '--guidance-scale', '-2'], 'INVALID_OPTION', /guidanceScale/],
     [['--class', '7', '--top-p', '2'], 'INVALID_OPTION', /topP/],
     [['--class', '7', '--device', 'tpu'], 'INVALID_OPTION', /device/],

@@ -1,9 +1,10 @@
 // Help, version, wrong usage, and a reader that closes early: what the command line says before any model runs.
 
 import t from 'tap'
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { parvis, root, temporaryFolder } from './run.js'
+import { bin, parvis, root, temporaryFolder } from './run.js'
 
 const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string }
 
@@ -76,11 +77,23 @@ t.test('a reader that has gone is no error', async t => {
   t.same({ code, signal, stderr }, { code: 0, signal: null, stderr: '' })
 })
 
+t.test('a full disk is an error like any other', { skip: !fs.existsSync('/dev/full') && 'there is no /dev/full' }, async t => {
+  const full = fs.openSync('/dev/full', 'w')
+  t.teardown(() => fs.closeSync(full))
+  const model = path.join(root, 'models', 'fashion', 'par-4.safetensors')
+  for (const args of [['labels'], ['labels', '--json'], ['inspect', model], ['--help'], ['--version'], ['help', 'generate'], ['generate', '--class', '7', '-n', '16', '--out', '-']]) {
+    const { status, stderr } = spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8', stdio: ['ignore', full, 'pipe'] })
+    t.equal(status, 1, args.join(' '))
+    t.match(stderr, args.includes('--json') ? /^\{"error":\{"code":"FILE_NOT_FOUND"/ : /^parvis: standard output: cannot be written: no space is left\..* \[FILE_NOT_FOUND\]\n$/)
+  }
+  const silent = spawnSync(process.execPath, [bin, 'inspect', '/nowhere'], { stdio: ['ignore', 'pipe', full] })
+  t.same({ status: silent.status, signal: silent.signal }, { status: 1, signal: null }, 'standard error may be full too')
+})
+
 t.test('a clone that was not built says so', async t => {
   const folder = temporaryFolder()
   fs.mkdirSync(path.join(folder, 'bin'))
   fs.copyFileSync(path.join(root, 'bin', 'parvis.js'), path.join(folder, 'bin', 'parvis.js'))
-  const { spawnSync } = await import('node:child_process')
   const child = spawnSync(process.execPath, [path.join(folder, 'bin', 'parvis.js'), '--version'], { encoding: 'utf8' })
   t.equal(child.status, 1)
   t.match(child.stderr, /not built yet.*\n.*npm install/)
