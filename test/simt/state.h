@@ -1,0 +1,68 @@
+// What a launch consists of; shared by the scheduler and the memory of blocks, unseen by kernels.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fiber.h"
+#include "simt.h"
+
+namespace simt {
+
+struct Block;
+struct Fiber {
+  Context context{};
+  uint8_t* stack = nullptr;
+  Block* block = nullptr;
+  uint3 thread{};
+  int index = 0;  // in the block
+  bool done = false;
+  const char* waits = nullptr;  // what for; null: runs or can run
+  Where where;
+  uint32_t mask = 0;            // lanes it meets
+  void* brought = nullptr;
+  std::function<bool()> until;
+  struct Copy { void* to; const void* from; int bytes, valid; };
+  std::vector<std::vector<Copy>> groups{1};  // the last one is open
+};
+
+struct Array {
+  const void* site;
+  const char* name;
+  uint8_t* data;
+  size_t bytes;
+};
+constexpr size_t guard = 1024;
+constexpr size_t mostShared = 227 << 10;
+
+struct Block {
+  uint3 index{};
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  int alive = 0, arrived = 0, counted = 0, result = 0;
+  std::vector<Array> arrays;
+  std::vector<std::unique_ptr<uint8_t[]>> memory;
+  size_t sharedBytes = 0;
+  uint8_t* dynamic = nullptr;
+};
+
+struct State {
+  const Launch* launch = nullptr;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<Fiber*> ready, polling;
+  std::vector<std::function<void()>> late;
+  Fiber* now = nullptr;
+  Context main{};
+  void* mainFake = nullptr;
+  const void* mainStack = nullptr;
+  size_t mainStackBytes = 0;
+  uint64_t random = 1, seed = 1, launches = 0, switches = 0, limit = 50'000'000;
+  bool failed = false;
+  std::string message;
+  Stacks stacks;
+};
+extern State s;
+
+std::string whereabouts();  // kernel, block and thread
+uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);
+
+}  // namespace simt
