@@ -78,6 +78,51 @@ struct Rotation {
 // qkv [streams count, qkvStride]: queries of all heads, keys, values.
 cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
 
+// ---- pack.cu, project.cu: skinny projections ------------------------------------------------------------------
+
+// A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
+// are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
+// A operand, high ones in the lower eight: a lane then has both of a pair in its accumulators.
+//   data [tiles][inputTiles][32 lanes][8] bfloat16, zero beyond the matrix
+struct Packed {
+  uint16_t* data;
+  int pairs, inputs;
+  __host__ __device__ int tiles() const { return (pairs + 7) / 8; }
+  __host__ __device__ int inputTiles() const { return (inputs + 15) / 16; }
+  __host__ __device__ size_t elements() const { return static_cast<size_t>(tiles()) * static_cast<size_t>(inputTiles()) * 256; }
+};
+struct Packing {
+  const void* low;   // [lowRows] rows, `stride` elements apart: pairs of one matrix (stride 2 inputs), or gates
+  const void* high;  // [highRows]
+  ptrdiff_t stride;
+  int lowRows, highRows;
+  Element element;   // of the source
+};
+cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
+
+enum class Epilogue {
+  store,   // y = product
+  add,     // y += product
+  swiglu,  // out[pair] = silu(low) high
+  append,  // rotation, queries and cache
+};
+
+struct Projection {
+  const float* x;            // [rows, xStride], normed here; or null
+  const float* normWeight;   // [inputs rounded up to 16]
+  float eps;
+  const uint16_t* elements;  // [rows, xStride], where x is null
+  ptrdiff_t xStride;         // at least inputs rounded up to 16
+  int rows;                  // 1 .. 64
+  Packed weights;
+  Epilogue epilogue;
+  float* y;                  // [rows, yStride]: store, add
+  uint16_t* out;             // [rows, yStride]: swiglu
+  ptrdiff_t yStride;         // even
+  Rotation rotation;         // append
+};
+cudaError_t project(const Projection& p, cudaStream_t stream);
+
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
 struct Prediction {

@@ -17,7 +17,7 @@ namespace parvis::cuda {
 
 // The launch's dynamic shared memory.
 __device__ inline uint8_t* dynamicShared() {
-  extern __shared__ __align__(1024) uint8_t parvisDynamicShared[];
+  extern __shared__ __align__(128) uint8_t parvisDynamicShared[];
   return parvisDynamicShared;
 }
 

@@ -1,7 +1,7 @@
 // Drawing a token from logits, bit for bit as cpu/isa/sample.cc does: the arithmetic of include/parvis/sampling.h, and
-// sums of integers, which do not depend on their order. Compiled without contraction (--fmad=false). One block a
-// prediction, its guided logits in shared memory; weights are computed anew in each pass, which is cheaper than the
-// eight bytes a token that keeping them would take. Top-k and top-p are one radix selection each, no sort.
+// sums of integers, which do not depend on their order. One block a prediction, its guided logits in shared memory;
+// weights are computed anew in each pass, which is cheaper than the eight bytes a token that keeping them would take.
+// Top-k and top-p are one radix selection each, no sort.
 #include "kernels.cuh"
 #include "parvis/sampling.h"
 

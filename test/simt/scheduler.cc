@@ -132,7 +132,7 @@ void startBlock(uint64_t index) {
   auto b = std::make_unique<Block>();
   b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y), static_cast<unsigned>(index / l.grid.x / l.grid.y)};
   b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
-  b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 1024);
+  b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
   for (int i = 0; i < b->alive; i++) {
     auto f = std::make_unique<Fiber>();
     const unsigned u = static_cast<unsigned>(i);

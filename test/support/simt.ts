@@ -15,7 +15,7 @@ const root = path.join(__dirname, '..', '..')
 const folder = path.join(root, 'out', 'simt')
 const compiler = process.env.CXX || 'g++'
 
-const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Iinclude']
+const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
 const sanitized = [...common, '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-ffp-contract=off']
 /** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
