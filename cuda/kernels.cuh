@@ -123,6 +123,23 @@ struct Projection {
 };
 cudaError_t project(const Projection& p, cudaStream_t stream);
 
+// ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
+
+// Also the full-sequence pass: rows see prefixes, and keys behind the longest prefix of sixteen queries are not read.
+struct Attention {
+  RowTable rows;
+  int streams, heads, kvHeads, headSize;
+  const uint16_t* queries;  // [streams count, heads, padded head size]
+  Cache cache;
+  uint16_t* out;            // [streams count, outStride], heads side by side without padding
+  ptrdiff_t outStride;
+  float* partial;           // attentionPartials floats, and
+  uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
+};
+size_t attentionPartials(const Attention& a);
+size_t attentionCounters(const Attention& a);
+cudaError_t attend(const Attention& a, cudaStream_t stream);
+
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
 struct Prediction {

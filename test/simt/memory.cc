@@ -37,7 +37,7 @@ uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, si
   b->memory.emplace_back(new uint8_t[bytes + 2 * guard + align]);
   uint8_t* whole = b->memory.back().get();
   uint8_t* data = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(whole) + guard + align - 1) / align * align);
-  std::memset(data, 0xff, bytes);
+  std::memset(data, random() % 4 == 0 ? 0 : 0xff, bytes);  // NaN, -1, true; or 0
   __asan_poison_memory_region(whole, static_cast<size_t>(data - whole));
   __asan_poison_memory_region(data + bytes, static_cast<size_t>(whole + bytes + 2 * guard + align - (data + bytes)));
   b->arrays.push_back({site, name, data, bytes});

@@ -1,6 +1,6 @@
-// The fibers of a launch and what they wait for. One list of fibers that can run; a thread is picked from it by the
-// seed and runs until it waits. When the list is empty, waits on a condition are looked at, then one late copy
-// arrives, then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
+// The fibers of a launch and what they wait for. Of the fibers that can run one is picked, in an order that the seed
+// decides, and runs until it waits. When none can run, waits on a condition are looked at, then one late copy arrives,
+// then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -44,10 +44,23 @@ void toMain(bool last) {
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 }
 
+bool lower(const Fiber* a, const Fiber* b) { return a->priority < b->priority; }
+void pushReady(Fiber* f) {
+  if (s.order == Order::random) f->priority = random();
+  s.ready.push_back(f);
+  std::push_heap(s.ready.begin(), s.ready.end(), lower);
+}
+Fiber* popReady() {
+  std::pop_heap(s.ready.begin(), s.ready.end(), lower);
+  Fiber* f = s.ready.back();
+  s.ready.pop_back();
+  return f;
+}
+
 void release(Fiber* f) {
   f->waits = nullptr;
   f->brought = nullptr;
-  s.ready.push_back(f);
+  pushReady(f);
 }
 
 void releaseBlock(Block* b) {
@@ -130,6 +143,7 @@ void freeBlock(std::unique_ptr<Block>& b) {
 void startBlock(uint64_t index) {
   const Launch& l = *s.launch;
   auto b = std::make_unique<Block>();
+  uint64_t place = random();  // the upper half orders, the lower half breaks ties
   b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y), static_cast<unsigned>(index / l.grid.x / l.grid.y)};
   b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
   b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
@@ -141,10 +155,13 @@ void startBlock(uint64_t index) {
     f->thread = {u % l.block.x, u / l.block.x % l.block.y, u / l.block.x / l.block.y};
     f->stack = s.stacks.take();
     prepare(f->context, f->stack, enter);
-    s.ready.push_back(f.get());
+    if (s.order == Order::threads || (s.order == Order::warps && i % 32 == 0)) place = random();
+    f->priority = (place >> 32 | 1) << 32 | random() >> 32;
+    pushReady(f.get());
     b->fibers.push_back(std::move(f));
   }
   s.blocks[index] = std::move(b);
+  s.alive++;
 }
 
 std::string deadlock() {
@@ -167,7 +184,7 @@ std::string deadlock() {
 }
 
 // Something for an empty list of fibers; false: nothing is left to do, or nothing helps.
-bool findWork(uint64_t& next, uint64_t total) {
+bool findWork() {
   for (size_t i = 0; i < s.polling.size();) {
     Fiber* f = s.polling[i];
     if (f->until()) {
@@ -184,13 +201,11 @@ bool findWork(uint64_t& next, uint64_t total) {
     copy();
     return true;
   }
-  uint64_t alive = 0;
-  for (auto& b : s.blocks) alive += b && b->alive > 0;
-  if (next < total && (s.launch->cooperative || alive < 2)) {
-    startBlock(next++);
+  if (s.next < s.total && s.alive < 2) {
+    startBlock(s.next++);
     return true;
   }
-  if (alive > 0) setFailure(deadlock());
+  if (s.alive > 0) setFailure(deadlock());
   return false;
 }
 
@@ -222,28 +237,36 @@ cudaError_t run(const Launch& l) {
   s.failed = false;
   s.switches = 0;
   s.random = s.seed * 1000003 + s.launches++;
+  s.order = static_cast<Order>(random() % 4);
+  s.lowest = uint64_t{1} << 32;
   s.blocks.resize(total);
   blockDim = l.block;
   gridDim = l.grid;
-  uint64_t next = 0;
-  while (l.cooperative && next < total) startBlock(next++);
+  s.alive = s.next = 0;
+  s.total = total;
+  while (l.cooperative && s.next < total) startBlock(s.next++);
   while (!s.failed) {
+    // Blocks of a plain launch run alone or beside one other, from wherever that one is.
+    if (s.next < total && s.alive == 1 && random() % 256 == 0) startBlock(s.next++);
     if (s.ready.empty()) {
-      if (!findWork(next, total)) break;
+      if (!findWork()) break;
       continue;
     }
-    const size_t i = random() % s.ready.size();
-    Fiber* f = s.ready[i];
-    s.ready[i] = s.ready.back();
-    s.ready.pop_back();
+    Fiber* f = popReady();
+    if (s.order != Order::random && random() % 256 == 0) {  // now and then one falls behind all others
+      f->priority = --s.lowest;
+      pushReady(f);
+      continue;
+    }
     if (++s.switches > s.limit) {
       setFailure("kernel " + kernelName() + ": more than " + text(s.limit) + " switches between threads: a wait that spins for ever?");
       break;
     }
     resume(f);
     Block* b = f->block;
-    if (b->alive == 0 && s.late.empty())
-      freeBlock(s.blocks[b->index.x + l.grid.x * (b->index.y + uint64_t{l.grid.y} * b->index.z)]);
+    if (b->alive > 0) continue;
+    s.alive--;
+    if (s.late.empty()) freeBlock(s.blocks[b->index.x + l.grid.x * (b->index.y + uint64_t{l.grid.y} * b->index.z)]);
   }
   for (auto& b : s.blocks) freeBlock(b);
   s.blocks.clear();
@@ -321,7 +344,8 @@ void waitUntil(const char* what, std::function<bool()> holds, Where where) {
 }
 
 void yield() {
-  s.ready.push_back(s.now);
+  s.now->priority = --s.lowest;
+  pushReady(s.now);
   toMain(false);
 }
 void perturb() {

@@ -87,8 +87,8 @@ void asyncCopy(void* to, const void* from, int bytes, int valid);
 void asyncCommit();
 void asyncWait(int groupsLeft);
 
-// An array in the block's shared memory, the same for all its threads; `site` tells arrays apart. Filled with 0xff,
-// poisoned on both sides.
+// An array in the block's shared memory, the same for all its threads; `site` tells arrays apart. Filled with 0xff
+// (or with 0, if the seed says so), poisoned on both sides.
 void* sharedArray(const void* site, const char* name, size_t bytes, size_t align);
 uint8_t* dynamicShared();
 bool isShared(const void* p);  // of the running block

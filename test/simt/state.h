@@ -16,6 +16,7 @@ struct Fiber {
   Block* block = nullptr;
   uint3 thread{};
   int index = 0;  // in the block
+  uint64_t priority = 0;
   bool done = false;
   const char* waits = nullptr;  // what for; null: runs or can run
   Where where;
@@ -45,10 +46,19 @@ struct Block {
   uint8_t* dynamic = nullptr;
 };
 
+// Who goes first. Random: anyone, at every wait anew. Otherwise a thread, a warp or a block has its place for the whole
+// launch, so that the last one lags behind all others for as long as they can do without it; now and then one falls to
+// the last place.
+enum class Order { random, threads, warps, blocks };
+
 struct State {
   const Launch* launch = nullptr;
   std::vector<std::unique_ptr<Block>> blocks;
-  std::vector<Fiber*> ready, polling;
+  std::vector<Fiber*> ready;  // a heap by priority
+  std::vector<Fiber*> polling;
+  Order order = Order::random;
+  uint64_t lowest = 0;
+  uint64_t alive = 0, next = 0, total = 0;  // blocks: running, not begun, all
   std::vector<std::function<void()>> late;
   Fiber* now = nullptr;
   Context main{};

@@ -6,9 +6,12 @@ import crypto from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import type t from 'tap'
 
-type Assertions = typeof t
+/** What checkFamily needs of a test. */
+interface Assertions {
+  ok: (value: unknown, message: string) => unknown
+  equal: (found: unknown, wanted: unknown, message: string) => unknown
+}
 
 const run = promisify(execFile)
 const root = path.join(__dirname, '..', '..')
