@@ -23,6 +23,9 @@ const sanitized = [...common, '-O1', '-fsanitize=address,undefined', '-fno-sanit
 /** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
+/** The whole CPU backend, for tests that compare sessions. */
+export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
+
 /** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
 export async function build (name: string, sources: string[]): Promise<string> {
   const headers = digest(['cuda', 'test/simt', 'include/parvis', 'cpu', 'cpu/isa'].flatMap(directory =>
@@ -36,7 +39,7 @@ export async function build (name: string, sources: string[]): Promise<string> {
     objects.push(object)
   }
   const program = path.join(folder, `${name}-${digest(objects)}`)
-  if (!fs.existsSync(program)) await make(program, out => ['-fsanitize=address,undefined', ...objects, '-o', out])
+  if (!fs.existsSync(program)) await make(program, out => ['-fsanitize=address,undefined', '-pthread', ...objects, '-o', out])
   return program
 }
 
