@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   for (int i = static_cast<int>(threadIdx.x); i < tileRows * pieces; i += warps * 32) {
     const int m = i / pieces, d = i % pieces * 8;
     const bool there = q.exists(m);
-    const uint16_t* from = a.queries + ((static_cast<ptrdiff_t>(stream) * q.count + (there ? q.row(m) : 0)) * a.heads + kvHead * q.group + (there ? q.head(m) : 0)) * width + d;
+    const uint16_t* from = static_cast<const uint16_t*>(a.queries) + ((static_cast<ptrdiff_t>(stream) * q.count + (there ? q.row(m) : 0)) * a.heads + kvHead * q.group + (there ? q.head(m) : 0)) * width + d;
     ptx::cpAsync16(queries + m * S::stride + d, from, there ? 16 : 0);
   }
   const int firstKey = split * span + warp * warpKeys;
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   };
   const auto write = [&](int m, int d, float output, float sum) {
     if (q.exists(m) && d < a.headSize)
-      a.out[(static_cast<ptrdiff_t>(stream) * q.count + q.row(m)) * a.outStride + (kvHead * q.group + q.head(m)) * a.headSize + d] = static_cast<uint16_t>(ptx::packBf16(output * (1.0f / sum), 0.0f));
+      storeElement(static_cast<uint16_t*>(a.out) + (static_cast<ptrdiff_t>(stream) * q.count + q.row(m)) * a.outStride + (kvHead * q.group + q.head(m)) * a.headSize + d, output * (1.0f / sum));
   };
   const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (gridDim.x / static_cast<unsigned>(splits)) + tile;
   float* partial = a.partial + place * splits * S::partial;

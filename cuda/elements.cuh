@@ -11,6 +11,9 @@ __device__ inline float widen(uint16_t v) { return __uint_as_float(static_cast<u
 __device__ inline float lowHalf(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float highHalf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
+__device__ inline void storeElement(float* p, float v) { *p = v; }
+__device__ inline void storeElement(uint16_t* p, float v) { *p = static_cast<uint16_t>(ptx::packBf16(v, 0.0f)); }
+
 // Two neighbouring elements.
 __device__ inline void storePair(float* p, float a, float b) { *reinterpret_cast<float2*>(p) = make_float2(a, b); }
 __device__ inline void storePair(uint16_t* p, float a, float b) { *reinterpret_cast<uint32_t*>(p) = ptx::packBf16(a, b); }

@@ -111,13 +111,13 @@ struct Projection {
   const float* x;            // [rows, xStride], normed here; or null
   const float* normWeight;   // [inputs rounded up to 16]
   float eps;
-  const uint16_t* elements;  // [rows, xStride], where x is null
+  const void* elements;      // bfloat16 [rows, xStride], where x is null
   ptrdiff_t xStride;         // at least inputs rounded up to 16
   int rows;                  // 1 .. 64
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
-  uint16_t* out;             // [rows, yStride]: swiglu
+  void* out;                 // bfloat16 [rows, yStride]: swiglu
   ptrdiff_t yStride;         // even
   Rotation rotation;         // append
 };
@@ -129,9 +129,9 @@ cudaError_t project(const Projection& p, cudaStream_t stream);
 struct Attention {
   RowTable rows;
   int streams, heads, kvHeads, headSize;
-  const uint16_t* queries;  // [streams count, heads, padded head size]
+  const void* queries;      // bfloat16 [streams count, heads, padded head size]
   Cache cache;
-  uint16_t* out;            // [streams count, outStride], heads side by side without padding
+  void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
   ptrdiff_t outStride;
   float* partial;           // attentionPartials floats, and
   uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
@@ -139,6 +139,12 @@ struct Attention {
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
 cudaError_t attend(const Attention& a, cudaStream_t stream);
+
+// ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
+
+// Elements are float32 everywhere; weights as they are in the checkpoint (`p.weights` is not looked at), the norm apart.
+cudaError_t projectPlain(const Projection& p, const Packing& weights, int inputs, cudaStream_t stream);
+cudaError_t attendPlain(const Attention& a, cudaStream_t stream);  // needs no partials and no counters
 
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@
 // anew by every block, which costs less than a launch; each warp stages its own inputs, so the loop has no barrier of the
 // block. Sums: over a run in order, then over the runs in order, whatever the number of rows: a picture's bits do not
 // depend on its batch.
+#include "epilogue.cuh"
 #include "norm.cuh"
-#include "rotate.cuh"
 
 namespace parvis::cuda {
 
@@ -33,24 +33,10 @@ __device__ void stage(const Projection& p, const float* scales, uint16_t* to, in
         const float2 b = normedPair(to, make_float2(x.z, x.w), make_float2(w.z, w.w), scales[row]);
         v = make_uint2(ptx::packBf16(a.x, a.y), ptx::packBf16(b.x, b.y));
       } else {
-        v = *reinterpret_cast<const uint2*>(p.elements + row * p.xStride + k);
+        v = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(p.elements) + row * p.xStride + k);
       }
     }
     *reinterpret_cast<uint2*>(to + row * stagedStride + k - begin) = v;
-  }
-}
-
-__device__ inline void finish(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
-  const ptrdiff_t at = row * p.yStride;
-  if (epilogue == Epilogue::store) {
-    storePair(p.y + at + 2 * pair, low, high);
-  } else if (epilogue == Epilogue::add) {
-    const float2 old = loadPair(p.y + at + 2 * pair);
-    storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
-  } else if (epilogue == Epilogue::swiglu) {
-    p.out[at + pair] = static_cast<uint16_t>(ptx::packBf16(low / (1.0f + ptx::exp2Fast(low * -1.44269504f)) * high, 0.0f));
-  } else {
-    placePair<uint16_t>(p.rotation, row, 2 * pair, low, high);
   }
 }
 
@@ -110,7 +96,7 @@ __global__ void __launch_bounds__(warps * 32) projectKernel(const __grid_constan
       low += s[column * 32];
       high += s[(column + 2) * 32];
     }
-    finish(p, epilogue, row, pair, low, high);
+    finish<uint16_t>(p, epilogue, row, pair, low, high);
   }
 }
 
@@ -132,11 +118,7 @@ cudaError_t runRows(const Projection& p, cudaStream_t stream) {
 
 // The six that a transformer has: norm before QKV, gate and up, and the head; none before the output and down projections.
 cudaError_t project(const Projection& p, cudaStream_t stream) {
-  if (p.rows < 1 || p.rows > 64 || p.weights.pairs < 1 || p.weights.inputs < 2 || p.weights.inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < p.weights.inputTiles() * 16 || p.yStride % 2 != 0)
-    return cudaErrorInvalidValue;
-  if (p.epilogue == Epilogue::append && (!possible(p.rotation) || p.rows != p.rotation.streams * p.rotation.rows.count ||
-                                         2 * p.weights.pairs != (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize))
-    return cudaErrorInvalidValue;
+  if (!possible(p, p.weights.pairs, p.weights.inputs) || p.rows > 64 || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
   const bool normed = p.x != nullptr;
   if (p.epilogue == Epilogue::store) return normed ? runRows<true, Epilogue::store>(p, stream) : runRows<false, Epilogue::store>(p, stream);
   if (p.epilogue == Epilogue::add && !normed) return runRows<false, Epilogue::add>(p, stream);

@@ -76,6 +76,7 @@ void releaseWarp(Block* b, int first, uint32_t mask) {
     Fiber* f = b->fibers[static_cast<size_t>(first + i)].get();
     if (!(mask >> i & 1) || f->done) continue;
     f->mask = 0;
+    b->warps[static_cast<size_t>(first / 32)].waiting &= ~(1u << i);
     release(f);
   }
 }
@@ -102,6 +103,7 @@ void finish() {
   Block* b = f->block;
   f->done = true;
   b->alive--;
+  b->warps[static_cast<size_t>(f->index / 32)].ended |= 1u << (f->index & 31);
   endInWarp(f);
   if (b->alive > 0 && b->arrived == b->alive) releaseBlock(b);
   toMain(true);
@@ -146,6 +148,8 @@ void startBlock(uint64_t index) {
   uint64_t place = random();  // the upper half orders, the lower half breaks ties
   b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y), static_cast<unsigned>(index / l.grid.x / l.grid.y)};
   b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
+  b->warps.resize(static_cast<size_t>(b->alive + 31) / 32);
+  if (b->alive % 32 != 0) b->warps.back().ended = ~0u << b->alive % 32;
   b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
   for (int i = 0; i < b->alive; i++) {
     auto f = std::make_unique<Fiber>();
@@ -287,50 +291,52 @@ void fail(const std::string& what, Where where) {
 void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where where) {
   Fiber* f = s.now;
   Block* b = f->block;
+  Warp& warp = b->warps[static_cast<size_t>(f->index / 32)];
   const int first = f->index / 32 * 32;
-  if (!(mask >> (f->index & 31) & 1)) fail(std::string(what) + ": the calling lane is not in its own mask", where);
+  const uint32_t me = 1u << (f->index & 31);
+  const auto lane = [&](int i) { return b->fibers[static_cast<size_t>(first + i)].get(); };
+  if (!(mask & me)) fail(std::string(what) + ": the calling lane is not in its own mask", where);
+  // A barrier of a warp counts the lanes that have not ended; whatever brings something needs them all.
+  if (combine && (mask & warp.ended) != 0)
+    fail(std::string(what) + ": lane " + text(static_cast<uint64_t>(__builtin_ctz(mask & warp.ended))) + " of its mask has ended or does not exist", where);
+  const auto check = [&](int i) {  // whether lane i, which waits, waits for this
+    const Fiber* other = lane(i);
+    const bool mutual = (other->mask & me) != 0;
+    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) || (combine && other->where.line() != where.line())))
+      fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits + " at " + at(other->where) +
+           (other->mask != mask ? " with another mask" : "") + ": the warp diverged", where);
+    return mutual;
+  };
+  if (const uint32_t there = warp.waiting & mask; there != 0) check(__builtin_ctz(there));
   f->mask = mask;
   f->brought = mine;
   f->waits = what;
   f->where = where;
+  warp.waiting |= me;
+  bool all = ((warp.waiting | warp.ended) & mask) == mask;
   void* lanes[32] = {};
-  bool all = true;
-  for (int i = 0; i < 32; i++) {
-    if (!(mask >> i & 1)) continue;
-    Fiber* other = first + i < static_cast<int>(b->fibers.size()) ? b->fibers[static_cast<size_t>(first + i)].get() : nullptr;
-    if (!other || other->done) {
-      if (!combine) continue;  // a barrier of a warp counts the lanes that have not ended
-      fail(std::string(what) + ": lane " + text(static_cast<uint64_t>(i)) + " of its mask " + (other ? "has ended" : "does not exist"), where);
-    }
-    if (!other->waits || other->mask == 0) {
-      all = false;
-      continue;
-    }
-    const bool mutual = other->mask >> (f->index & 31) & 1;
-    if (mutual && (other->mask != mask || std::strcmp(other->waits, what) != 0 || (combine && (other->where.line() != where.line()))))
-      fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits + " at " + at(other->where) +
-           (other->mask != mask ? " with another mask" : "") + ": the warp diverged", where);
-    if (!mutual) all = false;
-    lanes[i] = other->brought;
+  for (uint32_t left = all ? mask & ~warp.ended : 0; left != 0; left &= left - 1) {
+    const int i = __builtin_ctz(left);
+    all = check(i) && all;
+    lanes[i] = lane(i)->brought;
   }
-  if (!all) {
-    toMain(false);
-    return;
+  if (all) {
+    if (combine) combine(lanes, mask);
+    releaseWarp(b, first, mask);
   }
-  if (combine) combine(lanes, mask);
-  releaseWarp(b, first, mask);
   toMain(false);
 }
 
 int meetBlock(const char* what, bool value, Where where) {
   Fiber* f = s.now;
   Block* b = f->block;
-  if (b->arrived > 0)
+  if (b->arrived > 0 && b->first.line() != where.line())
     for (auto& other : b->fibers)
-      if (other->waits && other->mask == 0 && !other->until && (other->where.line() != where.line() || std::strcmp(other->where.file_name(), where.file_name()) != 0))
+      if (other->waits && other->mask == 0 && !other->until)
         fail(std::string(what) + " meets " + other->waits + " of thread " + triple(other->thread) + " at " + at(other->where) + ": the block diverged", where);
   f->waits = what;
   f->where = where;
+  if (b->arrived == 0) b->first = where;
   b->counted += value;
   if (++b->arrived == b->alive) releaseBlock(b);
   toMain(false);

@@ -36,10 +36,16 @@ struct Array {
 constexpr size_t guard = 1024;
 constexpr size_t mostShared = 227 << 10;
 
+struct Warp {
+  uint32_t waiting = 0, ended = 0;  // lanes that meet others, lanes that ended or never were
+};
+
 struct Block {
   uint3 index{};
+  std::vector<Warp> warps;
   std::vector<std::unique_ptr<Fiber>> fibers;
   int alive = 0, arrived = 0, counted = 0, result = 0;
+  Where first;  // of those who arrived
   std::vector<Array> arrays;
   std::vector<std::unique_ptr<uint8_t[]>> memory;
   size_t sharedBytes = 0;
