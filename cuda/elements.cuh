@@ -1,0 +1,32 @@
+// Elements: the type of weights and of activations that are multiplied, float or bfloat16 (as uint16_t). Rounding is to
+// nearest even, as on the CPU.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace parvis::cuda {
+
+__device__ inline float widen(float v) { return v; }
+__device__ inline float widen(uint16_t v) { return __uint_as_float(static_cast<uint32_t>(v) << 16); }
+__device__ inline float lowHalf(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float highHalf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+__device__ inline void storeElement(float* p, float v) { *p = v; }
+__device__ inline void storeElement(uint16_t* p, float v) { *p = static_cast<uint16_t>(ptx::packBf16(v, 0.0f)); }
+
+// Two neighbouring elements.
+__device__ inline void storePair(float* p, float a, float b) { *reinterpret_cast<float2*>(p) = make_float2(a, b); }
+__device__ inline void storePair(uint16_t* p, float a, float b) { *reinterpret_cast<uint32_t*>(p) = ptx::packBf16(a, b); }
+__device__ inline float2 loadPair(const float* p) { return *reinterpret_cast<const float2*>(p); }
+__device__ inline float2 loadPair(const uint16_t* p) {
+  const uint32_t v = *reinterpret_cast<const uint32_t*>(p);
+  return make_float2(lowHalf(v), highHalf(v));
+}
+// As they are after being stored.
+__device__ inline float2 roundedPair(const float*, float a, float b) { return make_float2(a, b); }
+__device__ inline float2 roundedPair(const uint16_t*, float a, float b) {
+  const uint32_t v = ptx::packBf16(a, b);
+  return make_float2(lowHalf(v), highHalf(v));
+}
+
+}  // namespace parvis::cuda

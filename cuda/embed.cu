@@ -1,0 +1,36 @@
+// The inputs of a step: for each row of the table the embedding of the class, of a transition token or of a token that an
+// earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a row.
+#include "elements.cuh"
+#include "kernels.cuh"
+
+namespace parvis::cuda {
+
+namespace {
+
+template <class E>
+__global__ void embedKernel(const __grid_constant__ Embedding e) {
+  const int i = static_cast<int>(blockIdx.x), stream = static_cast<int>(blockIdx.y), sequence = stream % e.sequences;
+  const int32_t input = e.rows.at(i).input;
+  const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.transitionTable;
+  const int32_t entry = input >= 0             ? e.tokens[static_cast<ptrdiff_t>(sequence) * e.tokensEach + input]
+                        : input != classInput  ? -2 - input
+                        : stream >= e.sequences ? e.classes
+                                                : e.classIds[sequence];
+  // A token is -1 where its logits were not finite; the flag is set then, so any row will do.
+  const E* from = static_cast<const E*>(table) + static_cast<ptrdiff_t>(entry < 0 ? 0 : entry) * e.dim;
+  float* to = e.x + static_cast<ptrdiff_t>(stream * e.rows.count + i) * e.xStride;
+  for (int d = 2 * static_cast<int>(threadIdx.x); d < e.dim; d += 2 * static_cast<int>(blockDim.x)) {
+    const float2 v = loadPair(from + d);
+    storePair(to + d, v.x, v.y);
+  }
+}
+
+}  // namespace
+
+cudaError_t embed(const Embedding& e, cudaStream_t stream) {
+  if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.streams));
+  return launch(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,175 @@
+// The kernel families: raw pointers to device memory and a stream in, a status out. Nothing here allocates, waits for the
+// device or knows of sessions. Each function enqueues one operation; `threads` is the block size, so that tests can run
+// small blocks. Sizes that a kernel cannot run are cudaErrorInvalidValue.
+#pragma once
+
+#include "parvis/step.h"
+#include "platform.cuh"
+
+namespace parvis::cuda {
+
+enum class Element { float32, bfloat16 };  // bfloat16 as uint16_t
+
+// The rows of all steps lie on the device; `step` counts there, so that one captured graph serves every step.
+struct RowTable {
+  const Row* rows;  // [steps, count]
+  int count;        // rows a step, of each stream
+  const int* step;  // null: 0
+  __device__ const Row& at(int i) const { return rows[(step ? static_cast<ptrdiff_t>(*step) * count : 0) + i]; }
+};
+// Rows of activations are stream-major: row = stream * count + i, stream = branch * sequences + sequence, the
+// conditional branch first. Their strides are padded to 16 elements, and what pads them is zero from the start.
+
+// ---- embed.cu: the inputs of a step -------------------------------------------------------------------------
+
+struct Embedding {
+  RowTable rows;
+  int sequences, streams;
+  const int32_t* tokens;    // [sequences, tokensEach]
+  int tokensEach;
+  const int32_t* classIds;  // [sequences]
+  int classes;              // the unconditional class
+  const void* classTable;   // elements [classes + 1, dim]
+  const void* tokenTable;   // elements [vocabulary, dim]
+  const void* transitionTable;  // elements [transitions, dim]
+  Element element;
+  int dim;
+  float* x;                 // [streams count, xStride]
+  ptrdiff_t xStride;
+  int threads;
+};
+cudaError_t embed(const Embedding& e, cudaStream_t stream);
+
+// ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
+
+struct Norm {
+  const float* x;        // [any, xStride]
+  ptrdiff_t xStride;
+  const int32_t* from;   // [rows]: which row of x; null: the same
+  int rows, dim;
+  const float* weight;   // [dim]
+  float eps;
+  Element element;
+  void* out;             // elements [rows, outStride]
+  ptrdiff_t outStride;
+  int threads;           // a warp a row
+};
+cudaError_t norm(const Norm& n, cudaStream_t stream);
+
+// ---- rotate.cu: rotation, and a group of keys and values into the cache --------------------------------------
+
+// One layer. Head sizes are padded to 16 elements: 100 -> 112.
+struct Cache {
+  void* keys;    // elements [streams, kvHeads, slots, padded head size]
+  void* values;  // the same
+  int slots;
+};
+__host__ __device__ constexpr int paddedHead(int headSize) { return (headSize + 15) / 16 * 16; }
+
+struct Rotation {
+  RowTable rows;
+  int streams, heads, kvHeads, headSize;
+  const float* cosine;  // [positions, headSize / 4]
+  const float* sine;
+  Element element;
+  void* queries;        // elements [streams count, heads, padded head size]
+  Cache cache;
+};
+// qkv [streams count, qkvStride]: queries of all heads, keys, values.
+cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
+
+// ---- pack.cu, project.cu: skinny projections ------------------------------------------------------------------
+
+// A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
+// are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
+// A operand, high ones in the lower eight: a lane then has both of a pair in its accumulators.
+//   data [tiles][inputTiles][32 lanes][8] bfloat16, zero beyond the matrix
+struct Packed {
+  uint16_t* data;
+  int pairs, inputs;
+  __host__ __device__ int tiles() const { return (pairs + 7) / 8; }
+  __host__ __device__ int inputTiles() const { return (inputs + 15) / 16; }
+  __host__ __device__ size_t elements() const { return static_cast<size_t>(tiles()) * static_cast<size_t>(inputTiles()) * 256; }
+};
+struct Packing {
+  const void* low;   // [lowRows] rows, `stride` elements apart: pairs of one matrix (stride 2 inputs), or gates
+  const void* high;  // [highRows]
+  ptrdiff_t stride;
+  int lowRows, highRows;
+  Element element;   // of the source
+};
+cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
+
+enum class Epilogue {
+  store,   // y = product
+  add,     // y += product
+  swiglu,  // out[pair] = silu(low) high
+  append,  // rotation, queries and cache
+};
+
+struct Projection {
+  const float* x;            // [rows, xStride], normed here; or null
+  const float* normWeight;   // [inputs rounded up to 16]
+  float eps;
+  const void* elements;      // bfloat16 [rows, xStride], where x is null
+  ptrdiff_t xStride;         // at least inputs rounded up to 16
+  int rows;                  // 1 .. 64
+  Packed weights;
+  Epilogue epilogue;
+  float* y;                  // [rows, yStride]: store, add
+  void* out;                 // bfloat16 [rows, yStride]: swiglu
+  ptrdiff_t yStride;         // even
+  Rotation rotation;         // append
+};
+cudaError_t project(const Projection& p, cudaStream_t stream);
+
+// ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
+
+// Also the full-sequence pass: rows see prefixes, and keys behind the longest prefix of sixteen queries are not read.
+struct Attention {
+  RowTable rows;
+  int streams, heads, kvHeads, headSize;
+  const void* queries;      // bfloat16 [streams count, heads, padded head size]
+  Cache cache;
+  void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
+  ptrdiff_t outStride;
+  float* partial;           // attentionPartials floats, and
+  uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
+};
+size_t attentionPartials(const Attention& a);
+size_t attentionCounters(const Attention& a);
+cudaError_t attend(const Attention& a, cudaStream_t stream);
+
+// ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
+
+// Elements are float32 everywhere; weights as they are in the checkpoint (`p.weights` is not looked at), the norm apart.
+cudaError_t projectPlain(const Projection& p, const Packing& weights, int inputs, cudaStream_t stream);
+cudaError_t attendPlain(const Attention& a, cudaStream_t stream);  // needs no partials and no counters
+
+// ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
+
+struct Prediction {
+  int32_t sequence, row;  // of the step
+};
+
+struct Sampling {
+  const float* conditional;    // [predictions, stride]
+  const float* unconditional;  // the same; null: no guidance
+  ptrdiff_t stride;
+  int predictions, vocabulary;
+  const Prediction* table;     // [predictions]
+  RowTable rows;               // which position a row predicts
+  const uint64_t* seeds;       // [sequences]
+  int tokensEach;
+  int32_t* tokens;             // [sequences, tokensEach]: drawn, or read where scored
+  float* logProbs;             // [sequences, tokensEach]: scores
+  float* guided;               // [predictions, vocabulary]: the guided logits; or null
+  int* nonFinite;              // becomes 1 where a logit is NaN or infinite; the token is then -1
+  float guidanceScale, temperature, topP;
+  int topK;
+  int threads;
+};
+cudaError_t sample(const Sampling& s, cudaStream_t stream);
+cudaError_t score(const Sampling& s, cudaStream_t stream);
+
+}  // namespace parvis::cuda

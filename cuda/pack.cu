@@ -1,0 +1,38 @@
+// Weights into the order in which a warp multiplies them, once, at load: a lane's 16 bytes of a 16 x 16 tile are its whole
+// A fragment, and a warp reads 512 contiguous bytes. A lane's fragment is a thread's work.
+#include "elements.cuh"
+#include "kernels.cuh"
+
+namespace parvis::cuda {
+
+namespace {
+
+template <class E>
+__global__ void packKernel(const __grid_constant__ Packing from, const __grid_constant__ Packed to) {
+  const size_t fragment = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (fragment * 8 >= to.elements()) return;
+  const int lane = static_cast<int>(fragment % 32), g = lane / 4, t = lane % 4;
+  const int inputTile = static_cast<int>(fragment / 32 % static_cast<size_t>(to.inputTiles())), tile = static_cast<int>(fragment / 32 / static_cast<size_t>(to.inputTiles()));
+  const int pair = 8 * tile + g;
+  const auto at = [&](bool high, int k) -> float {
+    if (pair >= (high ? from.highRows : from.lowRows) || k >= to.inputs) return 0;
+    return widen(static_cast<const E*>(high ? from.high : from.low)[pair * from.stride + k]);
+  };
+  uint32_t a[4];
+  for (int r = 0; r < 4; r++) {
+    const int k = 16 * inputTile + 2 * t + r / 2 * 8;
+    a[r] = ptx::packBf16(at(r % 2 != 0, k), at(r % 2 != 0, k + 1));
+  }
+  reinterpret_cast<uint4*>(to.data)[fragment] = make_uint4(a[0], a[1], a[2], a[3]);
+}
+
+}  // namespace
+
+cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream) {
+  if (to.pairs < 1 || to.inputs < 1 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
+  const size_t fragments = to.elements() / 8, each = static_cast<size_t>(threads);
+  return launch(from.element == Element::float32 ? packKernel<float> : packKernel<uint16_t>, static_cast<unsigned>((fragments + each - 1) / each),
+                static_cast<unsigned>(threads), 0, stream, from, to);
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,85 @@
+// Projections and attention in float32: for comparing with the golden fixtures, where bfloat16 would hide a mistake behind
+// its rounding. Simple rather than fast: a warp a pair of outputs, a warp a query. Sums use fused multiply-adds, in an order
+// that does not depend on how many rows there are.
+#include "epilogue.cuh"
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr uint32_t all = 0xffffffffu;
+constexpr int warps = 4, mostHead = 128;
+
+__device__ inline float sumLanes(float v) {
+  for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(all, v, bits);
+  return v;
+}
+__device__ inline float mostOfLanes(float v) {
+  for (int bits = 16; bits > 0; bits /= 2) v = fmaxf(v, __shfl_xor_sync(all, v, bits));
+  return v;
+}
+
+__global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
+  const int lane = static_cast<int>(threadIdx.x % 32), pair = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x / 32);
+  if (pair >= w.lowRows) return;
+  const float* low = static_cast<const float*>(w.low) + pair * w.stride;
+  const float* high = pair < w.highRows ? static_cast<const float*>(w.high) + pair * w.stride : nullptr;
+  for (int row = 0; row < p.rows; row++) {
+    const float* x = static_cast<const float*>(p.elements) + row * p.xStride;
+    float a = 0, b = 0;
+    for (int k = lane; k < inputs; k += 32) {
+      a = fmaf(x[k], low[k], a);
+      if (high) b = fmaf(x[k], high[k], b);
+    }
+    a = sumLanes(a);
+    b = sumLanes(b);
+    if (lane == 0) finish<float>(p, p.epilogue, row, pair, a, b);
+  }
+}
+
+// Keys 32 at a time, one a lane; then each lane has its share of the outputs.
+__global__ void attendPlainKernel(const __grid_constant__ Attention a) {
+  const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), width = paddedHead(a.headSize);
+  const int stream = r / a.rows.count, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r % a.rows.count).sees;
+  const float* query = static_cast<const float*>(a.queries) + (static_cast<ptrdiff_t>(r) * a.heads + h) * width;
+  const ptrdiff_t head = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
+  const float* keys = static_cast<const float*>(a.cache.keys) + head;
+  const float* values = static_cast<const float*>(a.cache.values) + head;
+  const float scale = 1.44269504f / sqrtf(static_cast<float>(a.headSize));
+  float most = -1e30f, sum = 0, output[mostHead / 32] = {};
+  for (int first = 0; first < sees; first += 32) {
+    const bool there = first + lane < sees;
+    float score = 0;
+    if (there)
+      for (int d = 0; d < a.headSize; d++) score = fmaf(query[d], keys[static_cast<ptrdiff_t>(first + lane) * width + d], score);
+    score = there ? score * scale : -1e30f;
+    const float before = most;
+    most = fmaxf(most, mostOfLanes(score));
+    const float p = there ? exp2f(score - most) : 0.0f, factor = exp2f(before - most);
+    sum = sum * factor + sumLanes(p);
+    for (float& o : output) o *= factor;
+    for (int i = 0; i < 32 && first + i < sees; i++) {
+      const float weight = __shfl_sync(all, p, i);
+#pragma unroll
+      for (int j = 0; j < mostHead / 32; j++)
+        if (lane + 32 * j < a.headSize) output[j] = fmaf(weight, values[static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j], output[j]);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < mostHead / 32; j++)
+    if (lane + 32 * j < a.headSize) static_cast<float*>(a.out)[r * a.outStride + h * a.headSize + lane + 32 * j] = output[j] / sum;
+}
+
+}  // namespace
+
+cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, cudaStream_t stream) {
+  if (p.x || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
+  return launch(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
+}
+
+cudaError_t attendPlain(const Attention& a, cudaStream_t stream) {
+  if (a.rows.count < 1 || a.streams < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
+  return launch(attendPlainKernel, dim3(static_cast<unsigned>(a.streams * a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,133 @@
+// Every instruction that CUDA C++ has no name for, one function each: the only file with inline PTX. The functions of
+// the same names in test/simt/ptx.h say in plain C++ what each does; fragment layouts are those of the PTX manual.
+//   mma.m16n8k16, lane = 4 g + t:
+//     a[0] row g,   k 2t, 2t+1    a[1] row g+8, k 2t, 2t+1    a[2] row g, k 2t+8, 2t+9    a[3] row g+8, k 2t+8, 2t+9
+//     b[0] k 2t, 2t+1, column g   b[1] k 2t+8, 2t+9, column g
+//     d[0], d[1] row g, columns 2t, 2t+1                      d[2], d[3] row g+8, columns 2t, 2t+1
+#pragma once
+
+#include "platform.cuh"
+
+#if !defined(__CUDACC__)
+#include "../test/simt/ptx.h"
+#else
+
+namespace parvis::cuda::ptx {
+
+__device__ inline uint32_t sharedAddress(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// ---- matrix products ----------------------------------------------------------------------------------------
+
+// d += a b; a [16, 16] and b [16, 8] bfloat16, two a register, the lower k in the lower half.
+__device__ inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8 x 8 matrices of 16-bit elements: lanes 8i .. 8i+7 give the rows (16 bytes each, in shared memory) of matrix i;
+// r[i] of lane 4 g + t: row g, elements 2t, 2t+1.
+__device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(row)) : "memory");
+}
+// The same, transposed: r[i] of lane 4 g + t: rows 2t, 2t+1 of column g.
+__device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(row)) : "memory");
+}
+
+// ---- numbers ------------------------------------------------------------------------------------------------
+
+// Two bfloat16, rounded to nearest even; `low` in the lower half.
+__device__ inline uint32_t packBf16(float low, float high) {
+  uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+// 2^x, relative error about 2^-22.
+__device__ inline float exp2Fast(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+// ---- asynchronous copies ------------------------------------------------------------------------------------
+
+// 16 bytes from global to shared memory; only `valid` of them are read, the rest becomes zero.
+__device__ inline void cpAsync16(void* to, const void* from, int valid = 16) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(to)), "l"(from), "r"(valid) : "memory");
+}
+__device__ inline void cpAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Returns when all but the `left` latest groups of this thread have arrived.
+template <int left>
+__device__ inline void cpAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+// ---- barriers in shared memory ------------------------------------------------------------------------------
+
+__device__ inline void mbarrierInit(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(sharedAddress(barrier)), "r"(arrivals) : "memory");
+}
+__device__ inline void mbarrierArrive(uint64_t* barrier) {
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(sharedAddress(barrier)) : "memory");
+}
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+// Arrives, and holds the phase open until so many bytes more have been copied.
+__device__ inline void mbarrierArriveExpect(uint64_t* barrier, int bytes) {
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(sharedAddress(barrier)), "r"(bytes) : "memory");
+}
+// Bytes (a multiple of 16) from global to shared memory; counts on the barrier when they have arrived.
+__device__ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(sharedAddress(to)), "l"(from),
+               "r"(bytes), "r"(sharedAddress(barrier)) : "memory");
+}
+#endif
+// Returns when the phase of this parity (0 first) is complete.
+__device__ inline void mbarrierWait(uint64_t* barrier, int parity) {
+  uint32_t done = 0;
+  while (!done)
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
+#else
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
+#endif
+                 : "=r"(done) : "r"(sharedAddress(barrier)), "r"(parity) : "memory");
+}
+
+// ---- global memory ------------------------------------------------------------------------------------------
+
+// 16 bytes that are read once: weights. Not kept in the first-level cache.
+__device__ inline uint4 loadStreaming(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  return v;
+}
+__device__ inline void addRelease(uint32_t* p, uint32_t v) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+// Returns when the counter has reached `target` (counters wrap); writes before the adds that led there are seen.
+__device__ inline void waitAcquire(const uint32_t* p, uint32_t target) {
+  uint32_t v;
+  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  while (static_cast<int32_t>(v - target) < 0);
+}
+
+}  // namespace parvis::cuda::ptx
+
+#endif
+
+namespace parvis::cuda {
+
+// All blocks of a cooperative grid meet. `counter` starts at 0 and belongs to one launch; `round` counts up from 1.
+__device__ inline void gridBarrier(uint32_t* counter, uint32_t round) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::addRelease(counter, 1);
+    ptx::waitAcquire(counter, round * gridDim.x);
+  }
+  __syncthreads();
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,234 @@
+// Drawing a token from logits, bit for bit as cpu/isa/sample.cc does: the arithmetic of include/parvis/sampling.h, and
+// sums of integers, which do not depend on their order. One block a prediction, its guided logits in shared memory;
+// weights are computed anew in each pass, which is cheaper than the eight bytes a token that keeping them would take.
+// Top-k and top-p are one radix selection each, no sort.
+#include "kernels.cuh"
+#include "parvis/sampling.h"
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr uint32_t all = 0xffffffffu;
+constexpr int mostVocabulary = 48 << 10;  // 192 KB of shared memory
+
+// Unsigned integers in the order of the floats, and back.
+__device__ inline uint32_t ordered(float f) {
+  const uint32_t u = __float_as_uint(f);
+  return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+__device__ inline float fromOrdered(uint32_t u) { return __uint_as_float(u & 0x80000000u ? u ^ 0x80000000u : ~u); }
+
+// ---- a block's reductions; every thread gets the result, `partial` (32 numbers) is free again afterwards ---------
+
+template <class F>
+__device__ uint64_t reduce(uint64_t v, uint64_t* partial, F&& combine) {
+  for (int bits = 16; bits > 0; bits /= 2) v = combine(v, __shfl_xor_sync(all, v, bits));
+  const unsigned warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  if (lane == 0) partial[threadIdx.x / 32] = v;
+  __syncthreads();
+  v = partial[0];
+  for (unsigned i = 1; i < warps; i++) v = combine(v, partial[i]);
+  __syncthreads();
+  return v;
+}
+__device__ inline uint64_t sumOver(uint64_t v, uint64_t* partial) {
+  return reduce(v, partial, [](uint64_t a, uint64_t b) { return a + b; });
+}
+
+// Inclusive sums over the lanes of a warp.
+__device__ inline uint64_t scan(uint64_t v) {
+  for (unsigned by = 1; by < 32; by *= 2) {
+    const uint64_t below = __shfl_up_sync(all, v, by);
+    if (threadIdx.x % 32 >= by) v += below;
+  }
+  return v;
+}
+
+// ---- guidance and the largest logit -------------------------------------------------------------------------
+
+struct Guided {
+  float* logits;  // [vocabulary], shared
+  int best;       // index of the largest, the first of equals; -1: a logit is NaN or infinite
+};
+
+__device__ Guided guideRow(const Sampling& s, uint64_t* partial) {
+  Guided row{reinterpret_cast<float*>(dynamicShared()), -1};
+  const ptrdiff_t at = static_cast<ptrdiff_t>(blockIdx.x) * s.stride;
+  uint64_t most = 0;
+  bool bad = false;
+  for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) {
+    float l = s.conditional[at + i];
+    if (s.unconditional) l = guide(l, s.unconditional[at + i], s.guidanceScale);
+    row.logits[i] = l;
+    if (s.guided) s.guided[static_cast<ptrdiff_t>(blockIdx.x) * s.vocabulary + i] = l;
+    bad |= !(l - l == 0);
+    // The sum makes -0 equal to 0; of equal logits the lowest index is the largest number here.
+    const uint64_t key = static_cast<uint64_t>(ordered(l + 0.0f)) << 32 | (all - static_cast<uint32_t>(i));
+    most = key > most ? key : most;
+  }
+  most = reduce(most, partial, [](uint64_t a, uint64_t b) { return a > b ? a : b; });
+  if (!__syncthreads_or(bad)) row.best = static_cast<int>(all - static_cast<uint32_t>(most));
+  return row;
+}
+
+// ---- selection ----------------------------------------------------------------------------------------------
+
+struct Selected {
+  uint32_t key;     // ordered pattern of a logit
+  uint64_t before;  // amounts of the larger ones
+};
+struct SelectShared {
+  uint64_t histogram[256];
+  Selected selected;
+};
+
+// The smallest key that has an amount, and before which the amounts sum to at most `limit`: eight bits a pass.
+template <class F>
+__device__ Selected select(const float* logits, int count, uint64_t limit, SelectShared* shared, F&& amountOf) {
+  Selected at{0, 0};
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (unsigned i = threadIdx.x; i < 256; i += blockDim.x) shared->histogram[i] = 0;
+    __syncthreads();
+    const uint64_t mask = shift == 24 ? 0 : ~uint64_t{0} << (shift + 8);
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+      const uint32_t key = ordered(logits[i]);
+      if (((key ^ at.key) & mask) != 0) continue;
+      const uint64_t amount = amountOf(key, logits[i]);
+      if (amount != 0) atomicAdd(reinterpret_cast<unsigned long long*>(&shared->histogram[key >> shift & 255]), static_cast<unsigned long long>(amount));
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {  // eight digits a lane, the largest first
+      const int first = 255 - 8 * static_cast<int>(threadIdx.x);
+      uint64_t sum = 0;
+      for (int j = 0; j < 8; j++) sum += shared->histogram[first - j];
+      uint64_t running = at.before + scan(sum) - sum, before = 0;
+      int digit = -1;
+      for (int j = 0; j < 8; j++) {
+        const uint64_t amount = shared->histogram[first - j];
+        if (amount != 0 && running <= limit) {
+          digit = first - j;
+          before = running;
+        }
+        running += amount;
+      }
+      const uint32_t found = __ballot_sync(all, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
+      if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found)))) shared->selected = {at.key | static_cast<uint32_t>(digit) << shift, before};
+    }
+    __syncthreads();
+    at = shared->selected;
+  }
+  return at;
+}
+
+// ---- the kernels --------------------------------------------------------------------------------------------
+
+__global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
+  PARVIS_SHARED(uint64_t, partial, 32);
+  PARVIS_SHARED(uint64_t, equalsOf, 32);
+  PARVIS_SHARED(SelectShared, shared, 1);
+  const Prediction p = s.table[blockIdx.x];
+  const int position = s.rows.at(p.row).predicts;
+  int32_t* token = s.tokens + static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + position;
+  const Guided row = guideRow(s, partial);
+  const float most = row.best < 0 ? 0.0f : row.logits[row.best] / s.temperature;
+  // The likeliest: asked for, or the only one left by a temperature so small that the quotient overflows.
+  if (row.best < 0 || s.temperature == 0 || !(most - most == 0)) {
+    if (threadIdx.x == 0) {
+      *token = row.best;
+      if (row.best < 0) atomicExch(s.nonFinite, 1);
+    }
+    return;
+  }
+  uint32_t threshold = 0;  // keys below it are out
+  if (s.topK > 0 && s.topK < s.vocabulary)
+    threshold = select(row.logits, s.vocabulary, static_cast<uint64_t>(s.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
+  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow(l / s.temperature - most); };
+
+  // Each warp has a stretch of the vocabulary, in order, so that ranks and sums of its tokens can be told by index.
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), warps = static_cast<int>(blockDim.x / 32);
+  const int stretch = (s.vocabulary + 32 * warps - 1) / (32 * warps) * 32;
+  const int begin = warp * stretch, end = begin + stretch < s.vocabulary ? begin + stretch : s.vocabulary;
+
+  uint32_t edge = 0;    // top-p: keys below it are out, of those equal to it the first `equals` are in
+  uint64_t equals = ~uint64_t{0}, rank = 0;
+  if (s.topP < 1) {
+    uint64_t total = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weight(ordered(row.logits[i]), row.logits[i]);
+    total = sumOver(total, partial);
+    const uint64_t limit = static_cast<uint64_t>(static_cast<double>(s.topP) * static_cast<double>(total));
+    const Selected last = select(row.logits, s.vocabulary, limit, shared, weight);
+    edge = last.key;
+    equals = (limit - last.before) / weight(edge, fromOrdered(edge)) + 1;
+    uint64_t mine = 0;
+    for (int i = begin + lane; i < end; i += 32) mine += ordered(row.logits[i]) == edge;
+    mine = scan(mine);
+    if (lane == 31) equalsOf[warp] = mine;
+    __syncthreads();
+    for (int w = 0; w < warp; w++) rank += equalsOf[w];
+  }
+  const auto kept = [&](int i, uint64_t& seen) -> uint64_t {  // weight of token i; all lanes of the warp call it
+    const uint32_t key = i < end ? ordered(row.logits[i]) : 0;
+    const uint32_t same = __ballot_sync(all, i < end && key == edge);
+    const uint64_t place = seen + static_cast<uint64_t>(__popc(same & ((1u << lane) - 1)));
+    seen += static_cast<uint64_t>(__popc(same));
+    return i >= end || key < edge || (key == edge && place >= equals) ? 0 : weight(key, row.logits[i]);
+  };
+  uint64_t sum = 0, seen = rank;
+  for (int i = begin; i < end; i += 32) sum += kept(i + lane, seen);
+  sum = __shfl_sync(all, scan(sum), 31);
+  if (lane == 0) partial[warp] = sum;
+  __syncthreads();
+  uint64_t total = 0, before = 0;
+  for (int w = 0; w < warps; w++) {
+    if (w == warp) before = total;
+    total += partial[w];
+  }
+  const uint64_t target = scaleBits(drawBits(s.seeds[p.sequence], static_cast<uint32_t>(position)), total);
+  if (target < before || target >= before + sum) return;  // in another warp's stretch
+  seen = rank;
+  for (int i = begin; i < end; i += 32) {
+    const uint64_t upTo = before + scan(kept(i + lane, seen));
+    const uint32_t over = __ballot_sync(all, upTo > target);
+    if (over != 0) {
+      if (lane == 0) *token = i + __ffs(static_cast<int>(over)) - 1;
+      return;
+    }
+    before = __shfl_sync(all, upTo, 31);
+  }
+}
+
+__global__ void __launch_bounds__(1024) scoreKernel(const __grid_constant__ Sampling s) {
+  PARVIS_SHARED(uint64_t, partial, 32);
+  const Prediction p = s.table[blockIdx.x];
+  const ptrdiff_t at = static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + s.rows.at(p.row).predicts;
+  const Guided row = guideRow(s, partial);
+  if (row.best < 0) {
+    if (threadIdx.x == 0) atomicExch(s.nonFinite, 1);
+    return;
+  }
+  const float most = row.logits[row.best];
+  uint64_t total = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weightBelow(row.logits[i] - most);
+  total = sumOver(total, partial);
+  if (threadIdx.x == 0)
+    s.logProbs[at] = static_cast<float>(static_cast<double>(row.logits[s.tokens[at]]) - most - log(static_cast<double>(total) * 0x1p-40));
+}
+
+bool possible(const Sampling& s) {
+  return s.predictions > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+}
+
+}  // namespace
+
+cudaError_t sample(const Sampling& s, cudaStream_t stream) {
+  if (!possible(s)) return cudaErrorInvalidValue;
+  return launch(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+}
+
+cudaError_t score(const Sampling& s, cudaStream_t stream) {
+  if (!possible(s)) return cudaErrorInvalidValue;
+  return launch(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+}
+
+}  // namespace parvis::cuda

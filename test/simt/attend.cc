@@ -1,0 +1,120 @@
+// cuda/attend.cu against the CPU backend's attention: groups over a cache, shared keys, all head sizes, full sequences.
+#include "reference.h"
+
+using namespace parvis::cuda;
+using namespace reference;
+
+namespace {
+
+struct Case {
+  const char* name;
+  int heads, kvHeads, headSize, streams, slots;
+  std::vector<int> sees;  // of each row
+};
+
+void attention(const Case& c) {
+  cases::Numbers numbers(static_cast<uint64_t>(c.headSize * c.slots));
+  const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads, outputs = c.heads * c.headSize, outStride = up(outputs, 16);
+  std::vector<parvis::Row> rows;
+  std::vector<parvis::cpu::AttentionRow> meta;
+  for (const int sees : c.sees) {
+    rows.push_back({0, 0, 0, 0, 0, sees, 0});
+    meta.push_back({0, 0, 0, 0, sees});
+  }
+  std::vector<uint16_t> queries(static_cast<size_t>(c.streams * count * c.heads * width)), keys(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width)), values = keys;
+  const auto fill = [&](std::vector<uint16_t>& v, float scale) {
+    for (size_t i = 0; i < v.size(); i++)
+      if (static_cast<int>(i % static_cast<size_t>(width)) < c.headSize) v[i] = cases::bf16(numbers.normal() * scale);
+  };
+  fill(queries, 1.5f);
+  fill(keys, 1);
+  fill(values, 1);
+  for (int d = 0; d < width; d++) {
+    queries[static_cast<size_t>(d)] = 0;                                            // a query that attends uniformly
+    keys[static_cast<size_t>(width + d)] = 0;                                        // a key that every query scores 0
+  }
+
+  std::vector<uint16_t> expected(static_cast<size_t>(c.streams * count * outStride)), out(expected.size());
+  const std::vector<float> cosine(static_cast<size_t>(c.headSize / 4), 1), sine(static_cast<size_t>(c.headSize / 4), 0);  // no turn
+  std::vector<uint8_t> scratch(4 << 20);
+  for (int stream = 0; stream < c.streams; stream++)
+    for (int h = 0; h < c.kvHeads; h++) {
+      CacheOf<uint16_t> cache(c.slots, c.headSize);
+      for (int slot = 0; slot < c.slots; slot++)
+        for (int d = 0; d < c.headSize; d++) {
+          const size_t at = static_cast<size_t>(((stream * c.kvHeads + h) * c.slots + slot) * width + d);
+          cache.key(slot, d) = keys[at];
+          cache.value(slot, d) = values[at];
+        }
+      std::vector<float> qkv(static_cast<size_t>(count * group * c.headSize));
+      for (int i = 0; i < count; i++)
+        for (int j = 0; j < group * c.headSize; j++)
+          qkv[static_cast<size_t>(i * group * c.headSize + j)] = cases::widen(queries[static_cast<size_t>(((stream * count + i) * c.heads + h * group + j / c.headSize) * width + j % c.headSize)]);
+      kernels_baseline.attend[1]({qkv.data(), group * c.headSize, meta.data(), count, c.headSize, group, 0, 0, 0, cache.head(), cosine.data(), sine.data(),
+                                  expected.data() + stream * count * outStride + h * group * c.headSize, outStride, scratch.data()});
+    }
+  // What lies behind the visible slots must not matter, not even NaN.
+  int longest = 0;
+  for (const int sees : c.sees) longest = std::max(longest, sees);
+  for (size_t i = 0; i < keys.size(); i++)
+    if (static_cast<int>(i / static_cast<size_t>(width) % static_cast<size_t>(c.slots)) >= longest) keys[i] = values[i] = 0x7fc0;
+
+  Attention a{{rows.data(), count, nullptr}, c.streams, c.heads, c.kvHeads, c.headSize, queries.data(), {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
+  std::vector<float> partial(attentionPartials(a), NAN);
+  std::vector<uint32_t> counters(attentionCounters(a));
+  a.partial = partial.data();
+  a.counters = counters.data();
+  double off = 0;
+  for (int again = 0; again < 2; again++) {  // the counters are as they were
+    std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
+    const cudaError_t e = attend(a, nullptr);
+    std::vector<float> x, y;
+    for (size_t i = 0; i < out.size(); i++) {
+      x.push_back(cases::widen(out[i]));
+      y.push_back(cases::widen(expected[i]));
+    }
+    off = std::fmax(off, e == cudaSuccess ? relative(x, y) : 1e30);
+  }
+  cases::check(off < 8e-3, "%s: %.2g off", c.name, off);
+
+  // One row by itself: the same bits.
+  if (group == 1) {
+    const int last = count - 1;
+    std::vector<uint16_t> alone(static_cast<size_t>(outStride));
+    Attention b = a;
+    b.rows.rows += last;
+    b.rows.count = 1;
+    b.streams = 1;
+    b.queries = queries.data() + last * c.heads * width;
+    b.out = alone.data();
+    const cudaError_t e = attend(b, nullptr);
+    cases::check(e == cudaSuccess && std::equal(alone.begin(), alone.end(), out.begin() + last * outStride), "%s: a row alone has the same bits", c.name);
+  }
+}
+
+std::vector<int> full(int n, int groups) {  // the block-wise mask of design.md, section 1
+  std::vector<int> sees;
+  for (int x = 0; x < n; x++) sees.push_back(x + 1);
+  for (int g = 1; g <= groups; g++)
+    for (int i = 0; i < n; i++) sees.push_back(n + g * n);
+  return sees;
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  attention({"head size 64, one token, one slot", 2, 2, 64, 1, 1, {1}});
+  attention({"head size 64, a group of 4 in 40 slots", 2, 2, 64, 2, 40, {36, 36, 36, 36}});
+  attention({"head size 64, a group of 16 in 300 slots", 2, 2, 64, 1, 300, std::vector<int>(16, 272)});
+  attention({"head size 64, token by token in 129 slots", 3, 3, 64, 2, 200, {129}});
+  attention({"head size 100, a group of 16 in 144 slots", 2, 2, 100, 1, 160, std::vector<int>(16, 144)});
+  attention({"head size 128, two queries a key", 4, 2, 128, 1, 64, {33, 34, 35}});
+  attention({"head size 32, full sequence of groups of 4", 1, 1, 32, 1, 40, full(4, 9)});
+  attention({"head size 64, full sequence of groups of 16", 1, 1, 64, 1, 176, full(16, 10)});
+  attention({"head size 48, causal group", 1, 1, 48, 1, 140, {131, 132, 133, 134}});
+  cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
+  Attention odd{{nullptr, 1, nullptr}, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
+  cases::check(attend(odd, nullptr) == cudaErrorInvalidValue, "a head size that was not built is refused");
+  return cases::failures > 0;
+}

@@ -1,0 +1,63 @@
+// What the programs of kernel families share: numbers to try, and one line a case.
+#pragma once
+
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "../../cuda/kernels.cuh"
+
+namespace cases {
+
+inline int failures = 0;
+
+__attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* format, ...) {
+  char name[512];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(name, sizeof name, format, arguments);
+  va_end(arguments);
+  std::printf("%sok %s\n", ok ? "" : "not ", name);
+  failures += !ok;
+}
+
+class Numbers {  // the same in every run
+ public:
+  explicit Numbers(uint64_t seed) : state_(seed * 2654435769u + 1) {}
+  uint64_t bits() {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    return state_ ^= state_ << 17;
+  }
+  int below(int n) { return static_cast<int>((bits() >> 20) % static_cast<uint64_t>(n)); }
+  float uniform() { return static_cast<float>(bits() >> 40) * 0x1p-24f; }
+  float normal() {  // near enough
+    float sum = 0;
+    for (int i = 0; i < 12; i++) sum += uniform();
+    return sum - 6;
+  }
+  std::vector<float> normals(size_t count, float scale = 1) {
+    std::vector<float> v(count);
+    for (float& f : v) f = normal() * scale;
+    return v;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+inline uint16_t bf16(float f) {
+  const uint32_t u = __float_as_uint(f);
+  return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+inline float widen(uint16_t h) { return __uint_as_float(static_cast<uint32_t>(h) << 16); }
+inline std::vector<uint16_t> bf16(const std::vector<float>& v) {
+  std::vector<uint16_t> out(v.size());
+  for (size_t i = 0; i < v.size(); i++) out[i] = bf16(v[i]);
+  return out;
+}
+
+}  // namespace cases

@@ -1,0 +1,82 @@
+// Asynchronous copies, shared memory with poisoned borders, and the sanitizer's reports in terms of kernels.
+#include <algorithm>
+#include <cstdio>
+
+#include "state.h"
+
+namespace simt {
+
+// ---- copies -------------------------------------------------------------------------------------------------
+
+void deliverLate(std::function<void()> copy) {
+  if (random() % 4 == 0) copy();
+  else s.late.push_back(std::move(copy));
+}
+
+static void perform(void* to, const void* from, int bytes, int valid) {
+  std::memcpy(to, from, static_cast<size_t>(valid));
+  std::memset(static_cast<uint8_t*>(to) + valid, 0, static_cast<size_t>(bytes - valid));
+}
+void asyncCopy(void* to, const void* from, int bytes, int valid) {
+  if (random() % 4 == 0) return perform(to, from, bytes, valid);
+  std::memset(to, 0xff, static_cast<size_t>(bytes));  // neither the old nor the new
+  s.now->groups.back().push_back({to, from, bytes, valid});
+}
+void asyncCommit() { s.now->groups.emplace_back(); }
+void asyncWait(int groupsLeft) {
+  auto& groups = s.now->groups;
+  while (static_cast<int>(groups.size()) - 1 > groupsLeft) {
+    for (const auto& c : groups.front()) perform(c.to, c.from, c.bytes, c.valid);
+    groups.erase(groups.begin());
+  }
+}
+
+// ---- shared memory ------------------------------------------------------------------------------------------
+
+uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align) {
+  b->memory.emplace_back(new uint8_t[bytes + 2 * guard + align]);
+  uint8_t* whole = b->memory.back().get();
+  uint8_t* data = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(whole) + guard + align - 1) / align * align);
+  std::memset(data, random() % 4 == 0 ? 0 : 0xff, bytes);  // NaN, -1, true; or 0
+  __asan_poison_memory_region(whole, static_cast<size_t>(data - whole));
+  __asan_poison_memory_region(data + bytes, static_cast<size_t>(whole + bytes + 2 * guard + align - (data + bytes)));
+  b->arrays.push_back({site, name, data, bytes});
+  b->sharedBytes += (bytes + align - 1) / align * align;
+  return data;
+}
+
+void* sharedArray(const void* site, const char* name, size_t bytes, size_t align) {
+  Block* b = s.now->block;
+  for (const Array& a : b->arrays)
+    if (a.site == site) return a.data;
+  if (b->sharedBytes + bytes > mostShared) fail("more shared memory than a block can have", Where::current());
+  return addArray(b, site, name, bytes, std::max<size_t>(align, 16));
+}
+uint8_t* dynamicShared() { return s.now->block->dynamic; }
+bool isShared(const void* p) {
+  const uint8_t* q = static_cast<const uint8_t*>(p);
+  for (const Array& a : s.now->block->arrays)
+    if (q >= a.data && q < a.data + a.bytes) return true;
+  return false;
+}
+
+}  // namespace simt
+
+// ---- the sanitizer's reports name the thread ----------------------------------------------------------------
+
+// A launch that failed gives up its fibers and what they held.
+extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+
+extern "C" void __asan_on_error() {
+  using namespace simt;
+  if (!s.launch) return;
+  std::fprintf(stderr, "simt: %s: invalid access\n", whereabouts().c_str());
+  if (!s.now) return;
+  const uint8_t* p = static_cast<const uint8_t*>(__asan_get_report_address());
+  for (const Array& a : s.now->block->arrays)
+    if (p >= a.data - guard && p < a.data + a.bytes + guard) {
+      const bool before = p < a.data;
+      const size_t by = static_cast<size_t>(before ? a.data - p : p - a.data - static_cast<ptrdiff_t>(a.bytes));
+      std::fprintf(stderr, "simt: %zu bytes %s %s (%zu bytes), shared memory of the block\n", by, before ? "before" : "past the end of", a.name, a.bytes);
+    }
+}

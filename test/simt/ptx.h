@@ -1,0 +1,159 @@
+// What the instructions of cuda/ptx.cuh do, in plain C++ with the fragment layouts of the PTX manual.
+#pragma once
+
+#include <string>
+
+#include "simt.h"
+
+namespace parvis::cuda::ptx {
+
+using simt::Where;
+
+namespace portable {
+
+inline float low(uint32_t pair) { return __uint_as_float(pair << 16); }
+inline float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+inline uint32_t bf16(float f) {
+  const uint32_t u = __float_as_uint(f);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // the NaN of cvt.rn.bf16x2
+  return (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+}
+inline void aligned(const void* p, int to, const char* what, Where w) {
+  if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) != 0) simt::fail(std::string(what) + ": address is not a multiple of " + std::to_string(to), w);
+}
+inline void shared(const void* p, const char* what, Where w) {
+  if (!simt::isShared(p)) simt::fail(std::string(what) + ": address is not in shared memory", w);
+}
+
+}  // namespace portable
+
+// ---- matrix products ----------------------------------------------------------------------------------------
+
+// Products are exact; sums are rounded once. Devices sum in an order of their own, so compare with a tolerance.
+inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where w = Where::current()) {
+  struct Operands { float* d; const uint32_t* a; const uint32_t* b; } mine{d, a, b};
+  simt::meet(0xffffffffu, "mma", &mine, [](void* const* lanes, uint32_t) {
+    float A[16][16], B[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+      const Operands& o = *static_cast<const Operands*>(lanes[lane]);
+      const int g = lane >> 2, t = lane & 3;
+      for (int r = 0; r < 4; r++) {
+        const int row = g + r % 2 * 8, k = 2 * t + r / 2 * 8;
+        A[row][k] = portable::low(o.a[r]);
+        A[row][k + 1] = portable::high(o.a[r]);
+      }
+      for (int r = 0; r < 2; r++) {
+        B[2 * t + r * 8][g] = portable::low(o.b[r]);
+        B[2 * t + r * 8 + 1][g] = portable::high(o.b[r]);
+      }
+    }
+    for (int lane = 0; lane < 32; lane++) {
+      const Operands& o = *static_cast<const Operands*>(lanes[lane]);
+      for (int r = 0; r < 4; r++) {
+        const int row = (lane >> 2) + r / 2 * 8, column = 2 * (lane & 3) + r % 2;
+        double sum = o.d[r];
+        for (int k = 0; k < 16; k++) sum += static_cast<double>(A[row][k]) * static_cast<double>(B[k][column]);
+        o.d[r] = static_cast<float>(sum);
+      }
+    }
+  }, w);
+}
+
+template <bool transposed>
+void ldmatrix(uint32_t (&r)[4], const void* row, const char* what, Where w) {
+  portable::aligned(row, 16, what, w);
+  portable::shared(row, what, w);
+  struct Operands { uint32_t* r; const uint16_t* row; } mine{r, static_cast<const uint16_t*>(row)};
+  simt::meet(0xffffffffu, what, &mine, [](void* const* lanes, uint32_t) {
+    const auto element = [&](int matrix, int row, int column) -> uint32_t { return static_cast<const Operands*>(lanes[8 * matrix + row])->row[column]; };
+    for (int lane = 0; lane < 32; lane++)
+      for (int i = 0; i < 4; i++) {
+        const int g = lane >> 2, t = lane & 3;
+        static_cast<Operands*>(lanes[lane])->r[i] = transposed ? element(i, 2 * t, g) | element(i, 2 * t + 1, g) << 16 : element(i, g, 2 * t) | element(i, g, 2 * t + 1) << 16;
+      }
+  }, w);
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Where w = Where::current()) { ldmatrix<false>(r, row, "ldmatrix", w); }
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Where w = Where::current()) { ldmatrix<true>(r, row, "ldmatrix.trans", w); }
+
+// ---- numbers ------------------------------------------------------------------------------------------------
+
+inline uint32_t packBf16(float low, float high) { return portable::bf16(low) | portable::bf16(high) << 16; }
+inline float exp2Fast(float x) { return x < -126.0f ? 0.0f : std::exp2(x); }
+
+// ---- asynchronous copies ------------------------------------------------------------------------------------
+
+inline void cpAsync16(void* to, const void* from, int valid = 16, Where w = Where::current()) {
+  portable::aligned(to, 16, "cp.async", w);
+  portable::aligned(from, 16, "cp.async", w);
+  portable::shared(to, "cp.async", w);
+  simt::asyncCopy(to, from, 16, valid);
+}
+inline void cpAsyncCommit() { simt::asyncCommit(); }
+template <int left>
+void cpAsyncWait() {
+  simt::asyncWait(left);
+}
+
+// ---- barriers in shared memory ------------------------------------------------------------------------------
+
+namespace portable {
+
+// In the 8 bytes of a barrier.
+struct Barrier { uint16_t expected, missing; int32_t bytes : 31; uint32_t parity : 1; };
+static_assert(sizeof(Barrier) == 8);
+inline Barrier* barrier(uint64_t* p, const char* what, Where w) {
+  aligned(p, 8, what, w);
+  shared(p, what, w);
+  return reinterpret_cast<Barrier*>(p);
+}
+inline void complete(Barrier* b) {
+  if (b->missing > 0 || b->bytes != 0) return;
+  b->missing = b->expected;
+  b->parity ^= 1;
+}
+
+}  // namespace portable
+
+inline void mbarrierInit(uint64_t* p, int arrivals, Where w = Where::current()) {
+  *portable::barrier(p, "mbarrier.init", w) = {static_cast<uint16_t>(arrivals), static_cast<uint16_t>(arrivals), 0, 0};
+}
+inline void mbarrierArriveExpect(uint64_t* p, int bytes, Where w = Where::current()) {
+  portable::Barrier* b = portable::barrier(p, "mbarrier.arrive", w);
+  if (b->missing == 0) simt::fail("mbarrier.arrive: one arrival more than it was made for", w);
+  b->bytes += bytes;
+  b->missing--;
+  portable::complete(b);
+}
+inline void mbarrierArrive(uint64_t* p, Where w = Where::current()) { mbarrierArriveExpect(p, 0, w); }
+inline void mbarrierWait(uint64_t* p, int parity, Where w = Where::current()) {
+  const portable::Barrier* b = portable::barrier(p, "mbarrier.wait", w);
+  simt::waitUntil("mbarrier.wait", [=] { return static_cast<int>(b->parity) != parity; }, w);
+}
+inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w = Where::current()) {
+  portable::Barrier* b = portable::barrier(p, "cp.async.bulk", w);
+  portable::aligned(to, 16, "cp.async.bulk", w);
+  portable::aligned(from, 16, "cp.async.bulk", w);
+  portable::shared(to, "cp.async.bulk", w);
+  if (bytes % 16 != 0) simt::fail("cp.async.bulk: not a multiple of 16 bytes", w);
+  simt::deliverLate([=] {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+    b->bytes -= bytes;
+    portable::complete(b);
+  });
+}
+
+// ---- global memory ------------------------------------------------------------------------------------------
+
+inline uint4 loadStreaming(const void* p, Where w = Where::current()) {
+  portable::aligned(p, 16, "ld.global.v4", w);
+  uint4 v;
+  std::memcpy(&v, p, 16);
+  return v;
+}
+inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
+inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
+  simt::waitUntil("waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
+}
+
+}  // namespace parvis::cuda::ptx

@@ -1,0 +1,126 @@
+// What happens row by row: cuda/embed.cu, cuda/norm.cu and cuda/rotate.cu against the CPU backend, in both precisions.
+#include "reference.h"
+
+using namespace parvis::cuda;
+using namespace reference;
+
+namespace {
+
+template <class E>
+constexpr Element element = sizeof(E) == 4 ? Element::float32 : Element::bfloat16;
+template <class E>
+const char* precision = sizeof(E) == 4 ? "float32" : "bfloat16";
+
+template <class E>
+void embeddings(int dim, int threads) {
+  cases::Numbers numbers(7);
+  const int classes = 4, vocabulary = 9, transitions = 3, sequences = 2, streams = 4, tokensEach = 6, stride = up(dim, 16);
+  const auto table = [&](int rows) { return elements<E>(numbers.normals(static_cast<size_t>(rows * dim))); };
+  const std::vector<E> classTable = table(classes + 1), tokenTable = table(vocabulary), transitionTable = table(transitions);
+  const std::vector<int32_t> tokens = {8, 0, 3, -1, -1, -1, 1, 7, 2, -1, -1, -1}, classIds = {3, 1};
+  const std::vector<parvis::Row> rows = {{0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0},  // step 0 is not run
+                                         {-1, 0, 0, 0, 0, 0, 0}, {-4, 0, 0, 0, 0, 0, 0}, {2, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}};
+  const int step = 1, count = 4;
+  std::vector<float> x(static_cast<size_t>(streams * count * stride), -7);
+  const cudaError_t e = embed({{rows.data(), count, &step}, sequences, streams, tokens.data(), tokensEach, classIds.data(), classes, classTable.data(), tokenTable.data(),
+                               transitionTable.data(), element<E>, dim, x.data(), stride, threads}, nullptr);
+  int wrong = 0;
+  for (int stream = 0; stream < streams; stream++) {
+    const int sequence = stream % sequences;
+    const E* expected[] = {classTable.data() + (stream < sequences ? classIds[static_cast<size_t>(sequence)] : classes) * dim, transitionTable.data() + 2 * dim,
+                           tokenTable.data() + tokens[static_cast<size_t>(sequence * tokensEach + 2)] * dim, tokenTable.data() + tokens[static_cast<size_t>(sequence * tokensEach)] * dim};
+    for (int i = 0; i < count; i++)
+      for (int d = 0; d < stride; d++) wrong += x[static_cast<size_t>((stream * count + i) * stride + d)] != (d < dim ? value(expected[i][d]) : -7);
+  }
+  cases::check(e == cudaSuccess && wrong == 0, "embedding, %s, width %d: %d wrong", precision<E>, dim, wrong);
+}
+
+template <class E>
+void norms(int dim, int rows, int threads) {
+  cases::Numbers numbers(static_cast<uint64_t>(dim));
+  const int stride = up(dim, 16);
+  const std::vector<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(dim));
+  std::vector<int32_t> from;
+  for (int r = 0; r < rows; r++) from.push_back(rows - 1 - r);
+  const std::vector<E> expected = norm<E>(x, stride, rows, weight, dim, 1e-5f);
+  for (const bool gathered : {false, true}) {
+    std::vector<E> out(static_cast<size_t>(rows * stride));
+    const cudaError_t e = parvis::cuda::norm({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), 1e-5f, element<E>, out.data(), stride, threads}, nullptr);
+    double worst = 0;
+    for (int r = 0; r < rows; r++)
+      for (int d = 0; d < dim; d++) {
+        const double b = static_cast<double>(value(expected[static_cast<size_t>((gathered ? rows - 1 - r : r) * stride + d)]));
+        worst = std::fmax(worst, std::fabs(static_cast<double>(value(out[static_cast<size_t>(r * stride + d)])) - b) / (std::fabs(b) + 1e-3));
+      }
+    cases::check(e == cudaSuccess && worst < (sizeof(E) == 4 ? 1e-6 : 8e-3), "norm, %s, %d rows of %d%s: %.2g off", precision<E>, rows, dim, gathered ? ", gathered" : "", worst);
+  }
+}
+
+template <class E>
+void rotations(int heads, int kvHeads, int headSize, int threads) {
+  cases::Numbers numbers(static_cast<uint64_t>(headSize));
+  const int streams = 2, count = 5, slots = 40, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(outputs, 16);
+  const std::vector<float> qkv = numbers.normals(static_cast<size_t>(streams * count * stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)),
+                           sine = numbers.normals(static_cast<size_t>(8 * quarter));
+  const std::vector<parvis::Row> rows = {{0, 33, 7, 2, 1, 34, 0}, {0, 5, -1, -1, 1, 34, 0}, {0, 6, 0, 5, 0, 34, 0}, {0, 39, 3, 3, 1, 40, 0}, {0, 0, 1, 6, 1, 34, 0}};
+  std::vector<E> queries(static_cast<size_t>(streams * count * heads * width)), keys(static_cast<size_t>(streams * kvHeads * slots * width)), values = keys;
+  const Rotation r{{rows.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(), element<E>, queries.data(), {keys.data(), values.data(), slots}};
+  const cudaError_t e = rotate(r, qkv.data(), stride, threads, nullptr);
+  int wrong = 0;
+  for (int stream = 0; stream < streams; stream++)
+    for (int h = 0; h < kvHeads; h++) {
+      CacheOf<E> cache(slots, headSize);
+      std::vector<parvis::cpu::AttentionRow> meta;
+      for (const parvis::Row& row : rows) meta.push_back({row.slot, row.row, row.column, row.append, row.sees});
+      std::vector<E> out(static_cast<size_t>(count * heads * headSize));
+      std::vector<uint8_t> scratch(1 << 16);
+      kernels_baseline.attend[kind<E>]({qkv.data() + stream * count * stride, stride, meta.data(), count, headSize, 1, 0, (heads + h) * headSize, (heads + kvHeads + h) * headSize,
+                                        cache.head(), cosine.data(), sine.data(), out.data(), heads * headSize, scratch.data()});
+      for (int slot = 0; slot < slots; slot++)
+        for (int d = 0; d < width; d++) {
+          const size_t at = static_cast<size_t>(((stream * kvHeads + h) * slots + slot) * width + d);
+          wrong += value(keys[at]) != (d < headSize ? value(cache.key(slot, d)) : 0);
+          wrong += value(values[at]) != (d < headSize ? value(cache.value(slot, d)) : 0);
+        }
+    }
+  int turned = 0;  // queries: those of a slot without a cell are zero, the others as the definition says
+  for (int i = 0; i < streams * count; i++)
+    for (int h = 0; h < heads; h++)
+      for (int d = 0; d < width; d++) {
+        const parvis::Row& row = rows[static_cast<size_t>(i % count)];
+        const int p = d / 2, position = p < quarter ? row.row : row.column;
+        float expected = 0;
+        if (d < headSize && position >= 0) {
+          const float* q = qkv.data() + i * stride + h * headSize + d / 2 * 2;
+          const float c = cosine[static_cast<size_t>(position * quarter + p % quarter)], s = sine[static_cast<size_t>(position * quarter + p % quarter)];
+          expected = d % 2 == 0 ? q[0] * c - q[1] * s : q[0] * s + q[1] * c;
+        }
+        E rounded;
+        convert(expected, rounded);
+        turned += value(queries[static_cast<size_t>((i * heads + h) * width + d)]) != value(rounded);
+      }
+  cases::check(e == cudaSuccess && wrong == 0, "append, %s, head size %d, %d of %d heads: %d wrong", precision<E>, headSize, kvHeads, heads, wrong);
+  cases::check(turned == 0, "rotated queries, %s, head size %d: %d wrong", precision<E>, headSize, turned);
+}
+
+template <class E>
+void all() {
+  embeddings<E>(48, 32);
+  embeddings<E>(70, 7);
+  norms<E>(96, 9, 64);
+  norms<E>(200, 3, 128);
+  norms<E>(1536, 2, 32);
+  rotations<E>(2, 2, 64, 64);
+  rotations<E>(2, 2, 100, 96);
+  rotations<E>(4, 2, 128, 32);
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  all<float>();
+  all<uint16_t>();
+  cases::check(embed({}, nullptr) == cudaErrorInvalidValue && parvis::cuda::norm({}, nullptr) == cudaErrorInvalidValue && rotate({}, nullptr, 0, 32, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
+  return cases::failures > 0;
+}

@@ -1,0 +1,361 @@
+// The fibers of a launch and what they wait for. Of the fibers that can run one is picked, in an order that the seed
+// decides, and runs until it waits. When none can run, waits on a condition are looked at, then one late copy arrives,
+// then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <utility>
+
+#include "state.h"
+
+SIMT_SWITCH_ASSEMBLY
+
+namespace simt {
+
+State s;
+
+namespace {
+
+std::string text(uint64_t n) { return std::to_string(n); }
+std::string at(Where w) {
+  const std::string file = w.file_name();
+  return file.substr(file.rfind('/') + 1) + ":" + text(w.line());
+}
+std::string triple(uint3 v) { return "(" + text(v.x) + "," + text(v.y) + "," + text(v.z) + ")"; }
+std::string kernelName() {
+  char name[512] = "?";
+  __sanitizer_symbolize_pc(const_cast<char*>(static_cast<const char*>(s.launch->kernel) + 1), "%f", name, sizeof name);
+  const std::string n = name;
+  return n.substr(0, n.rfind('('));
+}
+void setFailure(const std::string& message) {
+  s.failed = true;
+  s.message = "simt: " + message;
+  std::fprintf(stderr, "%s\n", s.message.c_str());
+}
+
+// ---- switching ----------------------------------------------------------------------------------------------
+
+void toMain(bool last) {
+  Fiber* f = s.now;
+  void* fake = nullptr;
+  __sanitizer_start_switch_fiber(last ? nullptr : &fake, s.mainStack, s.mainStackBytes);
+  switchContext(f->context, s.main);
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+
+bool lower(const Fiber* a, const Fiber* b) { return a->priority < b->priority; }
+void pushReady(Fiber* f) {
+  if (s.order == Order::random) f->priority = random();
+  s.ready.push_back(f);
+  std::push_heap(s.ready.begin(), s.ready.end(), lower);
+}
+Fiber* popReady() {
+  std::pop_heap(s.ready.begin(), s.ready.end(), lower);
+  Fiber* f = s.ready.back();
+  s.ready.pop_back();
+  return f;
+}
+
+void release(Fiber* f) {
+  f->waits = nullptr;
+  f->brought = nullptr;
+  pushReady(f);
+}
+
+void releaseBlock(Block* b) {
+  b->result = b->counted;
+  b->arrived = b->counted = 0;
+  for (auto& f : b->fibers)
+    if (f->waits && f->mask == 0 && !f->until) release(f.get());
+}
+
+// Lanes of one warp that wait for the same mask go on together.
+void releaseWarp(Block* b, int first, uint32_t mask) {
+  for (int i = 0; i < 32 && first + i < static_cast<int>(b->fibers.size()); i++) {
+    Fiber* f = b->fibers[static_cast<size_t>(first + i)].get();
+    if (!(mask >> i & 1) || f->done) continue;
+    f->mask = 0;
+    b->warps[static_cast<size_t>(first / 32)].waiting &= ~(1u << i);
+    release(f);
+  }
+}
+
+// A barrier of a warp counts the lanes that have not ended: the last one missing may have ended just now.
+void endInWarp(Fiber* f) {
+  Block* b = f->block;
+  const int first = f->index / 32 * 32;
+  for (int i = 0; i < 32 && first + i < static_cast<int>(b->fibers.size()); i++) {
+    const Fiber* waiting = b->fibers[static_cast<size_t>(first + i)].get();
+    const uint32_t mask = waiting->mask;
+    if (!(mask >> (f->index & 31) & 1) || waiting->brought) continue;
+    bool all = true;
+    for (int j = 0; j < 32 && first + j < static_cast<int>(b->fibers.size()); j++) {
+      const Fiber* other = b->fibers[static_cast<size_t>(first + j)].get();
+      if (mask >> j & 1 && !other->done && other->mask != mask) all = false;
+    }
+    if (all) releaseWarp(b, first, mask);
+  }
+}
+
+void finish() {
+  Fiber* f = s.now;
+  Block* b = f->block;
+  f->done = true;
+  b->alive--;
+  b->warps[static_cast<size_t>(f->index / 32)].ended |= 1u << (f->index & 31);
+  endInWarp(f);
+  if (b->alive > 0 && b->arrived == b->alive) releaseBlock(b);
+  toMain(true);
+}
+
+void enter() {
+  __sanitizer_finish_switch_fiber(nullptr, &s.mainStack, &s.mainStackBytes);
+  s.launch->body();
+  finish();
+  __builtin_trap();
+}
+
+void resume(Fiber* f) {
+  s.now = f;
+  threadIdx = f->thread;
+  blockIdx = f->block->index;
+  __sanitizer_start_switch_fiber(&s.mainFake, f->stack, stackBytes);
+  switchContext(s.main, f->context);
+  __sanitizer_finish_switch_fiber(s.mainFake, nullptr, nullptr);
+  s.now = nullptr;
+  if (f->done) s.stacks.give(std::exchange(f->stack, nullptr));
+}
+
+void wait(const char* what, Where where) {
+  s.now->waits = what;
+  s.now->where = where;
+  toMain(false);
+}
+
+// ---- blocks -------------------------------------------------------------------------------------------------
+
+void freeBlock(std::unique_ptr<Block>& b) {
+  if (!b) return;
+  for (auto& f : b->fibers)
+    if (f->stack) s.stacks.give(f->stack);
+  b.reset();
+}
+
+void startBlock(uint64_t index) {
+  const Launch& l = *s.launch;
+  auto b = std::make_unique<Block>();
+  uint64_t place = random();  // the upper half orders, the lower half breaks ties
+  b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y), static_cast<unsigned>(index / l.grid.x / l.grid.y)};
+  b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
+  b->warps.resize(static_cast<size_t>(b->alive + 31) / 32);
+  if (b->alive % 32 != 0) b->warps.back().ended = ~0u << b->alive % 32;
+  b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
+  for (int i = 0; i < b->alive; i++) {
+    auto f = std::make_unique<Fiber>();
+    const unsigned u = static_cast<unsigned>(i);
+    f->block = b.get();
+    f->index = i;
+    f->thread = {u % l.block.x, u / l.block.x % l.block.y, u / l.block.x / l.block.y};
+    f->stack = s.stacks.take();
+    prepare(f->context, f->stack, enter);
+    if (s.order == Order::threads || (s.order == Order::warps && i % 32 == 0)) place = random();
+    f->priority = (place >> 32 | 1) << 32 | random() >> 32;
+    pushReady(f.get());
+    b->fibers.push_back(std::move(f));
+  }
+  s.blocks[index] = std::move(b);
+  s.alive++;
+}
+
+std::string deadlock() {
+  std::string t = "kernel " + kernelName() + ": deadlock, no thread can go on:";
+  int lines = 0;
+  for (auto& b : s.blocks) {
+    if (!b || lines > 12) continue;
+    std::map<std::string, std::vector<int>> places;
+    for (auto& f : b->fibers)
+      if (f->waits) places[std::string(f->waits) + " at " + at(f->where)].push_back(f->index);
+      else if (f->done) places["the end of the kernel, ended"].push_back(f->index);
+    for (auto& [place, who] : places) {
+      t += "\n  block " + triple(b->index) + ": threads at " + place + ": " + text(who.size()) + " (";
+      for (size_t i = 0; i < who.size() && i < 4; i++) t += (i ? ", " : "") + text(static_cast<uint64_t>(who[i]));
+      t += who.size() > 4 ? ", ... " + text(static_cast<uint64_t>(who.back())) + ")" : ")";
+      lines++;
+    }
+  }
+  return t;
+}
+
+// Something for an empty list of fibers; false: nothing is left to do, or nothing helps.
+bool findWork() {
+  for (size_t i = 0; i < s.polling.size();) {
+    Fiber* f = s.polling[i];
+    if (f->until()) {
+      f->until = nullptr;
+      s.polling.erase(s.polling.begin() + static_cast<ptrdiff_t>(i));
+      release(f);
+    } else i++;
+  }
+  if (!s.ready.empty()) return true;
+  if (!s.late.empty()) {
+    const size_t i = random() % s.late.size();
+    const auto copy = std::move(s.late[i]);
+    s.late.erase(s.late.begin() + static_cast<ptrdiff_t>(i));
+    copy();
+    return true;
+  }
+  if (s.next < s.total && s.alive < 2) {
+    startBlock(s.next++);
+    return true;
+  }
+  if (s.alive > 0) setFailure(deadlock());
+  return false;
+}
+
+}  // namespace
+
+std::string whereabouts() {
+  std::string t = "kernel " + kernelName();
+  if (s.now) t += ", block " + triple(s.now->block->index) + ", thread " + triple(s.now->thread);
+  return t;
+}
+
+// ---- a launch -----------------------------------------------------------------------------------------------
+
+void setSeed(uint64_t seed) { s.seed = seed; s.launches = 0; }
+void setStepLimit(uint64_t most) { s.limit = most; }
+const std::string& report() { return s.message; }
+
+uint64_t random() {  // splitmix64
+  uint64_t z = s.random += 0x9e3779b97f4a7c15ull;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  return z ^ z >> 31;
+}
+
+cudaError_t run(const Launch& l) {
+  const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, total = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+  if (threads == 0 || threads > 1024 || total == 0 || l.grid.y > 65535 || l.grid.z > 65535 || l.sharedBytes > mostShared) return cudaErrorInvalidConfiguration;
+  s.launch = &l;
+  s.failed = false;
+  s.switches = 0;
+  s.random = s.seed * 1000003 + s.launches++;
+  s.order = static_cast<Order>(random() % 4);
+  s.lowest = uint64_t{1} << 32;
+  s.blocks.resize(total);
+  blockDim = l.block;
+  gridDim = l.grid;
+  s.alive = s.next = 0;
+  s.total = total;
+  while (l.cooperative && s.next < total) startBlock(s.next++);
+  while (!s.failed) {
+    // Blocks of a plain launch run alone or beside one other, from wherever that one is.
+    if (s.next < total && s.alive == 1 && random() % 256 == 0) startBlock(s.next++);
+    if (s.ready.empty()) {
+      if (!findWork()) break;
+      continue;
+    }
+    Fiber* f = popReady();
+    if (s.order != Order::random && random() % 256 == 0) {  // now and then one falls behind all others
+      f->priority = --s.lowest;
+      pushReady(f);
+      continue;
+    }
+    if (++s.switches > s.limit) {
+      setFailure("kernel " + kernelName() + ": more than " + text(s.limit) + " switches between threads: a wait that spins for ever?");
+      break;
+    }
+    resume(f);
+    Block* b = f->block;
+    if (b->alive > 0) continue;
+    s.alive--;
+    if (s.late.empty()) freeBlock(s.blocks[b->index.x + l.grid.x * (b->index.y + uint64_t{l.grid.y} * b->index.z)]);
+  }
+  for (auto& b : s.blocks) freeBlock(b);
+  s.blocks.clear();
+  s.ready.clear();
+  s.polling.clear();
+  s.late.clear();
+  s.launch = nullptr;
+  return s.failed ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+void fail(const std::string& what, Where where) {
+  setFailure(whereabouts() + ": " + what + " (" + at(where) + ")");
+  for (;;) toMain(false);
+}
+
+// ---- meeting ------------------------------------------------------------------------------------------------
+
+void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where where) {
+  Fiber* f = s.now;
+  Block* b = f->block;
+  Warp& warp = b->warps[static_cast<size_t>(f->index / 32)];
+  const int first = f->index / 32 * 32;
+  const uint32_t me = 1u << (f->index & 31);
+  const auto lane = [&](int i) { return b->fibers[static_cast<size_t>(first + i)].get(); };
+  if (!(mask & me)) fail(std::string(what) + ": the calling lane is not in its own mask", where);
+  // A barrier of a warp counts the lanes that have not ended; whatever brings something needs them all.
+  if (combine && (mask & warp.ended) != 0)
+    fail(std::string(what) + ": lane " + text(static_cast<uint64_t>(__builtin_ctz(mask & warp.ended))) + " of its mask has ended or does not exist", where);
+  const auto check = [&](int i) {  // whether lane i, which waits, waits for this
+    const Fiber* other = lane(i);
+    const bool mutual = (other->mask & me) != 0;
+    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) || (combine && other->where.line() != where.line())))
+      fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits + " at " + at(other->where) +
+           (other->mask != mask ? " with another mask" : "") + ": the warp diverged", where);
+    return mutual;
+  };
+  if (const uint32_t there = warp.waiting & mask; there != 0) check(__builtin_ctz(there));
+  f->mask = mask;
+  f->brought = mine;
+  f->waits = what;
+  f->where = where;
+  warp.waiting |= me;
+  bool all = ((warp.waiting | warp.ended) & mask) == mask;
+  void* lanes[32] = {};
+  for (uint32_t left = all ? mask & ~warp.ended : 0; left != 0; left &= left - 1) {
+    const int i = __builtin_ctz(left);
+    all = check(i) && all;
+    lanes[i] = lane(i)->brought;
+  }
+  if (all) {
+    if (combine) combine(lanes, mask);
+    releaseWarp(b, first, mask);
+  }
+  toMain(false);
+}
+
+int meetBlock(const char* what, bool value, Where where) {
+  Fiber* f = s.now;
+  Block* b = f->block;
+  if (b->arrived > 0 && b->first.line() != where.line())
+    for (auto& other : b->fibers)
+      if (other->waits && other->mask == 0 && !other->until)
+        fail(std::string(what) + " meets " + other->waits + " of thread " + triple(other->thread) + " at " + at(other->where) + ": the block diverged", where);
+  f->waits = what;
+  f->where = where;
+  if (b->arrived == 0) b->first = where;
+  b->counted += value;
+  if (++b->arrived == b->alive) releaseBlock(b);
+  toMain(false);
+  return b->result;
+}
+
+void waitUntil(const char* what, std::function<bool()> holds, Where where) {
+  s.now->until = std::move(holds);
+  s.polling.push_back(s.now);
+  wait(what, where);
+}
+
+void yield() {
+  s.now->priority = --s.lowest;
+  pushReady(s.now);
+  toMain(false);
+}
+void perturb() {
+  if (s.now && random() % 8 == 0) yield();
+}
+
+}  // namespace simt

@@ -1,0 +1,84 @@
+// What a launch consists of; shared by the scheduler and the memory of blocks, unseen by kernels.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fiber.h"
+#include "simt.h"
+
+namespace simt {
+
+struct Block;
+struct Fiber {
+  Context context{};
+  uint8_t* stack = nullptr;
+  Block* block = nullptr;
+  uint3 thread{};
+  int index = 0;  // in the block
+  uint64_t priority = 0;
+  bool done = false;
+  const char* waits = nullptr;  // what for; null: runs or can run
+  Where where;
+  uint32_t mask = 0;            // lanes it meets
+  void* brought = nullptr;
+  std::function<bool()> until;
+  struct Copy { void* to; const void* from; int bytes, valid; };
+  std::vector<std::vector<Copy>> groups{1};  // the last one is open
+};
+
+struct Array {
+  const void* site;
+  const char* name;
+  uint8_t* data;
+  size_t bytes;
+};
+constexpr size_t guard = 1024;
+constexpr size_t mostShared = 227 << 10;
+
+struct Warp {
+  uint32_t waiting = 0, ended = 0;  // lanes that meet others, lanes that ended or never were
+};
+
+struct Block {
+  uint3 index{};
+  std::vector<Warp> warps;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  int alive = 0, arrived = 0, counted = 0, result = 0;
+  Where first;  // of those who arrived
+  std::vector<Array> arrays;
+  std::vector<std::unique_ptr<uint8_t[]>> memory;
+  size_t sharedBytes = 0;
+  uint8_t* dynamic = nullptr;
+};
+
+// Who goes first. Random: anyone, at every wait anew. Otherwise a thread, a warp or a block has its place for the whole
+// launch, so that the last one lags behind all others for as long as they can do without it; now and then one falls to
+// the last place.
+enum class Order { random, threads, warps, blocks };
+
+struct State {
+  const Launch* launch = nullptr;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<Fiber*> ready;  // a heap by priority
+  std::vector<Fiber*> polling;
+  Order order = Order::random;
+  uint64_t lowest = 0;
+  uint64_t alive = 0, next = 0, total = 0;  // blocks: running, not begun, all
+  std::vector<std::function<void()>> late;
+  Fiber* now = nullptr;
+  Context main{};
+  void* mainFake = nullptr;
+  const void* mainStack = nullptr;
+  size_t mainStackBytes = 0;
+  uint64_t random = 1, seed = 1, launches = 0, switches = 0, limit = 50'000'000;
+  bool failed = false;
+  std::string message;
+  Stacks stacks;
+};
+extern State s;
+
+std::string whereabouts();  // kernel, block and thread
+uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);
+
+}  // namespace simt

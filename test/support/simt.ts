@@ -1,0 +1,81 @@
+// Builds and runs the C++ programs of test/simt/: kernels compiled as plain C++ with sanitizers, beside the CPU backend.
+// Objects lie in out/simt under a digest of what they are made of, so that a second run compiles nothing.
+
+import { execFile } from 'node:child_process'
+import crypto from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { promisify } from 'node:util'
+
+/** What checkFamily needs of a test. */
+interface Assertions {
+  ok: (value: unknown, message: string) => unknown
+  equal: (found: unknown, wanted: unknown, message: string) => unknown
+}
+
+const run = promisify(execFile)
+const root = path.join(__dirname, '..', '..')
+const folder = path.join(root, 'out', 'simt')
+const compiler = process.env.CXX || 'g++'
+
+const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
+const sanitized = [...common, '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-ffp-contract=off']
+/** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
+const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
+
+/** The whole CPU backend, for tests that compare sessions. */
+export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
+
+/** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
+export async function build (name: string, sources: string[]): Promise<string> {
+  const headers = digest(['cuda', 'test/simt', 'include/parvis', 'cpu', 'cpu/isa'].flatMap(directory =>
+    fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
+  fs.mkdirSync(folder, { recursive: true })
+  const objects: string[] = []
+  for (const source of [...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc']) {
+    const flags = source.startsWith('cpu/') ? reference : sanitized
+    const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, headers, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
+    if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
+    objects.push(object)
+  }
+  const program = path.join(folder, `${name}-${digest(objects)}`)
+  if (!fs.existsSync(program)) await make(program, out => ['-fsanitize=address,undefined', '-pthread', ...objects, '-o', out])
+  return program
+}
+
+/** Whole files only, whoever else builds at the same time. */
+async function make (file: string, argumentsFor: (out: string) => string[]): Promise<void> {
+  const partial = `${file}.${process.pid}`
+  await run(compiler, argumentsFor(partial), { cwd: root })
+  fs.renameSync(partial, file)
+}
+
+function digest (parts: string[]): string {
+  const hash = crypto.createHash('sha256')
+  for (const part of parts) hash.update(`${part.length}:`).update(part)
+  return hash.digest('hex').slice(0, 16)
+}
+
+export interface Run { code: number, out: string, err: string }
+
+export async function execute (program: string, ...args: Array<string | number>): Promise<Run> {
+  try {
+    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000 })
+    return { code: 0, out: stdout, err: stderr }
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code: number | null, stdout: string, stderr: string }
+    return { code: code ?? -1, out: stdout, err: stderr }
+  }
+}
+
+/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers. */
+export async function checkFamily (t: Assertions, name: string, sources: string[], least: number): Promise<void> {
+  const program = await build(name, [`test/simt/${name}.cc`, ...sources])
+  for (const seed of [1, 2, 3]) {
+    const { code, out, err } = await execute(program, seed)
+    const lines = out.split('\n').filter(line => /^(not )?ok /.test(line))
+    for (const line of lines) t.ok(line.startsWith('ok '), `${line.replace(/^(not )?ok /, '')}, order ${seed}`)
+    t.equal(code, 0, `order ${seed} ran to its end${code === 0 ? '' : `: ${err.slice(0, 3000)}`}`)
+    t.ok(lines.length >= least, `order ${seed}: ${lines.length} cases`)
+  }
+}
