@@ -35,7 +35,7 @@ void attention(const Case& c) {
   }
 
   std::vector<uint16_t> expected(static_cast<size_t>(c.streams * count * outStride)), out(expected.size());
-  const std::vector<float> cosine(static_cast<size_t>(c.headSize / 4), 1), sine(static_cast<size_t>(c.headSize / 4), 0);  // no turn
+  const std::vector<float> cosine(static_cast<size_t>(c.headSize / 2), 1), sine(static_cast<size_t>(c.headSize / 2), 0);  // no turn
   std::vector<uint8_t> scratch(4 << 20);
   for (int stream = 0; stream < c.streams; stream++)
     for (int h = 0; h < c.kvHeads; h++) {

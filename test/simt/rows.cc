@@ -63,6 +63,11 @@ void rotations(int heads, int kvHeads, int headSize, int threads) {
   const std::vector<float> qkv = numbers.normals(static_cast<size_t>(streams * count * stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)),
                            sine = numbers.normals(static_cast<size_t>(8 * quarter));
   const std::vector<parvis::Row> rows = {{0, 33, 7, 2, 1, 34, 0}, {0, 5, -1, -1, 1, 34, 0}, {0, 6, 0, 5, 0, 34, 0}, {0, 39, 3, 3, 1, 40, 0}, {0, 0, 1, 6, 1, 34, 0}};
+  std::vector<float> pairCosine, pairSine;  // as the CPU backend takes them: (c, c) and (-s, s)
+  for (size_t i = 0; i < cosine.size(); i++) {
+    pairCosine.insert(pairCosine.end(), {cosine[i], cosine[i]});
+    pairSine.insert(pairSine.end(), {-sine[i], sine[i]});
+  }
   std::vector<E> queries(static_cast<size_t>(streams * count * heads * width)), keys(static_cast<size_t>(streams * kvHeads * slots * width)), values = keys;
   const Rotation r{{rows.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(), element<E>, queries.data(), {keys.data(), values.data(), slots}};
   const cudaError_t e = rotate(r, qkv.data(), stride, threads, nullptr);
@@ -75,7 +80,7 @@ void rotations(int heads, int kvHeads, int headSize, int threads) {
       std::vector<E> out(static_cast<size_t>(count * heads * headSize));
       std::vector<uint8_t> scratch(1 << 16);
       kernels_baseline.attend[kind<E>]({qkv.data() + stream * count * stride, stride, meta.data(), count, headSize, 1, 0, (heads + h) * headSize, (heads + kvHeads + h) * headSize,
-                                        cache.head(), cosine.data(), sine.data(), out.data(), heads * headSize, scratch.data()});
+                                        cache.head(), pairCosine.data(), pairSine.data(), out.data(), heads * headSize, scratch.data()});
       for (int slot = 0; slot < slots; slot++)
         for (int d = 0; d < width; d++) {
           const size_t at = static_cast<size_t>(((stream * kvHeads + h) * slots + slot) * width + d);
