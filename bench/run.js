@@ -79,7 +79,7 @@ function torchPeer (model, n, count) {
   }
 }
 
-async function benchStep (engine, ceilings, name, n, precision) {
+async function benchStep (engine, name, n, precision) {
   const model = shapes.transformerModel(name, n)
   const weights = shapes.randomWeights(shapes.transformerTensors(model))
   const transformer = await engine.loadTransformer(weights.file, weights.tensors, model, precision)
@@ -114,11 +114,9 @@ async function benchStep (engine, ceilings, name, n, precision) {
   const flops = bytes / item * 2 * 2 * n
   const time = spread(ours)
   const seconds = time.median / 1000
-  const peak = precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
   const result = {
     operation: 'step', model: name, n, precision, ms: time, bytes, flops, steps: steps.length, msPerImage: time.median * steps.length,
-    gigabytesPerSecond: bytes / seconds / 1e9, ofReadCeiling: bytes / seconds / ceilings.readBytesPerSecond,
-    gigaflops: flops / seconds / 1e9, ofArithmeticCeiling: flops / seconds / peak
+    gigabytesPerSecond: bytes / seconds / 1e9, gigaflops: flops / seconds / 1e9
   }
   return { ...result, torch: compared(peers, time, precision) }
 }
@@ -138,7 +136,7 @@ function decoderFlops (grid) {
   return total
 }
 
-async function benchDecode (engine, ceilings, precision) {
+async function benchDecode (engine, precision) {
   const weights = shapes.randomWeights(shapes.tokenizerTensors(shapes.vq16))
   const tokenizer = await engine.loadTokenizer(weights.file, weights.tensors, shapes.vq16, precision)
   weights.remove()
@@ -161,17 +159,31 @@ async function benchDecode (engine, ceilings, precision) {
   const time = spread(ours)
   const flops = decoderFlops(24)
   const result = {
-    operation: 'VQ-16 decode, 384 px', precision, ms: time, flops, gigaflops: flops / time.median / 1e6,
-    ofArithmeticCeiling: flops / time.median * 1000 / (precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops)
+    operation: 'VQ-16 decode, 384 px', precision, ms: time, flops, gigaflops: flops / time.median / 1e6
   }
   return { ...result, torch: compared(peers, time, 'float32') }
+}
+
+/** The result with the shares of the ceilings that it reached. */
+function share (result, ceilings) {
+  const peak = result.precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
+  return {
+    ...result,
+    ceilings,
+    ofArithmeticCeiling: result.gigaflops * 1e9 / peak,
+    ...(result.gigabytesPerSecond !== undefined && { ofReadCeiling: result.gigabytesPerSecond * 1e9 / ceilings.readBytesPerSecond })
+  }
 }
 
 const percent = x => x === undefined ? '' : `${Math.round(x * 100)}%`
 const fixed = (x, digits = 1) => x === undefined ? '' : x.toFixed(digits)
 
 function print (ceilings, results) {
-  console.log(`ceilings: read ${fixed(ceilings.readBytesPerSecond / 1e9)} GB/s, float32 ${fixed(ceilings.float32Flops / 1e9, 0)} GFLOP/s, bfloat16 ${fixed(ceilings.bfloat16Flops / 1e9, 0)} GFLOP/s\n`)
+  const range = (name, digits) => {
+    const values = ceilings.map(c => c[name] / 1e9)
+    return `${fixed(Math.min(...values), digits)} - ${fixed(Math.max(...values), digits)}`
+  }
+  console.log(`ceilings in this run: read ${range('readBytesPerSecond', 1)} GB/s, float32 ${range('float32Flops', 0)} GFLOP/s, bfloat16 ${range('bfloat16Flops', 0)} GFLOP/s\n`)
   const counts = [...new Set(results.flatMap(r => r.torch.map(peer => peer.threads)))]
   const heads = ['operation', 'model', 'n', 'precision', 'ms (least - greatest)', 'GB/s', 'of ceiling', 'GFLOP/s', 'of ceiling',
     ...counts.flatMap(count => [`PyTorch, ${count} thread${count === 1 ? '' : 's'}, ms`, 'ratio'])]
@@ -192,15 +204,23 @@ async function main () {
   const engine = addon().createEngine({ device: 'cpu', threads })
   const device = { cpu: os.cpus()[0]?.model, isa: engine.isa, threads: engine.threads, node: process.version, date: new Date().toISOString().slice(0, 10) }
   console.log(`parvis bench: ${device.cpu}, ${device.isa}, ${device.threads} threads, ${device.date}`)
-  const ceilings = await addon().measureCeilings(threads)
+  // Other tenants of the machine come and go, so ceilings are measured before and after every result, and its shares are
+  // of the greater of the two.
+  const look = () => addon().measureCeilings(threads)
+  const ceilings = [await look()]
   const results = []
+  const add = async result => {
+    ceilings.push(await look())
+    const [before, after] = ceilings.slice(-2)
+    results.push(share(result, Object.fromEntries(Object.keys(after).map(name => [name, Math.max(before[name], after[name])]))))
+  }
   for (const n of options.n.split(',').map(Number)) {
     for (const precision of ['bfloat16', 'float32']) {
       if (precision === 'float32' && n !== 4) continue
-      results.push(await benchStep(engine, ceilings, options.model, n, precision))
+      await add(await benchStep(engine, options.model, n, precision))
     }
   }
-  if (!options['no-vq']) for (const precision of ['float32', 'bfloat16']) results.push(await benchDecode(engine, ceilings, precision))
+  if (!options['no-vq']) for (const precision of ['float32', 'bfloat16']) await add(await benchDecode(engine, precision))
   await engine.dispose()
   print(ceilings, results)
   if (options.out) fs.writeFileSync(options.out, JSON.stringify({ device, ceilings, results }, null, 1) + '\n')

@@ -25,7 +25,7 @@ Status measureCeilings(int threadCount, Ceilings& out) {
   std::vector<uint32_t> sink(threads.count() * 64);
   seconds([&](int task, int) { std::memset(memory.data() + part * task, task + 1, part); });
   double best = 1e9;
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < 10; i++)
     best = std::min(best, seconds([&](int task, int) { sink[task * 64] ^= kernels().read(memory.data() + part * task, part); }));
   out.readBytesPerSecond = static_cast<double>(part * threads.count()) / best;
   // The values are zero: no denormals, no infinities, and products cost the same.

@@ -8,8 +8,10 @@ namespace {
 // Reads everything once; the result only keeps the compiler from leaving it out.
 uint32_t readAll(const uint8_t* p, size_t bytes) {
   vu sum[4] = {};
-  for (size_t i = 0; i + 16 * lanes <= bytes; i += 16 * lanes)
+  for (size_t i = 0; i + 16 * lanes <= bytes; i += 16 * lanes) {
+    for (int j = 0; j < 16 * lanes; j += 64) __builtin_prefetch(p + i + 4096 + j, 0, 2);
     for (int j = 0; j < 4; j++) sum[j] ^= *reinterpret_cast<const vuu*>(p + i + j * 4 * lanes);
+  }
   const vu all = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
   uint32_t result = 0;
   for (int i = 0; i < lanes; i++) result ^= all[i];
