@@ -68,7 +68,6 @@ class Operations {
   Picture convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish, Resample resample = Resample::none, const Picture* residual = nullptr);
   Picture residual(Picture x, const Residual& r);
   Picture attention(Picture x, const SelfAttention& a);
-  Threads& threads() { return threads_; }
   bool going();  // false after a failure or a cancellation
 
  private:

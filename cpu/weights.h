@@ -42,7 +42,6 @@ class Weights {
   const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
   // Rows [begin, end) of the tensor seen as a matrix [shape[0], rest], as float32.
   Status rows(const TensorSource& tensor, int64_t begin, int64_t end, float* out) const;
-  bool has(const std::string& name) const { return byName_.count(name) > 0; }
   Status status;
 
  private:
