@@ -23,7 +23,7 @@ Napi::Value cuda(const Napi::CallbackInfo& info) {
   const CudaProbe p = probeCuda();
   Napi::Object o = Napi::Object::New(info.Env());
   o.Set("compiled", p.compiled);
-  o.Set("devices", p.devices);
+  o.Set("devices", static_cast<double>(p.devices.size()));
   o.Set("driver", p.driver);
   o.Set("runtime", p.runtime);
   o.Set("reason", p.reason);

@@ -1,4 +1,4 @@
-// The one place that knows the operating system: large memory, positioned reads, free memory, instruction sets.
+// The one place that knows the operating system: large memory, free memory, instruction sets.
 #pragma once
 
 #include <cstddef>
@@ -28,22 +28,6 @@ class Memory {
 
 // Memory this process may still take, in bytes: the system's and its container's limit. 0: unknown.
 uint64_t availableMemory();
-
-class File {
- public:
-  File() = default;
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File();
-  Status open(const std::string& path);
-  // Any thread. Exactly `bytes`, or a Status that says how much was missing.
-  Status read(void* to, size_t bytes, uint64_t offset) const;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  intptr_t handle_ = -1;
-};
 
 int coreCount();
 enum class Isa { baseline, avx2, avx512, avx512_bf16 };

@@ -10,8 +10,6 @@ namespace parvis::cpu {
 
 namespace {
 
-constexpr int maxPosition = 1 << 14;
-
 std::string text(int64_t n) { return std::to_string(n); }
 
 }  // namespace
@@ -19,16 +17,7 @@ std::string text(int64_t n) { return std::to_string(n); }
 // ---- memory -------------------------------------------------------------------------------------------------
 
 Status CpuTransformer::createSession(SessionOptions options, std::unique_ptr<Session>& out) {
-  if (options.classIds.empty() || options.seeds.size() != options.classIds.size() || options.slots < 1 || options.tokens < 1 || options.maxRows < 1)
-    return {Code::invalidOption, "A session needs classes, as many seeds, slots, tokens and rows."};
-  for (const int32_t c : options.classIds)
-    if (c < 0 || c > model_.classes) return {Code::invalidOption, "Class " + text(c) + " is outside 0.." + text(model_.classes) + "."};
-  if (!options.known.empty() && options.known.size() != options.classIds.size() * options.tokens)
-    return {Code::invalidOption, "Known tokens: " + text(options.classIds.size() * options.tokens) + " expected."};
-  for (const int32_t t : options.known)
-    if (t >= model_.vocabulary) return {Code::invalidOption, "Token " + text(t) + " is outside 0.." + text(model_.vocabulary - 1) + "."};
-  for (const int32_t p : options.keepLogits)
-    if (p < 0 || p >= options.tokens) return {Code::invalidOption, "Position " + text(p) + " is outside the sequence."};
+  if (Status s = checkSession(model_, options); !s.ok()) return s;
   auto session = std::make_unique<CpuSession>(std::static_pointer_cast<CpuTransformer>(shared_from_this()), std::move(options));
   Status s = session->allocate();
   if (s.ok()) out = std::move(session);
@@ -71,6 +60,7 @@ Status CpuSession::allocate() {
   scratch_ = p + scratch;
   cache_ = p + cache;
   const size_t tokens = static_cast<size_t>(sequences()) * o_.tokens;
+  known_ = Known(o_);
   tokens_ = o_.known.empty() ? std::vector<int32_t>(tokens, -1) : o_.known;
   logProbs_.assign(tokens, std::numeric_limits<float>::quiet_NaN());
   kept_.assign(static_cast<size_t>(sequences()) * o_.keepLogits.size() * m.vocabulary, std::numeric_limits<float>::quiet_NaN());
@@ -85,33 +75,6 @@ CacheHead CpuSession::cache(int layer, int stream, int head) const {
 
 // ---- a step -------------------------------------------------------------------------------------------------
 
-Status CpuSession::check(const Row* rows, int count, const StepRule& rule) const {
-  const TransformerModel& m = transformer_->model_;
-  const auto bad = [](int i, const std::string& what) { return Status{Code::invalidOption, "Row " + text(i) + " of the step table: " + what + "."}; };
-  if (count < 1 || count > o_.maxRows) return {Code::invalidOption, "A step has 1.." + text(o_.maxRows) + " rows, not " + text(count) + "."};
-  if (!(rule.temperature >= 0) || !(rule.topP > 0) || !std::isfinite(rule.guidanceScale) || rule.topK < 0)
-    return {Code::invalidOption, "The step's sampling rule has a value outside its range."};
-  std::vector<bool> predicted(o_.tokens);
-  for (int i = 0; i < count; i++) {
-    const Row& r = rows[i];
-    if (r.predicts >= 0 && r.predicts < o_.tokens) {
-      if (predicted[r.predicts]) return bad(i, "predicts position " + text(r.predicts) + " a second time");
-      predicted[r.predicts] = true;
-    }
-    if (r.input < -1 - m.transitions || r.input >= o_.tokens) return bad(i, "input " + text(r.input) + " does not exist");
-    if (r.slot < 0 || r.slot >= o_.slots) return bad(i, "slot " + text(r.slot) + " is outside the cache");
-    if (r.sees < 1 || r.sees > o_.slots) return bad(i, "sees " + text(r.sees) + " slots of " + text(o_.slots));
-    if ((r.row < 0) != (r.column < 0) || r.row >= maxPosition || r.column >= maxPosition) return bad(i, "bad rotation cell");
-    if (r.predicts < -1 || r.predicts >= o_.tokens) return bad(i, "predicts position " + text(r.predicts));
-    for (int s = 0; s < sequences(); s++) {
-      if (r.input >= 0 && tokens_[static_cast<size_t>(s) * o_.tokens + r.input] < 0) return bad(i, "reads token " + text(r.input) + ", which is not known yet");
-      if (rule.mode == StepRule::Mode::score && r.predicts >= 0 && tokens_[static_cast<size_t>(s) * o_.tokens + r.predicts] < 0)
-        return bad(i, "scores token " + text(r.predicts) + ", which is not known");
-    }
-  }
-  return {};
-}
-
 void CpuSession::growAngles(const Row* rows, int count) {
   const TransformerModel& m = transformer_->model_;
   const int quarter = m.headSize / 4, half = m.headSize / 2;
@@ -119,11 +82,9 @@ void CpuSession::growAngles(const Row* rows, int count) {
   for (int i = 0; i < count; i++) last = std::max({last, rows[i].row, rows[i].column});
   for (int p = static_cast<int>(cosine_.size()) / half; p <= last; p++)
     for (int k = 0; k < quarter; k++) {
-      const float frequency = static_cast<float>(1.0 / std::pow(static_cast<double>(m.ropeBase), static_cast<double>(static_cast<float>(2 * k) / static_cast<float>(half))));
-      const float angle = static_cast<float>(p) * frequency;
-      const float c = static_cast<float>(std::cos(static_cast<double>(angle))), s = static_cast<float>(std::sin(static_cast<double>(angle)));
-      cosine_.insert(cosine_.end(), {c, c});
-      sine_.insert(sine_.end(), {-s, s});
+      const Angle a = rotationAngle(m, p, k);
+      cosine_.insert(cosine_.end(), {a.cosine, a.cosine});
+      sine_.insert(sine_.end(), {-a.sine, a.sine});
     }
 }
 
@@ -194,7 +155,7 @@ void CpuSession::attention(int layer, int count) {
 }
 
 Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
-  if (Status s = check(rows, count, rule); !s.ok()) return s;
+  if (Status s = checkStep(transformer_->model_, o_, known_, rows, count, rule); !s.ok()) return s;
   const CpuTransformer& t = *transformer_;
   const int all = streams() * count;
   meta_.resize(count);
@@ -267,7 +228,9 @@ Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, con
           std::memcpy(kept_.data() + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * m.vocabulary, d.logits, static_cast<size_t>(m.vocabulary) * 4);
     });
   }
-  if (!finite) return {Code::nonFinite, "The transformer computed NaN or infinite logits: the checkpoint's weights are damaged, or were not trained in this precision."};
+  if (!finite) return notFinite();
+  for (const Prediction& p : all)
+    if (rule.mode == StepRule::Mode::sample) known_.predicted(rows[p.row].predicts);
   return {};
 }
 

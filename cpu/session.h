@@ -1,6 +1,7 @@
 // One generation or scoring run of a batch of sequences: KV cache, activations, tokens and random numbers.
 #pragma once
 
+#include "../common/steps.h"
 #include "transformer.h"
 
 namespace parvis::cpu {
@@ -19,7 +20,6 @@ class CpuSession : public Session {
   struct Prediction {
     int sequence, row;
   };
-  Status check(const Row* rows, int count, const StepRule& rule) const;
   void embed(const Row* rows, int count);
   void growAngles(const Row* rows, int count);
   void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride);
@@ -50,6 +50,7 @@ class CpuSession : public Session {
   int slots_ = 0;
   std::vector<AttentionRow> meta_;
   std::vector<float> cosine_, sine_;  // [positions, headSize / 2], two numbers a pair
+  Known known_;
   std::vector<int32_t> tokens_;
   std::vector<float> logProbs_, kept_;
 };

@@ -73,7 +73,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& f
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
-  Weights weights;
+  Tensors weights;
   if (Status s = weights.open(file, tensors); !s.ok()) return s;
   Loader loader(weights, t->element_);
   Names names(loader, t->element_);

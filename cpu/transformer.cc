@@ -9,7 +9,7 @@ Status CpuTransformer::load(std::shared_ptr<Threads> threads, const std::string&
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
   t->layers_.resize(m.layers);
-  Weights weights;
+  Tensors weights;
   if (Status s = weights.open(file, tensors); !s.ok()) return s;
   Loader loader(weights, t->element_);
   loader.table(t->classes_, "cls_embedding.embedding_table.weight", m.classes + 1, m.dim);

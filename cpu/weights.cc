@@ -5,81 +5,8 @@
 #include <memory>
 #include <mutex>
 
+#include "../common/floats.h"
 #include "parvis/backend.h"
-
-namespace parvis::cpu {
-
-// ---- element types ------------------------------------------------------------------------------------------
-
-float bf16ToFloat(uint16_t h) {
-  const uint32_t u = static_cast<uint32_t>(h) << 16;
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-
-uint16_t floatToBf16(float f) {
-  uint32_t u;
-  std::memcpy(&u, &f, 4);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(u >> 16 | 0x40);
-  return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
-
-float halfToFloat(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  float f;
-  if (exponent == 0) {
-    f = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign ? -f : f;
-  }
-  const uint32_t u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-
-uint16_t floatToHalf(float f) {
-  uint32_t u;
-  std::memcpy(&u, &f, 4);
-  const uint16_t sign = static_cast<uint16_t>(u >> 16 & 0x8000);
-  u &= 0x7fffffffu;
-  if (u > 0x7f800000u) return sign | 0x7e00;
-  if (u >= 0x477ff000u) return sign | 0x7c00;  // rounds to infinity
-  if (u < 0x38800000u) {                       // subnormal: let float arithmetic round
-    float small, magic = 0.5f;
-    std::memcpy(&small, &u, 4);
-    small += magic;
-    std::memcpy(&u, &small, 4);
-    return sign | static_cast<uint16_t>(u - 0x3f000000u);
-  }
-  u += 0xfffu + (u >> 13 & 1);
-  return sign | static_cast<uint16_t>((u - 0x38000000u) >> 13);
-}
-
-static void widen(const void* from, DType type, float* to, size_t count) {
-  const uint16_t* h = static_cast<const uint16_t*>(from);
-  if (type == DType::float32) std::memcpy(to, from, count * 4);
-  else if (type == DType::float16)
-    for (size_t i = 0; i < count; i++) to[i] = halfToFloat(h[i]);
-  else
-    for (size_t i = 0; i < count; i++) to[i] = bf16ToFloat(h[i]);
-}
-
-}  // namespace parvis::cpu
-
-void parvis::convertFloats(const void* from, DType fromType, void* to, DType toType, size_t count) {
-  float piece[1024];
-  const uint8_t* source = static_cast<const uint8_t*>(from);
-  uint8_t* target = static_cast<uint8_t*>(to);
-  for (size_t done = 0; done < count; done += 1024) {
-    const size_t size = std::min<size_t>(1024, count - done);
-    cpu::widen(source + done * byteSize(fromType), fromType, piece, size);
-    uint8_t* out = target + done * byteSize(toType);
-    uint16_t* half = reinterpret_cast<uint16_t*>(out);
-    if (toType == DType::float32) std::memcpy(out, piece, size * 4);
-    else
-      for (size_t i = 0; i < size; i++) half[i] = toType == DType::float16 ? cpu::floatToHalf(piece[i]) : cpu::floatToBf16(piece[i]);
-  }
-}
 
 namespace parvis::cpu {
 
@@ -114,66 +41,6 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
       }
     }
   }
-}
-
-// ---- reading ------------------------------------------------------------------------------------------------
-
-static std::string shapeText(const std::vector<int64_t>& shape) {
-  std::string s = "[";
-  for (size_t i = 0; i < shape.size(); i++) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
-
-Status Weights::open(const std::string& file, const std::vector<TensorSource>& tensors) {
-  for (const auto& t : tensors) byName_[t.name] = t;
-  return file_.open(file);
-}
-
-const TensorSource* Weights::find(const std::string& name, const std::vector<int64_t>& shape) {
-  const auto at = byName_.find(name);
-  if (at != byName_.end() && at->second.shape == shape) return &at->second;
-  if (status.ok())
-    status = at == byName_.end()
-                 ? Status{Code::badCheckpoint, file_.path() + ": tensor " + name + " is missing; " + shapeText(shape) + " expected."}
-                 : Status{Code::badCheckpoint, file_.path() + ": tensor " + name + " has shape " + shapeText(at->second.shape) + "; " + shapeText(shape) + " expected."};
-  return nullptr;
-}
-
-Status Weights::rows(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
-  int64_t rest = 1;
-  for (size_t i = 1; i < t.shape.size(); i++) rest *= t.shape[i];
-  const size_t item = byteSize(t.dtype), count = static_cast<size_t>((end - begin) * rest);
-  int64_t expected = 1;
-  bool contiguous = true;
-  for (size_t i = t.shape.size(); i-- > 0 && !t.strides.empty();) {
-    if (t.shape[i] != 1 && t.strides[i] != expected) contiguous = false;
-    expected *= t.shape[i];
-  }
-  if (contiguous) {
-    const uint64_t offset = t.offset + static_cast<uint64_t>(begin * rest) * item;
-    if (t.dtype == DType::float32) return file_.read(out, count * item, offset);
-    const auto raw = std::make_unique_for_overwrite<uint16_t[]>(count);
-    Status s = file_.read(raw.get(), count * item, offset);
-    if (s.ok()) widen(raw.get(), t.dtype, out, count);
-    return s;
-  }
-  // Not contiguous: read what the rows span, gather.
-  int64_t span = 1;
-  for (size_t i = 1; i < t.shape.size(); i++) span += (t.shape[i] - 1) * t.strides[i];
-  span += (end - begin - 1) * t.strides[0];
-  std::vector<uint8_t> raw(static_cast<size_t>(span) * item);
-  Status s = file_.read(raw.data(), raw.size(), t.offset + static_cast<uint64_t>(begin * t.strides[0]) * item);
-  if (!s.ok()) return s;
-  for (size_t i = 0; i < count; i++) {
-    int64_t left = static_cast<int64_t>(i), at = 0;
-    for (size_t axis = t.shape.size(); axis-- > 0;) {
-      const int64_t size = axis == 0 ? end - begin : t.shape[axis];
-      at += left % size * t.strides[axis];
-      left /= size;
-    }
-    widen(raw.data() + static_cast<size_t>(at) * item, t.dtype, out + i, 1);
-  }
-  return {};
 }
 
 // ---- plans --------------------------------------------------------------------------------------------------

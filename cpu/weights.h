@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../common/tensors.h"
 #include "kernels.h"
 #include "parvis/model.h"
 #include "parvis/step.h"
@@ -30,29 +31,10 @@ Packed packedShape(int outputs, int inputs, Element element);
 // rows: [valid, stride] floats with `inputs` used -> one panel; the rest of the panel becomes zero.
 void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel);
 
-float halfToFloat(uint16_t h);
-uint16_t floatToHalf(float f);
-float bf16ToFloat(uint16_t h);
-uint16_t floatToBf16(float f);
-
-class Weights {
- public:
-  Status open(const std::string& file, const std::vector<TensorSource>& tensors);
-  // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other.
-  const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
-  // Rows [begin, end) of the tensor seen as a matrix [shape[0], rest], as float32.
-  Status rows(const TensorSource& tensor, int64_t begin, int64_t end, float* out) const;
-  Status status;
-
- private:
-  File file_;
-  std::unordered_map<std::string, TensorSource> byName_;
-};
-
 // The work of loading, collected first (so that all memory is planned before any is taken), then run in parallel.
 class Loader {
  public:
-  Loader(Weights& weights, Element element) : weights_(weights), element_(element) {}
+  Loader(Tensors& weights, Element element) : weights_(weights), element_(element) {}
 
   // Each adds a plan and sets the pointer later, when memory exists.
   void matrix(Packed& to, const std::string& name, int outputs, int inputs);
@@ -73,7 +55,7 @@ class Loader {
     std::function<Status(uint8_t* base, int task, float* scratch)> run;
   };
   void add(Plan plan) { plans_.push_back(std::move(plan)); }
-  Weights& weights_;
+  Tensors& weights_;
   Element element_;
   std::vector<Plan> plans_;
 };

@@ -1,8 +1,19 @@
-// Stands in for probe.cu in builds without CUDA.
+// Stands in for the CUDA backend in builds without it.
+#include "parvis/backend.h"
 #include "parvis/cuda.h"
 
-parvis::CudaProbe parvis::probeCuda() {
+namespace parvis {
+
+static const char* const reason = "this build has no CUDA code (PARVIS_CUDA=on builds it)";
+
+CudaProbe probeCuda() {
   CudaProbe probe;
-  probe.reason = "this build has no CUDA code (PARVIS_CUDA=on builds it)";
+  probe.reason = reason;
   return probe;
 }
+
+Status cudaMemory(int, CudaMemory&) { return {Code::deviceUnavailable, std::string("No CUDA device can be used: ") + reason + "."}; }
+
+std::unique_ptr<Backend> createCudaBackend(int) { return nullptr; }
+
+}  // namespace parvis

@@ -10,16 +10,18 @@ static std::string version(int v) { return std::to_string(v / 1000) + "." + std:
 CudaProbe probeCuda() {
   CudaProbe probe;
   probe.compiled = true;
+  int devices = 0;
   cudaDriverGetVersion(&probe.driver);
   cudaRuntimeGetVersion(&probe.runtime);
-  const cudaError_t status = cudaGetDeviceCount(&probe.devices);
-  if (status == cudaSuccess && probe.devices > 0) return probe;
-  probe.devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
   if (probe.driver == 0) probe.reason = "no NVIDIA driver was found";
   else if (status == cudaErrorInsufficientDriver)
     probe.reason = "the NVIDIA driver supports CUDA " + version(probe.driver) + " and this build needs " + version(probe.runtime);
-  else probe.reason = std::string("the NVIDIA driver reports: ") + cudaGetErrorString(status);
+  else if (status != cudaSuccess) probe.reason = std::string("the NVIDIA driver reports: ") + cudaGetErrorString(status);
+  else probe.reason = "this version of parvis has no CUDA backend yet";
   return probe;
 }
+
+Status cudaMemory(int, CudaMemory&) { return {Code::deviceUnavailable, "No CUDA device can be used."}; }
 
 }  // namespace parvis

@@ -110,7 +110,7 @@ function touch () {
 /** Whether a native source is newer than the addon. */
 function isStale (file) {
   const built = fs.statSync(file).mtimeMs
-  return ['CMakeLists.txt', 'binding', 'include', 'cpu', 'cuda', 'cmake'].some(name => newest(path.join(root, name)) > built)
+  return ['CMakeLists.txt', 'binding', 'include', 'common', 'cpu', 'cuda', 'cmake'].some(name => newest(path.join(root, name)) > built)
 }
 
 /** Newest modification time of the files under a path, in milliseconds; 0 where there are none. */

@@ -96,7 +96,7 @@ t.test('the tarball', async t => {
     'CMakeLists.txt', 'LICENSE', 'README.md', 'CHANGELOG.md', 'models/fashion/tokenizer.safetensors',
     'docs/contact-sheet.png', 'models/fashion/par-1.safetensors', 'models/fashion/par-4.safetensors', 'models/fashion/par-16.safetensors'
   ]) t.ok(names.includes(name), name)
-  for (const folder of ['binding/', 'include/', 'cpu/']) t.ok(names.some(name => name.startsWith(folder)), folder)
+  for (const folder of ['binding/', 'include/', 'common/', 'cpu/']) t.ok(names.some(name => name.startsWith(folder)), folder)
   t.same(names.filter(name => /^(test|bench|lib|build|node_modules|out|\.)|recipe|\.built/.test(name)), [])
   t.ok(size < 20e6, `${size} bytes`)
 })

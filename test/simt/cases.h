@@ -12,6 +12,37 @@
 
 namespace cases {
 
+// Arrays that kernels see: on a device memory that both sides reach, under the SIMT layer plain memory.
+#if defined(__CUDACC__)
+template <class T>
+struct Managed {
+  using value_type = T;
+  Managed() = default;
+  template <class U>
+  Managed(const Managed<U>&) {}
+  T* allocate(size_t count) {
+    void* p = nullptr;
+    if (cudaMallocManaged(&p, count * sizeof(T)) != cudaSuccess) std::abort();
+    return static_cast<T*>(p);
+  }
+  void deallocate(T* p, size_t) { cudaFree(p); }
+  template <class U>
+  bool operator==(const Managed<U>&) const { return true; }
+  template <class U>
+  bool operator!=(const Managed<U>&) const { return false; }
+};
+template <class T>
+using Array = std::vector<T, Managed<T>>;
+inline cudaError_t finish(cudaError_t e) { return e == cudaSuccess ? cudaDeviceSynchronize() : e; }
+inline void setSeed(uint64_t) {}
+#else
+template <class T>
+using Array = std::vector<T>;
+// Kernels have run when it returns; a launch that failed stays failed.
+inline cudaError_t finish(cudaError_t e) { return e; }
+inline void setSeed(uint64_t seed) { simt::setSeed(seed); }
+#endif
+
 inline int failures = 0;
 
 __attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* format, ...) {

@@ -26,6 +26,7 @@ const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off
 
 /** The whole CPU backend, for tests that compare sessions. */
 export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
+  .concat(['file', 'floats', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
 /** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
 function sanitizerFlags (): string[] {
@@ -36,12 +37,12 @@ function sanitizerFlags (): string[] {
 
 /** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
 export async function build (name: string, sources: string[]): Promise<string> {
-  const headers = digest(['cuda', 'test/simt', 'include/parvis', 'cpu', 'cpu/isa'].flatMap(directory =>
+  const headers = digest(['cuda', 'test/simt', 'include/parvis', 'common', 'cpu', 'cpu/isa'].flatMap(directory =>
     fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
   fs.mkdirSync(folder, { recursive: true })
   const objects: string[] = []
   for (const source of [...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc']) {
-    const flags = source.startsWith('cpu/') ? reference : sanitized
+    const flags = /^(cpu|common)\//.test(source) ? reference : sanitized
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, headers, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
     objects.push(object)

@@ -1,0 +1,115 @@
+// What host code holds on a device: memory, staging memory, a stream, events. Each frees itself. All of it is used by the
+// backend's executor thread alone. Memory is planned before it is taken: one allocation a model, session or picture.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "parvis/status.h"
+#include "platform.cuh"
+
+namespace parvis::cuda {
+
+// cudaSuccess: ok. `doing` completes "CUDA failed while ..."; out of memory and lost devices get codes of their own.
+Status statusOf(cudaError_t error, const char* doing);
+
+// 12.3 GB, 45 MB
+std::string sizeText(uint64_t bytes);
+
+// One device as seen by one backend, with the stream that all of its work goes through.
+class Device {
+ public:
+  explicit Device(int index) : index_(index) {}
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  ~Device();
+  // First call of each job: takes the device where that has not been done and makes it the thread's current one.
+  Status use();
+  int index() const { return index_; }
+  cudaStream_t stream() const { return stream_; }
+  std::string architecture() const;  // sm_90, once used
+  int processors() const { return processors_; }
+  std::string describe() const;      // "GPU 0 (NVIDIA H200)"
+  // Waits for everything enqueued; its failures come out here.
+  Status finish(const char* doing);
+
+ private:
+  int index_, major_ = 0, minor_ = 0, processors_ = 1;
+  bool open_ = false;
+  std::string name_;
+  cudaStream_t stream_ = nullptr;
+};
+
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)), device_(std::move(other.device_)) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(device_, other.device_);
+    return *this;
+  }
+  ~DeviceMemory();
+  // 256-byte aligned, zeroed in stream order. Refuses what does not fit: `what` starts the message ("The weights").
+  static Status allocate(std::shared_ptr<Device> device, size_t bytes, const std::string& what, DeviceMemory& out);
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+  std::shared_ptr<Device> device_;
+};
+
+// Page-locked memory of the host, which the device can read and write at the same address.
+class HostMemory {
+ public:
+  HostMemory() = default;
+  HostMemory(HostMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  HostMemory& operator=(HostMemory&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~HostMemory();
+  static Status allocate(size_t bytes, HostMemory& out);
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class Event {
+ public:
+  Event() = default;
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)), recorded_(std::exchange(other.recorded_, false)) {}
+  Event& operator=(Event&& other) noexcept {
+    std::swap(event_, other.event_);
+    std::swap(recorded_, other.recorded_);
+    return *this;
+  }
+  ~Event();
+  Status record(cudaStream_t stream);
+  Status wait(const char* doing);  // returns when what came before the last record is done; at once where nothing was recorded
+
+ private:
+  cudaEvent_t event_ = nullptr;
+  bool recorded_ = false;
+};
+
+// Places in one allocation, 256 bytes apart: add what is needed, allocate `bytes`, then ask for the pointers.
+class Layout {
+ public:
+  size_t add(size_t bytes) { return std::exchange(bytes_, bytes_ + (bytes + 255) / 256 * 256); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  size_t bytes_ = 0;
+};
+
+}  // namespace parvis::cuda
