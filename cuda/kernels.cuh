@@ -8,7 +8,7 @@
 
 namespace parvis::cuda {
 
-enum class Element { float32, bfloat16 };  // bfloat16 as uint16_t
+enum class Element { float32, bfloat16, float16 };  // both halves as uint16_t; float16 only where pack.cu reads what is stored
 
 // The rows of all steps lie on the device; `step` counts there, so that one captured graph serves every step.
 struct RowTable {
@@ -99,6 +99,8 @@ struct Packing {
   Element element;   // of the source
 };
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
+// Stored elements to those of the model (float32 or bfloat16).
+cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads, cudaStream_t stream);
 
 enum class Epilogue {
   store,   // y = product
