@@ -210,9 +210,12 @@ size_t attentionPartials(const Attention& a) {
 cudaError_t attend(const Attention& a, cudaStream_t stream) {
   if (a.rows.count < 1 || a.streams < 1 || a.streams > 65535 || a.kvHeads < 1 || a.heads % a.kvHeads != 0 || a.heads < 1 || a.cache.slots < 1) return cudaErrorInvalidValue;
   switch (paddedHead(a.headSize)) {
+    case 16: return run<16>(a, stream);
     case 32: return run<32>(a, stream);
     case 48: return run<48>(a, stream);
     case 64: return run<64>(a, stream);
+    case 80: return run<80>(a, stream);
+    case 96: return run<96>(a, stream);
     case 112: return run<112>(a, stream);
     case 128: return run<128>(a, stream);
     default: return cudaErrorInvalidValue;

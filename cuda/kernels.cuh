@@ -20,7 +20,22 @@ struct RowTable {
 // Rows of activations are stream-major: row = stream * count + i, stream = branch * sequences + sequence, the
 // conditional branch first. Their strides are padded to 16 elements, and what pads them is zero from the start.
 
-// ---- embed.cu: the inputs of a step -------------------------------------------------------------------------
+constexpr int mostHeadSize = 128;
+constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
+constexpr int mostVocabulary = 48 << 10;  // a row of logits must fit into shared memory
+
+// ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
+
+// From a ring on the host, which the device reads, to where the step's kernels find them; counts the step.
+struct TakeRows {
+  const Row* ring;     // [depth, stride], the host's
+  int depth, stride, count;
+  uint32_t* counter;   // steps so far: which part of the ring is next
+  Row* rows;           // [count]
+  const int* nonFinite;
+  int* flag;           // the host's: gets nonFinite as the steps before left it
+};
+cudaError_t takeRows(const TakeRows& t, cudaStream_t stream);
 
 struct Embedding {
   RowTable rows;
@@ -124,6 +139,7 @@ struct Projection {
   Rotation rotation;         // append
 };
 cudaError_t project(const Projection& p, cudaStream_t stream);
+cudaError_t projectTiled(const Projection& p, cudaStream_t stream);
 
 // ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
 
@@ -141,6 +157,7 @@ struct Attention {
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
 cudaError_t attend(const Attention& a, cudaStream_t stream);
+cudaError_t attendRows(const Attention& a, cudaStream_t stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
 
