@@ -78,7 +78,7 @@ struct Rotation {
 // qkv [streams count, qkvStride]: queries of all heads, keys, values.
 cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
 
-// ---- pack.cu, project.cu: skinny projections ------------------------------------------------------------------
+// ---- pack.cu, project.cu, tile.cu: projections ----------------------------------------------------------------
 
 // A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
 // are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
@@ -113,7 +113,7 @@ struct Projection {
   float eps;
   const void* elements;      // bfloat16 [rows, xStride], where x is null
   ptrdiff_t xStride;         // at least inputs rounded up to 16
-  int rows;                  // 1 .. 64
+  int rows;                  // 1 .. 64; any number where tiled
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
@@ -121,7 +121,12 @@ struct Projection {
   ptrdiff_t yStride;         // even
   Rotation rotation;         // append
 };
+// Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, cudaStream_t stream);
+// More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
+// that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+enum class Tile { fitting, small, large };
+cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile = Tile::fitting);
 
 // ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
 
