@@ -128,9 +128,9 @@ cudaError_t project(const Projection& p, cudaStream_t stream);
 enum class Tile { fitting, small, large };
 cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile = Tile::fitting);
 
-// ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
+// ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
-// Also the full-sequence pass: rows see prefixes, and keys behind the longest prefix of sixteen queries are not read.
+// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read.
 struct Attention {
   RowTable rows;
   int streams, heads, kvHeads, headSize;
@@ -138,12 +138,17 @@ struct Attention {
   Cache cache;
   void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
   ptrdiff_t outStride;
-  float* partial;           // attentionPartials floats, and
+  float* partial;           // `attend`: attentionPartials floats, and
   uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
 };
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
+// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. Right for any number of rows, but
+// partials grow with rows times slots.
 cudaError_t attend(const Attention& a, cudaStream_t stream);
+// From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
+// no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
+cudaError_t attendRows(const Attention& a, cudaStream_t stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
 
