@@ -93,7 +93,7 @@ struct Rotation {
 // qkv [streams count, qkvStride]: queries of all heads, keys, values.
 cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
 
-// ---- pack.cu, project.cu: skinny projections ------------------------------------------------------------------
+// ---- pack.cu, project.cu, tile.cu: projections ----------------------------------------------------------------
 
 // A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
 // are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
@@ -130,7 +130,7 @@ struct Projection {
   float eps;
   const void* elements;      // bfloat16 [rows, xStride], where x is null
   ptrdiff_t xStride;         // at least inputs rounded up to 16
-  int rows;                  // 1 .. 64
+  int rows;                  // 1 .. 64; any number where tiled
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
@@ -138,12 +138,16 @@ struct Projection {
   ptrdiff_t yStride;         // even
   Rotation rotation;         // append
 };
+// Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, cudaStream_t stream);
-cudaError_t projectTiled(const Projection& p, cudaStream_t stream);
+// More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
+// that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+enum class Tile { fitting, small, large };
+cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile = Tile::fitting);
 
-// ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
+// ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
-// Also the full-sequence pass: rows see prefixes, and keys behind the longest prefix of sixteen queries are not read.
+// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read.
 struct Attention {
   RowTable rows;
   int streams, heads, kvHeads, headSize;
@@ -151,12 +155,16 @@ struct Attention {
   Cache cache;
   void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
   ptrdiff_t outStride;
-  float* partial;           // attentionPartials floats, and
+  float* partial;           // `attend`: attentionPartials floats, and
   uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
 };
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
+// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. Right for any number of rows, but
+// partials grow with rows times slots.
 cudaError_t attend(const Attention& a, cudaStream_t stream);
+// From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
+// no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
 cudaError_t attendRows(const Attention& a, cudaStream_t stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
