@@ -76,7 +76,7 @@ struct State {
   std::string message;
   Stacks stacks;
 };
-extern State s;
+extern State& s;
 
 std::string whereabouts();  // kernel, block and thread
 uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);
