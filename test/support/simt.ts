@@ -28,6 +28,10 @@ const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off
 export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
   .concat(['file', 'floats', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
+/** The CUDA backend but for the tokenizer. */
+export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
+  'device.cc', 'loader.cc', 'session.cc', 'transformer.cc'].map(name => `cuda/${name}`)
+
 /** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
 function sanitizerFlags (): string[] {
   const flags = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
