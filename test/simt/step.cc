@@ -3,12 +3,14 @@
 // comes after it; PAR's steps with n = 4 on 16 tokens: class, three tokens, transition tokens, two groups.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "../../include/parvis/backend.h"
 #include "reference.h"
 
 using namespace parvis::cuda;
+using cases::Array;
 using reference::up;
 
 namespace {
@@ -24,14 +26,14 @@ constexpr float guidance = 1.5f;
 // The checkpoint: bfloat16 numbers, for the CPU backend in a file of float32.
 struct Tensors {
   std::vector<parvis::TensorSource> sources;
-  std::vector<std::vector<float>> values;
+  std::vector<Array<float>> values;
   cases::Numbers numbers{42};
   uint64_t bytes = 0;
 
-  const std::vector<float>& add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
+  const Array<float>& add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
     size_t count = 1;
     for (const int64_t d : shape) count *= static_cast<size_t>(d);
-    std::vector<float> v = numbers.normals(count, scale);
+    Array<float> v = numbers.normals(count, scale);
     for (float& f : v) f = cases::widen(cases::bf16(f + offset));
     sources.push_back({name, parvis::DType::float32, shape, bytes, {}});
     bytes += count * 4;
@@ -43,7 +45,7 @@ struct Tensors {
 struct Matrix {
   Packing plain;
   int inputs;
-  std::vector<uint4> data;
+  Array<uint4> data;
   Packed packed;
   // Interleaved outputs of one matrix, or gates and ups of two; both numbers stay where the checkpoint has them.
   Matrix(const float* low, const float* high, int outputs, int inputs)
@@ -51,19 +53,19 @@ struct Matrix {
         packed{nullptr, plain.lowRows, inputs} {
     data.resize(packed.elements() / 8);
     packed.data = reinterpret_cast<uint16_t*>(data.data());
-    if (pack(plain, packed, 128, nullptr) != cudaSuccess) cases::check(false, "packing %d x %d", outputs, inputs);
+    if (cases::finish(pack(plain, packed, 128, nullptr)) != cudaSuccess) cases::check(false, "packing %d x %d", outputs, inputs);
   }
 };
 
 template <class E>
 struct Layer {
-  std::vector<float> attentionNorm, feedForwardNorm;
+  Array<float> attentionNorm, feedForwardNorm;
   Matrix qkv, wo, gateUp, down;
-  std::vector<E> keys, values;
+  Array<E> keys, values;
 };
 
 // Steps of one row first (the class, then tokens), then groups of n.
-std::vector<parvis::Row> singles, groups;
+Array<parvis::Row> singles, groups;
 void makeRows() {
   const auto row = [](int input, int slot, int sees) {
     const bool token = input >= 0;
@@ -90,14 +92,14 @@ void steps(double logitTolerance, double probTolerance) {
   for (int i = 0; i < model.layers; i++) {
     const std::string name = "layers." + std::to_string(i) + ".";
     const size_t cache = static_cast<size_t>(streams * model.kvHeads * slots * paddedHead(model.headSize));
-    const std::vector<float> attentionNorm = t.add(name + "attention_norm.weight", {dim}, 0.1f, 1), feedForwardNorm = t.add(name + "ffn_norm.weight", {dim}, 0.1f, 1);
+    const Array<float> attentionNorm = t.add(name + "attention_norm.weight", {dim}, 0.1f, 1), feedForwardNorm = t.add(name + "ffn_norm.weight", {dim}, 0.1f, 1);
     const float* gate = t.add(name + "feed_forward.w1.weight", {ff, dim}, 0.1f).data();
     const float* upward = t.add(name + "feed_forward.w3.weight", {ff, dim}, 0.1f).data();
     layers.push_back({attentionNorm, feedForwardNorm, Matrix(t.add(name + "attention.wqkv.weight", {outputs, dim}, 0.1f).data(), nullptr, outputs, dim),
                       Matrix(t.add(name + "attention.wo.weight", {dim, width}, 0.1f).data(), nullptr, dim, width), Matrix(gate, upward, ff, dim),
-                      Matrix(t.add(name + "feed_forward.w2.weight", {dim, ff}, 0.1f).data(), nullptr, dim, ff), std::vector<E>(cache), std::vector<E>(cache)});
+                      Matrix(t.add(name + "feed_forward.w2.weight", {dim, ff}, 0.1f).data(), nullptr, dim, ff), Array<E>(cache), Array<E>(cache)});
   }
-  const std::vector<float> finalNorm = t.add("norm.weight", {dim}, 0.1f, 1);
+  const Array<float> finalNorm = t.add("norm.weight", {dim}, 0.1f, 1);
   const Matrix head(t.add("output.weight", {model.vocabulary, dim}, 0.2f).data(), nullptr, model.vocabulary, dim);
 
   // ---- the CPU backend
@@ -127,7 +129,7 @@ void steps(double logitTolerance, double probTolerance) {
   if (!session->readLogits(expected.data()).ok() || !session->readLogProbs(expectedProbs.data()).ok()) return;
 
   // ---- the kernels
-  std::vector<float> cosine, sine;
+  Array<float> cosine, sine;
   for (int p = 0; p < 4; p++)
     for (int k = 0; k < quarter; k++) {
       const float angle = static_cast<float>(p) * static_cast<float>(1 / std::pow(10000.0, 2.0 * k / (model.headSize / 2)));
@@ -135,12 +137,12 @@ void steps(double logitTolerance, double probTolerance) {
       sine.push_back(std::sin(angle));
     }
   const int xStride = up(dim, 16), wideStride = up(width, 16), ffStride = up(ff, 16), vocabularyStride = up(model.vocabulary, 2);
-  std::vector<float> x(static_cast<size_t>(streams * n * xStride)), logits(static_cast<size_t>(streams * n * vocabularyStride)), logProbs(expectedProbs.size()), kept, all(expected.size()), partial;
-  std::vector<float> normed(x.size());
-  std::vector<E> queries(static_cast<size_t>(streams * n * model.heads * paddedHead(model.headSize))), attended(static_cast<size_t>(streams * n * wideStride)), gated(static_cast<size_t>(streams * n * ffStride));
-  std::vector<uint32_t> counters(64);
-  std::vector<int32_t> known = o.known;
-  int nonFinite = 0, step = 0;
+  Array<float> x(static_cast<size_t>(streams * n * xStride)), logits(static_cast<size_t>(streams * n * vocabularyStride)), logProbs(expectedProbs.size()), kept, all(expected.size()), partial;
+  Array<float> normed(x.size());
+  Array<E> queries(static_cast<size_t>(streams * n * model.heads * paddedHead(model.headSize))), attended(static_cast<size_t>(streams * n * wideStride)), gated(static_cast<size_t>(streams * n * ffStride));
+  Array<uint32_t> counters(64);
+  Array<int32_t> known(o.known.begin(), o.known.end()), classIds(o.classIds.begin(), o.classIds.end());
+  Array<int> nonFinite(1), step(1);
   cudaError_t e = cudaSuccess;
   const auto then = [&](cudaError_t next) { e = e == cudaSuccess ? next : e; };
   const auto apply = [&](Projection p, const Matrix& w) {
@@ -158,9 +160,9 @@ void steps(double logitTolerance, double probTolerance) {
 
   for (int s = 0; s < n + tokens / n - 1; s++) {
     const int count = s < n ? 1 : n, rows = streams * count;
-    step = s < n ? s : s - n;
-    const RowTable table{s < n ? singles.data() : groups.data(), count, &step};
-    then(embed({table, sequences, streams, known.data(), tokens, o.classIds.data(), model.classes, classTable.data(), tokenTable.data(), transitionTable.data(), element, dim, x.data(), xStride, 64}, nullptr));
+    step[0] = s < n ? s : s - n;
+    const RowTable table{s < n ? singles.data() : groups.data(), count, step.data()};
+    then(embed({table, sequences, streams, known.data(), tokens, classIds.data(), model.classes, classTable.data(), tokenTable.data(), transitionTable.data(), element, dim, x.data(), xStride, 64}, nullptr));
     for (Layer<E>& l : layers) {
       const Cache cache{l.keys.data(), l.values.data(), slots};
       Projection p{};
@@ -171,7 +173,7 @@ void steps(double logitTolerance, double probTolerance) {
       partial.resize(attentionPartials(a));
       a.partial = partial.data();
       then(packed ? attend(a, nullptr) : attendPlain(a, nullptr));
-      const auto residual = [&](const std::vector<E>& from, int stride, const Matrix& w) {
+      const auto residual = [&](const Array<E>& from, int stride, const Matrix& w) {
         Projection r{};
         r.elements = from.data(), r.xStride = stride, r.rows = rows, r.epilogue = Epilogue::add, r.y = x.data(), r.yStride = xStride;
         apply(r, w);
@@ -184,24 +186,24 @@ void steps(double logitTolerance, double probTolerance) {
     Projection p{};
     p.x = x.data(), p.normWeight = finalNorm.data(), p.eps = model.normEps, p.xStride = xStride, p.rows = rows, p.epilogue = Epilogue::store, p.y = logits.data(), p.yStride = vocabularyStride;
     apply(p, head);
-    std::vector<Prediction> predictions;
+    Array<Prediction> predictions;
     for (int q = 0; q < sequences; q++)
       for (int i = 0; i < count; i++) predictions.push_back({q, i});
     kept.resize(predictions.size() * static_cast<size_t>(model.vocabulary));
     Sampling d{};
     d.conditional = logits.data(), d.unconditional = logits.data() + sequences * count * vocabularyStride, d.stride = vocabularyStride, d.predictions = sequences * count, d.vocabulary = model.vocabulary;
-    d.table = predictions.data(), d.rows = table, d.tokensEach = tokens, d.tokens = known.data(), d.logProbs = logProbs.data(), d.guided = kept.data(), d.nonFinite = &nonFinite;
+    d.table = predictions.data(), d.rows = table, d.tokensEach = tokens, d.tokens = known.data(), d.logProbs = logProbs.data(), d.guided = kept.data(), d.nonFinite = nonFinite.data();
     d.guidanceScale = guidance, d.temperature = 1, d.topP = 1, d.threads = 64;
-    then(score(d, nullptr));
+    then(cases::finish(score(d, nullptr)));
     for (size_t i = 0; i < predictions.size(); i++) {
-      const int position = table.at(predictions[i].row).predicts;
+      const int position = table.rows[step[0] * count + predictions[i].row].predicts;
       std::copy_n(kept.begin() + static_cast<ptrdiff_t>(i) * model.vocabulary, model.vocabulary, all.begin() + (predictions[i].sequence * tokens + position) * model.vocabulary);
     }
   }
   const double off = reference::relative(all, expected);
   double worst = 0;
   for (size_t i = 0; i < logProbs.size(); i++) worst = std::fmax(worst, std::fabs(static_cast<double>(logProbs[i] - expectedProbs[i])));
-  cases::check(e == cudaSuccess && nonFinite == 0, "seven steps of %d layers ran, %s", model.layers, precision);
+  cases::check(e == cudaSuccess && nonFinite[0] == 0, "seven steps of %d layers ran, %s", model.layers, precision);
   cases::check(off < logitTolerance, "logits of %d positions, %s: %.2g off", sequences * tokens, precision, off);
   cases::check(worst < probTolerance, "log-probabilities, %s: %.2g off", precision, worst);
 }
@@ -209,7 +211,7 @@ void steps(double logitTolerance, double probTolerance) {
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   makeRows();
   steps<float>(1e-5, 1e-4);
   steps<uint16_t>(3e-2, 0.1);
