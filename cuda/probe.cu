@@ -1,7 +1,6 @@
 // Asks the driver for devices. Static cudart only: the addon loads, and this answers, on a machine without a driver.
-#include <cuda_runtime_api.h>
-
 #include "parvis/cuda.h"
+#include "platform.cuh"
 
 namespace parvis {
 

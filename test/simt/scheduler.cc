@@ -242,7 +242,9 @@ cudaError_t check(const Launch& l) {
 
 cudaError_t run(const Launch& l) {
   const uint64_t total = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+  if (s.launches == 0) describeAtDeath();
   s.launch = &l;
+  s.runner = std::this_thread::get_id();
   s.failed = false;
   s.switches = 0;
   s.random = s.seed * 1000003 + s.launches++;
