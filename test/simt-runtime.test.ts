@@ -39,10 +39,12 @@ t.test('the runtime of the SIMT layer', async t => {
   const messages: Array<[string, RegExp, RegExp?]> = [
     ['overrun', /kernel .*overrun, block \(0,0,0\), thread \(0,0,0\): invalid access/, /heap-buffer-overflow/],
     ['freed-device', /kernel .*addTo, .*: invalid access/, /heap-use-after-free/],
-    ['freed-pinned', /heap-use-after-free/]
+    ['freed-pinned', /heap-use-after-free/],
+    ['host-touches', /the host touches memory of device 0/, /use-after-poison/],
+    ['foreign-device', /a kernel touches memory of device 1/, /kernel .*addTo, .*: invalid access/]
   ]
   for (const [name, ...expected] of messages) {
-    const { out, err } = await executeOn('', program, name)
+    const { out, err } = await executeOn('devices=2', program, name)
     t.not(out, 'right\n', `${name} is caught`)
     for (const message of expected) if (message) t.match(err, message, `${name} says so`)
   }

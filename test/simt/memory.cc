@@ -68,14 +68,18 @@ bool isShared(const void* p) {
 // A launch that failed gives up its fibers and what they held.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 
-// Which thread of which kernel it was; nothing for errors of the host.
+// Which thread of which kernel it was, or that the host was where it must not be.
 static void describe() {
   using namespace simt;
   static bool done = false;
-  if (!s.launch || s.runner != std::this_thread::get_id() || std::exchange(done, true)) return;
+  if (std::exchange(done, true)) return;
+  const uint8_t* p = static_cast<const uint8_t*>(__asan_get_report_address());
+  const int device = p ? deviceOf(p) : -1;
+  const bool host = !s.launch || s.runner != std::this_thread::get_id();
+  if (device >= 0) std::fprintf(stderr, "simt: %s touches memory of device %d\n", host ? "the host" : "a kernel", device);
+  if (host) return;
   std::fprintf(stderr, "simt: %s: invalid access\n", whereabouts().c_str());
   if (!s.now) return;
-  const uint8_t* p = static_cast<const uint8_t*>(__asan_get_report_address());
   for (const Array& a : s.now->block->arrays)
     if (p >= a.data - guard && p < a.data + a.bytes + guard) {
       const bool before = p < a.data;

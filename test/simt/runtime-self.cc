@@ -42,6 +42,12 @@ void expect(cudaError_t found, cudaError_t wanted, int line) {
 #define OK(x) expect(x, cudaSuccess, __LINE__)
 #define FAILS(error, x) expect(x, error, __LINE__)
 
+int at(const int* p, int i) {
+  int value;
+  OK(cudaMemcpy(&value, p + i, sizeof value, cudaMemcpyDeviceToHost));
+  return value;
+}
+
 constexpr int count = 100;
 constexpr size_t bytes = count * sizeof(int);
 struct Setting {
@@ -95,7 +101,7 @@ void nullStream() {
   Setting s;
   OK(cudaMemset(s.device, 0, bytes));
   OK(s.add(5, nullptr));
-  HOLDS(s.device[99] == 5);
+  HOLDS(at(s.device, 99) == 5);
 }
 // Without waiting: the result is not there yet.
 bool early() {
@@ -113,7 +119,7 @@ bool reused() {
   OK(s.up());
   s.fill(2);
   OK(cudaStreamSynchronize(s.stream));
-  return s.device[0] == 1;
+  return at(s.device, 0) == 1;
 }
 void pageableSource() {
   Setting s;
@@ -137,7 +143,7 @@ void events() {
   OK(cudaEventSynchronize(event));
   s.fill(9);  // the source is free again
   OK(cudaStreamSynchronize(s.stream));
-  HOLDS(s.device[50] == 2);
+  HOLDS(at(s.device, 50) == 2);
   OK(cudaEventRecord(event, s.stream));
   cudaError_t e = cudaErrorNotReady;
   for (int i = 0; i < 1000 && e == cudaErrorNotReady; i++) e = cudaEventQuery(event);
@@ -163,7 +169,7 @@ void events() {
   OK(cudaStreamWaitEvent(second, later));
   OK(launch(twice, 1, 128, 0, second, s.device, count));
   OK(cudaStreamSynchronize(second));
-  HOLDS(s.device[7] == 6);
+  HOLDS(at(s.device, 7) == 6);
 }
 
 // ---- graphs -------------------------------------------------------------------------------------------------
@@ -187,7 +193,7 @@ void graph() {
   FAILS(cudaErrorInvalidConfiguration, launch(addTo, 1, 2000, 0, s.stream, s.device, count, 1));
   OK(cudaStreamEndCapture(s.stream, &graph));
   OK(cudaStreamSynchronize(s.stream));
-  HOLDS(s.pinnedIs(1) && s.device[0] == 0);  // nothing has run
+  HOLDS(s.pinnedIs(1) && at(s.device, 0) == 0);  // nothing has run
   OK(cudaGraphInstantiate(&exec, graph, 0));
   OK(cudaGraphDestroy(graph));
   for (const int value : {1, 10}) {
@@ -259,7 +265,7 @@ void memory() {  // PARVIS_SIMT: memory=64M
   OK(cudaMemGetInfo(&free, &total));
   HOLDS(total == 64 << 20 && free == total);
   OK(cudaMalloc(&a, 40 << 20));
-  HOLDS(reinterpret_cast<uintptr_t>(a) % 256 == 0 && static_cast<uint8_t*>(a)[12345] == 0xff);
+  HOLDS(reinterpret_cast<uintptr_t>(a) % 256 == 0 && at(static_cast<int*>(a), 12345) == -1);
   FAILS(cudaErrorMemoryAllocation, cudaMalloc(&b, (24 << 20) + 1));
   FAILS(cudaErrorMemoryAllocation, cudaGetLastError());
   OK(cudaGetLastError());
@@ -305,6 +311,23 @@ void freedPinned() {  // a queued copy still reads it (or has run already: then 
   OK(cudaStreamSynchronize(s.stream));
 }
 
+void hostTouches() {
+  Setting s;
+  OK(cudaMemset(s.device, 0, bytes));
+  HOLDS(s.device[5] == 0);
+}
+void foreignDevice() {  // PARVIS_SIMT: devices=2
+  Setting s;
+  int* elsewhere = nullptr;
+  OK(cudaSetDevice(1));
+  OK(cudaMalloc(&elsewhere, bytes));
+  OK(cudaMemcpyAsync(elsewhere, s.device, bytes, cudaMemcpyDefault, s.stream));  // copies may
+  OK(cudaStreamSynchronize(s.stream));
+  OK(cudaSetDevice(0));
+  OK(launch(addTo, 1, 128, 0, s.stream, elsewhere, count, 1));
+  OK(cudaStreamSynchronize(s.stream));
+}
+
 // ---- failures -----------------------------------------------------------------------------------------------
 
 void sticky() {
@@ -336,8 +359,8 @@ void failures() {  // PARVIS_SIMT: devices=2,fail=malloc:2,fail=launch:3
   OK(launch(addTo, 1, 128, 0, stream, p, count, 1));
   FAILS(cudaErrorIllegalAddress, cudaStreamSynchronize(stream));
   FAILS(cudaErrorIllegalAddress, launch(addTo, 1, 128, 0, stream, p, count, 1));
-  HOLDS(p[0] == 2);
   OK(cudaSetDevice(1));  // the other device is whole
+  HOLDS(at(p, 0) == 2);
   FAILS(cudaErrorIllegalAddress, cudaStreamSynchronize(stream));
   OK(cudaMalloc(&p, bytes));
   OK(launch(addTo, 1, 128, 0, nullptr, p, count, 1));
@@ -410,7 +433,7 @@ void threads() {
 int main(int, char** argv) {
   const std::map<std::string, std::function<void()>> cases{
       {"order", order}, {"null-stream", nullStream}, {"pageable", pageableSource}, {"events", events}, {"graph", graph}, {"forbidden", forbidden},
-      {"memory", memory}, {"copies", copies}, {"overrun", overrunDevice}, {"freed-device", freedDevice}, {"freed-pinned", freedPinned}, {"sticky", sticky},
+      {"memory", memory}, {"copies", copies}, {"overrun", overrunDevice}, {"freed-device", freedDevice}, {"freed-pinned", freedPinned}, {"host-touches", hostTouches}, {"foreign-device", foreignDevice}, {"sticky", sticky},
       {"failures", failures}, {"devices", devices}, {"no-device", [] { noDevice(cudaErrorNoDevice); }}, {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
       {"threads", threads}};
   const std::string name = argv[1];

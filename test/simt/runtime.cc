@@ -31,6 +31,7 @@ struct Device {
   int major = 0, minor = 0, processors = 0;
   size_t memory = 0, used = 0;
   cudaError_t broken = cudaSuccess;  // by a kernel, for good
+  int open = 0;                      // operations under way that may touch its memory
 };
 
 }  // namespace
@@ -159,9 +160,29 @@ Device& device(int i) { return m().devices[static_cast<size_t>(i)]; }
 
 // ---- operations ---------------------------------------------------------------------------------------------
 
+// Memory of a device is poisoned unless something runs on it: the host and other devices cannot touch it.
+class Open {
+ public:
+  explicit Open(int on) : on_(on) {
+    if (device(on_).open++ == 0) each(__asan_unpoison_memory_region);
+  }
+  ~Open() {
+    if (--device(on_).open == 0) each(__asan_poison_memory_region);
+  }
+
+ private:
+  template <class F>
+  void each(F&& f) const {
+    for (const auto& [start, range] : m().ranges)
+      if (!range.pinned && range.device == on_) f(reinterpret_cast<void*>(start), range.bytes);
+  }
+  int on_;
+};
+
 // What breaks a device stays broken, and nothing that was queued on it ever runs.
 cudaError_t execute(int on, const Operation& operation) {
   if (device(on).broken != cudaSuccess) return device(on).broken;
+  const Open open(on);
   const cudaError_t e = operation();
   if (e == cudaSuccess) return e;
   device(on).broken = e;
@@ -264,6 +285,7 @@ void* take(size_t bytes, int on, bool pinnedMemory) {
   if (posix_memalign(&p, 256, bytes) != 0) return nullptr;
   std::memset(p, 0xff, bytes);
   m().ranges[reinterpret_cast<uintptr_t>(p)] = {bytes, on, pinnedMemory};
+  if (!pinnedMemory) __asan_poison_memory_region(p, bytes);
   return p;
 }
 
@@ -271,6 +293,7 @@ cudaError_t give(void* p, bool pinnedMemory) {
   const auto found = m().ranges.find(reinterpret_cast<uintptr_t>(p));
   if (found == m().ranges.end() || found->second.pinned != pinnedMemory) return cudaErrorInvalidValue;
   if (!pinnedMemory) device(found->second.device).used -= found->second.bytes;
+  __asan_unpoison_memory_region(p, found->second.bytes);
   m().ranges.erase(found);
   std::free(p);
   return cudaSuccess;
@@ -291,6 +314,9 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
     return submit(stream, [l = std::move(l)] { return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : run(l); });
   });
 }
+
+// For reports, so without the lock.
+int deviceOf(const void* p) { return std::max(placeOf(p, 1), -1); }
 
 }  // namespace simt
 
@@ -448,14 +474,20 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if (!to || !from || target == outside || source == outside) return cudaErrorInvalidValue;
     if (kind != cudaMemcpyDefault && (toDevice != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
                                       fromDevice != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))) return cudaErrorInvalidValue;
-    const Operation copy = [=] { return std::memcpy(to, from, bytes), cudaSuccess; };
+    const Operation copy = [=] {
+      const Open first(std::max(target, 0)), second(std::max(source, 0));  // of other devices than the stream's, too
+      return std::memcpy(to, from, bytes), cudaSuccess;
+    };
     if (stream && stream->capture && (target == pageable || source == pageable)) {
       stream->capture->invalid = true;
       return cudaErrorStreamCaptureUnsupported;
     }
     if (source == pageable && toDevice) {  // what it is now
       auto now = std::make_shared<std::vector<uint8_t>>(static_cast<const uint8_t*>(from), static_cast<const uint8_t*>(from) + bytes);
-      return submit(stream, [=] { return std::memcpy(to, now->data(), bytes), cudaSuccess; });
+      return submit(stream, [=] {
+        const Open first(target);
+        return std::memcpy(to, now->data(), bytes), cudaSuccess;
+      });
     }
     wait = stream && (target == pageable || (!toDevice && !fromDevice)) && !stream->capture;
     return submit(stream, copy);
@@ -468,7 +500,10 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t strea
     if (bytes == 0) return cudaSuccess;
     const int place = placeOf(p, bytes);
     if (place == pageable || place == outside) return cudaErrorInvalidValue;
-    return submit(stream, [=] { return std::memset(p, value, bytes), cudaSuccess; });
+    return submit(stream, [=] {
+      const Open first(std::max(place, 0));
+      return std::memset(p, value, bytes), cudaSuccess;
+    });
   });
 }
 cudaError_t cudaMemset(void* p, int value, size_t bytes) { return cudaMemsetAsync(p, value, bytes, nullptr); }

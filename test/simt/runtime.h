@@ -2,8 +2,9 @@
 // plain memory. Work on a stream waits in a queue until somebody waits for it (or, where the seed says so, a little less
 // long), so that a result read too early is not there yet; the null stream runs at once. What CUDA leaves open is decided
 // for the worse: page-locked memory is read late, fresh memory is full of 0xff, whatever a capture might forbid it forbids.
-// Kernels read and write device memory directly, and a copy never runs beside a kernel: races between the two that
-// happen to end well in the order of the queues are not seen, nor does the host see a kernel half done.
+// Kernels read and write device memory directly; to all others it is poisoned, with the address sanitizer. A copy never
+// runs beside a kernel: races between the two that happen to end well in the order of the queues are not seen, nor does
+// the host see a kernel half done.
 //
 // PARVIS_SIMT describes the machine, e.g. `devices=2,memory=64M/4G,fail=malloc:5`; it is read once, at the first call.
 // Where devices differ, values of each are divided by `/` (the last one counts for the rest):
