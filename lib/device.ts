@@ -47,8 +47,8 @@ export function chooseFrom ({ cpu, cuda }: Facts, device: Device, precision: 'au
 }
 
 /** `auto` when the CUDA device that it chose could not be used after all. */
-export function cpuAfterAll (choice: Choice, reason: string, precision: 'auto' | Precision): Choice {
-  return onCpu(addon().cpu(), autoCpu(`${choice.device} could not load the model: ${reason}`), precision)
+export function cpuAfterAll (cpu: Facts['cpu'], choice: Choice, reason: string, precision: 'auto' | Precision): Choice {
+  return onCpu(cpu, autoCpu(`${choice.device} cannot be used: ${reason}`), precision)
 }
 
 function autoCpu (reason: string): string {
