@@ -109,7 +109,7 @@ export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProb
     return hidden !== undefined ? `CUDA_VISIBLE_DEVICES is '${hidden}', which hides devices` : '`nvidia-smi` shows what the driver sees'
   }
   const capabilities = new Set(devices.filter(({ capability }) => capability[0] >= 8).map(({ capability }) => capability.join('')))
-  if (capabilities.size > 0) return `To build for the devices of this machine: ${rebuild} --CDCMAKE_CUDA_ARCHITECTURES="${[...capabilities].join(';')}"`
+  if (capabilities.size > 0) return `To build for the devices of this machine: ${rebuild} --CDPARVIS_ARCHITECTURES=${[...capabilities].map(one => `${one}-real`).join(',')}`
   if (devices.some(({ capability }) => capability[0] > 0)) return 'The CUDA backend needs a GPU of compute capability 8.0 (Ampere) or newer'
   return '`nvidia-smi` shows what the driver sees'
 }

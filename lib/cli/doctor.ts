@@ -19,7 +19,7 @@ const { version } = require('../../package.json') as { version: string }
 interface Flags extends CommonFlags { timeout: number }
 
 /** Variables that decide what is found, shown where they are set. */
-const variables = ['PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+const variables = ['PARVIS_PREBUILD', 'PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
@@ -193,7 +193,7 @@ function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
     ['compiled', `yes, with CUDA ${versionText(cuda.runtime)}${cuda.architectures && ` for compute capability ${cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')}`}`],
     ['driver', cuda.driver === 0 ? 'none' : `for CUDA ${versionText(cuda.driver)}`],
     ...cuda.devices.map(device => [`GPU ${device.index}`, deviceText(device, memory[device.index])]),
-    ...(cuda.reason !== undefined ? [['unusable', cuda.reason]] : [])
+    ...(cuda.devices.length === 0 && cuda.reason !== undefined ? [['unusable', cuda.reason]] : []) // a device says its own
   ]
 }
 
@@ -208,7 +208,9 @@ function processor (): string {
   return os.cpus()[0]?.model.trim() || 'unknown'
 }
 
+/** How node-gyp-build comes to a file. */
 function origin (file: string): string {
+  if (process.env.PARVIS_PREBUILD) return 'by PARVIS_PREBUILD'
   const folder = path.relative(path.join(__dirname, '..', '..'), file).split(path.sep)[0]
   return folder === 'build' ? 'built on this machine' : folder === 'prebuilds' ? 'came with the package' : 'beside node'
 }

@@ -71,7 +71,7 @@ t.test('cures', async t => {
   process.env.CUDA_VISIBLE_DEVICES = '-1'
   t.match(cureOf(empty), "CUDA_VISIBLE_DEVICES is '-1'")
   const newer = [{ ...h200, capability: [12, 0] as [number, number], problem: 'x' }, { ...h200, index: 1, capability: [10, 3] as [number, number], problem: 'y' }]
-  t.match(cureOf({ ...one, devices: newer, reason: 'x; y' }), /cmake-js rebuild --CDPARVIS_CUDA=ON --CDCMAKE_CUDA_ARCHITECTURES="120;103"$/)
+  t.match(cureOf({ ...one, devices: newer, reason: 'x; y' }), /cmake-js rebuild --CDPARVIS_CUDA=ON --CDPARVIS_ARCHITECTURES=120-real,103-real$/)
   t.match(cureOf({ ...one, devices: [{ ...h200, name: '', capability: [0, 0], problem: 'GPU 0: unknown error' }], reason: 'GPU 0: unknown error' }), /nvidia-smi/)
   t.same([13000, 12040, 11080].map(versionText), ['13.0', '12.4', '11.8'])
   t.match(cpuAfterAll(cpu, chooseFrom({ cpu, cuda: one }, 'auto', 'auto'), 'No room.', 'auto'), { device: 'cpu', deviceReason: 'auto: CPU, because cuda:0 cannot be used: No room.', precision: 'float32' })

@@ -34,7 +34,7 @@ t.test('this machine', async t => {
   const { isa, cores } = addon().cpu()
   const { backends } = addon()
   for (const line of [
-    /^parvis \d+\.\d+\.\d+\n/, `node      ${process.version}, ${process.platform}-${process.arch}`, /^  addon     .*parvis\.node \((built on this machine|came with the package)\)$/m,
+    /^parvis \d+\.\d+\.\d+\n/, `node      ${process.version}, ${process.platform}-${process.arch}`, /^  addon     .*parvis\.node \((built on this machine|came with the package|by PARVIS_PREBUILD)\)$/m,
     `backends  ${backends.join(', ')}\n`, new RegExp(`^  cores +${cores}$`, 'm'), new RegExp(`^  kernels +${isa}, `, 'm'), /^CUDA\n  compiled +(no$|yes, with CUDA \d)/m, /^  set +.*CUDA_VISIBLE_DEVICES=-1/m,
     /^Where no device is given\n  device     \S+ \(auto: .*\)\n  precision  \S+ \(auto: .*\)$/m, /^What to do\n  \S/m
   ]) t.match(stdout, line)
