@@ -47,8 +47,8 @@ export function chooseFrom ({ cpu, cuda }: Facts, device: Device, precision: 'au
 }
 
 /** `auto` when the CUDA device that it chose could not be used after all. */
-export function cpuAfterAll (choice: Choice, reason: string, precision: 'auto' | Precision): Choice {
-  return onCpu(addon().cpu(), autoCpu(`${choice.device} could not load the model: ${reason}`), precision)
+export function cpuAfterAll (cpu: Facts['cpu'], choice: Choice, reason: string, precision: 'auto' | Precision): Choice {
+  return onCpu(cpu, autoCpu(`${choice.device} cannot be used: ${reason}`), precision)
 }
 
 function autoCpu (reason: string): string {
@@ -109,7 +109,7 @@ export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProb
     return hidden !== undefined ? `CUDA_VISIBLE_DEVICES is '${hidden}', which hides devices` : '`nvidia-smi` shows what the driver sees'
   }
   const capabilities = new Set(devices.filter(({ capability }) => capability[0] >= 8).map(({ capability }) => capability.join('')))
-  if (capabilities.size > 0) return `To build for the devices of this machine: ${rebuild} --CDCMAKE_CUDA_ARCHITECTURES="${[...capabilities].join(';')}"`
+  if (capabilities.size > 0) return `To build for the devices of this machine: ${rebuild} --CDPARVIS_ARCHITECTURES=${[...capabilities].map(one => `${one}-real`).join(',')}`
   if (devices.some(({ capability }) => capability[0] > 0)) return 'The CUDA backend needs a GPU of compute capability 8.0 (Ampere) or newer'
   return '`nvidia-smi` shows what the driver sees'
 }

@@ -94,7 +94,7 @@ export class Models {
     const load = async (choice: Choice): Promise<Loaded> => await loadWeights(choice, options.threads, described, tokenizer, call)
     const loaded = await load(choice).catch(async (error: unknown) => {
       if (options.device !== 'auto' || choice.device === 'cpu' || !(error instanceof ParError) || !unfit.has(error.code)) throw error
-      return await load(cpuAfterAll(choice, error.message, options.precision))
+      return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
     const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
     return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && part(tokenizer, loaded.tokenizer!))

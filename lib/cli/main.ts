@@ -3,6 +3,7 @@
 
 import { Command, CommanderError } from 'commander'
 import { convertCommand } from './convert.js'
+import { doctorCommand } from './doctor.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
@@ -22,8 +23,9 @@ Examples:
   $ parvis generate --class 7 -n 4 --seed 1 --out boot.png
   $ parvis generate --class sneaker,bag --count 4 --scale 8 --out sheet.png
   $ parvis inspect PAR-XL-4x.pt
-  $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16`)
-  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal)]) {
+  $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16
+  $ parvis doctor`)
+  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), doctorCommand(signal)]) {
     command
       .option('--json', 'print the result (and errors, on standard error) as JSON')
       .option('--verbose', 'say what runs where; print the stack of an error')

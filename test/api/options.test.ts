@@ -10,6 +10,7 @@ import par from '../../lib/index.js'
 import { ParError } from '../../lib/errors.js'
 import { Image } from '../../lib/image.js'
 import { resolveClass } from '../../lib/labels.js'
+import { addon } from '../../lib/native.js'
 import { resolveSampling } from '../../lib/options.js'
 import { Par } from '../../lib/par.js'
 import { codeOf, rejection, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly } from '../support/fixtures.js'
@@ -152,11 +153,13 @@ t.test('device and precision', async t => {
   const automatic = await Par.load({ transformer, device: 'auto' })
   const explicit = await Par.load({ transformer, device: 'cpu', precision: 'bfloat16', threads: 2 })
   t.teardown(async () => { await automatic.dispose(); await explicit.dispose() })
-  t.match(automatic.info, { device: 'cpu', deviceReason: /^auto: /, precisionReason: /^auto: / })
+  const { devices, reason } = await addon().cuda()
+  const gpu = devices.find(({ problem }) => problem === undefined)
+  t.match(automatic.info, { device: gpu ? `cuda:${gpu.index}` : 'cpu', deviceReason: gpu ? /^auto: GPU / : `auto: CPU, because ${reason}`, precisionReason: /^auto: / })
   t.match(explicit.info, { device: 'cpu', deviceReason: 'asked for', precision: 'bfloat16', precisionReason: 'asked for', threads: 2 })
-  t.ok(automatic.info.threads >= 1)
-  for (const device of ['cuda', 'cuda:0', 'cuda:7'] as const) {
-    t.match(await rejection(Par.load({ transformer, device })), { code: 'DEVICE_UNAVAILABLE', message: /cuda/i }, device)
+  t.ok(gpu ? automatic.info.threads === 0 : automatic.info.threads >= 1)
+  for (const device of gpu ? ['cuda:9999'] as const : ['cuda', 'cuda:0', 'cuda:7'] as const) {
+    t.match(await rejection(Par.load({ transformer, device })), { code: 'DEVICE_UNAVAILABLE', message: new RegExp(`^Device ${device} is not available: .*Use device: '.*'auto'$`) }, device)
   }
 })
 

@@ -15,7 +15,7 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'inspect', 'convert', 'labels']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'inspect', 'convert', 'labels', 'doctor']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)
@@ -42,6 +42,7 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
     [['inspect'], /missing required argument/],
     [['convert', 'in.pt'], /missing required argument/],
     [['inspect', 'a', 'b'], /too many arguments/],
+    [['doctor', '--timeout', '0'], /timeout.*at least 1/],
     [['inspect', 'a', '--grid', '8y8'], /grid.*24x24/]
   ]
   for (const [args, message] of cases) {

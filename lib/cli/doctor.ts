@@ -1,0 +1,249 @@
+// parvis doctor: what this machine computes on, and why not on a GPU. Addon and NVIDIA driver are asked in a child
+// process: either may end the process that loads it, and a driver may never answer. The child says what it has found
+// line by line, so that what came before a crash is known; the decision is made here, by the lines that `auto` takes.
+
+import { spawn } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { Command } from 'commander'
+import { chooseFrom, cpuAfterAll, cureOf, versionText, type Choice, type Facts } from '../device.js'
+import { ParError } from '../errors.js'
+import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '../native.js'
+import { integer } from './arguments.js'
+import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
+
+// eslint-disable-next-line @typescript-eslint/no-require-imports
+const { version } = require('../../package.json') as { version: string }
+
+interface Flags extends CommonFlags { timeout: number }
+
+/** Variables that decide what is found, shown where they are set. */
+const variables = ['PARVIS_PREBUILD', 'PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+
+export function doctorCommand (signal: AbortSignal): Command {
+  return new Command('doctor')
+    .description('Say what this machine computes on and why: addon, CPU, NVIDIA driver, GPUs; and what to do for more.')
+    .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1), 30)
+    .action(async (flags: Flags) => {
+      const report = judge(await ask(flags.timeout, signal))
+      if (flags.json) await printJson(asJson(report))
+      else await print(asText(report))
+      if (report.broken) throw report.broken
+    })
+}
+
+// ---- the child
+
+/** What the child says, as far as it came. */
+interface Findings {
+  file?: string
+  /** The addon loads, and its CPU backend starts. */
+  cpu?: Facts['cpu']
+  backends?: string[]
+  cuda?: CudaProbe
+  memory: Record<number, { free: number, total: number } | { problem: string }>
+  /** It was stopped by an error. */
+  error?: { code: string, message: string }
+}
+
+type Line = Partial<Omit<Findings, 'memory'>> & { memory?: Findings['memory'] }
+
+/** Runs in the child; a JSON object a line on standard output. */
+export async function examine (): Promise<void> {
+  const say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') } // out before the next thing is tried
+  try {
+    try { say({ file: addonFile() }) } catch {} // addon() says why
+    const native: Addon = addon()
+    await native.createEngine({ device: 'cpu', threads: 1 }).dispose()
+    say({ cpu: native.cpu(), backends: native.backends })
+    const cuda = await native.cuda()
+    say({ cuda })
+    for (const { index, problem } of cuda.devices) {
+      if (problem !== undefined) continue
+      const memory = await native.cudaMemory(index).catch((error: Error) => ({ problem: error.message }))
+      say({ memory: { [index]: memory } })
+    }
+  } catch (error) {
+    say({ error: { code: (error as ParError).code ?? 'INTERNAL', message: (error as Error).message } })
+  }
+}
+
+interface Answer extends Findings {
+  /** How the child ended, where not in order: 'was ended by SIGSEGV'. */
+  end?: string
+  /** What it had said on standard error. */
+  noise: string
+}
+
+async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
+  const script = 'require(process.argv[1]).examine()'
+  const child = spawn(process.execPath, ['-e', script, __filename], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  let [out, noise] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })
+  const end = await new Promise<string | undefined>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL')
+      for (const held of [child.stdout, child.stderr]) held.destroy() // a process that is stuck in a driver outlives SIGKILL
+      child.unref()
+      resolve(`gave no answer for ${seconds} s`)
+    }, seconds * 1000)
+    child.on('error', error => { clearTimeout(timer); reject(signal.aborted ? signal.reason : error) })
+    child.on('close', (code, by) => {
+      clearTimeout(timer)
+      resolve(by ? `was ended by ${by}` : code !== 0 ? `ended with exit code ${code}` : undefined)
+    })
+  })
+  const answer: Answer = { memory: {}, end, noise: noise.trim() }
+  for (const text of out.split('\n').slice(0, -1)) { // the last one is whole or empty
+    const { memory, ...line } = JSON.parse(text) as Line
+    Object.assign(answer, line)
+    Object.assign(answer.memory, memory)
+  }
+  return answer
+}
+
+// ---- the judgement
+
+interface Report {
+  answer: Answer
+  /** What `auto` chooses; undefined where it would end as the child did. */
+  choice: Choice | undefined
+  /** What stopped the child at CUDA. */
+  cudaFault: string | undefined
+  /** Nothing computes here. */
+  broken: ParError | undefined
+  next: string[]
+}
+
+function judge (answer: Answer): Report {
+  const { cpu, cuda, memory, end, error, file, noise } = answer
+  if (!cpu) {
+    const broken = error
+      ? new ParError(error.code as ParError['code'], error.message)
+      : new ParError('NATIVE_UNAVAILABLE', `${file ?? 'The native addon'} cannot be used: a process that loads it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
+        `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && npx cmake-js rebuild`)
+    return { answer, choice: undefined, cudaFault: undefined, broken, next: [] }
+  }
+  const fault = error?.message ?? (end && `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
+  if (!cuda || fault) {
+    return {
+      answer,
+      choice: undefined,
+      cudaFault: fault ?? 'the addon does not say',
+      broken: undefined,
+      next: [
+        "The CPU works: --device cpu, or device: 'cpu'. Without it every call may end in this way",
+        '`nvidia-smi` shows whether the NVIDIA driver works; where it does not, restart the machine or install the driver again'
+      ]
+    }
+  }
+  let choice = chooseFrom({ cpu, cuda }, 'auto', 'auto')
+  const own = memory[Number(choice.device.slice(5))]
+  if (choice.device !== 'cpu' && own && 'problem' in own) choice = cpuAfterAll(cpu, choice, own.problem, 'auto')
+  const cure = cureOf(cuda)
+  return {
+    answer,
+    choice,
+    cudaFault: undefined,
+    broken: undefined,
+    next: choice.device !== 'cpu' ? ['Nothing is missing'] : cure !== undefined ? [cure] : ['`nvidia-smi` shows what else uses the GPU']
+  }
+}
+
+// ---- text
+
+function asText ({ answer, choice, cudaFault, next }: Report): string {
+  const { file, cpu, cuda, backends } = answer
+  const set = variables.filter(name => process.env[name] !== undefined)
+  const parts = [
+    `parvis ${version}`,
+    table([
+      ['package', path.join(__dirname, '..', '..')],
+      ['node', `${process.version}, ${process.platform}-${process.arch}`],
+      ['addon', file === undefined ? 'none for this platform' : `${file} (${origin(file)})${cpu ? '' : ', unusable'}`],
+      ...(backends ? [['backends', backends.join(', ')]] : []),
+      ...(set.length > 0 ? [['set', set.map(name => `${name}=${process.env[name]}`).join(', ')]] : [])
+    ])
+  ]
+  if (cpu) {
+    parts.push('\nCPU', table([
+      ['processor', processor()],
+      ['cores', `${cpu.cores}`],
+      ['kernels', `${cpu.isa}, ${cpu.bfloat16 ? 'with' : 'no'} bfloat16 products`],
+      ['memory', `${bytesText(os.totalmem())}, ${bytesText(os.freemem())} free`]
+    ]))
+  }
+  const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []), ...(cudaFault !== undefined ? [['fault', cudaFault]] : [])]
+  if (cudaRows.length > 0) parts.push('\nCUDA', table(cudaRows))
+  if (choice) {
+    parts.push('\nWhere no device is given', table([
+      ['device', `${choice.device} (${choice.deviceReason})`],
+      ['precision', `${choice.precision} (${choice.precisionReason})`]
+    ]))
+  }
+  if (next.length > 0) parts.push('\nWhat to do', ...next.map(text => `  ${text}`))
+  return parts.join('\n') + '\n'
+}
+
+function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
+  if (!cuda.compiled) return [['compiled', 'no']]
+  return [
+    ['compiled', `yes, with CUDA ${versionText(cuda.runtime)}${cuda.architectures && ` for compute capability ${cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')}`}`],
+    ['driver', cuda.driver === 0 ? 'none' : `for CUDA ${versionText(cuda.driver)}`],
+    ...cuda.devices.map(device => [`GPU ${device.index}`, deviceText(device, memory[device.index])]),
+    ...(cuda.devices.length === 0 && cuda.reason !== undefined ? [['unusable', cuda.reason]] : []) // a device says its own
+  ]
+}
+
+function deviceText ({ name, capability, memory: total, problem }: CudaDevice, memory: Findings['memory'][number] | undefined): string {
+  if (name === '') return problem ?? 'unknown'
+  const free = memory && 'free' in memory ? `, ${bytesText(memory.free)} free` : ''
+  const fault = problem ?? (memory && 'problem' in memory ? memory.problem : undefined)
+  return `${name}, compute capability ${capability.join('.')}, ${bytesText(total)}${free}${fault === undefined ? '' : `; unusable: ${fault}`}`
+}
+
+function processor (): string {
+  return os.cpus()[0]?.model.trim() || 'unknown'
+}
+
+/** How node-gyp-build comes to a file. */
+function origin (file: string): string {
+  if (process.env.PARVIS_PREBUILD) return 'by PARVIS_PREBUILD'
+  const folder = path.relative(path.join(__dirname, '..', '..'), file).split(path.sep)[0]
+  return folder === 'build' ? 'built on this machine' : folder === 'prebuilds' ? 'came with the package' : 'beside node'
+}
+
+// ---- JSON
+
+function asJson ({ answer, choice, cudaFault, next }: Report): object {
+  const { file, cpu, cuda, backends, memory } = answer
+  const text = (version: number): string | null => version === 0 ? null : versionText(version)
+  return {
+    parvis: version,
+    package: path.join(__dirname, '..', '..'),
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    environment: Object.fromEntries(variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])),
+    addon: { file: file ?? null, origin: file === undefined ? null : origin(file), usable: cpu !== undefined },
+    backends: backends ?? [],
+    cpu: cpu ? { processor: processor(), ...cpu, memory: { free: os.freemem(), total: os.totalmem() } } : null,
+    cuda: cuda
+      ? {
+          compiled: cuda.compiled,
+          runtime: text(cuda.runtime),
+          driver: text(cuda.driver),
+          architectures: cuda.architectures.split(' ').filter(Boolean),
+          devices: cuda.devices.map(device => {
+            const { total: _, ...found } = { total: 0, ...memory[device.index] }
+            return { ...device, ...found }
+          }),
+          reason: cuda.reason ?? null
+        }
+      : null,
+    fault: cudaFault ?? null,
+    auto: choice ?? null,
+    next
+  }
+}
