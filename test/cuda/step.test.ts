@@ -4,5 +4,5 @@ import t from 'tap'
 import { checkFamily, cpuBackend } from '../support/simt.js'
 
 t.test('steps', async t => {
-  await checkFamily(t, 'step', ['attend', 'embed', 'norm', 'pack', 'plain', 'project', 'rotate', 'sample'].map(name => `cuda/${name}.cu`).concat(cpuBackend), 8)
+  await checkFamily(t, 'step', ['attend', 'attend-rows', 'embed', 'norm', 'pack', 'plain', 'project', 'rotate', 'sample', 'tile'].map(name => `cuda/${name}.cu`).concat(cpuBackend), 12)
 })

@@ -1,6 +1,7 @@
 // Whole steps, kernel after kernel, against the CPU backend's session on the same weights: that layouts, row tables, the
 // step counter and the cache fit together. Known tokens are scored with guidance, so that a rounding cannot change what
-// comes after it; PAR's steps with n = 4 on 16 tokens: class, three tokens, transition tokens, two groups.
+// comes after it; PAR's steps with n = 4 on 16 tokens: class, three tokens, transition tokens, two groups. The same again
+// with the kernels for many rows, all slots in one pass under the block-wise mask.
 #include <unistd.h>
 
 #include <algorithm>
@@ -65,7 +66,7 @@ struct Layer {
 };
 
 // Steps of one row first (the class, then tokens), then groups of n.
-Array<parvis::Row> singles, groups;
+Array<parvis::Row> singles, groups, sequence;  // `sequence`: all of them
 void makeRows() {
   const auto row = [](int input, int slot, int sees) {
     const bool token = input >= 0;
@@ -74,13 +75,15 @@ void makeRows() {
   for (int k = 0; k < n; k++) singles.push_back(row(k == 0 ? parvis::classInput : k - 1, k, k + 1));
   for (int g = 1; g < tokens / n; g++)
     for (int i = 0; i < n; i++) groups.push_back(row(g > 1 ? (g - 1) * n + i : i == 0 ? n - 1 : -1 - i, g * n + i, (g + 1) * n));
+  sequence = singles;
+  sequence.insert(sequence.end(), groups.begin(), groups.end());
 }
 
 template <class E>
-void steps(double logitTolerance, double probTolerance) {
+void steps(bool whole, double logitTolerance, double probTolerance) {
   constexpr bool packed = sizeof(E) == 2;
   constexpr Element element = packed ? Element::bfloat16 : Element::float32;
-  const char* precision = packed ? "bfloat16" : "float32";
+  const char* precision = whole ? "bfloat16, one pass" : packed ? "bfloat16" : "float32";
   const int dim = model.dim, width = model.heads * model.headSize, outputs = width + 2 * model.kvHeads * model.headSize, ff = model.feedForward, quarter = model.headSize / 4;
 
   // ---- weights, twice
@@ -136,32 +139,30 @@ void steps(double logitTolerance, double probTolerance) {
       cosine.push_back(std::cos(angle));
       sine.push_back(std::sin(angle));
     }
-  const int xStride = up(dim, 16), wideStride = up(width, 16), ffStride = up(ff, 16), vocabularyStride = up(model.vocabulary, 2);
-  Array<float> x(static_cast<size_t>(streams * n * xStride)), logits(static_cast<size_t>(streams * n * vocabularyStride)), logProbs(expectedProbs.size()), kept, all(expected.size()), partial;
-  Array<float> normed(x.size());
-  Array<E> queries(static_cast<size_t>(streams * n * model.heads * paddedHead(model.headSize))), attended(static_cast<size_t>(streams * n * wideStride)), gated(static_cast<size_t>(streams * n * ffStride));
+  const int most = whole ? tokens : n, xStride = up(dim, 16), wideStride = up(width, 16), ffStride = up(ff, 16), vocabularyStride = up(model.vocabulary, 2);
+  Array<float> x(static_cast<size_t>(streams * most * xStride)), logits(static_cast<size_t>(streams * most * vocabularyStride)), logProbs(expectedProbs.size()), kept, all(expected.size()), partial;
+  Array<E> normed(x.size());
+  Array<E> queries(static_cast<size_t>(streams * most * model.heads * paddedHead(model.headSize))), attended(static_cast<size_t>(streams * most * wideStride)), gated(static_cast<size_t>(streams * most * ffStride));
   Array<uint32_t> counters(64);
   Array<int32_t> known(o.known.begin(), o.known.end()), classIds(o.classIds.begin(), o.classIds.end());
   Array<int> nonFinite(1), step(1);
   cudaError_t e = cudaSuccess;
   const auto then = [&](cudaError_t next) { e = e == cudaSuccess ? next : e; };
   const auto apply = [&](Projection p, const Matrix& w) {
-    if (packed) {
-      p.weights = w.packed;
-      return then(project(p, nullptr));
-    }
+    p.weights = w.packed;
+    if (packed && !whole) return then(project(p, nullptr));
     if (p.x) {
-      then(parvis::cuda::norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, Element::float32, normed.data(), p.xStride, 64}, nullptr));
+      then(parvis::cuda::norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, element, normed.data(), p.xStride, 64}, nullptr));
       p.x = nullptr;
       p.elements = normed.data();
     }
-    then(projectPlain(p, w.plain, w.inputs, nullptr));
+    then(whole ? projectTiled(p, nullptr) : projectPlain(p, w.plain, w.inputs, nullptr));
   };
 
-  for (int s = 0; s < n + tokens / n - 1; s++) {
-    const int count = s < n ? 1 : n, rows = streams * count;
+  for (int s = 0; s < (whole ? 1 : n + tokens / n - 1); s++) {
+    const int count = whole ? tokens : s < n ? 1 : n, rows = streams * count;
     step[0] = s < n ? s : s - n;
-    const RowTable table{s < n ? singles.data() : groups.data(), count, step.data()};
+    const RowTable table{whole ? sequence.data() : s < n ? singles.data() : groups.data(), count, step.data()};
     then(embed({table, sequences, streams, known.data(), tokens, classIds.data(), model.classes, classTable.data(), tokenTable.data(), transitionTable.data(), element, dim, x.data(), xStride, 64}, nullptr));
     for (Layer<E>& l : layers) {
       const Cache cache{l.keys.data(), l.values.data(), slots};
@@ -172,7 +173,7 @@ void steps(double logitTolerance, double probTolerance) {
       Attention a{table, streams, model.heads, model.kvHeads, model.headSize, queries.data(), cache, attended.data(), wideStride, nullptr, counters.data()};
       partial.resize(attentionPartials(a));
       a.partial = partial.data();
-      then(packed ? attend(a, nullptr) : attendPlain(a, nullptr));
+      then(whole ? attendRows(a, nullptr) : packed ? attend(a, nullptr) : attendPlain(a, nullptr));
       const auto residual = [&](const Array<E>& from, int stride, const Matrix& w) {
         Projection r{};
         r.elements = from.data(), r.xStride = stride, r.rows = rows, r.epilogue = Epilogue::add, r.y = x.data(), r.yStride = xStride;
@@ -203,7 +204,7 @@ void steps(double logitTolerance, double probTolerance) {
   const double off = reference::relative(all, expected);
   double worst = 0;
   for (size_t i = 0; i < logProbs.size(); i++) worst = std::fmax(worst, std::fabs(static_cast<double>(logProbs[i] - expectedProbs[i])));
-  cases::check(e == cudaSuccess && nonFinite[0] == 0, "seven steps of %d layers ran, %s", model.layers, precision);
+  cases::check(e == cudaSuccess && nonFinite[0] == 0, "all steps of %d layers ran, %s", model.layers, precision);
   cases::check(off < logitTolerance, "logits of %d positions, %s: %.2g off", sequences * tokens, precision, off);
   cases::check(worst < probTolerance, "log-probabilities, %s: %.2g off", precision, worst);
 }
@@ -213,7 +214,8 @@ void steps(double logitTolerance, double probTolerance) {
 int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   makeRows();
-  steps<float>(1e-5, 1e-4);
-  steps<uint16_t>(3e-2, 0.1);
+  steps<float>(false, 1e-5, 1e-4);
+  steps<uint16_t>(false, 3e-2, 0.1);
+  steps<uint16_t>(true, 3e-2, 0.1);
   return cases::failures > 0;
 }
