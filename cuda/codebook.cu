@@ -7,7 +7,7 @@ namespace parvis::cuda::vq {
 
 namespace {
 
-constexpr int mostSize = 64, cellsEach = 4;
+constexpr int cellsEach = 4;
 
 __global__ void normaliseKernel(float* rows, int count, int size) {
   const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -36,7 +36,7 @@ __device__ inline bool better(const Best& a, const Best& b) { return a.product >
 
 // A few cells a block, so that a row that was read serves them all.
 __global__ void nearestKernel(const __grid_constant__ Nearest n) {
-  PARVIS_SHARED(double, z, cellsEach * mostSize);
+  PARVIS_SHARED(double, z, cellsEach * mostCodeSize);
   Best* const found = reinterpret_cast<Best*>(dynamicShared());  // [cellsEach][threads]
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), first = static_cast<int>(blockIdx.x) * cellsEach;
   for (int i = thread; i < cellsEach * n.size; i += threads) {
@@ -88,7 +88,7 @@ cudaError_t lookup(const Lookup& l, cudaStream_t stream) {
 }
 
 cudaError_t nearest(const Nearest& n, cudaStream_t stream) {
-  if (n.rows < 1 || n.size < 1 || n.size > mostSize || n.cells < 1 || n.threads < cellsEach || n.threads > 512 || (n.threads & (n.threads - 1)) != 0) return cudaErrorInvalidValue;
+  if (n.rows < 1 || n.size < 1 || n.size > mostCodeSize || n.cells < 1 || n.threads < cellsEach || n.threads > 512 || (n.threads & (n.threads - 1)) != 0) return cudaErrorInvalidValue;
   return launch(nearestKernel, static_cast<unsigned>((n.cells + cellsEach - 1) / cellsEach), static_cast<unsigned>(n.threads), static_cast<size_t>(n.threads) * cellsEach * sizeof(Best), stream, n);
 }
 

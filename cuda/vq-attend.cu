@@ -169,8 +169,7 @@ __global__ void __launch_bounds__(threads) attendPlainKernel(const __grid_consta
   const float scale = 1.44269504f / sqrtf(static_cast<float>(a.channels));
   float o[2][warps] = {}, most = none, sum = 0;
   for (int first = 0; first < a.positions; first += tile) {
-    __syncthreads();
-    fetch(a.keys, keys, stride + 1, first, tile);
+    fetch(a.keys, keys, stride + 1, first, tile);  // what they replace was read before the last barrier
     __syncthreads();
     const bool there = first + lane < a.positions;
     float score = 0;
@@ -216,7 +215,7 @@ cudaError_t run(const SelfAttention& a, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t attend(const SelfAttention& a, cudaStream_t stream) {
-  if (a.images < 1 || a.images > 65535 || a.positions < 1 || a.channels < 1 || a.channels > 512) return cudaErrorInvalidValue;
+  if (a.images < 1 || a.images > 65535 || a.positions < 1 || a.channels < 1 || a.channels > mostAttentionChannels) return cudaErrorInvalidValue;
   if (a.element == Element::float32) {
     const int stride = pictureStride(a.channels);
     return launch(attendPlainKernel, dim3(static_cast<unsigned>((a.positions + warps - 1) / warps), static_cast<unsigned>(a.images)), threads,
