@@ -19,17 +19,6 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   return o;
 }
 
-Napi::Value cuda(const Napi::CallbackInfo& info) {
-  const CudaProbe p = probeCuda();
-  Napi::Object o = Napi::Object::New(info.Env());
-  o.Set("compiled", p.compiled);
-  o.Set("devices", static_cast<double>(p.devices.size()));
-  o.Set("driver", p.driver);
-  o.Set("runtime", p.runtime);
-  o.Set("reason", p.reason);
-  return o;
-}
-
 Napi::Value createEngine(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->engine.New({info[0]}); }
 
 Napi::Value createCancel(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->cancel.New({}); }
@@ -62,6 +51,52 @@ class Task : public Napi::AsyncWorker {
   Result result_{};
   Status status_;
 };
+
+// The driver takes hundreds of milliseconds to load.
+Napi::Value cuda(const Napi::CallbackInfo& info) {
+  return Task<CudaProbe>::start(
+      info.Env(),
+      [](CudaProbe& out) {
+        out = probeCuda();
+        return Status{};
+      },
+      [](Napi::Env env, const CudaProbe& p) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("compiled", p.compiled);
+        o.Set("driver", p.driver);
+        o.Set("runtime", p.runtime);
+        o.Set("architectures", p.architectures);
+        Napi::Array devices = Napi::Array::New(env);
+        for (const CudaDevice& d : p.devices) {
+          Napi::Object device = Napi::Object::New(env);
+          const uint32_t index = devices.Length();
+          device.Set("index", index);
+          device.Set("name", d.name);
+          Napi::Array capability = Napi::Array::New(env);
+          capability.Set(0u, d.major);
+          capability.Set(1u, d.minor);
+          device.Set("capability", capability);
+          device.Set("memory", static_cast<double>(d.memory));
+          if (!d.problem.empty()) device.Set("problem", d.problem);
+          devices.Set(index, device);
+        }
+        o.Set("devices", devices);
+        if (!p.reason.empty()) o.Set("reason", p.reason);
+        return o;
+      });
+}
+
+Napi::Value memoryOf(const Napi::CallbackInfo& info) {
+  if (!info[0].IsNumber()) throw Napi::TypeError::New(info.Env(), "parvis native call: device must be a number");
+  return Task<CudaMemory>::start(
+      info.Env(), [device = info[0].ToNumber().Int32Value()](CudaMemory& out) { return cudaMemory(device, out); },
+      [](Napi::Env env, const CudaMemory& m) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("free", static_cast<double>(m.free));
+        o.Set("total", static_cast<double>(m.total));
+        return o;
+      });
+}
 
 Napi::Value convert(const Napi::CallbackInfo& info) {
   const DType from = dtype(info.Env(), info[1].ToString()), to = dtype(info.Env(), info[2].ToString());
@@ -98,9 +133,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(classes);
   Napi::Array backends = Napi::Array::New(env);
   backends.Set(0u, "cpu");
+  if (cudaCompiled()) backends.Set(1u, "cuda");
   exports.Set("backends", backends);
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
   exports.Set("cuda", Napi::Function::New(env, cuda, "cuda"));
+  exports.Set("cudaMemory", Napi::Function::New(env, memoryOf, "cudaMemory"));
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("convertFloats", Napi::Function::New(env, convert, "convertFloats"));

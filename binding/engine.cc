@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include "arguments.h"
+#include "parvis/cuda.h"
 #include "promise.h"
 
 namespace parvis::binding {
@@ -27,20 +28,38 @@ CancelFlag CancelHandle::from(const Napi::Value& value) {
 
 Napi::Function EngineHandle::define(Napi::Env env) {
   return DefineClass(env, "Engine",
-                     {InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
+                     {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
                       InstanceMethod<&EngineHandle::loadTransformer>("loadTransformer"),
                       InstanceMethod<&EngineHandle::loadTokenizer>("loadTokenizer"), InstanceMethod<&EngineHandle::dispose>("dispose")});
 }
 
+// 1 of "cuda:1".
+static int cudaIndex(Napi::Env env, const std::string& device) {
+  const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
+  if (digits.empty() || digits.size() > 4 || digits.find_first_not_of("0123456789") != std::string::npos)
+    throw Napi::TypeError::New(env, "parvis native call: device must be cpu or cuda:N");
+  return std::stoi(digits);
+}
+
 EngineHandle::EngineHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   const Napi::Object options = object(info[0], "options");
+  device_ = text(options, "device");
   const int threads = integer(options, "threads");
   if (threads < 0 || threads > 1024) throw Napi::TypeError::New(info.Env(), "threads must be 0..1024");
-  auto backend = createCpuBackend(threads);
-  if (!backend) throw Napi::Error::New(info.Env(), "The system refused to start " + std::to_string(threads) + " threads.");
+  std::unique_ptr<Backend> backend;
+  if (device_ == "cpu") {
+    backend = createCpuBackend(threads);
+    if (!backend) throw Napi::Error::New(info.Env(), "The system refused to start " + std::to_string(threads) + " threads.");
+  } else {
+    backend = createCudaBackend(cudaIndex(info.Env(), device_));
+    if (!backend) throw Napi::Error(info.Env(), errorValue(info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."}));
+  }
   core_ = std::make_shared<Core>(info.Env(), std::move(backend));
 }
 
+Napi::Value EngineHandle::device(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), device_); }
+
+// Asked for each time: a CUDA backend has none before its first job.
 Napi::Value EngineHandle::isa(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), core_ ? core_->backend->isa() : ""); }
 
 Napi::Value EngineHandle::threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), core_ ? core_->backend->threads() : 0); }

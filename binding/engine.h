@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "executor.h"
@@ -48,11 +49,13 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   static Napi::Function define(Napi::Env env);
 
  private:
+  Napi::Value device(const Napi::CallbackInfo& info);
   Napi::Value isa(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value loadTransformer(const Napi::CallbackInfo& info);
   Napi::Value loadTokenizer(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
+  std::string device_;
   std::shared_ptr<Core> core_;
 };
 

@@ -27,7 +27,8 @@ class PromiseJob : public Job {
     } catch (const std::exception& e) {
       status_ = {Code::internal, e.what()};
     }
-    work_.reset();  // what it holds may be the last share of a session: freed here, not on the JavaScript thread
+    if (!status_.ok()) result_ = Result{};  // nobody will see it
+    work_.reset();  // what it holds may be the last share of a session: both are freed here, not on the JavaScript thread
   }
   void settle(Napi::Env env) override {
     if (!status_.ok()) deferred.Reject(errorValue(env, status_));

@@ -4,7 +4,9 @@
 
 namespace parvis {
 
-static const char* const reason = "this build has no CUDA code (PARVIS_CUDA=on builds it)";
+static const char* const reason = "this build has no CUDA code";
+
+bool cudaCompiled() { return false; }
 
 CudaProbe probeCuda() {
   CudaProbe probe;

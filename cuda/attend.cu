@@ -3,8 +3,7 @@
 // then the blocks found is put together in order; the last block of a split to be done does it, so there is no second
 // launch. How keys are split depends on the cache alone: a picture's bits do not depend on its batch.
 //   S = Q K^T and O = P V by mma: queries (probabilities) are the A operand, keys and values the B operand.
-#include "elements.cuh"
-#include "kernels.cuh"
+#include "attend.cuh"
 
 namespace parvis::cuda {
 
@@ -12,7 +11,6 @@ namespace {
 
 constexpr uint32_t all = 0xffffffffu;
 constexpr int warps = 4, warpKeys = 32, span = warps * warpKeys, tileRows = 16;
-constexpr float none = -1e30f;  // a maximum of nothing; finite, so that differences are
 
 template <int width>
 struct Shape {
@@ -23,18 +21,10 @@ struct Shape {
   static_assert(static_cast<size_t>(warps * tileRows * width) * 4 <= static_cast<size_t>(warps * warpElements) * 2);
 };
 
-// Query `m` of a key/value head: row m / group of the step, head m % group of those that share the key.
-struct Queries {
-  int group, count, first;  // count: rows of the step; first: query of this tile
-  __device__ bool exists(int m) const { return first + m < count * group; }
-  __device__ int row(int m) const { return (first + m) / group; }
-  __device__ int head(int m) const { return (first + m) % group; }
-};
-
 // A row's part of the result: outputs o (not yet divided) with their maximum and sum, from `parts` places in order.
 template <int width, class Load>
 __device__ void merge(int parts, int m, int d, float& output, float& most, float& sum, Load&& load) {
-  most = none;
+  most = noScore;
   for (int i = 0; i < parts; i++) {
     const float v = load(i, tileRows * width + m);
     most = v > most ? v : most;
@@ -55,7 +45,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   PARVIS_SHARED(int, isLast, 1);
   const int split = static_cast<int>(blockIdx.x) % splits, tile = static_cast<int>(blockIdx.x) / splits, kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
-  const Queries q{a.heads / a.kvHeads, a.rows.count, tile * tileRows};
+  const Queries q(a, tile * tileRows);
   int longest = 0;
   for (int m = 0; m < tileRows && q.exists(m); m++) longest = max(longest, a.rows.at(q.row(m)).sees);
   if (split * span >= longest) return;
@@ -69,16 +59,14 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   for (int i = static_cast<int>(threadIdx.x); i < tileRows * pieces; i += warps * 32) {
     const int m = i / pieces, d = i % pieces * 8;
     const bool there = q.exists(m);
-    const uint16_t* from = static_cast<const uint16_t*>(a.queries) + ((static_cast<ptrdiff_t>(stream) * q.count + (there ? q.row(m) : 0)) * a.heads + kvHead * q.group + (there ? q.head(m) : 0)) * width + d;
-    ptx::cpAsync16(queries + m * S::stride + d, from, there ? 16 : 0);
+    ptx::cpAsync16(queries + m * S::stride + d, q.of<width>(a, stream, kvHead, there ? m : 0) + d, there ? 16 : 0);
   }
   const int firstKey = split * span + warp * warpKeys;
   const auto fetch = [&](const void* cache, uint16_t* to) {
     for (int i = lane; i < warpKeys * pieces; i += 32) {
       const int key = i / pieces, d = i % pieces * 8;
       const bool there = firstKey + key < longest;  // what lies behind may be anything
-      const uint16_t* from = static_cast<const uint16_t*>(cache) + ((static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots + (there ? firstKey + key : 0)) * width + d;
-      ptx::cpAsync16(to + key * S::stride + d, from, there ? 16 : 0);
+      ptx::cpAsync16(to + key * S::stride + d, cached<width>(a, cache, stream, kvHead) + static_cast<ptrdiff_t>(there ? firstKey + key : 0) * width + d, there ? 16 : 0);
     }
     ptx::cpAsyncCommit();
   };
@@ -102,23 +90,23 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
       ptx::mma_m16n8k16_bf16(s[2 * j + 1], fq, high);
     }
   }
-  const float scale = 1.44269504f / sqrtf(static_cast<float>(a.headSize));
+  const float scale = scoreScale(a);
   uint32_t p[2][4];  // the A operand of the second product, for 16 keys each
 #pragma unroll
   for (int half = 0; half < 2; half++) {  // queries g and g + 8
     const int m = g + 8 * half, sees = q.exists(m) ? a.rows.at(q.row(m)).sees : 0;
-    float most = none, sum = 0;
+    float most = noScore, sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float& v = s[i / 2][2 * half + i % 2];
-      v = firstKey + i / 2 * 8 + 2 * t + i % 2 < sees ? v * scale : none;
+      v = firstKey + i / 2 * 8 + 2 * t + i % 2 < sees ? v * scale : noScore;
       most = v > most ? v : most;
     }
     for (int bits = 1; bits < 4; bits *= 2) most = fmaxf(most, __shfl_xor_sync(all, most, bits));
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float& v = s[i / 2][2 * half + i % 2];
-      v = v > none ? ptx::exp2Fast(v - most) : 0.0f;
+      v = v > noScore ? ptx::exp2Fast(v - most) : 0.0f;
       sum += v;
     }
     for (int bits = 1; bits < 4; bits *= 2) sum += __shfl_xor_sync(all, sum, bits);
@@ -155,8 +143,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
     return at < tileRows * width ? outputs[i * tileRows * width + at] : at < tileRows * (width + 1) ? maxima[i * tileRows + at - tileRows * width] : sums[i * tileRows + at - tileRows * (width + 1)];
   };
   const auto write = [&](int m, int d, float output, float sum) {
-    if (q.exists(m) && d < a.headSize)
-      storeElement(static_cast<uint16_t*>(a.out) + (static_cast<ptrdiff_t>(stream) * q.count + q.row(m)) * a.outStride + (kvHead * q.group + q.head(m)) * a.headSize + d, output * (1.0f / sum));
+    if (q.exists(m) && d < a.headSize) storeElement(q.output(a, stream, kvHead, m) + d, output * (1.0f / sum));
   };
   const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (gridDim.x / static_cast<unsigned>(splits)) + tile;
   float* partial = a.partial + place * splits * S::partial;
@@ -208,15 +195,8 @@ size_t attentionPartials(const Attention& a) {
 }
 
 cudaError_t attend(const Attention& a, cudaStream_t stream) {
-  if (a.rows.count < 1 || a.streams < 1 || a.streams > 65535 || a.kvHeads < 1 || a.heads % a.kvHeads != 0 || a.heads < 1 || a.cache.slots < 1) return cudaErrorInvalidValue;
-  switch (paddedHead(a.headSize)) {
-    case 32: return run<32>(a, stream);
-    case 48: return run<48>(a, stream);
-    case 64: return run<64>(a, stream);
-    case 112: return run<112>(a, stream);
-    case 128: return run<128>(a, stream);
-    default: return cudaErrorInvalidValue;
-  }
+  if (!possible(a)) return cudaErrorInvalidValue;
+  return withWidth(a, [&](auto width) { return run<decltype(width)::value>(a, stream); });
 }
 
 }  // namespace parvis::cuda

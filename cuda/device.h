@@ -2,6 +2,7 @@
 // backend's executor thread alone. Memory is planned before it is taken: one allocation a model, session or picture.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -36,7 +37,8 @@ class Device {
   Status finish(const char* doing);
 
  private:
-  int index_, major_ = 0, minor_ = 0, processors_ = 1;
+  int index_, processors_ = 1;
+  std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
   bool open_ = false;
   std::string name_;
   cudaStream_t stream_ = nullptr;

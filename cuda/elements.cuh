@@ -8,6 +8,17 @@ namespace parvis::cuda {
 
 __device__ inline float widen(float v) { return v; }
 __device__ inline float widen(uint16_t v) { return __uint_as_float(static_cast<uint32_t>(v) << 16); }
+struct Half {  // as it is stored
+  uint16_t bits;
+};
+__device__ inline float widen(Half h) {
+  const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000) << 16, exponent = h.bits >> 10 & 31, mantissa = h.bits & 1023;
+  if (exponent == 0) {
+    const float f = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -f : f;
+  }
+  return __uint_as_float(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13);
+}
 __device__ inline float lowHalf(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float highHalf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 

@@ -1,4 +1,5 @@
-// The inputs of a step: for each row of the table the embedding of the class, of a transition token or of a token that an
+// A step begins: its rows come from the host without a copy that the host would have to enqueue, so that a step is one
+// graph. Then its inputs: for each row of the table the embedding of the class, of a transition token or of a token that an
 // earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a row.
 #include "elements.cuh"
 #include "kernels.cuh"
@@ -6,6 +7,19 @@
 namespace parvis::cuda {
 
 namespace {
+
+__global__ void takeRowsKernel(const __grid_constant__ TakeRows t) {
+  PARVIS_SHARED(uint32_t, step, 1);
+  if (threadIdx.x == 0) *step = *t.counter;
+  __syncthreads();
+  const int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
+  int32_t* to = reinterpret_cast<int32_t*>(t.rows);
+  for (int i = static_cast<int>(threadIdx.x); i < t.count * static_cast<int>(sizeof(Row) / 4); i += static_cast<int>(blockDim.x)) to[i] = from[i];
+  if (threadIdx.x == 0) {
+    *t.counter = *step + 1;
+    *t.flag = *t.nonFinite;
+  }
+}
 
 template <class E>
 __global__ void embedKernel(const __grid_constant__ Embedding e) {
@@ -26,6 +40,11 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
 }
 
 }  // namespace
+
+cudaError_t takeRows(const TakeRows& t, cudaStream_t stream) {
+  if (t.depth < 1 || t.count < 1 || t.count > t.stride) return cudaErrorInvalidValue;
+  return launch(takeRowsKernel, 1u, 256u, 0, stream, t);
+}
 
 cudaError_t embed(const Embedding& e, cudaStream_t stream) {
   if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;

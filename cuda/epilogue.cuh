@@ -5,6 +5,9 @@
 
 namespace parvis::cuda {
 
+// silu(gate) up
+__device__ inline float gated(float gate, float up) { return gate / (1.0f + ptx::exp2Fast(gate * -1.44269504f)) * up; }
+
 template <class E>
 __device__ inline void finish(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
   const ptrdiff_t at = row * p.yStride;
@@ -14,7 +17,7 @@ __device__ inline void finish(const Projection& p, Epilogue epilogue, int row, i
     const float2 old = loadPair(p.y + at + 2 * pair);
     storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
   } else if (epilogue == Epilogue::swiglu) {
-    storeElement(static_cast<E*>(p.out) + at + pair, low / (1.0f + ptx::exp2Fast(low * -1.44269504f)) * high);
+    storeElement(static_cast<E*>(p.out) + at + pair, gated(low, high));
   } else {
     placePair<E>(p.rotation, row, 2 * pair, low, high);
   }

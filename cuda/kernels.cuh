@@ -8,7 +8,7 @@
 
 namespace parvis::cuda {
 
-enum class Element { float32, bfloat16 };  // bfloat16 as uint16_t
+enum class Element { float32, bfloat16, float16 };  // both halves as uint16_t; float16 only where pack.cu reads what is stored
 
 // The rows of all steps lie on the device; `step` counts there, so that one captured graph serves every step.
 struct RowTable {
@@ -20,7 +20,22 @@ struct RowTable {
 // Rows of activations are stream-major: row = stream * count + i, stream = branch * sequences + sequence, the
 // conditional branch first. Their strides are padded to 16 elements, and what pads them is zero from the start.
 
-// ---- embed.cu: the inputs of a step -------------------------------------------------------------------------
+constexpr int mostHeadSize = 128;
+constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
+constexpr int mostVocabulary = 48 << 10;  // a row of logits must fit into shared memory
+
+// ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
+
+// From a ring on the host, which the device reads, to where the step's kernels find them; counts the step.
+struct TakeRows {
+  const Row* ring;     // [depth, stride], the host's
+  int depth, stride, count;
+  uint32_t* counter;   // steps so far: which part of the ring is next
+  Row* rows;           // [count]
+  const int* nonFinite;
+  int* flag;           // the host's: gets nonFinite as the steps before left it
+};
+cudaError_t takeRows(const TakeRows& t, cudaStream_t stream);
 
 struct Embedding {
   RowTable rows;
@@ -78,7 +93,7 @@ struct Rotation {
 // qkv [streams count, qkvStride]: queries of all heads, keys, values.
 cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
 
-// ---- pack.cu, project.cu: skinny projections ------------------------------------------------------------------
+// ---- pack.cu, project.cu, tile.cu: projections ----------------------------------------------------------------
 
 // A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
 // are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
@@ -99,6 +114,8 @@ struct Packing {
   Element element;   // of the source
 };
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
+// Stored elements to those of the model (float32 or bfloat16).
+cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads, cudaStream_t stream);
 
 enum class Epilogue {
   store,   // y = product
@@ -113,7 +130,7 @@ struct Projection {
   float eps;
   const void* elements;      // bfloat16 [rows, xStride], where x is null
   ptrdiff_t xStride;         // at least inputs rounded up to 16
-  int rows;                  // 1 .. 64
+  int rows;                  // 1 .. 64; any number where tiled
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
@@ -121,11 +138,16 @@ struct Projection {
   ptrdiff_t yStride;         // even
   Rotation rotation;         // append
 };
+// Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, cudaStream_t stream);
+// More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
+// that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+enum class Tile { fitting, small, large };
+cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile = Tile::fitting);
 
-// ---- attend.cu: a group of queries over the cache -------------------------------------------------------------
+// ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
-// Also the full-sequence pass: rows see prefixes, and keys behind the longest prefix of sixteen queries are not read.
+// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read.
 struct Attention {
   RowTable rows;
   int streams, heads, kvHeads, headSize;
@@ -133,12 +155,17 @@ struct Attention {
   Cache cache;
   void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
   ptrdiff_t outStride;
-  float* partial;           // attentionPartials floats, and
+  float* partial;           // `attend`: attentionPartials floats, and
   uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
 };
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
+// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. Right for any number of rows, but
+// partials grow with rows times slots.
 cudaError_t attend(const Attention& a, cudaStream_t stream);
+// From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
+// no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
+cudaError_t attendRows(const Attention& a, cudaStream_t stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
 

@@ -9,6 +9,7 @@ namespace parvis::cuda {
 // 1 / sqrt(mean of squares + eps); all lanes of the warp call it and get it. dim is even.
 __device__ inline float rowScale(const float* x, int dim, float eps) {
   float sum = 0;
+#pragma unroll 8  // loads in flight: a block that norms before it multiplies waits for them
   for (int d = 2 * static_cast<int>(threadIdx.x % 32); d < dim; d += 64) {
     const float2 v = loadPair(x + d);
     sum += v.x * v.x + v.y * v.y;

@@ -26,13 +26,32 @@ __global__ void packKernel(const __grid_constant__ Packing from, const __grid_co
   reinterpret_cast<uint4*>(to.data)[fragment] = make_uint4(a[0], a[1], a[2], a[3]);
 }
 
+template <class From, class To>
+__global__ void convertKernel(const void* from, void* to, size_t count) {
+  const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step)
+    storeElement(static_cast<To*>(to) + i, widen(static_cast<const From*>(from)[i]));
+}
+
 }  // namespace
 
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream) {
   if (to.pairs < 1 || to.inputs < 1 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
   const size_t fragments = to.elements() / 8, each = static_cast<size_t>(threads);
-  return launch(from.element == Element::float32 ? packKernel<float> : packKernel<uint16_t>, static_cast<unsigned>((fragments + each - 1) / each),
+  const auto kernel = from.element == Element::float32 ? packKernel<float> : from.element == Element::float16 ? packKernel<Half> : packKernel<uint16_t>;
+  return launch(kernel, static_cast<unsigned>((fragments + each - 1) / each),
                 static_cast<unsigned>(threads), 0, stream, from, to);
+}
+
+cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads, cudaStream_t stream) {
+  if (toElement == Element::float16 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
+  if (count == 0) return cudaSuccess;
+  const bool wide = toElement == Element::float32;
+  const auto kernel = fromElement == Element::float32   ? (wide ? convertKernel<float, float> : convertKernel<float, uint16_t>)
+                      : fromElement == Element::float16 ? (wide ? convertKernel<Half, float> : convertKernel<Half, uint16_t>)
+                                                        : (wide ? convertKernel<uint16_t, float> : convertKernel<uint16_t, uint16_t>);
+  const size_t each = static_cast<size_t>(threads), blocks = (count + each - 1) / each;
+  return launch(kernel, static_cast<unsigned>(blocks < 4096 ? blocks : 4096), static_cast<unsigned>(threads), 0, stream, from, to, count);
 }
 
 }  // namespace parvis::cuda

@@ -8,7 +8,7 @@ namespace parvis::cuda {
 namespace {
 
 constexpr uint32_t all = 0xffffffffu;
-constexpr int warps = 4, mostHead = 128;
+constexpr int warps = 4, mostHead = 128, rowsTogether = 8, sumStride = 2 * rowsTogether + 1;
 
 __device__ inline float sumLanes(float v) {
   for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(all, v, bits);
@@ -19,21 +19,43 @@ __device__ inline float mostOfLanes(float v) {
   return v;
 }
 
+// A warp has a pair of outputs of eight rows at a time: each lane its share of the inputs, then each of sixteen lanes the
+// sum of one number over all lanes, in order.
 __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
-  const int lane = static_cast<int>(threadIdx.x % 32), pair = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x / 32);
+  PARVIS_SHARED(float, partial, warps * 32 * sumStride);
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), pair = static_cast<int>(blockIdx.x) * warps + warp;
   if (pair >= w.lowRows) return;
   const float* low = static_cast<const float*>(w.low) + pair * w.stride;
   const float* high = pair < w.highRows ? static_cast<const float*>(w.high) + pair * w.stride : nullptr;
-  for (int row = 0; row < p.rows; row++) {
-    const float* x = static_cast<const float*>(p.elements) + row * p.xStride;
-    float a = 0, b = 0;
+  float* sums = partial + warp * 32 * sumStride;
+  for (int first = 0; first < p.rows; first += rowsTogether) {
+    const int rows = p.rows - first < rowsTogether ? p.rows - first : rowsTogether;
+    float a[rowsTogether] = {}, b[rowsTogether] = {};
     for (int k = lane; k < inputs; k += 32) {
-      a = fmaf(x[k], low[k], a);
-      if (high) b = fmaf(x[k], high[k], b);
+      const float l = low[k], h = high ? high[k] : 0.0f;
+#pragma unroll
+      for (int r = 0; r < rowsTogether; r++) {
+        if (r >= rows) break;
+        const float x = static_cast<const float*>(p.elements)[(first + r) * p.xStride + k];
+        a[r] = fmaf(x, l, a[r]);
+        b[r] = fmaf(x, h, b[r]);
+      }
     }
-    a = sumLanes(a);
-    b = sumLanes(b);
-    if (lane == 0) finish<float>(p, p.epilogue, row, pair, a, b);
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < rowsTogether; r++) {
+      sums[lane * sumStride + r] = a[r];
+      sums[lane * sumStride + rowsTogether + r] = b[r];
+    }
+    __syncwarp();
+    if (lane < rows) {
+      float x = 0, y = 0;
+      for (int i = 0; i < 32; i++) {
+        x += sums[i * sumStride + lane];
+        y += sums[i * sumStride + rowsTogether + lane];
+      }
+      finish<float>(p, p.epilogue, first + lane, pair, x, y);
+    }
   }
 }
 

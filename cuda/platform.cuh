@@ -54,8 +54,8 @@ namespace parvis::cuda {
 inline uint8_t* dynamicShared() { return simt::dynamicShared(); }
 
 template <class... P, class... A>
-cudaError_t launchAs(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t, A&&... args) {
-  return simt::launch(cooperative, kernel, grid, block, sharedBytes, static_cast<A&&>(args)...);
+cudaError_t launchAs(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+  return simt::launch(cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda

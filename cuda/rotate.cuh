@@ -7,33 +7,49 @@
 
 namespace parvis::cuda {
 
-// Outputs `o` and `o + 1` (o even) of row `r` of the step. Pairs (2p, 2p+1): the first half of a head's pairs turn by the
-// row, the others by the column of the cell. Without a cell cosine and sine are zero, and so are query and key.
-template <class E>
-__device__ inline void placePair(const Rotation& t, int r, int o, float a, float b) {
-  const int stream = r / t.rows.count, width = paddedHead(t.headSize);
-  const Row& row = t.rows.at(r % t.rows.count);
-  int head = o / t.headSize;
-  const int d = o % t.headSize;
-  E* to;
-  if (head < t.heads) {
-    to = static_cast<E*>(t.queries) + (static_cast<ptrdiff_t>(r) * t.heads + head) * width;
-  } else {
-    if (!row.append) return;
-    head -= t.heads;
-    const bool key = head < t.kvHeads;
-    if (!key) head -= t.kvHeads;
-    to = static_cast<E*>(key ? t.cache.keys : t.cache.values) + ((static_cast<ptrdiff_t>(stream) * t.kvHeads + head) * t.cache.slots + row.slot) * width;
-    if (!key) return storePair(to + d, a, b);
-  }
-  const int quarter = t.headSize / 4, p = d / 2;
+// Outputs `o` and `o + 1` (o even) of every row: which head's queries, keys or values, and which elements of it.
+struct Place {
+  enum class Part { queries, keys, values } part;
+  int head, d;
+};
+__device__ inline Place placeOf(const Rotation& t, int o) {
+  const int head = o / t.headSize, d = o % t.headSize;
+  if (head < t.heads) return {Place::Part::queries, head, d};
+  if (head < t.heads + t.kvHeads) return {Place::Part::keys, head - t.heads, d};
+  return {Place::Part::values, head - t.heads - t.kvHeads, d};
+}
+
+// Pairs (2p, 2p+1): the first half of a head's pairs turn by the row, the others by the column of the cell. Without a cell
+// cosine and sine are zero, and so are query and key. Values are as they were.
+__device__ inline float2 turned(const Rotation& t, const Place& place, const Row& row, float a, float b) {
+  if (place.part == Place::Part::values) return make_float2(a, b);
+  const int quarter = t.headSize / 4, p = place.d / 2;
   const int position = p < quarter ? row.row : row.column;
   float c = 0, s = 0;
   if (position >= 0) {
     c = t.cosine[position * quarter + p % quarter];
     s = t.sine[position * quarter + p % quarter];
   }
-  storePair(to + d, a * c - b * s, a * s + b * c);
+  return make_float2(a * c - b * s, a * s + b * c);
+}
+
+// `row` is row `r` of all streams together, and of stream `stream`.
+template <class E>
+__device__ inline void storePlaced(const Rotation& t, const Place& place, int r, int stream, const Row& row, float a, float b) {
+  const int width = paddedHead(t.headSize);
+  if (place.part == Place::Part::queries) return storePair(static_cast<E*>(t.queries) + (static_cast<ptrdiff_t>(r) * t.heads + place.head) * width + place.d, a, b);
+  if (!row.append) return;
+  E* to = static_cast<E*>(place.part == Place::Part::keys ? t.cache.keys : t.cache.values);
+  storePair(to + ((static_cast<ptrdiff_t>(stream) * t.kvHeads + place.head) * t.cache.slots + row.slot) * width + place.d, a, b);
+}
+
+template <class E>
+__device__ inline void placePair(const Rotation& t, int r, int o, float a, float b) {
+  const int stream = r / t.rows.count;
+  const Row& row = t.rows.at(r - stream * t.rows.count);
+  const Place place = placeOf(t, o);
+  const float2 v = turned(t, place, row, a, b);
+  storePlaced<E>(t, place, r, stream, row, v.x, v.y);
 }
 
 inline bool possible(const Rotation& r) {

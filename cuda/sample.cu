@@ -10,7 +10,6 @@ namespace parvis::cuda {
 namespace {
 
 constexpr uint32_t all = 0xffffffffu;
-constexpr int mostVocabulary = 48 << 10;  // 192 KB of shared memory
 
 // Unsigned integers in the order of the floats, and back.
 __device__ inline uint32_t ordered(float f) {

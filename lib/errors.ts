@@ -15,7 +15,7 @@ export type ParErrorCode =
   | 'TOKENIZER_MISMATCH'
   /** A call that needs the part (transformer or tokenizer) that was not loaded. */
   | 'MISSING_PART'
-  /** The asked-for device is absent or not usable. */
+  /** The asked-for device is absent or not usable; the message says why, what helps and which devices there are. */
   | 'DEVICE_UNAVAILABLE'
   /** Not enough memory; the message says how much was needed. */
   | 'OUT_OF_MEMORY'

@@ -35,8 +35,7 @@ export interface Progress {
   images?: GeneratedImage[]
 }
 
-/** Bytes that the caches and work space of one native session may take. */
-const sessionBytes = 1 << 30
+/** Beyond this many sequences a session gains nothing. */
 const mostAtOnce = 64
 
 /** Kept logits lie in the session, in the copy that is read from it and in each sequence's own. */
@@ -44,9 +43,10 @@ const keptCopies = 3
 
 /**
  * Sequences a session takes: bounded by the bytes of keys, values and logits, as if all were float32.
+ * @param sessionBytes what the device has for one session
  * @param kept positions whose logits are kept
  */
-export function sequencesAtOnce (part: Pick<TransformerPart, 'model'>, slots: number, guided: boolean, rows: number, kept = 0): number {
+export function sequencesAtOnce (sessionBytes: number, part: Pick<TransformerPart, 'model'>, slots: number, guided: boolean, rows: number, kept = 0): number {
   const { layers, kvHeads, headSize, dim, feedForward, vocabularySize } = part.model
   const cache = 2 * layers * slots * kvHeads * headSize
   const work = rows * (vocabularySize + 2 * feedForward + 8 * dim)
@@ -91,7 +91,7 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
   const rule: StepRule = { mode: 'sample', ...sampling }
   const work: Work = { models, calls, part, schedule, size: request.size, total: classIds.length, finished: [] }
 
-  const atOnce = sequencesAtOnce(part, schedule.tokens, guided, schedule.maxRows)
+  const atOnce = sequencesAtOnce(models.sessionBytes, part, schedule.tokens, guided, schedule.maxRows)
   const groups = Math.ceil(classIds.length / atOnce)
   const steps = groups * schedule.steps.length
   const images: GeneratedImage[] = []

@@ -4,10 +4,11 @@
 
 import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from './checkpoint/index.js'
 import type { Call } from './call.js'
+import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
 import { embedded } from './embedded.js'
 import { ParError } from './errors.js'
-import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type Precision, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
-import { supportedN, type CheckedLoad, type Device, type Sampling } from './options.js'
+import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
+import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 
 export interface TransformerPart {
   file: string
@@ -37,11 +38,21 @@ export interface TokenizerPart {
 interface Described extends Omit<TransformerPart, 'native'> { tensors: TensorSource[] }
 interface DescribedTokenizer extends Omit<TokenizerPart, 'native'> { tensors: TensorSource[] }
 
-export interface Choice { device: string, deviceReason: string, precision: Precision, precisionReason: string }
+/** An engine with the weights in it. */
+interface Loaded {
+  engine: NativeEngine
+  choice: Choice
+  /** Bytes that the caches and work space of one session may take. */
+  sessionBytes: number
+  transformer: NativeTransformer | undefined
+  tokenizer: NativeTokenizer | undefined
+}
 
 export class Models {
   readonly engine: NativeEngine
   readonly choice: Choice
+  /** Bytes that the caches and work space of one native session may take. */
+  readonly sessionBytes: number
   /** n at hand, ascending. */
   readonly supportedN: readonly number[]
   /** n where the caller gives none. */
@@ -54,11 +65,12 @@ export class Models {
   readonly #closing = addon().createCancel()
 
   private constructor (
-    engine: NativeEngine, choice: Choice, files: ReadonlyMap<number, string>,
+    { engine, choice, sessionBytes }: Loaded, files: ReadonlyMap<number, string>,
     transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined
   ) {
     this.engine = engine
     this.choice = choice
+    this.sessionBytes = sessionBytes
     this.#files = files
     this.supportedN = [...files.keys()].sort((a, b) => a - b)
     this.defaultN = transformer?.n ?? 0
@@ -68,7 +80,7 @@ export class Models {
   }
 
   static async open (options: CheckedLoad, call: Call): Promise<Models> {
-    const choice = choose(options.device, options.precision)
+    const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
     const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
     const tokenizerFile = own ? embedded.tokenizer : options.tokenizer
@@ -79,21 +91,13 @@ export class Models {
     if (described && tokenizer) checkPair(described, tokenizer)
 
     // ---- weights
-    const engine = addon().createEngine({ device: choice.device, threads: options.threads })
-    try {
-      const [transformerNative, tokenizerNative] = await Promise.all([
-        described && call.wait(engine.loadTransformer(described.file, described.tensors, described.model, choice.precision, call.cancel)),
-        tokenizer && call.wait(engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, call.cancel))
-      ])
-      const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
-      return new Models(engine, choice, files,
-        described && part(described, transformerNative!),
-        tokenizer && part(tokenizer, tokenizerNative!))
-    } catch (error) {
-      call.cancel.cancel()
-      await engine.dispose()
-      throw error
-    }
+    const load = async (choice: Choice): Promise<Loaded> => await loadWeights(choice, options.threads, described, tokenizer, call)
+    const loaded = await load(choice).catch(async (error: unknown) => {
+      if (options.device !== 'auto' || choice.device === 'cpu' || !(error instanceof ParError) || !unfit.has(error.code)) throw error
+      return await load(cpuAfterAll(choice, error.message, options.precision))
+    })
+    const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
+    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && part(tokenizer, loaded.tokenizer!))
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
@@ -132,6 +136,36 @@ export class Models {
     for (const loading of this.#parts.values()) (await loading.catch(() => undefined))?.native.dispose()
     this.tokenizer?.native.dispose()
     await this.engine.dispose()
+  }
+}
+
+/** Faults of a device while weights are loaded after which `auto` goes on with the CPU. */
+const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE'])
+
+async function loadWeights (
+  choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined, call: Call
+): Promise<Loaded> {
+  let engine: NativeEngine
+  try {
+    engine = addon().createEngine({ device: choice.device, threads: choice.device === 'cpu' ? threads : 0 })
+  } catch (error) {
+    throw toParError(error)
+  }
+  // Not the call's own: where this device fails, the call goes on with another.
+  const cancel = addon().createCancel()
+  const loading = [
+    transformer && engine.loadTransformer(transformer.file, transformer.tensors, transformer.model, choice.precision, cancel),
+    tokenizer && engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, cancel)
+  ] as const
+  try {
+    const [transformerNative, tokenizerNative] = await call.wait(Promise.all(loading))
+    const sessionBytes = await call.wait(sessionBudget(choice.device))
+    return { engine, choice, sessionBytes, transformer: transformerNative, tokenizer: tokenizerNative }
+  } catch (error) {
+    cancel.cancel()
+    for (const part of loading) part?.then(native => { native.dispose() }, () => {}) // memory of the device above all
+    await engine.dispose()
+    throw error
   }
 }
 
@@ -182,27 +216,4 @@ function checkPair (transformer: Described, tokenizer: { file: string, model: To
   if (vocabulary === codebook) return
   throw new ParError('TOKENIZER_MISMATCH',
     `Transformer and tokenizer do not belong together: ${transformer.file} has a vocabulary of ${vocabulary} tokens, ${tokenizer.file} a codebook of ${codebook}`)
-}
-
-// ---- device and precision
-
-function choose (device: Device, precision: 'auto' | Precision): Choice {
-  const { backends } = addon()
-  const has = backends.join(', ')
-  if (device.startsWith('cuda')) {
-    const { devices, reason } = addon().cuda()
-    throw new ParError('DEVICE_UNAVAILABLE', `Device ${device} is not available: ` +
-      (devices === 0 ? reason : `there are ${devices} CUDA devices, but this version of parvis has no CUDA kernels`) +
-      ". Use device: 'cpu' or 'auto'")
-  }
-  const cpu = addon().cpu()
-  const automatic = cpu.bfloat16 ? 'bfloat16' : 'float32'
-  return {
-    device: 'cpu',
-    deviceReason: device === 'cpu' ? 'asked for' : `auto: the only backend in this build (compiled in: ${has})`,
-    precision: precision === 'auto' ? automatic : precision,
-    precisionReason: precision !== 'auto'
-      ? 'asked for'
-      : cpu.bfloat16 ? `auto: this CPU (${cpu.isa}) multiplies bfloat16` : `auto: this CPU (${cpu.isa}) has no bfloat16 products`
-  }
 }

@@ -140,8 +140,14 @@ export interface NativeTokenizer {
 }
 
 export interface NativeEngine {
-  /** Instruction set chosen at run time, e.g. 'avx512-bf16', 'avx512', 'avx2', 'baseline'. */
+  /** 'cpu' or 'cuda:N'. */
+  readonly device: string
+  /**
+   * Instruction set chosen at run time: 'avx512-bf16', 'avx512', 'avx2', 'baseline'; of a CUDA device 'sm_90', once a
+   * first job has taken the device, and '' before.
+   */
   readonly isa: string
+  /** CPU threads; 0 for CUDA. */
   readonly threads: number
   loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTransformer>
   loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTokenizer>
@@ -149,14 +155,40 @@ export interface NativeEngine {
   dispose(): Promise<void>
 }
 
+export interface CudaDevice {
+  /** N of 'cuda:N'. */
+  index: number
+  name: string
+  /** Compute capability. */
+  capability: [major: number, minor: number]
+  /** Bytes in all. */
+  memory: number
+  /** Why this build cannot use it, naming it. Absent: it can. */
+  problem?: string
+}
+
+/** CUDA in this build and on this machine. Versions are 1000 * major + 10 * minor, 0: none. */
+export interface CudaProbe {
+  compiled: boolean
+  driver: number
+  runtime: number
+  /** Compiled in, e.g. '80 90 90+PTX'; '' where that is not known. */
+  architectures: string
+  devices: CudaDevice[]
+  /** Why no device can be used, to complete a "because". Absent: one can. */
+  reason?: string
+}
+
 export interface Addon {
-  /** Backends compiled in. */
+  /** Backends compiled in: 'cpu', or 'cpu' and 'cuda'. Says nothing of devices. */
   readonly backends: string[]
   /** What the CPU backend would use here. `bfloat16`: the CPU multiplies bfloat16 natively. */
   cpu(): { isa: string, bfloat16: boolean, cores: number }
-  /** CUDA in this build and on this machine; versions are 1000 * major + 10 * minor, driver 0: none. Loads the driver. */
-  cuda(): { compiled: boolean, devices: number, driver: number, runtime: number, reason: string }
-  /** threads 0: one a core. */
+  /** Loads the NVIDIA driver where there is one (hundreds of milliseconds, off the JavaScript thread); takes no device. */
+  cuda(): Promise<CudaProbe>
+  /** Bytes of a CUDA device. Takes the device for this process: time, and some hundred megabytes of it. */
+  cudaMemory(device: number): Promise<{ free: number, total: number }>
+  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: one a core; CUDA has none. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
   /** Measures what this machine can do at most, for benchmarks: a second or two, 512 MB. threads 0: one a core. */
@@ -165,12 +197,18 @@ export interface Addon {
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
 }
 
+const root = path.join(__dirname, '..')
 let loaded: Addon | undefined
+
+/** The file that `addon` loads; throws where there is none for this platform. */
+export function addonFile (): string {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports
+  return (require('node-gyp-build') as { resolve: (directory: string) => string }).resolve(root)
+}
 
 /** Loads the addon once; throws ParError `NATIVE_UNAVAILABLE` with the cure when it cannot. */
 export function addon (): Addon {
   if (loaded) return loaded
-  const root = path.join(__dirname, '..')
   try {
     // eslint-disable-next-line @typescript-eslint/no-require-imports
     const load = require('node-gyp-build') as (directory: string) => Addon

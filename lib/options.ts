@@ -29,11 +29,15 @@ export interface LoadOptions {
   transformer?: string | TransformerFile
   /** Alone, without `transformer`: the instance encodes and decodes. */
   tokenizer?: string | { path: string }
-  /** `auto` (default) takes the best device there is and says why in `info.deviceReason`. */
+  /**
+   * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
+   * in its memory; `info.deviceReason` says why. `cuda`: the first GPU that can be used; `cuda:1`: that one. What is asked
+   * for is never replaced by another device.
+   */
   device?: Device
   /** Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else float32. */
   precision?: 'auto' | Precision
-  /** 1 to 1024. Default: one a core. */
+  /** CPU threads, 1 to 1024. Default: one a core. A GPU needs none. */
   threads?: number
   signal?: AbortSignal
 }

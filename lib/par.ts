@@ -16,11 +16,13 @@ import { invalid, tokenArray } from './validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
+  /** 'cpu' or 'cuda:N'. */
   device: string
   /** Why this device: asked for, or what `auto` found. */
   deviceReason: string
-  /** Instruction set in use, e.g. 'avx512-bf16'. */
+  /** Instruction set in use, e.g. 'avx512-bf16', or 'sm_90' on a GPU. */
   isa: string
+  /** CPU threads; 0 on a GPU. */
   threads: number
   precision: Precision
   precisionReason: string

@@ -37,7 +37,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const maxRows = tables.reduce((most, table) => Math.max(most, table.length / rowStride), 0)
   const guided = request.guidanceScale > 1
   const rule: StepRule = { mode: 'score', guidanceScale: request.guidanceScale, temperature: 1, topK: 0, topP: 1 }
-  const atOnce = sequencesAtOnce(part, length, guided, maxRows, kept?.length)
+  const atOnce = sequencesAtOnce(models.sessionBytes, part, length, guided, maxRows, kept?.length)
 
   const scores: Score[] = []
   for (let from = 0; from < tokens.length; from += atOnce) {

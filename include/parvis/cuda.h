@@ -17,7 +17,7 @@ struct CudaDevice {
   std::string name;
   int major = 0, minor = 0;  // compute capability
   uint64_t memory = 0;       // bytes in all
-  std::string problem;       // why it cannot be used; empty: it can
+  std::string problem;       // why it cannot be used, naming it; empty: it can
 };
 
 struct CudaProbe {
@@ -25,8 +25,11 @@ struct CudaProbe {
   int driver = 0, runtime = 0;  // versions, 1000 major + 10 minor; driver 0: none
   std::string architectures;    // compiled in, e.g. "80 90 90+PTX"
   std::vector<CudaDevice> devices;
-  std::string reason;           // why no device can be used; empty: one can
+  std::string reason;           // why no device can be used, to complete a "because"; empty: one can. lib/ knows the cures
 };
+
+// The same as `compiled` of the probe, without a driver.
+bool cudaCompiled();
 
 // Loads the driver where there is one (some hundred milliseconds the first time); takes no device.
 CudaProbe probeCuda();

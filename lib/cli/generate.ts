@@ -168,7 +168,7 @@ function pictureSize ({ tokenizer }: ParInfo, size: Size | undefined): { width: 
 
 /** One line for --verbose: what runs, where and why. */
 function about ({ device, deviceReason, isa, threads, precision, precisionReason, transformer }: ParInfo): string {
-  return `model ${transformer!.name ?? transformer!.path} on ${device} (${deviceReason}; ${isa}, ${threads} threads) in ${precision} (${precisionReason})`
+  return `model ${transformer!.name ?? transformer!.path} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`
 }
 
 function summary (images: readonly GeneratedImage[]): object {

@@ -8,7 +8,7 @@ import {
   type Checkpoint, type TokenizerDescription, type TransformerDescription
 } from '../checkpoint/index.js'
 import { grid, integer } from './arguments.js'
-import { bytesText, print, printJson, type CommonFlags } from './terminal.js'
+import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   heads?: number
@@ -181,11 +181,4 @@ function tokenizerFacts (about: TokenizerDescription): string[][] {
     ['widths', `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} residual blocks a level, z ${model.zChannels}`],
     ...(about.imageSize ? [['trained on', `${about.imageSize.join(' x ')} px`]] : [])
   ]
-}
-
-/** Columns of text, two blanks apart, the last one ragged. */
-function table (rows: readonly string[][]): string {
-  const widths: number[] = []
-  for (const row of rows) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, cell.length) })
-  return rows.map(row => '  ' + row.map((cell, k) => cell.padEnd(widths[k]!)).join('  ').trimEnd()).join('\n')
 }

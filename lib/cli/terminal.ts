@@ -147,10 +147,17 @@ function describe (error: unknown): { code: string, message: string } {
 function asFlags (message: string): string {
   return message
     .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
-    .replace(/\bUse device: 'cpu' or 'auto'$/, 'Use --device cpu or --device auto')
+    .replace(/\bUse device: ('.*)$/, (_, devices: string) => 'Use ' + devices.replace(/'([^']+)'/g, '--device $1'))
 }
 
 // ---- words
+
+/** Columns of text, two blanks apart, the last one ragged. */
+export function table (rows: readonly string[][]): string {
+  const widths: number[] = []
+  for (const row of rows) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, cell.length) })
+  return rows.map(row => '  ' + row.map((cell, k) => cell.padEnd(widths[k]!)).join('  ').trimEnd()).join('\n')
+}
 
 /** 3105489920 -> '3.11 GB' */
 export function bytesText (bytes: number): string {

@@ -32,8 +32,8 @@ async function megabytes (body: string): Promise<number> {
 
 t.test('kept logits count among the bytes of a session', async t => {
   const model = { layers: 12, dim: 768, heads: 12, kvHeads: 12, headSize: 64, feedForward: 2048, vocabularySize: 16384, classes: 1000, transitions: 3, normEps: 1e-5, ropeBase: 10000 }
-  const few = sequencesAtOnce({ model }, 576, false, 256)
-  const kept = sequencesAtOnce({ model }, 576, false, 256, 576)
+  const few = sequencesAtOnce(2 ** 30, { model }, 576, false, 256)
+  const kept = sequencesAtOnce(2 ** 30, { model }, 576, false, 256, 576)
   t.ok(kept >= 1 && kept < few, `${kept} of ${few}`)
   t.ok(kept * 576 * 16384 * 4 * 3 <= 2 ** 30, 'the logits and their copies fit in a gigabyte')
 })

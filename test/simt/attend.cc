@@ -1,4 +1,5 @@
-// cuda/attend.cu against the CPU backend's attention: groups over a cache, shared keys, all head sizes, full sequences.
+// cuda/attend.cu and cuda/attend-rows.cu against the CPU backend's attention: groups over a cache, shared keys, all head
+// sizes, full sequences.
 #include "reference.h"
 
 using namespace parvis::cuda;
@@ -15,14 +16,14 @@ struct Case {
 void attention(const Case& c) {
   cases::Numbers numbers(static_cast<uint64_t>(c.headSize * c.slots));
   const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads, outputs = c.heads * c.headSize, outStride = up(outputs, 16);
-  std::vector<parvis::Row> rows;
+  Array<parvis::Row> rows;
   std::vector<parvis::cpu::AttentionRow> meta;
   for (const int sees : c.sees) {
     rows.push_back({0, 0, 0, 0, 0, sees, 0});
     meta.push_back({0, 0, 0, 0, sees});
   }
-  std::vector<uint16_t> queries(static_cast<size_t>(c.streams * count * c.heads * width)), keys(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width)), values = keys;
-  const auto fill = [&](std::vector<uint16_t>& v, float scale) {
+  Array<uint16_t> queries(static_cast<size_t>(c.streams * count * c.heads * width)), keys(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width)), values = keys;
+  const auto fill = [&](Array<uint16_t>& v, float scale) {
     for (size_t i = 0; i < v.size(); i++)
       if (static_cast<int>(i % static_cast<size_t>(width)) < c.headSize) v[i] = cases::bf16(numbers.normal() * scale);
   };
@@ -34,7 +35,7 @@ void attention(const Case& c) {
     keys[static_cast<size_t>(width + d)] = 0;                                        // a key that every query scores 0
   }
 
-  std::vector<uint16_t> expected(static_cast<size_t>(c.streams * count * outStride)), out(expected.size());
+  Array<uint16_t> expected(static_cast<size_t>(c.streams * count * outStride)), out(expected.size());
   const std::vector<float> cosine(static_cast<size_t>(c.headSize / 2), 1), sine(static_cast<size_t>(c.headSize / 2), 0);  // no turn
   std::vector<uint8_t> scratch(4 << 20);
   for (int stream = 0; stream < c.streams; stream++)
@@ -60,36 +61,44 @@ void attention(const Case& c) {
     if (static_cast<int>(i / static_cast<size_t>(width) % static_cast<size_t>(c.slots)) >= longest) keys[i] = values[i] = 0x7fc0;
 
   Attention a{{rows.data(), count, nullptr}, c.streams, c.heads, c.kvHeads, c.headSize, queries.data(), {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
-  std::vector<float> partial(attentionPartials(a), NAN);
-  std::vector<uint32_t> counters(attentionCounters(a));
-  a.partial = partial.data();
-  a.counters = counters.data();
-  double off = 0;
-  for (int again = 0; again < 2; again++) {  // the counters are as they were
-    std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
-    const cudaError_t e = attend(a, nullptr);
+  const auto offBy = [&](cudaError_t e) {
     std::vector<float> x, y;
     for (size_t i = 0; i < out.size(); i++) {
       x.push_back(cases::widen(out[i]));
       y.push_back(cases::widen(expected[i]));
     }
-    off = std::fmax(off, e == cudaSuccess ? relative(x, y) : 1e30);
+    return e == cudaSuccess ? relative(x, y) : 1e30;
+  };
+  // A row of the last stream by itself has the same bits.
+  const auto alone = [&](int i, cudaError_t (*kernel)(const Attention&, cudaStream_t)) {
+    Array<uint16_t> one(static_cast<size_t>(outStride));
+    const int stream = c.streams - 1, row = stream * count + i;
+    const ptrdiff_t cache = static_cast<ptrdiff_t>(stream) * c.kvHeads * c.slots * width;
+    Attention b = a;
+    b.rows.rows += i;
+    b.rows.count = b.streams = 1;
+    b.queries = queries.data() + row * c.heads * width;
+    b.cache.keys = keys.data() + cache;
+    b.cache.values = values.data() + cache;
+    b.out = one.data();
+    return cases::finish(kernel(b, nullptr)) == cudaSuccess && std::equal(one.begin(), one.end(), out.begin() + row * outStride);
+  };
+
+  double off = offBy(cases::finish(attendRows(a, nullptr)));
+  cases::check(off < 8e-3, "%s, all keys in one block: %.2g off", c.name, off);
+  cases::check(alone(count - 1, attendRows) && alone(count / 2, attendRows), "%s, all keys in one block: a row alone has the same bits", c.name);
+
+  Array<float> partial(attentionPartials(a), NAN);
+  Array<uint32_t> counters(attentionCounters(a));
+  a.partial = partial.data();
+  a.counters = counters.data();
+  off = 0;
+  for (int again = 0; again < 2; again++) {  // the counters are as they were
+    std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
+    off = std::fmax(off, offBy(cases::finish(attend(a, nullptr))));
   }
   cases::check(off < 8e-3, "%s: %.2g off", c.name, off);
-
-  // One row by itself: the same bits.
-  if (group == 1) {
-    const int last = count - 1;
-    std::vector<uint16_t> alone(static_cast<size_t>(outStride));
-    Attention b = a;
-    b.rows.rows += last;
-    b.rows.count = 1;
-    b.streams = 1;
-    b.queries = queries.data() + last * c.heads * width;
-    b.out = alone.data();
-    const cudaError_t e = attend(b, nullptr);
-    cases::check(e == cudaSuccess && std::equal(alone.begin(), alone.end(), out.begin() + last * outStride), "%s: a row alone has the same bits", c.name);
-  }
+  cases::check(alone(count - 1, attend), "%s: a row alone has the same bits", c.name);
 }
 
 std::vector<int> full(int n, int groups) {  // the block-wise mask of design.md, section 1
@@ -103,7 +112,7 @@ std::vector<int> full(int n, int groups) {  // the block-wise mask of design.md,
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   attention({"head size 64, one token, one slot", 2, 2, 64, 1, 1, {1}});
   attention({"head size 64, a group of 4 in 40 slots", 2, 2, 64, 2, 40, {36, 36, 36, 36}});
   attention({"head size 64, a group of 16 in 300 slots", 2, 2, 64, 1, 300, std::vector<int>(16, 272)});
@@ -113,8 +122,13 @@ int main(int, char** argv) {
   attention({"head size 32, full sequence of groups of 4", 1, 1, 32, 1, 40, full(4, 9)});
   attention({"head size 64, full sequence of groups of 16", 1, 1, 64, 1, 176, full(16, 10)});
   attention({"head size 48, causal group", 1, 1, 48, 1, 140, {131, 132, 133, 134}});
+  attention({"head size 64, full sequences of groups of 4", 2, 2, 64, 3, 100, full(4, 22)});
+  attention({"head size 100, full sequence of groups of 4, two queries a key", 4, 2, 100, 1, 90, full(4, 20)});
+  attention({"head size 128, causal, three queries a key", 3, 1, 128, 2, 70, full(1, 68)});
+  attention({"head size 32, full sequence of 576 slots", 1, 1, 32, 1, 576, full(4, 143)});
   cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
+  cases::check(attendRows({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused, all keys in one block");
   Attention odd{{nullptr, 1, nullptr}, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
-  cases::check(attend(odd, nullptr) == cudaErrorInvalidValue, "a head size that was not built is refused");
+  cases::check(attend(odd, nullptr) == cudaErrorInvalidValue && attendRows(odd, nullptr) == cudaErrorInvalidValue, "a head size that was not built is refused");
   return cases::failures > 0;
 }

@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -33,11 +34,13 @@ struct Managed {
 };
 template <class T>
 using Array = std::vector<T, Managed<T>>;
+constexpr double sumsOff = 2e-5;  // a device cuts what it adds, in an order of its own
 inline cudaError_t finish(cudaError_t e) { return e == cudaSuccess ? cudaDeviceSynchronize() : e; }
 inline void setSeed(uint64_t) {}
 #else
 template <class T>
 using Array = std::vector<T>;
+constexpr double sumsOff = 1e-6;  // of products that are not rounded again, relative to the largest
 // Kernels have run when it returns; a launch that failed stays failed.
 inline cudaError_t finish(cudaError_t e) { return e; }
 inline void setSeed(uint64_t seed) { simt::setSeed(seed); }
@@ -70,8 +73,8 @@ class Numbers {  // the same in every run
     for (int i = 0; i < 12; i++) sum += uniform();
     return sum - 6;
   }
-  std::vector<float> normals(size_t count, float scale = 1) {
-    std::vector<float> v(count);
+  Array<float> normals(size_t count, float scale = 1) {
+    Array<float> v(count);
     for (float& f : v) f = normal() * scale;
     return v;
   }
@@ -80,13 +83,20 @@ class Numbers {  // the same in every run
   uint64_t state_;
 };
 
-inline uint16_t bf16(float f) {
-  const uint32_t u = __float_as_uint(f);
-  return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+inline uint32_t bits(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  return u;
 }
-inline float widen(uint16_t h) { return __uint_as_float(static_cast<uint32_t>(h) << 16); }
-inline std::vector<uint16_t> bf16(const std::vector<float>& v) {
-  std::vector<uint16_t> out(v.size());
+inline uint16_t bf16(float f) { return static_cast<uint16_t>((bits(f) + 0x7fffu + (bits(f) >> 16 & 1)) >> 16); }
+inline float widen(uint16_t h) {
+  const uint32_t u = static_cast<uint32_t>(h) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+inline Array<uint16_t> bf16(const Array<float>& v) {
+  Array<uint16_t> out(v.size());
   for (size_t i = 0; i < v.size(); i++) out[i] = bf16(v[i]);
   return out;
 }

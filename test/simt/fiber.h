@@ -7,8 +7,24 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)  // Clang's way of saying what GCC says with a macro
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#else
+#include <cstdio>
+inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
+inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+inline void __sanitizer_symbolize_pc(void* pc, const char*, char* out, size_t bytes) { std::snprintf(out, bytes, "%p(", pc); }
+inline void __sanitizer_set_death_callback(void (*)()) {}
+inline void __asan_poison_memory_region(const void*, size_t) {}
+inline void __asan_unpoison_memory_region(const void*, size_t) {}
+inline void* __asan_get_report_address() { return nullptr; }
+#endif
 #include <sys/mman.h>
 #if !defined(__x86_64__)
 #include <ucontext.h>

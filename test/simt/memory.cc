@@ -1,6 +1,7 @@
 // Asynchronous copies, shared memory with poisoned borders, and the sanitizer's reports in terms of kernels.
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "state.h"
 
@@ -67,9 +68,11 @@ bool isShared(const void* p) {
 // A launch that failed gives up its fibers and what they held.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 
-extern "C" void __asan_on_error() {
+// Which thread of which kernel it was; nothing for errors of the host.
+static void describe() {
   using namespace simt;
-  if (!s.launch) return;
+  static bool done = false;
+  if (!s.launch || s.runner != std::this_thread::get_id() || std::exchange(done, true)) return;
   std::fprintf(stderr, "simt: %s: invalid access\n", whereabouts().c_str());
   if (!s.now) return;
   const uint8_t* p = static_cast<const uint8_t*>(__asan_get_report_address());
@@ -80,3 +83,6 @@ extern "C" void __asan_on_error() {
       std::fprintf(stderr, "simt: %zu bytes %s %s (%zu bytes), shared memory of the block\n", by, before ? "before" : "past the end of", a.name, a.bytes);
     }
 }
+// A program is asked by its name, a library (the addon) as it was told.
+extern "C" void __asan_on_error() { describe(); }
+void simt::describeAtDeath() { __sanitizer_set_death_callback(describe); }

@@ -1,69 +1,39 @@
 // cuda/pack.cu and cuda/project.cu against the CPU backend's products, and the fused forms against the kernels that they
 // fuse: those must give the same bits, as must a row in any number of rows.
-#include "reference.h"
+#include "projection.h"
 
 using namespace parvis::cuda;
 using namespace reference;
+using namespace projections;
 
 namespace {
-
-struct Weights {
-  int pairs, inputs;
-  std::vector<uint16_t> data;
-  Packed packed;
-  // Interleaved outputs of one matrix, or gates and ups of two.
-  Weights(const std::vector<uint16_t>& low, const std::vector<uint16_t>* high, int outputs, int inputs) : pairs(high ? outputs : (outputs + 1) / 2), inputs(inputs) {
-    packed = {nullptr, pairs, inputs};
-    data.resize(packed.elements() + 8, 0x7fc0);  // NaN where nothing is packed
-    packed.data = data.data();
-    while (reinterpret_cast<uintptr_t>(packed.data) % 16 != 0) packed.data++;
-    const Packing from = high ? Packing{low.data(), high->data(), inputs, outputs, outputs, Element::bfloat16}
-                              : Packing{low.data(), low.data() + inputs, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::bfloat16};
-    if (pack(from, packed, 64, nullptr) != cudaSuccess) cases::check(false, "packing");
-  }
-};
-
-Projection plain(const Weights& w, int rows, Epilogue epilogue) {
-  Projection p{};
-  p.weights = w.packed;
-  p.rows = rows;
-  p.xStride = up(w.inputs, 16);
-  p.epilogue = epilogue;
-  p.eps = 1e-5f;
-  return p;
-}
-
-void zeroPads(std::vector<float>& x, int stride, int used) {
-  for (size_t i = 0; i < x.size(); i++)
-    if (static_cast<int>(i % static_cast<size_t>(stride)) >= used) x[i] = 0;
-}
 
 void products(int outputs, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
   const int stride = up(inputs, 16), yStride = up(outputs, 32);
-  std::vector<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
   zeroPads(x, stride, inputs);
-  const std::vector<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)), bits = cases::bf16(x);
+  const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)), bits = cases::bf16(x);
   const Weights w(matrix, nullptr, outputs, inputs);
-  const std::vector<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
-  const std::vector<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
-  const std::vector<float> expectedNormed = product(normed, stride, rows, matrix, outputs, inputs);
+  const Array<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
+  const Array<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
+  const Array<float> expectedNormed = product(normed, stride, rows, matrix, outputs, inputs);
 
-  std::vector<float> y(static_cast<size_t>(rows * yStride));
+  Array<float> y(static_cast<size_t>(rows * yStride));
   Projection p = plain(w, rows, Epilogue::store);
   p.elements = bits.data();
   p.y = y.data();
   p.yStride = yStride;
-  cudaError_t e = project(p, nullptr);
+  cudaError_t e = cases::finish(project(p, nullptr));
   double off = relative(y, expected);
-  cases::check(e == cudaSuccess && off < 1e-6, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
+  cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
   p.epilogue = Epilogue::add;
-  e = project(p, nullptr);
-  std::vector<float> twice = expected;
+  e = cases::finish(project(p, nullptr));
+  Array<float> twice = expected;
   for (float& v : twice) v *= 2;
   off = relative(y, twice);
-  cases::check(e == cudaSuccess && off < 1e-6, "add, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
+  cases::check(e == cudaSuccess && off < cases::sumsOff, "add, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
   p = plain(w, rows, Epilogue::store);
   p.x = x.data();
@@ -71,13 +41,13 @@ void products(int outputs, int inputs, int rows) {
   p.y = y.data();
   p.yStride = yStride;
   std::fill(y.begin(), y.end(), 0.0f);
-  e = project(p, nullptr);
+  e = cases::finish(project(p, nullptr));
   off = relative(y, expectedNormed);
   cases::check(e == cudaSuccess && off < 3e-3, "norm + store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
   // The same in two launches, and the first row by itself.
-  std::vector<uint16_t> apart(static_cast<size_t>(rows * stride));
-  std::vector<float> y2(y.size()), y3(static_cast<size_t>(yStride));
+  Array<uint16_t> apart(static_cast<size_t>(rows * stride));
+  Array<float> y2(y.size()), y3(static_cast<size_t>(yStride));
   e = parvis::cuda::norm({x.data(), stride, nullptr, rows, inputs, weight.data(), 1e-5f, Element::bfloat16, apart.data(), stride, 64}, nullptr);
   Projection p2 = plain(w, rows, Epilogue::store);
   p2.elements = apart.data();
@@ -87,28 +57,28 @@ void products(int outputs, int inputs, int rows) {
   p.rows = 1;
   p.x = x.data() + (rows - 1) * stride;
   p.y = y3.data();
-  if (e == cudaSuccess) e = project(p, nullptr);
+  if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
   cases::check(e == cudaSuccess && y == y2 && std::equal(y3.begin(), y3.end(), y.end() - yStride), "the bits of norm and product apart, and of a row alone, %d rows of %d", rows, inputs);
 }
 
 void swiglu(int features, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(features + inputs + rows));
   const int stride = up(inputs, 16), outStride = up(features, 16);
-  std::vector<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
   zeroPads(x, stride, inputs);
   const auto matrix = [&] { return cases::bf16(numbers.normals(static_cast<size_t>(features * inputs), 0.2f)); };
-  const std::vector<uint16_t> gate = matrix(), upward = matrix();
+  const Array<uint16_t> gate = matrix(), upward = matrix();
   const Weights w(gate, &upward, features, inputs);
-  const std::vector<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
-  const std::vector<float> g = product(normed, stride, rows, gate, features, inputs), u = product(normed, stride, rows, upward, features, inputs);
-  std::vector<uint16_t> out(static_cast<size_t>(rows * outStride));
+  const Array<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
+  const Array<float> g = product(normed, stride, rows, gate, features, inputs), u = product(normed, stride, rows, upward, features, inputs);
+  Array<uint16_t> out(static_cast<size_t>(rows * outStride));
   Projection p = plain(w, rows, Epilogue::swiglu);
   p.x = x.data();
   p.normWeight = weight.data();
   p.out = out.data();
   p.yStride = outStride;
-  const cudaError_t e = project(p, nullptr);
-  std::vector<float> found, expected;
+  const cudaError_t e = cases::finish(project(p, nullptr));
+  Array<float> found, expected;
   for (int r = 0; r < rows; r++)
     for (int f = 0; f < outStride; f++) {
       const size_t at = static_cast<size_t>(r * up(features, 32) + f);
@@ -122,14 +92,14 @@ void swiglu(int features, int inputs, int rows) {
 void append(int heads, int kvHeads, int headSize, int dim, int streams, int count) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
   const int slots = 24, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count, qkvStride = up(outputs, 16);
-  std::vector<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
-  const std::vector<float> weight = numbers.normals(static_cast<size_t>(stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)), sine = numbers.normals(static_cast<size_t>(8 * quarter));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
+  const Array<float> weight = numbers.normals(static_cast<size_t>(stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)), sine = numbers.normals(static_cast<size_t>(8 * quarter));
   zeroPads(x, stride, dim);
   const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
-  std::vector<parvis::Row> table;
+  Array<parvis::Row> table;
   for (int i = 0; i < count; i++) table.push_back({0, 3 + i, i % 3 == 1 ? -1 : i % 8, i % 3 == 1 ? -1 : 7 - i % 8, i != 2, 20, 0});
-  std::vector<uint16_t> queries[2], keys[2], values[2];
-  std::vector<float> qkv(static_cast<size_t>(rows * qkvStride));
+  Array<uint16_t> queries[2], keys[2], values[2];
+  Array<float> qkv(static_cast<size_t>(rows * qkvStride));
   Rotation r[2];
   for (int i = 0; i < 2; i++) {
     queries[i].resize(static_cast<size_t>(rows * heads * width));
@@ -146,7 +116,7 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   p.y = qkv.data();
   p.yStride = qkvStride;
   if (e == cudaSuccess) e = project(p, nullptr);
-  if (e == cudaSuccess) e = rotate(r[1], qkv.data(), qkvStride, 64, nullptr);
+  if (e == cudaSuccess) e = cases::finish(rotate(r[1], qkv.data(), qkvStride, 64, nullptr));
   cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
                "norm + QKV + rotation + append, head size %d, %d rows of %d: the bits of the kernels apart", headSize, rows, dim);
 }
@@ -154,7 +124,7 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   products(40, 64, 1);
   products(33, 200, 8);
   products(48, 1200, 9);   // more than `depth` fragments a warp

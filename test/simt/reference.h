@@ -1,8 +1,6 @@
 // The CPU backend's kernels as the reference: packed matrices and caches in its layouts (cpu/kernels.h), with plain arrays
-// on the outside. `E` is float or uint16_t (bfloat16).
+// on the outside, of the kind that kernels see too. `E` is float or uint16_t (bfloat16).
 #pragma once
-
-#include <cstring>
 
 #include "../../cpu/kernels.h"
 #include "cases.h"
@@ -14,6 +12,7 @@ extern const Sampler sampler_baseline;
 
 namespace reference {
 
+using cases::Array;
 using parvis::cpu::kernels_baseline;
 
 template <class E>
@@ -27,17 +26,17 @@ inline void convert(float f, uint16_t& to) { to = cases::bf16(f); }
 inline float value(float f) { return f; }
 inline float value(uint16_t f) { return cases::widen(f); }
 template <class E>
-std::vector<E> elements(const std::vector<float>& v) {
-  std::vector<E> out(v.size());
+Array<E> elements(const Array<float>& v) {
+  Array<E> out(v.size());
   for (size_t i = 0; i < v.size(); i++) convert(v[i], out[i]);
   return out;
 }
 
 // Row-major [outputs, inputs] -> panels.
 template <class E>
-std::vector<E> pack(const std::vector<E>& w, int outputs, int inputs) {
+Array<E> pack(const Array<E>& w, int outputs, int inputs) {
   const int groups = up(inputs, step<E>) / step<E>;
-  std::vector<E> out(static_cast<size_t>(up(outputs, 32) * groups * step<E>));
+  Array<E> out(static_cast<size_t>(up(outputs, 32) * groups * step<E>));
   for (int o = 0; o < outputs; o++)
     for (int i = 0; i < inputs; i++)
       out[static_cast<size_t>(((o / 32 * groups + i / step<E>) * 32 + o % 32) * step<E> + i % step<E>)] = w[static_cast<size_t>(o * inputs + i)];
@@ -46,17 +45,17 @@ std::vector<E> pack(const std::vector<E>& w, int outputs, int inputs) {
 
 // x [rows, stride] elements times w [outputs, inputs] -> [rows, outputs rounded up to 32]
 template <class E>
-std::vector<float> product(const std::vector<E>& x, int stride, int rows, const std::vector<E>& w, int outputs, int inputs) {
-  const std::vector<E> packed = pack(w, outputs, inputs);
-  std::vector<float> y(static_cast<size_t>(rows * up(outputs, 32)));
+Array<float> product(const Array<E>& x, int stride, int rows, const Array<E>& w, int outputs, int inputs) {
+  const Array<E> packed = pack(w, outputs, inputs);
+  Array<float> y(static_cast<size_t>(rows * up(outputs, 32)));
   kernels_baseline.matmul[kind<E>]({x.data(), stride, rows, reinterpret_cast<const uint8_t*>(packed.data()), up(inputs, step<E>) / step<E>,
                                     parvis::cpu::Epilogue::store, y.data(), nullptr, up(outputs, 32)}, 0, up(outputs, 32) / 32);
   return y;
 }
 
 template <class E>
-std::vector<E> norm(const std::vector<float>& x, int stride, int rows, const std::vector<float>& weight, int dim, float eps) {
-  std::vector<E> out(static_cast<size_t>(rows * stride));
+Array<E> norm(const Array<float>& x, int stride, int rows, const Array<float>& weight, int dim, float eps) {
+  Array<E> out(static_cast<size_t>(rows * stride));
   for (int r = 0; r < rows; r++) kernels_baseline.norm[kind<E>]({x.data() + r * stride, weight.data(), out.data() + r * stride, dim, eps});
   return out;
 }
@@ -75,7 +74,8 @@ struct CacheOf {
 };
 
 // Largest difference, relative to the largest number.
-inline double relative(const std::vector<float>& a, const std::vector<float>& b) {
+template <class A, class B>
+double relative(const A& a, const B& b) {
   double most = 1e-30, difference = a.size() == b.size() ? 0 : 1e30;
   for (size_t i = 0; i < a.size() && i < b.size(); i++) {
     most = std::fmax(most, std::fabs(static_cast<double>(b[i])));

@@ -16,14 +16,15 @@ void embeddings(int dim, int threads) {
   cases::Numbers numbers(7);
   const int classes = 4, vocabulary = 9, transitions = 3, sequences = 2, streams = 4, tokensEach = 6, stride = up(dim, 16);
   const auto table = [&](int rows) { return elements<E>(numbers.normals(static_cast<size_t>(rows * dim))); };
-  const std::vector<E> classTable = table(classes + 1), tokenTable = table(vocabulary), transitionTable = table(transitions);
-  const std::vector<int32_t> tokens = {8, 0, 3, -1, -1, -1, 1, 7, 2, -1, -1, -1}, classIds = {3, 1};
-  const std::vector<parvis::Row> rows = {{0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0},  // step 0 is not run
+  const Array<E> classTable = table(classes + 1), tokenTable = table(vocabulary), transitionTable = table(transitions);
+  const Array<int32_t> tokens = {8, 0, 3, -1, -1, -1, 1, 7, 2, -1, -1, -1}, classIds = {3, 1};
+  const Array<parvis::Row> rows = {{0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0},  // step 0 is not run
                                          {-1, 0, 0, 0, 0, 0, 0}, {-4, 0, 0, 0, 0, 0, 0}, {2, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}};
-  const int step = 1, count = 4;
-  std::vector<float> x(static_cast<size_t>(streams * count * stride), -7);
-  const cudaError_t e = embed({{rows.data(), count, &step}, sequences, streams, tokens.data(), tokensEach, classIds.data(), classes, classTable.data(), tokenTable.data(),
-                               transitionTable.data(), element<E>, dim, x.data(), stride, threads}, nullptr);
+  const Array<int> step(1, 1);
+  const int count = 4;
+  Array<float> x(static_cast<size_t>(streams * count * stride), -7);
+  const cudaError_t e = cases::finish(embed({{rows.data(), count, step.data()}, sequences, streams, tokens.data(), tokensEach, classIds.data(), classes, classTable.data(), tokenTable.data(),
+                                             transitionTable.data(), element<E>, dim, x.data(), stride, threads}, nullptr));
   int wrong = 0;
   for (int stream = 0; stream < streams; stream++) {
     const int sequence = stream % sequences;
@@ -39,13 +40,13 @@ template <class E>
 void norms(int dim, int rows, int threads) {
   cases::Numbers numbers(static_cast<uint64_t>(dim));
   const int stride = up(dim, 16);
-  const std::vector<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(dim));
-  std::vector<int32_t> from;
+  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(dim));
+  Array<int32_t> from;
   for (int r = 0; r < rows; r++) from.push_back(rows - 1 - r);
-  const std::vector<E> expected = norm<E>(x, stride, rows, weight, dim, 1e-5f);
+  const Array<E> expected = norm<E>(x, stride, rows, weight, dim, 1e-5f);
   for (const bool gathered : {false, true}) {
-    std::vector<E> out(static_cast<size_t>(rows * stride));
-    const cudaError_t e = parvis::cuda::norm({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), 1e-5f, element<E>, out.data(), stride, threads}, nullptr);
+    Array<E> out(static_cast<size_t>(rows * stride));
+    const cudaError_t e = cases::finish(parvis::cuda::norm({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), 1e-5f, element<E>, out.data(), stride, threads}, nullptr));
     double worst = 0;
     for (int r = 0; r < rows; r++)
       for (int d = 0; d < dim; d++) {
@@ -60,24 +61,24 @@ template <class E>
 void rotations(int heads, int kvHeads, int headSize, int threads) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize));
   const int streams = 2, count = 5, slots = 40, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(outputs, 16);
-  const std::vector<float> qkv = numbers.normals(static_cast<size_t>(streams * count * stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)),
+  const Array<float> qkv = numbers.normals(static_cast<size_t>(streams * count * stride)), cosine = numbers.normals(static_cast<size_t>(8 * quarter)),
                            sine = numbers.normals(static_cast<size_t>(8 * quarter));
-  const std::vector<parvis::Row> rows = {{0, 33, 7, 2, 1, 34, 0}, {0, 5, -1, -1, 1, 34, 0}, {0, 6, 0, 5, 0, 34, 0}, {0, 39, 3, 3, 1, 40, 0}, {0, 0, 1, 6, 1, 34, 0}};
+  const Array<parvis::Row> rows = {{0, 33, 7, 2, 1, 34, 0}, {0, 5, -1, -1, 1, 34, 0}, {0, 6, 0, 5, 0, 34, 0}, {0, 39, 3, 3, 1, 40, 0}, {0, 0, 1, 6, 1, 34, 0}};
   std::vector<float> pairCosine, pairSine;  // as the CPU backend takes them: (c, c) and (-s, s)
   for (size_t i = 0; i < cosine.size(); i++) {
     pairCosine.insert(pairCosine.end(), {cosine[i], cosine[i]});
     pairSine.insert(pairSine.end(), {-sine[i], sine[i]});
   }
-  std::vector<E> queries(static_cast<size_t>(streams * count * heads * width)), keys(static_cast<size_t>(streams * kvHeads * slots * width)), values = keys;
+  Array<E> queries(static_cast<size_t>(streams * count * heads * width)), keys(static_cast<size_t>(streams * kvHeads * slots * width)), values = keys;
   const Rotation r{{rows.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(), element<E>, queries.data(), {keys.data(), values.data(), slots}};
-  const cudaError_t e = rotate(r, qkv.data(), stride, threads, nullptr);
+  const cudaError_t e = cases::finish(rotate(r, qkv.data(), stride, threads, nullptr));
   int wrong = 0;
   for (int stream = 0; stream < streams; stream++)
     for (int h = 0; h < kvHeads; h++) {
       CacheOf<E> cache(slots, headSize);
       std::vector<parvis::cpu::AttentionRow> meta;
       for (const parvis::Row& row : rows) meta.push_back({row.slot, row.row, row.column, row.append, row.sees});
-      std::vector<E> out(static_cast<size_t>(count * heads * headSize));
+      Array<E> out(static_cast<size_t>(count * heads * headSize));
       std::vector<uint8_t> scratch(1 << 16);
       kernels_baseline.attend[kind<E>]({qkv.data() + stream * count * stride, stride, meta.data(), count, headSize, 1, 0, (heads + h) * headSize, (heads + kvHeads + h) * headSize,
                                         cache.head(), pairCosine.data(), pairSine.data(), out.data(), heads * headSize, scratch.data()});
@@ -123,7 +124,7 @@ void all() {
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   all<float>();
   all<uint16_t>();
   cases::check(embed({}, nullptr) == cudaErrorInvalidValue && parvis::cuda::norm({}, nullptr) == cudaErrorInvalidValue && rotate({}, nullptr, 0, 32, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");

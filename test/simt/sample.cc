@@ -1,4 +1,5 @@
 // Draws and scores of cuda/sample.cu against cpu/isa/sample.cc: the same token from equal logits, every time.
+#include <array>
 #include <limits>
 
 #include "../../cpu/kernels.h"
@@ -8,6 +9,7 @@ namespace parvis::cpu {
 extern const Sampler sampler_baseline;
 }
 using namespace parvis::cuda;
+using cases::Array;
 using parvis::cpu::sampler_baseline;
 
 namespace {
@@ -15,11 +17,11 @@ namespace {
 struct Batch {
   int vocabulary, predictions, tokensEach = 11, rowsEach = 4;
   ptrdiff_t stride;
-  std::vector<float> logits;  // conditional rows, then unconditional ones
-  std::vector<Prediction> table;
-  std::vector<parvis::Row> rows;  // of three steps; the last one is run
-  int step = 2;
-  std::vector<uint64_t> seeds;
+  Array<float> logits;  // conditional rows, then unconditional ones
+  Array<Prediction> table;
+  Array<parvis::Row> rows;  // of three steps; the last one is run
+  Array<int> step = Array<int>(1, 2);
+  Array<uint64_t> seeds;
   bool guided = false;
 
   Batch(int vocabulary, int predictions, uint64_t seed, int kind) : vocabulary(vocabulary), predictions(predictions), stride((vocabulary + 31) / 32 * 32) {
@@ -37,10 +39,10 @@ struct Batch {
     for (int i = 0; i < 3 * rowsEach; i++) rows.push_back({0, 0, 0, 0, 0, 0, i < 2 * rowsEach ? -1 : i % 5 + 3});
   }
 
-  Sampling sampling(int threads, std::vector<int32_t>& tokens, std::vector<float>& logProbs, std::vector<float>& kept, int& nonFinite) {
+  Sampling sampling(int threads, Array<int32_t>& tokens, Array<float>& logProbs, Array<float>& kept, Array<int>& nonFinite) {
     return {logits.data(), guided ? logits.data() + predictions * stride : nullptr, stride, predictions, vocabulary, table.data(),
-            {rows.data(), rowsEach, &step}, seeds.data(), tokensEach,
-            tokens.data(), logProbs.data(), kept.data(), &nonFinite, 1, 1, 1, 0, threads};
+            {rows.data(), rowsEach, step.data()}, seeds.data(), tokensEach,
+            tokens.data(), logProbs.data(), kept.data(), nonFinite.data(), 1, 1, 1, 0, threads};
   }
 
   int position(int i) const { return rows[static_cast<size_t>(2 * rowsEach + table[static_cast<size_t>(i)].row)].predicts; }
@@ -68,7 +70,7 @@ const char* kinds[] = {"normal", "equals", "zeros", "peaked"};
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   std::vector<float> l;
   std::vector<uint64_t> w;
   int drawn = 0;
@@ -76,34 +78,34 @@ int main(int, char** argv) {
     for (int kind = 0; kind < 4; kind++) {
       int wrong = 0, odd = 0;
       cudaError_t e = cudaSuccess;
-      for (const auto& [vocabulary, threads, predictions] : {std::tuple{300, 64, 6}, {97, 32, 6}, {1500, 128, 1}}) {
+      for (const auto& [vocabulary, threads, predictions] : {std::array{300, 64, 6}, {97, 32, 6}, {1500, 128, 1}}) {
         Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind);
         b.guided = rule.scale != 1;
         const size_t tokens = static_cast<size_t>(predictions * b.tokensEach);
-        std::vector<int32_t> out(tokens, -7);
-        std::vector<float> logProbs(tokens, -7), kept(static_cast<size_t>(predictions * vocabulary));
-        int nonFinite = 0;
+        Array<int32_t> out(tokens, -7);
+        Array<float> logProbs(tokens, -7), kept(static_cast<size_t>(predictions * vocabulary));
+        Array<int> nonFinite(1);
         Sampling s = b.sampling(threads, out, logProbs, kept, nonFinite);
         s.guidanceScale = rule.scale;
         s.temperature = rule.temperature;
         s.topP = rule.topP;
         s.topK = rule.topK;
         if (e == cudaSuccess) e = sample(s, nullptr);
-        if (e == cudaSuccess) e = score(s, nullptr);
+        if (e == cudaSuccess) e = cases::finish(score(s, nullptr));
         for (int i = 0; i < predictions; i++) {
           const parvis::cpu::Draw d = b.reference(i, s, l, w);
           const size_t at = b.at(i);
           const int32_t token = sampler_baseline.draw(d);
           wrong += out[at] != token;
           drawn++;
-          for (int v = 0; v < vocabulary; v++) wrong += __float_as_uint(kept[static_cast<size_t>(i * vocabulary + v)]) != __float_as_uint(l[static_cast<size_t>(v)]);
+          for (int v = 0; v < vocabulary; v++) wrong += cases::bits(kept[static_cast<size_t>(i * vocabulary + v)]) != cases::bits(l[static_cast<size_t>(v)]);
           float logProb = 0;
           sampler_baseline.score(d, token, &logProb);
           odd += std::fabs(logProb - logProbs[at]) > 1e-6f * std::fabs(logProb);
           out[at] = -7;
         }
         for (const int32_t t : out) odd += t != -7;  // nothing else is written
-        odd += nonFinite;
+        odd += nonFinite[0];
       }
       cases::check(e == cudaSuccess && wrong == 0 && odd == 0, "%s, %s logits: %d draws differ, %d other faults", rule.name, kinds[kind], wrong, odd);
     }
@@ -111,32 +113,32 @@ int main(int, char** argv) {
   {
     Batch b(16384, 1, 5, 0);
     b.guided = true;
-    std::vector<int32_t> out(11, -7);
-    std::vector<float> logProbs(11), kept(16384);
-    int nonFinite = 0;
+    Array<int32_t> out(11, -7);
+    Array<float> logProbs(11), kept(16384);
+    Array<int> nonFinite(1);
     Sampling s = b.sampling(256, out, logProbs, kept, nonFinite);
     s.guidanceScale = 1.5f;
     s.topK = 2000;
     s.topP = 0.95f;
-    const cudaError_t e = sample(s, nullptr);
+    const cudaError_t e = cases::finish(sample(s, nullptr));
     cases::check(e == cudaSuccess && out[b.at(0)] == sampler_baseline.draw(b.reference(0, s, l, w)), "16384 tokens");
   }
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
     Batch b(100, 2, 1, 0);
     b.logits[40] = bad;
-    std::vector<int32_t> out(22, -7);
-    std::vector<float> logProbs(22), kept(200);
-    int nonFinite = 0;
+    Array<int32_t> out(22, -7);
+    Array<float> logProbs(22), kept(200);
+    Array<int> nonFinite(1);
     const Sampling s = b.sampling(64, out, logProbs, kept, nonFinite);
-    const cudaError_t e = sample(s, nullptr);
+    const cudaError_t e = cases::finish(sample(s, nullptr));
     const size_t at = b.at(0), other = b.at(1);
-    cases::check(e == cudaSuccess && nonFinite == 1 && out[at] == -1 && out[other] >= 0, "a logit of %g is reported, the other sequence goes on", static_cast<double>(bad));
+    cases::check(e == cudaSuccess && nonFinite[0] == 1 && out[at] == -1 && out[other] >= 0, "a logit of %g is reported, the other sequence goes on", static_cast<double>(bad));
   }
   {
     Batch b(100, 2, 1, 0);
-    std::vector<int32_t> out(22);
-    std::vector<float> logProbs(22), kept(200);
-    int nonFinite = 0;
+    Array<int32_t> out(22);
+    Array<float> logProbs(22), kept(200);
+    Array<int> nonFinite(1);
     Sampling s = b.sampling(48, out, logProbs, kept, nonFinite);
     cases::check(sample(s, nullptr) == cudaErrorInvalidValue, "a block that is no whole number of warps is refused");
     s = b.sampling(64, out, logProbs, kept, nonFinite);

@@ -12,7 +12,7 @@ SIMT_SWITCH_ASSEMBLY
 
 namespace simt {
 
-State s;
+State& s = *new State;  // threads may outlive main()
 
 namespace {
 
@@ -234,10 +234,17 @@ uint64_t random() {  // splitmix64
   return z ^ z >> 31;
 }
 
+cudaError_t check(const Launch& l) {
+  const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+  const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535 && l.sharedBytes <= mostShared;
+  return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
+}
+
 cudaError_t run(const Launch& l) {
-  const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, total = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
-  if (threads == 0 || threads > 1024 || total == 0 || l.grid.y > 65535 || l.grid.z > 65535 || l.sharedBytes > mostShared) return cudaErrorInvalidConfiguration;
+  const uint64_t total = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+  if (s.launches == 0) describeAtDeath();
   s.launch = &l;
+  s.runner = std::this_thread::get_id();
   s.failed = false;
   s.switches = 0;
   s.random = s.seed * 1000003 + s.launches++;

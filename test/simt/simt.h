@@ -15,6 +15,8 @@
 #include <tuple>
 #include <type_traits>
 
+#include "runtime.h"
+
 // ---- language -----------------------------------------------------------------------------------------------
 
 #define __global__
@@ -39,9 +41,6 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-using cudaStream_t = struct SimtStream*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719 };
-
 // Set before a fiber goes on.
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
@@ -65,7 +64,9 @@ struct Launch {
   const void* kernel = nullptr;  // for its name
   std::function<void()> body;    // one thread
 };
-cudaError_t run(const Launch& launch);
+cudaError_t check(const Launch& launch);  // what no device takes is found before anything runs
+cudaError_t run(const Launch& launch);    // now, by the holder of the runtime's lock
+cudaError_t enqueue(Launch launch, cudaStream_t stream);
 
 // Ends the launch with a message that names kernel, block and thread.
 [[noreturn]] void fail(const std::string& what, Where where);
@@ -94,9 +95,9 @@ uint8_t* dynamicShared();
 bool isShared(const void* p);  // of the running block
 
 template <class... P, class... A>
-cudaError_t launch(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, A&&... args) {
+cudaError_t launch(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
   std::tuple<std::decay_t<P>...> copy(std::forward<A>(args)...);
-  return run({grid, block, sharedBytes, cooperative, reinterpret_cast<const void*>(kernel), [&] { std::apply(kernel, copy); }});
+  return enqueue({grid, block, sharedBytes, cooperative, reinterpret_cast<const void*>(kernel), [kernel, copy] { std::apply(kernel, copy); }}, stream);
 }
 
 }  // namespace simt

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "fiber.h"
@@ -74,11 +75,13 @@ struct State {
   uint64_t random = 1, seed = 1, launches = 0, switches = 0, limit = 50'000'000;
   bool failed = false;
   std::string message;
+  std::thread::id runner;  // the thread of the operating system that runs the launch
   Stacks stacks;
 };
-extern State s;
+extern State& s;
 
 std::string whereabouts();  // kernel, block and thread
+void describeAtDeath();     // has the sanitizer's reports end with that
 uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);
 
 }  // namespace simt

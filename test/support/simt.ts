@@ -28,6 +28,10 @@ const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off
 export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
   .concat(['file', 'floats', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
+/** The CUDA backend but for the tokenizer. */
+export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
+  'device.cc', 'loader.cc', 'session.cc', 'transformer.cc'].map(name => `cuda/${name}`)
+
 /** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
 function sanitizerFlags (): string[] {
   const flags = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
@@ -41,7 +45,7 @@ export async function build (name: string, sources: string[]): Promise<string> {
     fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
   fs.mkdirSync(folder, { recursive: true })
   const objects: string[] = []
-  for (const source of [...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc']) {
+  for (const source of [...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc']) {
     const flags = /^(cpu|common)\//.test(source) ? reference : sanitized
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, headers, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
@@ -68,8 +72,13 @@ function digest (parts: string[]): string {
 export interface Run { code: number, out: string, err: string }
 
 export async function execute (program: string, ...args: Array<string | number>): Promise<Run> {
+  return executeOn('', program, ...args)
+}
+
+/** On the machine that PARVIS_SIMT describes (test/simt/runtime.h). */
+export async function executeOn (machine: string, program: string, ...args: Array<string | number>): Promise<Run> {
   try {
-    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000 })
+    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000, env: { ...process.env, PARVIS_SIMT: machine } })
     return { code: 0, out: stdout, err: stderr }
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number | null, stdout: string, stderr: string }

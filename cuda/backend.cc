@@ -1,0 +1,35 @@
+// The CUDA backend behind the seam: one device, taken by the first call.
+#include "parvis/backend.h"
+
+#include "device.h"
+#include "parvis/cuda.h"
+#include "tokenizer.h"
+#include "transformer.h"
+
+namespace parvis {
+
+namespace cuda {
+
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
+  std::string isa() const override { return device_->architecture(); }
+  int threads() const override { return 0; }
+  Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
+                         const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
+    return CudaTransformer::load(device_, file, tensors, model, precision, cancel, out);
+  }
+  Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                       const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
+    return CudaTokenizer::load(device_, file, tensors, model, precision, cancel, out);
+  }
+
+ private:
+  std::shared_ptr<Device> device_;
+};
+
+}  // namespace cuda
+
+std::unique_ptr<Backend> createCudaBackend(int device) { return std::make_unique<cuda::CudaBackend>(device); }
+
+}  // namespace parvis

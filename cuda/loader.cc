@@ -1,0 +1,189 @@
+#include "loader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "../common/floats.h"
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr size_t usualPart = size_t{16} << 20;
+constexpr int threads = 256;
+
+Element elementOf(DType type) { return type == DType::float32 ? Element::float32 : type == DType::float16 ? Element::float16 : Element::bfloat16; }
+size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
+
+// A tensor's rows as the device gets them: as stored, or widened where they do not lie in a row or must be float32.
+struct Source {
+  Tensors* tensors;
+  const TensorSource* tensor;
+  bool wide = false;
+  bool asStored() const { return !wide && Tensors::contiguous(*tensor); }
+  Element element() const { return asStored() ? elementOf(tensor->dtype) : Element::float32; }
+  size_t rowBytes() const { return static_cast<size_t>(Tensors::rowElements(*tensor)) * sizeOf(element()); }
+  Status read(int64_t begin, int64_t end, uint8_t* to) const {
+    return asStored() ? tensors->stored(*tensor, begin, end, to) : tensors->rows(*tensor, begin, end, reinterpret_cast<float*>(to));
+  }
+};
+
+Status cancelled() { return {Code::cancelled, "Cancelled."}; }
+
+}  // namespace
+
+// ---- the ring -----------------------------------------------------------------------------------------------
+
+Status Staging::allocate(std::shared_ptr<Device> device, size_t partBytes) {
+  device_ = std::move(device);
+  partBytes_ = (partBytes + 255) / 256 * 256;
+  if (Status s = HostMemory::allocate(2 * partBytes_, host_); !s.ok()) return s;
+  return DeviceMemory::allocate(device_, 2 * partBytes_, "Buffers for loading", memory_);
+}
+
+Status Staging::next(uint8_t*& host, uint8_t*& device) {
+  part_ ^= 1;
+  host = host_.data() + partBytes_ * static_cast<size_t>(part_);
+  device = memory_.data() + partBytes_ * static_cast<size_t>(part_);
+  return events_[part_].wait("loading weights");
+}
+
+Status Staging::send(size_t bytes) {
+  const size_t at = partBytes_ * static_cast<size_t>(part_);
+  return statusOf(cudaMemcpyAsync(memory_.data() + at, host_.data() + at, bytes, cudaMemcpyHostToDevice, device_->stream()), "copying weights to the device");
+}
+
+Status Staging::done() { return events_[part_].record(device_->stream()); }
+
+// ---- plans --------------------------------------------------------------------------------------------------
+
+// A tile is eight pairs: sixteen rows of one tensor, or eight of each of two.
+static Status packTiles(const Source& low, const Source* high, int outputs, int inputs, const Packed& to, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  const int rowsATile = high ? 8 : 16, tiles = to.tiles();
+  const size_t tileBytes = 16 * std::max(low.rowBytes(), high ? high->rowBytes() : 0);
+  const int together = static_cast<int>(std::max<size_t>(1, staging.partBytes() / tileBytes));
+  for (int tile = 0; tile < tiles; tile += together) {
+    if (cancel.load(std::memory_order_relaxed)) return cancelled();
+    const int begin = tile * rowsATile, end = std::min(outputs, (tile + together) * rowsATile), rows = end - begin;
+    uint8_t *host, *device;
+    if (Status s = staging.next(host, device); !s.ok()) return s;
+    const size_t bytes = low.rowBytes() * static_cast<size_t>(rows);
+    if (Status s = low.read(begin, end, host); !s.ok()) return s;
+    if (high)
+      if (Status s = high->read(begin, end, host + bytes); !s.ok()) return s;
+    if (Status s = staging.send(high ? 2 * bytes : bytes); !s.ok()) return s;
+    const Packing from = high ? Packing{device, device + bytes, inputs, rows, rows, low.element()}
+                              : Packing{device, device + low.rowBytes(), 2 * inputs, (rows + 1) / 2, rows / 2, low.element()};
+    const Packed part{to.data + static_cast<size_t>(tile) * static_cast<size_t>(to.inputTiles()) * 256, from.lowRows, inputs};
+    if (Status s = statusOf(pack(from, part, threads, stream), "packing weights"); !s.ok()) return s;
+    if (Status s = staging.done(); !s.ok()) return s;
+  }
+  return {};
+}
+
+static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Element element, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  const int64_t elements = Tensors::rowElements(*source.tensor), together = static_cast<int64_t>(std::max<size_t>(1, staging.partBytes() / source.rowBytes()));
+  for (int64_t begin = 0; begin < rows; begin += together) {
+    if (cancel.load(std::memory_order_relaxed)) return cancelled();
+    const int64_t end = std::min(rows, begin + together);
+    uint8_t *host, *device;
+    if (Status s = staging.next(host, device); !s.ok()) return s;
+    if (Status s = source.read(begin, end, host); !s.ok()) return s;
+    if (Status s = staging.send(source.rowBytes() * static_cast<size_t>(end - begin)); !s.ok()) return s;
+    const cudaError_t e = convert(device, source.element(), to + static_cast<size_t>(begin * elements) * sizeOf(element), element, static_cast<size_t>((end - begin) * elements), threads, stream);
+    if (Status s = statusOf(e, "converting weights"); !s.ok()) return s;
+    if (Status s = staging.done(); !s.ok()) return s;
+  }
+  return {};
+}
+
+void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs) {
+  const TensorSource* t = tensors_.find(name, {outputs, inputs});
+  to.inputs = inputs;
+  to.packed = {nullptr, (outputs + 1) / 2, inputs};
+  if (!t) return;
+  const Source source{&tensors_, t};
+  if (element_ == Element::bfloat16)
+    return add({to.packed.elements() * 2, nullptr, 16 * source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+                  to.packed.data = reinterpret_cast<uint16_t*>(at);
+                  return packTiles(source, nullptr, outputs, inputs, to.packed, staging, stream, cancel);
+                }});
+  add({static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4, nullptr, source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+         to.plain = {at, at + static_cast<size_t>(inputs) * 4, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
+         return convertRows(source, outputs, at, Element::float32, staging, stream, cancel);
+       }});
+}
+
+void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
+  const TensorSource *g = tensors_.find(gate, {outputs, inputs}), *u = tensors_.find(up, {outputs, inputs});
+  to.inputs = inputs;
+  to.packed = {nullptr, outputs, inputs};
+  if (!g || !u) return;
+  Source low{&tensors_, g}, high{&tensors_, u};
+  low.wide = high.wide = low.element() != high.element();  // one kernel reads both
+  const size_t least = 16 * std::max(low.rowBytes(), high.rowBytes());
+  if (element_ == Element::bfloat16)
+    return add({to.packed.elements() * 2, nullptr, least, [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+                  to.packed.data = reinterpret_cast<uint16_t*>(at);
+                  return packTiles(low, &high, outputs, inputs, to.packed, staging, stream, cancel);
+                }});
+  const size_t half = static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4;
+  add({2 * half, nullptr, least, [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+         to.plain = {at, at + half, inputs, outputs, outputs, Element::float32};
+         Status s = convertRows(low, outputs, at, Element::float32, staging, stream, cancel);
+         return s.ok() ? convertRows(high, outputs, at + half, Element::float32, staging, stream, cancel) : s;
+       }});
+}
+
+void Loader::table(const void*& to, const std::string& name, int rows, int columns) {
+  const TensorSource* t = tensors_.find(name, {rows, columns});
+  if (!t) return;
+  const Source source{&tensors_, t};
+  add({static_cast<size_t>(rows) * static_cast<size_t>(columns) * sizeOf(element_), &to, source.rowBytes(), [this, source, rows](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+         return convertRows(source, rows, at, element_, staging, stream, cancel);
+       }});
+}
+
+void Loader::vector(const float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded) {
+  const TensorSource* t = tensors_.find(name, shape);
+  if (!t) return;
+  const size_t count = static_cast<size_t>(Tensors::rowElements(*t) * t->shape[0]), padded = (count + 15) / 16 * 16;
+  add({padded * 4, reinterpret_cast<const void**>(&to), padded * 4, [this, t, count, padded, rounded](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel&) {
+         uint8_t *host, *device;
+         if (Status s = staging.next(host, device); !s.ok()) return s;
+         float* values = reinterpret_cast<float*>(host);
+         if (Status s = tensors_.rows(*t, 0, t->shape[0], values); !s.ok()) return s;
+         if (rounded && element_ == Element::bfloat16)
+           for (size_t i = 0; i < count; i++) values[i] = bf16ToFloat(floatToBf16(values[i]));
+         std::fill(values + count, values + padded, 0.0f);
+         if (Status s = staging.send(padded * 4); !s.ok()) return s;
+         if (Status s = statusOf(cudaMemcpyAsync(at, device, padded * 4, cudaMemcpyDeviceToDevice, stream), "copying weights"); !s.ok()) return s;
+         return staging.done();
+       }});
+}
+
+// ---- loading ------------------------------------------------------------------------------------------------
+
+Status Loader::load(std::shared_ptr<Device> device, DeviceMemory& memory, const Cancel& cancel) {
+  if (!tensors_.status.ok()) return tensors_.status;
+  Layout layout;
+  std::vector<size_t> places;
+  size_t least = 4096, largest = 0;
+  for (const Plan& p : plans_) {
+    places.push_back(layout.add(p.bytes));
+    least = std::max(least, p.partBytes);
+    largest = std::max(largest, 2 * p.bytes);
+  }
+  if (Status s = DeviceMemory::allocate(device, layout.bytes(), "The weights", memory); !s.ok()) return s;
+  Staging staging;
+  if (Status s = staging.allocate(device, std::max(least, std::min(usualPart, largest))); !s.ok()) return s;
+  for (size_t i = 0; i < plans_.size(); i++) {
+    if (cancel.load(std::memory_order_relaxed)) return cancelled();
+    uint8_t* at = memory.data() + places[i];
+    if (plans_[i].target) *plans_[i].target = at;
+    if (Status s = plans_[i].run(at, staging, device->stream(), cancel); !s.ok()) return s;
+  }
+  return device->finish("loading weights");
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,203 @@
+// Projections of many rows (batched sampling, whole sequences): bound by arithmetic, so weights and activations are staged
+// in shared memory in blocks of outputs and rows, several steps ahead of the products. A row must have the bits that
+// project.cu gives it, since a picture does not depend on its batch: the same instruction with weights as its A operand,
+// sums over eight runs of the inputs, each from zero, then over the runs in order. The price is a second set of
+// accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so the
+// size of blocks is chosen by how well a launch fills a device.
+#include "epilogue.cuh"
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr int runs = 8;                           // of the inputs: the warps of project.cu
+constexpr int stages = 4, stageTiles = 4;         // a stage: 64 inputs
+constexpr int stride = stageTiles * 16 + 8;       // elements: rows start four banks apart, for ldmatrix
+constexpr int each = 2;                           // tiles of outputs a warp
+
+// A block is warpsOut x warpsRows warps; a warp has two tiles of outputs and `rowTiles` of eight rows.
+template <int warpsOut_, int warpsRows_, int rowTiles_>
+struct Shape {
+  static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_, threads = 32 * warpsOut * warpsRows;
+  static constexpr int tiles = each * warpsOut, rows = 8 * rowTiles * warpsRows;
+  static constexpr int weightBytes = tiles * stageTiles * 512, stageBytes = weightBytes + rows * stride * 2;
+  static constexpr int weightCopies = tiles * stageTiles * 32 / threads, rowCopies = rows * stageTiles * 2 / threads;  // of 16 bytes, a thread
+  static constexpr int group = 1024 / rows;       // blocks of rows that go through the weights together
+  static_assert(threads % (stageTiles * 32) == 0 && rows * stageTiles * 2 % threads == 0);
+};
+using Large = Shape<4, 2, 8>;  // 128 outputs x 128 rows
+using Small = Shape<2, 2, 4>;  // 64 x 64
+
+// Sums of `Shape::rowTiles` x 2 tiles by a warp, as mma leaves them: [output tile][row tile][low, low, high, high].
+template <class S>
+using Sums = float[each][S::rowTiles][4];
+
+// Two passes over what a thread has: first everything that reads, so that the reads overlap, then everything that writes.
+template <class S, Epilogue epilogue>
+__device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int firstPair) {
+  const Rotation& t = p.rotation;
+  Place places[each];
+  if (epilogue == Epilogue::append)
+    for (int i = 0; i < each; i++) places[i] = placeOf(t, 2 * (firstPair + 8 * i));
+#pragma unroll
+  for (int n = 0; n < S::rowTiles; n++)
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+      const int row = firstRow + 8 * n + c;
+      if (epilogue == Epilogue::store || row >= p.rows) continue;
+      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row % t.rows.count) : nullptr;
+#pragma unroll
+      for (int i = 0; i < each; i++) {
+        const int pair = firstPair + 8 * i;
+        float &low = sums[i][n][c], &high = sums[i][n][c + 2];
+        if (pair >= p.weights.pairs) continue;
+        if (epilogue == Epilogue::swiglu) low = gated(low, high);
+        const float2 v = epilogue == Epilogue::add ? loadPair(p.y + row * p.yStride + 2 * pair) : epilogue == Epilogue::append ? turned(t, places[i], *of, low, high) : make_float2(0, 0);
+        if (epilogue == Epilogue::add) low = v.x + low, high = v.y + high;
+        if (epilogue == Epilogue::append) low = v.x, high = v.y;
+      }
+    }
+#pragma unroll
+  for (int n = 0; n < S::rowTiles; n++)
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+      const int row = firstRow + 8 * n + c;
+      if (row >= p.rows) continue;
+      const int stream = epilogue == Epilogue::append ? row / t.rows.count : 0;
+      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row - stream * t.rows.count) : nullptr;
+#pragma unroll
+      for (int i = 0; i < each; i++) {
+        const int pair = firstPair + 8 * i;
+        const float low = sums[i][n][c], high = sums[i][n][c + 2];
+        if (pair >= p.weights.pairs) continue;
+        if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, stream, *of, low, high);
+        else if (epilogue == Epilogue::swiglu) storeElement(static_cast<uint16_t*>(p.out) + row * p.yStride + pair, low);
+        else storePair(p.y + row * p.yStride + 2 * pair, low, high);
+      }
+    }
+}
+
+template <class S, Epilogue epilogue>
+__global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut, warpRows = thread / 32 / S::warpsOut;
+  // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights go by.
+  const int group = static_cast<int>(blockIdx.x) / (S::group * outputBlocks) * S::group, place = static_cast<int>(blockIdx.x) - group * outputBlocks;
+  const int together = min(S::group, rowBlocks - group);
+  const int firstRow = (group + place % together) * S::rows, firstTile = place / together * S::tiles;
+
+  // Which 16 bytes a thread copies. Rows and tiles that are not there repeat the last one: what they give is not stored.
+  const int inputTiles = p.weights.inputTiles(), piece = thread % (stageTiles * 32), rowPiece = thread % (stageTiles * 2);
+  const uint4* weights[S::weightCopies];
+  const uint16_t* rows[S::rowCopies];
+#pragma unroll
+  for (int i = 0; i < S::weightCopies; i++) {
+    const int tile = min(firstTile + (i * S::threads + thread) / (stageTiles * 32), p.weights.tiles() - 1);
+    weights[i] = reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(tile) * inputTiles * 32 + piece;
+  }
+#pragma unroll
+  for (int i = 0; i < S::rowCopies; i++) {
+    const int row = min(firstRow + (i * S::threads + thread) / (stageTiles * 2), p.rows - 1);
+    rows[i] = static_cast<const uint16_t*>(p.elements) + row * p.xStride + rowPiece * 8;
+  }
+  const auto weightsOf = [](int stage) { return reinterpret_cast<uint4*>(dynamicShared() + stage % stages * S::stageBytes); };  // [tiles][stageTiles][32]
+  const auto rowsOf = [](int stage) { return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes); };  // [rows][stride]
+  const auto copy = [&](int stage) {
+    if (stage * stageTiles + piece / 32 < inputTiles)
+#pragma unroll
+      for (int i = 0; i < S::weightCopies; i++) ptx::cpAsync16(weightsOf(stage) + i * S::threads + thread, weights[i] + stage * stageTiles * 32);
+    if (stage * stageTiles + rowPiece / 2 < inputTiles)
+#pragma unroll
+      for (int i = 0; i < S::rowCopies; i++)
+        ptx::cpAsync16(rowsOf(stage) + (i * S::threads + thread) / (stageTiles * 2) * stride + rowPiece * 8, rows[i] + stage * stageTiles * 16);
+    ptx::cpAsyncCommit();
+  };
+
+  // Fragments for 16 inputs; the next ones are read while these are multiplied.
+  uint32_t a[2][each][4], b[2][S::rowTiles][2];
+  const auto load = [&](int to, int stage, int tile) {
+#pragma unroll
+    for (int i = 0; i < each; i++) {
+      const uint4 v = weightsOf(stage)[((warpOut * each + i) * stageTiles + tile) * 32 + lane];
+      a[to][i][0] = v.x, a[to][i][1] = v.y, a[to][i][2] = v.z, a[to][i][3] = v.w;
+    }
+#pragma unroll
+    for (int n = 0; n < S::rowTiles; n += 2) {
+      uint32_t f[4];
+      ptx::ldmatrix_x4(f, rowsOf(stage) + ((warpRows * S::rowTiles + n) * 8 + lane % 8 + lane / 16 * 8) * stride + tile * 16 + lane / 8 % 2 * 8);
+      b[to][n][0] = f[0], b[to][n][1] = f[1], b[to][n + 1][0] = f[2], b[to][n + 1][1] = f[3];
+    }
+  };
+
+#pragma unroll
+  for (int stage = 0; stage < stages - 1; stage++) copy(stage);
+  const int run = (inputTiles + runs - 1) / runs;
+  Sums<S> sums = {}, totals = {};
+  int done = 0, runEnd = run;
+  for (int stage = 0; stage * stageTiles < inputTiles; stage++) {
+    ptx::cpAsyncWait<stages - 2>();
+    __syncthreads();
+    copy(stage + stages - 1);  // where the stage before this one was
+    load(0, stage, 0);
+#pragma unroll
+    for (int k = 0; k < stageTiles; k++) {
+      if (k + 1 < stageTiles) load((k + 1) % 2, stage, k + 1);
+      if (done == inputTiles) break;
+#pragma unroll
+      for (int n = 0; n < S::rowTiles; n++)
+#pragma unroll
+        for (int i = 0; i < each; i++) ptx::mma_m16n8k16_bf16(sums[i][n], a[k % 2][i], b[k % 2][n]);
+      if (++done < runEnd) continue;
+      // The end of a run. (Runs without inputs would add zero to a total that is not -0: nothing.)
+      runEnd = min(runEnd + run, inputTiles);
+#pragma unroll
+      for (int n = 0; n < S::rowTiles; n++)
+#pragma unroll
+        for (int i = 0; i < each; i++)
+#pragma unroll
+          for (int r = 0; r < 4; r++) totals[i][n][r] += sums[i][n][r], sums[i][n][r] = 0;
+    }
+  }
+  finishAll<S, epilogue>(p, totals, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2, (firstTile + warpOut * each) * 8 + lane / 4);
+}
+
+template <class S>
+int blocksOf(const Projection& p, int& rowBlocks, int& outputBlocks) {
+  rowBlocks = (p.rows + S::rows - 1) / S::rows;
+  outputBlocks = (p.weights.tiles() + S::tiles - 1) / S::tiles;
+  return rowBlocks * outputBlocks;
+}
+
+template <class S, Epilogue epilogue>
+cudaError_t runAs(const Projection& p, cudaStream_t stream) {
+  int rowBlocks, outputBlocks;
+  const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
+  return launch(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
+}
+
+// A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.
+bool fitsLarge(const Projection& p) {
+  constexpr int processors = 132;  // a guess is enough: it only costs time
+  int rowBlocks, outputBlocks;
+  const int large = blocksOf<Large>(p, rowBlocks, outputBlocks), small = blocksOf<Small>(p, rowBlocks, outputBlocks);
+  return 3 * ((large + processors - 1) / processors) <= (small + processors - 1) / processors;
+}
+
+template <Epilogue epilogue>
+cudaError_t run(const Projection& p, Tile tile, cudaStream_t stream) {
+  return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p)) ? runAs<Large, epilogue>(p, stream) : runAs<Small, epilogue>(p, stream);
+}
+
+}  // namespace
+
+cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile) {
+  if (p.x || !possible(p, p.weights.pairs, p.weights.inputs) || p.xStride % 8 != 0 || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
+  switch (p.epilogue) {
+    case Epilogue::store: return run<Epilogue::store>(p, tile, stream);
+    case Epilogue::add: return run<Epilogue::add>(p, tile, stream);
+    case Epilogue::swiglu: return run<Epilogue::swiglu>(p, tile, stream);
+    case Epilogue::append: return run<Epilogue::append>(p, tile, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace parvis::cuda

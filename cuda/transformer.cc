@@ -1,0 +1,94 @@
+#include "transformer.h"
+
+#include <algorithm>
+
+#include "../common/steps.h"
+#include "session.h"
+
+namespace parvis::cuda {
+
+namespace {
+
+// What the kernels can run; larger models are refused by name, not by a failing launch.
+Status checkModel(const TransformerModel& m) {
+  const auto refuse = [](const std::string& what) { return Status{Code::badCheckpoint, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."}; };
+  if (m.dim % 2 != 0) return refuse("its width of " + std::to_string(m.dim) + " is odd");
+  if (m.headSize % 4 != 0 || m.headSize > mostHeadSize) return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " + std::to_string(mostHeadSize));
+  if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
+  if (m.vocabulary > mostVocabulary) return refuse("a vocabulary of " + std::to_string(m.vocabulary) + " is above " + std::to_string(mostVocabulary));
+  return {};
+}
+
+}  // namespace
+
+Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& m,
+                             Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
+  if (Status s = checkModel(m); !s.ok()) return s;
+  if (Status s = device->use(); !s.ok()) return s;
+  auto t = std::make_shared<CudaTransformer>();
+  t->device_ = device;
+  t->model_ = m;
+  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->layers_.resize(static_cast<size_t>(m.layers));
+  Tensors source;
+  if (Status s = source.open(file, tensors); !s.ok()) return s;
+  Loader loader(source, t->element_);
+  loader.table(t->classes_, "cls_embedding.embedding_table.weight", m.classes + 1, m.dim);
+  loader.table(t->tokens_, "tok_embeddings.weight", m.vocabulary, m.dim);
+  if (m.transitions > 0) loader.table(t->transitions_, "spe_tok_embeddings.special_embeddings.weight", m.transitions, m.dim);
+  const int width = m.heads * m.headSize;
+  for (int i = 0; i < m.layers; i++) {
+    Layer& l = t->layers_[static_cast<size_t>(i)];
+    const std::string name = "layers." + std::to_string(i) + ".";
+    loader.vector(l.attentionNorm, name + "attention_norm.weight", {m.dim}, true);
+    loader.matrix(l.qkv, name + "attention.wqkv.weight", width + 2 * m.kvHeads * m.headSize, m.dim);
+    loader.matrix(l.wo, name + "attention.wo.weight", m.dim, width);
+    loader.vector(l.feedForwardNorm, name + "ffn_norm.weight", {m.dim}, true);
+    loader.gateUp(l.gateUp, name + "feed_forward.w1.weight", name + "feed_forward.w3.weight", m.feedForward, m.dim);
+    loader.matrix(l.down, name + "feed_forward.w2.weight", m.dim, m.feedForward);
+  }
+  loader.vector(t->norm_, "norm.weight", {m.dim}, true);
+  loader.matrix(t->output_, "output.weight", m.vocabulary, m.dim);
+  if (Status s = loader.load(device, t->memory_, cancel); !s.ok()) return s;
+
+  Layout layout;
+  const size_t bytes = static_cast<size_t>(maxPosition) * static_cast<size_t>(std::max(1, m.headSize / 4)) * 4, cosine = layout.add(bytes), sine = layout.add(bytes);
+  if (Status s = DeviceMemory::allocate(device, layout.bytes(), "Rotation tables", t->angles_); !s.ok()) return s;
+  t->cosine_ = reinterpret_cast<float*>(t->angles_.data() + cosine);
+  t->sine_ = reinterpret_cast<float*>(t->angles_.data() + sine);
+  if (Status s = t->growAngles(64); !s.ok()) return s;
+  out = std::move(t);
+  return {};
+}
+
+Status CudaTransformer::growAngles(int positions) {
+  if (positions <= positions_) return {};
+  positions = std::min(maxPosition, (positions + 63) / 64 * 64);
+  const int quarter = model_.headSize / 4;
+  std::vector<float> cosine, sine;
+  for (int p = positions_; p < positions; p++)
+    for (int k = 0; k < quarter; k++) {
+      const Angle a = rotationAngle(model_, p, k);
+      cosine.push_back(a.cosine);
+      sine.push_back(a.sine);
+    }
+  const size_t at = static_cast<size_t>(positions_) * static_cast<size_t>(quarter);
+  const auto copy = [&](float* to, const std::vector<float>& from) {
+    return statusOf(cudaMemcpyAsync(to + at, from.data(), from.size() * 4, cudaMemcpyHostToDevice, device_->stream()), "copying rotation tables");
+  };
+  if (Status s = copy(cosine_, cosine); !s.ok()) return s;
+  if (Status s = copy(sine_, sine); !s.ok()) return s;
+  positions_ = positions;
+  return {};
+}
+
+Status CudaTransformer::createSession(SessionOptions options, std::unique_ptr<Session>& out) {
+  if (Status s = checkSession(model_, options); !s.ok()) return s;
+  if (Status s = device_->use(); !s.ok()) return s;
+  auto session = std::make_unique<CudaSession>(std::static_pointer_cast<CudaTransformer>(shared_from_this()), std::move(options));
+  Status s = session->allocate();
+  if (s.ok()) out = std::move(session);
+  return s;
+}
+
+}  // namespace parvis::cuda

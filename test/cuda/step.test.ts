@@ -1,8 +1,0 @@
-// Whole steps of a small transformer on the SIMT layer, all kernel families together, against the CPU backend's session.
-
-import t from 'tap'
-import { checkFamily, cpuBackend } from '../support/simt.js'
-
-t.test('steps', async t => {
-  await checkFamily(t, 'step', ['attend', 'embed', 'norm', 'pack', 'plain', 'project', 'rotate', 'sample'].map(name => `cuda/${name}.cu`).concat(cpuBackend), 8)
-})

@@ -1,0 +1,49 @@
+// The host side of the SIMT layer: queues, events, graphs, memory and failures as CUDA has them, and every mistake that
+// it is there for shows, whenever queued work happens to run.
+
+import t from 'tap'
+import { build, executeOn } from './support/simt.js'
+
+const seeds = [1, 2, 3, 4, 5]
+const right = { code: 0, out: 'right\n', err: '' }
+
+t.test('the runtime of the SIMT layer', async t => {
+  const program = await build('runtime-self', ['test/simt/runtime-self.cc'])
+
+  for (const seed of seeds) {
+    for (const name of ['order', 'null-stream', 'pageable', 'events', 'graph', 'forbidden', 'copies', 'threads']) {
+      t.same(await executeOn(`seed=${seed}`, program, name), right, `${name}, seed ${seed}`)
+    }
+    for (const name of ['early', 'reused']) {
+      t.same(await executeOn(`seed=${seed}`, program, name), { ...right, out: 'wrong\n' }, `${name}, seed ${seed}`)
+    }
+  }
+
+  const machines: Array<[string, string]> = [
+    ['memory', 'memory=64M'],
+    ['failures', 'devices=2,fail=malloc:2,fail=launch:3'],
+    ['devices', 'devices=2,memory=1M/2M,capability=7.5/9.0,name=old/new'],
+    ['no-device', 'devices=0'],
+    ['no-driver', 'driver=0'],
+    ['no-driver', 'driver=0,devices=0']
+  ]
+  for (const [name, machine] of machines) t.same(await executeOn(machine, program, name), right, `${name}: ${machine}`)
+
+  const sticky = await executeOn('', program, 'sticky')
+  t.equal(sticky.out, 'right\n', 'a kernel that failed breaks its device for good')
+  t.match(sticky.err, /kernel .*failing, block \(0,0,0\), thread \(0,0,0\): __shfl_sync/, 'and says where')
+
+  const typo = await executeOn('devises=2', program, 'order')
+  t.match(typo.err, /`devises=2` means nothing here/, 'a machine that is not understood is refused')
+
+  const messages: Array<[string, RegExp, RegExp?]> = [
+    ['overrun', /kernel .*overrun, block \(0,0,0\), thread \(0,0,0\): invalid access/, /heap-buffer-overflow/],
+    ['freed-device', /kernel .*addTo, .*: invalid access/, /heap-use-after-free/],
+    ['freed-pinned', /heap-use-after-free/]
+  ]
+  for (const [name, ...expected] of messages) {
+    const { out, err } = await executeOn('', program, name)
+    t.not(out, 'right\n', `${name} is caught`)
+    for (const message of expected) if (message) t.match(err, message, `${name} says so`)
+  }
+})

@@ -1,0 +1,349 @@
+// The CUDA backend's sessions against the CPU backend's, on the same small checkpoints: decoding with a cache, whole
+// sequences, draws, batches, graphs and their eviction, and everything that may go wrong. This is what Par runs, but for
+// the binding.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "../../cuda/transformer.h"
+#include "../../include/parvis/backend.h"
+#include "cases.h"
+
+using parvis::Code;
+using parvis::Precision;
+using parvis::Row;
+using parvis::SessionOptions;
+using parvis::Status;
+using parvis::StepRule;
+
+namespace {
+
+// Random weights in a file of float32; every number fits into bfloat16.
+class Checkpoint {
+ public:
+  explicit Checkpoint(const parvis::TransformerModel& m, bool damaged = false) : numbers_(42) {
+    add("cls_embedding.embedding_table.weight", {m.classes + 1, m.dim}, 1);
+    add("tok_embeddings.weight", {m.vocabulary, m.dim}, 1);
+    if (m.transitions > 0) add("spe_tok_embeddings.special_embeddings.weight", {m.transitions, m.dim}, 1);
+    const int width = m.heads * m.headSize;
+    for (int i = 0; i < m.layers; i++) {
+      const std::string name = "layers." + std::to_string(i) + ".";
+      add(name + "attention_norm.weight", {m.dim}, 0.1f, 1);
+      add(name + "ffn_norm.weight", {m.dim}, 0.1f, 1);
+      add(name + "attention.wqkv.weight", {width + 2 * m.kvHeads * m.headSize, m.dim}, 0.1f);
+      add(name + "attention.wo.weight", {m.dim, width}, 0.1f);
+      add(name + "feed_forward.w1.weight", {m.feedForward, m.dim}, 0.1f);
+      add(name + "feed_forward.w3.weight", {m.feedForward, m.dim}, 0.1f);
+      add(name + "feed_forward.w2.weight", {m.dim, m.feedForward}, 0.1f);
+    }
+    add("norm.weight", {m.dim}, 0.1f, 1);
+    add("output.weight", {m.vocabulary, m.dim}, 0.2f);
+    if (damaged) values_[values_.size() - 3] = NAN;
+    char name[] = "/tmp/parvis-session-XXXXXX";
+    std::FILE* f = fdopen(mkstemp(name), "wb");
+    std::fwrite(values_.data(), 4, values_.size(), f);
+    std::fclose(f);
+    file = name;
+  }
+  ~Checkpoint() { unlink(file.c_str()); }
+  std::string file;
+  std::vector<parvis::TensorSource> tensors;
+
+ private:
+  void add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
+    size_t count = 1;
+    for (const int64_t d : shape) count *= static_cast<size_t>(d);
+    tensors.push_back({name, parvis::DType::float32, shape, values_.size() * 4, {}});
+    for (const float f : numbers_.normals(count, scale)) values_.push_back(cases::widen(cases::bf16(f + offset)));
+  }
+  std::vector<float> values_;
+  cases::Numbers numbers_;
+};
+
+parvis::TransformerModel small() {
+  parvis::TransformerModel m;
+  m.layers = 2, m.dim = 64, m.heads = 2, m.kvHeads = 1, m.headSize = 44, m.feedForward = 40, m.vocabulary = 61, m.classes = 3, m.transitions = 3;
+  return m;
+}
+
+// PAR's steps: n rows one by one, then groups of n; or all rows at once, each seeing what its group does.
+std::vector<std::vector<Row>> steps(int n, int tokens, int width, bool whole) {
+  std::vector<std::vector<Row>> all;
+  for (int slot = 0; slot < tokens; slot++) {
+    const int group = slot / n, place = slot % n, input = slot == 0 ? -1 : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
+    const Row row{input, slot, input >= 0 ? input / width : -1, input >= 0 ? input % width : -1, 1, slot < n ? slot + 1 : (group + 1) * n, slot};
+    if (slot < n || place == 0) all.emplace_back();
+    if (whole && all.size() > 1) all.pop_back();
+    all.back().push_back(row);
+  }
+  return all;
+}
+
+struct Both {
+  std::shared_ptr<parvis::Transformer> cpu, cuda;
+};
+
+std::unique_ptr<parvis::Backend> cpuBackend;
+
+Both load(const Checkpoint& c, const parvis::TransformerModel& m, Precision precision) {
+  const parvis::Cancel cancel{false};
+  Both both;
+  Status s = cpuBackend->loadTransformer(c.file, c.tensors, m, precision, cancel, both.cpu);
+  if (s.ok()) s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision, cancel, both.cuda);
+  cases::check(s.ok(), "loading %s", s.message.c_str());
+  return both;
+}
+
+struct Results {
+  Status status;
+  std::vector<int32_t> tokens;
+  std::vector<float> logProbs, logits;
+};
+
+Results run(parvis::Transformer& t, const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) {
+  Results r;
+  const parvis::Cancel cancel{false};
+  std::unique_ptr<parvis::Session> session;
+  r.status = t.createSession(o, session);
+  for (size_t i = 0; i < table.size() && r.status.ok(); i++) r.status = session->step(table[i].data(), static_cast<int>(table[i].size()), rule, cancel);
+  const size_t tokens = o.classIds.size() * static_cast<size_t>(o.tokens);
+  r.tokens.resize(tokens);
+  r.logProbs.resize(tokens);
+  r.logits.resize(o.classIds.size() * o.keepLogits.size() * static_cast<size_t>(t.model().vocabulary));
+  if (r.status.ok()) r.status = session->readTokens(r.tokens.data());
+  if (r.status.ok()) r.status = session->readLogProbs(r.logProbs.data());
+  if (r.status.ok()) r.status = session->readLogits(r.logits.data());
+  return r;
+}
+
+SessionOptions options(int sequences, int tokens, int maxRows, bool guided) {
+  SessionOptions o;
+  for (int i = 0; i < sequences; i++) {
+    o.classIds.push_back(i % 4);
+    o.seeds.push_back(static_cast<uint64_t>(7 + i));
+  }
+  o.guided = guided, o.slots = tokens, o.tokens = tokens, o.maxRows = maxRows;
+  return o;
+}
+
+double worst(const std::vector<float>& a, const std::vector<float>& b, bool relative) {
+  double most = relative ? 1e-30 : 1, difference = 0;
+  for (size_t i = 0; i < a.size(); i++) {
+    if (relative) most = std::fmax(most, std::fabs(static_cast<double>(b[i])));
+    const double d = std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    difference = d <= difference ? difference : d == d ? d : 1e30;
+  }
+  return difference / most;
+}
+
+// ---- against the CPU ----------------------------------------------------------------------------------------
+
+void scores(const Both& both, const char* name, int sequences, int n, int tokens, bool whole, bool guided, double tolerance) {
+  const auto table = steps(n, tokens, 4, whole);
+  SessionOptions o = options(sequences, tokens, whole ? tokens : n, guided);
+  cases::Numbers numbers(5);
+  for (int i = 0; i < sequences * tokens; i++) o.known.push_back(numbers.below(both.cpu->model().vocabulary));
+  o.keepLogits = {tokens - 1, 0, tokens / 2};
+  StepRule rule;
+  rule.mode = StepRule::Mode::score;
+  rule.guidanceScale = guided ? 1.5f : 1;
+  const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
+  const double logits = worst(found.logits, expected.logits, true), logProbs = worst(found.logProbs, expected.logProbs, false);
+  cases::check(expected.status.ok() && found.status.ok() && logits < tolerance && logProbs < 20 * tolerance && found.tokens == o.known,
+               "%s: %d sequences of %d scored %s, n = %d%s: logits %.2g, log-probabilities %.2g off %s", name, sequences, tokens, whole ? "at once" : "step by step", n, guided ? ", guided" : "", logits,
+               logProbs, found.status.message.c_str());
+}
+
+void draws(const Both& both, const char* name, int sequences, int n, int tokens, const StepRule& rule) {
+  const auto table = steps(n, tokens, 4, false);
+  const SessionOptions o = options(sequences, tokens, n, true);
+  const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
+  size_t same = 0;
+  for (size_t i = 0; i < expected.tokens.size(); i++) same += expected.tokens[i] == found.tokens[i] && found.tokens[i] >= 0;
+  cases::check(expected.status.ok() && found.status.ok() && same == expected.tokens.size(), "%s: %zu of %zu tokens as on the CPU, n = %d, temperature %g, top-k %d, top-p %g %s", name, same,
+               expected.tokens.size(), n, static_cast<double>(rule.temperature), rule.topK, static_cast<double>(rule.topP), found.status.message.c_str());
+}
+
+// ---- what a backend promises --------------------------------------------------------------------------------
+
+void batches(const Both& both, int n, int tokens) {
+  StepRule rule;
+  rule.guidanceScale = 2;
+  const auto table = steps(n, tokens, 4, false);
+  const Results many = run(*both.cuda, options(9, tokens, n, true), table, rule);  // 72 rows: another kernel
+  bool same = many.status.ok();
+  for (int i = 0; i < 9; i += 4) {
+    SessionOptions o = options(9, tokens, n, true);
+    o.classIds = {o.classIds[static_cast<size_t>(i)]};
+    o.seeds = {o.seeds[static_cast<size_t>(i)]};
+    const Results alone = run(*both.cuda, o, table, rule);
+    same = same && alone.status.ok() && std::memcmp(alone.tokens.data(), many.tokens.data() + i * tokens, static_cast<size_t>(tokens) * 4) == 0;
+  }
+  cases::check(same, "a sequence alone has the tokens that it has among nine %s", many.status.message.c_str());
+}
+
+// Rules that change from step to step, more of them than a session keeps graphs for, in two sessions at once.
+void rules(const Both& both, int tokens) {
+  const auto table = steps(1, tokens, 4, false);
+  const parvis::Cancel cancel{false};
+  std::unique_ptr<parvis::Session> cuda[2], cpu[2];
+  const SessionOptions o = options(2, tokens, 1, true);
+  Status s;
+  for (int i = 0; i < 2 && s.ok(); i++) {
+    s = both.cuda->createSession(o, cuda[i]);
+    if (s.ok()) s = both.cpu->createSession(o, cpu[i]);
+  }
+  for (size_t k = 0; k < table.size() && s.ok(); k++)
+    for (size_t i = 0; i < 2 && s.ok(); i++) {
+      StepRule rule;
+      rule.guidanceScale = 1.0f + static_cast<float>((k / 3 + i) % 8) / 8;
+      rule.topK = k % 2 ? 20 : 0;
+      s = cuda[i]->step(table[k].data(), 1, rule, cancel);
+      if (s.ok()) s = cpu[i]->step(table[k].data(), 1, rule, cancel);
+    }
+  bool same = s.ok();
+  for (int i = 0; i < 2 && same; i++) {
+    std::vector<int32_t> a(static_cast<size_t>(2 * tokens)), b = a;
+    same = cuda[i]->readTokens(a.data()).ok() && cpu[i]->readTokens(b.data()).ok() && a == b;
+  }
+  cases::check(same, "rules that change with the steps, two sessions in turn %s", s.message.c_str());
+}
+
+// The same tables twice: the second half of the sequence is drawn again by replayed graphs, after positions beyond the first table.
+void far(const Both& both) {
+  SessionOptions o = options(1, 4, 1, false);
+  std::vector<std::vector<Row>> table;
+  for (int i = 0; i < 4; i++) table.push_back({Row{i == 0 ? -1 : i - 1, i, i == 0 ? -1 : 100 * i, i == 0 ? -1 : 9000 + i, 1, i + 1, i}});
+  const Results a = run(*both.cpu, o, table, {}), b = run(*both.cuda, o, table, {});
+  cases::check(a.status.ok() && b.status.ok() && a.tokens == b.tokens, "cells far out %s", b.status.message.c_str());
+}
+
+// ---- what may go wrong --------------------------------------------------------------------------------------
+
+void errors(const Both& both, const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
+  const auto table = steps(4, 16, 4, false);
+  parvis::Cancel cancel{false};
+  const StepRule rule;
+  std::unique_ptr<parvis::Session> session;
+  Status s = both.cuda->createSession(options(1, 16, 4, true), session);
+  Row row = table[1][0];
+  Status e = session->step(&row, 1, rule, cancel);
+  cases::check(s.ok() && e.code == Code::invalidOption && e.message.find("not known yet") != std::string::npos, "a token read before it is drawn: %s", e.message.c_str());
+  row = table[0][0];
+  row.slot = 16;
+  e = session->step(&row, 1, rule, cancel);
+  cases::check(e.code == Code::invalidOption, "a slot outside the cache: %s", e.message.c_str());
+  cancel = true;
+  e = session->step(table[0].data(), 1, rule, cancel);
+  cases::check(e.code == Code::cancelled, "cancelled before a step");
+  cancel = false;
+  e = session->step(table[0].data(), 1, rule, cancel);
+  cases::check(e.ok(), "and goes on after it %s", e.message.c_str());
+  session.reset();
+
+  e = both.cuda->createSession(options(64, 1 << 16, 1, true), session);
+  cases::check(e.code == Code::outOfMemory && e.message.find("need") != std::string::npos && e.message.find("free on GPU 0") != std::string::npos, "too much: %s", e.message.c_str());
+  e = both.cuda->createSession(options(1, 16, 4, true), session);
+  cases::check(e.ok(), "and room for another afterwards");
+
+  std::shared_ptr<parvis::Transformer> t;
+  cancel = true;
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::cancelled && !t, "loading cancelled");
+  cancel = false;
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(5), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::deviceUnavailable && !t, "a device that is not there: %s", e.message.c_str());
+  auto other = checkpoint.tensors;
+  other[5].shape[0]++;
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::badCheckpoint, "another shape: %s", e.message.c_str());
+  other = checkpoint.tensors;
+  other.back().offset += 4;
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::badCheckpoint, "a file that ends early: %s", e.message.c_str());
+  parvis::TransformerModel wide = m;
+  wide.headSize = 132;
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, wide, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::badCheckpoint && e.message.find("head size") != std::string::npos, "a head size beyond the kernels': %s", e.message.c_str());
+
+  const Checkpoint damaged(m, true);
+  const Both nan = load(damaged, m, Precision::bfloat16);
+  const Results r = run(*nan.cuda, options(1, 16, 4, true), table, rule);
+  cases::check(r.status.code == Code::nonFinite, "weights that are NaN: %s", r.status.message.c_str());
+}
+
+// Stored types and layouts: halves, bfloat16, and a matrix stored the other way round.
+void stored(const parvis::TransformerModel& m) {
+  const Checkpoint c(m);
+  const Both plain = load(c, m, Precision::bfloat16);
+  // The same numbers, converted: tensor i as float16, bfloat16 or float32 in turn, every fourth transposed.
+  std::vector<uint8_t> bytes;
+  std::FILE* f = std::fopen(c.file.c_str(), "rb");
+  std::vector<parvis::TensorSource> tensors = c.tensors;
+  for (size_t i = 0; i < tensors.size(); i++) {
+    parvis::TensorSource& t = tensors[i];
+    size_t count = 1;
+    for (const int64_t d : t.shape) count *= static_cast<size_t>(d);
+    std::vector<float> v(count), turned(count);
+    std::fseek(f, static_cast<long>(t.offset), SEEK_SET);
+    if (std::fread(v.data(), 4, count, f) != count) return;
+    if (i % 4 == 3 && t.shape.size() == 2) {
+      for (int64_t r = 0; r < t.shape[0]; r++)
+        for (int64_t k = 0; k < t.shape[1]; k++) turned[static_cast<size_t>(k * t.shape[0] + r)] = v[static_cast<size_t>(r * t.shape[1] + k)];
+      v = turned;
+      t.strides = {1, t.shape[0]};
+    }
+    t.dtype = i % 3 == 0 ? parvis::DType::bfloat16 : i % 3 == 1 ? parvis::DType::float32 : parvis::DType::float16;
+    t.offset = bytes.size();
+    bytes.resize(bytes.size() + count * parvis::byteSize(t.dtype));
+    parvis::convertFloats(v.data(), parvis::DType::float32, bytes.data() + t.offset, t.dtype, count);
+  }
+  std::fclose(f);
+  char name[] = "/tmp/parvis-stored-XXXXXX";
+  f = fdopen(mkstemp(name), "wb");
+  std::fwrite(bytes.data(), 1, bytes.size(), f);
+  std::fclose(f);
+  const parvis::Cancel cancel{false};
+  std::shared_ptr<parvis::Transformer> cpu, cuda;
+  Status s = cpuBackend->loadTransformer(name, tensors, m, Precision::bfloat16, cancel, cpu);
+  if (s.ok()) s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), name, tensors, m, Precision::bfloat16, cancel, cuda);
+  unlink(name);
+  if (!s.ok()) return cases::check(false, "loading mixed types: %s", s.message.c_str());
+  scores({cpu, cuda}, "stored in three types, some transposed", 1, 4, 8, false, true, 1e-2);
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  setenv("PARVIS_SIMT", (std::string("memory=256M,seed=") + argv[1]).c_str(), 1);
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cpuBackend = parvis::createCpuBackend(1);
+  const parvis::TransformerModel m = small();
+  const Checkpoint checkpoint(m);
+  StepRule rule;
+  rule.guidanceScale = 1.5f;
+  {
+    const Both both = load(checkpoint, m, Precision::float32);
+    scores(both, "float32", 2, 4, 16, false, true, 1e-5);
+    scores(both, "float32", 1, 4, 16, true, false, 1e-5);
+    draws(both, "float32", 2, 4, 24, rule);
+    rule.temperature = 0.8f, rule.topK = 30, rule.topP = 0.9f;
+    draws(both, "float32", 1, 1, 8, rule);
+    rule.temperature = 0;
+    draws(both, "float32", 1, 4, 16, rule);
+  }
+  {
+    const Both both = load(checkpoint, m, Precision::bfloat16);
+    scores(both, "bfloat16", 2, 4, 16, false, true, 1e-2);
+    scores(both, "bfloat16", 3, 4, 24, true, true, 1e-2);  // 144 rows
+    scores(both, "bfloat16", 1, 4, 40, true, false, 1e-2); // 80 queries of a key
+    batches(both, 4, 16);
+    rules(both, 24);
+    far(both);
+    errors(both, checkpoint, m);
+  }
+  stored(m);
+  return cases::failures > 0;
+}

@@ -1,0 +1,113 @@
+// The whole addon with its CUDA backend on the SIMT layer (test/simt/): the public API with `device: 'cuda'` on any machine.
+// It lies in out/simt-addon[-sanitized] and is built where its sources have changed; child processes load it by `env`.
+// PARVIS_SIMT in that environment describes the machine they see (test/simt/runtime.h).
+
+import { execFile, execFileSync } from 'node:child_process'
+import crypto from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { promisify } from 'node:util'
+
+const root = path.join(__dirname, '..', '..')
+const compiler = process.env.CXX || 'g++'
+
+export interface SimtAddon {
+  /** For PARVIS_PREBUILD: a folder with build/Release/parvis.node. */
+  prebuild: string
+  /** The environment of child processes. */
+  env: NodeJS.ProcessEnv
+  /** Whether it has sanitizers: not where the compiler came without their libraries. CI insists on them. */
+  sanitized: boolean
+}
+
+export async function simtAddon ({ sanitize }: { sanitize: boolean }): Promise<SimtAddon> {
+  const libraries = sanitize ? sanitizerLibraries() : []
+  const sanitized = libraries.length > 0
+  const prebuild = path.join(root, 'out', sanitized ? 'simt-addon-sanitized' : 'simt-addon')
+  await buildIn(prebuild, sanitized)
+  const env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '', PARVIS_PREBUILD: prebuild }
+  delete env.PARVIS_SIMT
+  if (sanitized) {
+    env.LD_PRELOAD = libraries.join(':') // Node itself has none, and they must come first
+    env.ASAN_OPTIONS = 'detect_leaks=0' // Node leaves its memory to the system
+    env.UBSAN_OPTIONS = 'print_stacktrace=1'
+  }
+  return { prebuild, env, sanitized }
+}
+
+function sanitizerLibraries (): string[] {
+  const libraries = ['libasan.so', 'libubsan.so'].map(name => execFileSync(compiler, [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
+  if (libraries.every(file => path.isAbsolute(file))) return libraries
+  if (process.env.CI === 'true') throw new Error(`${compiler} has no libasan.so and libubsan.so`)
+  return []
+}
+
+async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
+  const stamp = path.join(prebuild, 'built')
+  const wanted = digest()
+  fs.mkdirSync(prebuild, { recursive: true })
+  const upToDate = () => fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === wanted
+  await withLock(path.join(prebuild, 'building'), upToDate, async () => {
+    const cli = require.resolve('cmake-js/bin/cmake-js')
+    const place = ['--directory', root, '--out', path.join(prebuild, 'build'), '--log-level', 'warn']
+    const settings = ['--CDPARVIS_CUDA=SIMT', `--CDPARVIS_SANITIZE=${sanitized ? 'ON' : 'OFF'}`, `--CDCMAKE_CXX_COMPILER=${compiler}`]
+    const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || '2'
+    await cmakeJs(cli, ['configure', ...settings, ...place])
+    await cmakeJs(cli, ['build', '--parallel', jobs, ...settings, ...place])
+    fs.writeFileSync(stamp, wanted)
+  })
+}
+
+async function cmakeJs (cli: string, args: string[]): Promise<void> {
+  try {
+    await promisify(execFile)(process.execPath, [cli, ...args], { cwd: root, env: { ...process.env, NODE_OPTIONS: '' }, maxBuffer: 64 << 20 })
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout: string, stderr: string }
+    throw new Error(`cmake-js ${args[0]} failed:\n${`${stdout}\n${stderr}`.slice(-8000)}`)
+  }
+}
+
+/** Of everything that the addon is made of. */
+function digest (): string {
+  const hash = crypto.createHash('sha256').update(compiler)
+  const add = (name: string): void => {
+    const file = path.join(root, name)
+    const stat = fs.statSync(file)
+    if (stat.isDirectory()) for (const child of fs.readdirSync(file).sort()) add(path.join(name, child))
+    else if (/\.(h|cuh|cu|cc|cmake|txt)$/.test(name)) hash.update(`${name}:${stat.size}:`).update(fs.readFileSync(file))
+  }
+  // Of the layer only itself, not the programs beside it.
+  for (const name of ['CMakeLists.txt', 'cmake', 'binding', 'include', 'common', 'cpu', 'cuda', ...layer()]) add(name)
+  return hash.digest('hex')
+}
+
+function layer (): string[] {
+  return ['fiber.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'memory.cc', 'runtime.cc', 'scheduler.cc'].map(name => `test/simt/${name}`)
+}
+
+/** One process does the work, others wait for it; a lock of a process that is no more counts for nothing. */
+async function withLock (lock: string, done: () => boolean, work: () => Promise<void>): Promise<void> {
+  while (!done()) {
+    try {
+      fs.writeFileSync(lock, String(process.pid), { flag: 'wx' })
+    } catch {
+      const owner = Number(fs.existsSync(lock) && fs.readFileSync(lock, 'utf8'))
+      if (owner > 0 && !alive(owner)) fs.rmSync(lock, { force: true })
+      else await new Promise(resolve => setTimeout(resolve, 300))
+      continue
+    }
+    try {
+      if (!done()) await work()
+    } finally {
+      fs.rmSync(lock, { force: true })
+    }
+  }
+}
+
+function alive (pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
