@@ -54,10 +54,15 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int 
         const int pair = firstPair + 8 * i;
         float &low = sums[i][n][c], &high = sums[i][n][c + 2];
         if (pair >= p.weights.pairs) continue;
-        if (epilogue == Epilogue::swiglu) low = gated(low, high);
-        const float2 v = epilogue == Epilogue::add ? loadPair(p.y + row * p.yStride + 2 * pair) : epilogue == Epilogue::append ? turned(t, places[i], *of, low, high) : make_float2(0, 0);
-        if (epilogue == Epilogue::add) low = v.x + low, high = v.y + high;
-        if (epilogue == Epilogue::append) low = v.x, high = v.y;
+        if constexpr (epilogue == Epilogue::swiglu) {
+          low = gated(low, high);
+        } else if constexpr (epilogue == Epilogue::add) {
+          const float2 old = loadPair(p.y + row * p.yStride + 2 * pair);
+          low = old.x + low, high = old.y + high;
+        } else if constexpr (epilogue == Epilogue::append) {
+          const float2 v = turned(t, places[i], *of, low, high);
+          low = v.x, high = v.y;
+        }
       }
     }
 #pragma unroll
