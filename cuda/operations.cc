@@ -46,12 +46,12 @@ DevicePicture Operations::make(int height, int width, int channels) {
 // ---- the stream ---------------------------------------------------------------------------------------------
 
 bool Operations::going() {
-  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
+  if (cancel_.load(std::memory_order_relaxed)) fail({Code::cancelled, "Cancelled."});
   return status.ok();
 }
 
-void Operations::note(cudaError_t error) {
-  if (error != cudaSuccess && status.ok()) status = statusOf(error, "running the tokenizer");
+void Operations::fail(Status s) {
+  if (status.ok()) std::swap(status, s);
 }
 
 void Operations::worked(double flops) {
@@ -59,7 +59,7 @@ void Operations::worked(double flops) {
   ahead_ += flops;
   if (ahead_ < mostAhead) return;
   ahead_ = 0;
-  status = device_.finish("running the tokenizer");
+  fail(device_.finish("running the tokenizer"));
 }
 
 void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
