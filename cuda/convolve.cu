@@ -73,7 +73,7 @@ class Fetch {  // of a third of a window: first into registers, later, normed, i
     for (int i = 0; i < W::pieces; i++) {
       const int p = pixel(part, i);
       uint4 v = piece_[i];
-      if (c_.scale && there_[i]) {
+      if (resample == Resample::none && c_.scale && there_[i]) {
         v.x = transformed(v.x, loadPair(scale), loadPair(shift), c_.swish);
         v.y = transformed(v.y, loadPair(scale + 2), loadPair(shift + 2), c_.swish);
         v.z = transformed(v.z, loadPair(scale + 4), loadPair(shift + 4), c_.swish);
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
   };
   stream(0);
   Fetch<B, kernel, resample> fetch(c, y0, x0);
-  if (c.scale) {
+  if (resample == Resample::none && c.scale) {
     for (int i = static_cast<int>(threadIdx.x); i < chunks * windowChannels; i += B::threads) {
       const bool there = i < c.filter.channels;
       const ptrdiff_t at = static_cast<ptrdiff_t>(blockIdx.z) * c.filter.channels + i;
@@ -252,7 +252,7 @@ cudaError_t runKind(const Convolution& c, cudaStream_t stream) {
 
 cudaError_t convolve(const Convolution& c, cudaStream_t stream) {
   if (c.images < 1 || c.images > 65535 || c.height < 1 || c.width < 1 || c.outHeight() < 1 || c.outWidth() < 1 || c.filter.channels < 1 || c.filter.outputs < 1 || (c.filter.kernel != 1 && c.filter.kernel != 3) ||
-      (c.resample != Resample::none && c.filter.kernel != 3) || (c.swish && !c.scale) || (c.floats && c.sums))
+      (c.resample != Resample::none && (c.filter.kernel != 3 || c.scale)) || (c.swish && !c.scale) || (c.floats && c.sums))
     return cudaErrorInvalidValue;
   if (c.filter.element == Element::float32) return convolvePlain(c, stream);
   if (c.filter.outputs <= 16) return runKind<Block<1, 1, 4>>(c, stream);

@@ -6,7 +6,7 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 256, factorThreads = 512;  // at least the channels of the coarsest level in one group
 constexpr double mostAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
 
 }  // namespace
@@ -81,7 +81,7 @@ Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
     cudaError_t e = cudaSuccess;
     if (apart.taken()) e = vq::statistics({at<uint8_t>(x.place), images_, x.height, x.width, x.channels, element_, sums, threads}, stream);
     return e != cudaSuccess ? e
-                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), threads}, stream);
+                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), factorThreads}, stream);
   });
   return f;
 }

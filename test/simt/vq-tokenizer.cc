@@ -103,7 +103,8 @@ void pictures(const Both& both, const parvis::TokenizerModel& m, const char* nam
 
 void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double mostOther, int count, int height, int width) {
   cases::Numbers numbers(5);
-  std::vector<float> pixels = numbers.normals(static_cast<size_t>(count * height * width * 3), 0.5f);
+  std::vector<float> pixels(static_cast<size_t>(count * height * width * 3));
+  for (float& p : pixels) p = numbers.normal() * 0.5f;
   std::vector<int32_t> expected(static_cast<size_t>(count * (height / m.factor()) * (width / m.factor()))), tokens(expected.size(), -1);
   Status s = both.cpu->encode(pixels.data(), count, height, width, expected.data(), never);
   if (s.ok()) s = both.cuda->encode(pixels.data(), count, height, width, tokens.data(), never);
