@@ -1,23 +1,120 @@
-// The public API on the CUDA backend, without a GPU: the addon is built against the SIMT layer.
+// The public API on the CUDA backend, without a GPU: the addon is built against the SIMT layer, with sanitizers, and a
+// child process sees the machine that PARVIS_SIMT describes: devices, memory, driver, and what fails.
 
 import t from 'tap'
 import { execFile } from 'node:child_process'
+import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { built } from '../support/built.js'
 import { simtAddon } from '../support/simt-addon.js'
+import { worst } from '../support/tensors.js'
 
-t.setTimeout(1_200_000) // a first build with sanitizers takes minutes
+t.setTimeout(1_200_000) // a first build takes minutes
 
-const script = 'Promise.resolve(require(process.argv[1]).cuda()).then(found => console.log(JSON.stringify(found)))'
+interface Failure { code: string, message: string }
 
-t.test('the addon on the SIMT layer', async t => {
-  for (const sanitize of [false, true]) {
-    const { prebuild, env, sanitized } = await simtAddon({ sanitize })
-    const name = `addon ${sanitized ? 'with' : 'without'} sanitizers`
-    const addon = path.join(prebuild, 'build', 'Release', 'parvis.node')
-    const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, addon], { env: { ...env, PARVIS_SIMT: 'driver=13000' } })
-    const found = JSON.parse(stdout) as { compiled: boolean, driver: number }
-    t.equal(found.compiled, true, `${name}: has CUDA code`)
-    t.equal(found.driver, 13000, `${name}: sees the driver of the layer`)
+/** What a scenario printed, on a machine. */
+async function run<T> (machine: string, scenario: string, ...values: string[]): Promise<T> {
+  const { env } = await simtAddon({ sanitize: true })
+  const file = path.join(__dirname, 'scenarios.ts')
+  const { stdout } = await promisify(execFile)(process.execPath, [...process.execArgv, file, scenario, ...values],
+    { env: { ...env, PARVIS_SIMT: machine }, timeout: 280_000, maxBuffer: 64 << 20 })
+  return JSON.parse(stdout)
+}
+
+t.test('the device is chosen, and says why', async t => {
+  const one = await run<Record<string, unknown>>('seed=1', 'info')
+  t.match(one, { device: 'cuda:0', isa: 'sm_90', threads: 0, precision: 'bfloat16' })
+  t.match(one.deviceReason, /auto: .*SIMT layer/)
+  t.match(await run('devices=2,name=A/B', 'info', 'cuda:1'), { device: 'cuda:1', deviceReason: /asked for: .*B/ })
+  t.match(await run('devices=2,capability=7.5/8.0', 'info'), { device: 'cuda:1', isa: 'sm_80', deviceReason: /because GPU 0 .*7\.5/ }, 'an old GPU is passed over')
+  for (const [machine, reason] of [['devices=0', /no .*device|no .*GPU/i], ['driver=0', /no NVIDIA driver/], ['driver=11040', /CUDA 11\.4.*needs/], ['capability=7.0', /compute capability 7\.0/]] as const) {
+    t.match(await run(machine, 'info'), { device: 'cpu', deviceReason: reason }, `${machine}: auto takes the CPU`)
+    t.match(await run<Failure>(machine, 'refused', 'cuda'), { code: 'DEVICE_UNAVAILABLE', message: reason }, `${machine}: 'cuda' is refused`)
   }
+  t.match(await run<Failure>('devices=2', 'refused', 'cuda:5'), { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
+})
+
+t.test('the same results as on the CPU', async t => {
+  interface Results { tokens: number[][], bytes: number[][], greedy: number[], resized: number[], total: number, code: number[] }
+  const [cpu, cuda] = await run<[Results, Results]>('seed=2', 'same')
+  t.same(cuda.tokens, cpu.tokens, 'drawn tokens')
+  t.same(cuda.greedy, cpu.greedy, 'likeliest tokens')
+  cuda.bytes.forEach((bytes, i) => t.ok(worst(bytes, cpu.bytes[i]!) <= 1, `bytes of picture ${i}`))
+  t.ok(worst(cuda.resized, cpu.resized) <= 1, 'bytes of a picture of another size')
+  t.ok(Math.abs(cuda.total - cpu.total) < 1e-2, 'score')
+  t.same(cuda.code, cpu.code, 'encoded picture')
+})
+
+t.test('a picture does not depend on its batch', async t => {
+  const found = await run<number[][][]>('seed=3', 'batches')
+  for (let i = 0; i < found.length; i += 2) {
+    t.same(found[i + 1]![0], found[i]![0], `tokens, ${i < 4 ? 'float32' : 'bfloat16'}`)
+    t.same(found[i + 1]![1], found[i]![1], `bytes, ${i < 4 ? 'float32' : 'bfloat16'}`)
+  }
+})
+
+t.test('progress and previews', async t => {
+  const { seen, preview, images } = await run<{ seen: number[], preview: number[], images: number[] }>('seed=1', 'stream')
+  t.same(seen, [1, 2, 3, ...Array.from({ length: 16 }, (_, i) => 4 * (i + 1))], 'tokens a step')
+  t.same(preview.slice(0, 2), [32, 32])
+  t.ok(preview[2]! > 10, 'a preview has colours')
+  t.same(images, [64])
+})
+
+t.test('stopping, and the memory afterwards', async t => {
+  const [aborted, afterStops, disposed, afterDispose] = await run<[Failure, number, Failure, number]>('seed=2', 'stop')
+  t.match(aborted, { message: 'enough' })
+  t.equal(afterStops, 0, 'sessions that were stopped')
+  t.match(disposed, { code: 'DISPOSED' })
+  t.equal(afterDispose, 0, 'an instance disposed in mid-work')
+  const left = await run<number[]>('seed=3', 'rounds')
+  t.equal(new Set(left).size, 1, `free after each round: ${left.join(', ')}`)
+})
+
+t.test('too little memory', async t => {
+  const explicit = await run<Failure>('memory=2M', 'refused', 'cuda')
+  t.match(explicit, { code: 'OUT_OF_MEMORY', message: /need \d+ MB of device memory.* 2 MB .*free on GPU 0/ })
+  t.match(await run('memory=2M', 'info'), { device: 'cpu', deviceReason: /cuda:0 cannot be used.*need/ }, 'auto takes the CPU')
+  t.equal(await run('memory=24M', 'long', '40'), 40, 'a list that fits in groups only')
+})
+
+t.test('whatever fails is a typed error, and the process goes on', async t => {
+  for (const [fail, code] of [
+    ['malloc:1', 'OUT_OF_MEMORY'], ['malloc:2', 'OUT_OF_MEMORY'], ['malloc:4', 'OUT_OF_MEMORY'], ['malloc:6', 'OUT_OF_MEMORY'], ['hostalloc:1', 'OUT_OF_MEMORY'],
+    ['hostalloc:3', 'OUT_OF_MEMORY'], ['launch:1', 'INTERNAL'], ['launch:60', 'INTERNAL'], ['launch:150', 'INTERNAL']
+  ] as const) {
+    const { first, cpu } = await run<{ first: Failure, cpu: number }>(`fail=${fail}`, 'failing')
+    t.match(first, { code, message: /./ }, `fail=${fail}: ${first?.message}`)
+    t.equal(cpu, 64, 'the CPU backend still works')
+  }
+})
+
+t.test('several users of one device', async t => {
+  const [a, b, worker] = await run<number[][]>('seed=1', 'together', path.join(await built(), 'index.js'))
+  t.equal(a!.length, 64)
+  t.same(b, a, 'two instances')
+  t.same(worker, a, 'a worker thread')
+})
+
+t.test('the process may end at any moment', async t => {
+  for (const milliseconds of ['0', '40', '400']) {
+    const error = await run('seed=1', 'exit', milliseconds).then(() => undefined, error => error as { code: unknown, signal: unknown, stderr: string })
+    t.match(error, { code: 7, signal: null }, `after ${milliseconds} ms: ${error?.stderr.slice(0, 500)}`)
+  }
+})
+
+t.test('the command line', async t => {
+  const { env } = await simtAddon({ sanitize: true })
+  const bin = path.join(__dirname, '..', '..', 'bin', 'parvis.js')
+  await built()
+  const out = path.join(t.testdir(), 'picture.png')
+  const machine = { ...env, PARVIS_SIMT: 'devices=2' }
+  const { stderr } = await promisify(execFile)(process.execPath, [bin, 'generate', '--class', 'sandal', '-n', '16', '--device', 'cuda:1', '--seed', '1', '--out', out], { env: machine, timeout: 280_000 })
+  t.equal(fs.readFileSync(out).subarray(1, 4).toString(), 'PNG')
+  t.match(stderr, /cuda:1/)
+  const { stdout } = await promisify(execFile)(process.execPath, [bin, 'doctor'], { env: machine, timeout: 100_000 })
+  t.match(stdout, /SIMT layer/)
+  t.match(stdout, /cuda:0/)
 })

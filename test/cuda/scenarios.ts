@@ -1,0 +1,176 @@
+// What api.test.ts runs in child processes, one scenario each, on the machine that PARVIS_SIMT describes. A scenario prints
+// one line of JSON: what it found. Checks are made by the parent, where a failure is counted.
+
+import { readdirSync } from 'node:fs'
+import { Worker } from 'node:worker_threads'
+import type { LoadOptions } from '../../lib/options.js'
+import { addon } from '../../lib/native.js'
+import { Par } from '../../lib/par.js'
+import { smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
+
+const sampling = { classId: [3, 5], seed: 41, guidanceScale: 1.5, temperature: 0.9, topK: 100, topP: 0.95 }
+const free = async (): Promise<number> => (await addon().cudaMemory(0)).free
+
+/** Code and message of a rejection, undefined where there was none. */
+async function failure (work: () => Promise<unknown>): Promise<{ code: unknown, message: string } | undefined> {
+  try {
+    await work()
+    return undefined
+  } catch (error) {
+    const { code, name, message } = error as { code?: unknown, name: string, message: string }
+    return { code: code ?? name, message }
+  }
+}
+
+async function load (options: LoadOptions = {}): Promise<Par> {
+  return await smallPar({ device: 'cuda', ...options })
+}
+
+const scenarios: Record<string, () => Promise<unknown>> = {
+  /** Where it runs, and what it says about that. */
+  async info () {
+    const par = await smallPar({ precision: 'auto', device: (process.argv[3] ?? 'auto') as 'auto' })
+    const { device, deviceReason, isa, threads, precision, precisionReason } = par.info
+    await par.dispose()
+    return { device, deviceReason, isa, threads, precision, precisionReason }
+  },
+
+  async refused () {
+    return await failure(async () => await load({ device: process.argv[3] as 'cuda' }))
+  },
+
+  /** The same calls on both backends, in float32. */
+  async same () {
+    const found = []
+    for (const device of ['cpu', 'cuda'] as const) {
+      const par = await load({ device })
+      const images = await par.generate(sampling)
+      const greedy = await par.generate({ classId: 1, greedy: true, size: 21 })
+      const [score] = await par.score({ tokens: [images[0]!.tokens], classId: 3 })
+      const code = await par.encode(images[1]!)
+      found.push({
+        tokens: images.map(image => [...image.tokens]),
+        bytes: images.map(image => [...image.data]),
+        greedy: [...greedy.tokens],
+        resized: [...greedy.data],
+        total: score!.total,
+        code: [...code]
+      })
+      await par.dispose()
+    }
+    return found
+  },
+
+  /** Alone and among six, both precisions. */
+  async batches () {
+    const found = []
+    for (const precision of ['float32', 'bfloat16'] as const) {
+      const par = await load({ precision })
+      const list = await par.generate({ ...sampling, classId: [3, 5, 3, 0, 3, 7] })
+      for (const i of [0, 4]) {
+        const alone = await par.generate({ ...sampling, classId: list[i]!.classId, seed: list[i]!.seed })
+        found.push([[...list[i]!.tokens], [...list[i]!.data]], [[...alone.tokens], [...alone.data]])
+      }
+      await par.dispose()
+    }
+    return found
+  },
+
+  /** Progress, a preview in the middle, the last picture. */
+  async stream () {
+    const par = await load({ precision: 'bfloat16' })
+    const seen: number[] = []
+    let preview: number[] = []
+    let images: number[] = []
+    for await (const progress of par.stream({ classId: 2, seed: 1 })) {
+      seen.push(progress.tokensDone)
+      if (progress.step === 6) {
+        const image = await progress.preview()
+        preview = [image.width, image.height, new Set(image.data).size]
+      }
+      if (progress.images) images = progress.images.map(image => image.tokens.filter(token => token >= 0).length)
+    }
+    await par.dispose()
+    return { seen, preview, images }
+  },
+
+  /** Stopped in the middle, by signal, by break and by dispose; the memory is there again each time. */
+  async stop () {
+    const before = await (async () => { await (await load()).dispose(); return await free() })()
+    const found: unknown[] = []
+    const par = await load({ precision: 'bfloat16' })
+    const loaded = await free()
+    const controller = new AbortController()
+    found.push(await failure(async () => await par.generate({ classId: 1, signal: controller.signal, onProgress: ({ step }) => { if (step === 3) controller.abort(new Error('enough')) } })))
+    for await (const { step } of par.stream({ classId: 1 })) if (step === 3) break
+    await par.generate({ classId: 1 }) // frees of what was stopped are enqueued before it
+    found.push(loaded - await free())
+    const running = failure(async () => await par.generate({ classId: [1, 2] }))
+    await par.dispose()
+    found.push(await running, before - await free())
+    return found
+  },
+
+  /** Rounds of everything leave as much as they found. */
+  async rounds () {
+    const left: number[] = []
+    for (let i = 0; i < 4; i++) {
+      const par = await load({ precision: 'bfloat16' })
+      const image = await par.generate({ classId: i })
+      await par.encode(image)
+      await par.score({ tokens: image.tokens, classId: i })
+      await par.dispose()
+      left.push(await free())
+    }
+    return left
+  },
+
+  /** A list that does not fit at once, with little memory: groups. */
+  async long () {
+    const par = await load({ precision: 'bfloat16' })
+    const images = await par.generate({ classId: Array.from({ length: Number(process.argv[3]) }, (_, i) => i % 10), n: 4 })
+    await par.dispose()
+    return images.length
+  },
+
+  /** Whatever fails is told, once, by a typed error; the process goes on. */
+  async failing () {
+    const first = await failure(async () => {
+      const par = await load({ precision: 'bfloat16' })
+      try {
+        const image = await par.generate({ classId: 1 })
+        await par.encode(image)
+      } finally {
+        await par.dispose()
+      }
+    })
+    const cpu = await smallPar({ device: 'cpu' })
+    const { tokens } = await cpu.generate({ classId: 1, seed: 1 })
+    await cpu.dispose()
+    return { first, cpu: tokens.length }
+  },
+
+  /** Two instances and a worker thread on one device. */
+  async together () {
+    const script = `
+      require(${JSON.stringify(process.argv[3])}).Par.load(${JSON.stringify({ transformer: transformerFile('par-4x'), tokenizer: tokenizerFile(), device: 'cuda', precision: 'bfloat16' })})
+        .then(async par => { const image = await par.generate({ classId: 2, seed: 9 }); require('node:worker_threads').parentPort.postMessage([...image.tokens]); await par.dispose() })`
+    const worker = new Worker(script, { eval: true, execArgv: [] })
+    const told = new Promise<number[]>((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    const [a, b] = await Promise.all([load({ precision: 'bfloat16' }), load({ precision: 'bfloat16' })])
+    const [one, two, three] = await Promise.all([a.generate({ classId: 2, seed: 9 }), b.generate({ classId: 2, seed: 9 }), told])
+    await Promise.all([a.dispose(), b.dispose()])
+    return [[...one.tokens], [...two.tokens], three]
+  },
+
+  /** The process ends while the device works. */
+  async exit () {
+    const par = await load({ precision: 'bfloat16' })
+    void par.generate({ classId: Array(4).fill(1) }).catch(() => {})
+    const handles = readdirSync('/proc/self/task').length
+    setTimeout(() => process.exit(handles > 0 ? 7 : 8), Number(process.argv[3]))
+    return await new Promise(() => {})
+  }
+}
+
+void scenarios[process.argv[2]!]!().then(found => console.log(JSON.stringify(found)))
