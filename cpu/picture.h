@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "../common/vq.h"
 #include "kernels.h"
 #include "parvis/step.h"
 #include "platform.h"
@@ -14,8 +15,8 @@ namespace parvis::cpu {
 
 struct GroupNorm;
 struct ConvolutionWeights;
-struct Residual;
-struct SelfAttention;
+using Residual = VqResidual<GroupNorm, ConvolutionWeights>;
+using SelfAttention = VqAttention<GroupNorm, ConvolutionWeights>;
 
 class Pool;
 

@@ -22,30 +22,6 @@ struct ConvolutionWeights {
   int channels = 0, padded = 0, outputs = 0, kernel = 0;
 };
 
-struct Residual {
-  GroupNorm norm1, norm2;
-  ConvolutionWeights conv1, conv2, shortcut;  // shortcut.outputs = 0: none
-};
-
-struct SelfAttention {
-  GroupNorm norm;
-  ConvolutionWeights q, k, v, out;
-};
-
-struct Level {
-  std::vector<Residual> residuals;
-  std::vector<SelfAttention> attentions;
-  ConvolutionWeights resample;  // outputs = 0: none
-};
-
-struct Half {  // encoder or decoder
-  ConvolutionWeights in, out;
-  Residual mid0, mid2;
-  SelfAttention mid1;
-  std::vector<Level> levels;
-  GroupNorm norm;
-};
-
 class CpuTokenizer : public Tokenizer {
  public:
   static Status load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,
@@ -63,8 +39,7 @@ class CpuTokenizer : public Tokenizer {
   Element element_ = Element::float32;
   std::shared_ptr<Threads> threads_;
   Memory memory_;
-  Half encoder_, decoder_;
-  ConvolutionWeights quant_, postQuant_;
+  VqParts<GroupNorm, ConvolutionWeights> parts_;
   float* codebookStored_ = nullptr;  // [codebook, codeSize]
   std::vector<float> codebook_;      // rows of length 1
 };

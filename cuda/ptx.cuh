@@ -51,6 +51,12 @@ __device__ inline float exp2Fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
+// 1 / x, the same; 0 for infinity.
+__device__ inline float reciprocalFast(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 
 // ---- asynchronous copies ------------------------------------------------------------------------------------
 

@@ -1,9 +1,39 @@
+// The VQ tokenizer on a CUDA device. Images are decoded a few at a time, as many as keep the device busy within bounded
+// memory; each is computed as if it were alone, so how many does not show.
 #pragma once
-#include "device.h"
+
+#include <memory>
+#include <vector>
+
 #include "loader.h"
+#include "operations.h"
 #include "parvis/backend.h"
+
 namespace parvis::cuda {
-struct CudaTokenizer {
-  static Status load(std::shared_ptr<Device>, const std::string&, const std::vector<TensorSource>&, const TokenizerModel&, Precision, const Cancel&, std::shared_ptr<Tokenizer>&) { return {Code::internal, "not yet"}; }
+
+class CudaTokenizer : public Tokenizer {
+ public:
+  static Status load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
+                     Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
+  size_t bytes() const override { return memory_.bytes(); }
+  const TokenizerModel& model() const override { return model_; }
+  Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, const Cancel& cancel) override;
+  Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
+
+ private:
+  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats) const;
+  void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
+  // Calls pass(run, first image) for `count` images, some at a time.
+  template <class Pass>
+  Status passes(int count, const Cancel& cancel, Pass&& pass);
+
+  TokenizerModel model_;
+  Element element_ = Element::float32;
+  std::shared_ptr<Device> device_;
+  DeviceMemory memory_;   // weights
+  DeviceMemory scratch_;  // pictures of the last call, kept where it is small
+  VqParts<VqNorm, VqFilter> parts_;
+  const float* codebook_ = nullptr;  // [codebook, codeSize], rows of length 1
 };
-}
+
+}  // namespace parvis::cuda

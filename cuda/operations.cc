@@ -1,0 +1,159 @@
+#include "operations.h"
+
+#include <algorithm>
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+constexpr double mostAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
+
+}  // namespace
+
+// ---- memory -------------------------------------------------------------------------------------------------
+
+size_t Arena::take(size_t bytes) {
+  bytes = std::max<size_t>((bytes + 255) / 256 * 256, 256);
+  size_t at = 0;
+  auto next = used_.begin();
+  for (; next != used_.end() && next->begin - at < bytes; ++next) at = next->end;
+  used_.insert(next, {at, at + bytes});
+  peak_ = std::max(peak_, at + bytes);
+  return at;
+}
+
+void Arena::give(size_t at) {
+  used_.erase(std::find_if(used_.begin(), used_.end(), [&](const Used& u) { return u.begin == at; }));
+}
+
+size_t Operations::pictureBytes(int height, int width, int channels) const {
+  return static_cast<size_t>(images_) * static_cast<size_t>(height) * static_cast<size_t>(width) * static_cast<size_t>(vq::pictureStride(channels)) * (element_ == Element::float32 ? 4 : 2);
+}
+size_t Operations::sumBytes(int height, int width, int channels) const {
+  return static_cast<size_t>(images_) * static_cast<size_t>(vq::sumSlots(height, width)) * static_cast<size_t>(vq::pictureStride(channels)) * 8;
+}
+
+DevicePicture Operations::make(int height, int width, int channels) {
+  DevicePicture p;
+  p.height = height;
+  p.width = width;
+  p.channels = channels;
+  p.place = take(pictureBytes(height, width, channels));
+  return p;
+}
+
+// ---- the stream ---------------------------------------------------------------------------------------------
+
+bool Operations::going() {
+  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
+  return status.ok();
+}
+
+void Operations::note(cudaError_t error) {
+  if (error != cudaSuccess && status.ok()) status = statusOf(error, "running the tokenizer");
+}
+
+void Operations::worked(double flops) {
+  if (!base_ || !status.ok()) return;
+  ahead_ += flops;
+  if (ahead_ < mostAhead) return;
+  ahead_ = 0;
+  status = device_.finish("running the tokenizer");
+}
+
+void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
+  run([&](cudaStream_t stream) { return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream); });
+}
+void Operations::copyOut(void* to, const Place& from, size_t bytes) {
+  run([&](cudaStream_t stream) { return cudaMemcpyAsync(to, at<uint8_t>(from), bytes, cudaMemcpyDeviceToHost, stream); });
+}
+
+// ---- convolution --------------------------------------------------------------------------------------------
+
+Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
+  const size_t bytes = static_cast<size_t>(images_) * static_cast<size_t>(x.channels) * 4;
+  Factors f{take(bytes), take(bytes)};
+  Place apart;
+  if (!x.sums.taken()) apart = take(sumBytes(x.height, x.width, x.channels));
+  run([&](cudaStream_t stream) {
+    float* const sums = at<float>(x.sums.taken() ? x.sums : apart);
+    cudaError_t e = cudaSuccess;
+    if (apart.taken()) e = vq::statistics({at<uint8_t>(x.place), images_, x.height, x.width, x.channels, element_, sums, threads}, stream);
+    return e != cudaSuccess ? e
+                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), threads}, stream);
+  });
+  return f;
+}
+
+void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats) {
+  vq::Convolution c{};
+  c.images = images_;
+  c.height = x.height;
+  c.width = x.width;
+  c.filter = f;
+  c.resample = resample;
+  c.swish = swish;
+  c.floats = floats;
+  run([&](cudaStream_t stream) {
+    c.x = at<uint8_t>(x.place);
+    c.scale = factors ? at<float>(factors->scale) : nullptr;
+    c.shift = factors ? at<float>(factors->shift) : nullptr;
+    c.residual = residual ? at<uint8_t>(residual->place) : nullptr;
+    c.y = at<uint8_t>(y);
+    c.sums = sums ? at<float>(*sums) : nullptr;
+    return vq::convolve(c, stream);
+  });
+  worked(2.0 * images_ * c.outHeight() * c.outWidth() * f.outputs * f.channels * f.taps());
+}
+
+DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish, Resample resample, const Picture* residual, bool summed) {
+  vq::Convolution shape{};
+  shape.height = x.height;
+  shape.width = x.width;
+  shape.resample = resample;
+  Factors factors;
+  if (norm) factors = this->factors(x, *norm);
+  DevicePicture y = make(shape.outHeight(), shape.outWidth(), f.outputs);
+  if (summed) y.sums = take(sumBytes(y.height, y.width, y.channels));
+  convolve(x, f, norm ? &factors : nullptr, swish, resample, residual, y.place, summed ? &y.sums : nullptr, false);
+  return y;
+}
+
+Place Operations::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
+  Factors factors;
+  if (norm) factors = this->factors(x, *norm);
+  Place y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) * static_cast<size_t>(f.outputs) * 4);
+  convolve(x, f, norm ? &factors : nullptr, swish, Resample::none, nullptr, y, nullptr, true);
+  return y;
+}
+
+DevicePicture Operations::residual(Picture x, const VqResidual<VqNorm, VqFilter>& r) {
+  const Picture h = convolve(x, r.conv1, &r.norm1, true);
+  if (r.shortcut.outputs == 0) return convolve(h, r.conv2, &r.norm2, true, Resample::none, &x);
+  const Picture side = convolve(x, r.shortcut, nullptr, false, Resample::none, nullptr, false);
+  x = Picture();
+  return convolve(h, r.conv2, &r.norm2, true, Resample::none, &side);
+}
+
+// ---- attention ----------------------------------------------------------------------------------------------
+
+DevicePicture Operations::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
+  const int positions = x.height * x.width;
+  Picture out;
+  {
+    const Factors factors = this->factors(x, a.norm);
+    const Picture q = make(x.height, x.width, x.channels), k = make(x.height, x.width, x.channels), v = make(x.height, x.width, x.channels);
+    convolve(x, a.q, &factors, false, Resample::none, nullptr, q.place, nullptr, false);
+    convolve(x, a.k, &factors, false, Resample::none, nullptr, k.place, nullptr, false);
+    convolve(x, a.v, &factors, false, Resample::none, nullptr, v.place, nullptr, false);
+    out = make(x.height, x.width, x.channels);
+    run([&](cudaStream_t stream) {
+      return vq::attend({at<uint8_t>(q.place), at<uint8_t>(k.place), at<uint8_t>(v.place), at<uint8_t>(out.place), images_, positions, x.channels, element_}, stream);
+    });
+    worked(4.0 * images_ * positions * static_cast<double>(positions) * x.channels);
+  }
+  return convolve(out, a.out, nullptr, false, Resample::none, &x);
+}
+
+}  // namespace parvis::cuda

@@ -1,0 +1,117 @@
+// Operations on pictures of the VQ tokenizer, enqueued one after the other: the CUDA side of what cpu/picture.h is. Pictures
+// lie in one allocation whose size a dry run of the same operations finds out first, so that nothing is taken piece by
+// piece and a picture that does not fit is refused before any work. Memory goes back to the arena as soon as the last
+// reader is enqueued: there is one stream, so whatever comes later runs later.
+#pragma once
+
+#include <vector>
+
+#include "../common/vq.h"
+#include "device.h"
+#include "parvis/step.h"
+#include "vq.cuh"
+
+namespace parvis::cuda {
+
+// Places in one allocation, taken and given back in any order, the first gap that fits.
+class Arena {
+ public:
+  size_t take(size_t bytes);
+  void give(size_t at);
+  size_t peak() const { return peak_; }
+
+ private:
+  struct Used { size_t begin, end; };
+  std::vector<Used> used_;  // in order
+  size_t peak_ = 0;
+};
+
+// A borrowed place; goes back when destroyed.
+class Place {
+ public:
+  Place() = default;
+  Place(Arena* arena, size_t bytes) : arena_(arena), at_(arena->take(bytes)) {}
+  Place(Place&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), at_(other.at_) {}
+  Place& operator=(Place&& other) noexcept {
+    std::swap(arena_, other.arena_);
+    std::swap(at_, other.at_);
+    return *this;
+  }
+  ~Place() {
+    if (arena_) arena_->give(at_);
+  }
+  bool taken() const { return arena_ != nullptr; }
+  size_t at() const { return at_; }
+
+ private:
+  Arena* arena_ = nullptr;
+  size_t at_ = 0;
+};
+
+struct VqNorm {
+  const float* weight = nullptr;  // [channels]
+  const float* bias = nullptr;
+  int channels = 0;
+};
+using VqFilter = vq::Filter;  // outputs = 0: none
+
+struct DevicePicture {
+  Place place, sums;  // sums: for the norm after it, where its producer wrote them
+  int height = 0, width = 0, channels = 0;
+};
+
+// Runs operations until one fails; the rest then do nothing, and `status` says why. All images of a pass together.
+class Operations {
+ public:
+  using Resample = vq::Resample;
+  using Picture = DevicePicture;
+  // base: the allocation; null: a dry run, for arena.peak().
+  Operations(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images, const Cancel& cancel)
+      : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images), cancel_(cancel) {}
+  Status status;
+
+  bool going();  // false after a failure or a cancellation
+  Place take(size_t bytes) { return Place(&arena_, bytes); }
+  template <class T>
+  T* at(const Place& p) const { return reinterpret_cast<T*>(base_ + p.at()); }
+  Picture make(int height, int width, int channels);
+  // Host memory of the caller, that stays until the stream is done.
+  void copyIn(const Place& to, const void* from, size_t bytes);
+  void copyOut(void* to, const Place& from, size_t bytes);
+  // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed.
+  template <class Body>
+  void run(Body&& body) {
+    if (base_ && going()) note(body(device_.stream()));
+  }
+
+  // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
+  // summed: a norm will read the result.
+  Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish, Resample resample = Resample::none, const Picture* residual = nullptr, bool summed = true);
+  // The same at the end of a network: float32 [images, height, width, outputs].
+  Place convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish);
+  Picture residual(Picture x, const VqResidual<VqNorm, VqFilter>& r);
+  Picture attention(Picture x, const VqAttention<VqNorm, VqFilter>& a);
+  Element element() const { return element_; }
+  int images() const { return images_; }
+
+ private:
+  struct Factors { Place scale, shift; };
+  Factors factors(const Picture& x, const VqNorm& n);
+  void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats);
+  void note(cudaError_t error);
+  void worked(double flops);  // waits now and then, so that a cancellation is seen
+  size_t pictureBytes(int height, int width, int channels) const;
+  size_t sumBytes(int height, int width, int channels) const;
+
+  Arena& arena_;
+  uint8_t* base_;
+  Device& device_;
+  Element element_;
+  int groups_;
+  float eps_;
+  int images_;
+  const Cancel& cancel_;
+  double ahead_ = 0;
+};
+
+}  // namespace parvis::cuda

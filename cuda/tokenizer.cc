@@ -1,0 +1,182 @@
+#include "tokenizer.h"
+
+#include <algorithm>
+
+#include "../common/pictures.h"
+
+namespace parvis::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+constexpr int mostTogether = 16;                   // images of a pass: more make nothing faster
+constexpr size_t mostScratch = size_t{1} << 30;    // of a pass of several images
+constexpr size_t keptScratch = size_t{256} << 20;  // taking and clearing memory costs as much as half a small picture
+
+// ---- loading ------------------------------------------------------------------------------------------------
+
+// Rows of a convolution go to the device as they are stored, in float32, and are packed there.
+class Names {
+ public:
+  explicit Names(Loader& loader) : loader_(loader) {}
+
+  void norm(VqNorm& n, const std::string& name, int channels) {
+    n.channels = channels;
+    loader_.vector(n.weight, name + ".weight", {channels}, false);
+    loader_.vector(n.bias, name + ".bias", {channels}, false);
+  }
+  void convolution(VqFilter& f, const std::string& name, int channels, int outputs, int kernel) {
+    f = {nullptr, nullptr, channels, outputs, kernel, loader_.element()};
+    loader_.vector(f.bias, name + ".bias", {outputs}, false);
+    const TensorSource* t = loader_.tensors().find(name + ".weight", {outputs, channels, kernel, kernel});
+    if (!t) return;
+    const size_t rowBytes = static_cast<size_t>(channels) * static_cast<size_t>(f.taps()) * 4;
+    loader_.add({f.bytes(), nullptr, rowBytes * static_cast<size_t>(f.superTile()),
+                 [&f, t, rowBytes, &tensors = loader_.tensors()](uint8_t* to, Staging& staging, cudaStream_t stream, const Cancel& cancel) -> Status {
+                   f.data = to;
+                   const int together = static_cast<int>(std::min<size_t>(staging.partBytes() / rowBytes / static_cast<size_t>(f.superTile()), 1 << 16)) * f.superTile();
+                   for (int first = 0; first < f.outputs; first += together) {
+                     if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+                     const int count = std::min(together, f.outputs - first);
+                     uint8_t *host, *device;
+                     if (Status s = staging.next(host, device); !s.ok()) return s;
+                     if (Status s = tensors.rows(*t, first, first + count, reinterpret_cast<float*>(host)); !s.ok()) return s;
+                     if (Status s = staging.send(rowBytes * static_cast<size_t>(count)); !s.ok()) return s;
+                     if (Status s = statusOf(vq::packFilter(reinterpret_cast<const float*>(device), first, count, f, threads, stream), "packing weights"); !s.ok()) return s;
+                     if (Status s = staging.done(); !s.ok()) return s;
+                   }
+                   return {};
+                 }});
+  }
+
+ private:
+  Loader& loader_;
+};
+
+}  // namespace
+
+Status CudaTokenizer::load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
+                           Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
+  if (Status s = device->use(); !s.ok()) return s;
+  if (m.codeSize > vq::mostCodeSize || m.baseChannels * m.multipliers.back() > vq::mostAttentionChannels)
+    return {Code::badCheckpoint, file + ": the CUDA backend runs tokenizers with codes of up to " + std::to_string(vq::mostCodeSize) + " numbers and up to " + std::to_string(vq::mostAttentionChannels) +
+                                     " channels at the coarsest level, and this one has " + std::to_string(m.codeSize) + " and " + std::to_string(m.baseChannels * m.multipliers.back()) + "."};
+  auto t = std::make_shared<CudaTokenizer>();
+  t->model_ = m;
+  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->device_ = std::move(device);
+  Tensors weights;
+  if (Status s = weights.open(file, tensors); !s.ok()) return s;
+  Loader loader(weights, t->element_);
+  Names names(loader);
+  visitVq(names, t->parts_, m);
+  loader.vector(t->codebook_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
+  if (Status s = loader.load(t->device_, t->memory_, cancel); !s.ok()) return s;
+  // The codebook lies in memory_, which is ours to write.
+  if (Status s = statusOf(vq::normaliseRows(const_cast<float*>(t->codebook_), m.codebook, m.codeSize, threads, t->device_->stream()), "loading weights"); !s.ok()) return s;
+  if (Status s = t->device_->finish("loading weights"); !s.ok()) return s;
+  out = std::move(t);
+  return {};
+}
+
+// ---- passes -------------------------------------------------------------------------------------------------
+
+template <class Pass>
+Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
+  const auto need = [&](int images) {
+    Arena arena;
+    Operations dry(arena, nullptr, *device_, element_, model_.groups, model_.normEps, images, cancel);
+    pass(dry, 0);
+    return arena.peak();
+  };
+  int together = std::min(count, mostTogether);
+  while (together > 1 && need(together) > mostScratch) together /= 2;
+  for (;;) {
+    const size_t bytes = need(together);
+    if (scratch_.bytes() >= bytes) break;
+    scratch_ = DeviceMemory();
+    Status s = DeviceMemory::allocate(device_, bytes, "The tokenizer's pictures", scratch_);
+    if (s.ok()) break;
+    if (s.code != Code::outOfMemory || together == 1) return s;
+    together /= 2;
+  }
+  Status status;
+  for (int first = 0; first < count && status.ok(); first += together) {
+    Arena arena;
+    Operations run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps, std::min(together, count - first), cancel);
+    pass(run, first);
+    const Status finished = device_->finish("running the tokenizer");  // also after a failure: the caller's memory may be in use
+    status = run.going() ? finished : run.status;
+  }
+  if (scratch_.bytes() > keptScratch) scratch_ = DeviceMemory();
+  return status;
+}
+
+// ---- tokens to pixels ---------------------------------------------------------------------------------------
+
+void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats) const {
+  const int cells = o.gridHeight * o.gridWidth * run.images();
+  DevicePicture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
+  {
+    const Place list = run.take(static_cast<size_t>(cells) * 4);
+    run.copyIn(list, tokens, static_cast<size_t>(cells) * 4);
+    run.run([&](cudaStream_t stream) { return vq::lookup({codebook_, model_.codeSize, run.at<int32_t>(list), cells, element_, run.at<uint8_t>(x.place), threads}, stream); });
+  }
+  x = run.convolve(x, parts_.postQuant, nullptr, false, Operations::Resample::none, nullptr, false);
+  x = run.convolve(x, parts_.decoder.in, nullptr, false);
+  x = runVqMiddle(run, std::move(x), parts_.decoder);
+  x = runVqLevels(run, std::move(x), parts_.decoder, Operations::Resample::up);
+  const int height = x.height, width = x.width;
+  const Place rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
+  x = DevicePicture();
+  const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3, size = values * (bytes ? 1 : 4);
+  const Place out = run.take(size);
+  run.run([&](cudaStream_t stream) {
+    return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth, bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads}, stream);
+  });
+  run.copyOut(bytes ? static_cast<void*>(bytes) : floats, out, size);
+}
+
+Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
+  if (Status s = device_->use(); !s.ok()) return s;
+  if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
+  const size_t cells = static_cast<size_t>(o.gridHeight) * static_cast<size_t>(o.gridWidth), values = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3;
+  return passes(o.count, cancel, [&](Operations& run, int first) {
+    const size_t i = static_cast<size_t>(first);
+    decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr, floats ? floats + values * i : nullptr);
+  });
+}
+
+// ---- pixels to tokens ---------------------------------------------------------------------------------------
+
+void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const {
+  const size_t all = static_cast<size_t>(run.images()) * static_cast<size_t>(height) * static_cast<size_t>(width);
+  DevicePicture x = run.make(height, width, 3);
+  {
+    const Place stored = run.take(all * 12);
+    run.copyIn(stored, pixels, all * 12);
+    run.run([&](cudaStream_t stream) { return vq::input({run.at<float>(stored), all, 3, element_, run.at<uint8_t>(x.place), threads}, stream); });
+  }
+  x = run.convolve(x, parts_.encoder.in, nullptr, false);
+  x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
+  x = runVqMiddle(run, std::move(x), parts_.encoder);
+  x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, Operations::Resample::none, nullptr, false);
+  const int cells = run.images() * x.height * x.width;
+  const Place z = run.convolveFloats(x, parts_.quant, nullptr, false);
+  const Place list = run.take(static_cast<size_t>(cells) * 4);
+  // Nearest row of length 1 = largest product; the length of z scales all of them alike.
+  run.run([&](cudaStream_t stream) { return vq::nearest({codebook_, model_.codebook, model_.codeSize, run.at<float>(z), cells, run.at<int32_t>(list), threads}, stream); });
+  run.copyOut(tokens, list, static_cast<size_t>(cells) * 4);
+}
+
+Status CudaTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {
+  if (Status s = device_->use(); !s.ok()) return s;
+  if (Status s = checkEncode(model_, pixels, count, height, width); !s.ok()) return s;
+  const size_t factor = static_cast<size_t>(model_.factor()), values = static_cast<size_t>(height) * static_cast<size_t>(width) * 3, cells = static_cast<size_t>(height) / factor * (static_cast<size_t>(width) / factor);
+  return passes(count, cancel, [&](Operations& run, int first) {
+    const size_t i = static_cast<size_t>(first);
+    encodePass(run, pixels + values * i, height, width, tokens + cells * i);
+  });
+}
+
+}  // namespace parvis::cuda
