@@ -96,6 +96,8 @@ class Graph {
   }
   cudaGraph_t graph() const { return graph_; }
   bool capture(Checked& check, cudaStream_t stream, const std::function<cudaError_t()>& enqueue) {
+    // Once as it is: kernels are loaded when they are first used, and a capture is no time for that.
+    if (!check(enqueue(), "launching") || !check(cudaStreamSynchronize(stream), "running")) return false;
     if (!check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing")) return false;
     const cudaError_t e = enqueue(), ended = cudaStreamEndCapture(stream, &graph_);
     return check(e, "launching") && check(ended, "capturing") && instantiate(check);

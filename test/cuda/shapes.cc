@@ -160,8 +160,7 @@ void transformer(const official::Size& size, parvis::Backend& cpuBackend, std::s
           std::printf("skipped %s bfloat16, n = %d, batch %d: out of time\n", size.name, n, batch);
           continue;
         }
-        // The CPU takes its time for 3B in batches of 64; what the batch gives is compared with sequences alone below.
-        if (!(size.dim > 3000 && batch == 64 && n == 16)) scores(size.name, Precision::bfloat16, *cpu, *cuda, c);
+        scores(size.name, Precision::bfloat16, *cpu, *cuda, c);
         if (batch > 2) draws(size.name, *cuda, c);
       }
   }
@@ -211,7 +210,7 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
     std::vector<float> found(expected.size(), NAN);
     e = cuda->decode(tokens.data(), o, nullptr, found.data(), cancel);
     double off = relative(found, expected);
-    cases::check(s.ok() && e.ok() && off <= (wide ? 1e-3 : 6e-2), "VQ-16 %s: one picture of %d px, %.1e off the CPU's %s", name, side, off, e.message.c_str());
+    cases::check(s.ok() && e.ok() && off <= (wide ? 1e-3 : 3e-2), "VQ-16 %s: one picture of %d px, %.1e off the CPU's %s", name, side, off, e.message.c_str());
     parvis::DecodeOptions two = o;
     two.count = 2;
     std::vector<float> both(2 * expected.size(), NAN);
@@ -227,7 +226,7 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
     int same = 0;
     for (size_t i = 0; i < codes.size(); i++) same += ours[i] == codes[i];
     // Rounding decides between neighbours of the codebook, and random ones lie close together.
-    cases::check(encoded.ok() && e.ok() && same >= (wide ? 560 : 192), "VQ-16 %s: %d of %d codes of a picture as on the CPU in float32 %s", name, same, official::tokens, e.message.c_str());
+    cases::check(encoded.ok() && e.ok() && same >= (wide ? 560 : 480), "VQ-16 %s: %d of %d codes of a picture as on the CPU in float32 %s", name, same, official::tokens, e.message.c_str());
   }
 }
 #else
