@@ -1,5 +1,5 @@
-// Convolutions in bfloat16, as products of matrices that are never laid out: a warp has 64 outputs (16 for the few that a
-// picture has) of 32 pixels, weights in the A operand and pixels in the B operand. Norm, swish and the zero border are
+// Convolutions in bfloat16, as products of matrices that are never laid out: a warp has 64 outputs (fewer where a picture is
+// small or has few) of 32 pixels, weights in the A operand and pixels in the B operand. Norm, swish and the zero border are
 // applied while a window of 32 channels of the input is copied to shared memory; all nine taps then read that window at
 // shifted addresses, also where it is upsampled or every second pixel is skipped. Weights lie in fragment order and come
 // in by asynchronous copies, one row of taps ahead; a third of the next window is fetched during each row of taps, so one
@@ -18,10 +18,12 @@ constexpr uint32_t all = 0xffffffffu;
 constexpr int windowChannels = 32, windowStride = windowChannels + 8;  // elements: eight pixels in a row start in different banks
 constexpr int tileColumns = 8, warpRows = 4;                          // of pixels: a warp's
 
-// Tiles of 16 outputs a warp, warps over outputs, warps over pixels.
-template <int t, int mw, int pw>
+// Tiles of 16 outputs in a super tile as it is packed, and of a warp; warps over outputs, warps over pixels.
+template <int packed, int t, int mw, int pw>
 struct Block {
-  static constexpr int tiles = t, outputWarps = mw, pixelWarps = pw, threads = 32 * mw * pw, outputs = 16 * t * mw, rows = warpRows * pw;
+  static constexpr int packedTiles = packed, tiles = t, outputWarps = mw, pixelWarps = pw, threads = 32 * mw * pw, outputs = 16 * t * mw, rows = warpRows * pw;
+  static constexpr int superTiles = t * mw / packed;
+  static_assert(superTiles * packed == t * mw && packed % t == 0);
 };
 
 // What a block reads of the input.
@@ -73,7 +75,7 @@ class Fetch {  // of a third of a window: first into registers, later, normed, i
     for (int i = 0; i < W::pieces; i++) {
       const int p = pixel(part, i);
       uint4 v = piece_[i];
-      if (c_.scale && there_[i]) {
+      if (resample == Resample::none && c_.scale && there_[i]) {
         v.x = transformed(v.x, loadPair(scale), loadPair(shift), c_.swish);
         v.y = transformed(v.y, loadPair(scale + 2), loadPair(shift + 2), c_.swish);
         v.z = transformed(v.z, loadPair(scale + 4), loadPair(shift + 4), c_.swish);
@@ -91,12 +93,35 @@ class Fetch {  // of a third of a window: first into registers, later, normed, i
   bool there_[W::pieces];
 };
 
-// Bias, residual, rounding and sums of a lane's 2 `tiles` outputs at 8 pixels.
+template <int words>
+struct Words {  // of a picture, two elements each
+  uint32_t w[words];
+};
+template <int words>
+__device__ inline Words<words> loadWords(const uint16_t* p) {
+  if constexpr (words == 4) {
+    const uint4 v = *reinterpret_cast<const uint4*>(p);
+    return {{v.x, v.y, v.z, v.w}};
+  } else if constexpr (words == 2) {
+    const uint2 v = *reinterpret_cast<const uint2*>(p);
+    return {{v.x, v.y}};
+  } else {
+    return {{*reinterpret_cast<const uint32_t*>(p)}};
+  }
+}
+template <int words>
+__device__ inline void storeWords(uint16_t* p, const Words<words>& v) {
+  if constexpr (words == 4) *reinterpret_cast<uint4*>(p) = make_uint4(v.w[0], v.w[1], v.w[2], v.w[3]);
+  else if constexpr (words == 2) *reinterpret_cast<uint2*>(p) = make_uint2(v.w[0], v.w[1]);
+  else *reinterpret_cast<uint32_t*>(p) = v.w[0];
+}
+
+// Bias, residual, rounding and sums of a lane's 2 `tiles` outputs at 8 pixels. tile: the warp's first.
 template <class B>
-__device__ void finish(const Convolution& c, float (&sum)[B::tiles][4][4], int superTile, int y0, int x0) {
+__device__ void finish(const Convolution& c, float (&sum)[B::tiles][4][4], int tile, int y0, int x0) {
   constexpr int n = 2 * B::tiles;
   const int lane = static_cast<int>(threadIdx.x % 32), g = lane / 4, t = lane % 4, height = c.outHeight(), width = c.outWidth();
-  const int stride = pictureStride(c.filter.outputs), first = superTile * B::tiles * 16 + g * n;
+  const int stride = pictureStride(c.filter.outputs), first = tile / B::packedTiles * B::packedTiles * 16 + g * 2 * B::packedTiles + tile % B::packedTiles * 2;
   if (y0 >= height) return;  // a whole warp: x0 is inside
   const bool used = first < stride;
   float bias[n], total[n] = {}, squares[n] = {};
@@ -109,37 +134,26 @@ __device__ void finish(const Convolution& c, float (&sum)[B::tiles][4][4], int s
       const int y = y0 + j, x = x0 + 2 * t + e;
       if (y >= height || x >= width || !used) continue;
       const ptrdiff_t pixel = (static_cast<ptrdiff_t>(blockIdx.z) * height + y) * width + x;
-      uint32_t old[B::tiles] = {};
-      if (c.residual) {
-        const uint16_t* from = static_cast<const uint16_t*>(c.residual) + pixel * stride + first;
-        if constexpr (B::tiles == 4) {
-          const uint4 v = *reinterpret_cast<const uint4*>(from);
-          old[0] = v.x, old[1] = v.y, old[2] = v.z, old[3] = v.w;
-        } else {
-          old[0] = *reinterpret_cast<const uint32_t*>(from);
-        }
-      }
-      uint32_t out[B::tiles];
+      Words<B::tiles> old{}, out;
+      if (c.residual) old = loadWords<B::tiles>(static_cast<const uint16_t*>(c.residual) + pixel * stride + first);
 #pragma unroll
       for (int i = 0; i < B::tiles; i++) {
-        const float a = sum[i][j][e] + bias[2 * i] + lowHalf(old[i]), b = sum[i][j][e + 2] + bias[2 * i + 1] + highHalf(old[i]);
+        const float a = sum[i][j][e] + bias[2 * i] + lowHalf(old.w[i]), b = sum[i][j][e + 2] + bias[2 * i + 1] + highHalf(old.w[i]);
         if (c.floats) {
           float* to = static_cast<float*>(c.y) + pixel * c.filter.outputs + first + 2 * i;
           if (first + 2 * i < c.filter.outputs) to[0] = a;
           if (first + 2 * i + 1 < c.filter.outputs) to[1] = b;
           continue;
         }
-        out[i] = ptx::packBf16(a, b);
-        const float low = lowHalf(out[i]), high = highHalf(out[i]);
+        out.w[i] = ptx::packBf16(a, b);
+        const float low = lowHalf(out.w[i]), high = highHalf(out.w[i]);
         total[2 * i] += low;
         total[2 * i + 1] += high;
         squares[2 * i] = fmaf(low, low, squares[2 * i]);
         squares[2 * i + 1] = fmaf(high, high, squares[2 * i + 1]);
       }
       if (c.floats) continue;
-      uint16_t* to = static_cast<uint16_t*>(c.y) + pixel * stride + first;
-      if constexpr (B::tiles == 4) *reinterpret_cast<uint4*>(to) = make_uint4(out[0], out[1], out[2], out[3]);
-      else *reinterpret_cast<uint32_t*>(to) = out[0];
+      storeWords(static_cast<uint16_t*>(c.y) + pixel * stride + first, out);
     }
   if (!c.sums) return;
   const ptrdiff_t slot = static_cast<ptrdiff_t>(blockIdx.z) * sumSlots(height, width) + static_cast<ptrdiff_t>(y0 / warpRows) * ((width + tileColumns - 1) / tileColumns) + x0 / tileColumns;
@@ -164,15 +178,15 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), pixelWarp = warp % B::pixelWarps, outputWarp = warp / B::pixelWarps;
   const int across = (c.outWidth() + tileColumns - 1) / tileColumns;
   const int y0 = static_cast<int>(blockIdx.x) / across * B::rows, x0 = static_cast<int>(blockIdx.x) % across * tileColumns;
-  const int chunks = c.filter.chunks(), stages = chunks * kernel, superTiles = c.filter.paddedOutputs() / (16 * B::tiles), firstTile = static_cast<int>(blockIdx.y) * B::outputWarps;
+  const int chunks = c.filter.chunks(), stages = chunks * kernel, superTiles = c.filter.paddedOutputs() / (16 * B::packedTiles), firstTile = static_cast<int>(blockIdx.y) * B::superTiles;
   uint16_t* const windows = reinterpret_cast<uint16_t*>(dynamicShared());
   uint16_t* const weights = windows + 2 * W::elements;
   float* const factors = reinterpret_cast<float*>(weights + 2 * W::stageElements);
 
   // Weights of a row of taps: contiguous for each super tile.
   const auto stream = [&](int stage) {
-    constexpr int each = kernel * 2 * B::tiles * 32;  // pieces of 16 bytes
-    for (int i = static_cast<int>(threadIdx.x); i < each * B::outputWarps; i += B::threads) {
+    constexpr int each = kernel * 2 * B::packedTiles * 32;  // pieces of 16 bytes
+    for (int i = static_cast<int>(threadIdx.x); i < each * B::superTiles; i += B::threads) {
       const int tile = firstTile + i / each;
       const uint16_t* from = static_cast<const uint16_t*>(c.filter.data) + ((static_cast<ptrdiff_t>(tile < superTiles ? tile : 0) * stages + stage) * each + i % each) * 8;
       ptx::cpAsync16(weights + stage % 2 * W::stageElements + i * 8, from, tile < superTiles ? 16 : 0);
@@ -181,7 +195,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
   };
   stream(0);
   Fetch<B, kernel, resample> fetch(c, y0, x0);
-  if (c.scale) {
+  if (resample == Resample::none && c.scale) {
     for (int i = static_cast<int>(threadIdx.x); i < chunks * windowChannels; i += B::threads) {
       const bool there = i < c.filter.channels;
       const ptrdiff_t at = static_cast<ptrdiff_t>(blockIdx.z) * c.filter.channels + i;
@@ -196,6 +210,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
   }
 
   // Addresses of the lane's rows for ldmatrix: pixels of the first product in lanes 0 .. 15, of the second in the rest.
+  const int warpTile = outputWarp * B::tiles;  // of the block
   const int py = pixelWarp * warpRows + lane / 16, px = lane % 8, half = lane / 8 % 2 * 8;
   float sum[B::tiles][4][4] = {};
   for (int stage = 0; stage < stages; stage++) {
@@ -206,7 +221,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
     if (stage + 1 < stages) stream(stage + 1);
     if (more) fetch.ask(chunk + 1, ky);
     const uint16_t* window = windows + chunk % 2 * W::elements;
-    const uint4* w = reinterpret_cast<const uint4*>(weights + stage % 2 * W::stageElements) + outputWarp * (kernel * 2 * B::tiles * 32) + lane;
+    const uint4* w = reinterpret_cast<const uint4*>(weights + stage % 2 * W::stageElements) + (warpTile / B::packedTiles * (kernel * 2 * B::packedTiles) + warpTile % B::packedTiles) * 32 + lane;
 #pragma unroll
     for (int kx = 0; kx < kernel; kx++) {
       const uint16_t* row = window + (W::at(py, ky) * W::columns + W::at(px, kx)) * windowStride + half;
@@ -217,7 +232,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
         ptx::ldmatrix_x4(b[1], row + W::twoRows * W::columns * windowStride + 16 * k);
 #pragma unroll
         for (int i = 0; i < B::tiles; i++) {
-          const uint4 v = w[((kx * 2 + k) * B::tiles + i) * 32];
+          const uint4 v = w[((kx * 2 + k) * B::packedTiles + i) * 32];
           const uint32_t a[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
           for (int j = 0; j < 4; j++) {
@@ -229,7 +244,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
     }
     if (more) fetch.put(windows + (chunk + 1) % 2 * W::elements, factors, chunk + 1, ky);
   }
-  finish<B>(c, sum, firstTile + outputWarp, y0 + pixelWarp * warpRows, x0);
+  finish<B>(c, sum, firstTile * B::packedTiles + warpTile, y0 + pixelWarp * warpRows, x0);
 }
 
 template <class B, int kernel, Resample resample>
@@ -252,15 +267,15 @@ cudaError_t runKind(const Convolution& c, cudaStream_t stream) {
 
 cudaError_t convolve(const Convolution& c, cudaStream_t stream) {
   if (c.images < 1 || c.images > 65535 || c.height < 1 || c.width < 1 || c.outHeight() < 1 || c.outWidth() < 1 || c.filter.channels < 1 || c.filter.outputs < 1 || (c.filter.kernel != 1 && c.filter.kernel != 3) ||
-      (c.resample != Resample::none && c.filter.kernel != 3) || (c.swish && !c.scale) || (c.floats && c.sums))
+      (c.resample != Resample::none && (c.filter.kernel != 3 || c.scale)) || (c.swish && !c.scale) || (c.floats && c.sums))
     return cudaErrorInvalidValue;
   if (c.filter.element == Element::float32) return convolvePlain(c, stream);
-  if (c.filter.outputs <= 16) return runKind<Block<1, 1, 4>>(c, stream);
-  // Small pictures: smaller blocks, so that more of the device has some.
+  if (c.filter.outputs <= 16) return runKind<Block<1, 1, 1, 4>>(c, stream);
+  // Small pictures: smaller blocks, so that more of the device has some, and smaller warps, so that a block has four.
   const size_t large = static_cast<size_t>((c.outHeight() + 15) / 16) * static_cast<size_t>((c.outWidth() + 7) / 8) * static_cast<size_t>((c.filter.outputs + 127) / 128) * static_cast<size_t>(c.images);
-  if (c.blockPixels == 64 || (c.blockPixels != 128 && large < 128)) return runKind<Block<4, 1, 2>>(c, stream);
-  if (c.filter.outputs <= 64) return runKind<Block<4, 1, 4>>(c, stream);
-  return runKind<Block<4, 2, 4>>(c, stream);
+  if (c.blockPixels == 64 || (c.blockPixels != 128 && large < 128)) return runKind<Block<4, 2, 2, 2>>(c, stream);
+  if (c.filter.outputs <= 64) return runKind<Block<4, 4, 1, 4>>(c, stream);
+  return runKind<Block<4, 4, 2, 4>>(c, stream);
 }
 
 }  // namespace parvis::cuda::vq

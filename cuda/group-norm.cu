@@ -35,9 +35,11 @@ __global__ void factorsKernel(const __grid_constant__ GroupNorm n) {
   const int slots = sumSlots(n.height, n.width);
   const float2* sums = reinterpret_cast<const float2*>(n.sums) + static_cast<ptrdiff_t>(blockIdx.y) * slots * stride + first;
   double sum = 0, squares = 0;
-#pragma unroll 4
-  for (ptrdiff_t i = thread; i < static_cast<ptrdiff_t>(slots) * size; i += threads) {
-    const float2 v = sums[i / size * stride + i % size];
+  // Neighbouring threads have neighbouring channels; what is left of the block has nothing.
+  const int step = threads / size, channel = thread % size;
+#pragma unroll 8
+  for (int slot = thread < step * size ? thread / size : slots; slot < slots; slot += step) {
+    const float2 v = sums[static_cast<ptrdiff_t>(slot) * stride + channel];
     sum += static_cast<double>(v.x);
     squares += static_cast<double>(v.y);
   }
@@ -72,7 +74,7 @@ cudaError_t statistics(const Statistics& s, cudaStream_t stream) {
 }
 
 cudaError_t groupNormFactors(const GroupNorm& n, cudaStream_t stream) {
-  if (n.images < 1 || n.images > 65535 || n.groups < 1 || n.channels < n.groups || n.channels % n.groups != 0 || n.height < 1 || n.width < 1 || n.threads < 1 || n.threads > 1024 || (n.threads & (n.threads - 1)) != 0)
+  if (n.images < 1 || n.images > 65535 || n.groups < 1 || n.channels < n.groups || n.channels % n.groups != 0 || n.height < 1 || n.width < 1 || n.threads < n.channels / n.groups || n.threads > 1024 || (n.threads & (n.threads - 1)) != 0)
     return cudaErrorInvalidValue;
   return launch(factorsKernel, dim3(static_cast<unsigned>(n.groups), static_cast<unsigned>(n.images)), static_cast<unsigned>(n.threads), static_cast<size_t>(n.threads) * 16, stream, n);
 }

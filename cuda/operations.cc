@@ -6,7 +6,7 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 256, factorThreads = 512;  // at least the channels of the coarsest level in one group
 constexpr double mostAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
 
 }  // namespace
@@ -46,12 +46,12 @@ DevicePicture Operations::make(int height, int width, int channels) {
 // ---- the stream ---------------------------------------------------------------------------------------------
 
 bool Operations::going() {
-  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
+  if (cancel_.load(std::memory_order_relaxed)) fail({Code::cancelled, "Cancelled."});
   return status.ok();
 }
 
-void Operations::note(cudaError_t error) {
-  if (error != cudaSuccess && status.ok()) status = statusOf(error, "running the tokenizer");
+void Operations::fail(Status s) {
+  if (status.ok()) std::swap(status, s);
 }
 
 void Operations::worked(double flops) {
@@ -59,7 +59,7 @@ void Operations::worked(double flops) {
   ahead_ += flops;
   if (ahead_ < mostAhead) return;
   ahead_ = 0;
-  status = device_.finish("running the tokenizer");
+  fail(device_.finish("running the tokenizer"));
 }
 
 void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
@@ -81,7 +81,7 @@ Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
     cudaError_t e = cudaSuccess;
     if (apart.taken()) e = vq::statistics({at<uint8_t>(x.place), images_, x.height, x.width, x.channels, element_, sums, threads}, stream);
     return e != cudaSuccess ? e
-                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), threads}, stream);
+                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), factorThreads}, stream);
   });
   return f;
 }

@@ -81,7 +81,7 @@ class Operations {
   // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed.
   template <class Body>
   void run(Body&& body) {
-    if (base_ && going()) note(body(device_.stream()));
+    if (base_ && going()) fail(statusOf(body(device_.stream()), "running the tokenizer"));
   }
 
   // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
@@ -98,7 +98,7 @@ class Operations {
   struct Factors { Place scale, shift; };
   Factors factors(const Picture& x, const VqNorm& n);
   void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats);
-  void note(cudaError_t error);
+  void fail(Status s);  // the first failure stays
   void worked(double flops);  // waits now and then, so that a cancellation is seen
   size_t pictureBytes(int height, int width, int channels) const;
   size_t sumBytes(int height, int width, int channels) const;

@@ -43,7 +43,7 @@ struct Convolution {
   const void* x;       // elements [images, height, width, pictureStride(channels)]
   int images, height, width;
   Filter filter;
-  Resample resample;   // not none: kernel 3
+  Resample resample;   // not none: kernel 3, and no norm before it
   const float* scale;  // [images, channels]: x scale + shift is what is convolved; or null: x
   const float* shift;
   bool swish;          // after that
@@ -79,7 +79,7 @@ struct GroupNorm {
   const float* bias;
   float* scale;         // [images, channels]
   float* shift;
-  int threads;          // a power of two; sums are put together in an order that depends on it
+  int threads;          // a power of two, at least channels / groups; sums are put together in an order that depends on it
 };
 cudaError_t groupNormFactors(const GroupNorm& n, cudaStream_t stream);
 

@@ -22,7 +22,7 @@ void attentionBlock(int channels, int height, int width) {
   const Norm n(numbers, channels);
   const Weights<E> q(numbers, channels, channels, 1), k(numbers, channels, channels, 1), v(numbers, channels, channels, 1), o(numbers, channels, channels, 1);
   const size_t pixels = static_cast<size_t>(height * width), c = static_cast<size_t>(channels), all = pixels * static_cast<size_t>(pictureStride(channels));
-  const std::vector<float> x32 = rounded<E>(numbers.normals(pixels * c));
+  const std::vector<float> x32 = rounded<E>(normals(numbers, pixels * c));
   parvis::cpu::Threads threads(1);
   Operations run(threads, cpuElement<E>, groups, eps, never);
   parvis::cpu::SelfAttention block;
@@ -46,7 +46,7 @@ void attentionBlock(int channels, int height, int width) {
   if (e == cudaSuccess) e = attend({parts[0].data(), parts[1].data(), parts[2].data(), parts[3].data(), 1, height * width, channels, element<E>}, nullptr);
   w.x = parts[3].data(), w.filter = o.filter, w.scale = w.shift = nullptr, w.residual = x.data(), w.y = parts[4].data();
   if (e == cudaSuccess) e = cases::finish(convolve(w, nullptr));
-  const double off = reference::relative(dense(parts[4].data(), pixels, channels), {expected.data(), expected.data() + expected.size()});
+  const double off = reference::relative(dense(parts[4].data(), pixels, channels), std::vector<float>(expected.data(), expected.data() + expected.size()));
   cases::check(e == cudaSuccess && off < (sizeof(E) == 4 ? 1e-5 : 1.5e-2), "%s, attention block of %d channels, %d x %d: %.2g off", nameOf(E()), channels, height, width, off);
 }
 
@@ -54,7 +54,7 @@ template <class E>
 void attention(int channels, int positions, int images) {
   cases::Numbers numbers(static_cast<uint64_t>(channels + positions));
   const size_t pixels = static_cast<size_t>(images * positions), c = static_cast<size_t>(channels);
-  const std::vector<float> q32 = rounded<E>(numbers.normals(pixels * c, 2)), k32 = rounded<E>(numbers.normals(pixels * c)), v32 = rounded<E>(numbers.normals(pixels * c));
+  const std::vector<float> q32 = rounded<E>(normals(numbers, pixels * c, 2)), k32 = rounded<E>(normals(numbers, pixels * c)), v32 = rounded<E>(normals(numbers, pixels * c));
   std::vector<float> expected(pixels * c);
   for (size_t image = 0; image < pixels; image += static_cast<size_t>(positions))
     for (size_t i = image; i < image + static_cast<size_t>(positions); i++) {
@@ -89,7 +89,7 @@ void attention(int channels, int positions, int images) {
 
 void codebook(int rows, int size, int cells) {
   cases::Numbers numbers(static_cast<uint64_t>(rows));
-  const std::vector<float> stored = numbers.normals(static_cast<size_t>(rows * size), 3);
+  const std::vector<float> stored = normals(numbers, static_cast<size_t>(rows * size), 3);
   Array<float> book(stored.begin(), stored.end());
   for (int c = 0; c < size; c++) {
     book[static_cast<size_t>(size + c)] = 0;                                                  // a row without direction
@@ -105,7 +105,7 @@ void codebook(int rows, int size, int cells) {
   cudaError_t e = cases::finish(normaliseRows(book.data(), rows, size, 32, nullptr));
   cases::check(e == cudaSuccess && std::equal(book.begin(), book.end(), unit.begin()), "%d rows of %d to length 1", rows, size);
 
-  const std::vector<float> z32 = numbers.normals(static_cast<size_t>(cells * size));
+  const std::vector<float> z32 = normals(numbers, static_cast<size_t>(cells * size));
   Array<float> z(z32.begin(), z32.end());
   for (int c = 0; c < size; c++) z[static_cast<size_t>(c)] = book[static_cast<size_t>(2 * size + c)];
   std::vector<int32_t> expected;
@@ -139,7 +139,7 @@ void codebook(int rows, int size, int cells) {
 void resize(int height, int width, int outHeight, int outWidth, int images) {
   cases::Numbers numbers(static_cast<uint64_t>(height * 100 + outWidth));
   const size_t size = static_cast<size_t>(height * width * 3), outSize = static_cast<size_t>(outHeight * outWidth * 3), n = static_cast<size_t>(images);
-  const std::vector<float> from32 = numbers.normals(size * n, 0.7f);
+  const std::vector<float> from32 = normals(numbers, size * n, 0.7f);
   std::vector<float> expected(outSize * n);
   std::vector<uint8_t> expectedBytes(outSize * n);
   parvis::cpu::Threads threads(1);
@@ -160,7 +160,7 @@ void resize(int height, int width, int outHeight, int outWidth, int images) {
 template <class E>
 void pixels() {
   cases::Numbers numbers(9);
-  const std::vector<float> from32 = numbers.normals(35 * 3);
+  const std::vector<float> from32 = normals(numbers, 35 * 3);
   const Array<float> from(from32.begin(), from32.end());
   Array<E> to(35 * 8);
   reference::convert(NAN, to[3]);

@@ -21,6 +21,12 @@ constexpr parvis::cpu::Element cpuElement = sizeof(E) == 4 ? parvis::cpu::Elemen
 inline const char* nameOf(float) { return "float32"; }
 inline const char* nameOf(uint16_t) { return "bfloat16"; }
 
+inline std::vector<float> normals(cases::Numbers& numbers, size_t count, float scale = 1) {
+  std::vector<float> v(count);
+  for (float& f : v) f = numbers.normal() * scale;
+  return v;
+}
+
 // Rounded to what E holds.
 template <class E>
 std::vector<float> rounded(std::vector<float> v) {
@@ -60,8 +66,8 @@ struct Weights {
   parvis::cpu::ConvolutionWeights cpu;
 
   Weights(cases::Numbers& numbers, int channels, int outputs, int kernel) {
-    w = rounded<E>(numbers.normals(static_cast<size_t>(outputs * channels * kernel * kernel), 1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel))));
-    bias32 = numbers.normals(static_cast<size_t>(up(outputs, 32)), 0.3f);
+    w = rounded<E>(normals(numbers, static_cast<size_t>(outputs * channels * kernel * kernel), 1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel))));
+    bias32 = normals(numbers, static_cast<size_t>(up(outputs, 32)), 0.3f);
     for (int i = outputs; i < up(outputs, 32); i++) bias32[static_cast<size_t>(i)] = 0;
     bias.assign(bias32.begin(), bias32.end());
     filter = {nullptr, bias.data(), channels, outputs, kernel, element<E>};
@@ -97,7 +103,7 @@ struct Norm {
   Array<float> weight, bias;
   std::vector<float> weight32, bias32;
   parvis::cpu::GroupNorm cpu;
-  Norm(cases::Numbers& numbers, int channels) : weight32(numbers.normals(static_cast<size_t>(channels), 0.5f)), bias32(numbers.normals(static_cast<size_t>(channels), 0.5f)) {
+  Norm(cases::Numbers& numbers, int channels) : weight32(normals(numbers, static_cast<size_t>(channels), 0.5f)), bias32(normals(numbers, static_cast<size_t>(channels), 0.5f)) {
     for (float& f : weight32) f += 1;
     weight.assign(weight32.begin(), weight32.end());
     bias.assign(bias32.begin(), bias32.end());

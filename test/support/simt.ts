@@ -32,6 +32,10 @@ export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize'
 export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
   'device.cc', 'loader.cc', 'session.cc', 'transformer.cc'].map(name => `cuda/${name}`)
 
+/** Its tokenizer. */
+export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
+  'device.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
+
 /** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
 function sanitizerFlags (): string[] {
   const flags = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']

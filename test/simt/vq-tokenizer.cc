@@ -1,0 +1,171 @@
+// CudaTokenizer on the SIMT layer against the CPU backend's tokenizer, on weights and in formats as checkpoints have them:
+// pictures and tokens, resizing, batches, precisions; what is refused; cancellation and a device without memory.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "../../cuda/tokenizer.h"
+#include "reference.h"
+
+using parvis::Code;
+using parvis::Precision;
+using parvis::Status;
+
+namespace {
+
+const parvis::Cancel never{false};
+
+// Collects the names and shapes that a tokenizer asks for.
+struct Part {
+  int outputs = 0;
+};
+class Checkpoint {
+ public:
+  explicit Checkpoint(const parvis::TokenizerModel& m) : numbers_(17) {
+    parvis::VqParts<Part, Part> parts;
+    parvis::visitVq(*this, parts, m);
+    add("quantize.embedding.weight", {m.codebook, m.codeSize}, 2);
+    char name[] = "/tmp/parvis-vq-XXXXXX";
+    std::FILE* f = fdopen(mkstemp(name), "wb");
+    std::fwrite(values_.data(), 4, values_.size(), f);
+    std::fclose(f);
+    file = name;
+  }
+  ~Checkpoint() { unlink(file.c_str()); }
+  void norm(Part&, const std::string& name, int channels) {
+    add(name + ".weight", {channels}, 0.2f, 1);
+    add(name + ".bias", {channels}, 0.2f);
+  }
+  void convolution(Part& p, const std::string& name, int channels, int outputs, int kernel) {
+    p.outputs = outputs;
+    add(name + ".weight", {outputs, channels, kernel, kernel}, 1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel)));
+    add(name + ".bias", {outputs}, 0.1f);
+  }
+  std::string file;
+  std::vector<parvis::TensorSource> tensors;
+
+ private:
+  void add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
+    size_t count = 1;
+    for (const int64_t d : shape) count *= static_cast<size_t>(d);
+    tensors.push_back({name, parvis::DType::float32, shape, values_.size() * 4, {}});
+    for (const float f : numbers_.normals(count, scale)) values_.push_back(cases::widen(cases::bf16(f + offset)));
+  }
+  std::vector<float> values_;
+  cases::Numbers numbers_;
+};
+
+parvis::TokenizerModel small(std::vector<int> multipliers) {
+  parvis::TokenizerModel m;
+  m.baseChannels = 32, m.residualBlocks = 1, m.zChannels = 24, m.codebook = 50, m.codeSize = 6, m.groups = 8;
+  m.multipliers = std::move(multipliers);
+  return m;
+}
+
+std::unique_ptr<parvis::Backend> cpuBackend;
+
+struct Both {
+  std::shared_ptr<parvis::Tokenizer> cpu, cuda;
+};
+Both load(const Checkpoint& c, const parvis::TokenizerModel& m, Precision precision) {
+  Both both;
+  Status s = cpuBackend->loadTokenizer(c.file, c.tensors, m, precision, never, both.cpu);
+  if (s.ok()) s = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision, never, both.cuda);
+  cases::check(s.ok(), "loading %s", s.message.c_str());
+  return both;
+}
+
+void pictures(const Both& both, const parvis::TokenizerModel& m, const char* name, double bound, const parvis::DecodeOptions& o) {
+  cases::Numbers numbers(3);
+  std::vector<int32_t> tokens(static_cast<size_t>(o.count * o.gridHeight * o.gridWidth));
+  for (int32_t& t : tokens) t = numbers.below(m.codebook);
+  const size_t values = static_cast<size_t>(o.count * o.outHeight * o.outWidth * 3);
+  std::vector<float> expected(values), floats(values), alone(values / static_cast<size_t>(o.count));
+  std::vector<uint8_t> bytes(values);
+  Status s = both.cpu->decode(tokens.data(), o, nullptr, expected.data(), never);
+  if (s.ok()) s = both.cuda->decode(tokens.data(), o, nullptr, floats.data(), never);
+  if (s.ok()) s = both.cuda->decode(tokens.data(), o, bytes.data(), nullptr, never);
+  const double off = reference::relative(floats, expected);
+  cases::check(s.ok() && off < bound, "%s, decoding %d of %d x %d to %d x %d: %.2g off %s", name, o.count, o.gridHeight, o.gridWidth, o.outHeight, o.outWidth, off, s.message.c_str());
+  size_t other = 0;
+  for (size_t i = 0; i < values; i++) {
+    const float v = 127.5f * floats[i] + 128.0f;
+    other += bytes[i] != (v >= 255.0f ? 255 : v > 0.0f ? static_cast<uint8_t>(v) : 0);
+  }
+  cases::check(other == 0, "%s, bytes are the floats'", name);
+  if (o.count == 1) return;
+  parvis::DecodeOptions one = o;
+  one.count = 1;
+  s = both.cuda->decode(tokens.data() + tokens.size() - tokens.size() / static_cast<size_t>(o.count), one, nullptr, alone.data(), never);
+  cases::check(s.ok() && std::memcmp(alone.data(), floats.data() + values - alone.size(), alone.size() * 4) == 0, "%s, a picture alone: the bits of the batch", name);
+}
+
+void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double mostOther, int count, int height, int width) {
+  cases::Numbers numbers(5);
+  std::vector<float> pixels(static_cast<size_t>(count * height * width * 3));
+  for (float& p : pixels) p = numbers.normal() * 0.5f;
+  std::vector<int32_t> expected(static_cast<size_t>(count * (height / m.factor()) * (width / m.factor()))), tokens(expected.size(), -1);
+  Status s = both.cpu->encode(pixels.data(), count, height, width, expected.data(), never);
+  if (s.ok()) s = both.cuda->encode(pixels.data(), count, height, width, tokens.data(), never);
+  size_t other = 0;
+  for (size_t i = 0; i < tokens.size(); i++) other += tokens[i] != expected[i];
+  cases::check(s.ok() && static_cast<double>(other) <= mostOther * static_cast<double>(tokens.size()), "%s, encoding %d of %d x %d: %zu of %zu tokens are others %s", name, count, height, width, other, tokens.size(), s.message.c_str());
+}
+
+void refusals(const Both& both) {
+  const int32_t bad[4] = {0, 1, 2, 99};
+  float pixels[8 * 8 * 3] = {};
+  int32_t tokens[16];
+  std::vector<float> out(4 * 4 * 16 * 3);
+  const auto same = [](const Status& a, const Status& b) { return !a.ok() && a.code == b.code && a.message == b.message; };
+  parvis::DecodeOptions o{1, 2, 2, 4, 4};
+  cases::check(same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)), "a token outside the codebook: the CPU's message");
+  o.gridHeight = 0;
+  cases::check(same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)), "an empty grid: the CPU's message");
+  cases::check(same(both.cuda->encode(pixels, 1, 7, 8, tokens, never), both.cpu->encode(pixels, 1, 7, 8, tokens, never)), "an odd picture: the CPU's message");
+  pixels[5] = NAN;
+  cases::check(same(both.cuda->encode(pixels, 1, 8, 8, tokens, never), both.cpu->encode(pixels, 1, 8, 8, tokens, never)), "a pixel that is not finite: the CPU's message");
+  const parvis::Cancel cancelled{true};
+  pixels[5] = 0;
+  cases::check(both.cuda->encode(pixels, 1, 8, 8, tokens, cancelled).code == Code::cancelled, "cancelled before it began");
+  o = {2, 4096, 4096, 64, 64};
+  const std::vector<int32_t> many(static_cast<size_t>(2) * 4096 * 4096);
+  std::vector<float> little(2 * 64 * 64 * 3);
+  const Status s = both.cuda->decode(many.data(), o, nullptr, little.data(), never);
+  cases::check(s.code == Code::outOfMemory && s.message.rfind("The tokenizer's pictures need ", 0) == 0, "a picture too large: %s", s.message.c_str());
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  cases::setSeed(std::strtoull(argv[1], nullptr, 10));
+  cpuBackend = parvis::createCpuBackend(1);
+  {
+    const parvis::TokenizerModel m = small({1, 2});
+    const Checkpoint c(m);
+    const Both plain = load(c, m, Precision::float32);
+    pictures(plain, m, "float32", 1e-5, {1, 3, 4, 6, 8});
+    pictures(plain, m, "float32", 1e-5, {3, 2, 3, 7, 5});
+    codes(plain, m, "float32", 0, 2, 6, 10);
+    refusals(plain);
+    const Both fast = load(c, m, Precision::bfloat16);
+    pictures(fast, m, "bfloat16", 3e-2, {2, 3, 4, 6, 8});
+    codes(fast, m, "bfloat16", 0.2, 1, 8, 6);
+    Checkpoint other(m);
+    other.tensors[3].shape[0] = 31;
+    std::shared_ptr<parvis::Tokenizer> t;
+    const Status a = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), other.file, other.tensors, m, Precision::bfloat16, never, t), b = cpuBackend->loadTokenizer(other.file, other.tensors, m, Precision::bfloat16, never, t);
+    cases::check(a.code == Code::badCheckpoint && a.message == b.message, "another shape: %s", a.message.c_str());
+    const parvis::Cancel cancelled{true};
+    cases::check(parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, Precision::bfloat16, cancelled, t).code == Code::cancelled, "loading, cancelled");
+  }
+  {
+    const parvis::TokenizerModel m = small({1, 1, 2});  // no shortcut at one level
+    const Checkpoint c(m);
+    const Both plain = load(c, m, Precision::float32);
+    pictures(plain, m, "float32, three levels", 1e-5, {1, 2, 2, 8, 8});
+    codes(plain, m, "float32, three levels", 0, 1, 8, 4);
+  }
+  return cases::failures > 0;
+}
