@@ -14,7 +14,7 @@ if ! command -v node >/dev/null; then
 fi
 [ -e node_modules ] || unpack node_modules node_modules
 if [ ! -e dist ] && unpack dist .; then
-  touch dist/.built # it was made of these sources, whatever time the copies have
+  find dist -type f -exec touch {} + # it was made of these sources, whatever time the copies have
 fi
 
 if node --version >/dev/null 2>&1; then
