@@ -11,16 +11,19 @@ namespace parvis::cuda {
 namespace {
 
 constexpr int runs = 8;                           // of the inputs: the warps of project.cu
-constexpr int stages = 4, stageTiles = 4;         // a stage: 64 inputs
-constexpr int stride = stageTiles * 16 + 8;       // elements: rows start four banks apart, for ldmatrix
+constexpr int stages = 3, stageTiles = 4;         // a stage: 64 inputs; three fit the 99 KiB that small devices have
 constexpr int each = 2;                           // tiles of outputs a warp
+
+// Where 16 bytes of a staged row lie: rows are 128 bytes apart, so the pieces change places for ldmatrix to meet all banks.
+__device__ inline int swizzled(int row, int piece) { return row * stageTiles * 16 + (piece ^ row % 8) * 8; }
+static_assert(stageTiles * 2 == 8);
 
 // A block is warpsOut x warpsRows warps; a warp has two tiles of outputs and `rowTiles` of eight rows.
 template <int warpsOut_, int warpsRows_, int rowTiles_>
 struct Shape {
   static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_, threads = 32 * warpsOut * warpsRows;
   static constexpr int tiles = each * warpsOut, rows = 8 * rowTiles * warpsRows;
-  static constexpr int weightBytes = tiles * stageTiles * 512, stageBytes = weightBytes + rows * stride * 2;
+  static constexpr int weightBytes = tiles * stageTiles * 512, stageBytes = weightBytes + rows * stageTiles * 32;
   static constexpr int weightCopies = tiles * stageTiles * 32 / threads, rowCopies = rows * stageTiles * 2 / threads;  // of 16 bytes, a thread
   static constexpr int group = 1024 / rows;       // blocks of rows that go through the weights together
   static_assert(threads % (stageTiles * 32) == 0 && rows * stageTiles * 2 % threads == 0);
@@ -51,10 +54,15 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int 
         const int pair = firstPair + 8 * i;
         float &low = sums[i][n][c], &high = sums[i][n][c + 2];
         if (pair >= p.weights.pairs) continue;
-        if (epilogue == Epilogue::swiglu) low = gated(low, high);
-        const float2 v = epilogue == Epilogue::add ? loadPair(p.y + row * p.yStride + 2 * pair) : epilogue == Epilogue::append ? turned(t, places[i], *of, low, high) : make_float2(0, 0);
-        if (epilogue == Epilogue::add) low = v.x + low, high = v.y + high;
-        if (epilogue == Epilogue::append) low = v.x, high = v.y;
+        if constexpr (epilogue == Epilogue::swiglu) {
+          low = gated(low, high);
+        } else if constexpr (epilogue == Epilogue::add) {
+          const float2 old = loadPair(p.y + row * p.yStride + 2 * pair);
+          low = old.x + low, high = old.y + high;
+        } else if constexpr (epilogue == Epilogue::append) {
+          const float2 v = turned(t, places[i], *of, low, high);
+          low = v.x, high = v.y;
+        }
       }
     }
 #pragma unroll
@@ -100,7 +108,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
     rows[i] = static_cast<const uint16_t*>(p.elements) + row * p.xStride + rowPiece * 8;
   }
   const auto weightsOf = [](int stage) { return reinterpret_cast<uint4*>(dynamicShared() + stage % stages * S::stageBytes); };  // [tiles][stageTiles][32]
-  const auto rowsOf = [](int stage) { return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes); };  // [rows][stride]
+  const auto rowsOf = [](int stage) { return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes); };  // [rows][64], swizzled
   const auto copy = [&](int stage) {
     if (stage * stageTiles + piece / 32 < inputTiles)
 #pragma unroll
@@ -108,7 +116,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
     if (stage * stageTiles + rowPiece / 2 < inputTiles)
 #pragma unroll
       for (int i = 0; i < S::rowCopies; i++)
-        ptx::cpAsync16(rowsOf(stage) + (i * S::threads + thread) / (stageTiles * 2) * stride + rowPiece * 8, rows[i] + stage * stageTiles * 16);
+        ptx::cpAsync16(rowsOf(stage) + swizzled((i * S::threads + thread) / (stageTiles * 2), rowPiece), rows[i] + stage * stageTiles * 16);
     ptx::cpAsyncCommit();
   };
 
@@ -123,7 +131,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
 #pragma unroll
     for (int n = 0; n < S::rowTiles; n += 2) {
       uint32_t f[4];
-      ptx::ldmatrix_x4(f, rowsOf(stage) + ((warpRows * S::rowTiles + n) * 8 + lane % 8 + lane / 16 * 8) * stride + tile * 16 + lane / 8 % 2 * 8);
+      ptx::ldmatrix_x4(f, rowsOf(stage) + swizzled((warpRows * S::rowTiles + n) * 8 + lane % 8 + lane / 16 * 8, tile * 2 + lane / 8 % 2));
       b[to][n][0] = f[0], b[to][n][1] = f[1], b[to][n + 1][0] = f[2], b[to][n + 1][1] = f[3];
     }
   };
