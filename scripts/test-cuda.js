@@ -40,6 +40,8 @@ function built () {
 async function main () {
   fs.mkdirSync(path.dirname(log), { recursive: true })
   fs.writeFileSync(log, '')
+  // Known at once, and compiling for a GPU that is not there takes minutes.
+  if (!checks.gpu() && !fs.existsSync('/proc/driver/nvidia/version')) return fail('no GPU can be used here, so nothing was tested: no NVIDIA driver was found')
   if (!built()) return fail('the addon could not be built; the reason is above')
   const why = reason(addon.probe().file)
   if (why) return fail(`no GPU can be used here, so nothing was tested: ${why}`)
