@@ -126,6 +126,17 @@ function measure (torchToo) {
   return written('measure.json', program('measure'), ['--date', date, '--seconds', String(Math.floor(seconds - 15))], seconds)
 }
 
+/** VQ-16's operations one by one, as text: nothing is promised of them, but they tell where the time of a picture goes. */
+async function operations () {
+  if (!fs.existsSync(program('vq-operations'))) return { problem: 'not built' }
+  const result = {}
+  for (const images of ['1', '16']) {
+    const { out: text, problem } = await run(program('vq-operations'), [images], { seconds: Math.min(20, left()), log })
+    result[images] = problem || text.trim().split('\n')
+  }
+  return result
+}
+
 function torch () {
   const seconds = left()
   // No configuration is begun that could not end: compiling a layer and tuning its products takes half a minute.
@@ -227,6 +238,7 @@ async function main () {
   Object.assign(report.parts, { cases: cased, golden, api, shapes: real, sanitizer: sanitized })
 
   report.measure = await checkedPart('measure', 30, () => measure(only.includes('torch')))
+  report.operations = await checkedPart('measure', 30, operations)
   say(`measured${report.measure.problem ? ': ' + report.measure.problem : ''}`)
   report.torch = await part('torch', 60, torch)
   say(`torch${report.torch.problem ? ': ' + report.torch.problem : ' measured'}`)
