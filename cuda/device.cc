@@ -5,6 +5,9 @@
 
 namespace parvis::cuda {
 
+// A thread that waits sleeps: a spinning one would cost a core of the server it runs in.
+static constexpr unsigned waited = cudaEventDisableTiming | cudaEventBlockingSync;
+
 // ---- errors -------------------------------------------------------------------------------------------------
 
 Status statusOf(cudaError_t error, const char* doing) {
@@ -13,7 +16,7 @@ Status statusOf(cudaError_t error, const char* doing) {
   switch (error) {
     case cudaErrorMemoryAllocation:
       cudaGetLastError();  // not a sticky one: the device goes on
-      return {Code::outOfMemory, what + ". Generate fewer images at a time, or free memory of the device."};
+      return {Code::outOfMemory, what + ". Free memory of the device, or ask for less at a time."};
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
@@ -39,7 +42,10 @@ Status Device::use() {
   if (Status s = statusOf(cudaSetDevice(index_), "taking the device"); !s.ok() || open_) return s;
   cudaDeviceProp properties{};
   if (Status s = statusOf(cudaGetDeviceProperties(&properties, index_), "asking for the device's properties"); !s.ok()) return s;
-  if (Status s = statusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); !s.ok()) return s;
+  if (!stream_)
+    if (Status s = statusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); !s.ok()) return s;
+  if (!finished_)
+    if (Status s = statusOf(cudaEventCreateWithFlags(&finished_, waited), "making an event"); !s.ok()) return s;
   name_ = properties.name;
   processors_ = properties.multiProcessorCount;
   capability_ = properties.major * 10 + properties.minor;
@@ -50,6 +56,7 @@ Status Device::use() {
 Device::~Device() {
   if (!stream_) return;
   cudaSetDevice(index_);
+  if (finished_) cudaEventDestroy(finished_);
   cudaStreamDestroy(stream_);
 }
 
@@ -60,7 +67,10 @@ std::string Device::architecture() const {
 
 std::string Device::describe() const { return "GPU " + std::to_string(index_) + (name_.empty() ? "" : " (" + name_ + ")"); }
 
-Status Device::finish(const char* doing) { return statusOf(cudaStreamSynchronize(stream_), doing); }
+Status Device::finish(const char* doing) {
+  if (Status s = statusOf(cudaEventRecord(finished_, stream_), doing); !s.ok()) return s;
+  return statusOf(cudaEventSynchronize(finished_), doing);
+}
 
 // ---- memory -------------------------------------------------------------------------------------------------
 
@@ -68,17 +78,17 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   bytes = std::max<size_t>((bytes + 255) / 256 * 256, 256);
   size_t free = 0, total = 0;
   if (Status s = statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); !s.ok()) return s;
-  const auto refuse = [&] {
-    return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
-                                         ". Generate fewer images at a time, or free memory of the device."};
+  const auto refuse = [&](const char* how) {
+    return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory" + how + " and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
+                                         ". Free memory of the device, or ask for less at a time."};
   };
-  if (bytes > free) return refuse();
+  if (bytes > free) return refuse("");
   DeviceMemory m;
   void* p = nullptr;
   const cudaError_t e = cudaMalloc(&p, bytes);
   if (e == cudaErrorMemoryAllocation) {  // there, but in pieces
     cudaGetLastError();
-    return refuse();
+    return refuse(" in one piece");
   }
   if (Status s = statusOf(e, "taking device memory"); !s.ok()) return s;
   m.data_ = static_cast<uint8_t*>(p);
@@ -92,7 +102,7 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
 DeviceMemory::~DeviceMemory() {
   if (!data_) return;
   cudaSetDevice(device_->index());
-  cudaStreamSynchronize(device_->stream());  // what was enqueued may still use it
+  (void)device_->finish("freeing device memory");  // what was enqueued may still use it
   cudaFree(data_);
 }
 
@@ -114,7 +124,7 @@ HostMemory::~HostMemory() {
 
 Status Event::record(cudaStream_t stream) {
   if (!event_)
-    if (Status s = statusOf(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event"); !s.ok()) return s;
+    if (Status s = statusOf(cudaEventCreateWithFlags(&event_, waited), "making an event"); !s.ok()) return s;
   recorded_ = true;
   return statusOf(cudaEventRecord(event_, stream), "recording an event");
 }

@@ -33,7 +33,7 @@ class Device {
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   std::string describe() const;      // "GPU 0 (NVIDIA H200)"
-  // Waits for everything enqueued; its failures come out here.
+  // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
 
  private:
@@ -42,6 +42,7 @@ class Device {
   bool open_ = false;
   std::string name_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t finished_ = nullptr;
 };
 
 class DeviceMemory {

@@ -139,7 +139,7 @@ DevicePicture Operations::residual(Picture x, const VqResidual<VqNorm, VqFilter>
 // ---- attention ----------------------------------------------------------------------------------------------
 
 DevicePicture Operations::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
-  const int positions = x.height * x.width;
+  const int positions = static_cast<int>(static_cast<int64_t>(x.height) * x.width);  // where that is too many, memory is refused before
   Picture out;
   {
     const Factors factors = this->factors(x, a.norm);

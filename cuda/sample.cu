@@ -10,6 +10,7 @@ namespace parvis::cuda {
 namespace {
 
 constexpr uint32_t all = 0xffffffffu;
+constexpr int mostScoreThreads = 512;  // a logarithm in double precision takes registers
 
 // Unsigned integers in the order of the floats, and back.
 __device__ inline uint32_t ordered(float f) {
@@ -197,7 +198,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   }
 }
 
-__global__ void __launch_bounds__(1024) scoreKernel(const __grid_constant__ Sampling s) {
+__global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
   PARVIS_SHARED(uint64_t, partial, 32);
   const Prediction p = s.table[blockIdx.x];
   const ptrdiff_t at = static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + s.rows.at(p.row).predicts;
@@ -227,7 +228,7 @@ cudaError_t sample(const Sampling& s, cudaStream_t stream) {
 
 cudaError_t score(const Sampling& s, cudaStream_t stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
-  return launch(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launch(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 }  // namespace parvis::cuda

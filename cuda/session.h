@@ -23,7 +23,7 @@ class CudaSession : public Session {
   Status readLogits(float* out) override;
 
  private:
-  static constexpr int depth = 4;       // steps enqueued at a time
+  static constexpr int depth = 3;       // steps enqueued at a time: one runs, the next is ready, a third while somebody wakes up
   static constexpr size_t kinds = 6;    // of steps whose tables and graphs are kept
 
   // Steps that differ in their rows' contents only: the same launches with the same arguments.

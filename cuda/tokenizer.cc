@@ -10,8 +10,8 @@ namespace {
 
 constexpr int threads = 256;
 constexpr int mostTogether = 16;                   // images of a pass: more make nothing faster
-constexpr size_t mostScratch = size_t{1} << 30;    // of a pass of several images
-constexpr size_t keptScratch = size_t{256} << 20;  // taking and clearing memory costs as much as half a small picture
+constexpr size_t mostScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and clearing
+                                                   // memory costs as much as half a picture
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
@@ -89,10 +89,12 @@ Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
     pass(dry, 0);
     return arena.peak();
   };
+  // The last pass may be of fewer images, whose gaps differ.
+  const auto needs = [&](int together) { return std::max(need(together), count % together == 0 ? 0 : need(count % together)); };
   int together = std::min(count, mostTogether);
-  while (together > 1 && need(together) > mostScratch) together /= 2;
+  while (together > 1 && needs(together) > mostScratch) together /= 2;
   for (;;) {
-    const size_t bytes = need(together);
+    const size_t bytes = needs(together);
     if (scratch_.bytes() >= bytes) break;
     scratch_ = DeviceMemory();
     Status s = DeviceMemory::allocate(device_, bytes, "The tokenizer's pictures", scratch_);
@@ -108,7 +110,7 @@ Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
     const Status finished = device_->finish("running the tokenizer");  // also after a failure: the caller's memory may be in use
     status = run.going() ? finished : run.status;
   }
-  if (scratch_.bytes() > keptScratch) scratch_ = DeviceMemory();
+  if (scratch_.bytes() > mostScratch) scratch_ = DeviceMemory();
   return status;
 }
 
@@ -161,12 +163,12 @@ void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height,
   x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
   x = runVqMiddle(run, std::move(x), parts_.encoder);
   x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, Operations::Resample::none, nullptr, false);
-  const int cells = run.images() * x.height * x.width;
+  const size_t cells = static_cast<size_t>(run.images()) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width);
   const Place z = run.convolveFloats(x, parts_.quant, nullptr, false);
-  const Place list = run.take(static_cast<size_t>(cells) * 4);
+  const Place list = run.take(cells * 4);
   // Nearest row of length 1 = largest product; the length of z scales all of them alike.
-  run.run([&](cudaStream_t stream) { return vq::nearest({codebook_, model_.codebook, model_.codeSize, run.at<float>(z), cells, run.at<int32_t>(list), threads}, stream); });
-  run.copyOut(tokens, list, static_cast<size_t>(cells) * 4);
+  run.run([&](cudaStream_t stream) { return vq::nearest({codebook_, model_.codebook, model_.codeSize, run.at<float>(z), static_cast<int>(cells), run.at<int32_t>(list), threads}, stream); });
+  run.copyOut(tokens, list, cells * 4);
 }
 
 Status CudaTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {

@@ -151,6 +151,7 @@ int main(int, char** argv) {
     refusals(plain);
     const Both fast = load(c, m, Precision::bfloat16);
     pictures(fast, m, "bfloat16", 3e-2, {2, 3, 4, 6, 8});
+    pictures(fast, m, "bfloat16, two passes", 3e-2, {17, 1, 1, 2, 2});
     codes(fast, m, "bfloat16", 0.2, 1, 8, 6);
     Checkpoint other(m);
     other.tensors[3].shape[0] = 31;
