@@ -99,18 +99,22 @@ async function sanitizer () {
   const seconds = Math.min(120, left())
   const jobs = ['memcheck', 'racecheck'].flatMap(kind => checks.cases().map(name => ({ kind, name })))
   const results = { memcheck: { clean: [], bad: [] }, racecheck: { clean: [], bad: [] } }
+  let [summaries, refusal] = [0, '']
   const one = async ({ kind, name }) => {
     const { out: text, problem } = await run(tool, ['--tool', kind, '--error-exitcode', '99', '--report-api-errors', 'no', '--print-limit', '5', program(name), '1'], { seconds, log })
     const summary = kind === 'memcheck' ? /ERROR SUMMARY: (\d+) error/.exec(text) : /RACECHECK SUMMARY: (\d+) hazard/.exec(text)
     if (summary && Number(summary[1]) === 0) results[kind].clean.push(name)
     else results[kind].bad.push(`${name}: ${summary ? summary[0] : problem || 'no summary'}`)
+    if (summary) summaries++
+    else refusal = refusal || (text.split('\n').find(l => /not supported|Error:|error:/.test(l)) || problem || '').slice(0, 120)
   }
   // A few at a time: each is a process with the device's context.
   const workers = Array.from({ length: Math.max(1, Math.min(6, os.availableParallelism() >> 1)) }, async () => {
     for (let job = jobs.shift(); job; job = jobs.shift()) await one(job)
   })
   await Promise.all(workers)
-  return results
+  // Not every machine lets it see the device: that is no finding.
+  return summaries > 0 ? results : { problem: `compute-sanitizer does not work here: ${refusal}` }
 }
 
 /** A program that writes FILE as it goes: what it had counts even where it was ended. */

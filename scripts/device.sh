@@ -8,7 +8,11 @@ cd "$(dirname "$0")/.."
 
 export PATH="$PATH:/usr/local/cuda/bin"
 tools=out/device-tools
-unpack() { [ -f ".carry/$1.tar.xz" ] && mkdir -p "$2" && tar xJf ".carry/$1.tar.xz" -C "$2"; }
+unpack() {
+  local file=".carry/$1.tar.xz"
+  [ -f "$file" ] && mkdir -p "$2" || return 1
+  if command -v xz >/dev/null; then tar xJf "$file" -C "$2"; else python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$file" "$2"; fi
+}
 if ! command -v node >/dev/null; then
   unpack node "$tools" && export PATH="$PWD/$tools:$PATH"
 fi

@@ -325,7 +325,9 @@ std::string nameOf(const void* function) {
   const char* mangled = nullptr;
   if (cudaFuncGetName(&mangled, function) != cudaSuccess || !mangled) {
     cudaGetLastError();
-    return "?";
+    char at[32];
+    std::snprintf(at, sizeof at, "%p", function);
+    return at;
   }
   int status = 0;
   char* plain = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
