@@ -232,6 +232,10 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   add("head", [&](int i) { return b.multiply(head(i), Epilogue::store, t.norm_); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
       static_cast<double>(headBytes) * rows, copies, true);
   msAll = before + (msAll - before) / copies, bytesAll = bytesBefore + static_cast<double>(headBytes);
+  // The same without the norm that every block repeats: what the norm costs.
+  if (rows <= 64)
+    add("head, normed apart", [&](int i) { return b.multiply(head(i), Epilogue::store, nullptr); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; },
+        static_cast<double>(headBytes), static_cast<double>(headBytes) * rows, copies, false);
   fields.number("rows", rows).raw("families", Json::list(list)).number("stepMs", msAll).number("gigabytesPerSecond", bytesAll / msAll / 1e6);
   fields.number("ofCeiling", ceiling > 0 ? bytesAll / msAll * 1000 / ceiling : NAN);
 }

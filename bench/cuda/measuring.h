@@ -151,6 +151,8 @@ class Memory {
   T* put(Checked& check, const std::vector<T>& from) {
     T* p = take<T>(check, from.size());
     if (p) check(cudaMemcpy(p, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice), "copying");
+    // It may return with the last of it on its way, and the stream that kernels run in does not wait for it by itself.
+    if (p) check(cudaDeviceSynchronize(), "copying");
     return p;
   }
 
