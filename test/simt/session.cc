@@ -243,7 +243,7 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
   cases::check(e.ok(), "and goes on after it %s", e.message.c_str());
   session.reset();
 
-  e = both.cuda->createSession(options(64, 1 << 16, 1, true), session);
+  e = both.cuda->createSession(options(64, 1 << 24, 1, true), session);  // more than any device has
   cases::check(e.code == Code::outOfMemory && e.message.find("need") != std::string::npos && e.message.find("free on GPU 0") != std::string::npos, "too much: %s", e.message.c_str());
   e = both.cuda->createSession(options(1, 16, 4, true), session);
   cases::check(e.ok(), "and room for another afterwards");
@@ -253,7 +253,7 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
   e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::cancelled && !t, "loading cancelled");
   cancel = false;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(5), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(99), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::deviceUnavailable && !t, "a device that is not there: %s", e.message.c_str());
   auto other = checkpoint.tensors;
   other[5].shape[0]++;

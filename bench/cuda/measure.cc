@@ -1,0 +1,562 @@
+// What the CUDA backend reaches on the device at hand, beside what the device can do: reading, projections of few and many
+// rows, attention, draws, a whole step and where its time goes, pictures from the first row to the last pixel, VQ-16.
+// Random weights of the official shapes. One JSON object on standard output, progress on standard error.
+//   measure [--out FILE] [--date DATE] [--seconds 200] [PART ...]   PART: read kernels vq, or a model: XXL 3B L XL B
+// A part that fails, or for which no time is left, says so in its entry. --out is written after every part.
+#include <cxxabi.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "../../cuda/ptx.cuh"
+#include "../../cuda/session.h"
+#include "../../cuda/tokenizer.h"
+#include "../../cuda/transformer.h"
+#include "../../test/cuda/official.h"
+#include "measuring.h"
+#include "parvis/cuda.h"
+
+using namespace measuring;
+using namespace parvis::cuda;
+using parvis::Row;
+using parvis::Status;
+using parvis::StepRule;
+
+// ---- a session's launches -------------------------------------------------------------------------------------
+
+// A step is measured as the session enqueues it, not as a copy of its code here: an explicit instantiation may name what is
+// private, and hands it on.
+namespace {
+struct EnqueueOf {};
+struct KindsOf {};
+auto reach(EnqueueOf);
+auto reach(KindsOf);
+template <class Tag, auto member>
+struct Reach {
+  friend auto reach(Tag) { return member; }
+};
+template struct Reach<EnqueueOf, &CudaSession::enqueue>;
+template struct Reach<KindsOf, &CudaSession::kinds_>;
+
+std::shared_ptr<Device> device;
+cudaStream_t stream() { return device->stream(); }
+size_t l2Bytes = 0;
+double ceiling = 0;  // bytes a second of a large read
+Results results;
+
+bool succeeded(Checked& check, const Status& s) {
+  if (!s.ok()) check.fail(s.message);
+  return s.ok();
+}
+
+// ---- reading --------------------------------------------------------------------------------------------------
+
+constexpr int readThreads = 256, readAhead = 8;  // 32 KB a block and turn, all of it on its way at once
+
+__global__ void __launch_bounds__(readThreads) readKernel(const uint4* from, size_t count, uint4* out) {
+  constexpr size_t each = static_cast<size_t>(readThreads) * readAhead;
+  uint4 sum = make_uint4(0, 0, 0, 0);
+  for (size_t first = blockIdx.x * each; first < count; first += gridDim.x * each) {
+    uint4 v[readAhead];
+#pragma unroll
+    for (int u = 0; u < readAhead; u++) {
+      const size_t at = first + static_cast<size_t>(u) * readThreads + threadIdx.x;
+      v[u] = at < count ? ptx::loadStreaming(from + at) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int u = 0; u < readAhead; u++) sum.x ^= v[u].x, sum.y ^= v[u].y, sum.z ^= v[u].z, sum.w ^= v[u].w;
+  }
+  if ((sum.x & sum.y & sum.z & sum.w) == 0x9e3779b9u) *out = sum;  // hardly ever: keeps the reads
+}
+
+cudaError_t readAll(const void* from, size_t bytes, uint4* out, int blocksEach = 8) {
+  const size_t pieces = (bytes / 16 + readThreads * readAhead - 1) / (readThreads * readAhead), most = static_cast<size_t>(device->processors()) * static_cast<size_t>(blocksEach);
+  return launch(readKernel, static_cast<unsigned>(std::min(pieces, most)), static_cast<unsigned>(readThreads), 0, stream(), static_cast<const uint4*>(from), bytes / 16, out);
+}
+
+// Bits that are no zeros, and finite as bfloat16 and as float.
+__global__ void fillKernel(uint32_t* to, size_t count) {
+  const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
+    uint32_t v = static_cast<uint32_t>(i) * 2654435761u;
+    v ^= v >> 15, v *= 2246822519u, v ^= v >> 13;
+    to[i] = (v & 0x807f807fu) | 0x3c803c80u;  // magnitudes of 0.016 to 0.031
+  }
+}
+bool fill(Checked& check, void* to, size_t bytes) { return check.ok() && check(launch(fillKernel, 1024u, 256u, 0, stream(), static_cast<uint32_t*>(to), bytes / 4), "filling"); }
+
+void reading(Checked& check, Json& fields) {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for memory");
+  const size_t bytes = std::min<size_t>(size_t{8} << 30, free / 4 / 256 * 256);
+  Memory memory;
+  uint8_t *from = memory.take<uint8_t>(check, bytes), *to = memory.take<uint8_t>(check, bytes);
+  uint4* out = memory.take<uint4>(check, 1);
+  if (!fill(check, from, bytes)) return;
+  Spread best;
+  for (const int blocks : {2, 4, 6, 8}) {
+    Graph graph;
+    if (!graph.capture(check, stream(), [&] { return readAll(from, bytes, out, blocks); })) return;
+    const Spread s = graph.time(check, stream(), 10);
+    if (!(s.median >= best.median)) best = s;
+  }
+  Graph copy;
+  if (!copy.capture(check, stream(), [&] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()); })) return;
+  const Spread copied = copy.time(check, stream(), 10);
+  if (!check.ok()) return;
+  ceiling = static_cast<double>(bytes) / best.median * 1000;
+  fields.number("bytes", static_cast<double>(bytes)).raw("ms", best.json()).number("gigabytesPerSecond", ceiling / 1e9);
+  fields.raw("copyMs", copied.json()).number("copyGigabytesPerSecond", 2 * static_cast<double>(bytes) / copied.median / 1e6);
+}
+
+// ---- projections ----------------------------------------------------------------------------------------------
+
+// Whatever a projection may read or write, at the sizes of a model and of so many rows.
+struct Bench {
+  const CudaTransformer* t = nullptr;
+  int rows = 0, streams = 2;
+  Memory memory;
+  float *x = nullptr, *y = nullptr, *partial = nullptr;
+  uint16_t *elements = nullptr, *out = nullptr, *queries = nullptr;
+  uint32_t* counters = nullptr;
+  uint8_t* cache = nullptr;  // [layers][keys, values]
+  size_t cacheBytes = 0;
+  Row* table = nullptr;
+  Attention attention{};
+
+  // Rows that all see `sees` slots and write the last of them.
+  Bench(Checked& check, const CudaTransformer& transformer, int allRows, int sees, bool withCaches) : t(&transformer), rows(allRows) {
+    const parvis::TransformerModel& m = t->model_;
+    const size_t wide = static_cast<size_t>(std::max({m.dim, m.feedForward, m.heads * m.headSize}) + 16), r = static_cast<size_t>(rows);
+    const int count = rows / streams;
+    std::vector<Row> all;
+    for (int i = 0; i < count; i++) all.push_back({0, std::max(0, sees - count + i) % official::tokens, i % official::grid, i / official::grid % official::grid, 1, sees, i});
+    table = memory.put(check, all);
+    x = memory.take<float>(check, r * wide);
+    elements = memory.take<uint16_t>(check, r * wide);
+    out = memory.take<uint16_t>(check, r * wide);
+    y = memory.take<float>(check, r * static_cast<size_t>(std::max<int>(static_cast<int>(wide), m.vocabulary)));
+    queries = memory.take<uint16_t>(check, r * static_cast<size_t>(m.heads * paddedHead(m.headSize)));
+    cacheBytes = static_cast<size_t>(streams) * static_cast<size_t>(m.kvHeads) * official::tokens * static_cast<size_t>(paddedHead(m.headSize)) * 2;
+    const size_t caches = withCaches ? static_cast<size_t>(2 * m.layers) : 2;
+    cache = memory.take<uint8_t>(check, caches * cacheBytes);
+    attention = {{table, count, nullptr}, streams, m.heads, m.kvHeads, m.headSize, queries, cacheOf(0), out, static_cast<ptrdiff_t>(wide), nullptr, nullptr};
+    if (withCaches) {
+      attention.partial = partial = memory.take<float>(check, attentionPartials(attention));
+      attention.counters = counters = memory.take<uint32_t>(check, attentionCounters(attention));
+      if (check.ok()) check(cudaMemsetAsync(counters, 0, attentionCounters(attention) * 4, stream()), "clearing");
+    }
+    fill(check, x, r * wide * 4);
+    fill(check, elements, r * wide * 2);
+    fill(check, y, r * wide * 4);
+    fill(check, queries, r * static_cast<size_t>(m.heads * paddedHead(m.headSize)) * 2);
+    fill(check, cache, caches * cacheBytes);
+    check(cudaStreamSynchronize(stream()), "filling");
+  }
+  Cache cacheOf(int layer) const { return {cache + static_cast<size_t>(2 * layer) * cacheBytes, cache + static_cast<size_t>(2 * layer + 1) * cacheBytes, official::tokens}; }
+
+  cudaError_t multiply(const Matrix& w, Epilogue epilogue, const float* norm) const {
+    const parvis::TransformerModel& m = t->model_;
+    const bool few = rows <= 64;
+    Projection p{};
+    p.eps = m.normEps, p.rows = rows, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16;
+    if (norm && few) p.x = x, p.normWeight = norm;
+    else p.elements = elements;
+    p.y = y, p.out = out;
+    p.yStride = epilogue == Epilogue::store ? m.vocabulary : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16 : (m.dim + 15) / 16 * 16;
+    p.rotation = {{table, rows / streams, nullptr}, streams, m.heads, m.kvHeads, m.headSize, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};
+    return few ? project(p, stream()) : projectTiled(p, stream());
+  }
+};
+
+struct Family {
+  const char* name;
+  const Matrix Layer::*matrix;
+  Epilogue epilogue;
+  const float* Layer::*norm;
+};
+const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, &Layer::attentionNorm},
+                           {"wo", &Layer::wo, Epilogue::add, nullptr},
+                           {"gateUp", &Layer::gateUp, Epilogue::swiglu, &Layer::feedForwardNorm},
+                           {"down", &Layer::down, Epilogue::add, nullptr}};
+
+// One family over all layers: their weights together are many times the second-level cache.
+void projections(Checked& check, Json& fields, const CudaTransformer& t, int rows) {
+  const Bench b(check, t, rows, official::tokens / 2, false);
+  Memory memory;
+  uint4* out = memory.take<uint4>(check, 1);
+  std::vector<std::string> list;
+  double bytesAll = 0, msAll = 0;
+  const auto add = [&](const char* name, const std::function<cudaError_t(int)>& one, const std::function<const void*(int)>& weights, double bytes, double flops, int launches, bool counts) {
+    if (!check.ok()) return;
+    Graph graph, plain;
+    const auto loop = [&](const std::function<cudaError_t(int)>& work) {
+      return [&, work] {
+        cudaError_t e = cudaSuccess;
+        for (int i = 0; i < launches && e == cudaSuccess; i++) e = work(i);
+        return e;
+      };
+    };
+    if (!graph.capture(check, stream(), loop(one))) return;
+    if (!plain.capture(check, stream(), loop([&](int i) { return readAll(weights(i), static_cast<size_t>(bytes), out); }))) return;
+    const Spread s = graph.time(check, stream(), 15).over(launches), r = plain.time(check, stream(), 15).over(launches);
+    Json j;
+    j.text("name", name).number("rows", rows).number("bytes", bytes).raw("ms", s.json()).number("gigabytesPerSecond", bytes / s.median / 1e6);
+    j.number("ofCeiling", ceiling > 0 ? bytes / s.median * 1000 / ceiling : NAN).number("teraflops", flops / s.median / 1e9);
+    j.raw("plainReadMs", r.json()).number("ofPlainRead", r.median / s.median);
+    list.push_back(j.done());
+    if (counts) bytesAll += bytes * launches, msAll += s.median * launches;
+  };
+  const int layers = t.model_.layers;
+  for (const Family& f : families) {
+    const Matrix& first = t.layers_[0].*f.matrix;
+    const double bytes = static_cast<double>(first.packed.elements()) * 2;
+    add(f.name, [&](int i) {
+          const Layer& l = t.layers_[static_cast<size_t>(i)];
+          return b.multiply(l.*f.matrix, f.epilogue, f.norm ? l.*f.norm : nullptr);
+        }, [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes, bytes * rows, layers, true);
+  }
+  // The head is one matrix: copies of it.
+  const size_t headBytes = t.output_.packed.elements() * 2;
+  const int copies = static_cast<int>(std::min<size_t>(64, 4 * std::max(l2Bytes, size_t{32} << 20) / headBytes + 2));
+  uint8_t* heads = memory.take<uint8_t>(check, static_cast<size_t>(copies) * headBytes);
+  for (int i = 0; i < copies && check.ok(); i++) check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.output_.packed.data, headBytes, cudaMemcpyDeviceToDevice, stream()), "copying");
+  const auto head = [&](int i) {
+    Matrix m = t.output_;
+    m.packed.data = reinterpret_cast<uint16_t*>(heads + static_cast<size_t>(i) * headBytes);
+    return m;
+  };
+  // A step reads it once, the other matrices once a layer.
+  const double before = msAll, bytesBefore = bytesAll;
+  add("head", [&](int i) { return b.multiply(head(i), Epilogue::store, t.norm_); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
+      static_cast<double>(headBytes) * rows, copies, true);
+  msAll = before + (msAll - before) / copies, bytesAll = bytesBefore + static_cast<double>(headBytes);
+  // The same without the norm that every block repeats: what the norm costs.
+  if (rows <= 64)
+    add("head, normed apart", [&](int i) { return b.multiply(head(i), Epilogue::store, nullptr); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; },
+        static_cast<double>(headBytes), static_cast<double>(headBytes) * rows, copies, false);
+  fields.number("rows", rows).raw("families", Json::list(list)).number("stepMs", msAll).number("gigabytesPerSecond", bytesAll / msAll / 1e6);
+  fields.number("ofCeiling", ceiling > 0 ? bytesAll / msAll * 1000 / ceiling : NAN);
+}
+
+// ---- attention and draws --------------------------------------------------------------------------------------
+
+void attentions(Checked& check, Json& fields, const CudaTransformer& t, int n) {
+  std::vector<std::string> list;
+  for (const int sees : {64, 288, 576}) {
+    const Bench b(check, t, 2 * n, sees, true);
+    if (!check.ok()) return;
+    Graph graph;
+    if (!graph.capture(check, stream(), [&] {
+          cudaError_t e = cudaSuccess;
+          for (int i = 0; i < t.model_.layers && e == cudaSuccess; i++) {
+            Attention a = b.attention;
+            a.cache = b.cacheOf(i);
+            e = attend(a, stream());
+          }
+          return e;
+        }))
+      return;
+    list.push_back(Json().number("sees", sees).raw("ms", graph.time(check, stream(), 15).over(t.model_.layers).json()).done());
+  }
+  fields.number("n", n).raw("lengths", Json::list(list));
+}
+
+void draws(Checked& check, Json& fields) {
+  constexpr int most = 64, launches = 20;
+  Memory memory;
+  std::vector<float> logits(static_cast<size_t>(2 * most) * official::vocabulary);
+  uint64_t state = 7;
+  for (float& l : logits) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    l = static_cast<float>(state >> 40) * 0x1p-21f - 4.0f;
+  }
+  std::vector<Prediction> table;
+  std::vector<Row> rows;
+  for (int i = 0; i < most; i++) table.push_back({0, i}), rows.push_back({-1, 0, -1, -1, 1, 1, i});
+  Sampling s{};
+  s.conditional = memory.put(check, logits);
+  s.unconditional = s.conditional ? s.conditional + static_cast<size_t>(most) * official::vocabulary : nullptr;
+  s.stride = s.vocabulary = official::vocabulary;
+  s.table = memory.put(check, table);
+  s.rows = {memory.put(check, rows), most, nullptr};
+  s.seeds = memory.put(check, std::vector<uint64_t>{1});
+  s.tokensEach = most;
+  s.tokens = memory.take<int32_t>(check, most);
+  s.nonFinite = memory.put(check, std::vector<int>{0});
+  s.guidanceScale = 1.5f, s.temperature = 1, s.threads = 1024;
+  std::vector<std::string> list;
+  for (const int n : {1, 4, 16, 64})
+    for (const bool cut : {false, true}) {
+      s.predictions = n, s.topK = cut ? 2000 : 0, s.topP = cut ? 0.95f : 1.0f;
+      Graph graph;
+      if (!graph.capture(check, stream(), [&] {
+            cudaError_t e = cudaSuccess;
+            for (int i = 0; i < launches && e == cudaSuccess; i++) e = sample(s, stream());
+            return e;
+          }))
+        return;
+      list.push_back(Json().number("draws", n).text("rule", cut ? "top-k 2000, top-p 0.95" : "all").raw("ms", graph.time(check, stream(), 15).over(launches).json()).done());
+    }
+  fields.raw("counts", Json::list(list));
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------------
+
+parvis::SessionOptions options(int batch, int n) {
+  parvis::SessionOptions o;
+  for (int i = 0; i < batch; i++) o.classIds.push_back(i * 37 % official::classes), o.seeds.push_back(static_cast<uint64_t>(i + 1));
+  o.guided = true, o.slots = o.tokens = official::tokens, o.maxRows = n;
+  return o;
+}
+
+StepRule rule() {
+  StepRule r;
+  r.guidanceScale = 1.5f;
+  return r;
+}
+
+const parvis::Cancel never{false};
+
+bool runSteps(Checked& check, parvis::Session& session, const std::vector<std::vector<Row>>& steps, size_t begin, size_t end) {
+  for (size_t i = begin; i < end && check.ok(); i++) succeeded(check, session.step(steps[i].data(), static_cast<int>(steps[i].size()), rule(), never));
+  return check.ok();
+}
+
+// What a function's launches are called: projectKernel<1, true, (Epilogue)3>.
+std::string nameOf(const void* function) {
+  const char* mangled = nullptr;
+  if (cudaFuncGetName(&mangled, function) != cudaSuccess || !mangled) {
+    cudaGetLastError();
+    char at[32];
+    std::snprintf(at, sizeof at, "%p", function);
+    return at;
+  }
+  int status = 0;
+  char* plain = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+  std::string name = status == 0 && plain ? plain : mangled;
+  std::free(plain);
+  if (const size_t parameters = name.rfind('('); parameters != std::string::npos && name.find('>', parameters) == std::string::npos) name.erase(parameters);
+  for (const char* dull : {"void ", "parvis::cuda::", "(anonymous namespace)::"})
+    for (size_t at; (at = name.find(dull)) != std::string::npos;) name.erase(at, std::strlen(dull));
+  return name;
+}
+
+// The kernels of one step by function: how many, and how long they take when replayed without the others.
+std::string kernelsOf(Checked& check, cudaGraph_t step) {
+  size_t count = 0;
+  if (!check(cudaGraphGetNodes(step, nullptr, &count), "reading a graph")) return "[]";
+  std::vector<cudaGraphNode_t> nodes(count);
+  if (!check(cudaGraphGetNodes(step, nodes.data(), &count), "reading a graph")) return "[]";
+  std::map<std::string, std::vector<cudaKernelNodeParams>> parameters;
+  for (cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type;
+    cudaKernelNodeParams p{};
+    if (!check(cudaGraphNodeGetType(node, &type), "reading a graph")) return "[]";
+    if (type != cudaGraphNodeTypeKernel) continue;
+    if (!check(cudaGraphKernelNodeGetParams(node, &p), "reading a kernel of a graph")) return "[]";
+    parameters[nameOf(p.func)].push_back(p);
+  }
+  std::vector<std::string> list;
+  for (const auto& [name, all] : parameters) {
+    cudaGraph_t graph = nullptr;
+    if (!check(cudaGraphCreate(&graph, 0), "making a graph")) return "[]";
+    cudaGraphNode_t last = nullptr;
+    for (const cudaKernelNodeParams& p : all) {
+      cudaGraphNode_t node = nullptr;
+      check(cudaGraphAddKernelNode(&node, graph, last ? &last : nullptr, last ? 1 : 0, &p), "adding a kernel to a graph");
+      last = node;
+      if (!check.ok()) break;
+    }
+    Graph chain;
+    if (!check.ok()) {
+      cudaGraphDestroy(graph);
+      return "[]";
+    }
+    if (!chain.take(check, graph)) return "[]";
+    list.push_back(Json().text("kernel", name).number("launches", static_cast<double>(all.size())).number("ms", chain.time(check, stream(), 9).median).done());
+  }
+  return Json::list(list, ",\n    ");
+}
+
+// Steps from the middle of a picture: as a caller runs them, and many of them in one graph, between which there can be no gap.
+void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
+  const auto steps = official::steps(n);
+  const size_t middle = steps.size() / 2, some = std::min<size_t>(32, steps.size() / 4);
+  std::unique_ptr<parvis::Session> session;
+  if (!succeeded(check, t.createSession(options(batch, n), session))) return;
+  if (!runSteps(check, *session, steps, 0, middle - some / 2)) return;
+  check(cudaStreamSynchronize(stream()), "running steps");
+  const double begin = now();
+  if (!runSteps(check, *session, steps, middle - some / 2, middle + some / 2)) return;
+  const double enqueued = now();
+  check(cudaStreamSynchronize(stream()), "running steps");
+  const double looped = (now() - begin) / static_cast<double>(some / 2 * 2);
+
+  // Another session stops in the middle: from here on the first's rows and counters would not fit together.
+  if (!succeeded(check, t.createSession(options(batch, n), session)) || !runSteps(check, *session, steps, 0, middle)) return;
+  check(cudaStreamSynchronize(stream()), "running steps");
+  auto& inside = static_cast<CudaSession&>(*session);
+  const auto& kind = (inside.*reach(KindsOf{})).back();
+  const auto enqueue = [&] { return (inside.*reach(EnqueueOf{}))(kind, nullptr); };
+  constexpr int together = 12;
+  Graph one, many;
+  if (!one.capture(check, stream(), enqueue)) return;
+  if (!many.capture(check, stream(), [&] {
+        cudaError_t e = cudaSuccess;
+        for (int i = 0; i < together && e == cudaSuccess; i++) e = enqueue();
+        return e;
+      }))
+    return;
+  const Spread alone = one.time(check, stream(), 15), chained = many.time(check, stream(), 9).over(together);
+  fields.number("n", n).number("batch", batch).number("loopMs", looped).number("hostMs", (enqueued - begin) / static_cast<double>(some / 2 * 2));
+  fields.raw("graphMs", alone.json()).raw("chainedMs", chained.json()).number("gap", (looped - chained.median) / looped);
+  Checked apart;  // what it takes to read a graph may be missing
+  const std::string kernels = kernelsOf(apart, one.graph());
+  fields.raw("kernels", kernels);
+  if (!apart.ok()) fields.text("kernelsProblem", apart.error());
+}
+
+// ---- pictures -------------------------------------------------------------------------------------------------
+
+// From the class to the tokens and the bytes of pictures, as Par does it.
+void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenizer* tokenizer, int n, int batch, int repeats) {
+  const auto steps = official::steps(n);
+  std::vector<int32_t> tokens(static_cast<size_t>(batch) * official::tokens);
+  constexpr int side = 16 * official::grid;
+  std::vector<uint8_t> pixels(static_cast<size_t>(batch) * side * side * 3);
+  std::vector<double> transformer, all, sessions, decoded;
+  for (int i = batch == 1 ? -2 : -1; i < repeats && check.ok(); i++) {
+    const double begin = now();
+    std::unique_ptr<parvis::Session> session;
+    if (!succeeded(check, t.createSession(options(batch, n), session))) return;
+    const double made = now();
+    if (!runSteps(check, *session, steps, 0, steps.size()) || !succeeded(check, session->readTokens(tokens.data()))) return;
+    const double drawn = now();
+    if (tokenizer) {
+      parvis::DecodeOptions o;
+      o.count = batch, o.gridHeight = o.gridWidth = official::grid, o.outHeight = o.outWidth = side;
+      if (!succeeded(check, tokenizer->decode(tokens.data(), o, pixels.data(), nullptr, never))) return;
+    }
+    const double end = now();
+    session.reset();
+    if (i < 0) continue;
+    sessions.push_back(made - begin), transformer.push_back(drawn - begin), decoded.push_back(end - drawn), all.push_back(end - begin);
+  }
+  for (const int32_t token : tokens)
+    if (token < 0 || token >= official::vocabulary) check.fail("a token that was not drawn");
+  fields.number("n", n).number("batch", batch).number("steps", static_cast<double>(steps.size()));
+  fields.raw("ms", Spread(all).json()).raw("transformerMs", Spread(transformer).json()).raw("sessionMs", Spread(sessions).json());
+  if (tokenizer) fields.raw("decodeMs", Spread(decoded).json());
+  else fields.text("decode", "left out: no tokenizer");
+  fields.number("imagesPerSecond", batch / Spread(all).median * 1000);
+}
+
+void decodes(Checked& check, Json& fields, parvis::Tokenizer& tokenizer, int count, int repeats) {
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < count * official::tokens; i++) tokens.push_back(i * 7919 % 16384);
+  constexpr int side = 16 * official::grid;
+  std::vector<uint8_t> pixels(static_cast<size_t>(count) * side * side * 3);
+  parvis::DecodeOptions o;
+  o.count = count, o.gridHeight = o.gridWidth = official::grid, o.outHeight = o.outWidth = side;
+  std::vector<double> times;
+  for (int i = -3; i < repeats && check.ok(); i++) {
+    const double begin = now();
+    succeeded(check, tokenizer.decode(tokens.data(), o, pixels.data(), nullptr, never));
+    if (i >= 0) times.push_back(now() - begin);
+  }
+  constexpr double flops = 567e9;  // of one picture
+  fields.number("count", count).raw("ms", Spread(times).json()).number("msAnImage", Spread(times).median / count).number("teraflops", flops * count / Spread(times).median / 1e9);
+}
+
+// ---- everything -----------------------------------------------------------------------------------------------
+
+void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
+  const std::string name = size.name;
+  std::shared_ptr<parvis::Transformer> loaded;
+  results.part(name + " load", [&](Checked& check, Json& fields) {
+    const parvis::TransformerModel m = official::model(size);
+    const official::Weights weights(official::tensorsOf(m));
+    if (!weights.good()) return check.fail("writing random weights failed");
+    const double begin = now();
+    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.tensors, m, parvis::Precision::bfloat16, never, loaded)))
+      fields.number("ms", now() - begin).number("bytes", static_cast<double>(loaded->bytes()));
+  });
+  if (!loaded) return;
+  CudaTransformer& t = static_cast<CudaTransformer&>(*loaded);
+  for (const int n : {4, 16, 1})
+    results.part(name + " generate n=" + std::to_string(n), [&](Checked& check, Json& fields) {
+      fields.text("model", name);
+      generate(check, fields, t, tokenizer, n, 1, n == 1 ? 3 : 7);
+    });
+  for (const int n : {4, 16})
+    results.part(name + " step n=" + std::to_string(n), [&](Checked& check, Json& fields) {
+      fields.text("model", name);
+      step(check, fields, t, n, 1);
+    });
+  if (name == "XXL" || name == "3B")
+    for (const int rows : {2, 8, 32}) results.part(name + " projections rows=" + std::to_string(rows), [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
+  if (name == "XXL")
+    for (const int n : {1, 4, 16}) results.part(name + " attention n=" + std::to_string(n), [&](Checked& check, Json& fields) { attentions(check, fields, t, n); });
+  if (name == "L" || name == "XL") {
+    for (const int rows : {128, 512, 2048}) results.part(name + " projections rows=" + std::to_string(rows), [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
+    for (const int n : {4, 16})
+      for (const int batch : {8, 64}) {
+        const std::string which = " n=" + std::to_string(n) + " batch=" + std::to_string(batch);
+        results.part(name + " generate" + which, [&](Checked& check, Json& fields) {
+          fields.text("model", name);
+          generate(check, fields, t, tokenizer, n, batch, batch == 8 ? 3 : 1);
+        });
+        results.part(name + " step" + which, [&](Checked& check, Json& fields) {
+          fields.text("model", name);
+          step(check, fields, t, n, batch);
+        });
+      }
+  }
+}
+
+std::string versionText(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::vector<std::string> wanted;
+  std::string date = "unknown";
+  for (int i = 1; i < count; i++) {
+    const std::string a = arguments[i];
+    if (a == "--out" && i + 1 < count) results.file = arguments[++i];
+    else if (a == "--date" && i + 1 < count) date = arguments[++i];
+    else if (a == "--seconds" && i + 1 < count) results.seconds = std::atof(arguments[++i]);
+    else wanted.push_back(a);
+  }
+  const auto asked = [&](const std::string& name) { return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end(); };
+  device = std::make_shared<Device>(0);
+  if (const Status s = device->use(); !s.ok()) {
+    std::fprintf(stderr, "measure: %s\n", s.message.c_str());
+    return 1;
+  }
+  cudaDeviceProp properties{};
+  int driver = 0, runtime = 0;
+  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess) return 1;
+  l2Bytes = static_cast<size_t>(properties.l2CacheSize);
+  Json d;
+  d.text("name", properties.name).text("capability", std::to_string(properties.major) + "." + std::to_string(properties.minor)).number("processors", properties.multiProcessorCount);
+  d.number("memory", static_cast<double>(properties.totalGlobalMem)).number("l2", static_cast<double>(l2Bytes)).text("driver", versionText(driver)).text("runtime", versionText(runtime));
+  results.head = "\"device\": " + d.done() + ", \"date\": " + Json::quoted(date);
+
+  if (asked("read")) results.part("read", reading);
+  std::shared_ptr<parvis::Tokenizer> tokenizer;
+  results.part("VQ-16 load", [&](Checked& check, Json& fields) {
+    const official::Weights weights(official::tensorsOf(official::vq16()));
+    const double begin = now();
+    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.tensors, official::vq16(), parvis::Precision::bfloat16, never, tokenizer))) fields.number("ms", now() - begin);
+  });
+  if (tokenizer && asked("vq"))
+    for (const int pictures : {1, 16}) results.part("VQ-16 decode count=" + std::to_string(pictures), [&](Checked& check, Json& fields) { decodes(check, fields, *tokenizer, pictures, pictures == 1 ? 30 : 5); });
+  if (asked("kernels")) results.part("draws", draws);
+  for (const char* name : {"XXL", "3B", "L", "XL", "B"})
+    if (asked(name) && (!wanted.empty() || std::string(name) != "B")) model(*official::sizeOf(name), tokenizer.get());
+  std::fputs(results.json().c_str(), stdout);
+  return results.problems() > 0;
+}

@@ -1,0 +1,273 @@
+"""The peer on a GPU: the same transformer in PyTorch as it is made fast there, for ratios taken in one run.
+
+What a user who knows PyTorch well would write: bfloat16, a static key/value cache, layers compiled by torch.compile
+(max-autotune), one CUDA graph a step, embeddings, guidance and draws inside it, so that the host only replays graphs. Random
+weights of the paper's shapes; a picture is all the steps of PAR at 24 x 24 tokens, batch 1 with guidance.
+
+    gpu.py [--out FILE] [--models XXL,3B,L,XL] [--n 4,16] [--seconds 200] [--repeats 5] [--check]
+
+Variants: `layer` compiles one layer and uses it for all, which takes seconds; `whole` compiles all layers together, which
+can fuse across them and takes minutes; `plain` attention is left to the compiler, `sdpa` is PyTorch's own kernel. The
+quickest to compile comes first for every model, the others with what is left of --seconds: no configuration is begun after
+that. A ratio is to be taken against the fastest. JSON on standard output, and in FILE after every configuration.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--out")
+parser.add_argument("--models", default="XXL,3B,L,XL")
+parser.add_argument("--n", default="4,16")
+parser.add_argument("--seconds", type=float, default=200)
+parser.add_argument("--repeats", type=int, default=5)
+parser.add_argument("--check", action="store_true", help="on the CPU, two layers, no compiler: is the program whole?")
+options = parser.parse_args()
+began = time.perf_counter()
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+SHAPES = {"B": (12, 768, 12), "L": (24, 1024, 16), "XL": (36, 1280, 20), "XXL": (48, 1536, 24), "3B": (24, 3200, 32)}
+GRID, VOCABULARY, CLASSES = 24, 16384, 1000
+SLOTS = GRID * GRID
+VARIANTS = [("layer", "plain"), ("layer", "sdpa"), ("whole", "plain")]
+device = "cpu" if options.check else "cuda"
+
+
+# ---- what a step computes: plain functions, so that one compilation serves all layers ----------------------------
+
+
+def rms(x, weight):
+    f = x.float()
+    return (f * torch.rsqrt(f.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * weight
+
+
+def rotate(x, angle):  # x [2, rows, heads, head], angle [rows, head / 2, 2]
+    f = x.float().unflatten(-1, (-1, 2))
+    c, s = angle[:, None, :, 0], angle[:, None, :, 1]
+    return torch.stack((f[..., 0] * c - f[..., 1] * s, f[..., 1] * c + f[..., 0] * s), -1).flatten(3).to(x.dtype)
+
+
+def attend(q, keys, values, mask, kind):  # q [2, heads, rows, head]
+    if kind == "sdpa":
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    scores = (q @ keys.transpose(2, 3)).float() * (q.shape[-1] ** -0.5)
+    return torch.softmax(scores.masked_fill(~mask, float("-inf")), -1).to(q.dtype) @ values
+
+
+def layer(x, at, mask, angle, weights, kind):
+    qkv, wo, w13, w2, n1, n2, keys, values = weights
+    rows, heads, head = x.shape[1], keys.shape[1], keys.shape[3]
+    q, k, v = F.linear(rms(x, n1), qkv).view(2, rows, 3, heads, head).unbind(2)
+    keys[:, :, at] = rotate(k, angle).transpose(1, 2)
+    values[:, :, at] = v.transpose(1, 2)
+    o = attend(rotate(q, angle).transpose(1, 2), keys, values, mask, kind)
+    x = x + F.linear(o.transpose(1, 2).reshape(2, rows, heads * head), wo)
+    gate, up = F.linear(rms(x, n2), w13).chunk(2, -1)
+    return x + F.linear(F.silu(gate) * up, w2)
+
+
+def layers(x, at, mask, angle, all_weights, kind):
+    for weights in all_weights:
+        x = layer(x, at, mask, angle, weights, kind)
+    return x
+
+
+def draw(x, norm, output, noise):
+    logits = F.linear(rms(x, norm), output).float()
+    logits = logits[1] + 1.5 * (logits[0] - logits[1])
+    return torch.argmax(torch.softmax(logits, -1) / noise, -1)  # the race of exponentials
+
+
+# ---- a picture ---------------------------------------------------------------------------------------------------
+
+
+class Model:
+    def __init__(self, name, dtype=torch.bfloat16):
+        count, dim, heads = SHAPES[name]
+        hidden = -(-(2 * 4 * dim // 3) // 256) * 256
+        self.head = dim // heads
+
+        def matrix(rows, columns):
+            return (torch.rand(rows, columns, device=device) * 0.06 - 0.03).to(dtype)
+
+        def cache():
+            return torch.zeros(2, heads, SLOTS, self.head, device=device, dtype=dtype)
+
+        def ones():
+            return torch.ones(dim, device=device, dtype=dtype)
+
+        self.layers = [
+            (matrix(3 * dim, dim), matrix(dim, dim), matrix(2 * hidden, dim), matrix(dim, hidden), ones(), ones(), cache(), cache())
+            for _ in range(2 if options.check else count)
+        ]
+        self.norm, self.output = ones(), matrix(VOCABULARY, dim)
+        self.embeddings = matrix(VOCABULARY + CLASSES + 1 + 15, dim)  # tokens, classes, transition tokens
+
+
+class Steps:
+    """The steps that have the same number of rows. Their tables lie on the device, with the number of the step."""
+
+    def __init__(self, model, n, slots, rows, tokens, compiled):
+        self.model, self.rows, self.tokens, self.compiled = model, rows, tokens, compiled
+        at = torch.tensor([[s + i for i in range(rows)] for s in slots])
+        # What each row reads: a token of the sequence, or (below zero) the class or a transition token.
+        place = lambda slot: -1 if slot == 0 else slot - 1 if slot < n else slot - n if slot >= 2 * n else n - 1 if slot == n else -1 - slot % n
+        reads = torch.tensor([[place(s) for s in row] for row in at.tolist()])
+        constant = torch.where(reads == -1, VOCABULARY, VOCABULARY + CLASSES - 1 - reads)
+        unconditional = torch.where(reads == -1, VOCABULARY + CLASSES, constant)
+        side = int(n**0.5)
+        inside, of, region = reads.clamp(min=0) // n, reads.clamp(min=0) % n, GRID // side
+        row, column = of // side * region + inside // region, of % side * region + inside % region
+        frequency = 10000.0 ** (-torch.arange(0, model.head // 2, 2).float() / (model.head // 2))
+        turn = torch.cat((row[..., None] * frequency, column[..., None] * frequency), -1)
+        angle = torch.stack((turn.cos(), turn.sin()), -1) * (reads >= 0)[..., None, None]
+        self.at, self.reads, self.angle = at.to(device), reads.to(device), angle.to(device)
+        self.constant = torch.stack((constant, unconditional), 1).to(device)  # [steps, 2, rows]
+        self.sees = (at[:, -1:] + 1).to(device)
+        self.columns = torch.arange(SLOTS, device=device)
+        self.count = len(slots)
+        self.step = torch.zeros(1, dtype=torch.long, device=device)
+        self.graph = None
+
+    def run(self):
+        m, i = self.model, self.step
+        at, reads, angle = self.at[i][0], self.reads[i][0], self.angle[i][0]
+        known = self.tokens[reads.clamp(min=0)]
+        ids = torch.where(reads >= 0, known, self.constant[i][0])  # [2, rows]
+        mask = (self.columns < self.sees[i]).expand(self.rows, SLOTS)
+        x = self.compiled["layers"](m.embeddings[ids], at, mask, angle)
+        noise = torch.empty(self.rows, VOCABULARY, device=device).exponential_(1)
+        self.tokens[at] = self.compiled["draw"](x, m.norm, m.output, noise)
+        self.step += 1
+
+    def prepare(self):
+        """Compiles, then records the graph."""
+        if device == "cpu":
+            return
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.step.zero_()
+                self.run()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        self.step.zero_()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.run()
+
+    def all(self):
+        self.step.zero_()
+        for _ in range(self.count):
+            self.graph.replay() if self.graph else self.run()
+
+
+def compiled_for(model, scope, attention, mode):
+    """The functions that a step calls, compiled; graphs are recorded around them, so the compiler makes none."""
+    wrap = (lambda f: f) if options.check else (lambda f: torch.compile(f, mode=mode, fullgraph=True, dynamic=False))
+    if scope == "whole":
+        whole = wrap(layers)
+        run = lambda x, at, mask, angle: whole(x, at, mask, angle, model.layers, attention)
+    else:
+        one = wrap(layer)
+
+        def run(x, at, mask, angle):
+            for weights in model.layers:
+                x = one(x, at, mask, angle, weights, attention)
+            return x
+
+    return {"layers": run, "draw": wrap(draw)}
+
+
+def timed(work):
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1000
+
+
+def measure(name, n, scope, attention):
+    if not options.check:
+        torch._dynamo.reset()
+    model = Model(name)
+    tokens = torch.full((SLOTS,), -1, dtype=torch.long, device=device)
+    tuned = compiled_for(model, scope, attention, "max-autotune-no-cudagraphs")
+    # Steps of one row are 4 of 147 at n = 4: tuning them would take as long as tuning the others. At n = 16 they count.
+    single = tuned if n > 4 else compiled_for(model, scope, attention, "default")
+    parts = [Steps(model, n, list(range(n)), 1, tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, tokens, tuned)]
+
+    def picture():
+        for part in parts:
+            part.all()
+
+    tokens.zero_()
+    compile_ms = timed(lambda: [part.prepare() for part in parts])
+    tokens.fill_(-1)
+    timed(picture)
+    if int(tokens.min()) < 0 or int(tokens.max()) >= VOCABULARY or len(set(tokens.tolist())) < SLOTS // 4:
+        raise RuntimeError("the picture's tokens are not drawn as they should be")
+    if not options.check:
+        timed(picture)
+    times = [timed(picture) for _ in range(1 if options.check else options.repeats)]
+    return {
+        "model": name, "n": n, "scope": scope, "attention": attention, "steps": sum(part.count for part in parts),
+        "ms": {"median": statistics.median(times), "least": min(times), "greatest": max(times)}, "compileMs": compile_ms,
+    }
+
+
+def main():
+    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "mode": "torch.compile max-autotune, bfloat16, one CUDA graph a step", "results": []}
+    if not options.check:
+        if not torch.cuda.is_available():
+            print("gpu.py: PyTorch finds no CUDA device", file=sys.stderr)
+            return 1
+        result["device"] = torch.cuda.get_device_name()
+        import torch._dynamo as dynamo
+
+        for name in ("recompile_limit", "cache_size_limit"):  # its name in newer and in older versions
+            if hasattr(dynamo.config, name):
+                setattr(dynamo.config, name, 256)
+                break
+    torch.manual_seed(1)
+
+    def write():
+        if options.out:
+            with open(options.out + ".partial", "w") as f:
+                json.dump(result, f, indent=1)
+            os.replace(options.out + ".partial", options.out)
+
+    failures = 0
+    for scope, attention in VARIANTS:
+        for n in map(int, options.n.split(",")):
+            for name in options.models.split(","):
+                entry = {"model": name, "n": n, "scope": scope, "attention": attention}
+                if time.perf_counter() - began > options.seconds:
+                    entry["problem"] = "left out: out of time"
+                else:
+                    try:
+                        with torch.no_grad():
+                            entry = measure(name, n, scope, attention)
+                    except Exception as error:  # the others go on
+                        entry["problem"] = f"{type(error).__name__}: {str(error)[:400]}"
+                        failures += 1
+                    if device == "cuda":
+                        torch.cuda.empty_cache()
+                result["results"].append(entry)
+                said = entry.get("problem") or f"{entry['ms']['median']:.1f} ms"
+                print(f"{time.perf_counter() - began:6.1f} s  {name} n={n} {scope} {attention}: {said}", file=sys.stderr, flush=True)
+                write()
+    json.dump(result, sys.stdout, indent=1)
+    print()
+    return 1 if failures else 0
+
+
+sys.exit(main())

@@ -1,0 +1,217 @@
+// The paper's models with random weights, and PAR's real schedule, for the programs that run on a device without
+// TypeScript: shapes.cc compares backends with them, bench/cuda/measure.cc measures. All tensors point into one small file of
+// random numbers, each at a place of its own (rows of the embedding that equal rows of the head would make every draw a
+// repetition). bench/shapes.js is the same for Node.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "parvis/backend.h"
+
+namespace official {
+
+using parvis::Row;
+
+constexpr int grid = 24, tokens = grid * grid, classes = 1000, vocabulary = 16384;
+
+struct Size {
+  const char* name;
+  int layers, dim, heads;
+};
+constexpr Size sizes[] = {{"B", 12, 768, 12}, {"L", 24, 1024, 16}, {"XL", 36, 1280, 20}, {"XXL", 48, 1536, 24}, {"3B", 24, 3200, 32}};
+
+inline const Size* sizeOf(const std::string& name) {
+  for (const Size& s : sizes)
+    if (name == s.name) return &s;
+  return nullptr;
+}
+
+// layers 0: as in the paper. Transition tokens for n up to 16; fewer are used where n is less.
+inline parvis::TransformerModel model(const Size& s, int layers = 0) {
+  parvis::TransformerModel m;
+  m.layers = layers > 0 ? layers : s.layers;
+  m.dim = s.dim, m.heads = m.kvHeads = s.heads, m.headSize = s.dim / s.heads;
+  m.feedForward = (2 * 4 * s.dim / 3 + 255) / 256 * 256;
+  m.vocabulary = vocabulary, m.classes = classes, m.transitions = 15;
+  return m;
+}
+
+inline parvis::TokenizerModel vq16() {
+  parvis::TokenizerModel m;
+  m.baseChannels = 128, m.residualBlocks = 2, m.zChannels = 256, m.codebook = 16384, m.codeSize = 8;
+  m.multipliers = {1, 1, 2, 2, 4};
+  return m;
+}
+
+// ---- tensors --------------------------------------------------------------------------------------------------
+
+using Shapes = std::vector<std::pair<std::string, std::vector<int64_t>>>;
+
+inline Shapes tensorsOf(const parvis::TransformerModel& m) {
+  const int64_t dim = m.dim, wide = static_cast<int64_t>(m.heads) * m.headSize, hidden = m.feedForward;
+  Shapes list = {{"cls_embedding.embedding_table.weight", {m.classes + 1, dim}},
+                 {"tok_embeddings.weight", {m.vocabulary, dim}},
+                 {"spe_tok_embeddings.special_embeddings.weight", {m.transitions, dim}},
+                 {"norm.weight", {dim}},
+                 {"output.weight", {m.vocabulary, dim}}};
+  for (int i = 0; i < m.layers; i++) {
+    const std::string name = "layers." + std::to_string(i) + ".";
+    list.push_back({name + "attention.wqkv.weight", {wide + 2 * static_cast<int64_t>(m.kvHeads) * m.headSize, dim}});
+    list.push_back({name + "attention.wo.weight", {dim, wide}});
+    list.push_back({name + "feed_forward.w1.weight", {hidden, dim}});
+    list.push_back({name + "feed_forward.w3.weight", {hidden, dim}});
+    list.push_back({name + "feed_forward.w2.weight", {dim, hidden}});
+    list.push_back({name + "attention_norm.weight", {dim}});
+    list.push_back({name + "ffn_norm.weight", {dim}});
+  }
+  return list;
+}
+
+inline Shapes tensorsOf(const parvis::TokenizerModel& m) {
+  Shapes list;
+  const auto conv = [&](const std::string& name, int64_t from, int64_t to, int64_t k) {
+    list.push_back({name + ".weight", {to, from, k, k}});
+    list.push_back({name + ".bias", {to}});
+  };
+  const auto norm = [&](const std::string& name, int64_t c) {
+    list.push_back({name + ".weight", {c}});
+    list.push_back({name + ".bias", {c}});
+  };
+  const auto residual = [&](const std::string& name, int64_t from, int64_t to) {
+    norm(name + ".norm1", from);
+    conv(name + ".conv1", from, to, 3);
+    norm(name + ".norm2", to);
+    conv(name + ".conv2", to, to, 3);
+    if (from != to) conv(name + ".nin_shortcut", from, to, 1);
+  };
+  const auto attention = [&](const std::string& name, int64_t c) {
+    norm(name + ".norm", c);
+    for (const char* part : {".q", ".k", ".v", ".proj_out"}) conv(name + part, c, c, 1);
+  };
+  const int levels = m.levels();
+  const auto width = [&](int level) { return static_cast<int64_t>(m.multipliers[static_cast<size_t>(level)]) * m.baseChannels; };
+  const int64_t coarsest = width(levels - 1);
+  const auto half = [&](const std::string& name, bool up, int blocks, int64_t channels, const std::string& resample) {
+    for (int i = 0; i < levels; i++) {
+      const int level = up ? levels - 1 - i : i;
+      const std::string part = name + ".conv_blocks." + std::to_string(i) + ".";
+      for (int b = 0; b < blocks; b++) {
+        residual(part + "res." + std::to_string(b), channels, width(level));
+        channels = width(level);
+        if (level == levels - 1) attention(part + "attn." + std::to_string(b), channels);
+      }
+      if (i < levels - 1) conv(part + resample + ".conv", channels, channels, 3);
+    }
+    residual(name + ".mid.0", coarsest, coarsest);
+    attention(name + ".mid.1", coarsest);
+    residual(name + ".mid.2", coarsest, coarsest);
+    norm(name + ".norm_out", channels);
+    return channels;
+  };
+  conv("encoder.conv_in", 3, m.baseChannels, 3);
+  half("encoder", false, m.residualBlocks, m.baseChannels, "downsample");
+  conv("encoder.conv_out", coarsest, m.zChannels, 3);
+  conv("decoder.conv_in", m.zChannels, coarsest, 3);
+  const int64_t last = half("decoder", true, m.residualBlocks + 1, coarsest, "upsample");
+  conv("decoder.conv_out", last, 3, 3);
+  conv("quant_conv", m.zChannels, m.codeSize, 1);
+  conv("post_quant_conv", m.codeSize, m.zChannels, 1);
+  list.push_back({"quantize.embedding.weight", {m.codebook, m.codeSize}});
+  return list;
+}
+
+// A temporary file of bfloat16: magnitudes of 0.016 to 0.031 with random signs, then ones for the norms.
+class Weights {
+ public:
+  explicit Weights(const Shapes& shapes) {
+    constexpr uint64_t places = 1 << 20, ones = 8192;
+    size_t most = 0;
+    for (const auto& [name, shape] : shapes) most = std::max(most, count(shape));
+    std::vector<uint16_t> data(most + places, 0);
+    uint64_t state = 1;
+    for (uint16_t& v : data) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      v = static_cast<uint16_t>((state >> 63 << 15) | 121u << 7 | (state >> 50 & 127));
+    }
+    data.resize(data.size() + ones, 0x3f80);
+    char name[] = "/tmp/parvis-official-XXXXXX";
+    const int descriptor = mkstemp(name);
+    std::FILE* f = descriptor < 0 ? nullptr : fdopen(descriptor, "wb");
+    good_ = f && std::fwrite(data.data(), 2, data.size(), f) == data.size();
+    if (f && std::fclose(f) != 0) good_ = false;
+    file = name;
+    uint64_t next = 0;
+    for (const auto& [name_, shape] : shapes) {
+      next = (next + 40503 * 16) % places;
+      tensors.push_back({name_, parvis::DType::bfloat16, shape, 2 * (isNorm(name_) ? most + places : next / 16 * 16), {}});
+    }
+  }
+  Weights(const Weights&) = delete;
+  ~Weights() { unlink(file.c_str()); }
+  bool good() const { return good_; }  // the file is whole
+  std::string file;
+  std::vector<parvis::TensorSource> tensors;
+
+ private:
+  static size_t count(const std::vector<int64_t>& shape) {
+    size_t n = 1;
+    for (const int64_t d : shape) n *= static_cast<size_t>(d);
+    return n;
+  }
+  static bool isNorm(const std::string& name) {
+    for (const char* end : {"norm.weight", "norm1.weight", "norm2.weight", "norm_out.weight"}) {
+      const std::string e = end;
+      if (name.size() >= e.size() && name.compare(name.size() - e.size(), e.size(), e) == 0) return true;
+    }
+    return false;
+  }
+  bool good_ = false;
+};
+
+// ---- the schedule ---------------------------------------------------------------------------------------------
+
+// Slot `slot` of PAR with n tokens a step: what it reads, where that lies in the picture, what it sees and predicts.
+inline Row rowOf(int n, int slot) {
+  int side = 1;
+  while (side * side < n) side++;
+  const int region = grid / side;
+  const int group = slot / n, place = slot % n;
+  const int input = slot == 0 ? parvis::classInput : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
+  Row r{input, slot, -1, -1, 1, slot < n ? slot + 1 : (group + 1) * n, slot};
+  if (input >= 0) {
+    const int inside = input / n, of = input % n;
+    r.row = of / side * region + inside / region;
+    r.column = of % side * region + inside % region;
+  }
+  return r;
+}
+
+// Slots begin .. end as PAR takes them: the first n one by one, then n at a time.
+inline std::vector<std::vector<Row>> steps(int n, int begin = 0, int end = tokens) {
+  std::vector<std::vector<Row>> all;
+  for (int slot = begin; slot < end; slot++) {
+    if (slot < n || slot % n == 0) all.emplace_back();
+    all.back().push_back(rowOf(n, slot));
+  }
+  return all;
+}
+
+// Slots 0 .. end in one step that predicts nothing: fills the cache.
+inline std::vector<Row> prefix(int n, int end) {
+  std::vector<Row> rows;
+  for (int slot = 0; slot < end; slot++) {
+    rows.push_back(rowOf(n, slot));
+    rows.back().predicts = -1;
+  }
+  return rows;
+}
+
+}  // namespace official
