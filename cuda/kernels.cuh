@@ -22,7 +22,7 @@ struct RowTable {
 
 constexpr int mostHeadSize = 128;
 constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
-constexpr int mostVocabulary = 48 << 10;  // a row of logits must fit into shared memory
+constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
 
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
@@ -140,6 +140,8 @@ struct Projection {
 };
 // Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, cudaStream_t stream);
+// Shared memory of its blocks. Rows that need more than the device has are projectTiled's.
+constexpr size_t projectSharedBytes(int rows) { return static_cast<size_t>(rows > 32 ? 137 : 69) << 10; }
 // More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
 // that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };
@@ -196,6 +198,12 @@ struct Sampling {
   int topK;
   int threads;
 };
+// What a device holds, given its shared memory a block: a row of logits and 3 KB. 99 KB: 24576 tokens, 163 KB: 40960.
+constexpr size_t samplingBytes = 3 << 10;
+constexpr int vocabularyLimit(size_t sharedBytes) {
+  const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
+  return most < static_cast<size_t>(mostVocabulary) ? static_cast<int>(most) : mostVocabulary;
+}
 cudaError_t sample(const Sampling& s, cudaStream_t stream);
 cudaError_t score(const Sampling& s, cudaStream_t stream);
 

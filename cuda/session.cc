@@ -211,11 +211,12 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   return e;
 }
 
-// Few rows stream the packed weights, norm and all in one kernel; many, or float32, have the norm apart.
+// Few rows stream the packed weights, norm and all in one kernel; many, or float32, have the norm apart. How many are few
+// depends on the device's shared memory, and changes no bit.
 cudaError_t CudaSession::multiply(Projection p, const Matrix& w) {
   const CudaTransformer& t = *transformer_;
   const cudaStream_t stream = t.device_->stream();
-  const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
+  const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows && projectSharedBytes(p.rows) <= t.device_->sharedLimit();
   if (p.x && !few) {
     const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, t.element_, normed_, p.xStride, rowThreads}, stream);
     if (e != cudaSuccess) return e;

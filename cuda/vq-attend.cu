@@ -55,6 +55,7 @@ __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ 
 
   const auto fetch = [&](const void* from, uint16_t* to, int first) {
     constexpr int pieces = width / 8;  // of 16 bytes a row
+#pragma unroll 2  // the swizzle comes again after two at most; more would take registers that are not there
     for (int i = static_cast<int>(threadIdx.x); i < tile * pieces; i += threads) {
       const int row = i / pieces, d = i % pieces * 8;
       const bool there = first + row < a.positions && d < stride;
