@@ -12,7 +12,7 @@ __global__ void takeRowsKernel(const __grid_constant__ TakeRows t) {
   PARVIS_SHARED(uint32_t, step, 1);
   if (threadIdx.x == 0) *step = *t.counter;
   __syncthreads();
-  const int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
+  const volatile int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
   int32_t* to = reinterpret_cast<int32_t*>(t.rows);
   for (int i = static_cast<int>(threadIdx.x); i < t.count * static_cast<int>(sizeof(Row) / 4); i += static_cast<int>(blockDim.x)) to[i] = from[i];
   if (threadIdx.x == 0) {

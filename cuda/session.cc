@@ -138,9 +138,10 @@ Status CudaSession::step(const Row* rows, int count, const StepRule& rule, const
   int positions = 0;
   for (int i = 0; i < count; i++) positions = std::max({positions, rows[i].row + 1, rows[i].column + 1});
   if (Status s = t.growAngles(positions); !s.ok()) return s;
+  if (!failed_.ok()) return failed_;
   if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
   Event& event = events_[steps_ % depth];
-  if (Status s = event.wait("running a step"); !s.ok()) return s;
+  if (Status s = event.wait("running a step"); !s.ok()) return failed_ = s;
   if (*static_cast<volatile int*>(flag_)) return notFinite();
   if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
   std::memcpy(ring_ + static_cast<size_t>(steps_ % depth) * static_cast<size_t>(o_.maxRows), rows, static_cast<size_t>(count) * sizeof(Row));
@@ -152,8 +153,8 @@ Status CudaSession::step(const Row* rows, int count, const StepRule& rule, const
   if (repeats && !kind->graph)
     if (Status s = capture(*kind); !s.ok()) return s;
   const cudaError_t e = kind->graph ? cudaGraphLaunch(kind->graph, t.device_->stream()) : enqueue(*kind, rows);
-  if (Status s = statusOf(e, "running a step"); !s.ok()) return s;
-  if (Status s = event.record(t.device_->stream()); !s.ok()) return s;
+  if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
+  if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
   if (rule.mode == StepRule::Mode::sample)
     for (const int row : kind->predicting) known_.predicted(rows[row].predicts);

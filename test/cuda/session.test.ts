@@ -4,5 +4,5 @@ import t from 'tap'
 import { checkFamily, cpuBackend, cudaSession } from '../support/simt.js'
 
 t.test('sessions', async t => {
-  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 28)
+  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 30)
 })

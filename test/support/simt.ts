@@ -4,6 +4,7 @@
 import { execFile, spawnSync } from 'node:child_process'
 import crypto from 'node:crypto'
 import fs from 'node:fs'
+import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 
@@ -48,16 +49,25 @@ export async function build (name: string, sources: string[]): Promise<string> {
   const headers = digest(['cuda', 'test/simt', 'include/parvis', 'common', 'cpu', 'cpu/isa'].flatMap(directory =>
     fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
   fs.mkdirSync(folder, { recursive: true })
-  const objects: string[] = []
-  for (const source of [...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc']) {
+  const objects = await inParallel([...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc'], async source => {
     const flags = /^(cpu|common)\//.test(source) ? reference : sanitized
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, headers, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
-    objects.push(object)
-  }
+    return object
+  })
   const program = path.join(folder, `${name}-${digest(objects)}`)
   if (!fs.existsSync(program)) await make(program, out => [...sanitizers, '-pthread', ...objects, '-o', out])
   return program
+}
+
+/** As many at a time as there are cores; results in the order of the items. */
+export async function inParallel<T, R> (items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = []
+  let next = 0
+  await Promise.all(Array.from({ length: availableParallelism() }, async () => {
+    for (let i = next++; i < items.length; i = next++) results[i] = await work(items[i]!)
+  }))
+  return results
 }
 
 /** Whole files only, whoever else builds at the same time. */
@@ -93,8 +103,8 @@ export async function executeOn (machine: string, program: string, ...args: Arra
 /** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers. */
 export async function checkFamily (t: Assertions, name: string, sources: string[], least: number): Promise<void> {
   const program = await build(name, [`test/simt/${name}.cc`, ...sources])
-  for (const seed of [1, 2, 3]) {
-    const { code, out, err } = await execute(program, seed)
+  const runs = await inParallel([1, 2, 3], async seed => ({ seed, ...await execute(program, seed) }))
+  for (const { seed, code, out, err } of runs) {
     const lines = out.split('\n').filter(line => /^(not )?ok /.test(line))
     for (const line of lines) t.ok(line.startsWith('ok '), `${line.replace(/^(not )?ok /, '')}, order ${seed}`)
     t.equal(code, 0, `order ${seed} ran to its end${code === 0 ? '' : `: ${err.slice(0, 3000)}`}`)
