@@ -13,6 +13,7 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
   const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
   E* out = static_cast<E*>(n.out) + static_cast<ptrdiff_t>(row) * n.outStride;
   const float scale = rowScale(x, n.dim, n.eps);
+#pragma unroll 4
   for (int d = 2 * static_cast<int>(threadIdx.x % 32); d < n.dim; d += 64) {
     const float2 v = normedPair(out, loadPair(x + d), loadPair(n.weight + d), scale);
     storePair(out + d, v.x, v.y);

@@ -5,12 +5,12 @@
 // accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so the
 // size of blocks is chosen by how well a launch fills a device.
 #include "epilogue.cuh"
+#include "norm.cuh"
 
 namespace parvis::cuda {
 
 namespace {
 
-constexpr int runs = 8;                           // of the inputs: the warps of project.cu
 constexpr int stages = 3, stageTiles = 4;         // a stage: 64 inputs; three fit the 99 KiB that small devices have
 constexpr int each = 2;                           // tiles of outputs a warp
 
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
 
 #pragma unroll
   for (int stage = 0; stage < stages - 1; stage++) copy(stage);
-  const int run = (inputTiles + runs - 1) / runs;
+  const int run = runOf(inputTiles);
   Sums<S> sums = {}, totals = {};
   int done = 0, runEnd = run;
   for (int stage = 0; stage * stageTiles < inputTiles; stage++) {

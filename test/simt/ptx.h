@@ -152,6 +152,9 @@ inline uint4 loadStreaming(const void* p, Where w = Where::current()) {
   std::memcpy(&v, p, 16);
   return v;
 }
+inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where::current()) {
+  if (wanted) v = loadStreaming(p, w);
+}
 inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
 inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
   simt::waitUntil("waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
