@@ -12,7 +12,7 @@
 // do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the fabric that
 // also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`; bench/predictions.md has the
 // sums). Rows that are not there are whatever shared memory holds, tiles that are not there repeat the last one: columns and
-// rows of a product do not mix, and what they give is not stored.
+// rows of a product do not mix, and what they give is not stored. No GPU has run this form yet: its speed is a prediction.
 #include <algorithm>
 
 #include "epilogue.cuh"
@@ -71,6 +71,7 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
       ring[k][i] = make_uint4(0, 0, 0, 0);
       ptx::loadStreaming(ring[k][i], weights + (places[i] + k * 32), k < steps);
     }
+  __syncwarp();  // first of all (ptx.cuh)
 
   float sum[tiles][rowTiles][4] = {};
   // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the ring
@@ -92,6 +93,7 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
     const int stride = rawStride(run);
     float* raw = reinterpret_cast<float*>(dynamicShared()) + warp * (p.rows + 1) * stride;
     const float* x = p.x + 16 * begin;
+#pragma unroll 1
     for (int k = 4 * lane; k < 16 * steps; k += 128) {
 #pragma unroll
       for (int row = 0; row < mostFusedRows; row++)
@@ -130,17 +132,17 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
     uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
     constexpr int pieces = 2 * chunk, together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
     const int piece = lane % pieces, firstRow = lane / pieces;
-    const int rowStep = static_cast<int>(together * p.xStride);
-    const uint16_t* from = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
-    // Steps from `first` on into stage `to`; beyond the run they are zero.
-    const auto copy = [&](int to, int first) {
+    uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece), staged + swizzled<pieces>(firstRow + together, piece)};
+    const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
+    // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
+    const auto copy = [&](int stage, int first) {
       if (first < steps) {
+        const int bytes = first + piece / 2 < steps ? 16 : 0;
+        const uint16_t* from = next;
 #pragma unroll
-        for (int i = 0; i < S::rows / together; i++) {
-          uint16_t* staged8 = staged + to * S::stageElements + i / 2 * 2 * together * pieces * 8;  // eight rows further, the same swizzle
-          if (firstRow + i * together < p.rows)
-            ptx::cpAsync16(staged8 + swizzled<pieces>(firstRow + i % 2 * together, piece), from + (i * rowStep + 16 * first), first + piece / 2 < steps ? 16 : 0);
-        }
+        for (int i = 0; i < S::rows / together; i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
+          if (firstRow + i * together < p.rows) ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
+        next += 16 * chunk;
       }
       ptx::cpAsyncCommit();
     };
@@ -166,8 +168,8 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
           }
           refill(c + k, first + c + k);
           refill(c + k + 1, first + c + k + 1);
+          __syncwarp();  // not later; and all have read this stage
         }
-        __syncwarp();
         copy(stage, first + c + S::stages * chunk);
         stage = stage + 1 < S::stages ? stage + 1 : 0;
       }

@@ -104,16 +104,12 @@ __device__ inline void mbarrierWait(uint64_t* barrier, int parity) {
 
 // ---- global memory ------------------------------------------------------------------------------------------
 
-// 16 bytes that are read once: weights. Not kept in the first-level cache.
-__device__ inline uint4 loadStreaming(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-  return v;
-}
-// The same where `wanted`; elsewhere v stays as it is. Without a branch, so that many follow each other closely.
+// 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each other
+// closely; not kept in the first-level cache. Not a load of constants (.nc): ptxas would move that below barriers, down to
+// where v is used. After this one a __syncwarp() says how far down it may go.
 __device__ inline void loadStreaming(uint4& v, const void* p, bool wanted) {
-  asm volatile("{ .reg .pred wanted; setp.ne.u32 wanted, %5, 0; @wanted ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4]; }"
-               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(static_cast<uint32_t>(wanted)));
+  asm volatile("{ .reg .pred wanted; setp.ne.u32 wanted, %5, 0; @wanted ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4]; }"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(static_cast<uint32_t>(wanted)) : "memory");
 }
 __device__ inline void addRelease(uint32_t* p, uint32_t v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
