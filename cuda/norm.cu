@@ -8,6 +8,8 @@ namespace {
 
 template <class E>
 __global__ void normKernel(const __grid_constant__ Norm n) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   const int row = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
   if (row >= n.rows) return;
   const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
@@ -25,7 +27,7 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
 cudaError_t norm(const Norm& n, cudaStream_t stream) {
   if (n.rows < 1 || n.dim < 2 || n.dim % 2 != 0 || n.threads < 32 || n.threads > 1024 || n.threads % 32 != 0) return cudaErrorInvalidValue;
   const int together = n.threads / 32;
-  return launch(n.element == Element::float32 ? normKernel<float> : normKernel<uint16_t>, static_cast<unsigned>((n.rows + together - 1) / together),
+  return launchInStep(n.element == Element::float32 ? normKernel<float> : normKernel<uint16_t>, static_cast<unsigned>((n.rows + together - 1) / together),
                 static_cast<unsigned>(n.threads), 0, stream, n);
 }
 

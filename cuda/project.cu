@@ -72,6 +72,8 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
       ptx::loadStreaming(ring[k][i], weights + (places[i] + k * 32), k < steps);
     }
   __syncwarp();  // first of all (ptx.cuh)
+  ptx::releaseDependents();
+  ptx::dependencyWait();  // weights were here before the step; what follows need not be
 
   float sum[tiles][rowTiles][4] = {};
   // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the ring
@@ -168,13 +170,12 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
           }
           refill(c + k, first + c + k);
           refill(c + k + 1, first + c + k + 1);
-          __syncwarp();  // not later; and all have read this stage
+          __syncwarp();  // refills go no further down; and all have read what they share
         }
         copy(stage, first + c + S::stages * chunk);
         stage = stage + 1 < S::stages ? stage + 1 : 0;
       }
     }
-    ptx::cpAsyncWait<0>();
   }
 
   // Sums of the runs [warps][tiles][rowTiles][4][32] over the activations.
@@ -227,7 +228,7 @@ template <class S>
 cudaError_t run(const Projection& p, cudaStream_t stream) {
   const size_t sums = static_cast<size_t>(S::sums) * 4;
   const size_t inputs = S::normed ? static_cast<size_t>(warps * (p.rows + 1) * rawStride(runOf(p.weights.inputTiles()))) * 4 : static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
-  return launch(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
+  return launchInStep(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
 }
 
 template <int rowTiles, bool normed>

@@ -102,6 +102,21 @@ __device__ inline void mbarrierWait(uint64_t* barrier, int parity) {
                  : "=r"(done) : "r"(sharedAddress(barrier)), "r"(parity) : "memory");
 }
 
+// ---- programmatic dependent launch: platform.cuh, launchInStep -----------------------------------------------
+
+// Returns when the kernel before this one is done and what it wrote is seen; at once where it was not to be overlapped.
+__device__ inline void dependencyWait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The kernel after this one may start when all blocks have called it (or ended).
+__device__ inline void releaseDependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // ---- global memory ------------------------------------------------------------------------------------------
 
 // 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each other

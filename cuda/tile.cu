@@ -87,6 +87,8 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int 
 
 template <class S, Epilogue epilogue>
 __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut, warpRows = thread / 32 / S::warpsOut;
   // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights go by.
   const int group = static_cast<int>(blockIdx.x) / (S::group * outputBlocks) * S::group, place = static_cast<int>(blockIdx.x) - group * outputBlocks;
@@ -179,7 +181,7 @@ template <class S, Epilogue epilogue>
 cudaError_t runAs(const Projection& p, cudaStream_t stream) {
   int rowBlocks, outputBlocks;
   const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
-  return launch(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
+  return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
 }
 
 // A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.

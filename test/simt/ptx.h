@@ -144,6 +144,11 @@ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w
   });
 }
 
+// ---- programmatic dependent launch: kernels run one after another here ------------------------------------------
+
+inline void dependencyWait() {}
+inline void releaseDependents() {}
+
 // ---- global memory ------------------------------------------------------------------------------------------
 
 inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where::current()) {
