@@ -7,7 +7,6 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int mostSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
 constexpr int mostLogitRows = 1024;
 constexpr int rowThreads = 256;
 int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
@@ -212,18 +211,20 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   return e;
 }
 
-// Few rows stream the packed weights, norm and all in one kernel; many, or float32, have the norm apart.
+// Rows up to mostSkinnyRows stream the packed weights, few of them norm and all in one kernel; more, or float32, have the
+// norm apart. A row has the same bits on all three ways.
 cudaError_t CudaSession::multiply(Projection p, const Matrix& w) {
   const CudaTransformer& t = *transformer_;
   const cudaStream_t stream = t.device_->stream();
   const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
-  if (p.x && !few) {
+  if (p.x && !(few && fusible(p.rows, w.inputs))) {
     const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, t.element_, normed_, p.xStride, rowThreads}, stream);
     if (e != cudaSuccess) return e;
     p.x = nullptr;
     p.elements = normed_;
   }
   p.weights = w.packed;
+  p.processors = t.device_->processors();
   return !packed ? projectPlain(p, w.plain, w.inputs, stream) : few ? project(p, stream) : projectTiled(p, stream);
 }
 

@@ -152,13 +152,16 @@ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w
   });
 }
 
+// ---- programmatic dependent launch: kernels run one after another here ------------------------------------------
+
+inline void dependencyWait() {}
+inline void releaseDependents() {}
+
 // ---- global memory ------------------------------------------------------------------------------------------
 
-inline uint4 loadStreaming(const void* p, Where w = Where::current()) {
+inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where::current()) {
   portable::aligned(p, 16, "ld.global.v4", w);
-  uint4 v;
-  std::memcpy(&v, p, 16);
-  return v;
+  if (wanted) std::memcpy(&v, p, 16);
 }
 inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
 inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
