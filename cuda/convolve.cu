@@ -34,7 +34,9 @@ struct Window {
   static constexpr int pixels = rows * columns, elements = pixels * windowStride;
   static constexpr int pieces = (pixels * 4 + B::threads * kernel - 1) / (B::threads * kernel);  // of 8 channels, a thread and row of taps
   static constexpr int stageElements = kernel * 2 * B::tiles * B::outputWarps * 256;             // weights of a row of taps
-  static constexpr size_t bytes(int chunks) { return static_cast<size_t>(2 * elements + 2 * stageElements) * 2 + static_cast<size_t>(chunks) * windowChannels * 8; }
+  static constexpr size_t fixedBytes = static_cast<size_t>(2 * elements + 2 * stageElements) * 2;
+  static_assert(fixedBytes <= 94 << 10);  // small devices have 99 KB, and 512 channels have 4 KB of factors
+  static constexpr size_t bytes(int chunks) { return fixedBytes + (resample == Resample::none ? static_cast<size_t>(chunks) * windowChannels * 8 : 0); }
   // The stored pixel, before the window's origin is added, that output pixel `p` reads at tap `k`.
   static constexpr int twoRows = resample == Resample::down ? 4 : resample == Resample::up ? 1 : 2;  // at(p + 2, k) - at(p, k)
   __device__ static int at(int p, int k) { return resample == Resample::down ? 2 * p + k : resample == Resample::up ? (p + k + 1) >> 1 : p + k; }
@@ -258,7 +260,6 @@ cudaError_t run(const Convolution& c, cudaStream_t stream) {
 template <class B>
 cudaError_t runKind(const Convolution& c, cudaStream_t stream) {
   if (c.filter.kernel == 1) return run<B, 1, Resample::none>(c, stream);
-  if (c.resample == Resample::down) return run<B, 3, Resample::down>(c, stream);
   if (c.resample == Resample::up) return run<B, 3, Resample::up>(c, stream);
   return run<B, 3, Resample::none>(c, stream);
 }
@@ -270,10 +271,16 @@ cudaError_t convolve(const Convolution& c, cudaStream_t stream) {
       (c.resample != Resample::none && (c.filter.kernel != 3 || c.scale)) || (c.swish && !c.scale) || (c.floats && c.sums))
     return cudaErrorInvalidValue;
   if (c.filter.element == Element::float32) return convolvePlain(c, stream);
-  if (c.filter.outputs <= 16) return runKind<Block<1, 1, 1, 4>>(c, stream);
   // Small pictures: smaller blocks, so that more of the device has some, and smaller warps, so that a block has four.
   const size_t large = static_cast<size_t>((c.outHeight() + 15) / 16) * static_cast<size_t>((c.outWidth() + 7) / 8) * static_cast<size_t>((c.filter.outputs + 127) / 128) * static_cast<size_t>(c.images);
-  if (c.blockPixels == 64 || (c.blockPixels != 128 && large < 128)) return runKind<Block<4, 2, 2, 2>>(c, stream);
+  const bool small = c.blockPixels == 64 || (c.blockPixels != 128 && large < 128);
+  if (c.resample == Resample::down) {  // windows of twice the rows and columns: 64 pixels a block, or they would not fit
+    if (c.filter.outputs <= 16) return run<Block<1, 1, 1, 4>, 3, Resample::down>(c, stream);
+    if (small || c.filter.outputs <= 64) return run<Block<4, 2, 2, 2>, 3, Resample::down>(c, stream);
+    return run<Block<4, 4, 2, 2>, 3, Resample::down>(c, stream);
+  }
+  if (c.filter.outputs <= 16) return runKind<Block<1, 1, 1, 4>>(c, stream);
+  if (small) return runKind<Block<4, 2, 2, 2>>(c, stream);
   if (c.filter.outputs <= 64) return runKind<Block<4, 4, 1, 4>>(c, stream);
   return runKind<Block<4, 4, 2, 4>>(c, stream);
 }

@@ -48,6 +48,7 @@ Status Device::use() {
     if (Status s = statusOf(cudaEventCreateWithFlags(&finished_, waited), "making an event"); !s.ok()) return s;
   name_ = properties.name;
   processors_ = properties.multiProcessorCount;
+  sharedLimit_ = static_cast<size_t>(properties.sharedMemPerBlockOptin);
   capability_ = properties.major * 10 + properties.minor;
   open_ = true;
   return {};

@@ -32,12 +32,14 @@ class Device {
   cudaStream_t stream() const { return stream_; }
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
+  size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
   std::string describe() const;      // "GPU 0 (NVIDIA H200)"
   // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
 
  private:
   int index_, processors_ = 1;
+  size_t sharedLimit_ = 0;
   std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
   bool open_ = false;
   std::string name_;

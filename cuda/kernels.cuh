@@ -22,7 +22,7 @@ struct RowTable {
 
 constexpr int mostHeadSize = 128;
 constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
-constexpr int mostVocabulary = 48 << 10;  // a row of logits must fit into shared memory
+constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
 
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
@@ -203,6 +203,12 @@ struct Sampling {
   int topK;
   int threads;
 };
+// What a device holds, given its shared memory a block: a row of logits and 3 KB. 99 KB: 24576 tokens, 163 KB: 40960.
+constexpr size_t samplingBytes = 3 << 10;
+constexpr int vocabularyLimit(size_t sharedBytes) {
+  const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
+  return most < static_cast<size_t>(mostVocabulary) ? static_cast<int>(most) : mostVocabulary;
+}
 cudaError_t sample(const Sampling& s, cudaStream_t stream);
 cudaError_t score(const Sampling& s, cudaStream_t stream);
 

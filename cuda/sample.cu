@@ -124,6 +124,8 @@ __device__ Selected select(const float* logits, int count, uint64_t limit, Selec
 
 // ---- the kernels --------------------------------------------------------------------------------------------
 
+static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
+
 __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();

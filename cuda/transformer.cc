@@ -10,12 +10,13 @@ namespace parvis::cuda {
 namespace {
 
 // What the kernels can run; larger models are refused by name, not by a failing launch.
-Status checkModel(const TransformerModel& m) {
+Status checkModel(const TransformerModel& m, const Device& device) {
   const auto refuse = [](const std::string& what) { return Status{Code::badCheckpoint, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."}; };
   if (m.dim % 2 != 0) return refuse("its width of " + std::to_string(m.dim) + " is odd");
   if (m.headSize % 4 != 0 || m.headSize > mostHeadSize) return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " + std::to_string(mostHeadSize));
   if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
-  if (m.vocabulary > mostVocabulary) return refuse("a vocabulary of " + std::to_string(m.vocabulary) + " is above " + std::to_string(mostVocabulary));
+  if (const int most = vocabularyLimit(device.sharedLimit()); m.vocabulary > most)
+    return refuse("its vocabulary has " + std::to_string(m.vocabulary) + " tokens, and the shared memory of " + device.describe() + " holds the logits of " + std::to_string(most));
   return {};
 }
 
@@ -23,8 +24,8 @@ Status checkModel(const TransformerModel& m) {
 
 Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& m,
                              Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
-  if (Status s = checkModel(m); !s.ok()) return s;
   if (Status s = device->use(); !s.ok()) return s;
+  if (Status s = checkModel(m, *device); !s.ok()) return s;
   auto t = std::make_shared<CudaTransformer>();
   t->device_ = device;
   t->model_ = m;

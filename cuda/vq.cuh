@@ -51,7 +51,7 @@ struct Convolution {
   void* y;             // the same shape; where `floats`, float32 [images, outHeight, outWidth, outputs]
   bool floats;
   float* sums;         // [images, sumSlots(outHeight, outWidth), pictureStride(outputs), 2]: of y and y^2; or null
-  int blockPixels;     // 64 or 128; 0: by the size of the work. Changes no bit.
+  int blockPixels;     // 64 or 128 (down: 64, of fewer or more outputs); 0: by the size of the work. Changes no bit.
   __host__ __device__ int outHeight() const { return resample == Resample::up ? 2 * height : resample == Resample::down ? height / 2 : height; }
   __host__ __device__ int outWidth() const { return resample == Resample::up ? 2 * width : resample == Resample::down ? width / 2 : width; }
 };

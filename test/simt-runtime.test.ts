@@ -33,6 +33,12 @@ t.test('the runtime of the SIMT layer', async t => {
   t.equal(sticky.out, 'right\n', 'a kernel that failed breaks its device for good')
   t.match(sticky.err, /kernel .*failing, block \(0,0,0\), thread \(0,0,0\): __shfl_sync/, 'and says where')
 
+  const shared = await executeOn('devices=4,capability=8.9/9.0/8.0/12.0', program, 'shared')
+  t.equal(shared.out, 'right\n', `more shared memory than a block may have: ${shared.err}`)
+  t.match(shared.err, /kernel .*failing: 101377 bytes of shared memory, and a block of this device may have 101376/, 'says how much')
+  t.match(shared.err, /kernel .*withArray.*, block .*: 101504 bytes of shared memory, and a block of this device may have 101376/, 'static arrays count')
+  t.match(shared.err, /kernel .*withArray.*, block .*: 53248 bytes of shared memory, and a block of this device may have 49152 without asking/)
+
   const typo = await executeOn('devises=2', program, 'order')
   t.match(typo.err, /`devises=2` means nothing here/, 'a machine that is not understood is refused')
 

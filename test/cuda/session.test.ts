@@ -1,8 +1,8 @@
 // The CUDA backend's sessions on the SIMT layer, all kernel families together, against the CPU backend's.
 
 import t from 'tap'
-import { checkFamily, cpuBackend, cudaSession } from '../support/simt.js'
+import { checkFamily, cpuBackend, cudaSession, smallest } from '../support/simt.js'
 
 t.test('sessions', async t => {
-  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 30)
+  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 31, [smallest])
 })

@@ -50,8 +50,12 @@ void* sharedArray(const void* site, const char* name, size_t bytes, size_t align
   Block* b = s.now->block;
   for (const Array& a : b->arrays)
     if (a.site == site) return a.data;
-  if (b->sharedBytes + bytes > mostShared) fail("more shared memory than a block can have", Where::current());
-  return addArray(b, site, name, bytes, std::max<size_t>(align, 16));
+  uint8_t* data = addArray(b, site, name, bytes, std::max<size_t>(align, 16));
+  // platform.cuh asks for more than 48 KB by the dynamic part alone.
+  const size_t limit = s.launch->sharedBytes > askedShared ? s.launch->sharedLimit : unaskedShared;
+  if (b->sharedBytes > limit)
+    fail(std::to_string(b->sharedBytes) + " bytes of shared memory, and a block of this device may have " + std::to_string(limit) + (limit < s.launch->sharedLimit ? " without asking" : ""), Where::current(), cudaErrorInvalidValue);
+  return data;
 }
 uint8_t* dynamicShared() { return s.now->block->dynamic; }
 bool isShared(const void* p) {

@@ -28,6 +28,12 @@ __global__ void failing() {
   if (threadIdx.x == 0) __shfl_sync(2u, 0, 0);
 }
 
+template <int bytes>
+__global__ void withArray() {
+  PARVIS_SHARED(uint8_t, array, bytes);
+  array[threadIdx.x] = dynamicShared()[threadIdx.x];
+}
+
 void expect(bool holds, int line) {
   if (holds) return;
   std::printf("line %d\n", line);
@@ -400,6 +406,33 @@ void noDevice(cudaError_t error) {  // PARVIS_SIMT: devices=0 or driver=0
   HOLDS((n == 0) == (error == cudaErrorInsufficientDriver));
 }
 
+// PARVIS_SIMT: devices=4,capability=8.9/9.0/8.0/12.0
+void shared() {
+  constexpr size_t limits[] = {99 << 10, 227 << 10, 163 << 10, 99 << 10}, array = 4 << 10;
+  for (int device = 0; device < 4; device++) {
+    const size_t limit = limits[device];
+    int most = 0;
+    cudaDeviceProp properties;
+    OK(cudaSetDevice(device));
+    OK(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    OK(cudaGetDeviceProperties(&properties, device));
+    HOLDS(static_cast<size_t>(most) == limit && properties.sharedMemPerBlockOptin == limit);
+    cudaStream_t stream = nullptr;
+    OK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    OK(launch(withArray<array>, 1, 32, limit - array, stream));
+    OK(launch(withArray<array>, 1, 32, 40 << 10, stream));
+    OK(cudaStreamSynchronize(stream));
+    FAILS(cudaErrorInvalidValue, launch(failing, 1, 32, limit + 1, stream));  // found before it runs
+    OK(launch(withArray<array>, 1, 32, 32, nullptr));
+  }
+  // What static arrays add is found when it runs, and then the device is lost.
+  OK(cudaSetDevice(0));
+  FAILS(cudaErrorInvalidValue, launch(withArray<array>, 1, 32, limits[0] - array + 16, nullptr));
+  OK(cudaSetDevice(1));
+  OK(launch(withArray<array>, 1, 32, limits[0] - array + 16, nullptr));
+  FAILS(cudaErrorInvalidValue, launch(withArray<12 << 10>, 1, 32, 40 << 10, nullptr));  // platform.cuh asks for nothing here
+}
+
 // ---- threads ------------------------------------------------------------------------------------------------
 
 void threads() {
@@ -434,7 +467,7 @@ int main(int, char** argv) {
   const std::map<std::string, std::function<void()>> cases{
       {"order", order}, {"null-stream", nullStream}, {"pageable", pageableSource}, {"events", events}, {"graph", graph}, {"forbidden", forbidden},
       {"memory", memory}, {"copies", copies}, {"overrun", overrunDevice}, {"freed-device", freedDevice}, {"freed-pinned", freedPinned}, {"host-touches", hostTouches}, {"foreign-device", foreignDevice}, {"sticky", sticky},
-      {"failures", failures}, {"devices", devices}, {"no-device", [] { noDevice(cudaErrorNoDevice); }}, {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
+      {"failures", failures}, {"devices", devices}, {"shared", shared}, {"no-device", [] { noDevice(cudaErrorNoDevice); }}, {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
       {"threads", threads}};
   const std::string name = argv[1];
   if (name == "early") std::printf("%s\n", early() ? "right" : "wrong");

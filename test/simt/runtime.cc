@@ -29,6 +29,7 @@ struct Range { size_t bytes; int device; bool pinned; };
 struct Device {
   std::string name;
   int major = 0, minor = 0, processors = 0;
+  size_t shared = 0;                 // a block's most
   size_t memory = 0, used = 0;
   cudaError_t broken = cudaSuccess;  // by a kernel, for good
   int open = 0;                      // operations under way that may touch its memory
@@ -104,6 +105,13 @@ uint64_t number(const std::string& text, const std::string& item) {
   return n;
 }
 
+// What a block may have of a multiprocessor's shared memory, from CUDA's table of compute capabilities.
+size_t sharedOf(int major, int minor) {
+  if (major < 8) return major * 10 + minor >= 75 ? 64 << 10 : 96 << 10;
+  if (major == 8) return minor == 0 || minor == 7 ? 163 << 10 : 99 << 10;
+  return major < 12 ? 227 << 10 : 99 << 10;
+}
+
 Machine::Machine() {
   std::map<std::string, std::vector<std::string>> each{{"memory", {"4G"}}, {"capability", {"9.0"}}, {"name", {"SIMT layer"}}, {"processors", {"16"}}};
   size_t count = 1;
@@ -133,6 +141,7 @@ Machine::Machine() {
     d.name = of("name", i);
     d.major = static_cast<int>(number(capability[0], "capability"));
     d.minor = static_cast<int>(number(capability[1], "capability"));
+    d.shared = sharedOf(d.major, d.minor);
     d.processors = static_cast<int>(number(of("processors", i), "processors"));
     d.memory = number(of("memory", i), "memory");
     devices.push_back(std::move(d));
@@ -307,9 +316,10 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
   return call(streamOfDevice, stream, [&] {
     const Device& d = device(currentDevice);
     if (d.major < 8) return cudaErrorNoKernelImageForDevice;
+    l.sharedLimit = d.shared;
     if (const cudaError_t e = check(l)) return e;
     const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
-    const uint64_t together = std::min<uint64_t>({32, 2048 / threads, mostShared / std::max<uint64_t>(l.sharedBytes, 1)});
+    const uint64_t together = std::min<uint64_t>({32, 2048 / threads, d.shared / std::max<uint64_t>(l.sharedBytes, 1)});
     if (l.cooperative && blocks > together * static_cast<uint64_t>(d.processors)) return cudaErrorCooperativeLaunchTooLarge;
     return submit(stream, [l = std::move(l)] { return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : run(l); });
   });
@@ -352,7 +362,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int i) 
     case cudaDevAttrComputeCapabilityMajor: *value = device(i).major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = device(i).minor; break;
     case cudaDevAttrCooperativeLaunch: *value = 1; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(mostShared); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(device(i).shared); break;
     default: return remember(cudaErrorInvalidValue);
   }
   return cudaSuccess;
@@ -360,7 +370,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int i) 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int i) {
   if (const cudaError_t e = deviceError(i)) return e;
   const Device& d = device(i);
-  *properties = {"", d.memory, mostShared, d.major, d.minor, d.processors, 32, 50 << 20};
+  *properties = {"", d.memory, d.shared, d.major, d.minor, d.processors, 32, 50 << 20};
   std::snprintf(properties->name, sizeof properties->name, "%s", d.name.c_str());
   return cudaSuccess;
 }

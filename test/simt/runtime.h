@@ -9,6 +9,7 @@
 // PARVIS_SIMT describes the machine, e.g. `devices=2,memory=64M/4G,fail=malloc:5`; it is read once, at the first call.
 // Where devices differ, values of each are divided by `/` (the last one counts for the rest):
 //   devices=1  memory=4G  capability=9.0  name=SIMT layer  processors=16
+//                                    the capability also says how much shared memory a block may have
 //   driver=13000  runtime=13000      driver=0: none on this machine
 //   seed=1                           when queued work runs, and the order of fibers
 //   fail=malloc:N | hostalloc:N      the Nth such call finds no memory; `fail` may be given several times

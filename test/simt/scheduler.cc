@@ -22,9 +22,9 @@ std::string at(Where w) {
   return file.substr(file.rfind('/') + 1) + ":" + text(w.line());
 }
 std::string triple(uint3 v) { return "(" + text(v.x) + "," + text(v.y) + "," + text(v.z) + ")"; }
-std::string kernelName() {
+std::string kernelName(const Launch& l = *s.launch) {
   char name[512] = "?";
-  __sanitizer_symbolize_pc(const_cast<char*>(static_cast<const char*>(s.launch->kernel) + 1), "%f", name, sizeof name);
+  __sanitizer_symbolize_pc(const_cast<char*>(static_cast<const char*>(l.kernel) + 1), "%f", name, sizeof name);
   const std::string n = name;
   return n.substr(0, n.rfind('('));
 }
@@ -236,8 +236,11 @@ uint64_t random() {  // splitmix64
 
 cudaError_t check(const Launch& l) {
   const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
-  const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535 && l.sharedBytes <= mostShared;
-  return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
+  const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535;
+  if (!fits) return cudaErrorInvalidConfiguration;
+  if (l.sharedBytes <= l.sharedLimit) return cudaSuccess;
+  std::fprintf(stderr, "simt: kernel %s: %zu bytes of shared memory, and a block of this device may have %zu\n", kernelName(l).c_str(), l.sharedBytes, l.sharedLimit);
+  return cudaErrorInvalidValue;
 }
 
 cudaError_t run(const Launch& l) {
@@ -246,6 +249,7 @@ cudaError_t run(const Launch& l) {
   s.launch = &l;
   s.runner = std::this_thread::get_id();
   s.failed = false;
+  s.error = cudaErrorLaunchFailure;
   s.switches = 0;
   s.random = s.seed * 1000003 + s.launches++;
   s.order = static_cast<Order>(random() % 4);
@@ -285,10 +289,11 @@ cudaError_t run(const Launch& l) {
   s.polling.clear();
   s.late.clear();
   s.launch = nullptr;
-  return s.failed ? cudaErrorLaunchFailure : cudaSuccess;
+  return s.failed ? s.error : cudaSuccess;
 }
 
-void fail(const std::string& what, Where where) {
+void fail(const std::string& what, Where where, cudaError_t error) {
+  s.error = error;
   setFailure(whereabouts() + ": " + what + " (" + at(where) + ")");
   for (;;) toMain(false);
 }

@@ -60,6 +60,7 @@ uint64_t random();                 // of the running launch
 struct Launch {
   dim3 grid, block;
   size_t sharedBytes = 0;
+  size_t sharedLimit = 227 << 10;  // of a block, static arrays included: enqueue() asks the device
   bool cooperative = false;      // all blocks alive together; otherwise two at a time
   const void* kernel = nullptr;  // for its name
   std::function<void()> body;    // one thread
@@ -69,7 +70,7 @@ cudaError_t run(const Launch& launch);    // now, by the holder of the runtime's
 cudaError_t enqueue(Launch launch, cudaStream_t stream);
 
 // Ends the launch with a message that names kernel, block and thread.
-[[noreturn]] void fail(const std::string& what, Where where);
+[[noreturn]] void fail(const std::string& what, Where where, cudaError_t error = cudaErrorLaunchFailure);
 
 // The lanes of `mask` meet; the last to come runs `combine` on what each brought (null for lanes outside).
 using Combine = void (*)(void* const* lanes, uint32_t mask);
@@ -97,7 +98,11 @@ bool isShared(const void* p);  // of the running block
 template <class... P, class... A>
 cudaError_t launch(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
   std::tuple<std::decay_t<P>...> copy(std::forward<A>(args)...);
-  return enqueue({grid, block, sharedBytes, cooperative, reinterpret_cast<const void*>(kernel), [kernel, copy] { std::apply(kernel, copy); }}, stream);
+  Launch l{grid, block, sharedBytes};
+  l.cooperative = cooperative;
+  l.kernel = reinterpret_cast<const void*>(kernel);
+  l.body = [kernel, copy] { std::apply(kernel, copy); };
+  return enqueue(std::move(l), stream);
 }
 
 }  // namespace simt

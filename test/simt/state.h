@@ -35,7 +35,8 @@ struct Array {
   size_t bytes;
 };
 constexpr size_t guard = 1024;
-constexpr size_t mostShared = 227 << 10;
+constexpr size_t unaskedShared = 48 << 10;  // a block's without cudaFuncSetAttribute, which
+constexpr size_t askedShared = 40 << 10;    // platform.cuh calls where the dynamic part is above this
 
 struct Warp {
   uint32_t waiting = 0, ended = 0;  // lanes that meet others, lanes that ended or never were
@@ -74,6 +75,7 @@ struct State {
   size_t mainStackBytes = 0;
   uint64_t random = 1, seed = 1, launches = 0, switches = 0, limit = 50'000'000;
   bool failed = false;
+  cudaError_t error = cudaErrorLaunchFailure;  // where it has
   std::string message;
   std::thread::id runner;  // the thread of the operating system that runs the launch
   Stacks stacks;

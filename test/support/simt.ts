@@ -100,14 +100,19 @@ export async function executeOn (machine: string, program: string, ...args: Arra
   }
 }
 
-/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers. */
-export async function checkFamily (t: Assertions, name: string, sources: string[], least: number): Promise<void> {
+/** The least shared memory that a block may have on any device of a release: 99 KB. */
+export const smallest = 'capability=8.9'
+
+/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers, and once more on
+ * each of `machines`. */
+export async function checkFamily (t: Assertions, name: string, sources: string[], least: number, machines: string[] = []): Promise<void> {
   const program = await build(name, [`test/simt/${name}.cc`, ...sources])
-  const runs = await inParallel([1, 2, 3], async seed => ({ seed, ...await execute(program, seed) }))
-  for (const { seed, code, out, err } of runs) {
+  const wanted = ['', '', '', ...machines].map((machine, i) => ({ machine, seed: i + 1, where: `order ${i + 1}${machine === '' ? '' : `, ${machine}`}` }))
+  const runs = await inParallel(wanted, async ({ machine, seed, where }) => ({ where, ...await executeOn(machine, program, seed) }))
+  for (const { where, code, out, err } of runs) {
     const lines = out.split('\n').filter(line => /^(not )?ok /.test(line))
-    for (const line of lines) t.ok(line.startsWith('ok '), `${line.replace(/^(not )?ok /, '')}, order ${seed}`)
-    t.equal(code, 0, `order ${seed} ran to its end${code === 0 ? '' : `: ${err.slice(0, 3000)}`}`)
-    t.ok(lines.length >= least, `order ${seed}: ${lines.length} cases`)
+    for (const line of lines) t.ok(line.startsWith('ok '), `${line.replace(/^(not )?ok /, '')}, ${where}`)
+    t.equal(code, 0, `${where} ran to its end${code === 0 ? '' : `: ${err.slice(0, 3000)}`}`)
+    t.ok(lines.length >= least, `${where}: ${lines.length} cases`)
   }
 }
