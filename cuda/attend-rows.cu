@@ -24,6 +24,8 @@ struct Shape {
 
 template <int width>
 __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_constant__ Attention a) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   using S = Shape<width>;
   const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long prefixes, which come last, are begun first
   const int kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
@@ -146,7 +148,7 @@ cudaError_t attendRows(const Attention& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((a.rows.count * (a.heads / a.kvHeads) + queriesEach - 1) / queriesEach), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
   return withWidth(a, [&](auto width) {
     constexpr int w = decltype(width)::value;
-    return launch(attendRowsKernel<w>, grid, warps * 32, Shape<w>::bytes, stream, a);
+    return launchInStep(attendRowsKernel<w>, grid, warps * 32, Shape<w>::bytes, stream, a);
   });
 }
 

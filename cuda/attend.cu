@@ -39,6 +39,8 @@ __device__ void merge(int parts, int m, int d, float& output, float& most, float
 
 template <int width>
 __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant__ Attention a, int splits) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   using S = Shape<width>;
   PARVIS_SHARED(float, maxima, warps * tileRows);
   PARVIS_SHARED(float, sums, warps * tileRows);
@@ -184,7 +186,7 @@ int tilesOf(const Attention& a) { return (a.rows.count * (a.heads / a.kvHeads) +
 template <int width>
 cudaError_t run(const Attention& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
-  return launch(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
+  return launchInStep(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
 }
 
 }  // namespace

@@ -9,10 +9,12 @@ namespace parvis::cuda {
 namespace {
 
 __global__ void takeRowsKernel(const __grid_constant__ TakeRows t) {
+  ptx::dependencyWait();
+  ptx::releaseDependents();  // in this order in a step's first kernel: weights that are being loaded are there when others read them
   PARVIS_SHARED(uint32_t, step, 1);
   if (threadIdx.x == 0) *step = *t.counter;
   __syncthreads();
-  const int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
+  const volatile int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
   int32_t* to = reinterpret_cast<int32_t*>(t.rows);
   for (int i = static_cast<int>(threadIdx.x); i < t.count * static_cast<int>(sizeof(Row) / 4); i += static_cast<int>(blockDim.x)) to[i] = from[i];
   if (threadIdx.x == 0) {
@@ -23,6 +25,8 @@ __global__ void takeRowsKernel(const __grid_constant__ TakeRows t) {
 
 template <class E>
 __global__ void embedKernel(const __grid_constant__ Embedding e) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   const int i = static_cast<int>(blockIdx.x), stream = static_cast<int>(blockIdx.y), sequence = stream % e.sequences;
   const int32_t input = e.rows.at(i).input;
   const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.transitionTable;
@@ -43,13 +47,13 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
 
 cudaError_t takeRows(const TakeRows& t, cudaStream_t stream) {
   if (t.depth < 1 || t.count < 1 || t.count > t.stride) return cudaErrorInvalidValue;
-  return launch(takeRowsKernel, 1u, 256u, 0, stream, t);
+  return launchInStep(takeRowsKernel, 1u, 256u, 0, stream, t);
 }
 
 cudaError_t embed(const Embedding& e, cudaStream_t stream) {
   if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.streams));
-  return launch(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);
+  return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);
 }
 
 }  // namespace parvis::cuda

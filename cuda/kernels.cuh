@@ -124,24 +124,29 @@ enum class Epilogue {
   append,  // rotation, queries and cache
 };
 
+constexpr int mostSkinnyRows = 64;    // above it the arithmetic decides, not the stream of weights
+constexpr int mostFusedRows = 8;      // above it the norm is a launch of its own: project.cu says why
+constexpr int mostFusedInputs = 2048; // the fused norm keeps the rows in shared memory: 74 KB of the 99 KB that small devices have
+
 struct Projection {
-  const float* x;            // [rows, xStride], normed here; or null
+  const float* x;            // [rows, xStride], normed here (`fusible`); or null
   const float* normWeight;   // [inputs rounded up to 16]
   float eps;
-  const void* elements;      // bfloat16 [rows, xStride], where x is null
+  const void* elements;      // bfloat16 [rows, xStride], where x is null; xStride a multiple of 8
   ptrdiff_t xStride;         // at least inputs rounded up to 16
-  int rows;                  // 1 .. 64; any number where tiled
+  int rows;                  // 1 .. mostSkinnyRows; any number where tiled
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
   void* out;                 // bfloat16 [rows, yStride]: swiglu
   ptrdiff_t yStride;         // even
   Rotation rotation;         // append
+  int processors;            // of the device; 0: 132. Costs time where it is wrong, no bits
+  int tilesABlock;           // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
 };
+constexpr bool fusible(int rows, int inputs) { return rows <= mostFusedRows && inputs <= mostFusedInputs; }
 // Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, cudaStream_t stream);
-// Shared memory of its blocks. Rows that need more than the device has are projectTiled's.
-constexpr size_t projectSharedBytes(int rows) { return static_cast<size_t>(rows > 32 ? 137 : 69) << 10; }
 // More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
 // that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };

@@ -22,6 +22,8 @@ __device__ inline float mostOfLanes(float v) {
 // A warp has a pair of outputs of eight rows at a time: each lane its share of the inputs, then each of sixteen lanes the
 // sum of one number over all lanes, in order.
 __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   PARVIS_SHARED(float, partial, warps * 32 * sumStride);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), pair = static_cast<int>(blockIdx.x) * warps + warp;
   if (pair >= w.lowRows) return;
@@ -61,6 +63,8 @@ __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_co
 
 // Keys 32 at a time, one a lane; then each lane has its share of the outputs.
 __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), width = paddedHead(a.headSize);
   const int stream = r / a.rows.count, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r % a.rows.count).sees;
   const float* query = static_cast<const float*>(a.queries) + (static_cast<ptrdiff_t>(r) * a.heads + h) * width;
@@ -96,12 +100,12 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
 
 cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, cudaStream_t stream) {
   if (p.x || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
-  return launch(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
+  return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
 }
 
 cudaError_t attendPlain(const Attention& a, cudaStream_t stream) {
   if (a.rows.count < 1 || a.streams < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
-  return launch(attendPlainKernel, dim3(static_cast<unsigned>(a.streams * a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
+  return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.streams * a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
 }
 
 }  // namespace parvis::cuda

@@ -2,6 +2,19 @@
 // layer of the tests. Hence no triple angle brackets and no `__shared__` anywhere else.
 #pragma once
 
+namespace parvis::cuda {
+
+enum class Way { ordinary, cooperative, programmatic };  // how a kernel is launched
+
+// Whether kernels of a step overlap: `launchInStep` below. Off until a device with compute capability 9 has shown that pictures
+// stay the same to the bit (whole images at n = 1, 4, 16, alone and in batches, with and without graphs; compute-sanitizer
+// racecheck does not see it) and that it pays: ms a step against off, for L and XXL at 2, 8 and 32 rows; the gap between
+// kernels in nsys; and whether a projection does better to call releaseDependents() where its loop ends, since what starts
+// early takes room and bandwidth from what runs.
+constexpr bool stepsOverlap = false;
+
+}  // namespace parvis::cuda
+
 #if defined(__CUDACC__)
 
 #include <cuda_runtime.h>
@@ -22,21 +35,30 @@ __device__ inline uint8_t* dynamicShared() {
 }
 
 template <class... P, class... A>
-cudaError_t launchAs(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
   if (sharedBytes > 40 << 10) {  // a kernel may have 48 KB without asking, and some have arrays of their own besides
     const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes));
     if (e != cudaSuccess) return e;
   }
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
+  if (way == Way::programmatic) {
+    cudaFuncAttributes code{};
+    const cudaError_t e = cudaFuncGetAttributes(&code, kernel);
+    if (e != cudaSuccess) return e;
+    if (code.ptxVersion < 90) way = Way::ordinary;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  } else {
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = sharedBytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = cooperative ? 1 : 0;
+  config.numAttrs = way == Way::ordinary ? 0 : 1;
   return cudaLaunchKernelEx(&config, kernel, static_cast<A&&>(args)...);
 }
 
@@ -54,8 +76,8 @@ namespace parvis::cuda {
 inline uint8_t* dynamicShared() { return simt::dynamicShared(); }
 
 template <class... P, class... A>
-cudaError_t launchAs(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return simt::launch(cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+  return simt::launch(way == Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda
@@ -66,12 +88,29 @@ namespace parvis::cuda {
 
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return launchAs(false, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+  return launchAs(Way::ordinary, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 // All blocks alive together, so that they may wait for each other.
 template <class... P, class... A>
 cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return launchAs(true, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+  return launchAs(Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+}
+
+// A kernel of a step, which may start while the one before it still runs (programmatic dependent launch). Why that is safe:
+//   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and before it
+//     reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes them after loading,
+//     and a step's first kernel (takeRows) releases the others when its own wait is over.
+//   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and so on:
+//     whoever is past its wait finds all earlier kernels done and their writes visible, not only the latest. Hence no kernel
+//     overwrites what an earlier one still reads (activations, rows, partials, counters, logits), either.
+//   - A kernel starts early when all blocks of the one before have called releaseDependents(), hence run: it takes no place
+//     that an earlier kernel needs.
+//   - Copies, events and kernels by `launch` wait for everything before them to end, and a kernel after a copy waits for it:
+//     tables that a session makes (kindOf), results that it reads, and what the host writes into the ring.
+//   - Code for less than compute capability 9, translated by the driver of a newer device, has no wait in it: launched plainly.
+template <class... P, class... A>
+cudaError_t launchInStep(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+  return launchAs(stepsOverlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda

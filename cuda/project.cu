@@ -1,9 +1,20 @@
 // Projections of 1 to 64 rows: the speed of reading the weights is the floor, so everything else hides behind that stream.
-// A block has 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs, and each keeps `depth`
-// fragments of weights on their way, asked for before anything else is done. The norm before the product is computed
-// anew by every block, which costs less than a launch; each warp stages its own inputs, so the loop has no barrier of the
-// block. Sums: over a run in order, then over the runs in order, whatever the number of rows: a picture's bits do not
-// depend on its batch.
+//
+// A block has `tiles` tiles of 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs. What a warp
+// reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for before anything
+// else is done, and each warp brings the activations of its own run into shared memory by asynchronous copies, so the loop
+// has no barrier of the block and nothing between two loads of weights but products.
+//   - Activations as they are (bfloat16): `stages` pieces of `chunk` steps, all of them under way.
+//   - Up to `mostFusedRows` rows, the norm too, computed anew by every block, which costs less than a launch: the run's
+//     float32 rows and norm weights come once and stay. Each warp adds up the squares of its run, one barrier makes them a
+//     row's scale, and a lane norms what it is about to multiply.
+// Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's bits
+// do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the fabric that
+// also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`; bench/predictions.md has the
+// sums). Rows that are not there are whatever shared memory holds, tiles that are not there repeat the last one: columns and
+// rows of a product do not mix, and what they give is not stored. No GPU has run this form yet: its speed is a prediction.
+#include <algorithm>
+
 #include "epilogue.cuh"
 #include "norm.cuh"
 
@@ -11,120 +22,235 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int warps = 8, depth = 8;                 // depth: also the fragments that one staging serves
-constexpr int stagedInputs = depth * 16;
-constexpr int stagedStride = stagedInputs + 8;      // elements: rows start four banks apart
-template <int rowTiles>
-constexpr size_t stagingBytes = static_cast<size_t>(warps) * rowTiles * 8 * stagedStride * 2;
-template <int rowTiles>
-constexpr size_t sumBytes = static_cast<size_t>(warps) * rowTiles * 4 * 32 * 4;
+constexpr int warps = runs, threads = 32 * warps;
 
-// Inputs begin .. end of every row into the warp's staging area, normed where asked; rows that are not there become zero.
-template <int rowTiles, bool normed>
-__device__ void stage(const Projection& p, const float* scales, uint16_t* to, int begin, int end) {
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  for (int i = lane; i < rowTiles * 8 * (stagedInputs / 4); i += 32) {  // a warp reads one row at a time
-    const int row = i / (stagedInputs / 4), k = begin + i % (stagedInputs / 4) * 4;
-    uint2 v = make_uint2(0, 0);
-    if (row < p.rows && k < end) {
-      if (normed) {
-        const float4 x = *reinterpret_cast<const float4*>(p.x + row * p.xStride + k), w = *reinterpret_cast<const float4*>(p.normWeight + k);
-        const float2 a = normedPair(to, make_float2(x.x, x.y), make_float2(w.x, w.y), scales[row]);
-        const float2 b = normedPair(to, make_float2(x.z, x.w), make_float2(w.z, w.w), scales[row]);
-        v = make_uint2(ptx::packBf16(a.x, a.y), ptx::packBf16(b.x, b.y));
-      } else {
-        v = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(p.elements) + row * p.xStride + k);
-      }
-    }
-    *reinterpret_cast<uint2*>(to + row * stagedStride + k - begin) = v;
-  }
-}
+// Steps (16 inputs) of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two blocks.
+constexpr int depthOf(int rowTiles, int tiles) { return tiles == 1 ? 12 : tiles == 2 && rowTiles != 4 ? 8 : 4; }
+constexpr int mostTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
+// Blocks that a multiprocessor has at once: two where weights and sums leave room in 128 registers.
+constexpr int residentBlocks(int rowTiles, int tiles) { return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1; }
 
-template <int rowTiles, bool normed, Epilogue epilogue>
-__global__ void __launch_bounds__(warps * 32) projectKernel(const __grid_constant__ Projection p) {
-  PARVIS_SHARED(float, scales, rowTiles * 8);
+template <int rowTiles_, int tiles_, bool normed_>
+struct Shape {
+  static constexpr int rowTiles = rowTiles_, tiles = tiles_;
+  static constexpr bool normed = normed_;
+  static constexpr int rows = 8 * rowTiles;
+  static constexpr int resident = residentBlocks(rowTiles, tiles);
+  static constexpr int depth = depthOf(rowTiles, tiles);
+  static constexpr int chunk = rowTiles < 8 ? 4 : 2, stages = 3;  // 99 KB at most: what small devices have
+  static constexpr int stageElements = rows * chunk * 16;
+  static constexpr int sums = warps * tiles * rowTiles * 4 * 32;
+  static_assert(depth % chunk == 0 && (!normed || rowTiles == 1));
+};
+
+// Where 16 bytes of a staged row lie, in elements: eight rows of one piece meet all banks, as ldmatrix wants it.
+template <int pieces>
+__device__ inline int swizzled(int row, int piece) { return (row * pieces + (piece ^ (pieces == 8 ? row % 8 : row / 2 % 4))) * 8; }
+
+// Floats between rows of a run that is normed: 8 more than a multiple of 32, so that four rows' 32 bytes meet all banks.
+__host__ __device__ constexpr int rawStride(int run) { return (run * 16 + 31) / 32 * 32 + 8; }
+
+template <class S>
+__global__ void __launch_bounds__(threads, S::resident) projectKernel(const __grid_constant__ Projection p) {
+  PARVIS_SHARED(float, squares, S::normed ? warps * 8 : 1);
+  constexpr int tiles = S::tiles, rowTiles = S::rowTiles, depth = S::depth, chunk = S::chunk;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
-  const int inputTiles = p.weights.inputTiles(), run = (inputTiles + warps - 1) / warps;
-  const int begin = warp * run, end = begin + run < inputTiles ? begin + run : inputTiles;
-  const uint4* w = reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(blockIdx.x) * inputTiles * 32 + lane;
-
-  uint4 ring[depth];
+  const int inputTiles = p.weights.inputTiles(), run = runOf(inputTiles), begin = min(warp * run, inputTiles), steps = min(run, inputTiles - begin);
+  const uint4* weights = reinterpret_cast<const uint4*>(p.weights.data);
+  int places[tiles];  // of the warp's first step, in `weights`
 #pragma unroll
-  for (int i = 0; i < depth; i++) ring[i] = begin + i < end ? ptx::loadStreaming(w + (begin + i) * 32) : make_uint4(0, 0, 0, 0);
-
-  if (normed) {
-    for (int row = warp; row < p.rows; row += warps) {
-      const float scale = rowScale(p.x + row * p.xStride, p.weights.inputs, p.eps);
-      if (lane == 0) scales[row] = scale;
-    }
-    __syncthreads();
+  for (int i = 0; i < tiles; i++) {
+    const int tile = min(static_cast<int>(blockIdx.x) * tiles + i, p.weights.tiles() - 1);
+    places[i] = (tile * inputTiles + begin) * 32 + lane;
   }
-  uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * rowTiles * 8 * stagedStride;
-  float sum[rowTiles][4] = {};
-  for (int first = begin; first < end; first += depth) {
-    __syncwarp();
-    stage<rowTiles, normed>(p, scales, staged, first * 16, end * 16);
-    __syncwarp();
+  uint4 ring[depth][tiles];
 #pragma unroll
-    for (int i = 0; i < depth; i++) {
-      if (first + i >= end) break;
-      const uint32_t a[4] = {ring[i].x, ring[i].y, ring[i].z, ring[i].w};
-      if (first + i + depth < end) ring[i] = ptx::loadStreaming(w + (first + i + depth) * 32);
+  for (int k = 0; k < depth; k++)
 #pragma unroll
-      for (int n = 0; n < rowTiles; n++) {
-        const uint16_t* x = staged + (8 * n + g) * stagedStride + 16 * i + 2 * t;
-        const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(x), *reinterpret_cast<const uint32_t*>(x + 8)};
-        ptx::mma_m16n8k16_bf16(sum[n], a, b);
+    for (int i = 0; i < tiles; i++) {
+      ring[k][i] = make_uint4(0, 0, 0, 0);
+      ptx::loadStreaming(ring[k][i], weights + (places[i] + k * 32), k < steps);
+    }
+  __syncwarp();  // first of all (ptx.cuh)
+  ptx::releaseDependents();
+  ptx::dependencyWait();  // weights were here before the step; what follows need not be
+
+  float sum[tiles][rowTiles][4] = {};
+  // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the ring
+  // keeps what it has: b is zero there.
+  const auto multiply = [&](int place, int n, const uint32_t (&b)[2]) {
+#pragma unroll
+    for (int i = 0; i < tiles; i++) {
+      const uint32_t a[4] = {ring[place][i].x, ring[place][i].y, ring[place][i].z, ring[place][i].w};
+      ptx::mma_m16n8k16_bf16(sum[i][n], a, b);
+    }
+  };
+  const auto refill = [&](int place, int step) {
+#pragma unroll
+    for (int i = 0; i < tiles; i++) ptx::loadStreaming(ring[place][i], weights + (places[i] + (step + depth) * 32), step + depth < steps);
+  };
+
+  if constexpr (S::normed) {
+    // The run of every row, and of the norm weights behind them, [rows + 1][stride].
+    const int stride = rawStride(run);
+    float* raw = reinterpret_cast<float*>(dynamicShared()) + warp * (p.rows + 1) * stride;
+    const float* x = p.x + 16 * begin;
+#pragma unroll 1
+    for (int k = 4 * lane; k < 16 * steps; k += 128) {
+#pragma unroll
+      for (int row = 0; row < mostFusedRows; row++)
+        if (row < p.rows) ptx::cpAsync16(raw + row * stride + k, x + row * p.xStride + k);
+      ptx::cpAsync16(raw + p.rows * stride + k, p.normWeight + 16 * begin + k);
+    }
+    ptx::cpAsyncCommit();
+    ptx::cpAsyncWait<0>();
+    __syncwarp();
+    const float* mine = raw + min(g, p.rows - 1) * stride + 2 * t;
+    const float* scales = raw + p.rows * stride + 2 * t;
+    float own = 0;
+#pragma unroll 4
+    for (int step = 0; step < steps; step++) own = addSquares(own, loadPair(mine + 16 * step), loadPair(mine + 16 * step + 8));
+    own = sumOfFour(own);
+    if (t == 0) squares[warp * 8 + g] = own;
+    __syncthreads();
+    float total = 0;
+#pragma unroll
+    for (int v = 0; v < warps; v++) total += squares[v * 8 + g];
+    const float scale = scaleOf(total, p.weights.inputs, p.eps);
+    for (int first = 0; first < steps; first += depth) {
+#pragma unroll
+      for (int i = 0; i < depth; i++) {
+        const int step = first + i;
+        if (step >= steps) break;
+        const uint16_t* type = nullptr;
+        const float2 low = normedPair(type, loadPair(mine + 16 * step), loadPair(scales + 16 * step), scale);
+        const float2 high = normedPair(type, loadPair(mine + 16 * step + 8), loadPair(scales + 16 * step + 8), scale);
+        const uint32_t b[2] = {ptx::packBf16(low.x, low.y), ptx::packBf16(high.x, high.y)};
+        multiply(i, 0, b);
+        refill(i, step);
+      }
+    }
+  } else {
+    uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
+    constexpr int pieces = 2 * chunk, together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
+    const int piece = lane % pieces, firstRow = lane / pieces;
+    uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece), staged + swizzled<pieces>(firstRow + together, piece)};
+    const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
+    // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
+    const auto copy = [&](int stage, int first) {
+      if (first < steps) {
+        const int bytes = first + piece / 2 < steps ? 16 : 0;
+        const uint16_t* from = next;
+#pragma unroll
+        for (int i = 0; i < S::rows / together; i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
+          if (firstRow + i * together < p.rows) ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
+        next += 16 * chunk;
+      }
+      ptx::cpAsyncCommit();
+    };
+#pragma unroll
+    for (int i = 0; i < S::stages; i++) copy(i, i * chunk);
+    int stage = 0;
+    for (int first = 0; first < steps; first += depth) {
+#pragma unroll
+      for (int c = 0; c < depth; c += chunk) {
+        if (first + c >= steps) break;
+        ptx::cpAsyncWait<S::stages - 1>();
+        __syncwarp();
+        const uint16_t* x = staged + stage * S::stageElements;
+#pragma unroll
+        for (int k = 0; k < chunk; k += 2) {
+#pragma unroll
+          for (int n = 0; n < rowTiles; n++) {
+            uint32_t b[4];
+            ptx::ldmatrix_x4(b, x + swizzled<pieces>(8 * n + lane % 8, 2 * k + lane / 8));
+            const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+            multiply(c + k, n, b0);
+            multiply(c + k + 1, n, b1);
+          }
+          refill(c + k, first + c + k);
+          refill(c + k + 1, first + c + k + 1);
+          __syncwarp();  // refills go no further down; and all have read what they share
+        }
+        copy(stage, first + c + S::stages * chunk);
+        stage = stage + 1 < S::stages ? stage + 1 : 0;
       }
     }
   }
 
-  // Sums of the runs [warps][rowTiles][4][32] over the staged inputs.
+  // Sums of the runs [warps][tiles][rowTiles][4][32] over the activations.
   float* sums = reinterpret_cast<float*>(dynamicShared());
   __syncthreads();
 #pragma unroll
-  for (int n = 0; n < rowTiles; n++)
-    for (int r = 0; r < 4; r++) sums[((warp * rowTiles + n) * 4 + r) * 32 + lane] = sum[n][r];
+  for (int i = 0; i < tiles; i++)
+#pragma unroll
+    for (int n = 0; n < rowTiles; n++)
+#pragma unroll
+      for (int r = 0; r < 4; r++) sums[(((warp * tiles + i) * rowTiles + n) * 4 + r) * 32 + lane] = sum[i][n][r];
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < rowTiles * 64; i += warps * 32) {
-    const int n = i / 64, column = i / 32 % 2, from = i % 32;
-    const int row = 8 * n + 2 * (from % 4) + column, pair = 8 * static_cast<int>(blockIdx.x) + from / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < tiles * rowTiles * 64; i += threads) {
+    const int n = i / 64, column = i / 32 % 2, place = i % 32;
+    const int row = 8 * (n % rowTiles) + 2 * (place % 4) + column, pair = 8 * (static_cast<int>(blockIdx.x) * tiles + n / rowTiles) + place / 4;
     if (row >= p.rows || pair >= p.weights.pairs) continue;
     float low = 0, high = 0;
+#pragma unroll
     for (int v = 0; v < warps; v++) {
-      const float* s = sums + (v * rowTiles + n) * 4 * 32 + from;
+      const float* s = sums + (v * tiles * rowTiles + n) * 4 * 32 + place;
       low += s[column * 32];
       high += s[(column + 2) * 32];
     }
-    finish<uint16_t>(p, epilogue, row, pair, low, high);
+    finish<uint16_t>(p, p.epilogue, row, pair, low, high);
   }
 }
 
-template <int rowTiles, bool normed, Epilogue epilogue>
-cudaError_t run(const Projection& p, cudaStream_t stream) {
-  constexpr size_t bytes = stagingBytes<rowTiles> > sumBytes<rowTiles> ? stagingBytes<rowTiles> : sumBytes<rowTiles>;
-  return launch(projectKernel<rowTiles, normed, epilogue>, static_cast<unsigned>(p.weights.tiles()), warps * 32, bytes, stream, p);
+// ---- on the host --------------------------------------------------------------------------------------------
+
+// What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than the
+// memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond. Fewer
+// blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
+template <int rowTiles, bool normed>
+int chosenTiles(const Projection& p) {
+  const int64_t processors = p.processors > 0 ? p.processors : 132, tileBytes = p.weights.inputTiles() * 512;
+  const int64_t rowBytes = p.weights.inputTiles() * 16 * (normed ? 4 * (p.rows + 1) : 2 * p.rows), leastBytes = p.weights.tiles() * tileBytes * 4 / 3, roundBytes = processors * (40 << 10);
+  int best = 1;
+  int64_t bestBytes = 0;
+  for (int tiles = 1; tiles <= mostTiles(rowTiles); tiles *= 2) {
+    const int64_t blocks = (p.weights.tiles() + tiles - 1) / tiles, together = processors * residentBlocks(rowTiles, tiles);
+    const int64_t bytes = std::max(leastBytes, blocks * (tiles * tileBytes + rowBytes)) + (blocks - 1) / together * roundBytes;
+    if (tiles > 1 && (10 * blocks < 9 * processors || bytes >= bestBytes)) continue;
+    best = tiles;
+    bestBytes = bytes;
+  }
+  return best;
 }
 
-template <bool normed, Epilogue epilogue>
-cudaError_t runRows(const Projection& p, cudaStream_t stream) {
-  if (p.rows <= 8) return run<1, normed, epilogue>(p, stream);
-  if (p.rows <= 16) return run<2, normed, epilogue>(p, stream);
-  if (p.rows <= 32) return run<4, normed, epilogue>(p, stream);
-  return run<8, normed, epilogue>(p, stream);
+template <class S>
+cudaError_t run(const Projection& p, cudaStream_t stream) {
+  const size_t sums = static_cast<size_t>(S::sums) * 4;
+  const size_t inputs = S::normed ? static_cast<size_t>(warps * (p.rows + 1) * rawStride(runOf(p.weights.inputTiles()))) * 4 : static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
+  return launchInStep(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
+}
+
+template <int rowTiles, bool normed>
+cudaError_t runTiles(const Projection& p, cudaStream_t stream) {
+  const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles, normed>(p);
+  if (tiles == 1) return run<Shape<rowTiles, 1, normed>>(p, stream);
+  if (tiles == 2) return run<Shape<rowTiles, 2, normed>>(p, stream);
+  if constexpr (mostTiles(rowTiles) == 4)
+    if (tiles == 4) return run<Shape<rowTiles, 4, normed>>(p, stream);
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
-// The six that a transformer has: norm before QKV, gate and up, and the head; none before the output and down projections.
 cudaError_t project(const Projection& p, cudaStream_t stream) {
-  if (!possible(p, p.weights.pairs, p.weights.inputs) || p.rows > 64 || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
-  const bool normed = p.x != nullptr;
-  if (p.epilogue == Epilogue::store) return normed ? runRows<true, Epilogue::store>(p, stream) : runRows<false, Epilogue::store>(p, stream);
-  if (p.epilogue == Epilogue::add && !normed) return runRows<false, Epilogue::add>(p, stream);
-  if (p.epilogue == Epilogue::swiglu && normed) return runRows<true, Epilogue::swiglu>(p, stream);
-  if (p.epilogue == Epilogue::append && normed) return runRows<true, Epilogue::append>(p, stream);
-  return cudaErrorInvalidValue;
+  if (!possible(p, p.weights.pairs, p.weights.inputs) || p.rows > mostSkinnyRows || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
+  if (p.x) return fusible(p.rows, p.weights.inputs) ? runTiles<1, true>(p, stream) : cudaErrorInvalidValue;
+  if (p.xStride % 8 != 0) return cudaErrorInvalidValue;
+  if (p.rows <= 8) return runTiles<1, false>(p, stream);
+  if (p.rows <= 16) return runTiles<2, false>(p, stream);
+  if (p.rows <= 32) return runTiles<4, false>(p, stream);
+  return runTiles<8, false>(p, stream);
 }
 
 }  // namespace parvis::cuda

@@ -102,13 +102,29 @@ __device__ inline void mbarrierWait(uint64_t* barrier, int parity) {
                  : "=r"(done) : "r"(sharedAddress(barrier)), "r"(parity) : "memory");
 }
 
+// ---- programmatic dependent launch: platform.cuh, launchInStep -----------------------------------------------
+
+// Returns when the kernel before this one is done and what it wrote is seen; at once where it was not to be overlapped.
+__device__ inline void dependencyWait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The kernel after this one may start when all blocks have called it (or ended).
+__device__ inline void releaseDependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // ---- global memory ------------------------------------------------------------------------------------------
 
-// 16 bytes that are read once: weights. Not kept in the first-level cache.
-__device__ inline uint4 loadStreaming(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-  return v;
+// 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each other
+// closely; not kept in the first-level cache. Not a load of constants (.nc): ptxas would move that below barriers, down to
+// where v is used. After this one a __syncwarp() says how far down it may go.
+__device__ inline void loadStreaming(uint4& v, const void* p, bool wanted) {
+  asm volatile("{ .reg .pred wanted; setp.ne.u32 wanted, %5, 0; @wanted ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4]; }"
+               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(static_cast<uint32_t>(wanted)) : "memory");
 }
 __device__ inline void addRelease(uint32_t* p, uint32_t v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");

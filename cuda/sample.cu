@@ -4,6 +4,7 @@
 // Top-k and top-p are one radix selection each, no sort.
 #include "kernels.cuh"
 #include "parvis/sampling.h"
+#include "ptx.cuh"
 
 namespace parvis::cuda {
 
@@ -126,6 +127,8 @@ __device__ Selected select(const float* logits, int count, uint64_t limit, Selec
 static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
 
 __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
   PARVIS_SHARED(uint64_t, equalsOf, 32);
   PARVIS_SHARED(SelectShared, shared, 1);
@@ -201,6 +204,8 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
 }
 
 __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
   const Prediction p = s.table[blockIdx.x];
   const ptrdiff_t at = static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + s.rows.at(p.row).predicts;
@@ -225,12 +230,12 @@ bool possible(const Sampling& s) {
 
 cudaError_t sample(const Sampling& s, cudaStream_t stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
-  return launch(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 cudaError_t score(const Sampling& s, cudaStream_t stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
-  return launch(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 }  // namespace parvis::cuda

@@ -7,7 +7,6 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int mostSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
 constexpr int mostLogitRows = 1024;
 constexpr int rowThreads = 256;
 int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
@@ -138,9 +137,10 @@ Status CudaSession::step(const Row* rows, int count, const StepRule& rule, const
   int positions = 0;
   for (int i = 0; i < count; i++) positions = std::max({positions, rows[i].row + 1, rows[i].column + 1});
   if (Status s = t.growAngles(positions); !s.ok()) return s;
+  if (!failed_.ok()) return failed_;
   if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
   Event& event = events_[steps_ % depth];
-  if (Status s = event.wait("running a step"); !s.ok()) return s;
+  if (Status s = event.wait("running a step"); !s.ok()) return failed_ = s;
   if (*static_cast<volatile int*>(flag_)) return notFinite();
   if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
   std::memcpy(ring_ + static_cast<size_t>(steps_ % depth) * static_cast<size_t>(o_.maxRows), rows, static_cast<size_t>(count) * sizeof(Row));
@@ -152,8 +152,8 @@ Status CudaSession::step(const Row* rows, int count, const StepRule& rule, const
   if (repeats && !kind->graph)
     if (Status s = capture(*kind); !s.ok()) return s;
   const cudaError_t e = kind->graph ? cudaGraphLaunch(kind->graph, t.device_->stream()) : enqueue(*kind, rows);
-  if (Status s = statusOf(e, "running a step"); !s.ok()) return s;
-  if (Status s = event.record(t.device_->stream()); !s.ok()) return s;
+  if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
+  if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
   if (rule.mode == StepRule::Mode::sample)
     for (const int row : kind->predicting) known_.predicted(rows[row].predicts);
@@ -211,19 +211,20 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   return e;
 }
 
-// Few rows stream the packed weights, norm and all in one kernel; many, or float32, have the norm apart. How many are few
-// depends on the device's shared memory, and changes no bit.
+// Rows up to mostSkinnyRows stream the packed weights, few of them norm and all in one kernel; more, or float32, have the
+// norm apart. A row has the same bits on all three ways.
 cudaError_t CudaSession::multiply(Projection p, const Matrix& w) {
   const CudaTransformer& t = *transformer_;
   const cudaStream_t stream = t.device_->stream();
-  const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows && projectSharedBytes(p.rows) <= t.device_->sharedLimit();
-  if (p.x && !few) {
+  const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
+  if (p.x && !(few && fusible(p.rows, w.inputs))) {
     const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, t.element_, normed_, p.xStride, rowThreads}, stream);
     if (e != cudaSuccess) return e;
     p.x = nullptr;
     p.elements = normed_;
   }
   p.weights = w.packed;
+  p.processors = t.device_->processors();
   return !packed ? projectPlain(p, w.plain, w.inputs, stream) : few ? project(p, stream) : projectTiled(p, stream);
 }
 

@@ -81,6 +81,7 @@ class CudaSession : public Session {
   std::deque<Kind> kinds_;
   Event events_[depth];
   uint32_t steps_ = 0;
+  Status failed_;  // of a step that ran in part: the device has counted it, so no other can follow
 };
 
 }  // namespace parvis::cuda

@@ -5,12 +5,12 @@
 // accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so the
 // size of blocks is chosen by how well a launch fills a device.
 #include "epilogue.cuh"
+#include "norm.cuh"
 
 namespace parvis::cuda {
 
 namespace {
 
-constexpr int runs = 8;                           // of the inputs: the warps of project.cu
 constexpr int stages = 3, stageTiles = 4;         // a stage: 64 inputs; three fit the 99 KiB that small devices have
 constexpr int each = 2;                           // tiles of outputs a warp
 
@@ -87,6 +87,8 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int 
 
 template <class S, Epilogue epilogue>
 __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut, warpRows = thread / 32 / S::warpsOut;
   // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights go by.
   const int group = static_cast<int>(blockIdx.x) / (S::group * outputBlocks) * S::group, place = static_cast<int>(blockIdx.x) - group * outputBlocks;
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
 
 #pragma unroll
   for (int stage = 0; stage < stages - 1; stage++) copy(stage);
-  const int run = (inputTiles + runs - 1) / runs;
+  const int run = runOf(inputTiles);
   Sums<S> sums = {}, totals = {};
   int done = 0, runEnd = run;
   for (int stage = 0; stage * stageTiles < inputTiles; stage++) {
@@ -179,7 +181,7 @@ template <class S, Epilogue epilogue>
 cudaError_t runAs(const Projection& p, cudaStream_t stream) {
   int rowBlocks, outputBlocks;
   const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
-  return launch(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
+  return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
 }
 
 // A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.

@@ -139,5 +139,5 @@ function probe (): Promise<CudaProbe> {
 export async function sessionBudget (device: string): Promise<number> {
   if (device === 'cpu') return 2 ** 30
   const { free } = await addon().cudaMemory(Number(device.slice(5)))
-  return Math.min(2 ** 34, Math.max(2 ** 28, Math.floor(free / 2)))
+  return Math.min(2 ** 34, Math.floor(free / 2))
 }

@@ -1,5 +1,5 @@
 // cuda/pack.cu and cuda/project.cu against the CPU backend's products, and the fused forms against the kernels that they
-// fuse: those must give the same bits, as must a row in any number of rows.
+// fuse: those must give the same bits, as must a row in any number of rows, and any number of tiles a block.
 #include "projection.h"
 
 using namespace parvis::cuda;
@@ -7,6 +7,23 @@ using namespace reference;
 using namespace projections;
 
 namespace {
+
+bool possibleTiles(const Projection& p, int tiles) { return tiles < 4 || p.rows <= 32; }
+
+// The norm by itself where it is too much for the fused one.
+struct Normed {
+  Array<uint16_t> elements;
+  cudaError_t error = cudaSuccess;
+  Normed(Projection& p, const Array<float>& x, const Array<float>& weight, int inputs) : elements(x.size()) {
+    if (fusible(p.rows, inputs)) {
+      p.x = x.data();
+      p.normWeight = weight.data();
+      return;
+    }
+    error = parvis::cuda::norm({x.data(), p.xStride, nullptr, p.rows, inputs, weight.data(), p.eps, Element::bfloat16, elements.data(), p.xStride, 64}, nullptr);
+    p.elements = elements.data();
+  }
+};
 
 void products(int outputs, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
@@ -26,6 +43,15 @@ void products(int outputs, int inputs, int rows) {
   p.yStride = yStride;
   cudaError_t e = cases::finish(project(p, nullptr));
   double off = relative(y, expected);
+  bool same = true;
+  for (const int tiles : {1, 2, 4}) {
+    Array<float> again(y.size());
+    Projection q = p;
+    q.tilesABlock = tiles;
+    q.y = again.data();
+    same = same && cases::finish(project(q, nullptr)) == (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) && (again == y || !possibleTiles(q, tiles));
+  }
+  cases::check(same, "the same bits with 1, 2 and 4 tiles a block, %d rows of %d -> %d", rows, inputs, outputs);
   cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
   p.epilogue = Epilogue::add;
@@ -36,12 +62,12 @@ void products(int outputs, int inputs, int rows) {
   cases::check(e == cudaSuccess && off < cases::sumsOff, "add, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
   p = plain(w, rows, Epilogue::store);
-  p.x = x.data();
-  p.normWeight = weight.data();
+  const Normed byKernel(p, x, weight, inputs);
   p.y = y.data();
   p.yStride = yStride;
   std::fill(y.begin(), y.end(), 0.0f);
-  e = cases::finish(project(p, nullptr));
+  e = byKernel.error;
+  if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
   off = relative(y, expectedNormed);
   cases::check(e == cudaSuccess && off < 3e-3, "norm + store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
 
@@ -55,9 +81,20 @@ void products(int outputs, int inputs, int rows) {
   p2.yStride = yStride;
   if (e == cudaSuccess) e = project(p2, nullptr);
   p.rows = 1;
+  p.elements = nullptr;
   p.x = x.data() + (rows - 1) * stride;
+  p.normWeight = weight.data();
   p.y = y3.data();
+  const bool alone = fusible(1, inputs);
+  if (!alone) p.x = nullptr, p.elements = apart.data() + (rows - 1) * stride;
   if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
+  for (const int tiles : {1, 2, 4}) {
+    Array<float> again(static_cast<size_t>(yStride));
+    p.tilesABlock = tiles;
+    p.y = again.data();
+    if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
+    cases::check(e == cudaSuccess && again == y3, "%s of one row of %d, %d tiles a block: the same bits", alone ? "norm and product" : "product", inputs, tiles);
+  }
   cases::check(e == cudaSuccess && y == y2 && std::equal(y3.begin(), y3.end(), y.end() - yStride), "the bits of norm and product apart, and of a row alone, %d rows of %d", rows, inputs);
 }
 
@@ -73,11 +110,18 @@ void swiglu(int features, int inputs, int rows) {
   const Array<float> g = product(normed, stride, rows, gate, features, inputs), u = product(normed, stride, rows, upward, features, inputs);
   Array<uint16_t> out(static_cast<size_t>(rows * outStride));
   Projection p = plain(w, rows, Epilogue::swiglu);
-  p.x = x.data();
-  p.normWeight = weight.data();
+  const Normed byKernel(p, x, weight, inputs);
   p.out = out.data();
   p.yStride = outStride;
-  const cudaError_t e = cases::finish(project(p, nullptr));
+  cudaError_t e = byKernel.error;
+  if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
+  for (const int tiles : {1, 2, 4}) {
+    Array<uint16_t> again(out.size());
+    p.tilesABlock = tiles;
+    p.out = again.data();
+    if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
+    cases::check(e == cudaSuccess && again == out, "gate, up and SwiGLU, %d rows of %d -> %d, %d tiles a block: the same bits", rows, inputs, features, tiles);
+  }
   Array<float> found, expected;
   for (int r = 0; r < rows; r++)
     for (int f = 0; f < outStride; f++) {
@@ -89,7 +133,7 @@ void swiglu(int features, int inputs, int rows) {
   cases::check(e == cudaSuccess && off < 6e-3, "norm + gate, up and SwiGLU, %d rows of %d -> %d: %.2g off", rows, inputs, features, off);
 }
 
-void append(int heads, int kvHeads, int headSize, int dim, int streams, int count) {
+void append(int heads, int kvHeads, int headSize, int dim, int streams, int count, int tiles) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
   const int slots = 24, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count, qkvStride = up(outputs, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
@@ -108,17 +152,18 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
     r[i] = {{table.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(), Element::bfloat16, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
   }
   Projection p = plain(w, rows, Epilogue::append);
-  p.x = x.data();
-  p.normWeight = weight.data();
+  const Normed byKernel(p, x, weight, dim);
   p.rotation = r[0];
-  cudaError_t e = project(p, nullptr);
+  p.tilesABlock = tiles;
+  cudaError_t e = byKernel.error;
+  if (e == cudaSuccess) e = project(p, nullptr);
   p.epilogue = Epilogue::store;
   p.y = qkv.data();
   p.yStride = qkvStride;
   if (e == cudaSuccess) e = project(p, nullptr);
   if (e == cudaSuccess) e = cases::finish(rotate(r[1], qkv.data(), qkvStride, 64, nullptr));
   cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
-               "norm + QKV + rotation + append, head size %d, %d rows of %d: the bits of the kernels apart", headSize, rows, dim);
+               "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the bits of the kernels apart", headSize, rows, dim, tiles);
 }
 
 }  // namespace
@@ -127,16 +172,25 @@ int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   products(40, 64, 1);
   products(33, 200, 8);
-  products(48, 1200, 9);   // more than `depth` fragments a warp
-  products(16, 2112, 2);
+  products(48, 1200, 9);   // two stages in flight and more to come
+  products(16, 2112, 2);   // more inputs than the fused norm takes
+  products(100, 2048, 5);  // the most that it takes; more than `depth` steps a warp
+  products(36, 900, 16);
   products(20, 96, 27);
   products(20, 96, 64);
   swiglu(24, 96, 8);
   swiglu(13, 104, 17);
-  append(2, 2, 64, 96, 2, 4);
-  append(2, 1, 100, 200, 2, 1);
-  append(4, 2, 128, 64, 2, 16);
+  append(2, 2, 64, 96, 2, 4, 0);
+  append(2, 1, 100, 200, 2, 1, 2);
+  append(2, 1, 100, 200, 2, 2, 4);
+  append(4, 2, 128, 64, 2, 16, 4);
   Projection p{};
   cases::check(project(p, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
+  const Weights w(Array<uint16_t>(32), nullptr, 2, 16);
+  const Array<float> x(9 * 16), weight(16);
+  Array<float> y(9 * 2);
+  p = plain(w, 9, Epilogue::store);
+  p.x = x.data(), p.normWeight = weight.data(), p.y = y.data(), p.yStride = 2;
+  cases::check(project(p, nullptr) == cudaErrorInvalidValue, "a fused norm of nine rows is refused");
   return cases::failures > 0;
 }

@@ -29,34 +29,42 @@ inline void shared(const void* p, const char* what, Where w) {
 
 // ---- matrix products ----------------------------------------------------------------------------------------
 
+namespace portable {
+
+// Most of the time of most programs goes here: no sanitizers on what reads nothing but its own arrays and fragments, and
+// a loop over columns, that the compiler can do two or four at a time without another order of sums.
+struct MmaOperands { float* d; const uint32_t* a; const uint32_t* b; };
+__attribute__((no_sanitize_address, no_sanitize_undefined, optimize("O3"))) inline void mmaOf(void* const* lanes, uint32_t) {
+  double A[16][16], B[16][8], D[16][8];
+  for (int lane = 0; lane < 32; lane++) {
+    const MmaOperands& o = *static_cast<const MmaOperands*>(lanes[lane]);
+    const int g = lane >> 2, t = lane & 3;
+    for (int r = 0; r < 4; r++) {
+      const int row = g + r % 2 * 8, k = 2 * t + r / 2 * 8;
+      A[row][k] = static_cast<double>(low(o.a[r]));
+      A[row][k + 1] = static_cast<double>(high(o.a[r]));
+      D[g + r / 2 * 8][2 * t + r % 2] = static_cast<double>(o.d[r]);
+    }
+    for (int r = 0; r < 2; r++) {
+      B[2 * t + r * 8][g] = static_cast<double>(low(o.b[r]));
+      B[2 * t + r * 8 + 1][g] = static_cast<double>(high(o.b[r]));
+    }
+  }
+  for (int row = 0; row < 16; row++)
+    for (int k = 0; k < 16; k++)
+      for (int column = 0; column < 8; column++) D[row][column] += A[row][k] * B[k][column];
+  for (int lane = 0; lane < 32; lane++) {
+    const MmaOperands& o = *static_cast<const MmaOperands*>(lanes[lane]);
+    for (int r = 0; r < 4; r++) o.d[r] = static_cast<float>(D[(lane >> 2) + r / 2 * 8][2 * (lane & 3) + r % 2]);
+  }
+}
+
+}  // namespace portable
+
 // Products are exact; sums are rounded once. Devices sum in an order of their own, so compare with a tolerance.
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where w = Where::current()) {
-  struct Operands { float* d; const uint32_t* a; const uint32_t* b; } mine{d, a, b};
-  simt::meet(0xffffffffu, "mma", &mine, [](void* const* lanes, uint32_t) {
-    float A[16][16], B[16][8];
-    for (int lane = 0; lane < 32; lane++) {
-      const Operands& o = *static_cast<const Operands*>(lanes[lane]);
-      const int g = lane >> 2, t = lane & 3;
-      for (int r = 0; r < 4; r++) {
-        const int row = g + r % 2 * 8, k = 2 * t + r / 2 * 8;
-        A[row][k] = portable::low(o.a[r]);
-        A[row][k + 1] = portable::high(o.a[r]);
-      }
-      for (int r = 0; r < 2; r++) {
-        B[2 * t + r * 8][g] = portable::low(o.b[r]);
-        B[2 * t + r * 8 + 1][g] = portable::high(o.b[r]);
-      }
-    }
-    for (int lane = 0; lane < 32; lane++) {
-      const Operands& o = *static_cast<const Operands*>(lanes[lane]);
-      for (int r = 0; r < 4; r++) {
-        const int row = (lane >> 2) + r / 2 * 8, column = 2 * (lane & 3) + r % 2;
-        double sum = o.d[r];
-        for (int k = 0; k < 16; k++) sum += static_cast<double>(A[row][k]) * static_cast<double>(B[k][column]);
-        o.d[r] = static_cast<float>(sum);
-      }
-    }
-  }, w);
+  portable::MmaOperands mine{d, a, b};
+  simt::meet(0xffffffffu, "mma", &mine, portable::mmaOf, w);
 }
 
 template <bool transposed>
@@ -144,13 +152,16 @@ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w
   });
 }
 
+// ---- programmatic dependent launch: kernels run one after another here ------------------------------------------
+
+inline void dependencyWait() {}
+inline void releaseDependents() {}
+
 // ---- global memory ------------------------------------------------------------------------------------------
 
-inline uint4 loadStreaming(const void* p, Where w = Where::current()) {
+inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where::current()) {
   portable::aligned(p, 16, "ld.global.v4", w);
-  uint4 v;
-  std::memcpy(&v, p, 16);
-  return v;
+  if (wanted) std::memcpy(&v, p, 16);
 }
 inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
 inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {

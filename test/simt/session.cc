@@ -156,6 +156,46 @@ void scores(const Both& both, const char* name, int sequences, int n, int tokens
                logProbs, found.status.message.c_str());
 }
 
+// Tables that are not PAR's: rows that predict nothing, rows that leave nothing in the cache, any prefix, any cell, any
+// order of positions. A row sees at most what has been appended up to the end of its step.
+void tables(const Both& both, const char* name, double tolerance) {
+  cases::Numbers numbers(77);
+  constexpr int tokens = 20, maxRows = 7;
+  SessionOptions o = options(2, tokens, maxRows, true);
+  for (int i = 0; i < 2 * tokens; i++) o.known.push_back(numbers.below(both.cpu->model().vocabulary));
+  for (int i = 0; i < tokens; i++) o.keepLogits.push_back(i);
+  std::vector<std::vector<Row>> table;
+  for (int filled = 0, position = 0; filled < tokens - maxRows; ) {
+    const int count = 1 + numbers.below(maxRows), before = filled;
+    std::vector<Row> rows;
+    for (int i = 0; i < count; i++) {
+      const int input = numbers.below(5) == 0 ? -1 - numbers.below(4) : numbers.below(tokens);
+      const bool append = i == 0 || numbers.below(4) != 0;
+      rows.push_back({input, append ? filled : tokens - 1, input >= 0 ? numbers.below(9) : -1, input >= 0 ? numbers.below(9) : -1, append, 0, numbers.below(4) == 0 ? -1 : position++ * 7 % tokens});
+      filled += append;
+    }
+    for (Row& r : rows) r.sees = before + 1 + numbers.below(filled - before);
+    table.push_back(rows);
+  }
+  StepRule rule;
+  rule.mode = StepRule::Mode::score;
+  rule.guidanceScale = 3;
+  const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
+  double most = 1e-30, difference = 0;
+  size_t scored = 0;
+  bool alike = true;
+  for (size_t i = 0; i < expected.logits.size(); i++) {
+    const bool there = expected.logits[i] == expected.logits[i];
+    alike = alike && there == (found.logits[i] == found.logits[i]);
+    if (!there) continue;
+    scored++;
+    most = std::fmax(most, std::fabs(static_cast<double>(expected.logits[i])));
+    difference = std::fmax(difference, std::fabs(static_cast<double>(expected.logits[i]) - static_cast<double>(found.logits[i])));
+  }
+  cases::check(expected.status.ok() && found.status.ok() && alike && scored > 500 && difference / most < tolerance, "%s: %zu steps of other tables, %zu logits: %.2g off %s%s", name, table.size(), scored, difference / most,
+               expected.status.message.c_str(), found.status.message.c_str());
+}
+
 void draws(const Both& both, const char* name, int sequences, int n, int tokens, const StepRule& rule) {
   const auto table = steps(n, tokens, 4, false);
   const SessionOptions o = options(sequences, tokens, n, true);
@@ -168,20 +208,21 @@ void draws(const Both& both, const char* name, int sequences, int n, int tokens,
 
 // ---- what a backend promises --------------------------------------------------------------------------------
 
-void batches(const Both& both, int n, int tokens) {
+// One is 8 rows, whose norm is fused; `among` are many more.
+void batches(const Both& both, int n, int tokens, int among) {
   StepRule rule;
   rule.guidanceScale = 2;
   const auto table = steps(n, tokens, 4, false);
-  const Results many = run(*both.cuda, options(9, tokens, n, true), table, rule);  // 72 rows: another kernel
+  const Results many = run(*both.cuda, options(among, tokens, n, true), table, rule);
   bool same = many.status.ok();
-  for (int i = 0; i < 9; i += 4) {
-    SessionOptions o = options(9, tokens, n, true);
+  for (int i = 0; i < among; i += 2) {
+    SessionOptions o = options(among, tokens, n, true);
     o.classIds = {o.classIds[static_cast<size_t>(i)]};
     o.seeds = {o.seeds[static_cast<size_t>(i)]};
     const Results alone = run(*both.cuda, o, table, rule);
     same = same && alone.status.ok() && std::memcmp(alone.tokens.data(), many.tokens.data() + i * tokens, static_cast<size_t>(tokens) * 4) == 0;
   }
-  cases::check(same, "a sequence alone has the tokens that it has among nine %s", many.status.message.c_str());
+  cases::check(same, "a sequence alone has the tokens that it has among %d %s", among, many.status.message.c_str());
 }
 
 // Rules that change from step to step, more of them than a session keeps graphs for, in two sessions at once.
@@ -339,6 +380,7 @@ int main(int, char** argv) {
     const Both both = load(checkpoint, m, Precision::float32);
     scores(both, "float32", 2, 4, 16, false, true, 1e-5);
     scores(both, "float32", 1, 4, 16, true, false, 1e-5);
+    tables(both, "float32", 1e-5);
     draws(both, "float32", 2, 4, 24, rule);
     rule.temperature = 0.8f, rule.topK = 30, rule.topP = 0.9f;
     draws(both, "float32", 1, 1, 8, rule);
@@ -350,7 +392,9 @@ int main(int, char** argv) {
     scores(both, "bfloat16", 2, 4, 16, false, true, 1e-2);
     scores(both, "bfloat16", 3, 4, 24, true, true, 1e-2);  // 144 rows
     scores(both, "bfloat16", 1, 4, 40, true, false, 1e-2); // 80 queries of a key
-    batches(both, 4, 16);
+    tables(both, "bfloat16", 1e-2);
+    batches(both, 4, 16, 3);  // 24 rows: the norm apart
+    batches(both, 4, 16, 9);  // 72 rows: tiles, too
     rules(both, 24);
     far(both);
     errors(both, checkpoint, m);

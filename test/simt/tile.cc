@@ -64,8 +64,7 @@ void swiglu(int features, int inputs, int rows, Tile tile) {
   cudaError_t e = parvis::cuda::norm({x.data(), stride, nullptr, rows, inputs, weight.data(), 1e-5f, Element::bfloat16, normed.data(), stride, 64}, nullptr);
   p.elements = normed.data();
   p.out = out.data();
-  p2.x = x.data();
-  p2.normWeight = weight.data();
+  p2.elements = normed.data();
   p2.out = out2.data();
   p.yStride = p2.yStride = outStride;
   if (e == cudaSuccess) e = projectTiled(p, nullptr, tile);
