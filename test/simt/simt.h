@@ -63,7 +63,7 @@ struct Launch {
   size_t sharedLimit = 227 << 10;  // of a block, static arrays included: enqueue() asks the device
   bool cooperative = false;      // all blocks alive together; otherwise two at a time
   const void* kernel = nullptr;  // for its name
-  std::function<void()> body;    // one thread
+  std::function<void()> body = {};  // one thread
 };
 cudaError_t check(const Launch& launch);  // what no device takes is found before anything runs
 cudaError_t run(const Launch& launch);    // now, by the holder of the runtime's lock
