@@ -114,7 +114,7 @@ t.test('the command line', async t => {
   const machine = { env: { ...env, PARVIS_SIMT: 'devices=2' }, timeout: 280_000 }
   const { path: transformer } = model.transformer
   const { stderr } = await promisify(execFile)(process.execPath, [bin, 'generate', '--class', '3', '--transformer', transformer, '--heads', '2', '--grid', '8x8',
-    '--tokenizer', model.tokenizer, '--device', 'cuda:1', '--seed', '1', '--out', out], machine)
+    '--tokenizer', model.tokenizer, '--device', 'cuda:1', '--seed', '1', '--out', out, '--verbose'], machine)
   t.equal(fs.readFileSync(out).subarray(1, 4).toString(), 'PNG')
   t.match(stderr, /cuda:1/)
   const { stdout } = await promisify(execFile)(process.execPath, [bin, 'doctor'], machine)
