@@ -55,7 +55,7 @@ export class Peer {
     this.#child.stdin!.write(command + '\n')
     const { value, done } = await this.#lines.next()
     const ms = Number(value)
-    if (done || !(ms >= 0)) throw new ParError('INTERNAL', `The PyTorch program ended or did not answer with milliseconds: ${command}`)
+    if (done || !(ms >= 0)) throw new ParError('INTERNAL', `The PyTorch program ended or did not answer "${command}" with milliseconds; --no-torch leaves it out`)
     return ms
   }
 

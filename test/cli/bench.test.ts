@@ -40,7 +40,7 @@ t.test('a report as JSON, and its plots', async t => {
     t.ok(Math.abs(image / one.msPerImage - 1) < 1e-9, `${name}: extrapolated from them`)
     t.ok(Math.abs(one.tokensPerSecond * one.msPerImage / 1000 - 64) < 1e-6, name)
     t.equal(one.bytes, one.weightBytes + one.cacheBytes)
-    t.ok(one.ofReadCeiling! > 0 && one.ofArithmeticCeiling! > 0 && one.ofArithmeticCeiling! < 1.1, name)
+    t.ok(one.ofReadCeiling! > 0 && one.ofArithmeticCeiling! > 0, name)
     t.ok(Math.abs(one.ofReadCeiling! - one.bytes / (one.ms.median / 1000) / one.ceilings!.readBytesPerSecond) < 1e-9, name)
     const up = speedUp(one, report.results)!
     t.ok(Math.abs(up.measured * up.stepRatio - up.bySteps) < 1e-9, `${name}: the speed-up is the steps' by what a step costs`)
@@ -89,6 +89,12 @@ t.test('a peer in alternating runs', { skip: process.platform === 'win32' && 'th
   const slots = [...log.matchAll(/^step bfloat16 (\d+)$/gm)].map(match => Number(match[1]))
   t.same(slots.slice(0, 2), [0, 0], 'both start up before anything is timed')
   t.ok(slots.length >= 18 && slots.slice(2).every(slot => slot >= 4 && slot <= 572), 'where ours are timed')
+
+  fs.writeFileSync(python, '#!/bin/sh\nif [ "$1" = -c ]; then echo 7 9.9; fi\n') // ends at once
+  const broken = await parvis(args, { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
+  t.same({ code: broken.code, stdout: broken.stdout }, { code: 1, stdout: '' })
+  t.match(broken.stderr, /^parvis: The PyTorch program ended .*--no-torch/)
+  t.same(left(), [])
 })
 
 t.test('a GPU: whole pictures, and no ceilings that nobody measured', async t => {
