@@ -135,6 +135,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   backends.Set(0u, "cpu");
   if (cudaCompiled()) backends.Set(1u, "cuda");
   exports.Set("backends", backends);
+  Napi::Object build = Napi::Object::New(env);
+  build.Set("commit", PARVIS_COMMIT);
+  build.Set("compiler", PARVIS_COMPILER);
+  build.Set("cuda", PARVIS_NVCC_VERSION);
+  exports.Set("build", build);
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
   exports.Set("cuda", Napi::Function::New(env, cuda, "cuda"));
   exports.Set("cudaMemory", Napi::Function::New(env, memoryOf, "cudaMemory"));

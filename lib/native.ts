@@ -182,6 +182,8 @@ export interface CudaProbe {
 export interface Addon {
   /** Backends compiled in: 'cpu', or 'cpu' and 'cuda'. Says nothing of devices. */
   readonly backends: string[]
+  /** What it was made of, for benchmarks: commit ('' outside a checkout), C++ compiler, nvcc ('' without). */
+  readonly build: { commit: string, compiler: string, cuda: string }
   /** What the CPU backend would use here. `bfloat16`: the CPU multiplies bfloat16 natively. */
   cpu(): { isa: string, bfloat16: boolean, cores: number }
   /** Loads the NVIDIA driver where there is one (hundreds of milliseconds, off the JavaScript thread); takes no device. */

@@ -38,7 +38,7 @@ export interface TransformerDescription {
 }
 
 /** Published models: design, section 1. */
-const published: ReadonlyArray<{ name: string, layers: number, dim: number, heads: number }> = [
+export const published: ReadonlyArray<{ name: string, layers: number, dim: number, heads: number }> = [
   { name: 'B', layers: 12, dim: 768, heads: 12 },
   { name: 'L', layers: 24, dim: 1024, heads: 16 },
   { name: 'XL', layers: 36, dim: 1280, heads: 20 },

@@ -2,6 +2,7 @@
 // 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by a signal. Each command is a file of its own.
 
 import { Command, CommanderError } from 'commander'
+import { benchCommand } from './bench.js'
 import { convertCommand } from './convert.js'
 import { doctorCommand } from './doctor.js'
 import { generateCommand } from './generate.js'
@@ -24,8 +25,9 @@ Examples:
   $ parvis generate --class sneaker,bag --count 4 --scale 8 --out sheet.png
   $ parvis inspect PAR-XL-4x.pt
   $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16
-  $ parvis doctor`)
-  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), doctorCommand(signal)]) {
+  $ parvis doctor
+  $ parvis bench --model L -n 1,4,16`)
+  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
     command
       .option('--json', 'print the result (and errors, on standard error) as JSON')
       .option('--verbose', 'say what runs where; print the stack of an error')

@@ -15,7 +15,7 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'inspect', 'convert', 'labels', 'doctor']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'inspect', 'convert', 'labels', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)

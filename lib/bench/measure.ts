@@ -1,0 +1,302 @@
+// The clock readings: a transformer's steps, a decode, a cold start. On the CPU a step's promise settles when the step
+// is done, so steps are timed one by one, at places spread over the cache; the cache is filled before, in large tables
+// that predict nothing, so that a place deep in it costs no whole picture. On CUDA a step's promise settles when the
+// step is enqueued, and only readTokens waits for the device: there, and with `full`, whole pictures are timed.
+
+import { spawn } from 'node:child_process'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Call } from '../call.js'
+import { ParError } from '../errors.js'
+import { rowStride, type NativeEngine, type NativeSession, type NativeTransformer, type StepRule } from '../native.js'
+import { createSchedule, type Schedule } from '../schedule.js'
+import { extrapolate, places, spread } from './figures.js'
+import { startPeers, type Torch } from './peers.js'
+import { cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost } from './shapes.js'
+import type { Case, ColdStart, DecodeResult, StepCase, StepResult } from './types.js'
+import type { RandomWeights } from './weights.js'
+
+/** What every measurement needs. */
+export interface Bench {
+  engine: NativeEngine
+  weights: RandomWeights
+  call: Call
+  /** Timed runs: steps at each place, whole pictures, decodes. */
+  repeats: number
+  /** Whole pictures, not steps of them. */
+  full: boolean
+  torch: Torch | undefined
+  /** performance.now() at which to be done; repeats give way to it, places do not. */
+  until: number
+}
+
+/** Guided, as the paper's pictures are; what is drawn does not matter. */
+const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
+const mostPlaces = 8
+/** Rows of all sequences in one table that fills the cache. */
+const fillRows = 128
+
+async function timed (work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now()
+  await work()
+  return performance.now() - start
+}
+
+/** Lets the waiting threads of whoever ran before go to sleep. */
+const settle = async (): Promise<void> => { await sleep(300) }
+
+const isCpu = (engine: NativeEngine): boolean => engine.device === 'cpu'
+
+// ---- a step of the transformer
+
+/** Loads once; measures the batches and grids that `each` asks for. */
+export async function withTransformer<T> (bench: Bench, name: string, n: number, precision: Case['precision'], each: (native: NativeTransformer, loadMs: number) => Promise<T>): Promise<T> {
+  const model = transformerModel(name, n)
+  const list = transformerTensors(model)
+  const { call, engine, weights } = bench
+  checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) * (precision === 'float32' ? 4 : 2), 'The weights')
+  let native: NativeTransformer | undefined
+  try {
+    const loadMs = await timed(async () => {
+      native = await call.hold(engine.loadTransformer(weights.file, weights.tensors(list), model, precision, call.cancel))
+    })
+    return await each(native!, loadMs)
+  } finally {
+    if (native) call.release(native)
+  }
+}
+
+export async function measureStep (bench: Bench, which: StepCase, native: NativeTransformer, loadMs: number): Promise<StepResult> {
+  const { engine, call } = bench
+  const model = transformerModel(which.model, which.n)
+  const schedule = createSchedule({ grid: [which.grid, which.grid], n: which.n })
+  const sequences = 2 * which.batch
+  const whole = bench.full || !isCpu(engine)
+  checkMemory(engine, cacheBytes(model, which.precision, schedule.tokens, sequences), 'The cache')
+  const fill = Math.max(schedule.maxRows, Math.floor(fillRows / sequences))
+  const session = await call.hold(native.createSession({
+    classIds: new Int32Array(which.batch).fill(207),
+    seeds: BigUint64Array.from({ length: which.batch }, (_, i) => BigInt(i)),
+    guided: true,
+    slots: schedule.tokens,
+    tokens: schedule.tokens,
+    maxRows: whole ? schedule.maxRows : fill,
+    ...(!whole && { known: Int32Array.from({ length: which.batch * schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize) })
+  }))
+  try {
+    const measured = whole ? await wholePictures(bench, session, schedule) : await stepsAtPlaces(bench, session, schedule, which, fill)
+    const { cost, msPerBatch, ms } = measured
+    const bytes = cost.weightBytes + cost.cacheBytes
+    const seconds = ms.median / 1000
+    const msPerImage = msPerBatch / which.batch
+    return {
+      operation: 'step',
+      ...which,
+      steps: schedule.steps.length,
+      timedSteps: measured.timedSteps,
+      whole,
+      ms,
+      places: measured.places,
+      msPerBatch,
+      msPerImage,
+      imagesPerSecond: 1000 / msPerImage,
+      tokensPerSecond: 1000 / msPerImage * schedule.tokens,
+      ...cost,
+      bytes,
+      gigabytesPerSecond: bytes / seconds / 1e9,
+      gigaflops: cost.flops / seconds / 1e9,
+      loadMs,
+      firstStepMs: measured.firstStepMs,
+      ceilings: null,
+      torch: measured.torch
+    }
+  } finally {
+    call.release(session)
+  }
+
+  /** What a group's step costs on the average over `sees`. */
+  function averageCost (steps: ReadonlyArray<{ rows: number, sees: number, steps: number }>): Cost {
+    const count = steps.reduce((sum, one) => sum + one.steps, 0)
+    const total = { weightBytes: 0, cacheBytes: 0, flops: 0 }
+    for (const one of steps) {
+      const cost = stepCost(model, which.precision, { rows: one.rows, sees: one.sees, sequences })
+      for (const key of ['weightBytes', 'cacheBytes', 'flops'] as const) total[key] += cost[key] * one.steps / count
+    }
+    return total
+  }
+
+  async function wholePictures ({ repeats, until }: Bench, session: NativeSession, schedule: Schedule): Promise<Measured> {
+    const picture = async (): Promise<void> => {
+      const all = schedule.steps.map(async rows => await session.step(rows, rule, call.cancel)) // in order: one queue
+      all.forEach(one => { one.catch(() => {}) })
+      await call.wait(session.readTokens())
+      await call.wait(Promise.all(all))
+    }
+    const firstStepMs = await timed(async () => {
+      await call.wait(session.step(schedule.steps[0]!, rule, call.cancel))
+      await call.wait(session.readTokens())
+    })
+    // A CPU needs no picture to get warm; on a GPU the first one also makes what later ones use again.
+    if (!isCpu(engine)) await picture()
+    const times: number[] = []
+    while (times.length < repeats && (times.length === 0 || performance.now() + times[0]! < until)) times.push(await timed(picture))
+    const count = schedule.steps.length
+    const batch = spread(times)
+    return {
+      ms: { median: batch.median / count, least: batch.least / count, greatest: batch.greatest / count },
+      msPerBatch: batch.median,
+      timedSteps: times.length * count,
+      places: [],
+      cost: averageCost(schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))),
+      firstStepMs,
+      torch: []
+    }
+  }
+
+  async function stepsAtPlaces ({ torch, repeats, until }: Bench, session: NativeSession, schedule: Schedule, { model: name, n, batch, grid, precision }: StepCase, most: number): Promise<Measured> {
+    const run = async (k: number): Promise<void> => { await call.wait(session.step(schedule.steps[k]!, rule, call.cancel)) }
+    const firstStepMs = await timed(async () => { await run(0) })
+    const all = schedule.fullSequence()
+    for (let row = 0; row < schedule.tokens; row++) all[row * rowStride + 6] = -1 // predicts nothing
+    for (let row = 0; row < schedule.tokens; row += most) await call.wait(session.step(all.slice(row * rowStride, (row + most) * rowStride), rule, call.cancel))
+
+    // The program runs the paper's grid and one picture.
+    const peers = startPeers(batch === 1 && grid === 24 ? torch : undefined, name, n, engine.threads)
+    try {
+      const chosen = places(schedule, mostPlaces)
+      const found: Array<{ sees: number, rows: number, ms: number, steps: number, single: boolean }> = []
+      const groups: number[] = []
+      let timedSteps = 0
+      for (const peer of peers) await call.wait(peer.ask(`step ${precision} 0`)) // it loads PyTorch and makes its weights
+      /** Of one step, peers included, at the place before. */
+      let cost = 0
+      for (const [index, place] of chosen.entries()) {
+        const sees = schedule.tokensAfter[place.step]!
+        if (peers.length > 0) await settle()
+        const started = performance.now()
+        const warm = await timed(async () => { await run(place.step) })
+        // What is left of the time, over the places that are left. Peers may take several times as long as we do.
+        const each = (until - started) / (chosen.length - index) / Math.max(cost, warm * (1 + peers.length)) - 1
+        const count = Math.max(1, Math.min(repeats, Math.floor(each)))
+        const times: number[] = []
+        const from = Math.max(place.from, Math.min(place.step - (count >> 1), place.to - count))
+        for (let i = 0; i < count; i++) times.push(await timed(async () => { await run(Math.min(from + i, place.to - 1)) }))
+        timedSteps += count
+        if (!place.single) groups.push(...times)
+        found.push({ sees, rows: place.single ? 1 : n, ms: spread(times).median, steps: place.steps, single: place.single })
+        for (const peer of place.single ? [] : peers) {
+          if (peer.times.length > 0 && performance.now() > until) continue
+          await settle()
+          await call.wait(peer.time(`step ${precision} ${sees - n}`, count))
+        }
+        if (!place.single) cost = (performance.now() - started) / (count + 1)
+      }
+      const ms = spread(groups)
+      return {
+        ms,
+        msPerBatch: extrapolate(found),
+        timedSteps,
+        places: found.map(({ sees, ms, steps }) => ({ sees, ms, steps })),
+        cost: averageCost(found.filter(({ single }) => !single)),
+        firstStepMs,
+        torch: peers.map(peer => peer.result(precision, ms))
+      }
+    } finally {
+      for (const peer of peers) peer.end()
+    }
+  }
+}
+
+type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' | 'firstStepMs' | 'torch'> & { cost: Cost }
+
+/** A machine that runs out of memory may take other processes with it: refused before it happens. */
+function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
+  const limit = process.constrainedMemory() || Infinity // of a container
+  const free = Math.min(os.freemem(), limit - process.memoryUsage.rss())
+  if (isCpu(engine) && bytes > 0.9 * free) throw new ParError('OUT_OF_MEMORY', `${what} would take ${(bytes / 1e9).toFixed(1)} GB, and ${(free / 1e9).toFixed(1)} GB are free`)
+}
+
+// ---- a decode
+
+export async function measureDecode (bench: Bench, which: Case): Promise<DecodeResult> {
+  const { call, engine, weights, repeats, torch, until } = bench
+  let tokenizer: Awaited<ReturnType<NativeEngine['loadTokenizer']>> | undefined
+  const peers = startPeers(isCpu(engine) && which.batch === 1 ? torch : undefined, 'B', 1, engine.threads)
+  try {
+    const loadMs = await timed(async () => {
+      tokenizer = await call.hold(engine.loadTokenizer(weights.file, weights.tensors(tokenizerTensors(vq16)), vq16, which.precision, call.cancel))
+    })
+    const { grid, batch } = which
+    const pixels = grid * vq16Factor
+    const tokens = Int32Array.from({ length: batch * grid * grid }, (_, i) => i * 7919 % vq16.codebookSize)
+    const decode = async (): Promise<void> => {
+      await call.wait(tokenizer!.decode(tokens, { count: batch, gridHeight: grid, gridWidth: grid, outHeight: pixels, outWidth: pixels, format: 'uint8' }, call.cancel))
+    }
+    const warm = await timed(decode)
+    for (const peer of peers) await call.wait(peer.ask(`vq ${grid}`))
+    const times: number[] = []
+    let round = warm
+    while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
+      const started = performance.now()
+      if (peers.length > 0) await settle()
+      times.push(await timed(decode))
+      for (const peer of peers) {
+        await settle()
+        peer.times.push(await call.wait(peer.ask(`vq ${grid}`)))
+      }
+      round = performance.now() - started
+    }
+    const ms = spread(times)
+    const flops = batch * decodeFlops(grid)
+    return {
+      operation: 'decode',
+      model: 'VQ-16',
+      ...which,
+      pixels,
+      ms,
+      msPerImage: ms.median / batch,
+      imagesPerSecond: 1000 * batch / ms.median,
+      flops,
+      gigaflops: flops / ms.median / 1e6,
+      loadMs,
+      ceilings: null,
+      torch: peers.map(peer => peer.result('float32', ms)) // the only one that the program has
+    }
+  } finally {
+    for (const peer of peers) peer.end()
+    if (tokenizer) call.release(tokenizer)
+  }
+}
+
+// ---- cold start
+
+const coldScript = `
+  const { Par } = require(process.argv[1])
+  const timed = async work => { const start = performance.now(); await work(); return performance.now() - start }
+  const importMs = performance.now() // since the process began
+  ;(async () => {
+    let par
+    const loadMs = await timed(async () => { par = await Par.load({ device: process.argv[2] }) })
+    const picture = () => par.generate({ classId: 7, n: 4, seed: 1 })
+    const firstImageMs = await timed(picture)
+    const later = []
+    for (let i = 0; i < 5; i++) later.push(await timed(picture))
+    console.log(JSON.stringify({ importMs, loadMs, firstImageMs, laterImageMs: later.sort((a, b) => a - b)[2] }))
+    await par.dispose()
+  })()`
+
+/** The embedded model in a process of its own: its weights come from real files, though from the system's cache. */
+export async function measureColdStart (device: string, signal?: AbortSignal): Promise<ColdStart> {
+  const child = spawn(process.execPath, ['-e', coldScript, path.join(__dirname, '..', 'index.js'), device], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  let [out, noise] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })
+  return await new Promise<ColdStart>((resolve, reject) => {
+    child.on('error', error => { reject(signal?.aborted ? signal.reason : error) })
+    child.on('close', code => {
+      if (code !== 0) reject(new ParError('INTERNAL', `A fresh process could not make a picture: ${noise.trim().split('\n').find(line => line.includes('Error')) ?? `exit code ${code}`}`))
+      else resolve({ device, ...(JSON.parse(out) as Omit<ColdStart, 'device'>) })
+    })
+  })
+}

@@ -1,0 +1,177 @@
+// A report as Markdown (also what the terminal shows), as CSV and as JSON. Tables are made of the report alone, so that
+// one that was read from a file gives the same text.
+
+import { baseline, explain, isStep, speedUp } from './figures.js'
+import { measuredOf, paperHardware, stepsOfPicture, stepsOfVideo, table2, table3 } from './paper.js'
+import type { Ceilings, DecodeResult, PeerResult, Report, Result, Spread } from './types.js'
+
+export type Format = 'md' | 'json' | 'csv'
+export const formats: readonly Format[] = ['md', 'json', 'csv']
+
+export function write (report: Report, format: Format): string {
+  if (format === 'json') return JSON.stringify(report, undefined, 1) + '\n'
+  return format === 'csv' ? csv(report) : markdown(report)
+}
+
+// ---- Markdown
+
+export function markdown (report: Report): string {
+  const { environment: about, results, notRun, coldStart } = report
+  const steps = results.filter(isStep)
+  const decodes = results.filter((one): one is DecodeResult => one.operation === 'decode')
+  const parts = [`# parvis bench, ${deviceText(report)}`, facts(report)]
+
+  // ---- transformer
+  if (steps.length > 0) {
+    parts.push('## Transformer', table(
+      ['model', 'n', 'batch', 'grid', 'precision', 'device', 'steps', 'ms a step (least - greatest)', 'ms an image', 'images/s', 'tokens/s', 'timed'],
+      steps.map(one => [one.model, one.n, one.batch, one.grid, one.precision, one.device, one.steps, range(one.ms), number(one.msPerImage), number(one.imagesPerSecond), number(one.tokensPerSecond),
+        one.whole ? `${one.timedSteps / one.steps} x all ${one.steps}` : `${one.timedSteps} of ${one.steps}`])
+    ))
+    parts.push('Guided pictures, random weights; medians. "ms a step" is of steps of n tokens. Where "timed" says `x all`, whole pictures were timed; else "ms an image" is extrapolated ' +
+      'from so many of so many steps, at places spread over the length of the cache. A picture of a batch takes its share of the batch. The tokenizer is apart.')
+    const ups = steps.flatMap(one => {
+      const up = speedUp(one, results)
+      return up && one.n !== 1 ? [{ one, up, base: baseline(one, results)! }] : []
+    })
+    if (ups.length > 0) {
+      parts.push('### Speed-up over n = 1', table(
+        ['model', 'n', 'batch', 'grid', 'precision', 'device', 'speed-up', 'by the steps alone', 'an average step, of one at n = 1', 'ms a step, of n = 1'],
+        ups.map(({ one, up, base }) => [one.model, one.n, one.batch, one.grid, one.precision, one.device, times(up.measured), `${times(up.bySteps)} (${base.steps} / ${one.steps})`, times(up.stepRatio), times(one.ms.median / base.ms.median)])
+      ), ...list(steps.flatMap(one => explain(one, results) ?? [])))
+    }
+    parts.push('### Against the ceilings', table(
+      ['model', 'n', 'batch', 'grid', 'precision', 'device', 'MB a step (weights + cache)', 'GB/s', 'of ceiling', 'GFLOP a step', 'GFLOP/s', 'of ceiling'],
+      steps.map(one => [one.model, one.n, one.batch, one.grid, one.precision, one.device, `${Math.round(one.bytes / 1e6)} (${Math.round(one.weightBytes / 1e6)} + ${Math.round(one.cacheBytes / 1e6)})`,
+        number(one.gigabytesPerSecond), percent(one.ofReadCeiling), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
+    ), ceilingsText(results))
+  }
+
+  // ---- the rest
+  if (decodes.length > 0) {
+    parts.push('## VQ-16 decode', table(
+      ['pixels', 'batch', 'precision', 'device', 'ms (least - greatest)', 'ms an image', 'images/s', 'GFLOP', 'GFLOP/s', 'of ceiling'],
+      decodes.map(one => [one.pixels, one.batch, one.precision, one.device, range(one.ms), number(one.msPerImage), number(one.imagesPerSecond), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
+    ), ...(steps.length > 0 ? [] : [ceilingsText(results)]))
+  }
+  const peers = results.flatMap(one => one.torch.map(peer => ({ one, peer })))
+  if (peers.length > 0) {
+    parts.push('## Plain PyTorch, in alternating short runs', table(
+      ['what', 'precision', 'parvis, ms', 'PyTorch threads', 'PyTorch, ms (least - greatest)', 'ratio of medians', 'of the least'],
+      peers.map(({ one, peer }) => [workText(one), one.precision, number(one.ms.median), peer.threads, range(peer.ms) + (peer.precision === one.precision ? '' : ` (${peer.precision})`), times(peer.ratio), times(peer.ratioOfLeast)])
+    ))
+  }
+  if (steps.length > 0 || coldStart.length > 0) {
+    parts.push('## Cold start')
+    if (coldStart.length > 0) {
+      parts.push(table(['embedded model, a fresh process', 'import', 'load', 'first image', 'a later image'],
+        coldStart.map(one => [one.device, ...[one.importMs, one.loadMs, one.firstImageMs, one.laterImageMs].map(ms => `${number(ms)} ms`)])))
+    }
+    const loads = [...new Map(results.map(one => [[one.model, isStep(one) ? one.n : '', one.precision, one.device].join(), one])).values()]
+    if (loads.length > 0) {
+      parts.push(table(['model', 'n', 'precision', 'device', 'load, ms', 'first step, ms'],
+        loads.map(one => [one.model, isStep(one) ? one.n : '', one.precision, one.device, number(one.loadMs), isStep(one) ? number(one.firstStepMs) : ''])),
+      'Loading converts and packs the weights; they come from memory here, not from a disk.')
+    }
+  }
+  if (steps.some(one => table2.some(({ model }) => model === one.model))) parts.push(...paperText(report))
+  if (notRun.length > 0) parts.push('## Not run', ...list(notRun.map(({ what, reason }) => `${what}: ${reason}`)))
+  if (about.load > 0.5) parts.push(`Other processes wanted ${about.load.toFixed(1)} of ${about.cores} cores when this began: look at the ratios.`)
+  return parts.filter(Boolean).join('\n\n') + '\n'
+}
+
+function deviceText ({ environment: { processor, cores, gpus } }: Report): string {
+  return [...gpus.map(({ name }) => name), `${processor}, ${cores} cores`].join('; ')
+}
+
+function facts ({ command, environment: about }: Report): string {
+  const commit = about.commit === '' ? 'unknown commit' : `commit ${about.commit}`
+  const other = about.checkout !== '' && about.checkout !== about.commit ? ` (checkout ${about.checkout})` : ''
+  return list([
+    `\`${command}\`, ${about.date}`,
+    `parvis ${about.parvis}, ${commit}${other}, ${about.compiler}; Node ${about.node}, ${about.platform}`,
+    `CPU: ${about.processor}, ${about.cores} cores, ${about.threads} threads, ${about.isa}, ${Math.round(about.memoryBytes / 1e9)} GB`,
+    ...about.gpus.map(({ device, name, driver, runtime }) => `${device}: ${name}, driver for ${driver}, built with ${runtime}`)
+  ]).join('\n')
+}
+
+function ceilingsText (results: readonly Result[]): string {
+  const found = results.map(({ ceilings }) => ceilings).filter((one): one is Ceilings => one !== null)
+  const none = results.some(({ ceilings }) => ceilings === null) ? 'Nothing measures the ceilings of a GPU from Node as yet: those shares are absent.' : ''
+  if (found.length === 0) return none
+  const between = (name: keyof Ceilings, unit: string): string => {
+    const values = found.map(one => one[name] / 1e9)
+    return `${number(Math.min(...values))} - ${number(Math.max(...values))} ${unit}`
+  }
+  return `Ceilings of the CPU, measured before and after each result (its shares are of the greater): read ${between('readBytesPerSecond', 'GB/s')}, float32 ${between('float32Flops', 'GFLOP/s')}, bfloat16 ${between('bfloat16Flops', 'GFLOP/s')}. ${none}`.trim()
+}
+
+/** Tables 2 and 3 of the paper with our columns. */
+function paperText (report: Report): string[] {
+  const rows = table2.flatMap(row => {
+    const paper = [row.name, row.steps, stepsOfPicture(row.n), row.seconds.toFixed(2)]
+    const found = measuredOf(row, report)
+    if (found.length === 0) return [[...paper, 'not run', '', '', '']]
+    return found.map(({ step, transformer, decode }) => [...paper, transformer.toFixed(2) + (step.whole ? '' : ' (extrapolated)'), decode?.toFixed(2) ?? 'not run', step.precision, step.device])
+  })
+  return [
+    "## The paper's tables",
+    'Table 2: other hardware in each column of seconds, so they do not compare; the steps do.',
+    table(['model', 'steps, paper', 'steps, here', `s an image, paper (${paperHardware})`, `transformer, s, here (${deviceText(report)})`, 'decode, s, here', 'precision', 'device'], rows),
+    'Table 3, video of 5 x 16 x 16 tokens: steps of the schedule.',
+    table(['model', 'steps, paper', 'steps, here'], table3.map(row => [row.name, row.steps, stepsOfVideo(row.n)]))
+  ]
+}
+
+/** Short enough for a line or a bar. */
+export function workText (one: Result): string {
+  const batch = one.batch > 1 ? `, batch ${one.batch}` : ''
+  if (!isStep(one)) return `VQ-16 decode, ${one.pixels} px${batch}`
+  return `${one.model}, n = ${one.n}${batch}${one.grid !== 24 ? `, grid ${one.grid}` : ''}`
+}
+
+// ---- CSV
+
+export function csv ({ results }: Report): string {
+  const columns: Array<[string, (one: Result) => unknown]> = [
+    ['operation', one => one.operation], ['model', one => one.model], ['n', one => isStep(one) ? one.n : ''], ['batch', one => one.batch], ['grid', one => one.grid],
+    ['precision', one => one.precision], ['device', one => one.device], ['steps', one => isStep(one) ? one.steps : ''], ['timed_steps', one => isStep(one) ? one.timedSteps : ''],
+    ['ms', one => one.ms.median], ['ms_least', one => one.ms.least], ['ms_greatest', one => one.ms.greatest], ['ms_per_image', one => one.msPerImage],
+    ['images_per_second', one => one.imagesPerSecond], ['tokens_per_second', one => isStep(one) ? one.tokensPerSecond : ''],
+    ['speed_up', one => (isStep(one) ? speedUp(one, results)?.measured : undefined) ?? ''], ['speed_up_by_steps', one => (isStep(one) ? speedUp(one, results)?.bySteps : undefined) ?? ''],
+    ['bytes', one => isStep(one) ? one.bytes : ''], ['flops', one => one.flops], ['gigabytes_per_second', one => isStep(one) ? one.gigabytesPerSecond : ''], ['gigaflops', one => one.gigaflops],
+    ['of_read_ceiling', one => one.ofReadCeiling ?? ''], ['of_arithmetic_ceiling', one => one.ofArithmeticCeiling ?? ''],
+    ['load_ms', one => one.loadMs], ['torch_ms', one => fastest(one)?.ms.median ?? ''], ['torch_threads', one => fastest(one)?.threads ?? ''], ['torch_ratio', one => fastest(one)?.ratio ?? '']
+  ]
+  return [columns.map(([name]) => name), ...results.map(one => columns.map(([, value]) => value(one)))].map(row => row.map(cell).join(',') + '\n').join('')
+}
+
+/** The hardest to beat. */
+const fastest = ({ torch }: Result): PeerResult | undefined => [...torch].sort((a, b) => a.ms.median - b.ms.median)[0]
+
+const cell = (value: unknown): string => {
+  const text = String(value)
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
+// ---- words
+
+/** Padded, so that a terminal shows columns. */
+export function table (heads: readonly string[], rows: ReadonlyArray<ReadonlyArray<string | number>>): string {
+  const all = [heads, ...rows.map(row => row.map(String))].map(row => row.map(text => text.replaceAll('|', '\\|')))
+  const widths = heads.map((_, k) => Math.max(3, ...all.map(row => row[k]!.length)))
+  const line = (row: readonly string[]): string => `| ${row.map((text, k) => text.padEnd(widths[k]!)).join(' | ')} |`
+  return [line(all[0]!), `|${widths.map(width => '-'.repeat(width + 2)).join('|')}|`, ...all.slice(1).map(line)].join('\n')
+}
+
+const list = (items: readonly string[]): string[] => items.length > 0 ? [items.map(text => `- ${text}`).join('\n')] : []
+
+/** Three digits, more only before the point. */
+export function number (value: number): string {
+  if (!Number.isFinite(value)) return ''
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : value === 0 ? 0 : Math.min(8, 2 - Math.floor(Math.log10(value))))
+}
+
+const range = ({ median, least, greatest }: Spread): string => `${number(median)} (${number(least)} - ${number(greatest)})`
+const percent = (value: number | undefined): string => value === undefined ? '' : `${Math.round(value * 100)}%`
+const times = (value: number): string => `${value.toFixed(2)}x`

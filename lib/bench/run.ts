@@ -1,0 +1,189 @@
+// The order of a run: one file of random weights; for each device an engine; for each model, n and precision one load,
+// on which all batches and grids are measured; ceilings before and after every result. What cannot be run here (a
+// model that does not fit into memory) is listed with the reason and does not end the run.
+
+import { execFile } from 'node:child_process'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { promisify } from 'node:util'
+import { Call } from '../call.js'
+import { choose, versionText } from '../device.js'
+import { ParError } from '../errors.js'
+import { addon, toParError, type NativeEngine, type Precision } from '../native.js'
+import type { Device } from '../options.js'
+import { createSchedule } from '../schedule.js'
+import { better, shares } from './figures.js'
+import { measureColdStart, measureDecode, measureStep, withTransformer, type Bench } from './measure.js'
+import type { Torch } from './peers.js'
+import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from './shapes.js'
+import type { Ceilings, Environment, NotRun, Report, Result } from './types.js'
+import { randomWeights } from './weights.js'
+
+// eslint-disable-next-line @typescript-eslint/no-require-imports
+const { version } = require('../../package.json') as { version: string }
+
+export interface RunOptions {
+  models: readonly string[]
+  n: readonly number[]
+  batches: readonly number[]
+  /** Tokens a side. */
+  grids: readonly number[]
+  devices: readonly Device[]
+  precisions: ReadonlyArray<'auto' | Precision>
+  /** 0: one a core. */
+  threads: number
+  repeats: number
+  full: boolean
+  /** What the whole run should take at most; repeats give way to it. */
+  seconds: number
+  decode: boolean
+  coldStart: boolean
+  torch: Torch | undefined
+  /** Makes the run again. */
+  command: string
+  signal?: AbortSignal
+  onProgress?: (done: number, total: number, text: string) => void
+}
+
+/** @throws ParError `INVALID_OPTION` for an n and a grid that do not fit together, `DEVICE_UNAVAILABLE` */
+export async function runBench (options: RunOptions): Promise<Report> {
+  const { models, n, batches, grids, signal } = options
+  for (const side of grids) for (const one of n) createSchedule({ grid: [side, side], n: one })
+  const call = new Call(signal)
+  try {
+    // ---- what is to be done
+    const targets: Array<{ device: string, precision: Precision }> = []
+    for (const device of options.devices) {
+      for (const precision of options.precisions) {
+        const chosen = await call.wait(choose(device, precision))
+        if (!targets.some(one => one.device === chosen.device && one.precision === chosen.precision)) targets.push({ device: chosen.device, precision: chosen.precision })
+      }
+    }
+    const devices = [...new Set(targets.map(({ device }) => device))]
+    const cases = batches.length * grids.length
+    const total = targets.length * cases * (models.length * n.length + (options.decode ? 1 : 0)) + (options.coldStart ? devices.length : 0)
+    const end = performance.now() + options.seconds * 1000
+    let done = 0
+    /** One more case begins: its share of the time that is left. */
+    const begin = (text: string): number => {
+      options.onProgress?.(done, total, text)
+      const left = total - done++
+      return performance.now() + Math.max(0, end - performance.now()) / left
+    }
+
+    const environment = await call.wait(describeMachine(devices, options.threads))
+    const results: Result[] = []
+    const notRun: NotRun[] = []
+    /** What lies in the device or in the request, not in parvis, ends one case only. */
+    const attempt = async (what: string, work: () => Promise<void>): Promise<void> => {
+      try {
+        await work()
+      } catch (error) {
+        call.check()
+        if (!(error instanceof ParError) || error.code !== 'OUT_OF_MEMORY') throw error
+        notRun.push({ what, reason: error.message })
+      }
+    }
+
+    // ---- measurements
+    const lists = [...models.map(name => transformerTensors(transformerModel(name, Math.max(...n)))), ...(options.decode ? [tokenizerTensors(vq16)] : [])]
+    const weights = await randomWeights(lists, signal)
+    try {
+      for (const device of devices) {
+        const engine = createEngine(device, options.threads)
+        try {
+          const look = async (): Promise<Ceilings | null> => device === 'cpu' ? await call.wait(addon().measureCeilings(options.threads)) : null
+          let before = await look()
+          const add = async (result: Result): Promise<void> => {
+            const after = await look()
+            results.push({ ...result, ...shares(result, before && after && better(before, after)) })
+            before = after
+          }
+          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: device === 'cpu' ? options.torch : undefined }
+          for (const { precision } of targets.filter(one => one.device === device)) {
+            for (const model of models) {
+              for (const one of n) {
+                const name = `${model}, n = ${one}, ${precision}, ${device}`
+                const before = done
+                await attempt(name, async () => {
+                  await withTransformer({ ...bench, until: 0 }, model, one, precision, async (native, loadMs) => {
+                    for (const grid of grids) {
+                      for (const batch of batches) {
+                        const until = begin(`${name}, batch ${batch}, ${grid} x ${grid}`)
+                        await attempt(`${name}, batch ${batch}, ${grid} x ${grid}`, async () => {
+                          await add(await measureStep({ ...bench, until }, { device, precision, batch, grid, model, n: one }, native, loadMs))
+                        })
+                      }
+                    }
+                  })
+                })
+                done = before + cases
+              }
+            }
+            for (const grid of options.decode ? grids : []) {
+              for (const batch of batches) {
+                const what = `VQ-16 decode, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
+                const until = begin(what)
+                await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, { device, precision, batch, grid })) })
+              }
+            }
+          }
+        } finally {
+          await engine.dispose()
+        }
+      }
+    } finally {
+      await weights.remove()
+    }
+    const coldStart = []
+    for (const device of options.coldStart ? devices : []) {
+      begin(`cold start, ${device}`)
+      coldStart.push(await call.wait(measureColdStart(device, signal)))
+    }
+    return { format: 'parvis-bench-2', command: options.command, environment, results, notRun, coldStart }
+  } finally {
+    call.end()
+  }
+}
+
+function createEngine (device: string, threads: number): NativeEngine {
+  try {
+    return addon().createEngine({ device, threads: device === 'cpu' ? threads : 0 })
+  } catch (error) {
+    throw toParError(error)
+  }
+}
+
+// ---- the machine
+
+async function describeMachine (devices: readonly string[], threads: number): Promise<Environment> {
+  const native = addon()
+  const cpu = native.cpu()
+  const cuda = devices.some(device => device !== 'cpu') ? await native.cuda() : undefined
+  return {
+    parvis: version,
+    commit: native.build.commit,
+    checkout: await checkout(),
+    compiler: native.build.compiler + (native.build.cuda && `, nvcc ${native.build.cuda}`),
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    processor: os.cpus()[0]?.model.trim() || 'unknown',
+    cores: cpu.cores,
+    threads: threads || cpu.cores,
+    memoryBytes: os.totalmem(),
+    isa: cpu.isa,
+    gpus: (cuda?.devices ?? []).filter(({ index }) => devices.includes(`cuda:${index}`)).map(({ index, name }) => ({
+      device: `cuda:${index}`, name, driver: `CUDA ${versionText(cuda!.driver)}`, runtime: `CUDA ${versionText(cuda!.runtime)}`
+    })),
+    load: os.loadavg()[0]!,
+    date: new Date().toISOString().slice(0, 10)
+  }
+}
+
+/** Commit of the checkout that the package is; '' where it is none, also inside the repository of somebody else. */
+async function checkout (): Promise<string> {
+  const root = path.join(__dirname, '..', '..')
+  if (!fs.existsSync(path.join(root, '.git'))) return ''
+  return await promisify(execFile)('git', ['-C', root, 'describe', '--always', '--dirty', '--abbrev=12', '--exclude', '*']).then(({ stdout }) => stdout.trim(), () => '')
+}

@@ -1,0 +1,134 @@
+// What a run of the benchmarks says: the JSON of `parvis bench -o json`, from which tables and plots are made.
+
+import type { Precision } from '../native.js'
+
+/** Milliseconds of repeated runs. */
+export interface Spread { median: number, least: number, greatest: number }
+
+/** What the machine itself can do, measured beside each result; `null` where nothing measures it (CUDA as yet). */
+export interface Ceilings { readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }
+
+/** What is measured: one of each list with one of each other. */
+export interface Case {
+  /** 'cpu' or 'cuda:N'. */
+  device: string
+  precision: Precision
+  batch: number
+  /** Tokens a side. */
+  grid: number
+}
+
+export interface StepCase extends Case {
+  model: string
+  /** Tokens a step. */
+  n: number
+}
+
+/** Shares of the ceilings, where there are any. */
+export interface Shares {
+  ceilings: Ceilings | null
+  ofReadCeiling?: number
+  ofArithmeticCeiling?: number
+}
+
+/** The same work by PyTorch, in short runs that alternate with ours. */
+export interface PeerResult {
+  threads: number
+  precision: Precision
+  ms: Spread
+  /** Its median over ours. */
+  ratio: number
+  /** Its least over ours: what else runs on the machine counts for less. */
+  ratioOfLeast: number
+}
+
+export interface StepResult extends StepCase, Shares {
+  operation: 'step'
+  /** Steps of a picture. */
+  steps: number
+  /** Steps that were timed. `whole`: pictures were timed, each with all its steps. */
+  timedSteps: number
+  whole: boolean
+  /** A step of n tokens; of whole pictures, their time over their steps. */
+  ms: Spread
+  /** Medians along the cache: a step that sees so many slots. Empty where whole pictures were timed. */
+  places: Array<{ sees: number, ms: number, steps: number }>
+  /** From the first step to the last of a batch, the tokenizer apart. */
+  msPerBatch: number
+  msPerImage: number
+  imagesPerSecond: number
+  tokensPerSecond: number
+  /** Of an average step. */
+  weightBytes: number
+  cacheBytes: number
+  bytes: number
+  flops: number
+  gigabytesPerSecond: number
+  gigaflops: number
+  /** Weights from a file in the system's cache into native memory; and the first step on them. */
+  loadMs: number
+  firstStepMs: number
+  torch: PeerResult[]
+}
+
+export interface DecodeResult extends Case, Shares {
+  operation: 'decode'
+  model: 'VQ-16'
+  pixels: number
+  /** A batch. */
+  ms: Spread
+  msPerImage: number
+  imagesPerSecond: number
+  flops: number
+  gigaflops: number
+  loadMs: number
+  torch: PeerResult[]
+}
+
+export type Result = StepResult | DecodeResult
+
+/** What could not be measured, and why. */
+export interface NotRun { what: string, reason: string }
+
+/** A fresh process with the embedded model, milliseconds. */
+export interface ColdStart {
+  device: string
+  /** Node from its start until the package is imported. */
+  importMs: number
+  /** Par.load: addon, engine, weights. */
+  loadMs: number
+  firstImageMs: number
+  /** What it takes once all is warm. */
+  laterImageMs: number
+}
+
+export interface Environment {
+  parvis: string
+  /** Commit the addon was built from, and of the checkout; '' where unknown. */
+  commit: string
+  checkout: string
+  compiler: string
+  node: string
+  platform: string
+  processor: string
+  cores: number
+  threads: number
+  memoryBytes: number
+  /** Instruction set of the CPU backend. */
+  isa: string
+  /** Of each GPU that was measured. */
+  gpus: Array<{ device: string, name: string, driver: string, runtime: string }>
+  /** Processes that wanted a core when it began: above 0 means a machine that is not quiet. */
+  load: number
+  date: string
+}
+
+export interface Report {
+  format: 'parvis-bench-2'
+  /** Makes it again. */
+  command: string
+  environment: Environment
+  results: Result[]
+  notRun: NotRun[]
+  coldStart: ColdStart[]
+}

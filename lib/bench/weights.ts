@@ -1,0 +1,58 @@
+// A checkpoint of random weights without its size on disk: one small file that all tensors point into. The native side
+// packs each tensor into memory of its own, so memory traffic is that of the real model.
+
+import fs from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { fromSystem } from '../files.js'
+import type { TensorSource } from '../native.js'
+import type { Shaped } from './shapes.js'
+
+export interface RandomWeights {
+  file: string
+  tensors (list: readonly Shaped[]): TensorSource[]
+  remove (): Promise<void>
+}
+
+/** Ones for norms lie behind the random numbers. */
+const ones = 8192
+const chunk = 1 << 20
+
+const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1)
+
+/** @param lists what tensors() will be asked for, no tensor larger */
+export async function randomWeights (lists: ReadonlyArray<readonly Shaped[]>, signal?: AbortSignal): Promise<RandomWeights> {
+  const count = Math.max(...lists.flat().map(([, shape]) => size(shape)))
+  let folder: string | undefined
+  const remove = async (): Promise<void> => { if (folder !== undefined) await fs.rm(folder, { recursive: true, force: true }) }
+  try {
+    folder = await fs.mkdtemp(path.join(os.tmpdir(), 'parvis-bench-'))
+    const file = path.join(folder, 'random.bin')
+    const handle = await fs.open(file, 'wx')
+    try {
+      let state = 1
+      for (let at = 0; at < count; at += chunk) {
+        signal?.throwIfAborted()
+        const data = new Uint16Array(Math.min(chunk, count - at))
+        for (let i = 0; i < data.length; i++) {
+          state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+          data[i] = (state >>> 31 << 15) | (121 << 7) | (state >>> 20 & 127) // bfloat16: any sign, 0.016 to 0.031
+        }
+        await handle.writeFile(new Uint8Array(data.buffer))
+      }
+      await handle.writeFile(new Uint8Array(new Uint16Array(ones).fill(0x3f80).buffer))
+    } finally {
+      await handle.close()
+    }
+    return {
+      file,
+      tensors: list => list.map(([name, shape]) => ({
+        name, dtype: 'bfloat16', shape: [...shape], offset: /norm(\d|_out)?\.weight$/.test(name) ? count * 2 : 0
+      })),
+      remove
+    }
+  } catch (error) {
+    await remove()
+    throw fromSystem(error, folder ?? os.tmpdir(), 'written')
+  }
+}

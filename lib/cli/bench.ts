@@ -1,0 +1,132 @@
+// parvis bench: how fast this machine is, on random weights of the paper's sizes: no file is needed. The report goes to
+// standard output; plots, which are several files, into a folder.
+
+import fs from 'node:fs/promises'
+import path from 'node:path'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { findTorch } from '../bench/peers.js'
+import { sharePlot, timePlot } from '../bench/plot.js'
+import { formats, write, type Format } from '../bench/report.js'
+import { runBench } from '../bench/run.js'
+import { modelNames } from '../bench/shapes.js'
+import { fromSystem, tryFolder, writePart } from '../files.js'
+import type { Precision } from '../native.js'
+import type { Device } from '../options.js'
+import { integer } from './arguments.js'
+import { print, progressBar, UsageError, type CommonFlags } from './terminal.js'
+
+interface Flags extends CommonFlags {
+  model: string[]
+  tokensPerStep: number[]
+  batch: number[]
+  grid: number[]
+  device: Device[]
+  precision: Array<'auto' | Precision>
+  threads?: number
+  repeats: number
+  seconds: number
+  full?: boolean
+  decode: boolean
+  coldStart: boolean
+  /** A path, false for --no-torch, true by default. */
+  torch: string | boolean
+  output?: Format
+  plots?: string
+}
+
+const precisions = ['auto', 'float32', 'bfloat16'] as const
+
+export function benchCommand (signal: AbortSignal): Command {
+  return new Command('bench')
+    .description("Measure speed on random weights of the paper's sizes, beside what the machine itself can do.")
+    .optionsGroup('What to measure (comma lists; each with each other):')
+    .option('--model <names>', `sizes: ${modelNames.join(', ')}`, listOf(oneOf(modelNames)), ['L'])
+    .option('-n, --tokens-per-step <numbers>', 'tokens a step', listOf(integer(1)), [1, 4, 16])
+    .option('--batch <pictures>', 'pictures side by side', listOf(integer(1)), [1])
+    .option('--grid <tokens>', 'tokens a side', listOf(integer(1)), [24])
+    .option('--device <devices>', 'auto, cpu, cuda or cuda:<number>', listOf(device), ['auto'])
+    .option('--precision <types>', 'type of the weights: auto, float32, bfloat16', listOf(oneOf(precisions)), ['auto'])
+    .option('--threads <number>', 'CPU threads (default: one a core)', integer(1))
+    .option('--no-decode', 'leave out the VQ-16 decoder')
+    .option('--no-cold-start', 'leave out the fresh process with the embedded model')
+    .option('--torch <file>', 'program of the PyTorch peers (default: bench/torch/decode.py of the repository, where Python has torch)')
+    .option('--no-torch', 'leave out the PyTorch peers')
+    .optionsGroup('How long:')
+    .option('--repeats <number>', 'timed runs: steps at each place of the cache, or whole pictures', integer(1), 5)
+    .option('--seconds <seconds>', 'what it should take at most; repeats give way', integer(1), 240)
+    .option('--full', 'time whole pictures, every step of them (always so on CUDA)')
+    .optionsGroup('The report:')
+    .addOption(new Option('-o, --output <format>', 'its format (default: md)').choices(formats))
+    .option('--plots <folder>', 'write time.svg and ceilings.svg there')
+    .optionsGroup('Options:')
+    .action(async (flags: Flags) => await bench(flags, signal))
+}
+
+async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
+  if (flags.json && flags.output !== undefined && flags.output !== 'json') throw new UsageError(`--json and -o ${flags.output} are two formats; choose one`)
+  const format = flags.output ?? (flags.json ? 'json' : 'md')
+  if (flags.plots !== undefined) await writable(flags.plots)
+  const torch = flags.torch === false ? undefined : await findTorch(typeof flags.torch === 'string' ? flags.torch : undefined)
+  if (typeof flags.torch === 'string' && !torch) throw new UsageError('--torch needs a python3 that imports torch')
+  const progress = progressBar(flags)
+  try {
+    const report = await runBench({
+      models: flags.model,
+      n: flags.tokensPerStep,
+      batches: flags.batch,
+      grids: flags.grid,
+      devices: flags.device,
+      precisions: flags.precision,
+      threads: flags.threads ?? 0,
+      repeats: flags.repeats,
+      full: flags.full ?? false,
+      seconds: flags.seconds,
+      decode: flags.decode,
+      coldStart: flags.coldStart,
+      torch,
+      command: ['npx parvis', ...process.argv.slice(2)].join(' '),
+      signal,
+      onProgress: (done, total, text) => progress.update(done, total, text)
+    })
+    progress.stop()
+    if (flags.plots !== undefined) {
+      for (const [name, svg] of [['time.svg', timePlot(report)], ['ceilings.svg', sharePlot(report)]] as const) {
+        const file = path.join(flags.plots, name)
+        await writePart(file, async handle => await handle.writeFile(svg)).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
+      }
+    }
+    await print(write(report, format))
+  } finally {
+    progress.stop()
+  }
+}
+
+/** Before minutes of measuring. */
+async function writable (folder: string): Promise<void> {
+  try {
+    await fs.mkdir(folder, { recursive: true })
+    await tryFolder(folder)
+  } catch (error) {
+    throw fromSystem(error, folder, 'written')
+  }
+}
+
+// ---- arguments
+
+/** A comma list, each value once. */
+function listOf<T> (one: (text: string) => T): (text: string) => T[] {
+  return text => [...new Set(text.split(',').map(part => one(part.trim())))]
+}
+
+function oneOf<T extends string> (choices: readonly T[]): (text: string) => T {
+  return text => {
+    const found = choices.find(choice => choice.toLowerCase() === text.toLowerCase())
+    if (found === undefined) throw new InvalidArgumentError(`Give ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}.`)
+    return found
+  }
+}
+
+function device (text: string): Device {
+  if (!/^(auto|cpu|cuda|cuda:\d{1,4})$/.test(text)) throw new InvalidArgumentError('Give auto, cpu, cuda or cuda:<number>.')
+  return text as Device
+}

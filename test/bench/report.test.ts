@@ -1,0 +1,87 @@
+// Tables, CSV and plots of results that nobody measured: what they show, and that they are well formed.
+
+import t from 'tap'
+import { sharePlot, timePlot } from '../../lib/bench/plot.js'
+import { csv, markdown, number, table, write } from '../../lib/bench/report.js'
+import type { DecodeResult, Report } from '../../lib/bench/types.js'
+import { pretend, pretendReport } from './pretend.js'
+
+const ceilings = { readBytesPerSecond: 40e9, float32Flops: 240e9, bfloat16Flops: 480e9 }
+const decode: DecodeResult = {
+  operation: 'decode', model: 'VQ-16', device: 'cpu', precision: 'bfloat16', batch: 1, grid: 24, pixels: 384, ms: { median: 1300, least: 1200, greatest: 1500 }, msPerImage: 1300, imagesPerSecond: 1 / 1.3,
+  flops: 567e9, gigaflops: 436, loadMs: 90, ceilings, ofArithmeticCeiling: 0.91, torch: [{ threads: 2, precision: 'float32', ms: { median: 2800, least: 2700, greatest: 2900 }, ratio: 2800 / 1300, ratioOfLeast: 2.25 }]
+}
+const report = pretendReport([
+  pretend({ n: 1, step: 20, ceilings, ofReadCeiling: 0.85, ofArithmeticCeiling: 0.14 }),
+  pretend({ n: 4, step: 21, ceilings, ofReadCeiling: 0.81, ofArithmeticCeiling: 0.5, torch: [{ threads: 1, precision: 'bfloat16', ms: { median: 63, least: 60, greatest: 70 }, ratio: 3, ratioOfLeast: 60 / 18.9 }] }),
+  pretend({ n: 16, step: 40, ceilings, ofReadCeiling: 0.45, ofArithmeticCeiling: 0.9 }),
+  decode
+])
+
+t.test('Markdown', async t => {
+  const text = markdown(report)
+  t.equal(markdown(JSON.parse(write(report, 'json')) as Report), text, 'the same from a file')
+  t.notMatch(text, /NaN|undefined|Infinity|null/)
+  const row = (start: string): string[] => text.split('\n').find(line => line.startsWith(start))!.split('|').slice(1, -1).map(cell => cell.trim())
+  t.same(row('| L     | 1   | 1     | 24   | bfloat16  | cpu    | 576'), ['L', '1', '1', '24', 'bfloat16', 'cpu', '576', '20.0 (18.0 - 24.0)', '11520', '0.0868', '50.0', '40 of 576'])
+  t.match(text, /^\| L +\| 4 +\| .*\| 3\.73x +\| 3\.92x \(576 \/ 147\) +\| 1\.05x +\| 1\.05x +\|$/m)
+  t.match(text, /^- L, n = 16.*5\.65x where the steps alone give 11\.29x/m)
+  t.notMatch(text, /^- L, n = 4, .*steps alone/m)
+  t.match(text, /^\| L, n = 4 +\| bfloat16 +\| 21\.0 +\| 1 +\| 63\.0 \(60\.0 - 70\.0\) +\| 3\.00x +\| 3\.17x +\|$/m)
+  t.match(text, /2800 \(2700 - 2900\) \(float32\)/, 'a peer of another precision says so')
+  // Table 2: ours beside the paper's, what was not run is not there, and each column says its hardware.
+  t.match(text, /s an image, paper \(one A100, batch 1\) \| transformer, s, here \(A & B <"processor">, 2 cores\)/)
+  t.match(text, /^\| PAR-L-4x +\| 147 +\| 147 +\| 3\.38 +\| 3\.09 \(extrapolated\) +\| 1\.30 +\| bfloat16/m)
+  t.match(text, /^\| PAR-3B-16x +\| 51 +\| 51 +\| 1\.31 +\| not run/m)
+  for (const steps of [1280, 323, 95]) t.match(text, new RegExp(`^\\| PAR-\\d+x +\\| ${steps} +\\| ${steps} +\\|$`, 'm'))
+  t.match(markdown({ ...report, notRun: [{ what: '3B, n = 1', reason: 'no memory' }], environment: { ...report.environment, load: 3 } }), /- 3B, n = 1: no memory\n\nOther processes wanted 3\.0 of 2 cores/)
+  const gpu = markdown(pretendReport([pretend({ n: 4, step: 1, device: 'cuda:0', whole: true, timedSteps: 735 })]))
+  t.match(gpu, /5 x all 147/)
+  t.match(gpu, /Nothing measures the ceilings of a GPU/)
+  t.match(gpu, /^\| PAR-L-4x .*\| 0\.15 +\| not run +\|/m, 'whole pictures are no extrapolation')
+})
+
+t.test('CSV', async t => {
+  const lines = csv(report).trimEnd().split('\n').map(line => line.split(','))
+  t.equal(lines.length, 5)
+  for (const line of lines) t.equal(line.length, lines[0]!.length)
+  const of = (k: number, name: string): string => lines[k]![lines[0]!.indexOf(name)]!
+  t.same([of(2, 'n'), of(2, 'ms'), of(2, 'torch_ratio'), of(4, 'operation'), of(4, 'n')], ['4', '21', '3', 'decode', ''])
+  t.ok(Math.abs(Number(of(3, 'speed_up')) - 5.647) < 1e-3)
+})
+
+t.test('numbers and tables', async t => {
+  t.same([123.4, 12.34, 1.234, 0.1234, 0.001234, 0, 98765, NaN].map(number), ['123', '12.3', '1.23', '0.123', '0.00123', '0', '98765', ''])
+  t.equal(table(['a', 'longer'], [['x|y', 1]]), '| a    | longer |\n|------|--------|\n| x\\|y | 1      |')
+})
+
+t.test('plots', async t => {
+  const one = pretendReport([pretend({ n: 4, step: 20 })])
+  const many = pretendReport([...report.results, ...['B', 'XL'].flatMap(model => [1, 4].map(n => pretend({ model, n, step: 15, ofReadCeiling: 0.5, ofArithmeticCeiling: 0.1 })))])
+  for (const [name, plot] of [['time', timePlot], ['shares', sharePlot]] as const) {
+    for (const [what, from] of [['none', pretendReport([])], ['one', one], ['many', many]] as const) {
+      const svg = plot(from)
+      t.same(faults(svg), [], `${name}, ${what}`)
+      t.notMatch(svg, /NaN|undefined|Infinity/)
+    }
+  }
+  const time = timePlot(many)
+  for (const label of ['L, bfloat16, cpu', 'B, bfloat16, cpu', 'XL, bfloat16, cpu', '10 000', 'L, bfloat16, cpu, n = 16: 2040 ms']) t.ok(time.includes(`>${label}<`), label)
+  t.equal(time.match(/<polyline/g)!.length, 6, 'two lines a model')
+  const share = sharePlot(many)
+  for (const label of ['L, n = 16, bfloat16', 'VQ-16 decode, 384 px, bfloat16', '90%', '91%']) t.ok(share.includes(`>${label}<`), label)
+})
+
+/** What an XML parser would stumble over: unclosed or crossed tags, bare signs. */
+function faults (xml: string): string[] {
+  const open: string[] = []
+  const found: string[] = []
+  const rest = xml.replace(/<(\/?)([a-z]+)((?: [\w-]+="[^"<>]*")*)(\/?)>/g, (_, closing: string, name: string, _attributes: string, empty: string) => {
+    if (closing) {
+      if (open.pop() !== name) found.push(`</${name}>`)
+    } else if (!empty) open.push(name)
+    return ''
+  })
+  if (/[<>]|&(?!(amp|lt|gt|quot);)/.test(rest)) found.push(rest)
+  return [...found, ...open]
+}

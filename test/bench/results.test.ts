@@ -1,0 +1,24 @@
+// bench/results.js: a page of the reports in a folder.
+
+import t from 'tap'
+import { execFileSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { markdown, write } from '../../lib/bench/report.js'
+import { pretend, pretendReport } from './pretend.js'
+
+t.test('what was run, and nothing else', async t => {
+  const folder = t.testdir({
+    'one.json': write(pretendReport([pretend({ n: 4, step: 20 })]), 'json'),
+    'device.json': '{"device":{}}',
+    'notes.txt': 'no report'
+  })
+  const page = path.join(folder, 'RESULTS.md')
+  execFileSync(process.execPath, [path.join(__dirname, '..', '..', 'bench', 'results.js'), folder, page])
+  const text = fs.readFileSync(page, 'utf8')
+  t.match(text, /^# Results\n/)
+  t.match(text, /^File: `one\.json`\n\n## parvis bench, A & B/m)
+  t.match(text, '`npx parvis bench --model L`', 'the command')
+  t.match(text, /older forms: `device\.json`\.\n$/)
+  t.equal(text.match(/^\| L /gm)!.length, markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
+})
