@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../common/steps.h"
+#include "../common/transformer.h"
 #include "session.h"
 
 namespace parvis::cuda {
@@ -30,26 +31,10 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& 
   t->device_ = device;
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
-  t->layers_.resize(static_cast<size_t>(m.layers));
   Tensors source;
   if (Status s = source.open(file, tensors); !s.ok()) return s;
   Loader loader(source, t->element_);
-  loader.table(t->classes_, "cls_embedding.embedding_table.weight", m.classes + 1, m.dim);
-  loader.table(t->tokens_, "tok_embeddings.weight", m.vocabulary, m.dim);
-  if (m.transitions > 0) loader.table(t->transitions_, "spe_tok_embeddings.special_embeddings.weight", m.transitions, m.dim);
-  const int width = m.heads * m.headSize;
-  for (int i = 0; i < m.layers; i++) {
-    Layer& l = t->layers_[static_cast<size_t>(i)];
-    const std::string name = "layers." + std::to_string(i) + ".";
-    loader.vector(l.attentionNorm, name + "attention_norm.weight", {m.dim}, true);
-    loader.matrix(l.qkv, name + "attention.wqkv.weight", width + 2 * m.kvHeads * m.headSize, m.dim);
-    loader.matrix(l.wo, name + "attention.wo.weight", m.dim, width);
-    loader.vector(l.feedForwardNorm, name + "ffn_norm.weight", {m.dim}, true);
-    loader.gateUp(l.gateUp, name + "feed_forward.w1.weight", name + "feed_forward.w3.weight", m.feedForward, m.dim);
-    loader.matrix(l.down, name + "feed_forward.w2.weight", m.dim, m.feedForward);
-  }
-  loader.vector(t->norm_, "norm.weight", {m.dim}, true);
-  loader.matrix(t->output_, "output.weight", m.vocabulary, m.dim);
+  planTransformer(loader, *t, m);
   if (Status s = loader.load(device, t->memory_, cancel); !s.ok()) return s;
 
   Layout layout;
