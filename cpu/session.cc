@@ -1,10 +1,8 @@
 #include "session.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 
 namespace parvis::cpu {
 
