@@ -111,18 +111,6 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
       [](Napi::Env env, const std::vector<uint8_t>& out) { return typedArray(env, out); });
 }
 
-Napi::Value ceilings(const Napi::CallbackInfo& info) {
-  return Task<Ceilings>::start(
-      info.Env(), [threads = info[0].ToNumber().Int32Value()](Ceilings& out) { return measureCeilings(threads, out); },
-      [](Napi::Env env, const Ceilings& c) -> Napi::Value {
-        Napi::Object o = Napi::Object::New(env);
-        o.Set("readBytesPerSecond", c.readBytesPerSecond);
-        o.Set("float32Flops", c.float32Flops);
-        o.Set("bfloat16Flops", c.bfloat16Flops);
-        return o;
-      });
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* classes = new Classes;
   classes->engine = Napi::Persistent(EngineHandle::define(env));
@@ -146,7 +134,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("convertFloats", Napi::Function::New(env, convert, "convertFloats"));
-  exports.Set("measureCeilings", Napi::Function::New(env, ceilings, "measureCeilings"));
   return exports;
 }
 

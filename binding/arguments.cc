@@ -153,4 +153,53 @@ StepRule stepRule(const Napi::Object& o) {
   return r;
 }
 
+Operation operation(const Napi::Object& from) {
+  using Kind = Operation::Kind;
+  Operation o;
+  const auto flag = [&](const char* name) { return from.Get(name).ToBoolean().Value(); };
+  const auto one = [&](const char* name, const char* const (&names)[3]) {
+    const std::string value = text(from, name);
+    for (int i = 0; i < 3; i++)
+      if (value == names[i]) return i;
+    wrong(from.Env(), std::string(name) + " must be " + names[0] + ", " + names[1] + " or " + names[2]);
+  };
+  const std::string kind = text(from, "kind");
+  o.precision = precision(from.Get("precision"));
+  o.eps = static_cast<float>(number(from, "eps"));
+  if (kind == "projection") {
+    o.kind = Kind::projection;
+    o.rows = integer(from, "rows"), o.inputs = integer(from, "inputs"), o.outputs = integer(from, "outputs");
+    o.normed = flag("normed");
+    o.epilogue = static_cast<Operation::Epilogue>(one("epilogue", {"store", "add", "swiglu"}));
+  } else if (kind == "attention") {
+    o.kind = Kind::attention;
+    o.rows = integer(from, "rows"), o.streams = integer(from, "streams"), o.sees = integer(from, "sees"), o.dim = integer(from, "dim");
+    o.heads = integer(from, "heads"), o.kvHeads = integer(from, "kvHeads"), o.headSize = integer(from, "headSize"), o.grid = integer(from, "grid");
+  } else if (kind == "draw") {
+    o.kind = Kind::draw;
+    o.draws = integer(from, "draws"), o.vocabulary = integer(from, "vocabularySize");
+    o.guided = flag("guided");
+    o.rule = stepRule(object(from.Get("rule"), "rule"));
+  } else if (kind == "convolution" || kind == "spatialAttention") {
+    o.kind = kind == "convolution" ? Kind::convolution : Kind::spatialAttention;
+    o.images = integer(from, "images"), o.height = integer(from, "height"), o.width = integer(from, "width"), o.channels = integer(from, "channels"), o.groups = integer(from, "groups");
+    if (o.kind == Kind::convolution) {
+      o.outputs = integer(from, "outputs"), o.kernel = integer(from, "kernel");
+      o.swish = flag("swish"), o.residual = flag("residual");
+      o.resample = static_cast<Operation::Resample>(one("resample", {"none", "down", "up"}));
+    }
+  } else {
+    wrong(from.Env(), "unknown operation " + kind);
+  }
+  return o;
+}
+
+OperationRun operationRun(const Napi::Object& from) {
+  OperationRun run;
+  run.copies = integer(from, "copies"), run.warmup = integer(from, "warmup"), run.repeats = integer(from, "repeats");
+  if (const Napi::Value inputs = from.Get("inputs"); inputs.IsArray())
+    for (uint32_t i = 0; i < inputs.As<Napi::Array>().Length(); i++) run.inputs.push_back(array<float>(inputs.As<Napi::Array>().Get(i), "an input"));
+  return run;
+}
+
 }  // namespace parvis::binding

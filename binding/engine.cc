@@ -30,7 +30,9 @@ Napi::Function EngineHandle::define(Napi::Env env) {
   return DefineClass(env, "Engine",
                      {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
                       InstanceMethod<&EngineHandle::loadTransformer>("loadTransformer"),
-                      InstanceMethod<&EngineHandle::loadTokenizer>("loadTokenizer"), InstanceMethod<&EngineHandle::dispose>("dispose")});
+                      InstanceMethod<&EngineHandle::loadTokenizer>("loadTokenizer"),
+                      InstanceMethod<&EngineHandle::runOperation>("runOperation"), InstanceMethod<&EngineHandle::measureCeilings>("measureCeilings"),
+                      InstanceMethod<&EngineHandle::dispose>("dispose")});
 }
 
 // 1 of "cuda:1".
@@ -84,6 +86,34 @@ Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
         return core->backend->loadTokenizer(file, sources, model, type, cancel, out);
       },
       [core = core_](Napi::Env env, std::shared_ptr<Tokenizer>& out) { return TokenizerHandle::wrap(env, core, std::move(out)); });
+}
+
+Napi::Value EngineHandle::runOperation(const Napi::CallbackInfo& info) {
+  if (!core_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), core_, CancelHandle::from(info[2]), OperationResult{},
+      [core = core_.get(), which = operation(object(info[0], "operation")), run = operationRun(object(info[1], "run"))](OperationResult& out, const Cancel& cancel) {
+        return core->backend->runOperation(which, run, cancel, out);
+      },
+      [](Napi::Env env, OperationResult& out) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("output", typedArray(env, out.output));
+        o.Set("ms", typedArray(env, out.ms));
+        return o;
+      });
+}
+
+Napi::Value EngineHandle::measureCeilings(const Napi::CallbackInfo& info) {
+  if (!core_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), core_, nullptr, Ceilings{}, [core = core_.get()](Ceilings& out, const Cancel&) { return core->backend->measureCeilings(out); },
+      [](Napi::Env env, const Ceilings& c) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("readBytesPerSecond", c.readBytesPerSecond);
+        o.Set("float32Flops", c.float32Flops);
+        o.Set("bfloat16Flops", c.bfloat16Flops);
+        return o;
+      });
 }
 
 // Resolves when everything enqueued before has run. The core goes when the last handle and job let go of it.

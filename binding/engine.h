@@ -54,6 +54,8 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value loadTransformer(const Napi::CallbackInfo& info);
   Napi::Value loadTokenizer(const Napi::CallbackInfo& info);
+  Napi::Value runOperation(const Napi::CallbackInfo& info);
+  Napi::Value measureCeilings(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   std::string device_;
   std::shared_ptr<Core> core_;

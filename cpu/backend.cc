@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "parvis/backend.h"
+#include "single-operation.h"
 #include "tokenizer.h"
 #include "transformer.h"
 
@@ -57,6 +58,10 @@ class CpuBackend : public Backend {
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
     return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
   }
+  Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) override {
+    return runSingle(*threads_, operation, run, cancel, out);
+  }
+  Status measureCeilings(Ceilings& out) override { return cpu::measureCeilings(*threads_, out); }
 
  private:
   std::shared_ptr<Threads> threads_;

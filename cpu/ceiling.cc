@@ -5,15 +5,12 @@
 #include <vector>
 
 #include "kernels.h"
-#include "parvis/backend.h"
 #include "platform.h"
-#include "threads.h"
+#include "single-operation.h"
 
-namespace parvis {
+namespace parvis::cpu {
 
-Status measureCeilings(int threadCount, Ceilings& out) {
-  using namespace cpu;
-  Threads threads(threadCount > 0 ? threadCount : coreCount());
+Status measureCeilings(Threads& threads, Ceilings& out) {
   const auto seconds = [&](auto&& body) {
     const auto start = std::chrono::steady_clock::now();
     threads.run(threads.count(), body);
@@ -42,4 +39,4 @@ Status measureCeilings(int threadCount, Ceilings& out) {
   return {};
 }
 
-}  // namespace parvis
+}  // namespace parvis::cpu

@@ -3,6 +3,7 @@
 
 #include "device.h"
 #include "parvis/cuda.h"
+#include "single-operation.h"
 #include "tokenizer.h"
 #include "transformer.h"
 
@@ -23,6 +24,10 @@ class CudaBackend : public Backend {
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
     return CudaTokenizer::load(device_, file, tensors, model, precision, cancel, out);
   }
+  Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) override {
+    return runSingle(device_, operation, run, cancel, out);
+  }
+  Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }
 
  private:
   std::shared_ptr<Device> device_;

@@ -151,8 +151,31 @@ export interface NativeEngine {
   readonly threads: number
   loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTransformer>
   loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTokenizer>
+  /** Runs one operation by itself: on `inputs`, or (timed, and without an output) on random numbers. */
+  runOperation(which: Operation, run: OperationRun, cancel?: NativeCancel): Promise<{ output: Float32Array, ms: Float64Array }>
+  /** Measures what the device can do at most, for benchmarks: a second or two, 512 MB. */
+  measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /** Ends the executor after the queued jobs; later calls reject with DISPOSED. */
   dispose(): Promise<void>
+}
+
+/** One operation by itself; include/parvis/operation.h says what goes in and what comes out. `eps`: of its norm. */
+export type Operation = { precision: Precision, eps: number } & (
+  | { kind: 'projection', rows: number, inputs: number, outputs: number, normed: boolean, epilogue: 'store' | 'add' | 'swiglu' }
+  | { kind: 'attention', streams: number, rows: number, sees: number, dim: number, heads: number, kvHeads: number, headSize: number, grid: number }
+  | { kind: 'draw', draws: number, vocabularySize: number, guided: boolean, rule: StepRule }
+  | { kind: 'convolution', images: number, height: number, width: number, channels: number, outputs: number, kernel: 1 | 3, groups: number, swish: boolean, residual: boolean, resample: 'none' | 'down' | 'up' }
+  | { kind: 'spatialAttention', images: number, height: number, width: number, channels: number, groups: number })
+
+export interface OperationRun {
+  /** Row-major, in the order that include/parvis/operation.h gives; absent: random numbers. */
+  inputs?: Float32Array[]
+  /** Of the weights, taken in turn, so that they do not stay in a cache of the processor. 1 with inputs. */
+  copies: number
+  /** Turns over all copies before the first timed one. */
+  warmup: number
+  /** Timed turns. `ms` has one entry for each, divided by the copies. */
+  repeats: number
 }
 
 export interface CudaDevice {
@@ -193,8 +216,6 @@ export interface Addon {
   /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: one a core; CUDA has none. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
-  /** Measures what this machine can do at most, for benchmarks: a second or two, 512 MB. threads 0: one a core. */
-  measureCeilings(threads: number): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
 }

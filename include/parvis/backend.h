@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model.h"
+#include "operation.h"
 #include "status.h"
 #include "step.h"
 
@@ -53,6 +54,11 @@ struct CpuInfo {
   int cores = 1;
 };
 
+// What the device can do at most, measured: a second or two.
+struct Ceilings {
+  double readBytesPerSecond = 0, float32Flops = 0, bfloat16Flops = 0;  // of all threads or processors together
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -62,14 +68,11 @@ class Backend {
                                  Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
   virtual Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                                Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
+  virtual Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) = 0;
+  virtual Status measureCeilings(Ceilings& out) = 0;
 };
 
 CpuInfo cpuInfo();
-
-struct Ceilings {
-  double readBytesPerSecond = 0, float32Flops = 0, bfloat16Flops = 0;  // of all threads together
-};
-Status measureCeilings(int threads, Ceilings& out);  // takes a second or two and 512 MB
 
 // threads 0: one a core. Null where the threads could not be started.
 std::unique_ptr<Backend> createCpuBackend(int threads);

@@ -93,7 +93,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
       for (const device of devices) {
         const engine = createEngine(device, options.threads)
         try {
-          const look = async (): Promise<Ceilings | null> => device === 'cpu' ? await call.wait(addon().measureCeilings(options.threads)) : null
+          const look = async (): Promise<Ceilings | null> => device === 'cpu' ? await call.wait(engine.measureCeilings()) : null
           let before = await look()
           const add = async (result: Result): Promise<void> => {
             const after = await look()
