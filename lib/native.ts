@@ -5,8 +5,10 @@
 // is a job in its queue, and its promise settles when the job is done. So TypeScript may enqueue several steps
 // before it awaits the first. Rejections carry `code`; `toParError` turns them into ParError in one place.
 
+import fs from 'node:fs'
 import path from 'node:path'
 import { ParError, type ParErrorCode } from './errors.js'
+import { addonPlaces, loadAddon, type Attempt } from './find-addon.js'
 
 /** Element type of a stored tensor. */
 export type DType = 'float32' | 'float16' | 'bfloat16'
@@ -221,28 +223,17 @@ export interface Addon {
 }
 
 const root = path.join(__dirname, '..')
-let loaded: Addon | undefined
+let loaded: { attempt: Attempt, addon: unknown } | undefined
 
-/** The file that `addon` loads; throws where there is none for this platform. */
-export function addonFile (): string {
-  // eslint-disable-next-line @typescript-eslint/no-require-imports
-  return (require('node-gyp-build') as { resolve: (directory: string) => string }).resolve(root)
+/** The file that was loaded; before, the one that will be tried first. Undefined where there is none. */
+export function addonFile (): Attempt | undefined {
+  return loaded?.attempt ?? addonPlaces(root).find(({ file }) => fs.existsSync(file))
 }
 
 /** Loads the addon once; throws ParError `NATIVE_UNAVAILABLE` with the cure when it cannot. */
 export function addon (): Addon {
-  if (loaded) return loaded
-  try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
-    const load = require('node-gyp-build') as (directory: string) => Addon
-    loaded = load(root)
-    return loaded
-  } catch (cause) {
-    throw new ParError('NATIVE_UNAVAILABLE',
-      `parvis could not load its native addon on ${process.platform}-${process.arch}, Node ${process.version}.\n` +
-      `Cause: ${(cause as Error).message.split('\n')[0]}\n` +
-      `Cure: build it with CMake 3.21 or newer and a C++20 compiler: cd ${root} && npx cmake-js build`, { cause })
-  }
+  loaded ??= loadAddon(root)
+  return loaded.addon as Addon
 }
 
 /** Turns a rejection of the addon into a ParError; other errors pass unchanged. */

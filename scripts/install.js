@@ -4,10 +4,11 @@
 // the headers. (node-gyp-build is the loader only: its own install command would fall back to node-gyp.)
 //
 //   PARVIS_CUDA=on|off|auto   CUDA backend of the addon (default auto: where nvcc and an NVIDIA driver are found)
+//   --build                   builds, whatever is there
 
 const { probe, build, cudaOption } = require('./addon')
 
-const present = probe()
+const present = process.argv.includes('--build') ? { problem: 'asked to' } : probe()
 const wantsCuda = cudaOption() === 'ON' && !(present.backends || []).includes('cuda')
 if (!present.problem && !wantsCuda) {
   console.log(`parvis: using the native addon ${present.file}`)

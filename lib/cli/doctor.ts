@@ -10,6 +10,7 @@ import { Command } from 'commander'
 import { chooseFrom, cpuAfterAll, cureOf, versionText, type Choice, type Facts } from '../device.js'
 import { ParError } from '../errors.js'
 import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '../native.js'
+import type { Attempt } from '../find-addon.js'
 import { integer } from './arguments.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
@@ -19,7 +20,7 @@ const { version } = require('../../package.json') as { version: string }
 interface Flags extends CommonFlags { timeout: number }
 
 /** Variables that decide what is found, shown where they are set. */
-const variables = ['PARVIS_PREBUILD', 'PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
@@ -38,6 +39,7 @@ export function doctorCommand (signal: AbortSignal): Command {
 /** What the child says, as far as it came. */
 interface Findings {
   file?: string
+  origin?: Attempt['origin']
   /** The addon loads, and its CPU backend starts. */
   cpu?: Facts['cpu']
   backends?: string[]
@@ -53,8 +55,9 @@ type Line = Partial<Omit<Findings, 'memory'>> & { memory?: Findings['memory'] }
 export async function examine (): Promise<void> {
   const say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') } // out before the next thing is tried
   try {
-    try { say({ file: addonFile() }) } catch {} // addon() says why
+    say({ ...addonFile() }) // before it is loaded, which may be the end
     const native: Addon = addon()
+    say({ ...addonFile() })
     await native.createEngine({ device: 'cpu', threads: 1 }).dispose()
     say({ cpu: native.cpu(), backends: native.backends })
     const cuda = await native.cuda()
@@ -123,7 +126,7 @@ function judge (answer: Answer): Report {
     const broken = error
       ? new ParError(error.code as ParError['code'], error.message)
       : new ParError('NATIVE_UNAVAILABLE', `${file ?? 'The native addon'} cannot be used: a process that loads it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
-        `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && npx cmake-js rebuild`)
+        `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && node scripts/install.js --build`)
     return { answer, choice: undefined, cudaFault: undefined, broken, next: [] }
   }
   const fault = error?.message ?? (end && `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
@@ -155,14 +158,14 @@ function judge (answer: Answer): Report {
 // ---- text
 
 function asText ({ answer, choice, cudaFault, next }: Report): string {
-  const { file, cpu, cuda, backends } = answer
+  const { file, origin, cpu, cuda, backends } = answer
   const set = variables.filter(name => process.env[name] !== undefined)
   const parts = [
     `parvis ${version}`,
     table([
       ['package', path.join(__dirname, '..', '..')],
       ['node', `${process.version}, ${process.platform}-${process.arch}`],
-      ['addon', file === undefined ? 'none for this platform' : `${file} (${origin(file)})${cpu ? '' : ', unusable'}`],
+      ['addon', file === undefined ? 'none for this platform' : `${file} (${origin})${cpu ? '' : ', unusable'}`],
       ...(backends ? [['backends', backends.join(', ')]] : []),
       ...(set.length > 0 ? [['set', set.map(name => `${name}=${process.env[name]}`).join(', ')]] : [])
     ])
@@ -208,17 +211,10 @@ function processor (): string {
   return os.cpus()[0]?.model.trim() || 'unknown'
 }
 
-/** How node-gyp-build comes to a file. */
-function origin (file: string): string {
-  if (process.env.PARVIS_PREBUILD) return 'by PARVIS_PREBUILD'
-  const folder = path.relative(path.join(__dirname, '..', '..'), file).split(path.sep)[0]
-  return folder === 'build' ? 'built on this machine' : folder === 'prebuilds' ? 'came with the package' : 'beside node'
-}
-
 // ---- JSON
 
 function asJson ({ answer, choice, cudaFault, next }: Report): object {
-  const { file, cpu, cuda, backends, memory } = answer
+  const { file, origin, cpu, cuda, backends, memory } = answer
   const text = (version: number): string | null => version === 0 ? null : versionText(version)
   return {
     parvis: version,
@@ -226,7 +222,7 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
     node: process.version,
     platform: `${process.platform}-${process.arch}`,
     environment: Object.fromEntries(variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])),
-    addon: { file: file ?? null, origin: file === undefined ? null : origin(file), usable: cpu !== undefined },
+    addon: { file: file ?? null, origin: origin ?? null, usable: cpu !== undefined },
     backends: backends ?? [],
     cpu: cpu ? { processor: processor(), ...cpu, memory: { free: os.freemem(), total: os.totalmem() } } : null,
     cuda: cuda

@@ -13,11 +13,13 @@ const folder = temporaryFolder()
 async function doctor (change: string, ...args: string[]): Promise<Outcome> {
   const hook = path.join(folder, 'hook.cjs')
   fs.writeFileSync(hook, `
-    const name = require.resolve('node-gyp-build', { paths: [${JSON.stringify(root)}] })
-    const load = require(name)
-    const instead = directory => (addon => { ${change}; return addon })({ ...load(directory) })
-    instead.resolve = load.resolve
-    require.cache[name].exports = instead
+    const extensions = require('node:module')._extensions
+    const load = extensions['.node']
+    const instead = addon => { ${change}; return addon }
+    extensions['.node'] = (module, file) => {
+      load(module, file)
+      if (file.includes('parvis')) module.exports = instead({ ...module.exports })
+    }
     const die = signal => { process.kill(process.pid, signal); for (;;); } // it comes when it comes
     const h200 = { index: 0, name: 'NVIDIA H200', capability: [9, 0], memory: 150754820096 }
     const v100 = { index: 0, name: 'Tesla V100', capability: [7, 0], memory: 16e9, problem: 'GPU 0 (Tesla V100) has compute capability 7.0; this build has 8.0 and 9.0' }
@@ -34,7 +36,7 @@ t.test('this machine', async t => {
   const { isa, cores } = addon().cpu()
   const { backends } = addon()
   for (const line of [
-    /^parvis \d+\.\d+\.\d+\n/, `node      ${process.version}, ${process.platform}-${process.arch}`, /^  addon     .*parvis\.node \((built on this machine|came with the package|by PARVIS_PREBUILD)\)$/m,
+    /^parvis \d+\.\d+\.\d+\n/, `node      ${process.version}, ${process.platform}-${process.arch}`, /^  addon     .*parvis\.node \((built on this machine|came with the package|by PARVIS_PREBUILD|PARVIS_NATIVE)\)$/m,
     `backends  ${backends.join(', ')}\n`, new RegExp(`^  cores +${cores}$`, 'm'), new RegExp(`^  kernels +${isa}, `, 'm'), /^CUDA\n  compiled +(no$|yes, with CUDA \d)/m, /^  set +.*CUDA_VISIBLE_DEVICES=-1/m,
     /^Where no device is given\n  device     \S+ \(auto: .*\)\n  precision  \S+ \(auto: .*\)$/m, /^What to do\n  \S/m
   ]) t.match(stdout, line)
@@ -112,8 +114,8 @@ t.test('a driver that crashes or hangs is told, and survived', async t => {
 
 t.test('an addon that does not load', async t => {
   const changes: Array<[change: string, diagnosis: RegExp]> = [
-    ["throw new Error('GLIBCXX_3.4.30 not found')", /^parvis: parvis could not load its native addon on .*\nCause: GLIBCXX_3\.4\.30 not found\nCure: .*cmake-js build.* \[NATIVE_UNAVAILABLE\]\n$/],
-    ["die('SIGILL')", /^parvis: .*parvis\.node cannot be used: a process that loads it was ended by SIGILL\.\nCure: .*cmake-js rebuild \[NATIVE_UNAVAILABLE\]\n$/],
+    ["throw new Error('GLIBCXX_3.4.30 not found')", /^parvis: parvis could not load its native addon on .*\nTried:\n(  .*\n)*  .*parvis\.node \(.*\): GLIBCXX_3\.4\.30 not found\n(  .*\n)*Cure: .*install\.js --build(\n.*)* \[NATIVE_UNAVAILABLE\]\n$/],
+    ["die('SIGILL')", /^parvis: .*parvis\.node cannot be used: a process that loads it was ended by SIGILL\.\nCure: .*install\.js --build \[NATIVE_UNAVAILABLE\]\n$/],
     ["addon.createEngine = () => { throw new Error('The system refused to start 1 threads.') }", /^parvis: The system refused to start 1 threads\. \[INTERNAL\]\n$/]
   ]
   for (const [change, diagnosis] of changes) {

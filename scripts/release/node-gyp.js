@@ -1,0 +1,27 @@
+#!/usr/bin/env node
+'use strict'
+// What prebuildify takes for node-gyp. prebuildify only ever spawns node-gyp (`rebuild --target=...`); this project is
+// built by CMake, so its arguments are dropped and the folder that it runs in is built. PREBUILD_ARCH says for whom.
+
+const { spawnSync } = require('node:child_process')
+const os = require('node:os')
+const path = require('node:path')
+
+const root = path.join(__dirname, '..', '..')
+const options = {
+  x64: ['--CDPARVIS_CUDA=ON', '--CDPARVIS_ARCHITECTURES=release'],
+  arm64: ['--CDPARVIS_CUDA=OFF', `--CDCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'linux-arm64.cmake')}`]
+}[process.env.PREBUILD_ARCH]
+if (!options || process.env.PREBUILD_PLATFORM !== 'linux') {
+  console.error(`release: no prebuilt addon is made for ${process.env.PREBUILD_PLATFORM}-${process.env.PREBUILD_ARCH}`)
+  process.exit(1)
+}
+
+const cli = require.resolve('cmake-js/bin/cmake-js')
+const commit = spawnSync('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout?.trim() ?? ''
+const common = ['--directory', process.cwd(), '--log-level', 'warn']
+const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || String(os.availableParallelism())
+for (const args of [['configure', '--CDPARVIS_PORTABLE=ON', `--CDPARVIS_COMMIT=${commit}`, ...options], ['build', '--parallel', jobs]]) {
+  const { status } = spawnSync(process.execPath, [cli, ...args, ...common], { stdio: 'inherit' })
+  if (status !== 0) process.exit(status || 1)
+}
