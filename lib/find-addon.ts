@@ -56,7 +56,7 @@ export function loadAddon (root: string): { attempt: Attempt, addon: unknown } {
       // eslint-disable-next-line @typescript-eslint/no-require-imports
       return { attempt, addon: require(attempt.file) }
     } catch (cause) {
-      failures.push({ attempt, reason: (cause as Error).message.split('\n')[0]!, cause })
+      failures.push({ attempt, reason: (cause as Error).message.split('\n')[0]!.replace(`${attempt.file}: `, ''), cause })
     }
   }
   throw new ParError('NATIVE_UNAVAILABLE', [
@@ -73,9 +73,9 @@ function cure (root: string, reasons: string): string {
   const build = `cd ${root} && node scripts/install.js --build`
   if (process.env.PARVIS_NATIVE) return 'set PARVIS_NATIVE to the .node file of this version of parvis for this platform, or unset it.'
   const glibc = /version `(GLIBC_[\d.]+)' not found/.exec(reasons)
-  if (glibc) return `the addon needs ${glibc[1]!.replace('_', ' ')} or newer, and here is ${libcText()}. Build it on this machine (CMake 3.21, a C++20 compiler): ${build}`
-  if (/invalid ELF header|wrong ELF class|wrong architecture|not a valid Win32|mach-o/i.test(reasons)) {
-    return `a file is for another platform, as when node_modules is copied from another machine. Remove node_modules and install again there, or build it here: ${build}`
+  if (glibc) return `the addon needs ${glibc[1]!.replace('GLIBC_', 'glibc ')} or newer, and here is ${libcText()}. Build it on this machine (CMake 3.21, a C++20 compiler): ${build}`
+  if (/invalid ELF header|wrong ELF class|file too short|wrong architecture|not a valid Win32|mach-o/i.test(reasons)) {
+    return `a file is damaged or for another platform, as when node_modules is copied from another machine. Remove node_modules and install again there, or build it here: ${build}`
   }
   return `build it with CMake 3.21 or newer and a C++20 compiler: ${build}\n` +
     '(where a package manager did not run install scripts, nothing was built yet: the same command does it)'

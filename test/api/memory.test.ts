@@ -70,3 +70,23 @@ t.test('an iterator that is forgotten half-way is collected, with its session', 
   // The cache of 64 guided sequences takes 17 MB, that of 30 such iterators 500.
   t.ok(grown < 60, `${grown.toFixed(1)} MB more after 30 forgotten iterators`)
 })
+
+t.test('50 worker threads in turn, each of which loads and generates, leave resident memory level', async t => {
+  t.setTimeout(300000)
+  const module = path.join(await built(), 'index.js')
+  const grown = await megabytes(`
+    const { Worker } = require('node:worker_threads')
+    const body = \`require(\${JSON.stringify(${JSON.stringify(module)})}).default.generate({ classId: 7, n: 16 }).then(image => require('node:worker_threads').parentPort.postMessage(image.tokens.length))\`
+    async function turn () {
+      const worker = new Worker(body, { eval: true, execArgv: [] })
+      const said = new Promise((resolve, reject) => { worker.once('message', resolve); worker.once('error', reject) })
+      if (await said !== 256) throw new Error('no picture')
+      await worker.terminate()
+    }
+    for (let i = 0; i < 25; i++) await turn() // allocators settle
+    const before = await resident()
+    for (let i = 0; i < 50; i++) await turn()
+    return await resident() - before`)
+  // The weights of the default model take some 3 MB, a thread's stack and heap more.
+  t.ok(grown < 30, `${grown.toFixed(1)} MB more after 50 threads`)
+})

