@@ -1,5 +1,6 @@
 // The order of a run: one file of random weights; for each device an engine; for each model, n and precision one load,
-// on which all batches and grids are measured; ceilings before and after every result. What cannot be run here (a
+// on which all batches and grids are measured, then, where asked for, their operations one by one; ceilings before and after
+// every result. What cannot be run here (a
 // model that does not fit into memory) is listed with the reason and does not end the run.
 
 import { execFile } from 'node:child_process'
