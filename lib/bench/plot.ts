@@ -56,10 +56,10 @@ export function sharePlot (report: Report): string {
   const operations = report.operations ?? []
   const rows = [
     ...report.results.map(one => ({ ...one, label: workText(one) })),
-    ...operations.map(one => ({ ...one, label: operationText(one) }))
+    ...operations.map(one => ({ ...one, ...(one.flops === 0 && { ofArithmeticCeiling: undefined }), label: operationText(one) }))
   ].filter(({ ofArithmeticCeiling, ofReadCeiling }) => (ofArithmeticCeiling ?? ofReadCeiling) !== undefined)
   if (rows.length === 0) return svg(720, 60, [text(20, 35, 'No ceilings were measured.')])
-  const left = operations.length > 0 ? 480 : 300 // the sizes of an operation are many words
+  const left = operations.length > 0 ? 600 : 300 // the sizes of an operation are many words
   const [top, width, each] = [60, left + 500, 42]
   const most = Math.max(1, ...rows.flatMap(one => [one.ofArithmeticCeiling ?? 0, one.ofReadCeiling ?? 0]))
   const x = (share: number): number => left + share / most * (width - left - 70)
