@@ -1,6 +1,7 @@
 #include <string>
 
 #include "parvis/operation.h"
+#include "steps.h"
 
 namespace parvis {
 
@@ -50,9 +51,11 @@ Status checkOperation(const Operation& o, const OperationRun& run) {
     case Operation::Kind::projection: good = good && in(o.rows, 1, 1 << 16) && in(o.inputs, 1, 1 << 20) && in(o.outputs, 1, 1 << 22); break;
     case Operation::Kind::attention:
       good = good && in(o.rows, 1, 1 << 16) && in(o.streams, 1, 1 << 12) && in(o.sees, o.rows, 1 << 20) && in(o.dim, 1, 1 << 20) && in(o.heads, 1, 4096) &&
-             in(o.kvHeads, 1, o.heads) && o.heads % o.kvHeads == 0 && in(o.headSize, 4, 4096) && o.headSize % 4 == 0 && in(o.grid, 1, 1 << 10);
+             in(o.kvHeads, 1, o.heads) && o.heads % o.kvHeads == 0 && in(o.headSize, 4, 4096) && o.headSize % 4 == 0 && in(o.grid, 1, 1 << 10) && (o.sees - 1) / o.grid < maxPosition;
       break;
-    case Operation::Kind::draw: good = good && in(o.draws, 1, 1 << 16) && in(o.vocabulary, 1, 1 << 24); break;
+    case Operation::Kind::draw:
+      good = good && in(o.draws, 1, 1 << 16) && in(o.vocabulary, 1, 1 << 24) && o.rule.mode == StepRule::Mode::sample && checkRule(o.rule).ok();
+      break;
     case Operation::Kind::convolution:
       good = good && in(o.outputs, 1, 1 << 16) && (o.kernel == 1 || o.kernel == 3) && (o.resample == Operation::Resample::none || o.kernel == 3) &&
              (o.resample != Operation::Resample::down || (o.height % 2 == 0 && o.width % 2 == 0));

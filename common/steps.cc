@@ -25,11 +25,15 @@ Known::Known(const SessionOptions& o) : missing_(static_cast<size_t>(o.tokens), 
   for (size_t i = 0; i < o.known.size(); i++) missing_[i % static_cast<size_t>(o.tokens)] += o.known[i] < 0;
 }
 
+Status checkRule(const StepRule& rule) {
+  const bool good = rule.temperature >= 0 && rule.topP > 0 && std::isfinite(rule.guidanceScale) && rule.topK >= 0;
+  return good ? Status{} : Status{Code::invalidOption, "The step's sampling rule has a value outside its range."};
+}
+
 Status checkStep(const TransformerModel& m, const SessionOptions& o, const Known& known, const Row* rows, int count, const StepRule& rule) {
   const auto bad = [](int i, const std::string& what) { return Status{Code::invalidOption, "Row " + text(i) + " of the step table: " + what + "."}; };
   if (count < 1 || count > o.maxRows) return {Code::invalidOption, "A step has 1.." + text(o.maxRows) + " rows, not " + text(count) + "."};
-  if (!(rule.temperature >= 0) || !(rule.topP > 0) || !std::isfinite(rule.guidanceScale) || rule.topK < 0)
-    return {Code::invalidOption, "The step's sampling rule has a value outside its range."};
+  if (Status s = checkRule(rule); !s.ok()) return s;
   std::vector<bool> predicted(static_cast<size_t>(o.tokens));
   for (int i = 0; i < count; i++) {
     const Row& r = rows[i];

@@ -25,6 +25,7 @@ class Known {
   std::vector<int> missing_;  // sequences without it
 };
 
+Status checkRule(const StepRule& rule);
 Status checkStep(const TransformerModel& model, const SessionOptions& options, const Known& known, const Row* rows, int count, const StepRule& rule);
 
 // Pair k of the first or second half of a head, k < headSize / 4, at a row or column of the grid. Computed in double

@@ -1,4 +1,4 @@
-// The tensors of a checkpoint file: found by name, checked against the shape that a backend expects, read row by row.
+// The tensors of a checkpoint file (or, for one operation by itself, in memory): found by name, checked against the shape that a backend expects, read row by row.
 #pragma once
 
 #include <string>
@@ -13,6 +13,8 @@ namespace parvis {
 class Tensors {
  public:
   Status open(const std::string& file, const std::vector<TensorSource>& tensors);
+  // Instead of a file, or beside it: a tensor in memory, row-major, which outlives this.
+  void add(const std::string& name, std::vector<int64_t> shape, const float* data);
   // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other.
   const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
   // Rows [begin, end) of the tensor seen as a matrix [shape[0], rest], as float32. Any thread.
@@ -26,6 +28,7 @@ class Tensors {
  private:
   File file_;
   std::unordered_map<std::string, TensorSource> byName_;
+  std::unordered_map<std::string, const float*> inMemory_;
 };
 
 }  // namespace parvis

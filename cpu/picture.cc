@@ -149,7 +149,7 @@ Picture Operations::residual(Picture x, const Residual& r) {
 
 // ---- attention ----------------------------------------------------------------------------------------------
 
-Picture Operations::attention(Picture x, const SelfAttention& a) {
+Picture Operations::attention(const Picture& x, const SelfAttention& a) {
   const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false), v = convolve(x, a.v, &a.norm, false);
   Picture out = make(x.height, x.width, x.channels);
   if (!going()) return out;

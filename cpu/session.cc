@@ -27,25 +27,21 @@ Status CpuSession::allocate() {
   const TransformerModel& m = t.model_;
   const size_t item = elementSize(t.element_);
   const size_t rows = static_cast<size_t>(streams()) * o_.maxRows;
-  slots_ = roundUp(o_.slots, 32);
   dimStride_ = roundUp(m.dim, 32);
   qkvStride_ = roundUp((m.heads + 2 * m.kvHeads) * m.headSize, 32);
   widthStride_ = roundUp(m.heads * m.headSize, 32);
   ffStride_ = roundUp(m.feedForward, 32);
   vocabularyStride_ = roundUp(m.vocabulary, 32);
   chunk_ = static_cast<int>(std::min<size_t>(rows, 256));
-  const int step = inputStep(t.element_);
-  keyBytes_ = static_cast<size_t>(slots_ / 32) * ((m.headSize + step - 1) / step) * groupBytes;
-  valueBytes_ = static_cast<size_t>(roundUp(m.headSize, 32) / 32) * (slots_ / step) * groupBytes;
-  // Per thread: attention, or one draw (guided logits, weights).
-  scratchBytes_ = std::max(attentionScratch(slots_, m.headSize), static_cast<size_t>(vocabularyStride_) * 12) + 4096;
+  layout_ = CacheLayout(o_.slots, m.headSize, t.element_);
+  scratchBytes_ = std::max(attentionScratch(layout_.slots, m.headSize), drawScratch(m.vocabulary)) + 4096;  // one or the other
   size_t total = 0;
   const auto plan = [&](size_t bytes) { return std::exchange(total, total + (bytes + 63) / 64 * 64); };
   const size_t x = plan(rows * dimStride_ * 4), normed = plan(rows * dimStride_ * item), qkv = plan(rows * qkvStride_ * 4),
                attended = plan(rows * widthStride_ * item), gated = plan(rows * ffStride_ * item),
                logits = plan(static_cast<size_t>(chunk_) * vocabularyStride_ * 4), gathered = plan(static_cast<size_t>(chunk_) * dimStride_ * item),
                scratch = plan(scratchBytes_ * t.threads_->count()),
-               cache = plan((keyBytes_ + valueBytes_) * m.kvHeads * streams() * m.layers);
+               cache = plan(layout_.bytes() * m.kvHeads * streams() * m.layers);
   if (Status s = Memory::allocate(total, "The KV cache and activations of " + text(sequences()) + " images", memory_); !s.ok()) return s;
   uint8_t* p = memory_.data();
   x_ = reinterpret_cast<float*>(p + x);
@@ -65,26 +61,7 @@ Status CpuSession::allocate() {
   return {};
 }
 
-CacheHead CpuSession::cache(int layer, int stream, int head) const {
-  const TransformerModel& m = transformer_->model_;
-  uint8_t* p = cache_ + ((static_cast<size_t>(layer) * streams() + stream) * m.kvHeads + head) * (keyBytes_ + valueBytes_);
-  return {p, p + keyBytes_, slots_};
-}
-
 // ---- a step -------------------------------------------------------------------------------------------------
-
-void CpuSession::growAngles(const Row* rows, int count) {
-  const TransformerModel& m = transformer_->model_;
-  const int quarter = m.headSize / 4, half = m.headSize / 2;
-  int last = -1;
-  for (int i = 0; i < count; i++) last = std::max({last, rows[i].row, rows[i].column});
-  for (int p = static_cast<int>(cosine_.size()) / half; p <= last; p++)
-    for (int k = 0; k < quarter; k++) {
-      const Angle a = rotationAngle(m, p, k);
-      cosine_.insert(cosine_.end(), {a.cosine, a.cosine});
-      sine_.insert(sine_.end(), {-a.sine, a.sine});
-    }
-}
 
 void CpuSession::embed(const Row* rows, int count) {
   const CpuTransformer& t = *transformer_;
@@ -106,50 +83,10 @@ void CpuSession::embed(const Row* rows, int count) {
   }
 }
 
-void CpuSession::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) {
-  Threads& threads = *transformer_->threads_;
-  const auto kernel = kernels().matmul[static_cast<int>(transformer_->element_)];
-  const Matmul m{x, xStride, rows, w.data, w.groups, epilogue, y, out, yStride};
-  // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
-  const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);
-  const int tasks = static_cast<int>(std::clamp<size_t>(work / (96 << 10), 1, std::min<size_t>(w.panels, static_cast<size_t>(threads.count()) * 8)));
-  threads.run(tasks, [&](int task, int) {
-    kernel(m, static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks), static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks));
-  });
-}
-
-void CpuSession::norm(const float* weight, int rows) {
-  const CpuTransformer& t = *transformer_;
-  const auto kernel = kernels().norm[static_cast<int>(t.element_)];
-  const size_t item = elementSize(t.element_);
-  const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
-  t.threads_->run(tasks, [&](int task, int) {
-    for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
-      kernel({x_ + static_cast<size_t>(r) * dimStride_, weight, static_cast<uint8_t*>(normed_) + static_cast<size_t>(r) * dimStride_ * item, t.model_.dim, t.model_.normEps});
-  });
-}
-
 void CpuSession::attention(int layer, int count) {
-  const CpuTransformer& t = *transformer_;
-  const TransformerModel& m = t.model_;
-  const auto kernel = kernels().attend[static_cast<int>(t.element_)];
-  const size_t item = elementSize(t.element_);
-  const int group = m.heads / m.kvHeads, heads = streams() * m.kvHeads;
-  int sees = 0;
-  for (int i = 0; i < count; i++) sees = std::max(sees, meta_[i].sees);
-  const int64_t work = static_cast<int64_t>(count) * sees * m.headSize * group;  // of one head
-  const int together = static_cast<int>(std::clamp<int64_t>(100000 / std::max<int64_t>(work, 1), 1, heads));
-  t.threads_->run((heads + together - 1) / together, [&](int task, int thread) {
-    for (int i = task * together; i < std::min(heads, (task + 1) * together); i++) {
-      const int stream = i / m.kvHeads, head = i % m.kvHeads;
-      const ptrdiff_t row = static_cast<ptrdiff_t>(stream) * count;
-      kernel({qkv_ + row * qkvStride_, qkvStride_, meta_.data(), count, m.headSize, group, static_cast<ptrdiff_t>(head) * group * m.headSize,
-              static_cast<ptrdiff_t>(m.heads + head) * m.headSize, static_cast<ptrdiff_t>(m.heads + m.kvHeads + head) * m.headSize,
-              cache(layer, stream, head), cosine_.data(), sine_.data(),
-              static_cast<uint8_t*>(attended_) + (row * widthStride_ + static_cast<ptrdiff_t>(head) * group * m.headSize) * item, widthStride_,
-              scratch_ + scratchBytes_ * thread});
-    }
-  });
+  const TransformerModel& m = transformer_->model_;
+  run().attention({qkv_, qkvStride_, meta_.data(), count, streams(), m.heads, m.kvHeads, m.headSize, layout_,
+                   cache_ + static_cast<size_t>(layer) * streams() * m.kvHeads * layout_.bytes(), &angles_, attended_, widthStride_, scratch_, scratchBytes_});
 }
 
 Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
@@ -157,19 +94,26 @@ Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const 
   const CpuTransformer& t = *transformer_;
   const int all = streams() * count;
   meta_.resize(count);
-  for (int i = 0; i < count; i++) meta_[i] = {rows[i].slot, rows[i].row, rows[i].column, rows[i].append, rows[i].sees};
-  growAngles(rows, count);
+  int last = -1;
+  for (int i = 0; i < count; i++) {
+    meta_[i] = {rows[i].slot, rows[i].row, rows[i].column, rows[i].append, rows[i].sees};
+    last = std::max({last, rows[i].row, rows[i].column});
+  }
+  angles_.grow(t.model_, last);
   embed(rows, count);
+  const Rows run = this->run();
+  const int dim = t.model_.dim;
+  const float eps = t.model_.normEps;
   for (int i = 0; i < t.model_.layers; i++) {
     if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
     const Layer& l = t.layers_[i];
-    norm(l.attentionNorm, all);
-    matmul(l.qkv, normed_, dimStride_, all, Epilogue::store, qkv_, nullptr, qkvStride_);
+    run.norm(x_, dimStride_, all, l.attentionNorm, dim, eps, normed_);
+    run.matmul(l.qkv, normed_, dimStride_, all, Epilogue::store, qkv_, nullptr, qkvStride_);
     attention(i, count);
-    matmul(l.wo, attended_, widthStride_, all, Epilogue::add, x_, nullptr, dimStride_);
-    norm(l.feedForwardNorm, all);
-    matmul(l.gateUp, normed_, dimStride_, all, Epilogue::swiglu, nullptr, gated_, ffStride_);
-    matmul(l.down, gated_, ffStride_, all, Epilogue::add, x_, nullptr, dimStride_);
+    run.matmul(l.wo, attended_, widthStride_, all, Epilogue::add, x_, nullptr, dimStride_);
+    run.norm(x_, dimStride_, all, l.feedForwardNorm, dim, eps, normed_);
+    run.matmul(l.gateUp, normed_, dimStride_, all, Epilogue::swiglu, nullptr, gated_, ffStride_);
+    run.matmul(l.down, gated_, ffStride_, all, Epilogue::add, x_, nullptr, dimStride_);
   }
   return predict(rows, count, rule, cancel);
 }
@@ -197,23 +141,12 @@ Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, con
         const size_t from = static_cast<size_t>(b * sequences() + p[i].sequence) * count + p[i].row;
         normKernel({x_ + from * dimStride_, t.norm_, static_cast<uint8_t*>(gathered_) + static_cast<size_t>(b * some + i) * dimStride_ * item, m.dim, m.normEps});
       }
-    matmul(t.output_, gathered_, dimStride_, branches * some, Epilogue::store, logits_, nullptr, vocabularyStride_);
+    run().matmul(t.output_, gathered_, dimStride_, branches * some, Epilogue::store, logits_, nullptr, vocabularyStride_);
     t.threads_->run(some, [&](int i, int thread) {
       const int sequence = p[i].sequence, position = rows[p[i].row].predicts;
       const size_t token = static_cast<size_t>(sequence) * o_.tokens + position;
-      Draw d{};
-      d.conditional = logits_ + static_cast<size_t>(i) * vocabularyStride_;
-      d.unconditional = guided ? logits_ + static_cast<size_t>(some + i) * vocabularyStride_ : nullptr;
-      d.vocabulary = m.vocabulary;
-      d.guidanceScale = rule.guidanceScale;
-      d.temperature = rule.temperature;
-      d.topP = rule.topP;
-      d.topK = rule.topK;
-      d.seed = o_.seeds[sequence];
-      d.index = static_cast<uint32_t>(position);
-      uint8_t* scratch = scratch_ + scratchBytes_ * thread;
-      d.weights = reinterpret_cast<uint64_t*>(scratch);
-      d.logits = reinterpret_cast<float*>(scratch + static_cast<size_t>(vocabularyStride_) * 8);
+      const Draw d = drawOf(rule, m.vocabulary, logits_ + static_cast<size_t>(i) * vocabularyStride_, guided ? logits_ + static_cast<size_t>(some + i) * vocabularyStride_ : nullptr,
+                            o_.seeds[sequence], position, scratch_ + scratchBytes_ * thread);
       if (rule.mode == StepRule::Mode::score) {
         if (!sampler().score(d, tokens_[token], &logProbs_[token])) finite = false;
       } else {

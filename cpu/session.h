@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/steps.h"
+#include "rows.h"
 #include "transformer.h"
 
 namespace parvis::cpu {
@@ -21,14 +22,11 @@ class CpuSession : public Session {
     int sequence, row;
   };
   void embed(const Row* rows, int count);
-  void growAngles(const Row* rows, int count);
-  void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride);
-  void norm(const float* weight, int rows);
   void attention(int layer, int count);
   Status predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel);
   int sequences() const { return static_cast<int>(o_.classIds.size()); }
   int streams() const { return sequences() * (o_.guided ? 2 : 1); }
-  CacheHead cache(int layer, int stream, int head) const;
+  Rows run() const { return {*transformer_->threads_, transformer_->element_}; }
 
   std::shared_ptr<CpuTransformer> transformer_;
   SessionOptions o_;
@@ -36,7 +34,8 @@ class CpuSession : public Session {
   // Strides are padded to 32 so that a panel can always be stored whole. Rows: streams * maxRows, stream-major;
   // stream = branch * sequences + sequence, the conditional branch first.
   int dimStride_ = 0, qkvStride_ = 0, widthStride_ = 0, ffStride_ = 0, vocabularyStride_ = 0;
-  size_t keyBytes_ = 0, valueBytes_ = 0, scratchBytes_ = 0;  // of one cache head; of one thread
+  CacheLayout layout_;
+  size_t scratchBytes_ = 0;    // of one thread
   float* x_ = nullptr;         // residual stream [rows, dimStride]
   void* normed_ = nullptr;     // elements [rows, dimStride]
   float* qkv_ = nullptr;       // [rows, qkvStride]
@@ -45,11 +44,10 @@ class CpuSession : public Session {
   float* logits_ = nullptr;    // [chunk, vocabularyStride]
   void* gathered_ = nullptr;   // elements [chunk, dimStride]
   uint8_t* scratch_ = nullptr; // a thread's each
-  uint8_t* cache_ = nullptr;
+  uint8_t* cache_ = nullptr;   // heads [layers, streams, kvHeads]
   int chunk_ = 0;
-  int slots_ = 0;
   std::vector<AttentionRow> meta_;
-  std::vector<float> cosine_, sine_;  // [positions, headSize / 2], two numbers a pair
+  Angles angles_;
   Known known_;
   std::vector<int32_t> tokens_;
   std::vector<float> logProbs_, kept_;

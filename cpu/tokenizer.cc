@@ -11,32 +11,20 @@ namespace parvis::cpu {
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
-namespace {
+void VqPlan::norm(GroupNorm& n, const std::string& name, int channels) {
+  n.channels = channels;
+  loader_.vector(n.scale, name + ".weight", {channels}, false);
+  loader_.vector(n.shift, name + ".bias", {channels}, false);
+}
 
-class Names {
- public:
-  Names(Loader& loader, Element element) : loader_(loader), element_(element) {}
-
-  void norm(GroupNorm& n, const std::string& name, int channels) {
-    n.channels = channels;
-    loader_.vector(n.scale, name + ".weight", {channels}, false);
-    loader_.vector(n.shift, name + ".bias", {channels}, false);
-  }
-  void convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel) {
-    c.channels = channels;
-    c.padded = roundUp(channels, inputStep(element_));
-    c.outputs = outputs;
-    c.kernel = kernel;
-    loader_.convolution(c.w, name + ".weight", outputs, channels, kernel, c.padded);
-    loader_.vector(c.bias, name + ".bias", {outputs}, false);
-  }
-
- private:
-  Loader& loader_;
-  Element element_;
-};
-
-}  // namespace
+void VqPlan::convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel) {
+  c.channels = channels;
+  c.padded = roundUp(channels, inputStep(element_));
+  c.outputs = outputs;
+  c.kernel = kernel;
+  loader_.convolution(c.w, name + ".weight", outputs, channels, kernel, c.padded);
+  loader_.vector(c.bias, name + ".bias", {outputs}, false);
+}
 
 Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
                           Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
@@ -47,8 +35,8 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& f
   Tensors weights;
   if (Status s = weights.open(file, tensors); !s.ok()) return s;
   Loader loader(weights, t->element_);
-  Names names(loader, t->element_);
-  visitVq(names, t->parts_, m);
+  VqPlan plan(loader, t->element_);
+  visitVq(plan, t->parts_, m);
   loader.vector(t->codebookStored_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
   if (Status s = loader.load(t->memory_, *t->threads_, cancel); !s.ok()) return s;
 

@@ -22,6 +22,18 @@ struct ConvolutionWeights {
   int channels = 0, padded = 0, outputs = 0, kernel = 0;
 };
 
+// Asks a loader for the parts of a tokenizer.
+class VqPlan {
+ public:
+  VqPlan(Loader& loader, Element element) : loader_(loader), element_(element) {}
+  void norm(GroupNorm& n, const std::string& name, int channels);
+  void convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel);
+
+ private:
+  Loader& loader_;
+  Element element_;
+};
+
 class CpuTokenizer : public Tokenizer {
  public:
   static Status load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,

@@ -1,0 +1,96 @@
+#include "rows.h"
+
+#include <algorithm>
+
+#include "../common/steps.h"
+
+namespace parvis::cpu {
+
+// ---- cache and angles ---------------------------------------------------------------------------------------
+
+CacheLayout::CacheLayout(int wanted, int headSize, Element element) : slots(roundUp(wanted, 32)) {
+  const int step = inputStep(element);
+  keyBytes = static_cast<size_t>(slots / 32) * ((headSize + step - 1) / step) * groupBytes;
+  valueBytes = static_cast<size_t>(roundUp(headSize, 32) / 32) * (slots / step) * groupBytes;
+}
+
+CacheHead CacheLayout::head(uint8_t* heads, size_t index) const {
+  uint8_t* p = heads + index * bytes();
+  return {p, p + keyBytes, slots};
+}
+
+void Angles::grow(const TransformerModel& m, int last) {
+  const int quarter = m.headSize / 4, half = m.headSize / 2;
+  for (int p = static_cast<int>(cosine_.size()) / half; p <= last; p++)
+    for (int k = 0; k < quarter; k++) {
+      const Angle a = rotationAngle(m, p, k);
+      cosine_.insert(cosine_.end(), {a.cosine, a.cosine});
+      sine_.insert(sine_.end(), {-a.sine, a.sine});
+    }
+}
+
+// ---- a layer ------------------------------------------------------------------------------------------------
+
+void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const {
+  const auto kernel = kernels().matmul[static_cast<int>(element_)];
+  const Matmul m{x, xStride, rows, w.data, w.groups, epilogue, y, out, yStride};
+  // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
+  const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);
+  const int tasks = static_cast<int>(std::clamp<size_t>(work / (96 << 10), 1, std::min<size_t>(w.panels, static_cast<size_t>(threads_.count()) * 8)));
+  threads_.run(tasks, [&](int task, int) {
+    kernel(m, static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks), static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks));
+  });
+}
+
+void Rows::norm(const float* x, ptrdiff_t stride, int rows, const float* weight, int dim, float eps, void* out) const {
+  const auto kernel = kernels().norm[static_cast<int>(element_)];
+  const size_t item = elementSize(element_);
+  const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
+  threads_.run(tasks, [&](int task, int) {
+    for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
+      kernel({x + r * stride, weight, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item, dim, eps});
+  });
+}
+
+void Rows::attention(const LayerAttention& a) const {
+  const auto kernel = kernels().attend[static_cast<int>(element_)];
+  const size_t item = elementSize(element_);
+  const int group = a.heads / a.kvHeads, heads = a.streams * a.kvHeads;
+  int sees = 0;
+  for (int i = 0; i < a.count; i++) sees = std::max(sees, a.rows[i].sees);
+  const int64_t work = static_cast<int64_t>(a.count) * sees * a.headSize * group;  // of one head
+  const int together = static_cast<int>(std::clamp<int64_t>(100000 / std::max<int64_t>(work, 1), 1, heads));
+  threads_.run((heads + together - 1) / together, [&](int task, int thread) {
+    for (int i = task * together; i < std::min(heads, (task + 1) * together); i++) {
+      const int stream = i / a.kvHeads, head = i % a.kvHeads;
+      const ptrdiff_t row = static_cast<ptrdiff_t>(stream) * a.count;
+      kernel({a.qkv + row * a.qkvStride, a.qkvStride, a.rows, a.count, a.headSize, group, static_cast<ptrdiff_t>(head) * group * a.headSize,
+              static_cast<ptrdiff_t>(a.heads + head) * a.headSize, static_cast<ptrdiff_t>(a.heads + a.kvHeads + head) * a.headSize,
+              a.layout.head(a.cache, static_cast<size_t>(i)), a.angles->cosine(), a.angles->sine(),
+              static_cast<uint8_t*>(a.out) + (row * a.outStride + static_cast<ptrdiff_t>(head) * group * a.headSize) * item, a.outStride,
+              a.scratch + a.scratchBytes * thread});
+    }
+  });
+}
+
+// ---- draws --------------------------------------------------------------------------------------------------
+
+size_t drawScratch(int vocabulary) { return static_cast<size_t>(roundUp(vocabulary, 32)) * 12; }
+
+Draw drawOf(const StepRule& rule, int vocabulary, const float* conditional, const float* unconditional, uint64_t seed, int index, uint8_t* scratch) {
+  Draw d{};
+  d.conditional = conditional;
+  d.unconditional = unconditional;
+  d.vocabulary = vocabulary;
+  d.guidanceScale = rule.guidanceScale;
+  d.temperature = rule.temperature;
+  d.topP = rule.topP;
+  d.topK = rule.topK;
+  d.seed = seed;
+  d.index = static_cast<uint32_t>(index);
+  d.weights = reinterpret_cast<uint64_t*>(scratch);
+  d.logits = reinterpret_cast<float*>(scratch + static_cast<size_t>(roundUp(vocabulary, 32)) * 8);
+  return d;
+}
+
+}  // namespace parvis::cpu
