@@ -72,7 +72,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
       return performance.now() + Math.max(0, end - performance.now()) / left
     }
 
-    const environment = await call.wait(describeMachine(devices, options.threads))
+    const environment = await call.wait(describeMachine(devices, options.threads, options.torch))
     const results: Result[] = []
     const notRun: NotRun[] = []
     /** What lies in the device or in the request, not in parvis, ends one case only. */
@@ -100,7 +100,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
             results.push({ ...result, ...shares(result, before && after && better(before, after)) })
             before = after
           }
-          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: device === 'cpu' ? options.torch : undefined }
+          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun, say: text => options.onProgress?.(done - 1, total, text) }
           for (const { precision } of targets.filter(one => one.device === device)) {
             for (const model of models) {
               for (const one of n) {
@@ -157,7 +157,7 @@ function createEngine (device: string, threads: number): NativeEngine {
 
 // ---- the machine
 
-async function describeMachine (devices: readonly string[], threads: number): Promise<Environment> {
+async function describeMachine (devices: readonly string[], threads: number, torch: Torch | undefined): Promise<Environment> {
   const native = addon()
   const cpu = native.cpu()
   const cuda = devices.some(device => device !== 'cpu') ? await native.cuda() : undefined
@@ -176,6 +176,7 @@ async function describeMachine (devices: readonly string[], threads: number): Pr
     gpus: (cuda?.devices ?? []).filter(({ index }) => devices.includes(`cuda:${index}`)).map(({ index, name }) => ({
       device: `cuda:${index}`, name, driver: `CUDA ${versionText(cuda!.driver)}`, runtime: `CUDA ${versionText(cuda!.runtime)}`
     })),
+    ...(torch && { torch: torch.version }),
     load: os.loadavg()[0]!,
     date: new Date().toISOString().slice(0, 10)
   }
