@@ -1,13 +1,15 @@
 """The peer: a plain PyTorch decode loop and VQ-16 decoder of the same shapes, random weights.
 
-Reads one command a line on standard input ("step", "vq", "quit") and answers with milliseconds, so that the
-caller can interleave it with the engine under test. Usage: decode.py MODEL N THREADS
+Commands (peer.py): "step DTYPE SLOT", "static DTYPE SLOT", "vq GRID", so that the caller can interleave it with the
+engine under test. Usage: decode.py MODEL N THREADS
 """
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
+
+import peer
 
 SHAPES = {"B": (12, 768, 12), "L": (24, 1024, 16), "XL": (36, 1280, 20), "XXL": (48, 1536, 24), "3B": (24, 3200, 32)}
 
@@ -121,26 +123,27 @@ def main():
     model, n, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if threads > 0:  # 0: as PyTorch chooses
         torch.set_num_threads(threads)
-    loops, vq = {}, None
-    ids = {}
+    loops, ids, made = {}, {}, {}
+
+    def step(name, at, whole=False):
+        if name not in loops:
+            loops[name] = Loop(model, n, getattr(torch, name))
+            ids[name] = torch.zeros(2, n, dtype=torch.long)
+        start = time.perf_counter()
+        ids[name] = loops[name].step(ids[name], int(at), whole)
+        return (time.perf_counter() - start) * 1000
+
+    def vq(grid):
+        if "vq" not in made:
+            made["vq"] = decoder()
+        x = torch.randn(1, 8, int(grid), int(grid))
+        start = time.perf_counter()
+        made["vq"](x)
+        return (time.perf_counter() - start) * 1000
+
     with torch.no_grad():
-        for line in sys.stdin:
-            words = line.split()
-            if words[0] == "quit":
-                return
-            if words[0] in ("step", "static"):  # step DTYPE SLOT
-                dtype, at = getattr(torch, words[1]), int(words[2])
-                if words[1] not in loops:
-                    loops[words[1]] = Loop(model, n, dtype)
-                    ids[words[1]] = torch.zeros(2, n, dtype=torch.long)
-                start = time.perf_counter()
-                ids[words[1]] = loops[words[1]].step(ids[words[1]], at, words[0] == "static")
-            elif words[0] == "vq":  # vq GRID
-                vq = vq or decoder()
-                x = torch.randn(1, 8, int(words[1]), int(words[1]))
-                start = time.perf_counter()
-                vq(x)
-            print((time.perf_counter() - start) * 1000, flush=True)
+        peer.serve(peer.Answers(), {"step": step, "static": lambda name, at: step(name, at, True), "vq": vq})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,18 @@ What a user who knows PyTorch well would write: bfloat16, a static key/value cac
 (max-autotune), one CUDA graph a step, embeddings, guidance and draws inside it, so that the host only replays graphs. Random
 weights of the paper's shapes; a picture is all the steps of PAR at 24 x 24 tokens, batch 1 with guidance.
 
-    gpu.py [--out FILE] [--models XXL,3B,L,XL] [--n 4,16] [--seconds 200] [--repeats 5] [--check]
+    gpu.py [--out FILE] [--models XXL,3B,L,XL] [--n 4,16] [--seconds 200] [--repeats 5] [--device cuda] [--check]
+    gpu.py --serve eager|compiled --models L --n 4 [--seconds 200] [--device cuda:0] [--check]
 
 Variants: `layer` compiles one layer and uses it for all, which takes seconds; `whole` compiles all layers together, which
 can fuse across them and takes minutes; `plain` attention is left to the compiler, `sdpa` is PyTorch's own kernel. The
 quickest to compile comes first for every model, the others with what is left of --seconds: no configuration is begun after
 that. A ratio is to be taken against the fastest. JSON on standard output, and in FILE after every configuration.
+
+With --serve it measures nothing by itself: it answers the commands "picture bfloat16" and "picture float32" with
+milliseconds (peer.py), so that `parvis bench` alternates its pictures with those of parvis. `compiled` is `layer` with the
+faster of the two kinds of attention, where a third of --seconds is enough for the first; `eager` is the same functions on
+the same static cache without compiler and graphs, with PyTorch's own attention where there is one.
 """
 import argparse
 import json
@@ -18,24 +24,16 @@ import statistics
 import sys
 import time
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--out")
-parser.add_argument("--models", default="XXL,3B,L,XL")
-parser.add_argument("--n", default="4,16")
-parser.add_argument("--seconds", type=float, default=200)
-parser.add_argument("--repeats", type=int, default=5)
-parser.add_argument("--check", action="store_true", help="on the CPU, two layers, no compiler: is the program whole?")
-options = parser.parse_args()
-began = time.perf_counter()
+import torch
+import torch.nn.functional as F
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
+import peer
 
 SHAPES = {"B": (12, 768, 12), "L": (24, 1024, 16), "XL": (36, 1280, 20), "XXL": (48, 1536, 24), "3B": (24, 3200, 32)}
 GRID, VOCABULARY, CLASSES = 24, 16384, 1000
 SLOTS = GRID * GRID
 VARIANTS = [("layer", "plain"), ("layer", "sdpa"), ("whole", "plain")]
-device = "cpu" if options.check else "cuda"
+TUNED = "max-autotune-no-cudagraphs"  # graphs are recorded around the compiled functions, so the compiler makes none
 
 
 # ---- what a step computes: plain functions, so that one compilation serves all layers ----------------------------
@@ -87,8 +85,11 @@ def draw(x, norm, output, noise):
 
 
 class Model:
-    def __init__(self, name, dtype=torch.bfloat16):
+    """Random weights of a shape, and the cache. `most`: at most so many layers."""
+
+    def __init__(self, name, device, dtype=torch.bfloat16, most=None):
         count, dim, heads = SHAPES[name]
+        self.device = device
         hidden = -(-(2 * 4 * dim // 3) // 256) * 256
         self.head = dim // heads
 
@@ -103,7 +104,7 @@ class Model:
 
         self.layers = [
             (matrix(3 * dim, dim), matrix(dim, dim), matrix(2 * hidden, dim), matrix(dim, hidden), ones(), ones(), cache(), cache())
-            for _ in range(2 if options.check else count)
+            for _ in range(count if most is None else most)
         ]
         self.norm, self.output = ones(), matrix(VOCABULARY, dim)
         self.embeddings = matrix(VOCABULARY + CLASSES + 1 + 15, dim)  # tokens, classes, transition tokens
@@ -114,6 +115,7 @@ class Steps:
 
     def __init__(self, model, n, slots, rows, tokens, compiled):
         self.model, self.rows, self.tokens, self.compiled = model, rows, tokens, compiled
+        device = model.device
         at = torch.tensor([[s + i for i in range(rows)] for s in slots])
         # What each row reads: a token of the sequence, or (below zero) the class or a transition token.
         place = lambda slot: -1 if slot == 0 else slot - 1 if slot < n else slot - n if slot >= 2 * n else n - 1 if slot == n else -1 - slot % n
@@ -141,14 +143,12 @@ class Steps:
         ids = torch.where(reads >= 0, known, self.constant[i][0])  # [2, rows]
         mask = (self.columns < self.sees[i]).expand(self.rows, SLOTS)
         x = self.compiled["layers"](m.embeddings[ids], at, mask, angle)
-        noise = torch.empty(self.rows, VOCABULARY, device=device).exponential_(1)
+        noise = torch.empty(self.rows, VOCABULARY, device=m.device).exponential_(1)
         self.tokens[at] = self.compiled["draw"](x, m.norm, m.output, noise)
         self.step += 1
 
-    def prepare(self):
-        """Compiles, then records the graph."""
-        if device == "cpu":
-            return
+    def record(self):
+        """Runs as often as compiling and warming up take, then records the graph."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -168,9 +168,9 @@ class Steps:
             self.graph.replay() if self.graph else self.run()
 
 
-def compiled_for(model, scope, attention, mode):
-    """The functions that a step calls, compiled; graphs are recorded around them, so the compiler makes none."""
-    wrap = (lambda f: f) if options.check else (lambda f: torch.compile(f, mode=mode, fullgraph=True, dynamic=False))
+def functions(model, scope, attention, mode):
+    """What a step calls, compiled in that mode of the compiler; without one where there is no mode."""
+    wrap = (lambda f: f) if mode is None else (lambda f: torch.compile(f, mode=mode, fullgraph=True, dynamic=False))
     if scope == "whole":
         whole = wrap(layers)
         run = lambda x, at, mask, angle: whole(x, at, mask, angle, model.layers, attention)
@@ -185,59 +185,147 @@ def compiled_for(model, scope, attention, mode):
     return {"layers": run, "draw": wrap(draw)}
 
 
-def timed(work):
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1000
+class Picture:
+    """All the steps of a picture. `compiled`: compiled and recorded as graphs, which takes `compile_ms`."""
+
+    def __init__(self, model, n, scope, attention, compiled):
+        self.tokens = torch.zeros(SLOTS, dtype=torch.long, device=model.device)
+        self.cuda = model.device.startswith("cuda")
+        tuned = single = functions(model, scope, attention, TUNED if compiled else None)
+        # Steps of one row are 4 of 147 at n = 4: tuning them would take as long as tuning the others. At n = 16 they count.
+        if compiled and n <= 4:
+            single = functions(model, scope, attention, "default")
+        self.parts = [Steps(model, n, list(range(n)), 1, self.tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, self.tokens, tuned)]
+        self.steps = sum(part.count for part in self.parts)
+        self.compile_ms = self.timed(lambda: [part.record() for part in self.parts]) if compiled else 0
+
+    def timed(self, work):
+        if self.cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if self.cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) * 1000
+
+    def run(self):
+        for part in self.parts:
+            part.all()
+        self.tokens.cpu()  # until the host has them
+
+    def time(self):
+        return self.timed(self.run)
+
+    def check(self):
+        """A first picture: are its tokens drawn as they should be?"""
+        self.tokens.fill_(-1)
+        self.run()
+        tokens = self.tokens.tolist()
+        if min(tokens) < 0 or max(tokens) >= VOCABULARY or len(set(tokens)) < SLOTS // 4:
+            raise RuntimeError("the picture's tokens are not drawn as they should be")
 
 
-def measure(name, n, scope, attention):
+# ---- the two ways to run it --------------------------------------------------------------------------------------
+
+
+def start(device):
+    """Raises where the device is not there."""
+    torch.manual_seed(1)
+    if not device.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        raise peer.Cannot(f"PyTorch {torch.__version__} finds no CUDA device.")
+    torch.cuda.set_device(torch.device(device).index or 0)
+    import torch._dynamo as dynamo
+
+    for name in ("recompile_limit", "cache_size_limit"):  # its name in newer and in older versions
+        if hasattr(dynamo.config, name):
+            setattr(dynamo.config, name, 256)
+            break
+
+
+def measure(options, device, name, n, scope, attention):
     if not options.check:
         torch._dynamo.reset()
-    model = Model(name)
-    tokens = torch.full((SLOTS,), -1, dtype=torch.long, device=device)
-    tuned = compiled_for(model, scope, attention, "max-autotune-no-cudagraphs")
-    # Steps of one row are 4 of 147 at n = 4: tuning them would take as long as tuning the others. At n = 16 they count.
-    single = tuned if n > 4 else compiled_for(model, scope, attention, "default")
-    parts = [Steps(model, n, list(range(n)), 1, tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, tokens, tuned)]
-
-    def picture():
-        for part in parts:
-            part.all()
-
-    tokens.zero_()
-    compile_ms = timed(lambda: [part.prepare() for part in parts])
-    tokens.fill_(-1)
-    timed(picture)
-    if int(tokens.min()) < 0 or int(tokens.max()) >= VOCABULARY or len(set(tokens.tolist())) < SLOTS // 4:
-        raise RuntimeError("the picture's tokens are not drawn as they should be")
+    model = Model(name, device, most=2 if options.check else None)
+    picture = Picture(model, n, scope, attention, not options.check)
+    picture.check()
     if not options.check:
-        timed(picture)
-    times = [timed(picture) for _ in range(1 if options.check else options.repeats)]
+        picture.time()
+    times = [picture.time() for _ in range(1 if options.check else options.repeats)]
     return {
-        "model": name, "n": n, "scope": scope, "attention": attention, "steps": sum(part.count for part in parts),
-        "ms": {"median": statistics.median(times), "least": min(times), "greatest": max(times)}, "compileMs": compile_ms,
+        "model": name, "n": n, "scope": scope, "attention": attention, "steps": picture.steps,
+        "ms": {"median": statistics.median(times), "least": min(times), "greatest": max(times)}, "compileMs": picture.compile_ms,
     }
 
 
-def main():
-    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "mode": "torch.compile max-autotune, bfloat16, one CUDA graph a step", "results": []}
-    if not options.check:
-        if not torch.cuda.is_available():
-            print("gpu.py: PyTorch finds no CUDA device", file=sys.stderr)
-            return 1
-        result["device"] = torch.cuda.get_device_name()
-        import torch._dynamo as dynamo
+def serve(options, device):
+    answers = peer.Answers()
+    name, n = options.models, int(options.n)
+    made = {}
 
-        for name in ("recompile_limit", "cache_size_limit"):  # its name in newer and in older versions
-            if hasattr(dynamo.config, name):
-                setattr(dynamo.config, name, 256)
+    def first(kind, dtype):
+        start(device)
+        model = Model(name, device, getattr(torch, dtype), 2 if options.check else None)
+        sdpa = hasattr(F, "scaled_dot_product_attention")
+        if kind == "eager":
+            picture = Picture(model, n, "layer", "sdpa" if sdpa else "plain", False)
+            picture.check()
+            return picture
+        candidates, began = [], time.perf_counter()
+        for attention in ["plain", "sdpa"] if sdpa else ["plain"]:
+            if candidates and time.perf_counter() - began > options.seconds / 3:
+                answers.note("there was no time to compile PyTorch's own attention too")
                 break
-    torch.manual_seed(1)
+            answers.doing(f"compiling, {attention} attention")
+            try:
+                picture = Picture(model, n, "layer", attention, not options.check)
+                picture.check()
+            except Exception as error:  # the other kind may do
+                if not candidates and attention == "sdpa" or not sdpa:
+                    raise
+                answers.note(f"{attention} attention failed with {type(error).__name__}: {str(error)[:200]}")
+                continue
+            answers.doing(f"compiled, {attention} attention")
+            candidates.append((min(picture.time() for _ in range(2)), attention, picture))
+        _, attention, picture = min(candidates, key=lambda one: one[0])
+        answers.compiled((time.perf_counter() - began) * 1000)
+        answers.note(f"each layer compiled, {attention} attention" + (", the faster of the two" if len(candidates) == 2 else ""))
+        return picture
+
+    def picture(dtype):
+        with torch.no_grad():
+            if dtype not in made:
+                made[dtype] = first(options.serve, dtype)
+            return made[dtype].time()
+
+    peer.serve(answers, {"picture": picture})
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out")
+    parser.add_argument("--models", default="XXL,3B,L,XL")
+    parser.add_argument("--n", default="4,16")
+    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--serve", choices=["eager", "compiled"], help="answer commands on standard input")
+    parser.add_argument("--check", action="store_true", help="on the CPU, two layers, no compiler: is the program whole?")
+    options = parser.parse_args()
+    began = time.perf_counter()
+    device = "cpu" if options.check else options.device
+    if options.serve:
+        return serve(options, device)
+
+    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "mode": "torch.compile max-autotune, bfloat16, one CUDA graph a step", "results": []}
+    try:
+        start(device)
+    except peer.Cannot as reason:
+        print(f"gpu.py: {reason}", file=sys.stderr)
+        return 1
+    if not options.check:
+        result["device"] = torch.cuda.get_device_name()
 
     def write():
         if options.out:
@@ -255,11 +343,11 @@ def main():
                 else:
                     try:
                         with torch.no_grad():
-                            entry = measure(name, n, scope, attention)
+                            entry = measure(options, device, name, n, scope, attention)
                     except Exception as error:  # the others go on
                         entry["problem"] = f"{type(error).__name__}: {str(error)[:400]}"
                         failures += 1
-                    if device == "cuda":
+                    if device != "cpu":
                         torch.cuda.empty_cache()
                 result["results"].append(entry)
                 said = entry.get("problem") or f"{entry['ms']['median']:.1f} ms"
@@ -270,4 +358,5 @@ def main():
     return 1 if failures else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

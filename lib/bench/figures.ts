@@ -1,7 +1,7 @@
 // The arithmetic between clock readings and tables. Pure: tests give it numbers that no machine measured.
 
 import type { Schedule } from '../schedule.js'
-import type { Ceilings, OperationResult, Result, Shares, Spread, StepResult } from './types.js'
+import type { Ceilings, OperationResult, PeerResult, Result, Shares, Spread, StepResult } from './types.js'
 
 export function spread (times: readonly number[]): Spread {
   const sorted = [...times].sort((a, b) => a - b)
@@ -111,6 +111,9 @@ export function explain (result: StepResult, results: readonly Result[]): string
     : products > reading ? 'products limit it' : 'reading limits it'
   return `${head} ${work}. Of its ${result.ms.median.toFixed(1)} ms the machine's ceilings explain ${text(reading)} by reading and ${text(products)} by products: ${limit}.`
 }
+
+/** Its row's name, also in older reports, whose peers have threads and no names. */
+export const peerName = ({ name, threads = 0 }: Pick<PeerResult, 'name' | 'threads'>): string => name ?? `${threads} thread${threads === 1 ? '' : 's'}`
 
 // ---- operations
 

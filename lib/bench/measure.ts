@@ -13,9 +13,9 @@ import { rowStride, type NativeEngine, type NativeSession, type NativeTransforme
 import { createSchedule, type Schedule } from '../schedule.js'
 import { extrapolate, places, spread } from './figures.js'
 import { benchRule as rule } from './operations.js'
-import { startPeers, type Torch } from './peers.js'
+import { Peers, peersOf, type Torch } from './peers.js'
 import { cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost } from './shapes.js'
-import type { Case, ColdStart, DecodeResult, StepCase, StepResult } from './types.js'
+import type { Case, ColdStart, DecodeResult, NotRun, StepCase, StepResult } from './types.js'
 import type { RandomWeights } from './weights.js'
 
 /** What every measurement needs. */
@@ -28,11 +28,17 @@ export interface Bench {
   /** Whole pictures, not steps of them. */
   full: boolean
   torch: Torch | undefined
+  /** Peers that failed are listed there. */
+  notRun: NotRun[]
+  /** What is being done now, where it takes long. */
+  say: (text: string) => void
   /** performance.now() at which to be done; repeats give way to it, places do not. */
   until: number
 }
 
 const mostPlaces = 8
+/** Of the time that is left to a result, a peer's part to compile in; the rest is for the pictures. */
+const startShare = 0.6
 /** Rows of all sequences in one table that fills the cache. */
 const fillRows = 128
 
@@ -44,6 +50,28 @@ async function timed (work: () => Promise<unknown>): Promise<number> {
 
 /** Lets the waiting threads of whoever ran before go to sleep. */
 const settle = async (): Promise<void> => { await sleep(300) }
+
+// ---- peers
+
+/** The programs run the paper's grid and one picture. */
+function startPeers (bench: Bench, which: StepCase): Peers {
+  const { torch, engine, notRun, say } = bench
+  if (!torch) return new Peers([])
+  const onCpu = isCpu(engine)
+  const not = which.batch !== 1 || which.grid !== 24 ? 'It is timed with one picture of 24 x 24 tokens only' : onCpu && bench.full ? 'On the CPU it is timed in steps, not in whole pictures' : undefined
+  if (not !== undefined) {
+    if (torch.authors !== undefined) notRun.push({ what: `PyTorch, authors' code: ${caseText(which)}`, reason: not })
+    return new Peers([])
+  }
+  return new Peers(peersOf(torch, engine.device, which.model, which.n, engine.threads, patience(bench, startShare) / 1000), say)
+}
+
+const caseText = ({ model, n, precision, device, batch, grid }: StepCase): string => `${model}, n = ${n}, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
+
+/** How long a peer may take to start or to answer: a part of what is left, but always so long that it can come up. */
+function patience ({ engine, until }: Bench, part = 1): number {
+  return Math.max(isCpu(engine) ? 120_000 : 30_000, part * (until - performance.now()))
+}
 
 const isCpu = (engine: NativeEngine): boolean => engine.device === 'cpu'
 
@@ -125,7 +153,8 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
     return total
   }
 
-  async function wholePictures ({ repeats, until }: Bench, session: NativeSession, schedule: Schedule): Promise<Measured> {
+  async function wholePictures (bench: Bench, session: NativeSession, schedule: Schedule): Promise<Measured> {
+    const { repeats, until, notRun } = bench
     const picture = async (): Promise<void> => {
       const all = schedule.steps.map(async rows => await session.step(rows, rule, call.cancel)) // in order: one queue
       all.forEach(one => { one.catch(() => {}) })
@@ -136,47 +165,71 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
       await call.wait(session.step(schedule.steps[0]!, rule, call.cancel))
       await call.wait(session.readTokens())
     })
-    // A CPU needs no picture to get warm; on a GPU the first one also makes what later ones use again.
-    if (!isCpu(engine)) await picture()
-    const times: number[] = []
-    while (times.length < repeats && (times.length === 0 || performance.now() + times[0]! < until)) times.push(await timed(picture))
-    const count = schedule.steps.length
-    const batch = spread(times)
-    return {
-      ms: { median: batch.median / count, least: batch.least / count, greatest: batch.greatest / count },
-      msPerBatch: batch.median,
-      timedSteps: times.length * count,
-      places: [],
-      cost: averageCost(schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))),
-      firstStepMs,
-      torch: []
+    const peers = startPeers(bench, which)
+    try {
+      // One after the other, and compiled before anything is timed; what it takes is said beside the times.
+      const command = `picture ${which.precision}`
+      for (const peer of peers.alive) {
+        bench.say(`${caseText(which)}: PyTorch, ${peer.name}`)
+        await call.wait(peer.ask(command, patience(bench, startShare)))
+      }
+      // A CPU needs no picture to get warm; on a GPU the first one also makes what later ones use again.
+      if (!isCpu(engine)) await picture()
+      bench.say(caseText(which))
+      const times: number[] = []
+      let round = 0
+      while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
+        const started = performance.now()
+        times.push(await timed(picture))
+        for (const peer of peers.alive) await call.wait(peer.time(command, 1, patience(bench), false))
+        round = performance.now() - started
+      }
+      return figures(times, peers)
+    } finally {
+      notRun.push(...peers.notRun(caseText(which)))
+      peers.end()
+    }
+
+    function figures (times: readonly number[], peers: Peers): Measured {
+      const count = schedule.steps.length
+      const batch = spread(times)
+      const ms = { median: batch.median / count, least: batch.least / count, greatest: batch.greatest / count }
+      return {
+        ms,
+        msPerBatch: batch.median,
+        timedSteps: times.length * count,
+        places: [],
+        cost: averageCost(schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))),
+        firstStepMs,
+        torch: peers.results(which.precision, ms, count)
+      }
     }
   }
 
-  async function stepsAtPlaces ({ torch, repeats, until }: Bench, session: NativeSession, schedule: Schedule, { model: name, n, batch, grid, precision }: StepCase, most: number): Promise<Measured> {
+  async function stepsAtPlaces (bench: Bench, session: NativeSession, schedule: Schedule, { n, precision }: StepCase, most: number): Promise<Measured> {
+    const { repeats, until, notRun } = bench
     const run = async (k: number): Promise<void> => { await call.wait(session.step(schedule.steps[k]!, rule, call.cancel)) }
     const firstStepMs = await timed(async () => { await run(0) })
     const all = schedule.fullSequence()
     for (let row = 0; row < schedule.tokens; row++) all[row * rowStride + 6] = -1 // predicts nothing
     for (let row = 0; row < schedule.tokens; row += most) await call.wait(session.step(all.slice(row * rowStride, (row + most) * rowStride), rule, call.cancel))
 
-    // The program runs the paper's grid and one picture.
-    const peers = startPeers(batch === 1 && grid === 24 ? torch : undefined, name, n, engine.threads)
+    const peers = startPeers(bench, which)
     try {
       const chosen = places(schedule, mostPlaces)
       const found: Array<{ sees: number, rows: number, ms: number, steps: number, single: boolean }> = []
       const groups: number[] = []
       let timedSteps = 0
-      for (const peer of peers) await call.wait(peer.ask(`step ${precision} 0`)) // it loads PyTorch and makes its weights
+      for (const peer of peers.alive) await call.wait(peer.ask(`step ${precision} 0`, patience(bench))) // it loads PyTorch and makes its weights
       /** Of one step, peers included, at the place before. */
       let cost = 0
       for (const [index, place] of chosen.entries()) {
         const sees = schedule.tokensAfter[place.step]!
-        if (peers.length > 0) await settle()
+        if (peers.alive.length > 0) await settle()
         const started = performance.now()
         const warm = await timed(async () => { await run(place.step) })
         // What is left of the time, over the places that are left. Peers may take several times as long as we do.
-        const each = (until - started) / (chosen.length - index) / Math.max(cost, warm * (1 + peers.length)) - 1
+        const each = (until - started) / (chosen.length - index) / Math.max(cost, warm * (1 + peers.alive.length)) - 1
         const count = Math.max(1, Math.min(repeats, Math.floor(each)))
         const times: number[] = []
         const from = Math.max(place.from, Math.min(place.step - (count >> 1), place.to - count))
@@ -184,10 +237,10 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
         timedSteps += count
         if (!place.single) groups.push(...times)
         found.push({ sees, rows: place.single ? 1 : n, ms: spread(times).median, steps: place.steps, single: place.single })
-        for (const peer of place.single ? [] : peers) {
+        for (const peer of place.single ? [] : peers.alive) {
           if (peer.times.length > 0 && performance.now() > until) continue
           await settle()
-          await call.wait(peer.time(`step ${precision} ${sees - n}`, count))
+          await call.wait(peer.time(`step ${precision} ${sees - n}`, count, patience(bench)))
         }
         if (!place.single) cost = (performance.now() - started) / (count + 1)
       }
@@ -199,10 +252,11 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
         places: found.map(({ sees, ms, steps }) => ({ sees, ms, steps })),
         cost: averageCost(found.filter(({ single }) => !single)),
         firstStepMs,
-        torch: peers.map(peer => peer.result(precision, ms))
+        torch: peers.results(precision, ms)
       }
     } finally {
-      for (const peer of peers) peer.end()
+      notRun.push(...peers.notRun(caseText(which)))
+      peers.end()
     }
   }
 }
@@ -219,9 +273,11 @@ function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
 // ---- a decode
 
 export async function measureDecode (bench: Bench, which: Case): Promise<DecodeResult> {
-  const { call, engine, weights, repeats, torch, until } = bench
+  const { call, engine, weights, repeats, torch, until, notRun } = bench
   let tokenizer: Awaited<ReturnType<NativeEngine['loadTokenizer']>> | undefined
-  const peers = startPeers(isCpu(engine) && which.batch === 1 ? torch : undefined, 'B', 1, engine.threads)
+  // On a GPU there is no plain decoder as yet.
+  const programs = torch && which.batch === 1 ? peersOf(isCpu(engine) ? torch : { ...torch, gpu: undefined }, engine.device, 'B', 1, engine.threads) : []
+  const peers = new Peers(programs, bench.say)
   try {
     const loadMs = await timed(async () => {
       tokenizer = await call.hold(engine.loadTokenizer(weights.file, weights.tensors(tokenizerTensors(vq16)), vq16, which.precision, call.cancel))
@@ -233,16 +289,16 @@ export async function measureDecode (bench: Bench, which: Case): Promise<DecodeR
       await call.wait(tokenizer!.decode(tokens, { count: batch, gridHeight: grid, gridWidth: grid, outHeight: pixels, outWidth: pixels, format: 'uint8' }, call.cancel))
     }
     const warm = await timed(decode)
-    for (const peer of peers) await call.wait(peer.ask(`vq ${grid}`))
+    for (const peer of peers.alive) await call.wait(peer.ask(`vq ${grid}`, patience(bench)))
     const times: number[] = []
     let round = warm
     while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
       const started = performance.now()
-      if (peers.length > 0) await settle()
+      if (peers.alive.length > 0) await settle()
       times.push(await timed(decode))
-      for (const peer of peers) {
+      for (const peer of peers.alive) {
         await settle()
-        peer.times.push(await call.wait(peer.ask(`vq ${grid}`)))
+        await call.wait(peer.time(`vq ${grid}`, 1, patience(bench), false))
       }
       round = performance.now() - started
     }
@@ -260,10 +316,11 @@ export async function measureDecode (bench: Bench, which: Case): Promise<DecodeR
       gigaflops: flops / ms.median / 1e6,
       loadMs,
       ceilings: null,
-      torch: peers.map(peer => peer.result('float32', ms)) // the only one that the program has
+      torch: peers.results('float32', ms) // the only one that the program has
     }
   } finally {
-    for (const peer of peers) peer.end()
+    notRun.push(...peers.notRun(`VQ-16 decode, ${which.precision}, ${which.device}, ${which.grid} x ${which.grid}`))
+    peers.end()
     if (tokenizer) call.release(tokenizer)
   }
 }

@@ -1,7 +1,7 @@
 // A report as Markdown (also what the terminal shows), as CSV and as JSON. Tables are made of the report alone, so that
 // one that was read from a file gives the same text.
 
-import { baseline, explain, isStep, speedUp } from './figures.js'
+import { baseline, explain, isStep, peerName, speedUp } from './figures.js'
 import { operationCells, operationsText } from './operations-report.js'
 import { measuredOf, paperHardware, stepsOfPicture, stepsOfVideo, table2, table3 } from './paper.js'
 import type { Ceilings, DecodeResult, PeerResult, Report, Result } from './types.js'
@@ -59,10 +59,10 @@ export function markdown (report: Report): string {
   parts.push(...operationsText(report))
   const peers = results.flatMap(one => one.torch.map(peer => ({ one, peer })))
   if (peers.length > 0) {
-    parts.push('## Plain PyTorch, in alternating short runs', table(
-      ['what', 'precision', 'parvis, ms', 'PyTorch threads', 'PyTorch, ms (least - greatest)', 'ratio of medians', 'of the least'],
-      peers.map(({ one, peer }) => [workText(one), one.precision, number(one.ms.median), peer.threads, range(peer.ms) + (peer.precision === one.precision ? '' : ` (${peer.precision})`), times(peer.ratio), times(peer.ratioOfLeast)])
-    ))
+    parts.push('## PyTorch, in alternating short runs', table(
+      ['what', 'precision', 'parvis, ms', 'PyTorch', 'its ms (least - greatest)', 'ratio of medians', 'of the least'],
+      peers.map(({ one, peer }) => [workText(one), one.precision, number(one.ms.median), peerName(peer), range(peer.ms) + (peer.precision === one.precision ? '' : ` (${peer.precision})`), times(peer.ratio), times(peer.ratioOfLeast)])
+    ), ...list(peerNotes(peers)))
   }
   if (steps.length > 0 || coldStart.length > 0) {
     parts.push('## Cold start')
@@ -94,6 +94,7 @@ function facts ({ command, environment: about }: Report): string {
     `\`${command}\`, ${about.date}`,
     `parvis ${about.parvis}, ${commit}${other}, ${about.compiler}; Node ${about.node}, ${about.platform}`,
     `CPU: ${about.processor}, ${about.cores} cores, ${about.threads} threads, ${about.isa}, ${Math.round(about.memoryBytes / 1e9)} GB`,
+    ...(about.torch === undefined ? [] : [`PyTorch ${about.torch}`]),
     ...about.gpus.map(({ device, name, driver, runtime }) => `${device}: ${name}, driver for ${driver}, built with ${runtime}`)
   ]).join('\n')
 }
@@ -129,6 +130,19 @@ function paperText (report: Report): string[] {
   ]
 }
 
+/** What the peers say of themselves, each thing once. */
+function peerNotes (peers: ReadonlyArray<{ one: Result, peer: PeerResult }>): string[] {
+  const about = new Map<string, Set<string>>()
+  for (const { one, peer } of peers) {
+    const compiled = peer.compileMs === undefined ? [] : [`compiling took ${number(peer.compileMs / 1000)} s, apart from these times`]
+    for (const text of [...compiled, ...(peer.notes ?? [])]) {
+      const key = `${peerName(peer)}: ${text}`
+      about.set(key, (about.get(key) ?? new Set()).add(workText(one)))
+    }
+  }
+  return [...about].map(([text, works]) => `${text} (${[...works].join('; ')})`)
+}
+
 /** Short enough for a line or a bar. */
 export function workText (one: Result): string {
   const batch = one.batch > 1 ? `, batch ${one.batch}` : ''
@@ -147,7 +161,7 @@ export function csv ({ results, operations = [] }: Report): string {
     ['speed_up', one => (isStep(one) ? speedUp(one, results)?.measured : undefined) ?? ''], ['speed_up_by_steps', one => (isStep(one) ? speedUp(one, results)?.bySteps : undefined) ?? ''],
     ['bytes', one => isStep(one) ? one.bytes : ''], ['flops', one => one.flops], ['gigabytes_per_second', one => isStep(one) ? one.gigabytesPerSecond : ''], ['gigaflops', one => one.gigaflops],
     ['of_read_ceiling', one => one.ofReadCeiling ?? ''], ['of_arithmetic_ceiling', one => one.ofArithmeticCeiling ?? ''],
-    ['load_ms', one => one.loadMs], ['torch_ms', one => fastest(one)?.ms.median ?? ''], ['torch_threads', one => fastest(one)?.threads ?? ''], ['torch_ratio', one => fastest(one)?.ratio ?? '']
+    ['load_ms', one => one.loadMs], ['torch_ms', one => fastest(one)?.ms.median ?? ''], ['torch_name', one => peerNameOf(fastest(one))], ['torch_threads', one => fastest(one)?.threads ?? ''], ['torch_ratio', one => fastest(one)?.ratio ?? '']
   ]
   const names = columns.map(([name]) => name)
   const own = ['part_of', 'shape', 'times', 'ms_in_all', 'limit']
@@ -157,6 +171,8 @@ export function csv ({ results, operations = [] }: Report): string {
     ...operations.map(one => [...names, ...own].map(name => operationCells(one)[name] ?? ''))
   ].map(row => row.map(cell).join(',') + '\n').join('')
 }
+
+const peerNameOf = (peer: PeerResult | undefined): string => peer ? peerName(peer) : ''
 
 /** The hardest to beat. */
 const fastest = ({ torch }: Result): PeerResult | undefined => [...torch].sort((a, b) => a.ms.median - b.ms.median)[0]

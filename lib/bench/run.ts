@@ -77,7 +77,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
       return performance.now() + Math.max(0, end - performance.now()) / left
     }
 
-    const environment = await call.wait(describeMachine(devices, options.threads))
+    const environment = await call.wait(describeMachine(devices, options.threads, options.torch))
     const results: Result[] = []
     const operations: OperationResult[] = []
     const notRun: NotRun[] = []
@@ -111,7 +111,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
           const add = async (result: Result): Promise<void> => {
             results.push({ ...result, ...shares(result, await ceilings()) })
           }
-          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: device === 'cpu' ? options.torch : undefined }
+          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun, say: text => options.onProgress?.(done - 1, total, text) }
           /** The operations of one step or decode, where they are asked for. */
           const addParts = async (what: string, of: Pick<OperationResult, 'partOf' | 'model' | 'n' | 'batch' | 'grid' | 'precision'>, list: OperationCase[]): Promise<void> => {
             if (!options.operations) return
@@ -186,7 +186,7 @@ function createEngine (device: string, threads: number): NativeEngine {
 
 // ---- the machine
 
-async function describeMachine (devices: readonly string[], threads: number): Promise<Environment> {
+async function describeMachine (devices: readonly string[], threads: number, torch: Torch | undefined): Promise<Environment> {
   const native = addon()
   const cpu = native.cpu()
   const cuda = devices.some(device => device !== 'cpu') ? await native.cuda() : undefined
@@ -205,6 +205,7 @@ async function describeMachine (devices: readonly string[], threads: number): Pr
     gpus: (cuda?.devices ?? []).filter(({ index }) => devices.includes(`cuda:${index}`)).map(({ index, name }) => ({
       device: `cuda:${index}`, name, driver: `CUDA ${versionText(cuda!.driver)}`, runtime: `CUDA ${versionText(cuda!.runtime)}`
     })),
+    ...(torch && { torch: torch.version }),
     load: os.loadavg()[0]!,
     date: new Date().toISOString().slice(0, 10)
   }

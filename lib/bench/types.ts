@@ -33,13 +33,20 @@ export interface Shares {
 
 /** The same work by PyTorch, in short runs that alternate with ours. */
 export interface PeerResult {
-  threads: number
+  /** Which of them: '2 threads', 'eager', 'compiled', "authors' code". Older reports have threads only. */
+  name?: string
+  threads?: number
   precision: Precision
+  /** Of a step or decode, as ours are; of whole pictures, their time over their steps. */
   ms: Spread
   /** Its median over ours. */
   ratio: number
   /** Its least over ours: what else runs on the machine counts for less. */
   ratioOfLeast: number
+  /** Before anything was timed. */
+  compileMs?: number
+  /** What it says of itself. */
+  notes?: string[]
 }
 
 export interface StepResult extends StepCase, Shares {
@@ -142,6 +149,8 @@ export interface Environment {
   isa: string
   /** Of each GPU that was measured. */
   gpus: Array<{ device: string, name: string, driver: string, runtime: string }>
+  /** PyTorch of the peers; absent where there are none, and in older reports. */
+  torch?: string
   /** Processes that wanted a core when it began: above 0 means a machine that is not quiet. */
   load: number
   date: string

@@ -31,6 +31,7 @@ interface Flags extends CommonFlags {
   coldStart: boolean
   /** A path, false for --no-torch, true by default. */
   torch: string | boolean
+  authors?: string
   output?: Format
   plots?: string
 }
@@ -51,8 +52,9 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--no-decode', 'leave out the VQ-16 decoder')
     .option('--operations', 'also each operation of a step and of a decode by itself')
     .option('--no-cold-start', 'leave out the fresh process with the embedded model')
-    .option('--torch <file>', 'program of the PyTorch peers (default: bench/torch/decode.py of the repository, where Python has torch)')
+    .option('--torch <file>', 'program of the PyTorch peers on the CPU (default: bench/torch/decode.py of the repository, where Python has torch)')
     .option('--no-torch', 'leave out the PyTorch peers')
+    .option('--authors <folder>', "run a checkout of the authors' code (Epiphqny/PAR) as a peer too")
     .optionsGroup('How long:')
     .option('--repeats <number>', 'timed runs: steps at each place of the cache, or whole pictures', integer(1), 5)
     .option('--seconds <seconds>', 'what it should take at most; repeats give way', integer(1), 240)
@@ -68,8 +70,12 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   if (flags.json && flags.output !== undefined && flags.output !== 'json') throw new UsageError(`--json and -o ${flags.output} are two formats; choose one`)
   const format = flags.output ?? (flags.json ? 'json' : 'md')
   if (flags.plots !== undefined) await writable(flags.plots)
-  const torch = flags.torch === false ? undefined : await findTorch(typeof flags.torch === 'string' ? flags.torch : undefined)
-  if (typeof flags.torch === 'string' && !torch) throw new UsageError('--torch needs a python3 that imports torch')
+  const torch = await findTorch({
+    plain: flags.torch !== false,
+    ...(typeof flags.torch === 'string' && { script: flags.torch }),
+    ...(flags.authors !== undefined && { authors: flags.authors })
+  })
+  if (!torch && (typeof flags.torch === 'string' || flags.authors !== undefined)) throw new UsageError(`${flags.authors === undefined ? '--torch' : '--authors'} needs a python3 that imports torch`)
   const progress = progressBar(flags)
   try {
     const report = await runBench({

@@ -28,7 +28,7 @@ t.test('Markdown', async t => {
   t.match(text, /^\| L +\| 4 +\| .*\| 3\.73x +\| 3\.92x \(576 \/ 147\) +\| 1\.05x +\| 1\.05x +\|$/m)
   t.match(text, /^- L, n = 16.*5\.65x where the steps alone give 11\.29x/m)
   t.notMatch(text, /^- L, n = 4, .*steps alone/m)
-  t.match(text, /^\| L, n = 4 +\| bfloat16 +\| 21\.0 +\| 1 +\| 63\.0 \(60\.0 - 70\.0\) +\| 3\.00x +\| 3\.17x +\|$/m)
+  t.match(text, /^\| L, n = 4 +\| bfloat16 +\| 21\.0 +\| 1 thread +\| 63\.0 \(60\.0 - 70\.0\) +\| 3\.00x +\| 3\.17x +\|$/m)
   t.match(text, /2800 \(2700 - 2900\) \(float32\)/, 'a peer of another precision says so')
   // Table 2: ours beside the paper's, what was not run is not there, and each column says its hardware.
   t.match(text, /s an image, paper \(one A100, batch 1\) \| transformer, s, here \(A & B <"processor">, 2 cores\)/)
@@ -36,6 +36,16 @@ t.test('Markdown', async t => {
   t.match(text, /^\| PAR-3B-16x +\| 51 +\| 51 +\| 1\.31 +\| not run/m)
   for (const steps of [1280, 323, 95]) t.match(text, new RegExp(`^\\| PAR-\\d+x +\\| ${steps} +\\| ${steps} +\\|$`, 'm'))
   t.match(markdown({ ...report, notRun: [{ what: '3B, n = 1', reason: 'no memory' }], environment: { ...report.environment, load: 3 } }), /- 3B, n = 1: no memory\n\nOther processes wanted 3\.0 of 2 cores/)
+  // Peers with names, and what they say of themselves, once.
+  const peer = { precision: 'bfloat16' as const, ms: { median: 2, least: 2, greatest: 2 }, ratio: 2, ratioOfLeast: 2 }
+  const named = (n: number) => pretend({ n, step: 1, device: 'cuda:0', torch: [{ ...peer, name: 'eager' }, { ...peer, name: 'compiled', compileMs: 43210, notes: ['each layer'] }, { ...peer, name: "authors' code", threads: 2 }] })
+  const peers = { ...pretendReport([named(4), named(16)]), environment: { ...report.environment, torch: '2.5.1+cu124' } }
+  const about = markdown(peers)
+  for (const name of ['eager', 'compiled', "authors' code"]) t.match(about, new RegExp(`^\\| L, n = 16 +\\| bfloat16 +\\| 1\\.00 +\\| ${name} +\\| 2\\.00`, 'm'))
+  t.match(about, /^- compiled: compiling took 43\.2 s, apart from these times \(L, n = 4; L, n = 16\)\n- compiled: each layer \(L, n = 4; L, n = 16\)$/m)
+  t.match(about, /^- PyTorch 2\.5\.1\+cu124$/m)
+  t.notMatch(text, /^- PyTorch/m, 'an older report does not say')
+  t.match(csv(peers), /,2,eager,,2\n/)
   const gpu = markdown(pretendReport([pretend({ n: 4, step: 1, device: 'cuda:0', whole: true, timedSteps: 735 })]))
   t.match(gpu, /5 x all 147/)
   t.match(gpu, /Nothing measured the ceilings of cuda:0/)
