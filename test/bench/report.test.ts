@@ -45,7 +45,7 @@ t.test('Markdown', async t => {
   t.match(about, /^- compiled: compiling took 43\.2 s, apart from these times \(L, n = 4; L, n = 16\)\n- compiled: each layer \(L, n = 4; L, n = 16\)$/m)
   t.match(about, /^- PyTorch 2\.5\.1\+cu124$/m)
   t.notMatch(text, /^- PyTorch/m, 'an older report does not say')
-  t.match(csv(peers), /,2,eager,,2\n/)
+  t.match(csv(peers), /,2,eager,,2,,,,,\n/)
   const gpu = markdown(pretendReport([pretend({ n: 4, step: 1, device: 'cuda:0', whole: true, timedSteps: 735 })]))
   t.match(gpu, /5 x all 147/)
   t.match(gpu, /Nothing measured the ceilings of cuda:0/)

@@ -7,7 +7,7 @@ import { addon } from '../../lib/native.js'
 import { groupParts, isStep, speedUp } from '../../lib/bench/figures.js'
 import { markdown } from '../../lib/bench/report.js'
 import type { DecodeResult, Report } from '../../lib/bench/types.js'
-import { parvis, root, temporaryFolder } from './run.js'
+import { parvis, temporaryFolder } from './run.js'
 
 const small = ['bench', '--model', 'b', '--device', 'cpu', '--precision', 'bfloat16', '--grid', '8', '--repeats', '2', '--no-torch']
 const folder = temporaryFolder()
@@ -132,17 +132,17 @@ t.test('a GPU: whole pictures, beside its own ceilings', async t => {
   // A machine with one, whose engine computes on the CPU.
   const hook = path.join(folder, 'gpu.cjs')
   fs.writeFileSync(hook, `
-    const name = require.resolve('node-gyp-build', { paths: [${JSON.stringify(root)}] })
-    const load = require(name)
-    const instead = directory => {
-      const real = load(directory)
+    const extensions = require('node:module')._extensions
+    const load = extensions['.node']
+    extensions['.node'] = (module, file) => {
+      load(module, file)
+      if (!file.endsWith('parvis.node')) return
+      const real = module.exports
       const h200 = { index: 0, name: 'NVIDIA H200', capability: [9, 0], memory: 150e9 }
       const cuda = async () => ({ compiled: true, driver: 13000, runtime: 12080, architectures: '90', devices: [h200] })
       const createEngine = ({ device, threads }) => Object.defineProperty(real.createEngine({ device: 'cpu', threads }), 'device', { value: device })
-      return { ...real, cuda, cudaMemory: async () => ({ free: 1e9, total: 150e9 }), createEngine }
-    }
-    instead.resolve = load.resolve
-    require.cache[name].exports = instead`)
+      module.exports = { ...real, cuda, cudaMemory: async () => ({ free: 1e9, total: 150e9 }), createEngine }
+    }`)
   const env = { ...own, NODE_OPTIONS: `--require ${hook}` }
 
   // Peers: whole pictures in turn with ours. The stand-in for Python says which program it is to be.
