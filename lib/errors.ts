@@ -9,7 +9,7 @@ export type ParErrorCode =
   | 'UNSUPPORTED_N'
   /** A file that is no checkpoint, is truncated, or has tensors that are missing or of the wrong shape. */
   | 'BAD_CHECKPOINT'
-  /** A file that does not exist or cannot be read. */
+  /** A file that does not exist or cannot be read or written. */
   | 'FILE_NOT_FOUND'
   /** Transformer and tokenizer do not belong together (vocabulary against codebook). */
   | 'TOKENIZER_MISMATCH'
