@@ -34,6 +34,7 @@ export type ParErrorCode =
 
 /** Base class of every error that parvis raises; `code` says which (see {@link ParErrorCode}). */
 export class ParError extends Error {
+  /** Stable across versions; docs/errors.md has cause and cure of each. */
   readonly code: ParErrorCode
 
   constructor (code: ParErrorCode, message: string, options?: { cause?: unknown }) {
