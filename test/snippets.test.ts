@@ -76,6 +76,21 @@ t.test('how blocks and promises are read', async t => {
   t.same([['1', '1'], ['95: video', '95'], ['No class ...', 'No class is'], ['95', '951'], ['951', '95'], ['x', '']].map(([promise, line]) => keeps(promise!, line!)), [true, true, true, false, false, false])
 })
 
+t.test('links between the guides lead somewhere', async t => {
+  const text = (file: string): string => fs.readFileSync(path.join(root, file), 'utf8').replace(/^```[^]*?^```$/gm, '')
+  const anchors = (file: string): string[] => [...text(file).matchAll(/^#+ (.+)$/gm)].map(match => match[1]!.toLowerCase().replace(/[^\w\- ]/g, '').replaceAll(' ', '-'))
+  let links = 0
+  for (const file of [...guides, 'CONTRIBUTING.md', 'CHANGELOG.md']) {
+    for (const [link, target, anchor] of text(file).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const to = target === '' ? file : path.posix.join(path.posix.dirname(file), target!)
+      const there = fs.existsSync(path.join(root, to)) && (anchor === undefined || anchors(to).includes(anchor))
+      if (!there) t.fail(`${file}: ${link}`)
+      links++
+    }
+  }
+  t.ok(links > 30, `${links} links`)
+})
+
 t.test('types', async t => {
   // JavaScript as an editor checks it, TypeScript as strictly as this project.
   const common = { target: 'es2022', lib: ['es2023', 'esnext.disposable'], module: 'nodenext', types: ['node'], skipLibCheck: true, rootDir: project, noEmitOnError: false }
