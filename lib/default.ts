@@ -26,35 +26,43 @@ export class DefaultPar {
     return this.#loading
   }
 
+  /** What was loaded and where it runs ({@link Par.info}); loads the model where need be. */
   get info (): Promise<ParInfo> { return this.load().then(par => par.info) }
+  /** Class names by class id ({@link Par.labels}); loads the model where need be. */
   get labels (): Promise<readonly string[] | undefined> { return this.load().then(par => par.labels) }
 
   // Each takes a copy of what it is given before it waits for the model: the caller may go on with the original.
 
+  /** Makes a picture of a class, or one of each class in a list: {@link Par.generate}. */
   readonly generate = (async (options: GenerateOptions) => {
     const own = snapshot(options)
     return await (await this.load()).generate(own)
   }) as Par['generate']
 
+  /** How likely the model finds pictures: {@link Par.score}. */
   readonly score: Par['score'] = async options => {
     const own = snapshot(options)
     return await (await this.load()).score(own)
   }
 
+  /** Tokens to pixels: {@link Par.decode}. */
   readonly decode = (async (tokens: Int32Array, options: undefined) => {
     const own = snapshot({ tokens, options })
     return await (await this.load()).decode(own.tokens, own.options)
   }) as unknown as Par['decode']
 
+  /** A picture to tokens: {@link Par.encode}. */
   readonly encode: Par['encode'] = async (image, options) => {
     const own = { image: ownImage(image), options: snapshot(options) }
     return await (await this.load()).encode(own.image, own.options)
   }
 
+  /** `generate` step by step: {@link Par.stream}. */
   async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
     return yield * (await this.load()).stream(options)
   }
 
+  /** Ends running calls with ParError `DISPOSED` and frees all native memory. A later call loads the model again. */
   async dispose (): Promise<void> {
     const loading = this.#loading
     this.#loading = undefined
@@ -62,4 +70,5 @@ export class DefaultPar {
   }
 }
 
+/** The embedded model: ten classes of clothing, 32 x 32 pixels, n = 1, 4 or 16. Loaded by its first call. */
 export const par = new DefaultPar()

@@ -4,7 +4,8 @@
 
 import path from 'node:path'
 
-const directory = path.join(__dirname, '..', 'models', 'fashion')
+// Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked.
+const directory = path.join(__dirname, '..', 'models', 'fashion').replace(/([\\/]app\.asar)(?=[\\/])/, '$1.unpacked')
 
 export const embedded = {
   name: 'fashion',

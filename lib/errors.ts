@@ -9,7 +9,7 @@ export type ParErrorCode =
   | 'UNSUPPORTED_N'
   /** A file that is no checkpoint, is truncated, or has tensors that are missing or of the wrong shape. */
   | 'BAD_CHECKPOINT'
-  /** A file that does not exist or cannot be read. */
+  /** A file that does not exist or cannot be read or written. */
   | 'FILE_NOT_FOUND'
   /** Transformer and tokenizer do not belong together (vocabulary against codebook). */
   | 'TOKENIZER_MISMATCH'
@@ -34,6 +34,7 @@ export type ParErrorCode =
 
 /** Base class of every error that parvis raises; `code` says which (see {@link ParErrorCode}). */
 export class ParError extends Error {
+  /** Stable across versions; docs/errors.md has cause and cure of each. */
   readonly code: ParErrorCode
 
   constructor (code: ParErrorCode, message: string, options?: { cause?: unknown }) {

@@ -34,6 +34,7 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
   readonly data: Data
   /** Pixels; 0 where no tokenizer was loaded. */
   readonly width: number
+  /** Pixels; 0 where no tokenizer was loaded. */
   readonly height: number
 
   constructor (data: Data, width: number, height: number) {
@@ -107,9 +108,11 @@ function needPixels (data: Uint8Array | Float32Array): void {
 
 /** Milliseconds that the batch took in which the picture was made. */
 export interface Timings {
+  /** Steps of the transformer, first to last, with the time that a consumer of the stream took between them. */
   transformerMs: number
   /** 0 where no tokenizer was loaded. */
   decodeMs: number
+  /** Both. */
   totalMs: number
 }
 
@@ -117,6 +120,7 @@ export interface Timings {
 export class GeneratedImage extends Image {
   /** Raster order, [rows * columns]. */
   readonly tokens: Int32Array
+  /** 0 to classes - 1. */
   readonly classId: number
   /** Name of the class, where the model has names. */
   readonly label: string | undefined
@@ -126,6 +130,7 @@ export class GeneratedImage extends Image {
   readonly seed: number
   /** Steps the transformer ran. */
   readonly steps: number
+  /** How long it took. */
   readonly timings: Timings
 
   constructor (fields: Pick<GeneratedImage, 'data' | 'width' | 'height' | 'tokens' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>) {

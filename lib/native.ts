@@ -145,7 +145,7 @@ export interface NativeEngine {
   /** 'cpu' or 'cuda:N'. */
   readonly device: string
   /**
-   * Instruction set chosen at run time: 'avx512-bf16', 'avx512', 'avx2', 'baseline'; of a CUDA device 'sm_90', once a
+   * Instruction set chosen at run time: 'avx512_bf16', 'avx512', 'avx2', 'baseline'; of a CUDA device 'sm_90', once a
    * first job has taken the device, and '' before.
    */
   readonly isa: string

@@ -11,8 +11,10 @@ import type { Progress } from './generation.js'
 import type { Ablation } from './schedule.js'
 import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
+/** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
+/** A transformer's file, with what it may not say itself. */
 export interface TransformerFile {
   /** A .pt file of the authors, or a .safetensors file. */
   path: string
@@ -24,11 +26,15 @@ export interface TransformerFile {
   n?: number
 }
 
+/** Options of `Par.load`. With neither transformer nor tokenizer: the embedded model. */
 export interface LoadOptions {
   /** Alone, without `tokenizer`: the instance generates and scores tokens, without pixels. */
   transformer?: string | TransformerFile
   /** Alone, without `transformer`: the instance encodes and decodes. */
-  tokenizer?: string | { path: string }
+  tokenizer?: string | {
+    /** A .pt file of the authors, or a .safetensors file. */
+    path: string
+  }
   /**
    * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
    * in its memory; `info.deviceReason` says why. `cuda`: the first GPU that can be used; `cuda:1`: that one. What is asked
@@ -39,6 +45,7 @@ export interface LoadOptions {
   precision?: 'auto' | Precision
   /** CPU threads, 1 to 1024. Default: one a core. A GPU needs none. */
   threads?: number
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
 }
 
@@ -56,11 +63,19 @@ export interface SamplingOptions {
   greedy?: boolean
 }
 
-export type Size = number | { width: number, height: number }
+/** Pixels: a side, or width and height; 1 to 8192 each. */
+export type Size = number | {
+  /** Pixels, 1 to 8192. */
+  width: number
+  /** Pixels, 1 to 8192. */
+  height: number
+}
 
 // Two types, not one of `void | Promise<void>`, which would refuse `progress => list.push(progress)`.
+/** Called after each step; may return a promise, which is waited for. */
 export type OnProgress = ((progress: Progress) => void) | ((progress: Progress) => Promise<void>)
 
+/** Options of `generate` and `stream`. */
 export interface GenerateOptions extends SamplingOptions, Ablation {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
@@ -74,6 +89,7 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   seed?: number
   /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size. */
   size?: Size
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
   /**
    * Called after each step with what `stream()` yields. Where it returns a promise, the call waits for it before it
@@ -82,13 +98,15 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   onProgress?: OnProgress
 }
 
+/** Options of `score`. */
 export interface ScoreOptions extends Ablation {
   /** Tokens of one picture or of several, raster order, [rows * columns] each. */
   tokens: Int32Array | readonly Int32Array[]
   /** One class for all pictures, or one each. */
   classId: ClassId | readonly ClassId[]
+  /** Tokens a step, as for `generate`: it decides what each token may see. */
   n?: number
-  /** Default 1: the conditional distribution itself. */
+  /** 1 to 1000. Default 1: the conditional distribution itself. */
   guidanceScale?: number
   /** Sequence positions (0 = first drawn) whose logits are wanted too. */
   logits?: readonly number[]
@@ -97,9 +115,11 @@ export interface ScoreOptions extends Ablation {
    * tokens, slower, equal up to rounding; for checking one against the other.
    */
   method?: 'full' | 'cached'
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
 }
 
+/** Options of `decode`. */
 export interface DecodeOptions {
   /** Default: the tokenizer's own size, i.e. grid times its factor. */
   size?: Size
@@ -107,12 +127,15 @@ export interface DecodeOptions {
   format?: 'uint8' | 'float32'
   /** Tokens a side, or [rows, columns]. Default: the transformer's; without one, a square. */
   grid?: number | [rows: number, columns: number]
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
 }
 
+/** Options of `encode`. */
 export interface EncodeOptions {
   /** Tokens a side, or [rows, columns], that the picture is cropped and resized to. Default: the transformer's grid. */
   grid?: number | [rows: number, columns: number]
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
 }
 
@@ -166,7 +189,16 @@ function deviceOption (value: unknown): Device {
 // ---- generate
 
 /** Sampling with every default filled in. */
-export interface Sampling { guidanceScale: number, temperature: number, topK: number, topP: number }
+export interface Sampling {
+  /** 1: off. */
+  guidanceScale: number
+  /** 0: the likeliest token. */
+  temperature: number
+  /** 0: off. */
+  topK: number
+  /** 1: off. */
+  topP: number
+}
 
 export interface CheckedGenerate {
   classIds: unknown[]

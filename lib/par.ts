@@ -20,26 +20,39 @@ export interface ParInfo {
   device: string
   /** Why this device: asked for, or what `auto` found. */
   deviceReason: string
-  /** Instruction set in use, e.g. 'avx512-bf16', or 'sm_90' on a GPU. */
+  /** Instruction set in use, e.g. 'avx512_bf16', or 'sm_90' on a GPU. */
   isa: string
   /** CPU threads; 0 on a GPU. */
   threads: number
+  /** Type of weights and multiplied activations. */
   precision: Precision
+  /** Why this precision: asked for, or what `auto` found. */
   precisionReason: string
+  /** Absent where only a tokenizer was loaded. */
   transformer?: TransformerInfo
+  /** Absent where only a transformer was loaded. */
   tokenizer?: TokenizerInfo
 }
 
+/** A loaded transformer: its architecture, and what `generate` does where the caller gives nothing. */
 export interface TransformerInfo {
+  /** Its file, as given; of the embedded model, where it lies in the package. */
   path: string
+  /** From its metadata, or the published model that it is. */
   name?: string
   /** Which published model has these dimensions, e.g. 'PAR-XL-4x'. */
   official?: string
+  /** Blocks of attention and feed-forward. */
   layers: number
+  /** Width: elements of a token's vector. */
   dim: number
+  /** Attention heads. */
   heads: number
+  /** Elements of a head, `dim / heads`. */
   headSize: number
+  /** Tokens there are: 0 to vocabularySize - 1. */
   vocabularySize: number
+  /** Classes there are: ids 0 to classes - 1. */
   classes: number
   /** Tokens a step where `generate` is given no n. */
   n: number
@@ -53,15 +66,21 @@ export interface TransformerInfo {
   bytes: number
 }
 
+/** A loaded VQ tokenizer. */
 export interface TokenizerInfo {
+  /** Its file, as given; of the embedded model, where it lies in the package. */
   path: string
+  /** From its metadata, or the published tokenizer that it is. */
   name?: string
+  /** Codes there are; the transformer's vocabulary is the same. */
   codebookSize: number
+  /** Elements of a code. */
   codeSize: number
   /** Pixels a token, each way. */
   factor: number
   /** Size of decoded pictures, [height, width] in pixels, where transformer or file tell the grid. */
   imageSize?: [height: number, width: number]
+  /** Native memory that the weights take. */
   bytes: number
 }
 
@@ -241,6 +260,7 @@ export class Par {
     return this.#disposed
   }
 
+  /** `dispose()` at the end of a block: `await using par = await Par.load()`. */
   async [asyncDispose] (): Promise<void> {
     await this.dispose()
   }

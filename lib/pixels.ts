@@ -13,12 +13,15 @@ import { integer, invalid, show, snapshot } from './validate.js'
 export interface RawImage {
   /** [height, width, channels] */
   data: Uint8Array | Uint8ClampedArray | Float32Array
+  /** Pixels, 1 to 16384. */
   width: number
+  /** Pixels, 1 to 16384. */
   height: number
   /** Bytes: 1 (grey), 3 or 4 (the fourth is dropped). Floats: 3. Default 3. */
   channels?: 1 | 3 | 4
 }
 
+/** A picture that goes in: the path of a file, the bytes of a file (PNG, JPEG, WebP, ...), or pixels. */
 export type ImageInput = string | Uint8Array | RawImage
 
 // ---- decode

@@ -22,13 +22,17 @@ export type GroupAttention = 'full' | 'causal'
 
 /** The choices of the method that a caller may vary; each default is the paper's own. */
 export interface Ablation {
+  /** Order of the tokens (table 4d). Default: `distant`. */
   order?: Order
+  /** Whether the first group is drawn token by token (table 4a). Default: `sequential`. */
   initial?: InitialStage
+  /** What the tokens of a group see of each other (table 4c). Default: `full`. */
   groupAttention?: GroupAttention
   /** Tokens drawn a step; divides the number of tokens. Default: n. */
   tokensPerStep?: number
 }
 
+/** The grid and the choices that {@link createSchedule} plans for. */
 export interface ScheduleOptions extends Ablation {
   /** Rows and columns of tokens, or frames, rows and columns for video (regions are spatial, frames come one after another). */
   grid: readonly [rows: number, columns: number] | readonly [frames: number, rows: number, columns: number]
@@ -36,14 +40,23 @@ export interface ScheduleOptions extends Ablation {
   n: number
 }
 
+/** Which tokens each step draws, from which inputs and seeing what (paper, section 3). */
 export interface Schedule {
+  /** Of a video; 1 for a picture. */
   readonly frames: number
+  /** Tokens from top to bottom. */
   readonly rows: number
+  /** Tokens from left to right. */
   readonly columns: number
+  /** Regions, s * s. */
   readonly n: number
+  /** Tokens drawn in a step of stage 2. */
   readonly tokensPerStep: number
+  /** As asked for, or the default. */
   readonly order: Order
+  /** As asked for, or the default. */
   readonly initial: InitialStage
+  /** As asked for, or the default. */
   readonly groupAttention: GroupAttention
   /** Tokens of the sequence, and slots of the cache: each slot predicts the token of its own index. */
   readonly tokens: number

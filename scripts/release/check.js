@@ -8,7 +8,7 @@ const path = require('node:path')
 
 const root = path.join(__dirname, '..', '..')
 const { version } = require('../../package.json')
-const tests = ['test/package.test.ts', 'test/find-addon.test.ts', 'test/snippets.test.ts', 'test/api-docs.test.ts', ...fs.readdirSync(path.join(root, 'test', 'release')).filter(name => name.endsWith('.test.ts')).map(name => `test/release/${name}`)]
+const tests = ['test/package.test.ts', 'test/find-addon.test.ts', 'test/snippets.test.ts', 'test/docs/api.test.ts', 'test/docs/errors.test.ts', 'test/docs/schedule-pictures.test.ts', 'test/examples/fastify.test.ts', ...fs.readdirSync(path.join(root, 'test', 'release')).filter(name => name.endsWith('.test.ts')).map(name => `test/release/${name}`)]
 
 const run = (command, args, env = {}) => spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } }).status === 0
 const output = (command, args) => spawnSync(command, args, { cwd: root, encoding: 'utf8' }).stdout

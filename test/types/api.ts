@@ -1,0 +1,174 @@
+// The public types, checked by the compiler alone (npm run typecheck; test/package.test.ts runs it): what must compile
+// and what must not. An unused @ts-expect-error is an error, so each of these lines is tested too. Nothing here runs.
+
+import par, {
+  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError,
+  type Ablation, type ClassId, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type ImageFormat,
+  type ImageInput, type InitialStage, type LoadOptions, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Progress,
+  type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
+  type TokenizerInfo, type TransformerFile, type TransformerInfo
+} from '../../lib/index.js'
+
+/** Exactly the same type, in both directions. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
+function same<A, B> (_: Same<A, B>): void {}
+
+export async function loads (): Promise<void> {
+  same<Awaited<ReturnType<typeof Par.load>>, Par>(true)
+  await Par.load()
+  await Par.load({ transformer: 'a.pt', tokenizer: 'b.pt', device: 'cuda:1', precision: 'bfloat16', threads: 2, signal: AbortSignal.timeout(1) })
+  await Par.load({ transformer: { path: 'a.pt', heads: 2, grid: [8, 16], n: 4 }, tokenizer: { path: 'b.pt' } })
+  await Par.load({ transformer: { path: 'a.pt', grid: 8 } })
+  await using own = await Par.load()
+  same<typeof own, Par>(true)
+  // @ts-expect-error: no such device
+  await Par.load({ device: 'tpu' })
+  // @ts-expect-error: no such precision
+  await Par.load({ precision: 'int8' })
+  // @ts-expect-error: an object of options
+  await Par.load('a.pt')
+  // @ts-expect-error: a transformer has a path
+  await Par.load({ transformer: { heads: 2 } })
+  // @ts-expect-error: rows and columns
+  await Par.load({ transformer: { path: 'a.pt', grid: [8] } })
+  // @ts-expect-error: misspelt
+  await Par.load({ tokeniser: 'b.pt' })
+  // @ts-expect-error: Par.load makes instances
+  void new Par()
+}
+
+export async function generates (own: Par, mixed: ClassId | readonly ClassId[]): Promise<void> {
+  for (const maker of [own, par]) {
+    const image = await maker.generate({ classId: 7 })
+    same<typeof image, GeneratedImage>(true)
+    const images = await maker.generate({ classId: [7, 'bag'], n: 4 })
+    same<typeof images, GeneratedImage[]>(true)
+    const tuple = await maker.generate({ classId: ['bag', 1] as const })
+    same<typeof tuple, GeneratedImage[]>(true)
+    const either = await maker.generate({ classId: mixed })
+    same<typeof either, GeneratedImage | GeneratedImage[]>(true)
+    for await (const event of maker.stream({ classId: 7, size: { width: 8, height: 9 } })) {
+      same<typeof event, Progress>(true)
+      same<typeof event.images, GeneratedImage[] | undefined>(true)
+      same<Awaited<ReturnType<typeof event.preview>>, Image>(true)
+    }
+    const { value, done } = await maker.stream({ classId: 7 }).next()
+    if (done) same<typeof value, GeneratedImage[]>(true)
+    // @ts-expect-error: a class is needed
+    await maker.generate({ n: 4 })
+    // @ts-expect-error: options are needed
+    await maker.generate()
+    // @ts-expect-error: misspelt
+    await maker.generate({ classId: 7, guidancescale: 2 })
+    // @ts-expect-error: a size is pixels, or width and height
+    await maker.generate({ classId: 7, size: [8, 8] })
+    // @ts-expect-error: no such order
+    await maker.generate({ classId: 7, order: 'spiral' })
+    // @ts-expect-error: seeds are numbers
+    await maker.generate({ classId: 7, seed: 1n })
+    // @ts-expect-error: a list of classes, not of lists
+    maker.stream({ classId: [[7]] })
+  }
+  const steps: number[] = []
+  await own.generate({ classId: 7, onProgress: ({ step }) => steps.push(step) })
+  await own.generate({ classId: 7, onProgress: async ({ preview }) => { await (await preview(0)).toFile('x.png') } })
+  // @ts-expect-error: a callback takes a Progress
+  await own.generate({ classId: 7, onProgress: (step: number) => { steps.push(step) } })
+}
+
+export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<void> {
+  const scores = await own.score({ tokens: [tokens, tokens], classId: [1, 'bag'], logits: [0], method: 'cached' })
+  same<typeof scores, Score[]>(true)
+  same<Score['logits'], Float32Array | undefined>(true)
+  // @ts-expect-error: Int32Array
+  await own.score({ tokens: [1, 2, 3], classId: 1 })
+  // @ts-expect-error: no such method
+  await own.score({ tokens, classId: 1, method: 'fast' })
+
+  same<Image['data'], Uint8Array>(true)
+  const [bytes, byteList] = [await own.decode(tokens), await own.decode([tokens], { size: 256 })]
+  same<typeof bytes, Image>(true)
+  same<typeof byteList, Image[]>(true)
+  const [floats, floatList] = [await own.decode(tokens, { format: 'float32' }), await own.decode([tokens], { format: 'float32', grid: [4, 8] })]
+  same<typeof floats, Image<Float32Array>>(true)
+  same<typeof floatList, Array<Image<Float32Array>>>(true)
+  // @ts-expect-error: no such format
+  await own.decode(tokens, { format: 'uint16' })
+
+  const encoded = await own.encode({ data: new Uint8Array(3072), width: 32, height: 32, channels: 3 }, { grid: 8 })
+  same<typeof encoded, Int32Array>(true)
+  await own.encode('a.png')
+  await own.encode(new Uint8Array(8))
+  // @ts-expect-error: pixels have a size
+  await own.encode({ data: new Uint8Array(3072) })
+  // @ts-expect-error: 1, 3 or 4 channels
+  await own.encode({ data: new Uint8Array(2048), width: 32, height: 32, channels: 2 })
+}
+
+export async function images (image: GeneratedImage, plain: Image): Promise<void> {
+  same<Awaited<ReturnType<typeof image.toBuffer>>, Buffer>(true)
+  await image.toBuffer('jpg', { quality: 90 })
+  await image.toFile('a.webp')
+  await image.sharp().resize(8).png().toBuffer()
+  same<typeof image.label, string | undefined>(true)
+  same<typeof image.timings, Timings>(true)
+  // @ts-expect-error: no such format
+  await image.toBuffer('bmp')
+  // @ts-expect-error: what a call made stays as it is
+  image.seed = 1
+  // @ts-expect-error: a decoded picture has no seed
+  void plain.seed
+}
+
+export async function information (own: Par): Promise<void> {
+  same<typeof own.info, ParInfo>(true)
+  same<ParInfo['transformer'], TransformerInfo | undefined>(true)
+  same<ParInfo['tokenizer'], TokenizerInfo | undefined>(true)
+  same<TransformerInfo['sampling'], Sampling>(true)
+  same<typeof own.labels, readonly string[] | undefined>(true)
+  same<typeof par, DefaultPar>(true)
+  same<Awaited<typeof par.info>, ParInfo>(true)
+  same<ReturnType<typeof par.load>, Promise<Par>>(true)
+  // @ts-expect-error: it may have no transformer
+  void own.info.transformer.n
+  // @ts-expect-error: a promise of it
+  void par.info.device
+}
+
+export function errors (error: unknown): ParErrorCode | undefined {
+  if (!(error instanceof ParError)) return undefined
+  same<typeof error.code, ParErrorCode>(true)
+  // @ts-expect-error: no such code
+  if (error.code === 'BAD_CLASS') return undefined
+  // @ts-expect-error: read only
+  error.code = 'INTERNAL'
+  // Each code once: a new one does not compile before it is listed here, and in docs/errors.md.
+  const known: Record<ParErrorCode, true> = {
+    BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, TOKENIZER_MISMATCH: true, MISSING_PART: true,
+    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, NON_FINITE: true,
+    NATIVE_UNAVAILABLE: true, INTERNAL: true
+  }
+  return known[error.code] ? error.code : undefined
+}
+
+export function schedules (): void {
+  const schedule = createSchedule({ grid: [24, 24], n: 4, order: 'distant', initial: 'none', groupAttention: 'causal', tokensPerStep: 4 })
+  same<typeof schedule, Schedule>(true)
+  createSchedule({ grid: [5, 16, 16], n: 16 })
+  const [floats, ints] = [schedule.toRaster(new Float32Array(576)), schedule.toSequence(new Int32Array(576))]
+  same<typeof floats, Float32Array<ArrayBuffer>>(true)
+  same<typeof ints, Int32Array<ArrayBuffer>>(true)
+  same<ReturnType<typeof schedule.cell>, [frame: number, row: number, column: number]>(true)
+  // @ts-expect-error: n is needed
+  createSchedule({ grid: [24, 24] })
+  // @ts-expect-error: two or three sizes
+  createSchedule({ grid: [24], n: 4 })
+  // @ts-expect-error: read only
+  schedule.n = 1
+}
+
+/** The names of types that users may import; one that is gone does not compile. */
+export type Named = [
+  Ablation, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnProgress,
+  Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
+]
