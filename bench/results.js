@@ -12,7 +12,7 @@ const parts = ['# Results', 'Made by `node bench/results.js` from the files name
 const others = []
 for (const name of fs.readdirSync(folder).filter(name => name.endsWith('.json')).sort()) {
   const report = JSON.parse(fs.readFileSync(path.join(folder, name), 'utf8'))
-  if (report.format === 'parvis-bench-2') parts.push(`File: \`${name}\`\n\n${markdown(report).replace(/^#/gm, '##').trimEnd()}`)
+  if (['parvis-bench-2', 'parvis-bench-3'].includes(report.format)) parts.push(`File: \`${name}\`\n\n${markdown(report).replace(/^#/gm, '##').trimEnd()}`)
   else others.push(name)
 }
 if (others.length > 0) parts.push(`Of other programs or older forms: ${others.map(name => `\`${name}\``).join(', ')}.`)

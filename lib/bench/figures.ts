@@ -1,7 +1,7 @@
 // The arithmetic between clock readings and tables. Pure: tests give it numbers that no machine measured.
 
 import type { Schedule } from '../schedule.js'
-import type { Ceilings, Result, Shares, Spread, StepResult } from './types.js'
+import type { Ceilings, OperationResult, Result, Shares, Spread, StepResult } from './types.js'
 
 export function spread (times: readonly number[]): Spread {
   const sorted = [...times].sort((a, b) => a - b)
@@ -110,4 +110,32 @@ export function explain (result: StepResult, results: readonly Result[]): string
     ? 'neither is near, so the limit is in the kernels, or in what else the machine did'
     : products > reading ? 'products limit it' : 'reading limits it'
   return `${head} ${work}. Of its ${result.ms.median.toFixed(1)} ms the machine's ceilings explain ${text(reading)} by reading and ${text(products)} by products: ${limit}.`
+}
+
+// ---- operations
+
+/** What an operation would wait for longest on a device that reaches both its ceilings; undefined without ceilings. */
+export function limitOf ({ ofReadCeiling, ofArithmeticCeiling }: Shares): 'reading' | 'products' | undefined {
+  if (ofReadCeiling === undefined || ofArithmeticCeiling === undefined) return undefined
+  return ofReadCeiling >= ofArithmeticCeiling ? 'reading' : 'products'
+}
+
+/** The operations of one step or decode, in the order in which they run. */
+export interface Parts {
+  parts: OperationResult[]
+  /** Milliseconds of all that count. */
+  sum: number
+  /** The same step or decode, measured as a whole in the same run; undefined where it was not. */
+  whole: number | undefined
+}
+
+export function groupParts (operations: readonly OperationResult[], results: readonly Result[]): Parts[] {
+  const key = (one: Pick<OperationResult, 'model' | 'n' | 'batch' | 'grid' | 'precision' | 'device'>): string => [one.model, one.n, one.batch, one.grid, one.precision, one.device].join()
+  const groups = new Map<string, OperationResult[]>()
+  for (const one of operations) groups.set(key(one), [...groups.get(key(one)) ?? [], one])
+  return [...groups].map(([name, parts]) => ({
+    parts,
+    sum: parts.filter(({ summed }) => summed).reduce((sum, { msInAll }) => sum + msInAll, 0),
+    whole: results.find(one => one.operation === parts[0]!.partOf && key(isStep(one) ? one : { ...one, n: undefined }) === name)?.ms.median
+  }))
 }

@@ -9,9 +9,10 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
-import { rowStride, type NativeEngine, type NativeSession, type NativeTransformer, type StepRule } from '../native.js'
+import { rowStride, type NativeEngine, type NativeSession, type NativeTransformer } from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
 import { extrapolate, places, spread } from './figures.js'
+import { benchRule as rule } from './operations.js'
 import { startPeers, type Torch } from './peers.js'
 import { cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost } from './shapes.js'
 import type { Case, ColdStart, DecodeResult, StepCase, StepResult } from './types.js'
@@ -31,8 +32,6 @@ export interface Bench {
   until: number
 }
 
-/** Guided, as the paper's pictures are; what is drawn does not matter. */
-const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
 const mostPlaces = 8
 /** Rows of all sequences in one table that fills the cache. */
 const fillRows = 128

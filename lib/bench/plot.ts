@@ -2,7 +2,9 @@
 // operation reached. Plain shapes and text, no script and no style sheet, so that they show wherever pictures do.
 
 import { isStep } from './figures.js'
-import { number, workText } from './report.js'
+import { operationText } from './operations-report.js'
+import { workText } from './report.js'
+import { number } from './words.js'
 import type { Report, StepResult } from './types.js'
 
 const font = 'font-family="sans-serif" font-size="12"'
@@ -49,11 +51,16 @@ export function timePlot (report: Report): string {
 
 // ---- shares of the ceilings
 
-/** A pair of bars an operation: of read bandwidth and of arithmetic. */
+/** A pair of bars a step, a decode and an operation of them: of read bandwidth and of arithmetic. */
 export function sharePlot (report: Report): string {
-  const rows = report.results.filter(({ ofArithmeticCeiling, ofReadCeiling }) => (ofArithmeticCeiling ?? ofReadCeiling) !== undefined)
+  const operations = report.operations ?? []
+  const rows = [
+    ...report.results.map(one => ({ ...one, label: workText(one) })),
+    ...operations.map(one => ({ ...one, ...(one.flops === 0 && { ofArithmeticCeiling: undefined }), label: operationText(one) }))
+  ].filter(({ ofArithmeticCeiling, ofReadCeiling }) => (ofArithmeticCeiling ?? ofReadCeiling) !== undefined)
   if (rows.length === 0) return svg(720, 60, [text(20, 35, 'No ceilings were measured.')])
-  const [left, top, width, each] = [300, 60, 800, 42]
+  const left = operations.length > 0 ? 600 : 300 // the sizes of an operation are many words
+  const [top, width, each] = [60, left + 500, 42]
   const most = Math.max(1, ...rows.flatMap(one => [one.ofArithmeticCeiling ?? 0, one.ofReadCeiling ?? 0]))
   const x = (share: number): number => left + share / most * (width - left - 70)
   const height = top + rows.length * each + 30
@@ -64,7 +71,7 @@ export function sharePlot (report: Report): string {
   parts.push(`<rect x="${left}" y="36" width="10" height="10" fill="${colours[0]}"/>`, text(left + 15, 45, 'read bandwidth'), `<rect x="${left + 130}" y="36" width="10" height="10" fill="${colours[1]}"/>`, text(left + 145, 45, 'arithmetic'))
   rows.forEach((one, k) => {
     const y = top + k * each
-    parts.push(text(left - 10, y + 20, `${workText(one)}, ${one.precision}`, 'text-anchor="end"'))
+    parts.push(text(left - 10, y + 20, `${one.label}, ${one.precision}`, 'text-anchor="end"'))
     for (const [place, share] of [one.ofReadCeiling, one.ofArithmeticCeiling].entries()) {
       if (share === undefined) continue
       parts.push(`<rect x="${left}" y="${y + place * 15}" width="${round(x(share) - left)}" height="13" fill="${colours[place]}"/>`, text(x(share) + 5, y + place * 15 + 11, `${Math.round(share * 100)}%`))

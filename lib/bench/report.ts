@@ -2,8 +2,10 @@
 // one that was read from a file gives the same text.
 
 import { baseline, explain, isStep, speedUp } from './figures.js'
+import { operationCells, operationsText } from './operations-report.js'
 import { measuredOf, paperHardware, stepsOfPicture, stepsOfVideo, table2, table3 } from './paper.js'
-import type { Ceilings, DecodeResult, PeerResult, Report, Result, Spread } from './types.js'
+import type { Ceilings, DecodeResult, PeerResult, Report, Result } from './types.js'
+import { list, number, percent, range, table, times } from './words.js'
 
 export type Format = 'md' | 'json' | 'csv'
 export const formats: readonly Format[] = ['md', 'json', 'csv']
@@ -44,7 +46,7 @@ export function markdown (report: Report): string {
       ['model', 'n', 'batch', 'grid', 'precision', 'device', 'MB a step (weights + cache)', 'GB/s', 'of ceiling', 'GFLOP a step', 'GFLOP/s', 'of ceiling'],
       steps.map(one => [one.model, one.n, one.batch, one.grid, one.precision, one.device, `${Math.round(one.bytes / 1e6)} (${Math.round(one.weightBytes / 1e6)} + ${Math.round(one.cacheBytes / 1e6)})`,
         number(one.gigabytesPerSecond), percent(one.ofReadCeiling), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
-    ), ceilingsText(results))
+    ), ceilingsText(report))
   }
 
   // ---- the rest
@@ -52,8 +54,9 @@ export function markdown (report: Report): string {
     parts.push('## VQ-16 decode', table(
       ['pixels', 'batch', 'precision', 'device', 'ms (least - greatest)', 'ms an image', 'images/s', 'GFLOP', 'GFLOP/s', 'of ceiling'],
       decodes.map(one => [one.pixels, one.batch, one.precision, one.device, range(one.ms), number(one.msPerImage), number(one.imagesPerSecond), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
-    ), ...(steps.length > 0 ? [] : [ceilingsText(results)]))
+    ), ...(steps.length > 0 ? [] : [ceilingsText(report)]))
   }
+  parts.push(...operationsText(report))
   const peers = results.flatMap(one => one.torch.map(peer => ({ one, peer })))
   if (peers.length > 0) {
     parts.push('## Plain PyTorch, in alternating short runs', table(
@@ -95,15 +98,18 @@ function facts ({ command, environment: about }: Report): string {
   ]).join('\n')
 }
 
-function ceilingsText (results: readonly Result[]): string {
-  const found = results.map(({ ceilings }) => ceilings).filter((one): one is Ceilings => one !== null)
-  const none = results.some(({ ceilings }) => ceilings === null) ? 'Nothing measures the ceilings of a GPU from Node as yet: those shares are absent.' : ''
-  if (found.length === 0) return none
-  const between = (name: keyof Ceilings, unit: string): string => {
-    const values = found.map(one => one[name] / 1e9)
-    return `${number(Math.min(...values))} - ${number(Math.max(...values))} ${unit}`
-  }
-  return `Ceilings of the CPU, measured before and after each result (its shares are of the greater): read ${between('readBytesPerSecond', 'GB/s')}, float32 ${between('float32Flops', 'GFLOP/s')}, bfloat16 ${between('bfloat16Flops', 'GFLOP/s')}. ${none}`.trim()
+function ceilingsText ({ results, operations = [] }: Report): string {
+  const devices = [...new Set([...results, ...operations].map(({ device }) => device))]
+  return devices.map(device => {
+    const name = device === 'cpu' ? 'the CPU' : device
+    const found = [...results, ...operations].filter(one => one.device === device).map(({ ceilings }) => ceilings).filter((one): one is Ceilings => one !== null)
+    if (found.length === 0) return `Nothing measured the ceilings of ${name}: its shares are absent.`
+    const between = (which: keyof Ceilings, unit: string): string => {
+      const values = found.map(one => one[which] / 1e9)
+      return `${number(Math.min(...values))} - ${number(Math.max(...values))} ${unit}`
+    }
+    return `Ceilings of ${name}, measured before and after each result (its shares are of the greater): read ${between('readBytesPerSecond', 'GB/s')}, float32 ${between('float32Flops', 'GFLOP/s')}, bfloat16 ${between('bfloat16Flops', 'GFLOP/s')}.`
+  }).join(' ')
 }
 
 /** Tables 2 and 3 of the paper with our columns. */
@@ -132,7 +138,7 @@ export function workText (one: Result): string {
 
 // ---- CSV
 
-export function csv ({ results }: Report): string {
+export function csv ({ results, operations = [] }: Report): string {
   const columns: Array<[string, (one: Result) => unknown]> = [
     ['operation', one => one.operation], ['model', one => one.model], ['n', one => isStep(one) ? one.n : ''], ['batch', one => one.batch], ['grid', one => one.grid],
     ['precision', one => one.precision], ['device', one => one.device], ['steps', one => isStep(one) ? one.steps : ''], ['timed_steps', one => isStep(one) ? one.timedSteps : ''],
@@ -143,7 +149,13 @@ export function csv ({ results }: Report): string {
     ['of_read_ceiling', one => one.ofReadCeiling ?? ''], ['of_arithmetic_ceiling', one => one.ofArithmeticCeiling ?? ''],
     ['load_ms', one => one.loadMs], ['torch_ms', one => fastest(one)?.ms.median ?? ''], ['torch_threads', one => fastest(one)?.threads ?? ''], ['torch_ratio', one => fastest(one)?.ratio ?? '']
   ]
-  return [columns.map(([name]) => name), ...results.map(one => columns.map(([, value]) => value(one)))].map(row => row.map(cell).join(',') + '\n').join('')
+  const names = columns.map(([name]) => name)
+  const own = ['part_of', 'shape', 'times', 'ms_in_all', 'limit']
+  return [
+    [...names, ...own],
+    ...results.map(one => [...columns.map(([, value]) => value(one)), ...own.map(() => '')]),
+    ...operations.map(one => [...names, ...own].map(name => operationCells(one)[name] ?? ''))
+  ].map(row => row.map(cell).join(',') + '\n').join('')
 }
 
 /** The hardest to beat. */
@@ -153,25 +165,3 @@ const cell = (value: unknown): string => {
   const text = String(value)
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
-
-// ---- words
-
-/** Padded, so that a terminal shows columns. */
-export function table (heads: readonly string[], rows: ReadonlyArray<ReadonlyArray<string | number>>): string {
-  const all = [heads, ...rows.map(row => row.map(String))].map(row => row.map(text => text.replaceAll('|', '\\|')))
-  const widths = heads.map((_, k) => Math.max(3, ...all.map(row => row[k]!.length)))
-  const line = (row: readonly string[]): string => `| ${row.map((text, k) => text.padEnd(widths[k]!)).join(' | ')} |`
-  return [line(all[0]!), `|${widths.map(width => '-'.repeat(width + 2)).join('|')}|`, ...all.slice(1).map(line)].join('\n')
-}
-
-const list = (items: readonly string[]): string[] => items.length > 0 ? [items.map(text => `- ${text}`).join('\n')] : []
-
-/** Three digits, more only before the point. */
-export function number (value: number): string {
-  if (!Number.isFinite(value)) return ''
-  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : value === 0 ? 0 : Math.min(8, 2 - Math.floor(Math.log10(value))))
-}
-
-const range = ({ median, least, greatest }: Spread): string => `${number(median)} (${number(least)} - ${number(greatest)})`
-const percent = (value: number | undefined): string => value === undefined ? '' : `${Math.round(value * 100)}%`
-const times = (value: number): string => `${value.toFixed(2)}x`

@@ -1,5 +1,6 @@
 // The order of a run: one file of random weights; for each device an engine; for each model, n and precision one load,
-// on which all batches and grids are measured; ceilings before and after every result. What cannot be run here (a
+// on which all batches and grids are measured, then, where asked for, their operations one by one; ceilings before and after
+// every result. What cannot be run here (a
 // model that does not fit into memory) is listed with the reason and does not end the run.
 
 import { execFile } from 'node:child_process'
@@ -15,9 +16,11 @@ import type { Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
 import { better, shares } from './figures.js'
 import { measureColdStart, measureDecode, measureStep, withTransformer, type Bench } from './measure.js'
+import { measureOperations } from './measure-operations.js'
+import { decodeOperations, stepOperations, type OperationCase } from './operations.js'
 import type { Torch } from './peers.js'
 import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from './shapes.js'
-import type { Ceilings, Environment, NotRun, Report, Result } from './types.js'
+import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
 import { randomWeights } from './weights.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
@@ -38,6 +41,8 @@ export interface RunOptions {
   /** What the whole run should take at most; repeats give way to it. */
   seconds: number
   decode: boolean
+  /** Each operation of the steps and decodes by itself, too. */
+  operations: boolean
   coldStart: boolean
   torch: Torch | undefined
   /** Makes the run again. */
@@ -62,7 +67,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
     const devices = [...new Set(targets.map(({ device }) => device))]
     const cases = batches.length * grids.length
-    const total = targets.length * cases * (models.length * n.length + (options.decode ? 1 : 0)) + (options.coldStart ? devices.length : 0)
+    const total = targets.length * cases * (models.length * n.length + (options.decode ? 1 : 0)) * (options.operations ? 2 : 1) + (options.coldStart ? devices.length : 0)
     const end = performance.now() + options.seconds * 1000
     let done = 0
     /** One more case begins: its share of the time that is left. */
@@ -74,6 +79,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
 
     const environment = await call.wait(describeMachine(devices, options.threads))
     const results: Result[] = []
+    const operations: OperationResult[] = []
     const notRun: NotRun[] = []
     /** What lies in the device or in the request, not in parvis, ends one case only. */
     const attempt = async (what: string, work: () => Promise<void>): Promise<void> => {
@@ -93,19 +99,34 @@ export async function runBench (options: RunOptions): Promise<Report> {
       for (const device of devices) {
         const engine = createEngine(device, options.threads)
         try {
-          const look = async (): Promise<Ceilings | null> => device === 'cpu' ? await call.wait(engine.measureCeilings()) : null
+          const look = async (): Promise<Ceilings> => await call.wait(engine.measureCeilings())
           let before = await look()
-          const add = async (result: Result): Promise<void> => {
+          /** The greater of what was measured before and is measured now. */
+          const ceilings = async (): Promise<Ceilings> => {
             const after = await look()
-            results.push({ ...result, ...shares(result, before && after && better(before, after)) })
+            const best = better(before, after)
             before = after
+            return best
+          }
+          const add = async (result: Result): Promise<void> => {
+            results.push({ ...result, ...shares(result, await ceilings()) })
           }
           const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: device === 'cpu' ? options.torch : undefined }
+          /** The operations of one step or decode, where they are asked for. */
+          const addParts = async (what: string, of: Pick<OperationResult, 'partOf' | 'model' | 'n' | 'batch' | 'grid' | 'precision'>, list: OperationCase[]): Promise<void> => {
+            if (!options.operations) return
+            const until = begin(`${what}, operations`)
+            await attempt(`${what}, operations`, async () => {
+              const found = await measureOperations({ ...bench, until }, { ...of, device }, list)
+              const best = await ceilings()
+              operations.push(...found.map(one => ({ ...one, ...shares(one, best) })))
+            })
+          }
           for (const { precision } of targets.filter(one => one.device === device)) {
             for (const model of models) {
               for (const one of n) {
                 const name = `${model}, n = ${one}, ${precision}, ${device}`
-                const before = done
+                const first = done
                 await attempt(name, async () => {
                   await withTransformer({ ...bench, until: 0 }, model, one, precision, async (native, loadMs) => {
                     for (const grid of grids) {
@@ -118,7 +139,13 @@ export async function runBench (options: RunOptions): Promise<Report> {
                     }
                   })
                 })
-                done = before + cases
+                done = first + cases
+                for (const grid of grids) {
+                  for (const batch of batches) {
+                    const shape = { n: one, batch, grid, precision }
+                    await addParts(`${name}, batch ${batch}, ${grid} x ${grid}`, { partOf: 'step', model, ...shape }, stepOperations(transformerModel(model, one), shape))
+                  }
+                }
               }
             }
             for (const grid of options.decode ? grids : []) {
@@ -126,6 +153,8 @@ export async function runBench (options: RunOptions): Promise<Report> {
                 const what = `VQ-16 decode, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
                 const until = begin(what)
                 await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, { device, precision, batch, grid })) })
+                const shape = { batch, grid, precision }
+                await addParts(what, { partOf: 'decode', model: 'VQ-16', ...shape }, decodeOperations(vq16, shape))
               }
             }
           }
@@ -141,7 +170,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
       begin(`cold start, ${device}`)
       coldStart.push(await call.wait(measureColdStart(device, signal)))
     }
-    return { format: 'parvis-bench-2', command: options.command, environment, results, notRun, coldStart }
+    return { format: 'parvis-bench-3', command: options.command, environment, results, operations, notRun, coldStart }
   } finally {
     call.end()
   }

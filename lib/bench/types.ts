@@ -5,7 +5,7 @@ import type { Precision } from '../native.js'
 /** Milliseconds of repeated runs. */
 export interface Spread { median: number, least: number, greatest: number }
 
-/** What the machine itself can do, measured beside each result; `null` where nothing measures it (CUDA as yet). */
+/** What the device itself can do, measured beside each result; `null` where nothing did (GPUs, before 'parvis-bench-3'). */
 export interface Ceilings { readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }
 
 /** What is measured: one of each list with one of each other. */
@@ -85,6 +85,30 @@ export interface DecodeResult extends Case, Shares {
   torch: PeerResult[]
 }
 
+/** One operation of a step (at half of the cache) or of a decode, run by itself on random numbers. */
+export interface OperationResult extends Case, Shares {
+  partOf: 'step' | 'decode'
+  /** 'VQ-16' of a decode. */
+  model: string
+  /** Of a step. */
+  n?: number
+  name: string
+  shape: string
+  /** So often in a step or decode. */
+  times: number
+  /** false: a part of another one, and in no sum. */
+  summed: boolean
+  /** Of its weights, taken in turn. */
+  copies: number
+  ms: Spread
+  /** Its median so often. */
+  msInAll: number
+  bytes: number
+  flops: number
+  gigabytesPerSecond: number
+  gigaflops: number
+}
+
 export type Result = StepResult | DecodeResult
 
 /** What could not be measured, and why. */
@@ -124,11 +148,13 @@ export interface Environment {
 }
 
 export interface Report {
-  format: 'parvis-bench-2'
+  /** A form 2 has no operations. */
+  format: 'parvis-bench-2' | 'parvis-bench-3'
   /** Makes it again. */
   command: string
   environment: Environment
   results: Result[]
+  operations?: OperationResult[]
   notRun: NotRun[]
   coldStart: ColdStart[]
 }

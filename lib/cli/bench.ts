@@ -27,6 +27,7 @@ interface Flags extends CommonFlags {
   seconds: number
   full?: boolean
   decode: boolean
+  operations?: boolean
   coldStart: boolean
   /** A path, false for --no-torch, true by default. */
   torch: string | boolean
@@ -48,6 +49,7 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--precision <types>', 'type of the weights: auto, float32, bfloat16', listOf(oneOf(precisions)), ['auto'])
     .option('--threads <number>', 'CPU threads (default: one a core)', integer(1))
     .option('--no-decode', 'leave out the VQ-16 decoder')
+    .option('--operations', 'also each operation of a step and of a decode by itself')
     .option('--no-cold-start', 'leave out the fresh process with the embedded model')
     .option('--torch <file>', 'program of the PyTorch peers (default: bench/torch/decode.py of the repository, where Python has torch)')
     .option('--no-torch', 'leave out the PyTorch peers')
@@ -82,6 +84,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
       full: flags.full ?? false,
       seconds: flags.seconds,
       decode: flags.decode,
+      operations: flags.operations ?? false,
       coldStart: flags.coldStart,
       torch,
       command: ['npx parvis', ...process.argv.slice(2)].join(' '),

@@ -5,11 +5,12 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { markdown, write } from '../../lib/bench/report.js'
-import { pretend, pretendReport } from './pretend.js'
+import { pretend, pretendOperations, pretendReport } from './pretend.js'
 
 t.test('what was run, and nothing else', async t => {
   const folder = t.testdir({
-    'one.json': write(pretendReport([pretend({ n: 4, step: 20 })]), 'json'),
+    'one.json': write({ ...pretendReport([pretend({ n: 4, step: 20 })]), format: 'parvis-bench-2', operations: undefined }, 'json'),
+    'three.json': write({ ...pretendReport([pretend({ n: 16, step: 20 })]), operations: pretendOperations() }, 'json'),
     'device.json': '{"device":{}}',
     'notes.txt': 'no report'
   })
@@ -19,6 +20,7 @@ t.test('what was run, and nothing else', async t => {
   t.match(text, /^# Results\n/)
   t.match(text, /^File: `one\.json`\n\n## parvis bench, A & B/m)
   t.match(text, '`npx parvis bench --model L`', 'the command')
+  t.match(text, /^File: `three\.json`[^]*^### Operations$[^]*^#### L, n = 4, bfloat16, cpu$/m)
   t.match(text, /older forms: `device\.json`\.\n$/)
-  t.equal(text.match(/^\| L /gm)!.length, markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
+  t.equal(text.slice(0, text.indexOf('File: `three')).match(/^\| L /gm)!.length, markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
 })

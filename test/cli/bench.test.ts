@@ -4,7 +4,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { addon } from '../../lib/native.js'
-import { isStep, speedUp } from '../../lib/bench/figures.js'
+import { groupParts, isStep, speedUp } from '../../lib/bench/figures.js'
 import { markdown } from '../../lib/bench/report.js'
 import type { DecodeResult, Report } from '../../lib/bench/types.js'
 import { parvis, root, temporaryFolder } from './run.js'
@@ -21,9 +21,10 @@ t.test('a report as JSON, and its plots', async t => {
   t.same({ code, stderr }, { code: 0, stderr: '' })
   const report = JSON.parse(stdout) as Report
   t.match(report, {
-    format: 'parvis-bench-2',
+    format: 'parvis-bench-3',
     command: /^npx parvis bench --model b .* -o json/,
     environment: { parvis: /^\d/, commit: addon().build.commit, compiler: /\d/, node: process.version, cores: addon().cpu().cores, threads: addon().cpu().cores, isa: addon().cpu().isa, date: /^\d{4}-\d\d-\d\d$/ },
+    operations: [],
     notRun: [],
     coldStart: [{ device: 'cpu', importMs: Number, loadMs: Number, firstImageMs: Number, laterImageMs: Number }]
   })
@@ -72,6 +73,34 @@ t.test('as a table, whole pictures, and as CSV', async t => {
   t.same(left(), [])
 })
 
+t.test('operations of steps and decodes', async t => {
+  const plots = path.join(folder, 'operations')
+  const { code, stdout, stderr } = await parvis([...small, '-n', '4', '--batch', '1,2', '--repeats', '1', '--operations', '--no-cold-start', '-o', 'json', '--plots', plots], { env: own })
+  t.same({ code, stderr }, { code: 0, stderr: '' })
+  const report = JSON.parse(stdout) as Report
+  t.same(report.notRun, [])
+  const operations = report.operations!
+  const groups = groupParts(operations, report.results)
+  t.same(groups.map(({ parts: [first] }) => [first!.partOf, first!.model, first!.n, first!.batch]), [['step', 'B', 4, 1], ['step', 'B', 4, 2], ['decode', 'VQ-16', undefined, 1], ['decode', 'VQ-16', undefined, 2]])
+  for (const { parts, sum, whole } of groups) {
+    const result = report.results.find(one => one.operation === parts[0]!.partOf && one.batch === parts[0]!.batch)!
+    t.equal(whole, result.ms.median)
+    t.ok(sum > 0)
+    const flops = parts.filter(({ summed }) => summed).reduce((all, one) => all + one.times * one.flops, 0)
+    // A step's are at half of the cache, what was timed spreads over it; a decode's are without the products of queries and keys.
+    t.ok(Math.abs(flops / result.flops - 1) < 0.02, `${parts[0]!.partOf}: ${flops} of ${result.flops}`)
+  }
+  for (const one of operations) {
+    t.match(one, { device: 'cpu', precision: 'bfloat16', grid: 8, name: /./, shape: /\d/ })
+    t.ok(one.ms.least > 0 && one.ms.least <= one.ms.median && one.ms.median <= one.ms.greatest, one.name)
+    t.equal(one.msInAll, one.times * one.ms.median)
+    t.ok(Math.abs(one.ofReadCeiling! - one.bytes / (one.ms.median / 1000) / one.ceilings!.readBytesPerSecond) < 1e-9, one.name)
+  }
+  t.match(markdown(report), /^## Operations$[^]*^### B, n = 4, grid 8, bfloat16, cpu$[^]*^### VQ-16 decode, batch 2, grid 8, bfloat16, cpu$/m)
+  t.match(fs.readFileSync(path.join(plots, 'ceilings.svg'), 'utf8'), />B, n = 4, grid 8: gate, up, bfloat16</)
+  t.same(left(), [])
+})
+
 t.test('a peer in alternating runs', { skip: process.platform === 'win32' && 'the stand-in is a shell script' }, async t => {
   // Stands in for Python with PyTorch: takes 10 ms for everything.
   const python = path.join(folder, 'python3')
@@ -97,7 +126,7 @@ t.test('a peer in alternating runs', { skip: process.platform === 'win32' && 'th
   t.same(left(), [])
 })
 
-t.test('a GPU: whole pictures, and no ceilings that nobody measured', async t => {
+t.test('a GPU: whole pictures, beside its own ceilings', async t => {
   // A machine with one, whose engine computes on the CPU.
   const hook = path.join(folder, 'gpu.cjs')
   fs.writeFileSync(hook, `
@@ -118,8 +147,7 @@ t.test('a GPU: whole pictures, and no ceilings that nobody measured', async t =>
   const report = JSON.parse(stdout) as Report
   t.same(report.environment.gpus, [{ device: 'cuda:0', name: 'NVIDIA H200', driver: 'CUDA 13.0', runtime: 'CUDA 12.8' }])
   t.same(report.results.map(({ operation, device }) => `${operation} ${device}`), ['step cuda:0', 'decode cuda:0', 'step cpu', 'decode cpu'], 'auto is the GPU, once')
-  t.match(report.results[0], { whole: true, timedSteps: 38, places: [], ceilings: null })
-  t.notOk('ofReadCeiling' in report.results[0]! || 'ofArithmeticCeiling' in report.results[1]!)
+  t.match(report.results[0], { whole: true, timedSteps: 38, places: [], ceilings: { readBytesPerSecond: Number }, ofReadCeiling: Number })
   t.match(report.results[2], { whole: false, ceilings: { readBytesPerSecond: Number } })
   t.match(report.coldStart, [{ device: 'cuda:0' }, { device: 'cpu' }])
   t.match(markdown(report), /^# parvis bench, NVIDIA H200; .*\n[^]*- cuda:0: NVIDIA H200, driver for CUDA 13\.0, built with CUDA 12\.8\n/)

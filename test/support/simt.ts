@@ -26,8 +26,8 @@ const sanitized = [...common, '-O1', ...sanitizers, '-ffp-contract=off']
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
 /** The whole CPU backend, for tests that compare sessions. */
-export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'session', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
-  .concat(['file', 'floats', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
+export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize', 'rows', 'session', 'single-operation', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
+  .concat(['file', 'floats', 'operation', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
 /** The CUDA backend but for the tokenizer. */
 export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
