@@ -17,7 +17,7 @@ __global__ void fillKernel(uint32_t* to, size_t count) {
 }
 
 template <class E>
-__global__ void spreadKernel(const __grid_constant__ Spread s) {
+__global__ void scatterKernel(const __grid_constant__ Scatter s) {
   const size_t rows = static_cast<size_t>(s.rows), width = static_cast<size_t>(s.width), count = static_cast<size_t>(s.groups) * rows * width;
   const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
@@ -39,11 +39,11 @@ cudaError_t fill(void* to, size_t bytes, cudaStream_t stream) {
   return launch(fillKernel, blocksFor(bytes / 4, 256), 256u, 0, stream, static_cast<uint32_t*>(to), bytes / 4);
 }
 
-cudaError_t spread(const Spread& s, int threads, cudaStream_t stream) {
+cudaError_t scatter(const Scatter& s, int threads, cudaStream_t stream) {
   if (s.groups < 0 || s.rows < 0 || s.width < 1 || s.places < s.rows || s.stride < s.width || s.element == Element::float16 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
   const size_t count = static_cast<size_t>(s.groups) * static_cast<size_t>(s.rows) * static_cast<size_t>(s.width);
   if (count == 0) return cudaSuccess;
-  return launch(s.element == Element::float32 ? spreadKernel<float> : spreadKernel<uint16_t>, blocksFor(count, static_cast<size_t>(threads)), static_cast<unsigned>(threads), 0, stream, s);
+  return launch(s.element == Element::float32 ? scatterKernel<float> : scatterKernel<uint16_t>, blocksFor(count, static_cast<size_t>(threads)), static_cast<unsigned>(threads), 0, stream, s);
 }
 
 }  // namespace parvis::cuda

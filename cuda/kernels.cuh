@@ -219,7 +219,7 @@ cudaError_t score(const Sampling& s, cudaStream_t stream);
 cudaError_t fill(void* to, size_t bytes, cudaStream_t stream);
 
 // Rows as somebody gives them to where and how kernels have them. What pads them stays as it is.
-struct Spread {
+struct Scatter {
   const float* from;  // [groups, rows, width]
   int groups, rows, width;
   float scale;        // they are multiplied by
@@ -228,7 +228,7 @@ struct Spread {
   int places;         // at least rows
   ptrdiff_t stride;   // at least width
 };
-cudaError_t spread(const Spread& s, int threads, cudaStream_t stream);
+cudaError_t scatter(const Scatter& s, int threads, cudaStream_t stream);
 
 // ---- ceiling.cu: what the device can do at most ----------------------------------------------------------------
 

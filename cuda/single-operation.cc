@@ -62,7 +62,7 @@ class Single {
   Status rowsOf(size_t which, size_t groups, size_t rows, int width, Element as, void* to, size_t places, ptrdiff_t stride, float scale = 1) {
     const float* from;
     if (Status s = input(which, from); !s.ok()) return s;
-    return statusOf(spread({from, static_cast<int>(groups), static_cast<int>(rows), width, scale, as, to, static_cast<int>(places), stride}, rowThreads, stream()), running);
+    return statusOf(scatter({from, static_cast<int>(groups), static_cast<int>(rows), width, scale, as, to, static_cast<int>(places), stride}, rowThreads, stream()), running);
   }
   Status rowsOf(size_t which, size_t rows, int width, Element as, void* to, ptrdiff_t stride) { return rowsOf(which, 1, rows, width, as, to, rows, stride); }
   // The weights of an RMSNorm, in the precision of the model; `apart` is for [width] elements.
