@@ -9,6 +9,7 @@
 namespace parvis::cuda {
 
 enum class Element { float32, bfloat16, float16 };  // both halves as uint16_t; float16 only where pack.cu reads what is stored
+constexpr size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
 
 // The rows of all steps lie on the device; `step` counts there, so that one captured graph serves every step.
 struct RowTable {
@@ -211,5 +212,27 @@ constexpr int vocabularyLimit(size_t sharedBytes) {
 }
 cudaError_t sample(const Sampling& s, cudaStream_t stream);
 cudaError_t score(const Sampling& s, cudaStream_t stream);
+
+// ---- fill.cu: numbers of single operations and of measurements ------------------------------------------------
+
+// Of both signs and magnitudes of 0.016 to 0.031, as float32 and as bfloat16.
+cudaError_t fill(void* to, size_t bytes, cudaStream_t stream);
+
+// Rows as somebody gives them to where and how kernels have them. What pads them stays as it is.
+struct Scatter {
+  const float* from;  // [groups, rows, width]
+  int groups, rows, width;
+  float scale;        // they are multiplied by
+  Element element;
+  void* to;           // elements [groups, places, stride]
+  int places;         // at least rows
+  ptrdiff_t stride;   // at least width
+};
+cudaError_t scatter(const Scatter& s, int threads, cudaStream_t stream);
+
+// ---- ceiling.cu: what the device can do at most ----------------------------------------------------------------
+
+// Reads everything once; `out` is hardly ever written. blocksEach: blocks a processor.
+cudaError_t readAll(const void* from, size_t bytes, uint4* out, int processors, int blocksEach, cudaStream_t stream);
 
 }  // namespace parvis::cuda

@@ -13,7 +13,6 @@ constexpr size_t usualPart = size_t{16} << 20;
 constexpr int threads = 256;
 
 Element elementOf(DType type) { return type == DType::float32 ? Element::float32 : type == DType::float16 ? Element::float16 : Element::bfloat16; }
-size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
 
 // A tensor's rows as the device gets them: as stored, or widened where they do not lie in a row or must be float32.
 struct Source {

@@ -69,12 +69,14 @@ class Operations {
   Operations(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images, const Cancel& cancel)
       : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images), cancel_(cancel) {}
   Status status;
+  bool waits = true;  // now and then, so that a cancellation is seen; not while launches are captured
 
   bool going();  // false after a failure or a cancellation
   Place take(size_t bytes) { return Place(&arena_, bytes); }
   template <class T>
   T* at(const Place& p) const { return reinterpret_cast<T*>(base_ + p.at()); }
   Picture make(int height, int width, int channels);
+  size_t sumBytes(int height, int width, int channels) const;
   // Host memory of the caller, that stays until the stream is done.
   void copyIn(const Place& to, const void* from, size_t bytes);
   void copyOut(void* to, const Place& from, size_t bytes);
@@ -99,9 +101,8 @@ class Operations {
   Factors factors(const Picture& x, const VqNorm& n);
   void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats);
   void fail(Status s);  // the first failure stays
-  void worked(double flops);  // waits now and then, so that a cancellation is seen
+  void worked(double flops);
   size_t pictureBytes(int height, int width, int channels) const;
-  size_t sumBytes(int height, int width, int channels) const;
 
   Arena& arena_;
   uint8_t* base_;

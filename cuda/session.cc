@@ -3,18 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "rows.h"
+
 namespace parvis::cuda {
-
-namespace {
-
-constexpr int mostLogitRows = 1024;
-constexpr int rowThreads = 256;
-int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
-
-ptrdiff_t up(ptrdiff_t n, ptrdiff_t to) { return (n + to - 1) / to * to; }
-size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
-
-}  // namespace
 
 // ---- memory -------------------------------------------------------------------------------------------------
 
@@ -24,14 +15,14 @@ Status CudaSession::allocate() {
   const size_t item = sizeOf(t.element_), branches = o_.guided ? 2 : 1, rows = static_cast<size_t>(streams()) * static_cast<size_t>(o_.maxRows);
   const size_t tokens = static_cast<size_t>(sequences()) * static_cast<size_t>(o_.tokens), predictions = static_cast<size_t>(sequences()) * static_cast<size_t>(o_.maxRows);
   const int width = m.heads * m.headSize;
-  xStride_ = up(m.dim, 16);
-  wideStride_ = up(width, 16);
-  ffStride_ = up(m.feedForward, 16);
-  vocabularyStride_ = up(m.vocabulary, 16);
+  xStride_ = rowStride(m.dim);
+  wideStride_ = rowStride(width);
+  ffStride_ = rowStride(m.feedForward);
+  vocabularyStride_ = rowStride(m.vocabulary);
   chunk_ = static_cast<int>(std::min(predictions, mostLogitRows / branches));
   cacheBytes_ = static_cast<size_t>(streams()) * static_cast<size_t>(m.kvHeads) * static_cast<size_t>(o_.slots) * static_cast<size_t>(paddedHead(m.headSize)) * item;
   Attention a{};
-  a.rows.count = std::max(1, std::min(o_.maxRows, mostSplitQueries / std::max(1, m.heads / m.kvHeads)));
+  a.rows.count = splitRows(o_.maxRows, m.heads, m.kvHeads);
   a.streams = streams(), a.heads = m.heads, a.kvHeads = m.kvHeads, a.headSize = m.headSize, a.cache.slots = o_.slots;
 
   Layout layout;
@@ -177,7 +168,6 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const cudaStream_t stream = t.device_->stream();
-  const bool packed = t.element_ == Element::bfloat16;
   const RowTable table{rows_, kind.count, nullptr};
   const int all = streams() * kind.count;
   cudaError_t e = takeRows({ring_, depth, o_.maxRows, kind.count, counter_, rows_, nonFinite_, flag_}, stream);
@@ -196,7 +186,7 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
     p.rotation = {table, streams(), m.heads, m.kvHeads, m.headSize, t.cosine_, t.sine_, t.element_, queries_, cache};
     then([&] { return multiply(p, l.qkv); });
     const Attention a{table, streams(), m.heads, m.kvHeads, m.headSize, queries_, cache, attended_, wideStride_, partial_, counters_};
-    then([&] { return !packed ? attendPlain(a, stream) : kind.count * (m.heads / m.kvHeads) > mostSplitQueries ? attendRows(a, stream) : attend(a, stream); });
+    then([&] { return attendCached(*t.device_, t.element_, a); });
     const auto residual = [&](const void* from, ptrdiff_t stride, const Matrix& w) {
       Projection r{};
       r.elements = from, r.xStride = stride, r.rows = all, r.epilogue = Epilogue::add, r.y = x_, r.yStride = xStride_;
@@ -211,22 +201,7 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   return e;
 }
 
-// Rows up to mostSkinnyRows stream the packed weights, few of them norm and all in one kernel; more, or float32, have the
-// norm apart. A row has the same bits on all three ways.
-cudaError_t CudaSession::multiply(Projection p, const Matrix& w) {
-  const CudaTransformer& t = *transformer_;
-  const cudaStream_t stream = t.device_->stream();
-  const bool packed = t.element_ == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
-  if (p.x && !(few && fusible(p.rows, w.inputs))) {
-    const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, t.element_, normed_, p.xStride, rowThreads}, stream);
-    if (e != cudaSuccess) return e;
-    p.x = nullptr;
-    p.elements = normed_;
-  }
-  p.weights = w.packed;
-  p.processors = t.device_->processors();
-  return !packed ? projectPlain(p, w.plain, w.inputs, stream) : few ? project(p, stream) : projectTiled(p, stream);
-}
+cudaError_t CudaSession::multiply(const Projection& p, const Matrix& w) { return cuda::multiply(*transformer_->device_, transformer_->element_, p, w, normed_); }
 
 cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* rows) {
   const CudaTransformer& t = *transformer_;

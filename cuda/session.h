@@ -41,7 +41,7 @@ class CudaSession : public Session {
   int streams() const { return sequences() * (o_.guided ? 2 : 1); }
   Status kindOf(const Row* rows, int count, const StepRule& rule, Kind*& out);
   cudaError_t enqueue(const Kind& kind, const Row* rows);
-  cudaError_t multiply(Projection p, const Matrix& w);
+  cudaError_t multiply(const Projection& p, const Matrix& w);
   cudaError_t predict(const Kind& kind, RowTable table, const Row* rows);
   Status capture(Kind& kind);
   Status read(void* to, const void* from, size_t bytes);

@@ -155,7 +155,7 @@ export interface NativeEngine {
   loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTokenizer>
   /** Runs one operation by itself: on `inputs`, or (timed, and without an output) on random numbers. */
   runOperation(which: Operation, run: OperationRun, cancel?: NativeCancel): Promise<{ output: Float32Array, ms: Float64Array }>
-  /** Measures what the device can do at most, for benchmarks: a second or two, 512 MB. */
+  /** Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is free and 4 GiB at most. */
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /** Ends the executor after the queued jobs; later calls reject with DISPOSED. */
   dispose(): Promise<void>

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 
-#include "../../cuda/ptx.cuh"
 #include "../../cuda/session.h"
 #include "../../cuda/tokenizer.h"
 #include "../../cuda/transformer.h"
@@ -52,39 +51,9 @@ bool succeeded(Checked& check, const Status& s) {
 
 // ---- reading --------------------------------------------------------------------------------------------------
 
-constexpr int readThreads = 256, readAhead = 8;  // 32 KB a block and turn, all of it on its way at once
+cudaError_t readAll(const void* from, size_t bytes, uint4* out, int blocksEach = 8) { return parvis::cuda::readAll(from, bytes, out, device->processors(), blocksEach, stream()); }
 
-__global__ void __launch_bounds__(readThreads) readKernel(const uint4* from, size_t count, uint4* out) {
-  constexpr size_t each = static_cast<size_t>(readThreads) * readAhead;
-  uint4 sum = make_uint4(0, 0, 0, 0);
-  for (size_t first = blockIdx.x * each; first < count; first += gridDim.x * each) {
-    uint4 v[readAhead];
-#pragma unroll
-    for (int u = 0; u < readAhead; u++) {
-      const size_t at = first + static_cast<size_t>(u) * readThreads + threadIdx.x;
-      v[u] = at < count ? ptx::loadStreaming(from + at) : make_uint4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int u = 0; u < readAhead; u++) sum.x ^= v[u].x, sum.y ^= v[u].y, sum.z ^= v[u].z, sum.w ^= v[u].w;
-  }
-  if ((sum.x & sum.y & sum.z & sum.w) == 0x9e3779b9u) *out = sum;  // hardly ever: keeps the reads
-}
-
-cudaError_t readAll(const void* from, size_t bytes, uint4* out, int blocksEach = 8) {
-  const size_t pieces = (bytes / 16 + readThreads * readAhead - 1) / (readThreads * readAhead), most = static_cast<size_t>(device->processors()) * static_cast<size_t>(blocksEach);
-  return launch(readKernel, static_cast<unsigned>(std::min(pieces, most)), static_cast<unsigned>(readThreads), 0, stream(), static_cast<const uint4*>(from), bytes / 16, out);
-}
-
-// Bits that are no zeros, and finite as bfloat16 and as float.
-__global__ void fillKernel(uint32_t* to, size_t count) {
-  const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
-  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    uint32_t v = static_cast<uint32_t>(i) * 2654435761u;
-    v ^= v >> 15, v *= 2246822519u, v ^= v >> 13;
-    to[i] = (v & 0x807f807fu) | 0x3c803c80u;  // magnitudes of 0.016 to 0.031
-  }
-}
-bool fill(Checked& check, void* to, size_t bytes) { return check.ok() && check(launch(fillKernel, 1024u, 256u, 0, stream(), static_cast<uint32_t*>(to), bytes / 4), "filling"); }
+bool fill(Checked& check, void* to, size_t bytes) { return check.ok() && check(parvis::cuda::fill(to, bytes / 4 * 4, stream()), "filling"); }
 
 void reading(Checked& check, Json& fields) {
   size_t free = 0, total = 0;
