@@ -24,7 +24,7 @@ interface NodeGypBuild {
 export function addonPlaces (root: string): Attempt[] {
   const named = process.env.PARVIS_NATIVE
   if (named) return [{ file: path.resolve(named), origin: 'PARVIS_NATIVE' }]
-  const other = process.env.PARVIS_PREBUILD // node-gyp-build's own: another root
+  const other = process.env.PARVIS_PREBUILD || undefined // node-gyp-build's own: another root
   const base = other ?? root
   const places: Attempt[] = [{ file: path.join(base, 'build', 'Release', 'parvis.node'), origin: other ? 'by PARVIS_PREBUILD' : 'built on this machine' }]
   const prebuilt = prebuiltFile(base)

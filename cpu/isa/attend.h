@@ -95,6 +95,14 @@ INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row,
   }
 }
 
+// Values of neighbouring outputs into the column of one slot: of bfloat16 two slots share 32 bits, `half` says which is this one.
+INLINE void storeColumn(float* to, int, vf v) { store(to, v); }
+INLINE void storeColumn(bf16* to, int half, vf v) {
+  vuu* both = reinterpret_cast<vuu*>(to);
+  const vu bits = __builtin_convertvector(roundVector(v), vu);
+  *both = half ? (*both & fillBits(0xffffu)) | bits << 16 : (*both & fillBits(0xffff0000u)) | bits;
+}
+
 template <class E>
 void attend(const Attention& a) {
   const AttentionScratch<E> s(a.scratch, a.cache.slots, a.headSize);
@@ -109,9 +117,11 @@ void attend(const Attention& a) {
     rotate(from + a.k, s.queries, width, a.rows[i], a.cosine, a.sine);
     uint32_t* key = reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
     for (int g = 0; g < keyGroups; g++) __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
-    E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes) + slot % step;
-    for (int d = 0; d < width; d++)
-      storeElement(value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step, from[a.v + d]);
+    E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes);
+    const auto place = [&](int d) { return value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step; };
+    int d = 0;
+    for (; d + lanes <= width; d += lanes) storeColumn(place(d), slot % step, load(from + a.v + d));
+    for (; d < width; d++) storeElement(place(d) + slot % step, from[a.v + d]);
   }
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
   for (int h = 0; h < a.queryHeads; h++) {
