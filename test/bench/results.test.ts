@@ -21,6 +21,12 @@ t.test('what was run, and nothing else', async t => {
   t.match(text, /^File: `one\.json`\n\n## parvis bench, A & B/m)
   t.match(text, '`npx parvis bench --model L`', 'the command')
   t.match(text, /^File: `three\.json`[^]*^### Operations$[^]*^#### L, n = 4, bfloat16, cpu$/m)
+  for (const name of ['one', 'three']) {
+    for (const kind of ['time', 'ceilings']) {
+      t.match(text, `](${name}.${kind}.svg)`)
+      t.match(fs.readFileSync(path.join(folder, `${name}.${kind}.svg`), 'utf8'), /^<svg [^]*<\/svg>\s*$/)
+    }
+  }
   t.match(text, /older forms: `device\.json`\.\n$/)
   t.equal(text.slice(0, text.indexOf('File: `three')).match(/^\| L /gm)!.length, markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
 })
