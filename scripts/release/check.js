@@ -1,6 +1,7 @@
 'use strict'
 // npm run release:check: everything that has to hold before a version is published, in one command. Ends with a list, and
-// exits with 1 where anything failed. Needs what release:pack needs, and qemu-user.
+// exits with 1 where anything failed, or where the machine that publishes could not run something. Needs what release:pack
+// needs, and qemu-user.
 
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -17,14 +18,26 @@ const checks = [
   ['nothing uncommitted', () => output('git', ['status', '--porcelain']).trim() === ''],
   [`CHANGELOG.md has a section ${version}`, () => fs.readFileSync(path.join(root, 'CHANGELOG.md'), 'utf8').includes(`## ${version}`)],
   ['the lock file is of package.json', () => run('npm', ['ci', '--dry-run', '--ignore-scripts', '--no-audit', '--no-fund', '--silent'])],
-  ['npm audit, what users install', () => run('npm', ['audit', '--omit=dev'])],
+  ['npm audit, what users install', audit],
   ['addons and tarball', () => run(process.execPath, [path.join(__dirname, 'pack.js')])],
   ['tests of the package', () => run(process.execPath, [path.join(root, 'scripts', 'test.js'), ...tests.filter(file => fs.existsSync(path.join(root, file)))], { PARVIS_RELEASE: '1', PARVIS_TAP: 'out/release.tap' })]
 ]
+
+/** undefined where the registry has no such service, as mirrors have not. */
+function audit () {
+  const { error, metadata } = JSON.parse(output('npm', ['audit', '--omit=dev', '--json']) || '{"error":{}}')
+  if (!metadata) {
+    console.log(`the registry did not answer: ${error?.summary || error?.detail || 'no reason given'}`)
+    return undefined
+  }
+  console.log(JSON.stringify(metadata.vulnerabilities))
+  return metadata.vulnerabilities.total === 0
+}
 
 const results = checks.map(([name, check]) => {
   console.log(`\n== ${name}`)
   return [name, check()]
 })
-console.log('\n' + results.map(([name, good]) => `${good ? 'ok    ' : 'FAILED'}  ${name}`).join('\n'))
-process.exitCode = results.every(([, good]) => good) ? 0 : 1
+console.log('\n' + results.map(([name, good]) => `${good ? 'ok     ' : good === undefined ? 'not run' : 'FAILED '}  ${name}`).join('\n'))
+const publishing = process.env.GITHUB_ACTIONS !== undefined
+process.exitCode = results.every(([, good]) => good || (good === undefined && !publishing)) ? 0 : 1
