@@ -25,9 +25,9 @@ const checks = [
 
 /** undefined where the registry has no such service, as mirrors have not. */
 function audit () {
-  const { error, metadata } = JSON.parse(output('npm', ['audit', '--omit=dev', '--json']) || '{"error":{}}')
+  const { message, metadata } = JSON.parse(output('npm', ['audit', '--omit=dev', '--json']) || '{}')
   if (!metadata) {
-    console.log(`the registry did not answer: ${error?.summary || error?.detail || 'no reason given'}`)
+    console.log(`the registry did not answer: ${message ?? 'no reason given'}`)
     return undefined
   }
   console.log(JSON.stringify(metadata.vulnerabilities))
