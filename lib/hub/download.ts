@@ -8,7 +8,7 @@ import { fromSystem } from '../files.js'
 import { CachedRepository, isFile } from './cache.js'
 import type { FileFacts } from './facts.js'
 import { Partial } from './partial.js'
-import { ask, checkStatus, Passing, passing, Tries, type Hub } from './requests.js'
+import { ask, checkStatus, Passing, Tries, type Hub } from './requests.js'
 
 /** What is being done with a file. */
 export type Phase = 'waiting' | 'checking' | 'downloading' | 'retrying'
@@ -57,6 +57,8 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
   const tries = new Tries({ ...hub, onRetry: problem => tell('retrying', done, problem) }, job.file)
   let hash = hashFor(job)
   let done = 0
+  /** The most that was here. A server without ranges that cuts each connection makes no progress beyond it. */
+  let most = 0
   let fresh = 0
 
   // ---- what an earlier attempt has left
@@ -73,20 +75,20 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
       done += bytesRead
     }
   }
+  most = done
   await checkSpace(partial.file, job.size - done)
 
   // ---- the rest
   const startOver = async (why: string): Promise<void> => {
     await handle.truncate(0)
     hash = hashFor(job)
-    done = 0
+    done = most = 0
     if (++fresh >= mostFresh) throw new ParError('DOWNLOAD_FAILED', `${job.file}: ${why}. Nothing of it was kept. Try again later, or from another network; what the Hub has is at ${hub.endpoint}/${job.repository}`)
     tell('retrying', 0, why)
   }
   for (;;) {
     while (done < job.size) {
       try {
-        const before = done
         for await (const chunk of receive(hub, job, done)) {
           if (chunk === 'whole') { // the server knows no ranges, and begins at the beginning
             await handle.truncate(0)
@@ -101,7 +103,10 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
           }
           hash.update(chunk)
           done += chunk.length
-          if (done > before) tries.progress()
+          if (done > most) {
+            most = done
+            tries.progress()
+          }
           tell('downloading', done)
         }
         if (done < job.size) throw new Passing(`the connection ended after ${done} of ${job.size} bytes`)
@@ -145,16 +150,7 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     const length = response.headers.get('content-length')
     const expected = response.status === 206 ? job.size - from : job.size
     if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${length} bytes where ${expected} belong`)
-    if (!response.body) return
-    try {
-      for await (const chunk of response.body) {
-        answer.touch()
-        yield chunk as Uint8Array
-      }
-    } catch (error) {
-      hub.signal?.throwIfAborted()
-      throw passing(error, new URL(response.url || url))
-    }
+    yield * answer.pieces()
   } finally {
     answer.end()
   }

@@ -4,7 +4,7 @@
 
 import { ParError } from '../errors.js'
 import { branch } from './cache.js'
-import { ask, checkStatus, passing, Tries, type Hub } from './requests.js'
+import { ask, checkStatus, Tries, type Hub } from './requests.js'
 
 /** One file, as of a commit. */
 export interface FileFacts {
@@ -66,8 +66,9 @@ function fetcher (hub: Hub, repository: string): typeof fetch {
         })
         try {
           checkStatus(answer, hub, repository, repository)
-          const text = await answer.response.text().catch((error: unknown) => { throw passing(error, new URL(String(url))) })
-          return new Response(text, { status: 200, headers: { 'content-type': 'application/json' } })
+          const pieces: Uint8Array[] = []
+          for await (const piece of answer.pieces()) pieces.push(piece)
+          return new Response(Buffer.concat(pieces), { status: 200, headers: { 'content-type': 'application/json' } })
         } finally {
           answer.end()
         }

@@ -72,8 +72,8 @@ export class Partial {
   /** Gives it back for the next attempt; an empty one goes. */
   async release (): Promise<void> {
     clearInterval(this.#heart)
-    const { size } = await this.handle.stat().catch(() => ({ size: 0 }))
     await this.handle.close().catch(() => {})
+    const { size } = await stat(this.file).catch(() => ({ size: 0 }))
     const there = await stat(this.free).catch(() => undefined)
     await (size > (there?.size ?? 0) ? rename(this.file, this.free) : unlink(this.file)).catch(() => {})
   }

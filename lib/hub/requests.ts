@@ -65,8 +65,8 @@ export interface Answer {
   hub: Headers
   /** Whether another host than the Hub gave it. */
   foreign: boolean
-  /** Keeps the connection alive for another while; to be called for each part received. */
-  touch: () => void
+  /** What arrives, piece by piece. @throws Passing where the connection fails; the signal's reason */
+  pieces: () => AsyncGenerator<Uint8Array, void, void>
   /** Ends the connection. To be called in any case. */
   end: () => void
 }
@@ -83,6 +83,9 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
   const controller = new AbortController()
   const idle = setTimeout(() => controller.abort(new Passing(`no answer for ${Math.round(patience.idle / 1000)} seconds`)), patience.idle)
   const abort = (): void => controller.abort(signal!.reason)
+  // Waited for beside each piece: fetch does not settle a read when it is aborted between the last byte and the end.
+  const aborted = new Promise<never>((_resolve, reject) => { controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true }) })
+  aborted.catch(() => {})
   signal?.addEventListener('abort', abort, { once: true })
   const end = (): void => {
     clearTimeout(idle)
@@ -113,7 +116,7 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
       first ??= response.headers
       if (![301, 302, 303, 307, 308].includes(response.status)) {
         idle.refresh()
-        return { response, hub: first, foreign, touch: () => { idle.refresh() }, end }
+        return { response, hub: first, foreign, pieces: () => pieces(response, at), end }
       }
       await response.body?.cancel()
       const location = response.headers.get('location')
@@ -132,6 +135,25 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
     signal?.throwIfAborted()
     throw passing(error, at)
   }
+
+  async function * pieces ({ body }: Response, from: URL): AsyncGenerator<Uint8Array, void, void> {
+    if (!body) return
+    const reader = body.getReader()
+    try {
+      for (;;) {
+        const { value, done } = await Promise.race([reader.read(), aborted])
+        if (done) return
+        idle.refresh()
+        yield value as Uint8Array
+      }
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw passing(error, from)
+    } finally {
+      end()
+      reader.cancel().catch(() => {})
+    }
+  }
 }
 
 function sameFile (headers: Headers): boolean {
@@ -139,7 +161,7 @@ function sameFile (headers: Headers): boolean {
 }
 
 /** fetch tells why in the cause, several layers down. */
-export function passing (error: unknown, at: URL): unknown {
+function passing (error: unknown, at: URL): unknown {
   if (error instanceof ParError || error instanceof Passing) return error
   if (!(error instanceof Error)) return error
   let cause: unknown = error

@@ -89,10 +89,10 @@ export function keeps (promise: string, line: string): boolean {
  * A transformer of a published width (hence heads), one layer, 1000 classes, 24 x 24 tokens, in the authors' format, with
  * the vocabulary of the golden tokenizer vq-small.
  */
-export function standIn (name: string, folder: string): void {
+export function standIn (name: string, folder: string, dim = 768): void {
   const file = path.join(folder, name)
   if (/^vq/.test(name)) return fs.copyFileSync(golden('vq-small/vq.pt'), file)
-  const [dim, vocabulary, feedForward] = [768, 256, 256]
+  const [vocabulary, feedForward] = [256, 256]
   const n = Number(/-(\d+)x/.exec(name)?.[1] ?? 1)
   const shapes: Array<[string, number[]]> = [
     ['cls_embedding.embedding_table.weight', [1001, dim]],
