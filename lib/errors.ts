@@ -11,6 +11,8 @@ export type ParErrorCode =
   | 'BAD_CHECKPOINT'
   /** A file that does not exist or cannot be read or written. */
   | 'FILE_NOT_FOUND'
+  /** A preset's file could not be fetched from the Hugging Face Hub: no connection, no permission, or damaged on the way. */
+  | 'DOWNLOAD_FAILED'
   /** Transformer and tokenizer do not belong together (vocabulary against codebook). */
   | 'TOKENIZER_MISMATCH'
   /** A call that needs the part (transformer or tokenizer) that was not loaded. */

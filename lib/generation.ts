@@ -89,7 +89,8 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
   const schedule = scheduleFor(part, request.ablation)
   const guided = sampling.guidanceScale > 1
   const rule: StepRule = { mode: 'sample', ...sampling }
-  const work: Work = { models, calls, part, schedule, size: request.size, total: classIds.length, finished: [] }
+  const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
+  const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: [] }
 
   const atOnce = sequencesAtOnce(models.sessionBytes, part, schedule.tokens, guided, schedule.maxRows)
   const groups = Math.ceil(classIds.length / atOnce)
@@ -138,7 +139,7 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
       const sequences = some.map((_, i) => tokens.slice(i * schedule.tokens, (i + 1) * schedule.tokens))
       work.finished.push(...sequences)
       const rasters = sequences.map(sequence => schedule.toRaster(sequence))
-      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, request.size, 'uint8') : []
+      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8') : []
       const totalMs = performance.now() - started
       const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
       some.forEach((classId, i) => images.push(new GeneratedImage({

@@ -13,8 +13,10 @@ export type { ImageInput, RawImage } from './pixels.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {
-  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnProgress, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
+  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './options.js'
+export { presets, type HubFile, type Preset, type PresetName } from './presets.js'
+export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './pull.js'
 export {
   createSchedule, type Ablation, type GroupAttention, type InitialStage, type Order, type Schedule, type ScheduleOptions
 } from './schedule.js'

@@ -6,9 +6,12 @@ import { describeTokenizer, describeTransformer, identify, openCheckpoint, type 
 import type { Call } from './call.js'
 import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
 import { embedded } from './embedded.js'
+import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
 import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
+import { publishedSampling, type Preset } from './presets.js'
+import { presetFiles } from './pull.js'
 
 export interface TransformerPart {
   file: string
@@ -60,13 +63,15 @@ export class Models {
   readonly tokenizer: TokenizerPart | undefined
   /** The transformer for `defaultN`: what the instance says about itself. */
   readonly transformer: TransformerPart | undefined
+  /** What was loaded by name. */
+  readonly preset: Preset | undefined
   readonly #files: ReadonlyMap<number, string>
   readonly #parts = new Map<number, Promise<TransformerPart>>()
   readonly #closing = addon().createCancel()
 
   private constructor (
     { engine, choice, sessionBytes }: Loaded, files: ReadonlyMap<number, string>,
-    transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined
+    transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined, preset: Preset | undefined
   ) {
     this.engine = engine
     this.choice = choice
@@ -76,17 +81,19 @@ export class Models {
     this.defaultN = transformer?.n ?? 0
     this.transformer = transformer
     this.tokenizer = tokenizer
+    this.preset = preset
     if (transformer) this.#parts.set(transformer.n, Promise.resolve(transformer))
   }
 
-  static async open (options: CheckedLoad, call: Call): Promise<Models> {
+  static async open (given: CheckedLoad, call: Call): Promise<Models> {
+    const options = given.preset ? await call.wait(placed(given, given.preset)) : given
     const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
     const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
     const tokenizerFile = own ? embedded.tokenizer : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
-    const described = transformerFile && await call.wait(describe(transformerFile, call))
+    const described = transformerFile && await call.wait(describe(transformerFile, call, options.preset))
     const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(tokenizerFile, call))
     if (described && tokenizer) checkPair(described, tokenizer)
 
@@ -97,7 +104,7 @@ export class Models {
       return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
     const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
-    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && part(tokenizer, loaded.tokenizer!))
+    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && part(tokenizer, loaded.tokenizer!), options.preset)
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
@@ -177,7 +184,14 @@ function part<D extends { tensors: TensorSource[] }, N> (described: D, native: N
 
 // ---- files
 
-async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: Call): Promise<Described> {
+/** The options with a preset's files in them. */
+async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['preset']>): Promise<CheckedLoad> {
+  const { cache, pull, onPull, heads, grid, n } = preset
+  const files = await presetFiles(preset, { cache, pull, onPull, signal: options.signal })
+  return { ...options, transformer: { path: files.transformer, heads, grid: [...grid], n }, tokenizer: files.tokenizer }
+}
+
+async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: Call, preset?: Preset): Promise<Described> {
   const checkpoint = await open(file.path, 'transformer', call)
   const { heads, grid, n } = file
   const found = describeTransformer(checkpoint, { heads, grid, n })
@@ -186,8 +200,9 @@ async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: C
     n: found.n,
     grid: found.grid,
     model: found.model,
-    labels: found.labels,
-    sampling: found.sampling,
+    // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
+    labels: found.labels ?? (found.official !== undefined || preset ? imagenetLabels() : undefined),
+    sampling: found.sampling ?? preset?.sampling ?? publishedSampling(found.official),
     name: found.name,
     official: found.official,
     tensors: found.tensors

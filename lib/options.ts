@@ -7,6 +7,8 @@ import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
 import { resolveClass, type ClassId } from './labels.js'
 import type { Precision } from './native.js'
+import { presetOf, type Preset } from './presets.js'
+import type { PullProgress } from './pull.js'
 import type { Progress } from './generation.js'
 import type { Ablation } from './schedule.js'
 import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
@@ -49,6 +51,16 @@ export interface LoadOptions {
   signal?: AbortSignal
 }
 
+/** Options of `Par.load` beside the name of a preset. */
+export interface PresetOptions extends Pick<LoadOptions, 'device' | 'precision' | 'threads' | 'signal'> {
+  /** Fetch what the cache lacks, as `pull` does. Default false: `FILE_NOT_FOUND` says what to run. */
+  pull?: boolean
+  /** Told what `pull: true` fetches, as `onProgress` of `pull`. */
+  onPull?: (progress: PullProgress) => void
+  /** The cache's folder. Default: HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`. */
+  cache?: string
+}
+
 /** How a token is drawn from its logits. Defaults: those stored with the checkpoint, then those of the paper. */
 export interface SamplingOptions {
   /** Classifier-free guidance, 1 (off) to 1000: `logits = u + scale (c - u)`. Paper's appendix: 1.345 to 1.6. */
@@ -87,7 +99,7 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
    * different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
    */
   seed?: number
-  /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size. */
+  /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size; 256 for presets. */
   size?: Size
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
@@ -150,6 +162,22 @@ export interface CheckedLoad {
   precision: 'auto' | Precision
   threads: number
   signal: AbortSignal | undefined
+  /** What is loaded by name: its files are found (or fetched) before anything else. */
+  preset: (Preset & { cache: string | undefined, pull: boolean, onPull: PresetOptions['onPull'] }) | undefined
+}
+
+export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
+  const preset = presetOf(name)
+  const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load of a preset', ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
+  return {
+    ...checkLoad(others),
+    preset: {
+      ...preset,
+      pull: pull !== undefined && boolean(pull, 'pull'),
+      onPull: callback(onPull, 'onPull'),
+      cache: cache === undefined ? undefined : nonEmptyString(cache, 'cache')
+    }
+  }
 }
 
 export function checkLoad (value: unknown): CheckedLoad {
@@ -160,7 +188,8 @@ export function checkLoad (value: unknown): CheckedLoad {
     device: deviceOption(options.device === undefined ? 'auto' : options.device),
     precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision', ['auto', 'float32', 'bfloat16'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
-    signal: abortSignal(options.signal)
+    signal: abortSignal(options.signal),
+    preset: undefined
   }
 }
 

@@ -6,16 +6,20 @@ import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
 import type { Precision } from './native.js'
 import {
-  checkDecode, checkEncode, checkGenerate, checkLoad, checkScore, resolveSampling, tokenList,
-  type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type Sampling, type ScoreOptions
+  checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
+  type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
+  type ScoreOptions
 } from './options.js'
 import { decodePictures, encodePicture, gridOf, type ImageInput } from './pixels.js'
+import type { PresetName } from './presets.js'
 import { score, type Score } from './scoring.js'
 import type { ClassId } from './labels.js'
 import { invalid, tokenArray } from './validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
+  /** Which preset was loaded by name; absent where files were, or the embedded model. */
+  preset?: PresetName
   /** 'cpu' or 'cuda:N'. */
   device: string
   /** Why this device: asked for, or what `auto` found. */
@@ -62,6 +66,8 @@ export interface TransformerInfo {
   grid: [rows: number, columns: number]
   /** What `generate` uses where the caller gives nothing. */
   sampling: Sampling
+  /** Pixels a side that `generate` makes where it is given no size; absent where that is the tokenizer's own. */
+  size?: number
   /** Native memory that the weights take, those of this n. */
   bytes: number
 }
@@ -105,19 +111,24 @@ export class Par {
 
   /**
    * Loads a transformer, a tokenizer or both; with neither, the embedded model.
+   *
+   * By name: a published checkpoint out of the Hugging Face cache, with the authors' sampling options and ImageNet's class
+   * names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once.
    * @throws ParError `FILE_NOT_FOUND`, `BAD_CHECKPOINT`, `TOKENIZER_MISMATCH`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`,
-   * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`
+   * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`; with `pull` also `DOWNLOAD_FAILED`
    */
-  static async load (options?: LoadOptions): Promise<Par> {
-    const checked = checkLoad(options)
+  static load (options?: LoadOptions): Promise<Par>
+  static load (preset: PresetName, options?: PresetOptions): Promise<Par>
+  static async load (what?: LoadOptions | PresetName, options?: PresetOptions): Promise<Par> {
+    const checked = typeof what === 'string' ? checkLoadPreset(what, options) : checkLoad(what)
     const calls = new Calls()
     return await calls.run(checked.signal, async call => new Par(await Models.open(checked, call), calls))
   }
 
   /** What was loaded and where it runs. */
   get info (): ParInfo {
-    const { choice, engine, transformer, tokenizer, supportedN } = this.#models
-    const info: ParInfo = { ...choice, isa: engine.isa, threads: engine.threads }
+    const { choice, engine, transformer, tokenizer, supportedN, preset } = this.#models
+    const info: ParInfo = { ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads }
     if (transformer) {
       const { model, grid } = transformer
       info.transformer = {
@@ -134,6 +145,7 @@ export class Par {
         supportedN: [...supportedN],
         grid: [...grid],
         sampling: resolveSampling({}, transformer.sampling, model),
+        ...(preset && { size: preset.size }),
         bytes: transformer.native.bytes
       }
     }

@@ -11,6 +11,7 @@ import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { bin } from './cli/run.js'
 import { built, root } from './support/built.js'
+import { FakeHub } from './support/hub.js'
 import { guides, keeps, promisedOutput, snippetsOf, standIn, type Snippet } from './support/snippets.js'
 
 t.setTimeout(240_000)
@@ -54,6 +55,22 @@ function folderFor (snippet: Snippet): string {
   fs.mkdirSync(folder)
   for (const name of snippet.files) standIn(name, folder)
   return folder
+}
+
+/** What a block that fetches needs: a Hub, and a cache of its own. */
+async function hubFor (snippet: Snippet, folder: string): Promise<{ env: NodeJS.ProcessEnv, stop: () => Promise<void> }> {
+  if (!snippet.hub) return { env: environment, stop: async () => {} }
+  const home = path.join(folder, '.hub')
+  fs.mkdirSync(home)
+  const bytes = (name: string): Buffer => {
+    standIn(name, home, 1280) // the width of XL
+    return fs.readFileSync(path.join(home, name))
+  }
+  const hub = await FakeHub.start({
+    'Epiphqny/PAR': { files: { 'PAR-XL-4x.pt': bytes('PAR-XL-4x.pt') } },
+    'FoundationVision/LlamaGen': { files: { 'vq_ds16_c2i.pt': bytes('vq_ds16_c2i.pt') } }
+  })
+  return { env: { ...environment, HF_ENDPOINT: hub.url, HF_HOME: home, HF_HUB_CACHE: '', HF_HUB_OFFLINE: '', HF_TOKEN: '' }, stop: async () => await hub.stop() }
 }
 
 t.before(async () => { await built() })
@@ -115,8 +132,10 @@ t.test('scripts', async t => {
     const url = await server?.listen({ port: 0, host: '127.0.0.1' })
     const file = path.join(folder, 'snippet.mjs')
     fs.writeFileSync(file, fs.readFileSync(source, 'utf8').replaceAll('http://127.0.0.1:3000', url ?? 'http://127.0.0.1:3000'))
-    const { code, out, err } = await run(process.execPath, [file], folder)
+    const hub = await hubFor(snippet, folder)
+    const { code, out, err } = await run(process.execPath, [file], folder, hub.env)
     await server?.close()
+    await hub.stop()
     t.equal(code, 0, `${snippet.place}: runs${code === 0 ? '' : '\n' + err}`)
     const printed = out.split('\n')
     let from = 0
@@ -140,7 +159,9 @@ t.test('shell', async t => {
     program('npx', 'program=$1; shift; [ "$program" = parvis ] || exit 99; exec parvis "$@"')
     for (const name of snippet.without) program(name, 'if [ ! -t 0 ]; then cat > /dev/null; fi')
     if (!snippet.without.includes('npm')) program('npm', 'echo "this block needs a mark: it runs npm" >&2; exit 98')
-    const { code, out, err } = await run('bash', ['-eo', 'pipefail', '-c', snippet.code], folder, { ...environment, PATH: `${programs}:${process.env.PATH}` })
+    const hub = await hubFor(snippet, folder)
+    const { code, out, err } = await run('bash', ['-eo', 'pipefail', '-c', snippet.code], folder, { ...hub.env, PATH: `${programs}:${process.env.PATH}` })
+    await hub.stop()
     t.equal(code, 0, `${snippet.place}: ${snippet.code.trim().split('\n').length} lines${code === 0 ? '' : `\n${out}\n${err}`}`)
   }
 })

@@ -9,6 +9,8 @@ import type { GeneratedImage, ImageFormat } from '../image.js'
 import type { Precision } from '../native.js'
 import { mostImages, type Device, type Size } from '../options.js'
 import { Par, type ParInfo } from '../par.js'
+import type { PullProgress } from '../pull.js'
+import { knownPreset, pullReporter } from './pull.js'
 import { classList, collect, grid, integer, real, size } from './arguments.js'
 import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
 import { note, print, printJson, progressBar, UsageError, type CommonFlags } from './terminal.js'
@@ -28,6 +30,8 @@ interface Flags extends CommonFlags {
   size?: Size
   scale: number
   withTokens?: boolean
+  model?: string
+  pull?: boolean
   transformer?: string
   tokenizer?: string
   heads?: number
@@ -39,7 +43,7 @@ interface Flags extends CommonFlags {
 
 export function generateCommand (signal: AbortSignal): Command {
   return new Command('generate')
-    .description('Make pictures of one or more classes. Without --transformer and --tokenizer: the embedded model.')
+    .description('Make pictures of one or more classes. Without --model, --transformer and --tokenizer: the embedded model.')
     .optionsGroup('What to make:')
     .option('-c, --class <id or name>', 'class, repeatable or a comma list; `parvis labels` lists names', collect)
     .option('--count <pictures>', 'pictures of each class', integer(1), 1)
@@ -58,6 +62,8 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
     .option('--with-tokens', 'with --json: print the tokens of each picture too')
     .optionsGroup('The model and the machine:')
+    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis help pull` lists them')
+    .option('--pull', 'with --model: fetch what is not in the cache')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint (.pt or .safetensors)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
@@ -73,6 +79,11 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   const toStdout = flags.out === '-'
   const tokensOnly = flags.transformer !== undefined && flags.tokenizer === undefined
   if (!flags.class) throw new UsageError('which class? Give --class <id or name>, for example --class 7; parvis labels lists the names of the embedded model')
+  if (flags.model !== undefined) {
+    knownPreset(flags.model)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid'] as const).find(name => flags[name] !== undefined)
+    if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
+  } else if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
   if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
   if (flags.tokenizer !== undefined && flags.transformer === undefined) throw new UsageError('--tokenizer alone makes no tokens; give --transformer too')
   if (flags.transformer === undefined && (flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
@@ -90,7 +101,7 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   let par: Par | undefined
   try {
     progress.update(0, 1, 'loading the model')
-    par = await load(flags, signal)
+    par = await load(flags, signal, pullReporter(progress, flags))
     if (flags.verbose) note(about(par.info))
     const classes = classList(flags.class, par.info.transformer!.classes, par.labels)
     if (classes.length === 0) throw new UsageError('--class is empty; give an id or a name')
@@ -145,8 +156,9 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
 
 // ---- the model
 
-async function load (flags: Flags, signal: AbortSignal): Promise<Par> {
-  const { transformer, tokenizer, heads, grid, device, precision, threads } = flags
+async function load (flags: Flags, signal: AbortSignal, onPull: (progress: PullProgress) => void): Promise<Par> {
+  const { model, pull, transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  if (model !== undefined) return await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal })
   return await Par.load({
     ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
     ...(tokenizer !== undefined && { tokenizer }),
@@ -158,7 +170,8 @@ async function load (flags: Flags, signal: AbortSignal): Promise<Par> {
 }
 
 /** Pixels of one picture. */
-function pictureSize ({ tokenizer }: ParInfo, size: Size | undefined): { width: number, height: number } {
+function pictureSize ({ tokenizer, transformer }: ParInfo, asked: Size | undefined): { width: number, height: number } {
+  const size = asked ?? transformer?.size
   if (typeof size === 'object') return size
   const [height, width] = size === undefined ? tokenizer!.imageSize! : [size, size]
   return { width, height }
@@ -179,7 +192,8 @@ function summary (images: readonly GeneratedImage[]): object {
 }
 
 function defaultName (images: readonly GeneratedImage[], format: ImageFormat): string {
-  const names = [...new Set(images.map(image => image.label ?? `class ${image.classId}`))]
+  // The first of its synonyms: with all of them the name could be too long for a file.
+  const names = [...new Set(images.map(image => image.label?.split(',')[0] ?? `class ${image.classId}`))]
   const subject = names.length > 3 ? `${names.length} classes` : names.join(' ')
   const { n, seed } = images[0]!
   const count = images.length === 1 ? '' : `-x${images.length}`

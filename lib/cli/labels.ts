@@ -1,23 +1,66 @@
-// parvis labels: the class names of a model, one a line, so that `parvis labels | grep -i boot` finds a number.
-// Reads the metadata of the checkpoint only; no weights, no addon.
+// parvis labels: the class names of a model, one a line, so that a number is found by name. Reads the metadata of the
+// checkpoint only; no weights, no addon. A search without a model looks wherever names are at hand.
 
 import { Command } from 'commander'
-import { openCheckpoint } from '../checkpoint/index.js'
+import { describeTransformer, openCheckpoint } from '../checkpoint/index.js'
 import { readParvisMetadata } from '../checkpoint/metadata.js'
 import { embedded } from '../embedded.js'
 import { ParError } from '../errors.js'
-import { print, printJson, type CommonFlags } from './terminal.js'
+import { imagenetLabels } from '../imagenet.js'
+import { searchLabels } from '../labels.js'
+import { knownPreset } from './pull.js'
+import { print, printJson, UsageError, type CommonFlags } from './terminal.js'
+
+interface Flags extends CommonFlags {
+  transformer?: string
+  model?: string
+  search?: string
+}
+
+interface Named { model: string, labels: readonly string[] }
 
 export function labelsCommand (signal: AbortSignal): Command {
   return new Command('labels')
-    .description('List the classes of a model by number and name. Without --transformer: the embedded model.')
+    .description('List the classes of a model by number and name. Without --model and --transformer: the embedded model.')
+    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x (ImageNet\'s classes)')
     .option('--transformer <file>', 'transformer checkpoint')
-    .action(async (flags: CommonFlags & { transformer?: string }) => {
-      const file = flags.transformer ?? embedded.transformers.get(embedded.n)!
-      const metadata = readParvisMetadata(await openCheckpoint(file, { signal }))
-      const labels = metadata?.kind === 'transformer' ? metadata.labels : undefined
-      if (!labels) throw new ParError('MISSING_PART', `${file} holds no class names; give classes by number`)
-      if (flags.json) await printJson(labels.map((label, classId) => ({ classId, label })))
-      else await print(labels.map((label, id) => `${String(id).padStart(String(labels.length - 1).length)}  ${label}\n`).join(''))
+    .option('-s, --search <text>', 'only names that hold the text; without a model in the embedded one\'s and ImageNet\'s')
+    .action(async (flags: Flags) => {
+      const { model, transformer, search } = flags
+      if (model !== undefined && transformer !== undefined) throw new UsageError('--model and --transformer are two models; choose one')
+      if (model !== undefined) knownPreset(model)
+      const everywhere = search !== undefined && model === undefined && transformer === undefined
+      const places: Named[] = everywhere
+        ? [await ofFile(embeddedFile, signal), { model: 'imagenet', labels: imagenetLabels() }]
+        : [model !== undefined ? { model, labels: imagenetLabels() } : await ofFile(transformer ?? embeddedFile, signal)]
+      const found = places.map(({ model, labels }) => ({ model, labels, ids: search === undefined ? [...labels.keys()] : searchLabels(labels, search) }))
+      if (found.every(({ ids }) => ids.length === 0)) throw new ParError('BAD_CLASS_ID', `No class name holds '${search}'`)
+      if (flags.json) {
+        return await printJson(found.flatMap(({ model, labels, ids }) => ids.map(classId => ({ classId, label: labels[classId], ...(everywhere && { model }) }))))
+      }
+      await print(found.filter(({ ids }) => ids.length > 0).map(({ model, labels, ids }) => {
+        const width = String(labels.length - 1).length
+        return (everywhere ? `${titles[model]}:\n` : '') + ids.map(id => `${String(id).padStart(width)}  ${labels[id]}\n`).join('')
+      }).join(''))
     })
+}
+
+const embeddedFile = embedded.transformers.get(embedded.n)!
+const titles: Record<string, string> = { [embedded.name]: 'the embedded model', imagenet: 'ImageNet (every preset)' }
+
+async function ofFile (file: string, signal: AbortSignal): Promise<Named> {
+  const checkpoint = await openCheckpoint(file, { signal })
+  const metadata = readParvisMetadata(checkpoint)
+  const own = metadata?.kind === 'transformer' ? metadata.labels : undefined
+  if (own) return { model: file === embeddedFile ? embedded.name : file, labels: own }
+  if (metadata?.kind !== 'tokenizer' && isPublished(checkpoint)) return { model: file, labels: imagenetLabels() }
+  throw new ParError('MISSING_PART', `${file} holds no class names; give classes by number`)
+}
+
+function isPublished (checkpoint: Parameters<typeof describeTransformer>[0]): boolean {
+  try {
+    return describeTransformer(checkpoint).official !== undefined
+  } catch {
+    return false // a tokenizer, or a transformer that needs to be told more: without names either way
+  }
 }

@@ -8,6 +8,7 @@ import { doctorCommand } from './doctor.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
+import { pullCommand } from './pull.js'
 import { abortOnSignals, catchOutputErrors, print, report, UsageError, type CommonFlags } from './terminal.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
@@ -23,11 +24,12 @@ export function program (signal: AbortSignal): Command {
 Examples:
   $ parvis generate --class 7 -n 4 --seed 1 --out boot.png
   $ parvis generate --class sneaker,bag --count 4 --scale 8 --out sheet.png
+  $ parvis pull par-xl-4x && parvis generate --model par-xl-4x --class otter
   $ parvis inspect PAR-XL-4x.pt
   $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16
   $ parvis doctor
   $ parvis bench --model L -n 1,4,16`)
-  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
+  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), pullCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
     command
       .option('--json', 'print the result (and errors, on standard error) as JSON')
       .option('--verbose', 'say what runs where; print the stack of an error')

@@ -147,6 +147,7 @@ function describe (error: unknown): { code: string, message: string } {
 function asFlags (message: string): string {
   return message
     .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
+    .replace(/; or ask Par\.load for it: \{ pull: true \}$/, '; or give --pull')
     .replace(/\bUse device: ('.*)$/, (_, devices: string) => 'Use ' + devices.replace(/'([^']+)'/g, '--device $1'))
 }
 

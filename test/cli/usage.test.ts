@@ -15,12 +15,12 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'inspect', 'convert', 'labels', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'inspect', 'convert', 'labels', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)
   for (const option of ['class', 'count', 'seed', 'guidance-scale', 'temperature', 'top-k', 'top-p', 'greedy', 'out', 'format', 'size', 'scale',
-    'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) t.match(stdout, `--${option}`)
+    'model', 'pull', 'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) t.match(stdout, `--${option}`)
 })
 
 t.test('wrong usage ends with exit code 2 and one line', async t => {
@@ -39,6 +39,9 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
     [['generate', '--class', '7', '--json', '--out', '-'], /standard output/],
     [['generate', '--class', '7', '--heads', '2'], /--transformer/],
     [['generate', '--class', '7', '--transformer', 'a.pt'], /--tokenizer/],
+    [['pull'], /which preset\? par-xl-4x/],
+    [['pull', 'a', 'b'], /too many arguments/],
+    [['labels', '--model', 'par-9b'], /no preset 'par-9b'/],
     [['inspect'], /missing required argument/],
     [['convert', 'in.pt'], /missing required argument/],
     [['inspect', 'a', 'b'], /too many arguments/],

@@ -1,6 +1,7 @@
 // Fenced blocks of the guides, with what stands above them: `<!-- test: ... -->` in the Markdown source, a line each.
 //
 //   files NAME ...       stand-ins of checkpoints lie under these names (vq* is a tokenizer, the others transformers)
+//   hub                  a Hub with stand-ins of par-xl-4x; the cache is empty
 //   server               the example server runs; http://127.0.0.1:3000 is where it listens
 //   without NAME ...     these programs do nothing here
 //   quick bench          `parvis bench` checks the options given and measures the least it can
@@ -20,6 +21,7 @@ export interface Snippet {
   files: string[]
   without: string[]
   server: boolean
+  hub: boolean
   quickBench: boolean
   /** Why it is not run. */
   skip?: string
@@ -49,12 +51,13 @@ export function snippetsOf (text: string, file: string): Snippet[] {
 }
 
 function snippet (place: string, language: string, code: string, marks: readonly string[]): Snippet {
-  const made: Snippet = { place, language, code, files: [], without: [], server: false, quickBench: false }
+  const made: Snippet = { place, language, code, files: [], without: [], server: false, hub: false, quickBench: false }
   for (const mark of marks) {
     const [, word, rest = ''] = /^([a-z]+):? ?(.*)$/.exec(mark) ?? []
     if (word === 'files') made.files.push(...rest.split(' '))
     else if (word === 'without') made.without.push(...rest.split(' '))
     else if (mark === 'server') made.server = true
+    else if (mark === 'hub') made.hub = true
     else if (mark === 'quick bench') made.quickBench = true
     else if (word === 'skip' && rest.length > 10) made.skip = rest
     else throw new Error(`${place}: unknown mark "${mark}"`)
@@ -89,10 +92,10 @@ export function keeps (promise: string, line: string): boolean {
  * A transformer of a published width (hence heads), one layer, 1000 classes, 24 x 24 tokens, in the authors' format, with
  * the vocabulary of the golden tokenizer vq-small.
  */
-export function standIn (name: string, folder: string): void {
+export function standIn (name: string, folder: string, dim = 768): void {
   const file = path.join(folder, name)
   if (/^vq/.test(name)) return fs.copyFileSync(golden('vq-small/vq.pt'), file)
-  const [dim, vocabulary, feedForward] = [768, 256, 256]
+  const [vocabulary, feedForward] = [256, 256]
   const n = Number(/-(\d+)x/.exec(name)?.[1] ?? 1)
   const shapes: Array<[string, number[]]> = [
     ['cls_embedding.embedding_table.weight', [1001, dim]],

@@ -2,9 +2,10 @@
 // and what must not. An unused @ts-expect-error is an error, so each of these lines is tested too. Nothing here runs.
 
 import par, {
-  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError,
-  type Ablation, type ClassId, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type ImageFormat,
-  type ImageInput, type InitialStage, type LoadOptions, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Progress,
+  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, pull,
+  type Ablation, type ClassId, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
+  type ImageInput, type InitialStage, type LoadOptions, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
+  type PresetOptions, type Progress, type PulledFile, type PulledPreset, type PullOptions, type PullProgress,
   type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
   type TokenizerInfo, type TransformerFile, type TransformerInfo
 } from '../../lib/index.js'
@@ -21,6 +22,12 @@ export async function loads (): Promise<void> {
   await Par.load({ transformer: { path: 'a.pt', grid: 8 } })
   await using own = await Par.load()
   same<typeof own, Par>(true)
+  await Par.load('par-xl-4x')
+  await Par.load('par-xl-4x', { pull: true, onPull: ({ bytesDone, bytes }) => bytesDone / bytes, cache: 'a', device: 'cpu', precision: 'float32', threads: 1 } satisfies PresetOptions)
+  // @ts-expect-error: no such preset
+  await Par.load('par-xl')
+  // @ts-expect-error: a preset brings its files
+  await Par.load('par-xl-4x', { tokenizer: 'b.pt' })
   // @ts-expect-error: no such device
   await Par.load({ device: 'tpu' })
   // @ts-expect-error: no such precision
@@ -35,6 +42,19 @@ export async function loads (): Promise<void> {
   await Par.load({ tokeniser: 'b.pt' })
   // @ts-expect-error: Par.load makes instances
   void new Par()
+}
+
+export async function pulls (options: PullOptions): Promise<void> {
+  const pulled: PulledPreset = await pull('llamagen-b-256', options)
+  const file: PulledFile & HubFile = pulled.transformer
+  same<typeof file.licence, string | undefined>(true)
+  await pull('par-3b-16x', { cache: 'a', signal: AbortSignal.timeout(1), onProgress: (progress: PullProgress) => same<typeof progress.phase, 'waiting' | 'checking' | 'downloading' | 'retrying'>(true) })
+  const names: PresetName[] = presets.map((preset: Preset) => preset.name)
+  void names
+  // @ts-expect-error: not for writing
+  presets.push(presets[0]!)
+  // @ts-expect-error: no such preset
+  await pull('par-xxxl')
 }
 
 export async function generates (own: Par, mixed: ClassId | readonly ClassId[]): Promise<void> {
@@ -144,7 +164,7 @@ export function errors (error: unknown): ParErrorCode | undefined {
   error.code = 'INTERNAL'
   // Each code once: a new one does not compile before it is listed here, and in docs/errors.md.
   const known: Record<ParErrorCode, true> = {
-    BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, TOKENIZER_MISMATCH: true, MISSING_PART: true,
+    BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true, TOKENIZER_MISMATCH: true, MISSING_PART: true,
     DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, NON_FINITE: true,
     NATIVE_UNAVAILABLE: true, INTERNAL: true
   }

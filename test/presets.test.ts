@@ -1,0 +1,134 @@
+// The table of presets against what parvis knows by itself: the published architectures, the paper's numbers of steps,
+// and checkpoints of the published shapes under the published names.
+
+import t from 'tap'
+import fs from 'node:fs'
+import path from 'node:path'
+import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
+import { published } from '../lib/checkpoint/transformer.js'
+import { findCached } from '../lib/hub/cache.js'
+import { imagenetLabels } from '../lib/imagenet.js'
+import { resolveClass, searchLabels } from '../lib/labels.js'
+import { ParError } from '../lib/errors.js'
+import { Par } from '../lib/par.js'
+import { presetOf, presets, publishedSampling, type Preset } from '../lib/presets.js'
+import { createSchedule } from '../lib/schedule.js'
+import { temporaryFolder } from './cli/run.js'
+import { FakeHub } from './support/hub.js'
+import { py, writePt } from './support/pt-writer.js'
+import { standIn } from './support/snippets.js'
+
+const architecture = ({ official }: Preset): typeof published[number] => published.find(({ name }) => official.split('-')[1] === name)!
+
+t.test('the table', async t => {
+  const rows = presets.map(preset => {
+    const { name, transformer: { repository, file }, heads, grid, n, size, sampling } = preset
+    t.equal(heads, architecture(preset).heads, name)
+    t.match(preset, { tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }, size: 256, sampling: { temperature: 1, topK: 0, topP: 1 } })
+    return [name, repository, file, grid[0], n, createSchedule({ grid, n }).steps.length, sampling.guidanceScale, size].join(' ')
+  })
+  t.same(rows, [
+    'par-xl-4x Epiphqny/PAR PAR-XL-4x.pt 24 4 147 1.5 256',
+    'par-xxl-4x Epiphqny/PAR PAR-XXL-4x.pt 24 4 147 1.435 256',
+    'par-3b-4x Epiphqny/PAR PAR-3B-4x.pt 24 4 147 1.345 256',
+    'par-3b-16x Epiphqny/PAR PAR-3B-16x.pt 24 16 51 1.5 256',
+    'llamagen-b-256 FoundationVision/LlamaGen c2i_B_256.pt 16 1 256 2 256',
+    'llamagen-b-384 FoundationVision/LlamaGen c2i_B_384.pt 24 1 576 2 256',
+    'llamagen-l-256 FoundationVision/LlamaGen c2i_L_256.pt 16 1 256 2 256',
+    'llamagen-l-384 FoundationVision/LlamaGen c2i_L_384.pt 24 1 576 2 256',
+    'llamagen-xl-384 FoundationVision/LlamaGen c2i_XL_384.pt 24 1 576 1.75 256',
+    'llamagen-xxl-384 FoundationVision/LlamaGen c2i_XXL_384.pt 24 1 576 1.75 256',
+    'llamagen-3b-384 FoundationVision/LlamaGen c2i_3B_384.pt 24 1 576 1.65 256'
+  ])
+  t.equal(presetOf(' PAR-XL-4X ').name, 'par-xl-4x', 'in any case')
+  t.throws(() => presetOf('par-l-4x'), { code: 'INVALID_OPTION', message: /par-xl-4x, / })
+  t.equal(publishedSampling('PAR-3B-16x')!.guidanceScale, 1.5)
+  t.equal(publishedSampling('PAR-L-4x'), undefined, 'trained by the authors, not published')
+  t.throws(() => { (presets as Preset[]).push(presets[0]!) })
+})
+
+t.test('checkpoints of the published shapes are what the presets say', async t => {
+  const cache = temporaryFolder()
+  for (const preset of presets) {
+    const { layers, dim } = architecture(preset)
+    const { repository, file } = preset.transformer
+    const commit = '0'.repeat(40)
+    const folder = path.join(cache, `models--${repository.replace('/', '--')}`, 'snapshots', commit)
+    fs.mkdirSync(folder, { recursive: true })
+    const feedForward = Math.ceil(Math.floor(8 * dim / 3) / 256) * 256
+    const shapes: Array<[string, number[]]> = [
+      ['cls_embedding.embedding_table.weight', [1001, dim]], ['tok_embeddings.weight', [16384, dim]],
+      ...(preset.n > 1 ? [['spe_tok_embeddings.special_embeddings.weight', [preset.n - 1, dim]] as [string, number[]]] : []),
+      ['norm.weight', [dim]], ['output.weight', [16384, dim]]
+    ]
+    for (let i = 0; i < layers; i++) {
+      shapes.push([`layers.${i}.attention.wqkv.weight`, [3 * dim, dim]], [`layers.${i}.attention.wo.weight`, [dim, dim]],
+        [`layers.${i}.feed_forward.w1.weight`, [feedForward, dim]], [`layers.${i}.feed_forward.w3.weight`, [feedForward, dim]],
+        [`layers.${i}.feed_forward.w2.weight`, [dim, feedForward]], [`layers.${i}.attention_norm.weight`, [dim]], [`layers.${i}.ffn_norm.weight`, [dim]])
+    }
+    // Zeros that take no room: the file is sparse.
+    writePt(path.join(folder, file), { model: new Map(shapes.map(([name, shape]) => [name, py.tensor({ dtype: 'bfloat16', shape })])) })
+    const found = await findCached(cache, preset.transformer)
+    t.equal(found, path.join(folder, file))
+    const { heads, grid, n } = preset
+    t.match(describeTransformer(await openCheckpoint(found!), { heads, grid, n }), { official: preset.official, n, grid, model: { heads, layers, dim, classes: 1000 } }, preset.name)
+  }
+})
+
+t.test('ImageNet\'s names', async t => {
+  const labels = imagenetLabels()
+  t.equal(labels.length, 1000)
+  t.same([0, 107, 207, 277, 360, 398, 638, 639, 999].map(id => labels[id]), [
+    'tench, Tinca tinca', 'jellyfish', 'golden retriever', 'red fox, Vulpes vulpes', 'otter', 'abacus', 'maillot', 'maillot, tank suit', 'toilet tissue, toilet paper, bathroom tissue'
+  ])
+  t.same(labels.filter(label => !/^[\w'.-]+(?:[ ,]{1,2}[\w'.-]+)*$/.test(label) || label !== label.trim()), [], 'nothing odd')
+  t.equal(new Set(labels).size, 999, 'only crane twice')
+  const resolve = (name: string): number => resolveClass(name, 1000, labels)
+  t.same(['tench', 'TINCA TINCA', 'tench, Tinca tinca', 'Golden Retriever', 'golden-retriever', 'otter', 'maillot, tank suit', 'tank suit', 'toilet paper', 'jack-o\'-lantern', 'carpenters kit'].map(resolve),
+    [0, 0, 0, 207, 207, 360, 639, 639, 999, 607, 477])
+  for (const [name, ids] of [['crane', '134, 517'], ['maillot', '638, 639'], ['Cardigan', '264, 474'], ['missile', '657, 744']] as const) {
+    t.throws(() => resolve(name), { code: 'BAD_CLASS_ID', message: new RegExp(`several classes: ${ids} `) }, name)
+  }
+  t.throws(() => resolve('fox'), { code: 'BAD_CLASS_ID', message: /red fox, Vulpes vulpes' \(277\)/ })
+  for (const [id, label] of labels.entries()) {
+    if (!label.includes(',')) continue
+    if (resolve(label) !== id) t.fail(`${id}: ${label}`)
+  }
+  t.same(searchLabels(labels, 'FOX,'), [277, 278, 279, 280])
+})
+
+t.test('Par.load by name', async t => {
+  const folder = temporaryFolder()
+  standIn('PAR-XL-4x.pt', folder, 1280)
+  standIn('vq_ds16_c2i.pt', folder)
+  const hub = await FakeHub.start({
+    'Epiphqny/PAR': { files: { 'PAR-XL-4x.pt': fs.readFileSync(path.join(folder, 'PAR-XL-4x.pt')) } },
+    'FoundationVision/LlamaGen': { files: { 'vq_ds16_c2i.pt': fs.readFileSync(path.join(folder, 'vq_ds16_c2i.pt')) } }
+  })
+  t.teardown(async () => { await hub.stop() })
+  process.env.HF_ENDPOINT = hub.url
+  const cache = temporaryFolder()
+  const failure = async (...args: unknown[]): Promise<ParError> =>
+    await (Par.load as (...args: unknown[]) => Promise<Par>)(...args).then(() => { throw new Error('loaded') }, (error: ParError) => error)
+
+  t.match(await failure('par-xl-4x', { cache }), { code: 'FILE_NOT_FOUND', message: /PAR-XL-4x\.pt.*npx parvis pull par-xl-4x; .*pull: true/ })
+  t.equal(hub.requests.length, 0, 'nobody is asked unless it is asked for')
+  for (const args of [['par-xl'], ['par-xl-4x', { tokenizer: 'a.pt' }], ['par-xl-4x', { pull: 1 }], ['par-xl-4x', { cache: 5 }], ['par-xl-4x', { onPull: 5 }], [{ pull: true }]]) {
+    t.match(await failure(...args), { code: 'INVALID_OPTION' })
+  }
+  t.equal(await failure('par-xl-4x', { cache, pull: true, signal: AbortSignal.abort(3) }), 3 as unknown)
+
+  let bytes = 0
+  const par = await Par.load('par-xl-4x', { cache, pull: true, precision: 'float32', onPull: progress => { bytes = progress.bytesDone } })
+  t.teardown(() => par.dispose())
+  t.ok(bytes > 1e6, 'told what is fetched')
+  t.match(par.info, { preset: 'par-xl-4x', transformer: { heads: 20, n: 4, grid: [24, 24], size: 256, sampling: { guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 } } })
+  t.equal(par.labels![360], 'otter')
+  const image = await par.generate({ classId: 'otter', seed: 1 })
+  t.match(image, { width: 256, height: 256, classId: 360, label: 'otter', steps: 147 })
+  t.match(await par.generate({ classId: 'otter', seed: 1, size: 96 }), { width: 96, height: 96 })
+  hub.requests.length = 0
+  await (await Par.load('par-xl-4x', { cache })).dispose()
+  await (await Par.load('par-xl-4x', { cache, pull: true })).dispose()
+  t.equal(hub.requests.length, 0, 'what is in the cache is taken from there')
+})
