@@ -201,7 +201,7 @@ async function uprightPixels (input: string | Uint8Array | Required<RawImage>, b
       .autoOrient().flatten({ background }).toColourspace('srgb').removeAlpha()
       .raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
     const { width, height, channels } = info
-    if (channels === 3) return { data, width, height }
+    if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, data.length), width, height } // no Buffer, to callers
     const rgb = new Uint8Array(width * height * 3)
     for (let i = 0; i < width * height; i++) {
       for (let c = 0; c < 3; c++) rgb[i * 3 + c] = data[i * channels + (channels > 3 ? c : 0)]!

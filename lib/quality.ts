@@ -2,11 +2,17 @@
 // scikit-image with its default settings on bytes, which the authors' evaluation uses; the definitions differ
 // elsewhere (a Gaussian window, luminance only, an assumed range), and figures of different definitions do not compare.
 
-import type { Image } from './image.js'
 import { invalid } from './validate.js'
 
-/** Pixels to compare: RGB bytes, [height, width, 3]. An {@link Image} is one. */
-export type Comparable = Pick<Image, 'data' | 'width' | 'height'>
+/** Pixels to compare. An `Image` of bytes is one. */
+export interface Comparable {
+  /** RGB, [height, width, 3] */
+  data: Uint8Array
+  /** Pixels. */
+  width: number
+  /** Pixels. */
+  height: number
+}
 
 /**
  * Peak signal-to-noise ratio in decibels: `10 log10(255^2 / mean squared difference)` over all values of the three channels.

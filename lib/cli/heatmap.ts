@@ -84,7 +84,7 @@ export function heatmap (picture: Pixels, grid: readonly [rows: number, columns:
     // The first begins where the bar does, the last may go past its end.
     write(image, k === 0 ? x : x - Math.floor(textWidth(text) / 2), bar.y + bar.height + 8, text)
   }
-  write(image, bar.x, bar.y + bar.height + 8 + line, caption)
+  write(image, bar.x, bar.y + bar.height + 14 + line, caption)
   return { ...image, places, cell, top }
 }
 
