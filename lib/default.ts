@@ -57,6 +57,12 @@ export class DefaultPar {
     return await (await this.load()).encode(own.image, own.options)
   }
 
+  /** The picture that `encode` finds tokens of: {@link Par.prepare}. */
+  readonly prepare: Par['prepare'] = async (image, options) => {
+    const own = { image: ownImage(image), options: snapshot(options) }
+    return await (await this.load()).prepare(own.image, own.options)
+  }
+
   /** `generate` step by step: {@link Par.stream}. */
   async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
     return yield * (await this.load()).stream(options)

@@ -27,6 +27,8 @@ export type ParErrorCode =
   | 'INVALID_OPTION'
   /** A picture that could not be read. */
   | 'BAD_IMAGE'
+  /** A file of tokens that could not be read. */
+  | 'BAD_TOKENS'
   /** The model computed NaN or infinite logits: its weights are damaged. */
   | 'NON_FINITE'
   /** The native addon could not be loaded. */

@@ -10,6 +10,7 @@ export { Image, GeneratedImage, type ImageFormat, type Timings } from './image.j
 export type { Progress } from './generation.js'
 export type { Score } from './scoring.js'
 export type { ImageInput, RawImage } from './pixels.js'
+export { psnr, ssim, type Comparable } from './quality.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {

@@ -143,10 +143,18 @@ export interface DecodeOptions {
   signal?: AbortSignal
 }
 
-/** Options of `encode`. */
+/** Options of `encode` and `prepare`. */
 export interface EncodeOptions {
   /** Tokens a side, or [rows, columns], that the picture is cropped and resized to. Default: the transformer's grid. */
   grid?: number | [rows: number, columns: number]
+  /**
+   * `true` (default): the middle of the picture, resized as the tokenizers' authors do (halved by a box filter while that
+   * leaves enough, then bicubic, all as PIL computes it). `false`: the whole picture, squeezed to the grid; without
+   * `grid` and without a transformer in its own shape, at most 64 tokens a side.
+   */
+  crop?: boolean
+  /** What transparent pixels are laid on: a colour as sharp reads it, `'#ff8800'` or `'black'`. Default: white. */
+  background?: string
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
 }
@@ -365,9 +373,19 @@ export function checkDecode (value: unknown): CheckedDecode {
   }
 }
 
-export function checkEncode (value: unknown): Pick<CheckedDecode, 'grid' | 'signal'> {
-  const options = optionsObject(value, 'encode', ['grid', 'signal'])
-  return { grid: options.grid === undefined ? undefined : gridOption(options.grid), signal: abortSignal(options.signal) }
+export interface CheckedEncode extends Pick<CheckedDecode, 'grid' | 'signal'> {
+  crop: boolean
+  background: string
+}
+
+export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
+  const options = optionsObject(value, call, ['grid', 'crop', 'background', 'signal'])
+  return {
+    grid: options.grid === undefined ? undefined : gridOption(options.grid),
+    crop: options.crop === undefined ? true : boolean(options.crop, 'crop'),
+    background: options.background === undefined ? 'white' : nonEmptyString(options.background, 'background'),
+    signal: abortSignal(options.signal)
+  }
 }
 
 /**

@@ -7,10 +7,10 @@ import { Models } from './models.js'
 import type { Precision } from './native.js'
 import {
   checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
-  type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
+  type CheckedEncode, type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
   type ScoreOptions
 } from './options.js'
-import { decodePictures, encodePicture, gridOf, type ImageInput } from './pixels.js'
+import { decodePictures, encodePicture, gridOf, preparePicture, type ImageInput } from './pixels.js'
 import type { PresetName } from './presets.js'
 import { score, type Score } from './scoring.js'
 import type { ClassId } from './labels.js'
@@ -248,8 +248,8 @@ export class Par {
   }
 
   /**
-   * A picture to tokens in raster order, [rows * columns]. Files and bytes are cropped to the middle and resized to
-   * the grid's picture; a Float32Array (RGB, -1..1, sides that the tokenizer's factor divides) goes in untouched.
+   * A picture to tokens in raster order, [rows * columns]. Files and bytes are first made what {@link Par.prepare}
+   * gives; a Float32Array (RGB, -1..1, sides that the tokenizer's factor divides) goes in untouched.
    * Without a transformer the grid is option `grid`, that of the tokenizer's own pictures where its file tells, or the
    * largest square that fits, at most 24 x 24.
    * @param image a path, the bytes of a picture file, or `{ data, width, height, channels }`
@@ -258,9 +258,26 @@ export class Par {
   async encode (image: ImageInput, options?: EncodeOptions): Promise<Int32Array> {
     const request = checkEncode(options)
     const tokenizer = this.#models.tokenizerPart()
-    const grid = request.grid ?? this.#models.transformer?.grid ?? tokenizer.grid
     return await this.#calls.run(request.signal, async call =>
-      await encodePicture(tokenizer, call, image, grid, request.grid !== undefined))
+      await encodePicture(tokenizer, call, image, request, this.#encodeGrid(request)))
+  }
+
+  /**
+   * The picture that {@link Par.encode} finds tokens of, with the same options: upright, on a background where it was
+   * transparent, cropped or squeezed to the grid. Its sides tell the grid; `decode` of its tokens is to be compared with it.
+   * @param image a path, the bytes of a picture file, or `{ data, width, height, channels }`
+   * @throws ParError as `encode` does
+   */
+  async prepare (image: ImageInput, options?: EncodeOptions): Promise<Image> {
+    const request = checkEncode(options, 'prepare')
+    const tokenizer = this.#models.tokenizerPart()
+    return await this.#calls.run(request.signal, async call =>
+      await preparePicture(tokenizer, call, image, request, this.#encodeGrid(request)))
+  }
+
+  /** What pictures are resized to; undefined where each has its own. */
+  #encodeGrid (request: CheckedEncode): [rows: number, columns: number] | undefined {
+    return request.grid ?? this.#models.transformer?.grid ?? (request.crop ? this.#models.tokenizerPart().grid : undefined)
   }
 
   /** Ends running calls with ParError `DISPOSED` and frees all native memory. Calling it again does nothing more. */

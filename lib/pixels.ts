@@ -1,12 +1,14 @@
-// Tokens to pixels and back, in batches that bound native memory. A picture that goes in is cropped and resized as
-// the authors do for training (the ADM recipe): the short side to the picture size, then the middle square. Floats
-// of exact size go in untouched, because they are what the tokenizer was measured on.
+// Tokens to pixels and back, in batches that bound native memory. A picture that goes in is turned upright, laid on a
+// background where it is transparent, and cropped as the authors do for training (resample.ts). Floats of exact size
+// go in untouched, because they are what the tokenizer was measured on.
 
 import fs from 'node:fs/promises'
 import type { Call } from './call.js'
 import { ParError } from './errors.js'
 import { Image, loadSharp } from './image.js'
 import type { TokenizerPart } from './models.js'
+import type { CheckedEncode } from './options.js'
+import { centreCrop, pauses, squeezed, type Rgb } from './resample.js'
 import { integer, invalid, show, snapshot } from './validate.js'
 
 /** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
@@ -17,7 +19,7 @@ export interface RawImage {
   width: number
   /** Pixels, 1 to 16384. */
   height: number
-  /** Bytes: 1 (grey), 3 or 4 (the fourth is dropped). Floats: 3. Default 3. */
+  /** Bytes: 1 (grey), 3, or 4 (the fourth is opacity). Floats: 3. Default 3. */
   channels?: 1 | 3 | 4
 }
 
@@ -78,28 +80,54 @@ export function gridOf (length: number, grid: readonly [number, number] | undefi
 
 // ---- encode
 
-/** Largest side, in tokens, that a picture is encoded at where nobody says a grid. */
+/** Largest side, in tokens, that a picture is cropped to where nobody says a grid. */
 const defaultSide = 24
+/** Largest side, in tokens, of a whole picture where nobody says a grid. */
+const wholeSide = 64
 
-/** Tokens in raster order of a picture. */
+/**
+ * Tokens in raster order of a picture.
+ * @param grid what it is resized to; where there is none, the picture decides
+ */
 export async function encodePicture (
   tokenizer: TokenizerPart,
   call: Call,
   input: unknown,
-  grid: readonly [rows: number, columns: number] | undefined,
-  exactGrid: boolean
+  request: CheckedEncode,
+  grid: readonly [rows: number, columns: number] | undefined
 ): Promise<Int32Array> {
   const { factor } = tokenizer
   const image = ownImage(input)
-  const raw = typeof image === 'string' || image instanceof Uint8Array ? undefined : image
   let picture: { pixels: Float32Array, width: number, height: number }
-  if (raw?.data instanceof Float32Array) {
-    picture = floatPixels(raw as RawImage & { data: Float32Array }, factor, exactGrid ? grid : undefined)
+  if (isFloat(image)) {
+    picture = floatPixels(image, factor, request.grid)
   } else {
-    picture = await call.wait(cropped(image, raw, factor, grid))
+    const { data, width, height } = await call.wait(prepared(image, factor, request, grid, () => call.check()))
+    picture = { pixels: Float32Array.from(data, byte => byte / 127.5 - 1), width, height }
   }
   const { pixels, width, height } = picture
   return await call.wait(tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel))
+}
+
+/** The picture whose tokens `encodePicture` finds. */
+export async function preparePicture (
+  tokenizer: TokenizerPart,
+  call: Call,
+  input: unknown,
+  request: CheckedEncode,
+  grid: readonly [rows: number, columns: number] | undefined
+): Promise<Image> {
+  const image = ownImage(input)
+  if (isFloat(image)) {
+    const { pixels, width, height } = floatPixels(image, tokenizer.factor, request.grid)
+    return new Image(new Image(pixels, width, height).bytes(), width, height)
+  }
+  const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
+  return new Image(data, width, height)
+}
+
+function isFloat (image: string | Uint8Array | Required<RawImage>): image is Required<RawImage> & { data: Float32Array } {
+  return typeof image === 'object' && 'data' in image && image.data instanceof Float32Array
 }
 
 /**
@@ -137,32 +165,48 @@ function floatPixels (raw: { data: Float32Array, width: number, height: number }
   return { pixels: data, width, height }
 }
 
-async function cropped (input: string | Uint8Array | RawImage, raw: Required<RawImage> | undefined, factor: number, grid: readonly [number, number] | undefined) {
-  const sharp = loadSharp()
-  const source = raw ? raw.data as Uint8Array : await bytesOf(input as string | Uint8Array)
-  try {
-    const upright = sharp(source, raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
-      .autoOrient().toColourspace('srgb').removeAlpha()
-    const { data, info } = await upright.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
-    const side = Math.min(defaultSide, Math.max(1, Math.floor(Math.min(info.width, info.height) / factor)))
-    const [rows, columns] = grid ?? [side, side]
-    const [width, height] = [columns * factor, rows * factor]
+/** Upright RGB on the background, cropped or squeezed to the grid. */
+async function prepared (
+  input: string | Uint8Array | Required<RawImage>, factor: number, request: CheckedEncode,
+  grid: readonly [number, number] | undefined, check: () => void
+): Promise<Rgb> {
+  const upright = await uprightPixels(input, request.background)
+  const [rows, columns] = grid ?? ownGrid(upright, factor, request.crop)
+  const [width, height] = [columns * factor, rows * factor]
+  return await (request.crop ? centreCrop : squeezed)(upright, width, height, pauses(check))
+}
 
-    let pixels: Uint8Array = data
-    if (info.width !== width || info.height !== height) {
-      const scale = Math.max(width / info.width, height / info.height)
-      const between = { width: Math.max(width, Math.round(info.width * scale)), height: Math.max(height, Math.round(info.height * scale)) }
-      pixels = await sharp(data, { raw: { width: info.width, height: info.height, channels: info.channels } })
-        .resize({ ...between, fit: 'fill', kernel: 'cubic' })
-        .extract({ left: Math.floor((between.width - width) / 2), top: Math.floor((between.height - height) / 2), width, height })
-        .raw().toBuffer()
-    }
-    const channels = info.channels
-    const floats = new Float32Array(width * height * 3)
+/** The largest square inside the picture, or the picture's own shape. */
+function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows: number, columns: number] {
+  if (crop) {
+    const side = Math.min(defaultSide, Math.max(1, Math.floor(Math.min(width, height) / factor)))
+    return [side, side]
+  }
+  const scale = Math.min(1 / factor, wholeSide / Math.max(width, height))
+  const tokens = (pixels: number): number => Math.max(1, Math.round(pixels * scale))
+  return [tokens(height), tokens(width)]
+}
+
+async function uprightPixels (input: string | Uint8Array | Required<RawImage>, background: string): Promise<Rgb> {
+  const sharp = loadSharp()
+  const raw = typeof input === 'string' || input instanceof Uint8Array ? undefined : input
+  const source = typeof input === 'string' || input instanceof Uint8Array ? await bytesOf(input) : input.data as Uint8Array
+  try {
+    sharp().flatten({ background }) // reads the colour, nothing else
+  } catch (cause) {
+    throw invalid(`background must be a colour such as 'white' or '#ff8800', not ${show(background)}`, { cause })
+  }
+  try {
+    const { data, info } = await sharp(source, raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
+      .autoOrient().flatten({ background }).toColourspace('srgb').removeAlpha()
+      .raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
+    const { width, height, channels } = info
+    if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, data.length), width, height } // no Buffer, to callers
+    const rgb = new Uint8Array(width * height * 3)
     for (let i = 0; i < width * height; i++) {
-      for (let c = 0; c < 3; c++) floats[i * 3 + c] = pixels[i * channels + (channels >= 3 ? c : 0)]! / 127.5 - 1
+      for (let c = 0; c < 3; c++) rgb[i * 3 + c] = data[i * channels + (channels > 3 ? c : 0)]!
     }
-    return { pixels: floats, width, height }
+    return { data: rgb, width, height }
   } catch (cause) {
     const name = typeof input === 'string' ? input : 'the given picture'
     throw new ParError('BAD_IMAGE', `Cannot read ${name}: ${(cause as Error).message}`, { cause })

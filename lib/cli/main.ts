@@ -4,11 +4,15 @@
 import { Command, CommanderError } from 'commander'
 import { benchCommand } from './bench.js'
 import { convertCommand } from './convert.js'
+import { decodeCommand } from './decode.js'
 import { doctorCommand } from './doctor.js'
+import { encodeCommand } from './encode.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
 import { pullCommand } from './pull.js'
+import { reconstructCommand } from './reconstruct.js'
+import { scoreCommand } from './score.js'
 import { abortOnSignals, catchOutputErrors, print, report, UsageError, type CommonFlags } from './terminal.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
@@ -25,11 +29,14 @@ Examples:
   $ parvis generate --class 7 -n 4 --seed 1 --out boot.png
   $ parvis generate --class sneaker,bag --count 4 --scale 8 --out sheet.png
   $ parvis pull par-xl-4x && parvis generate --model par-xl-4x --class otter
+  $ parvis encode boot.png --out boot.npy
+  $ parvis score boot.png --class 7 -n 1,4,16 --heatmap heat.png
   $ parvis inspect PAR-XL-4x.pt
   $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16
   $ parvis doctor
   $ parvis bench --model L -n 1,4,16`)
-  for (const command of [generateCommand(signal), inspectCommand(signal), convertCommand(signal), labelsCommand(signal), pullCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
+  for (const command of [generateCommand(signal), encodeCommand(signal), decodeCommand(signal), reconstructCommand(signal), scoreCommand(signal),
+    inspectCommand(signal), convertCommand(signal), labelsCommand(signal), pullCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
     command
       .option('--json', 'print the result (and errors, on standard error) as JSON')
       .option('--verbose', 'say what runs where; print the stack of an error')

@@ -44,9 +44,12 @@ export async function print (data: string | Uint8Array): Promise<boolean> {
 }
 
 /** Indented, with lists of numbers (shapes, tokens) on one line. A string holds no raw line break, so none is touched. */
+export function jsonText (value: unknown): string {
+  return JSON.stringify(value, undefined, 2).replace(/\[\n[\s\d.,e+-]+\]/g, list => list.replace(/\s+/g, ' ')) + '\n'
+}
+
 export async function printJson (value: unknown): Promise<void> {
-  const text = JSON.stringify(value, undefined, 2).replace(/\[\n[\s\d.,e+-]+\]/g, list => list.replace(/\s+/g, ' '))
-  await print(text + '\n')
+  await print(jsonText(value))
 }
 
 export function note (text: string): void {

@@ -122,7 +122,7 @@ t.test('encode', async t => {
   t.same(await par.encode(file, { grid: [4, 6] }), exact)
   t.same(await par.encode({ data: new Uint8ClampedArray(smooth), width, height }, { grid: [4, 6] }), exact)
   const rgba = new Uint8Array(width * height * 4).map((_, i) => i % 4 === 3 ? 255 : smooth[Math.floor(i / 4) * 3 + i % 4]!)
-  t.same(await par.encode({ data: rgba, width, height, channels: 4 }, { grid: [4, 6] }), exact, 'alpha is dropped')
+  t.same(await par.encode({ data: rgba, width, height, channels: 4 }, { grid: [4, 6] }), exact, 'what is opaque is itself')
   const grey = new Uint8Array(width * height).fill(77)
   t.same(await par.encode({ data: grey, width, height, channels: 1 }, { grid: [4, 6] }),
     await par.encode({ data: new Uint8Array(width * height * 3).fill(77), width, height }, { grid: [4, 6] }), 'grey is RGB')
@@ -131,9 +131,30 @@ t.test('encode', async t => {
   t.same(await whole.encode(file), await whole.encode(bytes))
   t.equal((await whole.encode({ data: floats, width, height })).length, 24, 'floats go in untouched, whatever the grid')
 
+  const half = rgba.map((byte, i) => i % 4 === 3 ? 128 : byte)
+  const mixed = smooth.map(byte => Math.round((byte * 128 + 255 * 127) / 255))
+  const white = await par.prepare({ data: half, width, height, channels: 4 }, { grid: [4, 6] })
+  t.ok(worst(white.data, mixed) <= 1, 'what is not lies on white')
+  const black = await par.prepare({ data: half, width, height, channels: 4 }, { grid: [4, 6], background: '#000' })
+  t.ok(worst(black.data, smooth.map(byte => Math.round(byte * 128 / 255))) <= 1, 'or on a colour')
+
+  // What encode sees.
+  t.match(await par.prepare(file), { width: 16, height: 16 })
+  t.match(await par.prepare(file, { crop: false }), { width, height }, 'in its own shape')
+  t.same((await par.prepare(file, { grid: [4, 6] })).data, smooth)
+  const [wholeOf, cropOf] = [await whole.prepare(file, { crop: false }), await whole.prepare(file)]
+  t.match([wholeOf, cropOf], [{ width: 32, height: 32 }, { width: 32, height: 32 }], 'squeezed to the transformer\'s grid')
+  t.notSame(wholeOf.data, cropOf.data)
+  t.same(await whole.encode(wholeOf), await whole.encode(file, { crop: false }))
+  t.same(await whole.encode(cropOf), await whole.encode(file))
+  const wide = new Uint8Array(1000 * 10 * 3)
+  t.match(await par.prepare({ data: wide, width: 1000, height: 10 }, { crop: false }), { width: 256, height: 4 }, 'at most 64 tokens a side')
+  t.same((await par.prepare({ data: floats, width, height })).data, new Image(floats, width, height).bytes(), 'floats as bytes')
+  t.equal(await codeOf(whole.prepare(Buffer.from('no picture'))), 'BAD_IMAGE')
+
   // The middle of a wide picture, not the whole of it squeezed.
-  const wide = await sharp(bytes).resize(32, 32, { fit: 'fill' }).extend({ left: 16, right: 16, background: '#f00' }).png().toBuffer()
-  t.same(await whole.encode(wide), await whole.encode(await sharp(bytes).resize(32, 32, { fit: 'fill' }).png().toBuffer()))
+  const long = await sharp(bytes).resize(32, 32, { fit: 'fill' }).extend({ left: 16, right: 16, background: '#f00' }).png().toBuffer()
+  t.same(await whole.encode(long), await whole.encode(await sharp(bytes).resize(32, 32, { fit: 'fill' }).png().toBuffer()))
   const decoded = await whole.decode(await whole.encode(file))
   t.same(await whole.encode({ data: decoded.data, width: 32, height: 32 }), await whole.encode(await decoded.toBuffer('png')))
 
@@ -146,7 +167,7 @@ t.test('encode', async t => {
     [5], [null], [undefined], [{}], [{ data: 'x', width: 1, height: 1 }], [{ data: smooth, width, height: 15 }], [{ data: smooth, width: NaN, height }],
     [{ data: smooth, width, height, channels: 2 }], [{ data: floats.slice(3), width, height }], [{ data: floats.slice(0, 23 * 16 * 3), width: 23, height: 16 }],
     [{ data: floats.map(() => NaN), width, height }], [{ data: new Float32Array(width * height * 4), width, height, channels: 4 }],
-    [{ data: floats, width, height }, { grid: 8 }], [file, { grid: -1 }], [file, { grids: 1 }], ['', {}], ['a\0b', {}]
+    [{ data: floats, width, height }, { grid: 8 }], [file, { grid: -1 }], [file, { grids: 1 }], [file, { crop: 1 }], [file, { background: 7 }], [file, { background: '' }], [file, { background: 'no colour' }], ['', {}], ['a\0b', {}]
   ] as Array<[unknown, unknown?]>) {
     t.equal(await codeOf(par.encode(what as never, options as never)), 'INVALID_OPTION', JSON.stringify(options ?? String(what)))
   }

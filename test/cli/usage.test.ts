@@ -15,12 +15,21 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'inspect', 'convert', 'labels', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)
   for (const option of ['class', 'count', 'seed', 'guidance-scale', 'temperature', 'top-k', 'top-p', 'greedy', 'out', 'format', 'size', 'scale',
     'model', 'pull', 'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) t.match(stdout, `--${option}`)
+  for (const [command, options] of [
+    ['encode', ['out', 'format', 'size', 'no-crop', 'background', 'tokenizer', 'device', 'json']],
+    ['decode', ['out', 'format', 'size', 'scale', 'grid', 'tokenizer', 'device', 'json']],
+    ['reconstruct', ['out', 'format', 'beside', 'scale', 'size', 'no-crop', 'background', 'tokenizer', 'json']],
+    ['score', ['class', 'tokens-per-step', 'guidance-scale', 'top', 'per-token', 'heatmap', 'picture', 'no-crop', 'transformer', 'tokenizer', 'json']]
+  ] as const) {
+    const { stdout } = await parvis(['help', command])
+    for (const option of options) t.match(stdout, `--${option}`, command)
+  }
 })
 
 t.test('wrong usage ends with exit code 2 and one line', async t => {

@@ -2,8 +2,8 @@
 // and what must not. An unused @ts-expect-error is an error, so each of these lines is tested too. Nothing here runs.
 
 import par, {
-  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, pull,
-  type Ablation, type ClassId, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
+  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
+  type Ablation, type ClassId, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
   type ImageInput, type InitialStage, type LoadOptions, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
   type PresetOptions, type Progress, type PulledFile, type PulledPreset, type PullOptions, type PullProgress,
   type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
@@ -118,6 +118,15 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const encoded = await own.encode({ data: new Uint8Array(3072), width: 32, height: 32, channels: 3 }, { grid: 8 })
   same<typeof encoded, Int32Array>(true)
   await own.encode('a.png')
+  const seen = await own.prepare('a.png', { grid: [4, 8], crop: false, background: '#fff', signal: AbortSignal.timeout(1) })
+  same<typeof seen, Image>(true)
+  await own.encode(seen)
+  same<[number, number], [ReturnType<typeof psnr>, ReturnType<typeof ssim>]>(true)
+  ssim(seen, await par.prepare(new Uint8Array(8)))
+  // @ts-expect-error: pixels have a size
+  psnr(seen, seen.data)
+  // @ts-expect-error: true or false
+  await own.encode('a.png', { crop: 'centre' })
   await own.encode(new Uint8Array(8))
   // @ts-expect-error: pixels have a size
   await own.encode({ data: new Uint8Array(3072) })
@@ -165,7 +174,7 @@ export function errors (error: unknown): ParErrorCode | undefined {
   // Each code once: a new one does not compile before it is listed here, and in docs/errors.md.
   const known: Record<ParErrorCode, true> = {
     BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true, TOKENIZER_MISMATCH: true, MISSING_PART: true,
-    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, NON_FINITE: true,
+    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, BAD_TOKENS: true, NON_FINITE: true,
     NATIVE_UNAVAILABLE: true, INTERNAL: true
   }
   return known[error.code] ? error.code : undefined
@@ -189,6 +198,6 @@ export function schedules (): void {
 
 /** The names of types that users may import; one that is gone does not compile. */
 export type Named = [
-  Ablation, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnProgress,
+  Ablation, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnProgress,
   Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
 ]

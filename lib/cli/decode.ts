@@ -1,0 +1,110 @@
+// parvis decode: tokens to pictures, a file each. A file of tokens is read whole and checked before a model is loaded.
+
+import path from 'node:path'
+import { Command, Option } from 'commander'
+import { ParError } from '../errors.js'
+import type { ImageFormat } from '../image.js'
+import type { Size } from '../options.js'
+import type { Par } from '../par.js'
+import { grid, integer, size } from './arguments.js'
+import { count } from './encode.js'
+import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
+import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { readSource } from './sources.js'
+import { note, print, printJson, progressBar, UsageError } from './terminal.js'
+import { readTokens } from './tokens.js'
+
+interface Flags extends TokenizerFlags {
+  out?: string
+  format?: ImageFormat
+  size?: Size
+  scale: number
+  grid?: [number, number]
+}
+
+export function decodeCommand (signal: AbortSignal): Command {
+  const command = new Command('decode')
+    .description('Make pictures of tokens. Without --tokenizer: that of the embedded model.')
+    .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it')
+    .optionsGroup('The files:')
+    .option('-o, --out <file>', 'picture file, - for standard output, or of several pictures the name they share (default: a name made of that of the tokens)')
+    .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
+    .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
+    .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
+    .option('--grid <rows>x<columns>', 'rows and columns of a picture, where the files do not say', grid)
+  return tokenizerOptions(command)
+    .action(async (files: string[], flags: Flags) => await decode(files, flags, signal))
+}
+
+async function decode (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
+  const format = formatOf(flags.out ?? '', flags.format)
+  const toStdout = flags.out === '-'
+  if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
+  if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
+  if (!toStdout && flags.out !== undefined) await checkWritable(flags.out)
+  else if (!toStdout) await checkFolder('.')
+  const sources = await Promise.all(files.map(async file => ({ file, bytes: await readSource(file) })))
+  const progress = progressBar(flags)
+  let par: Par | undefined
+  try {
+    progress.update(0, 1, 'loading the model')
+    par = await loadTokenizer(flags, signal)
+    const { factor, imageSize } = par.info.tokenizer!
+    const own = imageSize && [imageSize[0] / factor, imageSize[1] / factor] as const
+    const pictures = sources.flatMap(({ file, bytes }) => readTokens(bytes, file, own, flags.grid).map(picture => ({ file, ...picture })))
+    if (toStdout && pictures.length > 1) throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
+    for (const { grid: [rows, columns] } of pictures) {
+      const one = flags.size === undefined ? { width: columns * factor, height: rows * factor } : typeof flags.size === 'number' ? { width: flags.size, height: flags.size } : flags.size
+      checkSheet(1, one, 1, flags.scale, format)
+    }
+    const names = outputNames(pictures.map(({ file }) => file), flags.out, '-decoded', format)
+    const written = []
+    for (const [k, { file, grid, tokens }] of pictures.entries()) {
+      progress.update(k, pictures.length, names[k]!)
+      const image = await par.decode(tokens, { grid: [...grid], size: flags.size, signal }).catch((error: unknown) => {
+        throw inFile(error, file)
+      })
+      const sheet = arrange([image], 1, flags.scale)
+      const bytes = await encode(sheet, format)
+      signal.throwIfAborted()
+      if (!toStdout) await writeWhole(names[k]!, bytes)
+      else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+      written.push({ file: toStdout ? '-' : path.resolve(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
+    }
+    progress.stop()
+    if (flags.json) return await printJson({ format, device: par.info.device, pictures: written })
+    const text = written.map(({ tokens, width, height }, k) => `${toStdout ? 'standard output' : names[k]}: ${width} x ${height} px of ${tokens}`)
+    if (toStdout) note(text.join('\n'))
+    else await print([...text, ...(text.length > 1 ? [count(text.length)] : [])].join('\n') + '\n')
+  } finally {
+    progress.stop()
+    await par?.dispose()
+  }
+}
+
+/** A fault of tokens (one that the codebook does not have) is one of their file. */
+export function inFile (error: unknown, file: string): unknown {
+  if (!(error instanceof ParError) || error.code !== 'INVALID_OPTION' || !error.message.startsWith('tokens')) return error
+  return new ParError('BAD_TOKENS', `${file}: ${error.message}`, { cause: error })
+}
+
+/**
+ * A name for each picture: `out` for a single one, numbered for several; without `out` that of its source and a suffix.
+ * No two are the same.
+ */
+export function outputNames (sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat): string[] {
+  if (out !== undefined && sources.length === 1) return [out]
+  const extension = out === undefined ? `.${format === 'jpeg' ? 'jpg' : format}` : path.extname(out)
+  const stems = sources.map(source => out === undefined
+    ? path.basename(source, path.extname(source)) + suffix
+    : out.slice(0, out.length - extension.length))
+  const used = new Set<string>()
+  return stems.map((stem, k) => {
+    const alone = stems.indexOf(stem) === k && stems.lastIndexOf(stem) === k
+    let number = stems.slice(0, k).filter(other => other === stem).length + 1
+    let name = alone ? stem : `${stem}-${number}`
+    while (used.has(name)) name = `${stem}-${++number}`
+    used.add(name)
+    return name + extension
+  })
+}

@@ -1,0 +1,86 @@
+// Which model the commands on pictures load, and where it runs: the flags, listed once, and the instance made of them.
+
+import { Command, Option } from 'commander'
+import { embedded } from '../embedded.js'
+import type { Precision } from '../native.js'
+import type { Device } from '../options.js'
+import { Par, type ParInfo } from '../par.js'
+import { grid, integer } from './arguments.js'
+import { note, UsageError, type CommonFlags } from './terminal.js'
+
+export interface MachineFlags extends CommonFlags {
+  device?: Device
+  precision?: 'auto' | Precision
+  threads?: number
+}
+
+export interface TokenizerFlags extends MachineFlags {
+  tokenizer?: string
+}
+
+export interface ModelFlags extends TokenizerFlags {
+  transformer?: string
+  heads?: number
+  grid?: [number, number]
+}
+
+function machineOptions (command: Command): Command {
+  return command
+    .option('--device <device>', 'auto, cpu, cuda or cuda:<number>')
+    .addOption(new Option('--precision <type>', 'type of the weights').choices(['auto', 'float32', 'bfloat16']))
+    .option('--threads <number>', 'CPU threads (default: one a core)', integer(1))
+    .optionsGroup('Options:')
+}
+
+/** Flags of a command that needs no transformer. */
+export function tokenizerOptions (command: Command): Command {
+  return machineOptions(command
+    .optionsGroup('The model and the machine:')
+    .option('--tokenizer <file>', 'VQ tokenizer checkpoint, .pt or .safetensors (default: that of the embedded model)'))
+}
+
+/** Flags of a command that needs a transformer. */
+export function modelOptions (command: Command): Command {
+  return machineOptions(command
+    .optionsGroup('The model and the machine:')
+    .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
+    .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
+    .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
+    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid))
+}
+
+/** The tokenizer alone. */
+export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal): Promise<Par> {
+  const { tokenizer = embedded.tokenizer, device, precision, threads } = flags
+  return said(await Par.load({ tokenizer, device, precision, threads, signal }), flags)
+}
+
+/** @throws UsageError for a tokenizer without a transformer */
+export function checkModel (flags: ModelFlags): void {
+  if (flags.transformer !== undefined) return
+  if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone scores nothing; give --transformer too')
+  if ((flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
+}
+
+/** The embedded model, or the files given. */
+export async function loadModel (flags: ModelFlags, signal: AbortSignal): Promise<Par> {
+  const { transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  return said(await Par.load({
+    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
+    ...(tokenizer !== undefined && { tokenizer }),
+    device,
+    precision,
+    threads,
+    signal
+  }), flags)
+}
+
+/** With --verbose: what runs, where and why. */
+function said (par: Par, flags: CommonFlags): Par {
+  if (flags.verbose) {
+    const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
+    const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')
+    note(`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`)
+  }
+  return par
+}

@@ -1,0 +1,94 @@
+// parvis reconstruct: what a tokenizer keeps of a picture. Encodes, decodes and compares with what was encoded, which is
+// the picture after cropping: what cropping takes away is no fault of the tokenizer.
+
+import path from 'node:path'
+import { Command, Option } from 'commander'
+import type { ImageFormat } from '../image.js'
+import type { Par } from '../par.js'
+import { psnr, ssim } from '../quality.js'
+import { integer } from './arguments.js'
+import { outputNames } from './decode.js'
+import { pictureOptions } from './encode.js'
+import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
+import { arrange, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { encodeFile, readSource, type PictureFlags } from './sources.js'
+import { print, printJson, progressBar, UsageError } from './terminal.js'
+
+interface Flags extends TokenizerFlags, PictureFlags {
+  out?: string
+  format?: ImageFormat
+  beside?: boolean
+  scale: number
+}
+
+export function reconstructCommand (signal: AbortSignal): Command {
+  const command = new Command('reconstruct')
+    .description('Encode and decode pictures; say how near the result is (PSNR, SSIM). Without --tokenizer: that of the embedded model.')
+    .argument('<pictures...>', 'picture files of any format that sharp reads')
+    .optionsGroup('The files:')
+    .option('-o, --out <file>', 'picture file, or of several pictures the name they share (default: none is written)')
+    .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
+    .option('--beside', 'write what was encoded to the left of what came back')
+    .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
+  return tokenizerOptions(pictureOptions(command))
+    .action(async (files: string[], flags: Flags) => await reconstruct(files, flags, signal))
+}
+
+async function reconstruct (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
+  if (flags.out === '-') throw new UsageError('the figures go to standard output; give --out a file')
+  if (flags.out === undefined && (flags.beside || flags.format || flags.scale > 1)) throw new UsageError('--beside, --format and --scale are about a file; give --out too')
+  const format = formatOf(flags.out ?? '', flags.format)
+  if (flags.out !== undefined) await checkWritable(flags.out)
+  const names = flags.out === undefined ? [] : outputNames(files, flags.out, '', format)
+  const progress = progressBar(flags)
+  let par: Par | undefined
+  try {
+    progress.update(0, files.length, 'loading the model')
+    par = await loadTokenizer(flags, signal)
+    const { codebookSize } = par.info.tokenizer!
+    const pictures = []
+    for (const [k, file] of files.entries()) {
+      progress.update(k, files.length, file)
+      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file), flags, signal)
+      const back = await par.decode(tokens, { grid, signal })
+      if (names[k] !== undefined) {
+        const shown = flags.beside ? [picture, back] : [back]
+        checkSheet(shown.length, back, shown.length, flags.scale, format)
+        const bytes = await encode(arrange(shown, shown.length, flags.scale), format)
+        signal.throwIfAborted()
+        await writeWhole(names[k], bytes)
+      }
+      const { width, height } = picture
+      pictures.push({
+        file,
+        ...(names[k] !== undefined && { out: path.resolve(names[k]) }),
+        width,
+        height,
+        grid,
+        ...(notes.length > 0 && { notes }),
+        /** What the tokens take, each with the same number of bits. */
+        bytes: Math.ceil(tokens.length * Math.log2(codebookSize) / 8),
+        psnr: psnr(picture, back),
+        ...(Math.min(width, height) >= 7 && { ssim: ssim(picture, back) })
+      })
+    }
+    progress.stop()
+    const mean = { psnr: average(pictures.map(({ psnr }) => psnr)), ssim: average(pictures.flatMap(({ ssim }) => ssim === undefined ? [] : [ssim])) }
+    if (flags.json) return await printJson({ pictures, ...(pictures.length > 1 && { mean }), device: par.info.device })
+    const lines = pictures.map(({ file, width, height, grid, bytes, psnr, ssim }) =>
+      `${file}: ${width} x ${height} px, ${grid[0]} x ${grid[1]} tokens (${bytes} bytes), ${figures(psnr, ssim)}`)
+    if (pictures.length > 1) lines.push(`mean of ${pictures.length}: ${figures(mean.psnr, mean.ssim)}`)
+    await print([...lines, ...names].join('\n') + '\n')
+  } finally {
+    progress.stop()
+    await par?.dispose()
+  }
+}
+
+function average (values: readonly number[]): number | undefined {
+  return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0) / values.length
+}
+
+function figures (psnr: number | undefined, ssim: number | undefined): string {
+  return `PSNR ${psnr!.toFixed(2)} dB${ssim === undefined ? '' : `, SSIM ${ssim.toFixed(4)}`}`
+}

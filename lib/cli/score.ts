@@ -1,0 +1,181 @@
+// parvis score: how likely a model finds a picture, token by token, in bits: what an ideal coder that knows the model
+// would need for it. For several n side by side, because n decides what each token may see.
+
+import path from 'node:path'
+import { Command } from 'commander'
+import type { Par } from '../par.js'
+import type { Score } from '../scoring.js'
+import { classList, integer, real } from './arguments.js'
+import { inFile } from './decode.js'
+import { pictureOptions } from './encode.js'
+import { heatmap, type Panel } from './heatmap.js'
+import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
+import { checkWritable, encode, formatOf, writeWhole, type Pixels } from './picture.js'
+import { encodeFile, readSource, type PictureFlags } from './sources.js'
+import { print, printJson, progressBar, table, UsageError } from './terminal.js'
+import { looksLikeTokens, readTokens } from './tokens.js'
+
+interface Flags extends ModelFlags, PictureFlags {
+  class?: string
+  tokensPerStep?: number[]
+  guidanceScale?: number
+  top?: number
+  perToken?: boolean
+  heatmap?: string
+  picture: number
+}
+
+/** Classes up to which the likeliest one is looked for where none is given; each takes a pass. */
+const fewClasses = 16
+/** Pictures of one call while classes are compared. */
+const atOnce = 32
+
+export function scoreCommand (signal: AbortSignal): Command {
+  const command = new Command('score')
+    .description('Say how likely a model finds a picture, token by token. Without --transformer and --tokenizer: the embedded model.')
+    .argument('<picture or tokens>', 'picture file of any format that sharp reads, or tokens (.npy or JSON)')
+    .optionsGroup('What to say:')
+    .option('-c, --class <id or name>', 'class of the picture (default: the likeliest, of a model of few classes)')
+    .option('-n, --tokens-per-step <list>', 'tokens a step, one n or several side by side: 1,4,16 (default: the model\'s own)', integers)
+    .option('--guidance-scale <scale>', 'classifier-free guidance; 1 is off, and the default', real)
+    .option('--top <classes>', 'list the classes that make the picture likeliest, for the first n; a pass for each class', integer(1))
+    .option('--per-token', 'print the bits of each token, a line a row of the grid')
+    .option('--heatmap <file>', 'write a picture of the bits of each token')
+    .option('--picture <number>', 'which picture of a file of tokens, from 1', integer(1), 1)
+  return modelOptions(pictureOptions(command))
+    .action(async (file: string, flags: Flags) => await scoreFile(file, flags, signal))
+}
+
+function integers (text: string): number[] {
+  return [...new Set(text.split(',').map(part => integer(1)(part.trim())))]
+}
+
+async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Promise<void> {
+  checkModel(flags)
+  if (flags.heatmap === '-') throw new UsageError('the figures go to standard output; give --heatmap a file')
+  const format = formatOf(flags.heatmap ?? '')
+  if (flags.heatmap !== undefined) await checkWritable(flags.heatmap)
+  const bytes = await readSource(file)
+  const isTokens = looksLikeTokens(bytes)
+  if (flags.transformer !== undefined && flags.tokenizer === undefined && (!isTokens || flags.heatmap !== undefined)) {
+    throw new UsageError(`${isTokens ? '--heatmap shows the picture' : 'a picture becomes tokens by a tokenizer'}; give --tokenizer too`)
+  }
+  const progress = progressBar(flags)
+  let par: Par | undefined
+  try {
+    progress.update(0, 1, 'loading the model')
+    par = await loadModel(flags, signal)
+    const { transformer, tokenizer } = par.info
+    const { classes, vocabularySize, grid } = transformer!
+    const given = flags.class === undefined ? undefined : one(classList([flags.class], classes, par.labels))
+    if (given === undefined && flags.top === undefined && classes > fewClasses) {
+      throw new UsageError(`which class? Give --class, or --top 5 to compare all ${classes}, a pass each`)
+    }
+
+    // ---- the tokens
+    let tokens: Int32Array
+    let picture: Pixels | undefined
+    let notes: string[] = []
+    if (isTokens) {
+      const pictures = readTokens(bytes, file, grid, grid)
+      if (flags.picture > pictures.length) throw new UsageError(`${file} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; there is no --picture ${flags.picture}`)
+      tokens = pictures[flags.picture - 1]!.tokens
+      if (flags.heatmap !== undefined) picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, file) })
+    } else {
+      if (flags.size !== undefined) throw new UsageError(`the model decides the size, ${tokenizer!.imageSize!.toReversed().join(' x ')} pixels; leave out --size`)
+      ;({ tokens, picture, notes } = await encodeFile(par, file, bytes, { ...flags, size: sizeOf(tokenizer!.imageSize!) }, signal))
+    }
+
+    // ---- the scores
+    const score = async (classId: number[], n: number): Promise<Score[]> => await par!.score({
+      tokens: classId.map(() => tokens), classId, n, guidanceScale: flags.guidanceScale, signal
+    }).catch((error: unknown) => { throw isTokens ? inFile(error, file) : error })
+    const all = flags.tokensPerStep ?? [transformer!.n]
+    const compared: Array<{ classId: number, total: number }> = []
+    if (given === undefined || flags.top !== undefined) {
+      for (let from = 0; from < classes; from += atOnce) {
+        progress.update(from, classes, 'comparing classes')
+        const some = Array.from({ length: Math.min(atOnce, classes - from) }, (_, k) => from + k)
+        compared.push(...(await score(some, all[0]!)).map(({ total }, k) => ({ classId: some[k]!, total })))
+      }
+      compared.sort((a, b) => b.total - a.total)
+    }
+    const classId = given ?? compared[0]!.classId
+    const label = par.labels?.[classId]
+    const results = []
+    for (const [k, n] of all.entries()) {
+      progress.update(k, all.length, `n = ${n}`)
+      const [{ logProbs, total }] = await score([classId], n) as [Score]
+      const bits = logProbs.map(value => -value / Math.LN2)
+      results.push({ n, logProb: total, bits: -total / Math.LN2, bitsPerToken: -total / Math.LN2 / tokens.length, tokens: bits, logProbs })
+    }
+    const best = compared.slice(0, flags.top ?? 0).map(({ classId, total }) => ({
+      classId,
+      label: par!.labels?.[classId],
+      logProb: total,
+      bits: -total / Math.LN2,
+      // Of all classes, each as likely beforehand as the others.
+      probability: 1 / compared.reduce((sum, other) => sum + Math.exp(other.total - total), 0)
+    }))
+    progress.stop()
+
+    // ---- the picture of them
+    if (flags.heatmap !== undefined) {
+      const panels: Panel[] = results.map(({ n, bits, bitsPerToken, tokens }) => ({ title: `n = ${n}: ${bits.toFixed(0)} bits, ${bitsPerToken.toFixed(2)} a token`, bits: tokens }))
+      const image = await encode(heatmap(picture!, grid, panels), format)
+      signal.throwIfAborted()
+      await writeWhole(flags.heatmap, image)
+    }
+
+    if (flags.json) {
+      return await printJson({
+        file,
+        ...(notes.length > 0 && { notes }),
+        classId,
+        label,
+        classGiven: given !== undefined,
+        grid,
+        vocabularySize,
+        guidanceScale: flags.guidanceScale ?? 1,
+        scores: results.map(({ tokens, logProbs, ...rest }) => ({ ...rest, logProbs: Array.from(logProbs) })),
+        ...(best.length > 0 && { classes: best }),
+        ...(flags.heatmap !== undefined && { heatmap: path.resolve(flags.heatmap) }),
+        device: par.info.device
+      })
+    }
+    const name = (classId: number, label: string | undefined): string => label === undefined ? `class ${classId}` : `${label} (${classId})`
+    const lines = [
+      `${file} as ${name(classId, label)}${given === undefined ? ', the likeliest class' : ''}: ${grid[0]} x ${grid[1]} tokens; a blind guess takes ${Math.log2(vocabularySize).toFixed(2)} bits a token`,
+      table([['n', 'bits', 'bits a token', 'log probability'], ...results.map(({ n, bits, bitsPerToken, logProb }) => [String(n), bits.toFixed(1), bitsPerToken.toFixed(3), logProb.toFixed(2)])])
+    ]
+    if (best.length > 0) {
+      lines.push(`likeliest classes at n = ${all[0]}, as if all were equally likely beforehand:`,
+        table(best.map(({ classId, label, bits, probability }) => [String(classId), label ?? '', `${bits.toFixed(1)} bits`, `${(100 * probability).toFixed(1)}%`])))
+    }
+    if (flags.perToken) {
+      for (const { n, tokens } of results) lines.push(`bits of each token at n = ${n}:`, rowsOf(tokens, grid[1]))
+    }
+    if (flags.heatmap !== undefined) lines.push(flags.heatmap)
+    await print(lines.join('\n') + '\n')
+  } finally {
+    progress.stop()
+    await par?.dispose()
+  }
+}
+
+function one (classes: readonly number[]): number {
+  if (classes.length !== 1) throw new UsageError('score takes one class; --top compares them')
+  return classes[0]!
+}
+
+function sizeOf ([height, width]: readonly [number, number]): { width: number, height: number } {
+  return { width, height }
+}
+
+function rowsOf (bits: Float32Array, columns: number): string {
+  const lines: string[] = []
+  for (let from = 0; from < bits.length; from += columns) {
+    lines.push(Array.from(bits.subarray(from, from + columns), value => value.toFixed(1).padStart(4)).join(' '))
+  }
+  return lines.join('\n')
+}
