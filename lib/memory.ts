@@ -1,6 +1,6 @@
 // How much native memory a model takes, from its shapes, without loading it: the same sums that the backends make when
 // they plan theirs (cpu/weights.cc, cpu/session.cc; cuda/loader.cc, cuda/session.cc), which test/memory-plan.test.ts holds
-// against what they then allocate. Of a GPU's session the partial sums of attention (a few megabytes) are left out.
+// against what they then allocate. Of a GPU's session the tables of rows and predictions (kilobytes) are left out.
 
 import type { Precision, TransformerModel } from './native.js'
 
@@ -66,9 +66,13 @@ export function sessionBytes (device: MemoryDevice, m: TransformerModel, precisi
   const branches = guided ? 2 : 1
   const chunk = branches * Math.min(sequences * maxRows, logitRows.cuda / branches)
   const head = up(m.headSize, 16)
+  // Attention splits the keys in spans of 128, for tiles of 16 queries; each has its sums.
+  const shared = Math.max(1, m.heads / m.kvHeads)
+  const queries = Math.max(1, Math.min(maxRows, Math.floor(64 / shared))) * shared
+  const partials = streams * m.kvHeads * Math.ceil(queries / 16) * Math.ceil(slots / 128) * 16 * (head + 2) * 4
   return sum([
     rows * up(m.dim, 16) * 4, rows * up(m.dim, 16) * item, rows * m.heads * head * item, rows * up(width, 16) * item,
     rows * up(m.feedForward, 16) * item, chunk * up(m.vocabularySize, 16) * 4, chunk * up(m.dim, 16) * item,
-    2 * m.layers * streams * m.kvHeads * slots * head * item, sequences * slots * 8
+    2 * m.layers * streams * m.kvHeads * slots * head * item, partials, sequences * slots * 8
   ], 256)
 }
