@@ -21,17 +21,33 @@ Packed packedShape(int outputs, int inputs, Element element) {
   return p;
 }
 
-void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel) {
-  if (element == Element::float32) {
-    float* out = reinterpret_cast<float*>(panel);
-    for (int k = 0; k < inputs; k++)
-      for (int o = 0; o < panelOutputs; o++) out[k * panelOutputs + o] = o < valid ? rows[o * stride + k] : 0.0f;
-    return;
+namespace {
+
+// Both ways of packing go in short runs of each row, so that neither side strides far: rows are a power of two apart, and
+// whole columns of them would fight for the same lines of the cache.
+constexpr int run = 16;
+
+// Rows that are stored as the panel has them: words of one float32 or a pair of bfloat16. Nothing is converted.
+void packWords(const void* rows, ptrdiff_t strideBytes, int valid, int groups, uint8_t* panel) {
+  uint32_t* out = reinterpret_cast<uint32_t*>(panel);
+  for (int block = 0; block < groups; block += run) {
+    const int end = std::min(groups, block + run);
+    for (int o = 0; o < valid; o++) {
+      const uint8_t* row = static_cast<const uint8_t*>(rows) + o * strideBytes;
+      for (int g = block; g < end; g++) std::memcpy(&out[g * panelOutputs + o], row + g * 4, 4);
+    }
+    for (int g = block; g < end && valid < panelOutputs; g++) std::fill(out + g * panelOutputs + valid, out + (g + 1) * panelOutputs, 0u);
   }
+}
+
+}  // namespace
+
+void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel) {
+  if (element == Element::float32) return packWords(rows, stride * 4, valid, inputs, panel);
   uint32_t* out = reinterpret_cast<uint32_t*>(panel);
   const int groups = (inputs + 1) / 2;
-  for (int block = 0; block < groups; block += 16) {  // short runs of each row, so that neither side strides far
-    const int end = std::min(groups, block + 16);
+  for (int block = 0; block < groups; block += run) {
+    const int end = std::min(groups, block + run);
     for (int o = 0; o < panelOutputs; o++) {
       const float* row = rows + o * stride;
       for (int g = block; g < end; g++) {
@@ -43,6 +59,17 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
   }
 }
 
+namespace {
+
+bool storedAs(const TensorSource& t, Element element) {
+  return t.dtype == (element == Element::float32 ? DType::float32 : DType::bfloat16) && Tensors::contiguous(t);
+}
+
+// Are rows of it made of whole words of the panel's type?
+bool inWords(const TensorSource& t, Element element, int inputs) { return storedAs(t, element) && inputs % inputStep(element) == 0; }
+
+}  // namespace
+
 // ---- plans --------------------------------------------------------------------------------------------------
 
 void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs) {
@@ -50,8 +77,13 @@ void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs
   to = packedShape(outputs, inputs, element_);
   if (!t) return;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, t, outputs, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+       [this, t, outputs, inputs, groups = to.groups, words = inWords(*t, element_, inputs), panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
+         if (words) {
+           Status s = weights_.stored(*t, begin, end, scratch);
+           if (s.ok()) packWords(scratch, groups * 4, end - begin, groups, base + panel * panelBytes);
+           return s;
+         }
          Status s = weights_.rows(*t, begin, end, scratch);
          if (s.ok()) packPanel(scratch, inputs, end - begin, inputs, element_, base + panel * panelBytes);
          return s;
@@ -64,8 +96,16 @@ void Loader::gateUp(Packed& to, const std::string& gate, const std::string& up, 
   to = packedShape((outputs + 15) / 16 * 32, inputs, element_);
   if (!g || !u) return;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, g, u, outputs, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+       [this, g, u, outputs, inputs, groups = to.groups, words = inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
+        panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * 16, end = std::min(outputs, begin + 16);
+         if (words) {
+           if (end - begin < 16) std::memset(scratch, 0, size_t{panelOutputs} * groups * 4);
+           Status s = weights_.stored(*g, begin, end, scratch);
+           if (s.ok()) s = weights_.stored(*u, begin, end, scratch + size_t{16} * groups);
+           if (s.ok()) packWords(scratch, groups * 4, panelOutputs, groups, base + panel * panelBytes);
+           return s;
+         }
          std::fill(scratch, scratch + size_t{panelOutputs} * inputs, 0.0f);
          Status s = weights_.rows(*g, begin, end, scratch);
          if (s.ok()) s = weights_.rows(*u, begin, end, scratch + size_t{16} * inputs);
@@ -115,6 +155,7 @@ void Loader::table(void*& to, const std::string& name, int rows, int columns) {
   add({static_cast<size_t>(rows) * columns * item, &to, (rows + 31) / 32, int64_t{32} * columns,
        [this, t, rows, columns, item](uint8_t* base, int task, float* scratch) {
          const int begin = task * 32, end = std::min(rows, begin + 32);
+         if (storedAs(*t, element_)) return weights_.stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
          Status s = weights_.rows(*t, begin, end, scratch);
          if (s.ok())
            convertFloats(scratch, DType::float32, base + static_cast<size_t>(begin) * columns * item,

@@ -2,7 +2,7 @@
 // any weight is read, so that a wrong pair of files costs nothing. The embedded model has a file for each n, read
 // when first asked for; concurrent callers share one read, which no single caller's abort can spoil.
 
-import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from './checkpoint/index.js'
+import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from './checkpoint/index.js'
 import type { Call } from './call.js'
 import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
 import { embedded } from './embedded.js'
@@ -23,6 +23,8 @@ export interface TransformerPart {
   name: string | undefined
   /** Which published model has these dimensions. */
   official: string | undefined
+  /** Hash of the codebook that its tokens are numbers of, where the file tells. */
+  codebookSha256: string | undefined
   native: NativeTransformer
 }
 
@@ -34,6 +36,8 @@ export interface TokenizerPart {
   /** Tokens of the pictures it was trained on, where that is known. */
   grid: [rows: number, columns: number] | undefined
   name: string | undefined
+  /** Hash of its codebook: read from the file when a transformer first asks for it. */
+  codebookSha256: () => Promise<string | undefined>
   native: NativeTokenizer
 }
 
@@ -95,7 +99,7 @@ export class Models {
     // ---- descriptions: cheap, and every mistake about files shows here
     const described = transformerFile && await call.wait(describe(transformerFile, call, options.preset))
     const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(tokenizerFile, call))
-    if (described && tokenizer) checkPair(described, tokenizer)
+    if (described && tokenizer) await call.wait(checkPair(described, tokenizer))
 
     // ---- weights
     const load = async (choice: Choice): Promise<Loaded> => await loadWeights(choice, options.threads, described, tokenizer, call)
@@ -129,7 +133,7 @@ export class Models {
   async #load (n: number, file: string): Promise<TransformerPart> {
     const described = await describe({ path: file })
     if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${file} is for n = ${described.n}; expected n = ${n}`)
-    if (this.tokenizer) checkPair(described, this.tokenizer)
+    if (this.tokenizer) await checkPair(described, this.tokenizer)
     try {
       return part(described, await this.engine.loadTransformer(file, described.tensors, described.model, this.choice.precision, this.#closing))
     } catch (error) {
@@ -205,16 +209,19 @@ async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: C
     sampling: found.sampling ?? preset?.sampling ?? publishedSampling(found.official),
     name: found.name,
     official: found.official,
+    codebookSha256: found.codebookSha256,
     tensors: found.tensors
   }
 }
 
 async function describeTokenizerFile (file: string, call: Call): Promise<DescribedTokenizer> {
-  const { model, name, official, imageSize, tensors } = describeTokenizer(await open(file, 'tokenizer', call))
+  const checkpoint = await open(file, 'tokenizer', call)
+  const { model, name, official, imageSize, tensors } = describeTokenizer(checkpoint)
+  let hash: Promise<string | undefined> | undefined
   const factor = 2 ** (model.multipliers.length - 1)
   const [height, width] = imageSize ?? (official ? [384, 384] : [0, 0])
   const whole = height > 0 && width > 0 && height % factor === 0 && width % factor === 0
-  return { file, model, factor, grid: whole ? [height / factor, width / factor] : undefined, name, tensors }
+  return { file, model, factor, grid: whole ? [height / factor, width / factor] : undefined, name, codebookSha256: () => hash ??= codebookHash(checkpoint), tensors }
 }
 
 async function open (file: string, kind: 'transformer' | 'tokenizer', call?: Call): Promise<Checkpoint> {
@@ -226,9 +233,13 @@ async function open (file: string, kind: 'transformer' | 'tokenizer', call?: Cal
   return checkpoint
 }
 
-function checkPair (transformer: Described, tokenizer: { file: string, model: TokenizerModel }): void {
+async function checkPair (transformer: Described, tokenizer: Pick<TokenizerPart, 'file' | 'model' | 'codebookSha256'>): Promise<void> {
+  const refuse = (why: string): never => { throw new ParError('TOKENIZER_MISMATCH', `Transformer and tokenizer do not belong together: ${why}`) }
   const [vocabulary, codebook] = [transformer.model.vocabularySize, tokenizer.model.codebookSize]
-  if (vocabulary === codebook) return
-  throw new ParError('TOKENIZER_MISMATCH',
-    `Transformer and tokenizer do not belong together: ${transformer.file} has a vocabulary of ${vocabulary} tokens, ${tokenizer.file} a codebook of ${codebook}`)
+  if (vocabulary !== codebook) refuse(`${transformer.file} has a vocabulary of ${vocabulary} tokens, ${tokenizer.file} a codebook of ${codebook}`)
+  if (transformer.codebookSha256 === undefined) return
+  const found = await tokenizer.codebookSha256()
+  if (found === undefined || found === transformer.codebookSha256) return
+  refuse(`${transformer.file} was converted for a codebook with the hash ${transformer.codebookSha256.slice(0, 16)}..., ` +
+    `that of ${tokenizer.file} has ${found.slice(0, 16)}...: the same size, other codes`)
 }

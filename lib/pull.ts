@@ -142,6 +142,16 @@ export interface Placing {
 }
 
 /**
+ * Its tokenizer alone.
+ * @throws ParError `FILE_NOT_FOUND`, which says what to run
+ */
+export async function presetTokenizer ({ name, tokenizer }: Preset, folder = cacheFolder()): Promise<string> {
+  const path = await findCached(folder, tokenizer)
+  if (path === undefined) throw new ParError('FILE_NOT_FOUND', `${tokenizer.file} of ${name} is not in the cache (${folder}). Run: npx parvis pull ${name}`)
+  return path
+}
+
+/**
  * A preset's files in the cache; fetched where that is asked for.
  * @throws ParError `FILE_NOT_FOUND`, which says what to run
  */

@@ -1,14 +1,14 @@
 // Rewrites a checkpoint as .safetensors: only the tensors that are needed, contiguous, in one precision if asked, with
-// the architecture in the metadata. Streams in chunks, so that a 12 GB training checkpoint needs no more memory than
+// the architecture and the checksum of what it was made of in the metadata. Streams in chunks, so that a 12 GB training checkpoint needs no more memory than
 // one of its chunks; only a tensor that is stored with strides is held whole while it is gathered.
 
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../errors.js'
-import { addon, toParError, type DType, type TensorSource } from '../native.js'
+import { toParError, type DType, type TensorSource } from '../native.js'
 import { describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides } from './architecture.js'
-import { bad, quote, showBytes } from './bad.js'
-import { countElements, elementBytes } from './dtypes.js'
+import { readElements } from './elements.js'
+import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
 import { metadataKey, type ParvisMetadata } from './metadata.js'
 import { openCheckpoint } from './open.js'
 import { notRegular, tensorBytes, writeSafetensors, type TensorToWrite } from './safetensors-write.js'
@@ -16,12 +16,15 @@ import { showValue } from './shapes.js'
 import { FileSource } from './source.js'
 import type { Checkpoint } from './types.js'
 
-/** The addon's conversion: little-endian elements in, elements out, rounded to nearest even. */
-export type ConvertFloats = (data: Uint8Array, from: DType, to: DType) => Promise<Uint8Array>
+export type { ConvertFloats } from './hashes.js'
 
 export interface ConvertOptions extends TransformerOverrides {
   /** Type of all tensors in the output; default: each as it is stored. */
   precision?: DType
+  /** Of a transformer: the tokenizer that it belongs to, whose codebook is noted. Default: what the input's metadata says. */
+  tokenizer?: string
+  /** Whether the checksum of the input is noted, for which all of it is read. Default: true. */
+  checksum?: boolean
   /** Called with bytes of tensors written so far and in all, first with 0. */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   signal?: AbortSignal
@@ -42,16 +45,14 @@ export interface ConvertResult {
 }
 
 const chunkBytes = 16 << 20
-/** Gathering runs on this thread, so in small pieces. */
-const gatherElements = 1 << 17
-const maxStridedBytes = 1 << 30
 
 /**
  * Converts a transformer or tokenizer checkpoint to `output` (.safetensors). The output appears when it is whole;
  * on failure or abort nothing is left behind. An existing output is replaced; where it is a link, what it leads to.
  *
  * Errors: as openCheckpoint and describeTransformer; INVALID_OPTION for a bad precision, when input and output are the
- * same file, or when the output is no regular file; FILE_NOT_FOUND when the output cannot be written. An aborted call rejects with `signal.reason`.
+ * same file, or when the output is no regular file; TOKENIZER_MISMATCH when `tokenizer` is of another size than the
+ * vocabulary; FILE_NOT_FOUND when the output cannot be written. An aborted call rejects with `signal.reason`.
  */
 export async function convertCheckpoint (input: string, output: string, options: ConvertOptions = {}): Promise<ConvertResult> {
   const { precision, onProgress, signal } = options
@@ -61,10 +62,14 @@ export async function convertCheckpoint (input: string, output: string, options:
   if (typeof output !== 'string' || output === '' || output.includes('\0')) throw new ParError('INVALID_OPTION', 'output must be a path')
   const checkpoint = await openCheckpoint(input, { signal })
   await refuseSameFile(input, output)
-  const { kind, tensors, metadata } = describe(checkpoint, options)
-  const convertFloats = options.convertFloats ?? (async (data, from, to) => await addon().convertFloats(data, from, to))
+  const convertFloats = options.convertFloats ?? convertNatively
+  const { kind, tensors, metadata } = await describe(checkpoint, options, convertFloats)
 
   const source = await FileSource.open(input)
+  const failed = new AbortController()
+  // Beside the conversion, which reads other parts of the same file: it is known when the last tensor is written.
+  const checksum = options.checksum === false ? undefined : hashFile(source, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
+  checksum?.catch(() => {}) // waited for below
   try {
     const totalBytes = tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes({ dtype: precision ?? dtype, shape }), 0)
     let doneBytes = 0
@@ -76,7 +81,7 @@ export async function convertCheckpoint (input: string, output: string, options:
         dtype,
         shape: tensor.shape,
         async * chunks () {
-          for await (const chunk of readElements(source, tensor, signal)) {
+          for await (const chunk of readElements(source, tensor, chunkBytes, signal)) {
             const converted = dtype === tensor.dtype ? chunk : await convertFloats(chunk, tensor.dtype, dtype)
             yield converted
             doneBytes += converted.length
@@ -85,27 +90,37 @@ export async function convertCheckpoint (input: string, output: string, options:
         }
       }
     })
-    const texts = { [metadataKey]: JSON.stringify({ ...metadata, sourceFile: path.basename(input) }) }
-    const { bytes } = await writeSafetensors(output, toWrite, texts, signal)
-    return { kind, file: output, bytes, tensors: tensors.length, metadata }
+    const complete = (sourceSha256: string | undefined): ParvisMetadata => ({
+      ...metadata, sourceFile: path.basename(input).slice(0, 1000), ...(sourceSha256 !== undefined && { sourceSha256 })
+    })
+    const texts = (sha256?: string): Record<string, string> => ({ [metadataKey]: JSON.stringify(complete(sha256)) })
+    const { bytes } = await writeSafetensors(output, toWrite, texts(checksum && '0'.repeat(64)), signal, checksum && (async () => texts(await checksum)))
+    return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum) }
   } catch (error) {
     signal?.throwIfAborted()
     throw toParError(error)
   } finally {
+    failed.abort()
+    await checksum?.catch(() => {})
     await source.close()
   }
 }
 
 // ---- what is written ----
 
-function describe (checkpoint: Checkpoint, options: ConvertOptions): { kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata } {
+async function describe (
+  checkpoint: Checkpoint, options: ConvertOptions, convertFloats: ConvertFloats
+): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata }> {
+  const { heads, grid, n, tokenizer, signal } = options
   if (identify(checkpoint) === 'tokenizer') {
+    if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${checkpoint.file} is a tokenizer`)
     const { tensors, name, imageSize } = describeTokenizer(checkpoint)
-    return { kind: 'tokenizer', tensors, metadata: { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }) } }
+    const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
+    return { kind: 'tokenizer', tensors, metadata: { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 } }
   }
-  const { heads, grid, n } = options
   const found = describeTransformer(checkpoint, { heads, grid, n })
   const { layers, dim, vocabularySize, classes } = found.model
+  const codebookSha256 = tokenizer === undefined ? found.codebookSha256 : await hashOf(tokenizer, checkpoint.file, vocabularySize, convertFloats, signal)
   return {
     kind: 'transformer',
     tensors: found.tensors,
@@ -120,9 +135,22 @@ function describe (checkpoint: Checkpoint, options: ConvertOptions): { kind: Che
       grid: found.grid,
       ...(found.labels && { labels: found.labels }),
       ...(found.sampling && { sampling: found.sampling }),
-      ...(found.name !== undefined && { name: found.name })
+      ...(found.name !== undefined && { name: found.name }),
+      ...(codebookSha256 !== undefined && { codebookSha256 })
     }
   }
+}
+
+/** The hash of the codebook that a transformer's tokens are numbers of. */
+async function hashOf (file: string, transformer: string, vocabulary: number, convertFloats: ConvertFloats, signal?: AbortSignal): Promise<string | undefined> {
+  const checkpoint = await openCheckpoint(file, { signal })
+  if (identify(checkpoint) !== 'tokenizer') throw new ParError('INVALID_OPTION', `tokenizer: ${file} is a transformer`)
+  const { codebookSize } = describeTokenizer(checkpoint).model
+  if (codebookSize !== vocabulary) {
+    throw new ParError('TOKENIZER_MISMATCH',
+      `Transformer and tokenizer do not belong together: ${transformer} has a vocabulary of ${vocabulary} tokens, ${file} a codebook of ${codebookSize}`)
+  }
+  return await codebookHash(checkpoint, convertFloats, signal)
 }
 
 async function refuseSameFile (input: string, output: string): Promise<void> {
@@ -131,59 +159,4 @@ async function refuseSameFile (input: string, output: string): Promise<void> {
     throw new ParError('INVALID_OPTION', `input and output are the same file: ${input}. Give another output.`)
   }
   if (to && !to.isFile()) throw notRegular(output, to.isDirectory() ? 'folder' : 'special')
-}
-
-// ---- elements of one tensor, in order ----
-
-async function * readElements (source: FileSource, tensor: TensorSource, signal?: AbortSignal): AsyncIterable<Buffer> {
-  const size = elementBytes(tensor.dtype)
-  const total = countElements(tensor.shape)! * size
-  if (tensor.strides) {
-    yield * gather(source, tensor, tensor.strides, signal)
-    return
-  }
-  for (let at = 0; at < total; at += chunkBytes) {
-    signal?.throwIfAborted()
-    yield await source.read(tensor.offset + at, Math.min(chunkBytes, total - at), `tensor ${quote(tensor.name)}`)
-  }
-}
-
-/** Reads the span of a strided tensor once and yields its elements in row-major order. */
-async function * gather (source: FileSource, tensor: TensorSource, strides: number[], signal?: AbortSignal): AsyncIterable<Buffer> {
-  const { shape } = tensor
-  const size = elementBytes(tensor.dtype)
-  const count = countElements(shape)!
-  if (count === 0) return
-  const span = (shape.reduce((sum, sides, axis) => sum + (sides - 1) * strides[axis]!, 0) + 1) * size
-  if (span > maxStridedBytes) {
-    throw bad(source.file, `tensor ${quote(tensor.name)} is not contiguous and spreads over ${showBytes(span)} (at most ${showBytes(maxStridedBytes)}): ` +
-      'save it with .contiguous() in PyTorch')
-  }
-  const bytes = await source.read(tensor.offset, span, `tensor ${quote(tensor.name)}`)
-  const from = size === 4 ? asArray(Uint32Array, bytes) : asArray(Uint16Array, bytes)
-  const index = new Array<number>(shape.length).fill(0)
-  let at = 0
-  for (let done = 0; done < count; done += gatherElements) {
-    signal?.throwIfAborted()
-    const length = Math.min(gatherElements, count - done)
-    const to = size === 4 ? new Uint32Array(length) : new Uint16Array(length)
-    for (let i = 0; i < length; i++) {
-      to[i] = from[at]!
-      // Counts `index` up by one, keeping `at` = sum(index * strides).
-      for (let axis = shape.length - 1; axis >= 0; axis--) {
-        at += strides[axis]!
-        if (++index[axis]! < shape[axis]!) break
-        at -= strides[axis]! * shape[axis]!
-        index[axis] = 0
-      }
-    }
-    yield Buffer.from(to.buffer, 0, length * size)
-  }
-}
-
-function asArray<T> (type: new (buffer: ArrayBufferLike, offset: number, length: number) => T, bytes: Buffer): T {
-  // Small buffers come from a pool at any offset.
-  const aligned = bytes.byteOffset % 4 === 0 ? bytes : Buffer.from(new Uint8Array(bytes).buffer)
-  const width = (type as unknown as { BYTES_PER_ELEMENT: number }).BYTES_PER_ELEMENT
-  return new type(aligned.buffer, aligned.byteOffset, bytes.length / width)
 }

@@ -9,3 +9,5 @@ export {
   type CheckpointKind, type TokenizerDescription, type TransformerDescription, type TransformerOverrides
 } from './architecture.js'
 export { convertCheckpoint, type ConvertFloats, type ConvertOptions, type ConvertResult } from './convert.js'
+export { codebookHash } from './hashes.js'
+export { fileNameOf, nearestTokenizer, nearestTransformer, type Difference, type Nearest } from './official.js'

@@ -21,7 +21,15 @@ export interface SamplingDefaults {
   topP?: number
 }
 
-export interface TransformerMetadata {
+/** What a converted file was made of. */
+interface Origin {
+  /** Its name, without folders. */
+  sourceFile?: string
+  /** SHA-256 of the file, hexadecimal. */
+  sourceSha256?: string
+}
+
+export interface TransformerMetadata extends Origin {
   kind: 'transformer'
   layers?: number
   dim?: number
@@ -35,13 +43,17 @@ export interface TransformerMetadata {
   labels?: string[]
   sampling?: SamplingDefaults
   name?: string
+  /** Hash of the codebook (hashes.ts) of the tokenizer that it belongs to. */
+  codebookSha256?: string
 }
 
-export interface TokenizerMetadata {
+export interface TokenizerMetadata extends Origin {
   kind: 'tokenizer'
   name?: string
   /** [height, width] of the pictures it was trained on, pixels. */
   imageSize?: [number, number]
+  /** Hash of its codebook (hashes.ts), as it was before any rounding by a conversion. */
+  codebookSha256?: string
 }
 
 export type ParvisMetadata = TransformerMetadata | TokenizerMetadata
@@ -76,11 +88,29 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
       grid: fields.pair('grid', maxGridSide),
       labels: fields.labels(),
       sampling: fields.sampling(),
-      name: fields.text('name')
+      name: fields.text('name'),
+      codebookSha256: fields.sha256('codebookSha256'),
+      sourceFile: fields.text('sourceFile'),
+      sourceSha256: fields.sha256('sourceSha256')
     })
   }
-  if (kind === 'tokenizer') return dropAbsent<TokenizerMetadata>({ kind, name: fields.text('name'), imageSize: fields.pair('imageSize', maxImageSide) })
+  if (kind === 'tokenizer') {
+    return dropAbsent<TokenizerMetadata>({
+      kind,
+      name: fields.text('name'),
+      imageSize: fields.pair('imageSize', maxImageSide),
+      codebookSha256: fields.sha256('codebookSha256'),
+      sourceFile: fields.text('sourceFile'),
+      sourceSha256: fields.sha256('sourceSha256')
+    })
+  }
   throw bad(checkpoint.file, `__metadata__.${metadataKey}.kind is ${typeof kind === 'string' ? quote(kind) : 'no string'}, expected "transformer" or "tokenizer"`)
+}
+
+/** The part of a description that says what the file was converted from. */
+export function sourceOf (metadata: ParvisMetadata | undefined): { source?: { file: string, sha256?: string } } {
+  if (metadata?.sourceFile === undefined) return {}
+  return { source: { file: metadata.sourceFile, ...(metadata.sourceSha256 !== undefined && { sha256: metadata.sourceSha256 }) } }
 }
 
 function dropAbsent<T extends object> (value: T): T {
@@ -107,6 +137,13 @@ class Fields {
     const value = this.map.get(name)
     if (value === undefined || value === null) return undefined
     if (typeof value !== 'string' || value.length > 1000) throw this.wrong(name, 'a string of at most 1000 characters')
+    return value
+  }
+
+  sha256 (name: string): string | undefined {
+    const value = this.map.get(name)
+    if (value === undefined || value === null) return undefined
+    if (typeof value !== 'string' || !/^[0-9a-f]{64}$/.test(value)) throw this.wrong(name, '64 hexadecimal digits')
     return value
   }
 

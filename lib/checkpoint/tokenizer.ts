@@ -3,7 +3,7 @@
 // a tokenizer of another make (attention at other levels, other block counts) is refused, not misread.
 
 import type { TensorSource, TokenizerModel } from '../native.js'
-import { readParvisMetadata } from './metadata.js'
+import { readParvisMetadata, sourceOf } from './metadata.js'
 import { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -15,6 +15,8 @@ export interface TokenizerDescription {
   name?: string
   /** 'vq_ds16_c2i' when it has that model's shapes. */
   official?: string
+  /** What it was converted from, where its metadata says. */
+  source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
 }
@@ -55,6 +57,7 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
     ...(metadata?.imageSize && { imageSize: metadata.imageSize }),
     ...(name !== undefined && { name }),
     ...(official !== undefined && { official }),
+    ...sourceOf(metadata),
     tensors: needed.tensors
   }
 }

@@ -4,7 +4,7 @@
 
 import { ParError } from '../errors.js'
 import type { TensorSource, TransformerModel } from '../native.js'
-import { maxGridSide, readParvisMetadata, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
+import { maxGridSide, readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
 import { Needed, positiveOption, showValue } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -33,6 +33,10 @@ export interface TransformerDescription {
   name?: string
   /** The official model with these dimensions: 'PAR-XL-4x', 'LlamaGen-L'... */
   official?: string
+  /** Hash of the codebook of the tokenizer that it belongs to, where its metadata says. */
+  codebookSha256?: string
+  /** What it was converted from, where its metadata says. */
+  source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
 }
@@ -45,8 +49,10 @@ export const published: ReadonlyArray<{ name: string, layers: number, dim: numbe
   { name: 'XXL', layers: 48, dim: 1536, heads: 24 },
   { name: '3B', layers: 24, dim: 3200, heads: 32 }
 ]
-const publishedVocabulary = 16384
-const publishedClasses = 1000
+export const publishedVocabulary = 16384
+export const publishedClasses = 1000
+/** 1: LlamaGen. */
+export const publishedN: readonly number[] = [1, 4, 16]
 const defaultGrid = 24
 const maxLayers = 10_000
 
@@ -101,6 +107,8 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
     ...(metadata?.sampling && { sampling: metadata.sampling }),
     ...(name !== undefined && { name }),
     ...(official !== undefined && { official }),
+    ...(metadata?.codebookSha256 !== undefined && { codebookSha256: metadata.codebookSha256 }),
+    ...sourceOf(metadata),
     tensors: needed.tensors
   }
 }
@@ -136,7 +144,7 @@ function countLayers (checkpoint: Checkpoint): number {
 }
 
 function officialName (layers: number, dim: number, heads: number, vocabularySize: number, classes: number, n: number): string | undefined {
-  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || ![1, 4, 16].includes(n)) return undefined
+  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || !publishedN.includes(n)) return undefined
   const size = published.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
   return size && (n === 1 ? `LlamaGen-${size.name}` : `PAR-${size.name}-${n}x`)
 }

@@ -14,6 +14,8 @@ interface Flags extends CommonFlags {
   heads?: number
   grid?: [number, number]
   tokensPerStep?: number
+  tokenizer?: string
+  checksum: boolean
   force?: boolean
 }
 
@@ -26,6 +28,8 @@ export function convertCommand (signal: AbortSignal): Command {
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens a step', integer(1))
+    .option('--tokenizer <file>', 'of a transformer: the tokenizer it belongs to; with another codebook it is then refused')
+    .option('--no-checksum', 'do not read the whole input for its SHA-256')
     .option('--force', 'replace the file if it exists (of a link: what it leads to)')
     .action(async (input: string, output: string, flags: Flags) => {
       const { kind } = await checkWritable(output)
@@ -38,6 +42,8 @@ export function convertCommand (signal: AbortSignal): Command {
           heads: flags.heads,
           grid: flags.grid,
           n: flags.tokensPerStep,
+          tokenizer: flags.tokenizer,
+          checksum: flags.checksum,
           signal,
           onProgress: (done, total) => progress.update(done, total, `${bytesText(done)} of ${bytesText(total)}`)
         })

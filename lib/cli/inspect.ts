@@ -1,18 +1,24 @@
-// parvis inspect: what a checkpoint file is, without reading its weights. It lists what can be listed even where the
-// file cannot be run, because that is when one looks into it: heads that nothing tells are shown as unknown, and
-// any other fault is printed after the tensors, with exit code 1.
+// parvis inspect: what a checkpoint file is, without reading its weights, what it would take to run it and, where asked,
+// how fast that could be at most. It lists what can be listed even where the file cannot be run, because that is when one
+// looks into it: heads that nothing tells are shown as unknown, and any other fault is printed after the tensors, with
+// exit code 1.
 
 import { Command } from 'commander'
 import {
-  describeTokenizer, describeTransformer, identify, openCheckpoint,
-  type Checkpoint, type TokenizerDescription, type TransformerDescription
+  describeTokenizer, describeTransformer, fileNameOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
+  type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription
 } from '../checkpoint/index.js'
+import type { Device } from '../options.js'
+import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { grid, integer } from './arguments.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   heads?: number
   grid?: [number, number]
+  tensors?: boolean
+  speed?: boolean
+  device: string
 }
 
 type Found =
@@ -21,10 +27,13 @@ type Found =
 
 export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
-    .description('Show what a checkpoint is: architecture, tokens a step, every tensor. Reads no weights.')
+    .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Reads no weights.')
     .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
+    .option('--tensors', 'list every tensor with type and shape (--json always does)')
+    .option('--speed', 'measure what the device can do at most (a few seconds), and say what an image would take at best')
+    .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:N', 'auto')
     .action(async (file: string, flags: Flags) => {
       const checkpoint = await openCheckpoint(file, { signal })
       let found: Found | undefined
@@ -36,8 +45,9 @@ export function inspectCommand (signal: AbortSignal): Command {
       } catch (error) {
         fault = error
       }
-      if (flags.json) await printJson(asJson(checkpoint, found))
-      else await print(asText(checkpoint, found))
+      const speed = flags.speed && !fault ? await speedOf(found, flags.device as Device) : undefined
+      if (flags.json) await printJson(asJson(checkpoint, found, speed))
+      else await print(asText(checkpoint, found, speed, flags.tensors === true || fault !== undefined))
       if (fault) throw fault
     })
 }
@@ -56,7 +66,16 @@ function understand (checkpoint: Checkpoint, { heads, grid }: Flags): Found {
   }
 }
 
+async function speedOf (found: Found | undefined, device: Device): Promise<Speed | undefined> {
+  if (!found || (found.kind === 'transformer' && !found.headsKnown)) return undefined
+  return await expectedSpeed(found.about, device)
+}
+
 // ---- figures
+
+function nearest (found: Found): Nearest {
+  return found.kind === 'tokenizer' ? nearestTokenizer(found.about.model) : nearestTransformer(found.about, found.headsKnown)
+}
 
 /** Elements of the tensors that a model needs. */
 function parameters (tensors: readonly { shape: number[] }[]): number {
@@ -76,12 +95,13 @@ function memory (found: Found): Record<string, { float32: number, bfloat16: numb
 
 // ---- JSON
 
-function asJson (checkpoint: Checkpoint, found: Found | undefined): object {
+function asJson (checkpoint: Checkpoint, found: Found | undefined, speed: Speed | undefined): object {
   const { file, format, fileBytes, wrapper, metadata } = checkpoint
   const used = new Set(found?.about.tensors.map(tensor => tensor.name))
   return {
     file, format, fileBytes, wrapper,
     ...(found && describeJson(found)),
+    ...(speed && { speed }),
     tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
     otherTensors: [...checkpoint.others.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
     ...(checkpoint.odd?.size && { noTensors: Object.fromEntries(checkpoint.odd) }),
@@ -101,8 +121,10 @@ function describeJson (found: Found): object {
     ...rest,
     ...(found.kind === 'transformer' && { headsFrom: found.headsKnown ? found.about.headsFrom : null }),
     model: shown,
+    nearest: nearest(found),
     parameters: parameters(tensors),
-    memory: memory(found)
+    memory: memory(found),
+    ...(found.kind === 'transformer' && found.headsKnown && { needs: memoryNeeds(found.about) })
   }
 }
 
@@ -113,36 +135,55 @@ function plain (value: unknown): unknown {
 
 // ---- text
 
-function asText (checkpoint: Checkpoint, found: Found | undefined): string {
+function asText (checkpoint: Checkpoint, found: Found | undefined, speed: Speed | undefined, listed: boolean): string {
   const used = new Set(found?.about.tensors.map(tensor => tensor.name))
   const stored = [...checkpoint.tensors.values()]
-  const sum = stored.reduce((bytes, tensor) => bytes + tensor.bytes, 0)
-  const lists = [
-    `\n${stored.length} tensors, ${bytesText(sum)}`,
-    table(stored.map(({ name, dtype, shape, bytes }) =>
-      [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed']))
-  ]
-  if (checkpoint.others.size > 0) {
-    const others = [...checkpoint.others.values()]
-    lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
+  const lists: string[] = []
+  if (found?.kind === 'transformer' && found.headsKnown) lists.push(needsText(memoryNeeds(found.about)))
+  if (speed) lists.push(`\n${speedText(speed)}`)
+  if (listed) {
+    lists.push(`\n${tensorsText(checkpoint)}`, table(stored.map(({ name, dtype, shape, bytes }) =>
+      [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed'])))
+    if (checkpoint.others.size > 0) {
+      const others = [...checkpoint.others.values()]
+      lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
+    }
+    if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [name, what])))
   }
-  if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [name, what])))
-  return [checkpoint.file, table(facts(checkpoint, found)), ...lists].join('\n') + '\n'
+  return [checkpoint.file, table(facts(checkpoint, found, listed)), ...lists].join('\n') + '\n'
 }
 
-function facts (checkpoint: Checkpoint, found: Found | undefined): string[][] {
+/** '175 tensors, 687 MB, bfloat16' */
+function tensorsText ({ tensors }: Checkpoint): string {
+  const stored = [...tensors.values()]
+  const sum = stored.reduce((bytes, tensor) => bytes + tensor.bytes, 0)
+  return `${stored.length} tensors, ${bytesText(sum)}, ${[...new Set(stored.map(({ dtype }) => dtype))].join(' and ')}`
+}
+
+function needsText (needs: readonly Need[]): string {
+  const batches = needs[0]!.batches.map(({ batch }) => batch)
+  const rows = needs.map(({ device, precision, weights, batches }) => [
+    device === 'cpu' ? 'CPU' : 'GPU', precision, bytesText(weights), ...batches.map(({ bytes, atOnce, batch }) => bytesText(bytes) + (atOnce < batch ? ` (${atOnce} at a time)` : ''))
+  ])
+  return `\nMemory with the weights, ${needs[0]!.guided ? 'guided' : 'not guided'}, by pictures made side by side:\n` +
+    table([['', '', 'weights', ...batches.map(batch => batch === 1 ? '1 picture' : String(batch))], ...rows])
+}
+
+function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolean): string[][] {
   const format = checkpoint.format === 'pt' ? 'PyTorch checkpoint' : 'safetensors'
   const under = checkpoint.wrapper ? `, weights under "${checkpoint.wrapper}"` : ''
   const rows = [['format', `${format}, ${bytesText(checkpoint.fileBytes)}${under}`]]
   if (!found) rows.push(['kind', 'not understood, see the error at the end'])
-  else if (found.kind === 'tokenizer') rows.push(...tokenizerFacts(found.about))
-  else rows.push(...transformerFacts(found.about, found.headsKnown))
+  else if (found.kind === 'tokenizer') rows.push(['kind', 'tokenizer'], ['model', modelText(checkpoint, found)], ...tokenizerFacts(found.about))
+  else rows.push(['kind', 'transformer'], ['model', modelText(checkpoint, found)], ...transformerFacts(found.about, found.headsKnown))
+  if (found?.about.source) rows.push(['converted', `from ${JSON.stringify(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
   if (found) {
     const { weights, cacheASequence } = memory(found)
     rows.push(['parameters', parameters(found.about.tensors).toLocaleString('en')])
     rows.push(['weights', `${bytesText(weights!.float32)} in float32, ${bytesText(weights!.bfloat16)} in bfloat16`])
     if (cacheASequence) rows.push(['KV cache', `${bytesText(cacheASequence.float32)} a sequence in float32, ${bytesText(cacheASequence.bfloat16)} in bfloat16`])
   }
+  if (!listed) rows.push(['tensors', `${tensorsText(checkpoint)} (--tensors lists them)`])
   const beside = Object.keys(checkpoint.metadata)
   if (beside.length > 0) rows.push(['beside them', beside.join(', ') + ' (--json shows them)'])
   return rows
@@ -157,8 +198,6 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
     : 'unknown: the width is none of the published models\'; --heads says it'
   const sampling = Object.entries(about.sampling ?? {}).map(entry => entry.join(' ')).join(', ')
   return [
-    ['kind', 'transformer'],
-    ['official', about.official ? `has the shapes of ${about.official}` : 'none of the published models'],
     ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
     ['n', n === 1 ? '1, token by token (no transition tokens)' : `${n} tokens a step (${model.transitions} transition tokens)`],
     ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
@@ -166,15 +205,26 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
     ['heads', heads],
     ['vocabulary', `${model.vocabularySize} tokens`],
     ['classes', `${model.classes}${about.labels ? ' with names (parvis labels)' : ''}`],
-    ...(sampling ? [['sampling', sampling]] : [])
+    ...(sampling ? [['sampling', sampling]] : []),
+    ...(about.codebookSha256 ? [['tokenizer', `one whose codebook has the hash ${about.codebookSha256}`]] : [])
   ]
+}
+
+/** Which published model it is, or what sets it apart from the one that is most alike. Shapes tell; weights are not read. */
+function modelText (checkpoint: Checkpoint, found: Found): string {
+  const { about } = found
+  const { name, differences } = nearest(found)
+  if (about.official !== undefined) {
+    const own = found.kind === 'tokenizer' ? 'VQ-16' : fileNameOf(about.official, found.about.grid)
+    const of = checkpoint.format === 'pt' ? "the authors' file" : about.source ? "converted from the authors' file" : 'as .safetensors'
+    return `${about.official}${own ? `, ${own}` : ''} (${of}, by its shapes)`
+  }
+  return `none of the published ones; nearest is ${name}, but for ${differences.map(({ what, here, published }) => `${what} ${here} (there ${published})`).join(', ')}`
 }
 
 function tokenizerFacts (about: TokenizerDescription): string[][] {
   const { model } = about
   return [
-    ['kind', 'tokenizer'],
-    ['official', about.official ? `has the shapes of ${about.official}` : 'none of the published models'],
     ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
     ['factor', `${2 ** (model.multipliers.length - 1)} pixels a token`],
     ['codebook', `${model.codebookSize} codes of ${model.codeSize}`],

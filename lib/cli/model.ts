@@ -5,7 +5,10 @@ import { embedded } from '../embedded.js'
 import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { Par, type ParInfo } from '../par.js'
+import { presetOf } from '../presets.js'
+import { presetTokenizer } from '../pull.js'
 import { grid, integer } from './arguments.js'
+import { knownPreset } from './pull.js'
 import { note, UsageError, type CommonFlags } from './terminal.js'
 
 export interface MachineFlags extends CommonFlags {
@@ -15,6 +18,8 @@ export interface MachineFlags extends CommonFlags {
 }
 
 export interface TokenizerFlags extends MachineFlags {
+  /** A preset. */
+  model?: string
   tokenizer?: string
 }
 
@@ -36,6 +41,7 @@ function machineOptions (command: Command): Command {
 export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
+    .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint, .pt or .safetensors (default: that of the embedded model)'))
 }
 
@@ -43,6 +49,7 @@ export function tokenizerOptions (command: Command): Command {
 export function modelOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
+    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis help pull` lists them')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
@@ -51,12 +58,20 @@ export function modelOptions (command: Command): Command {
 
 /** The tokenizer alone. */
 export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal): Promise<Par> {
-  const { tokenizer = embedded.tokenizer, device, precision, threads } = flags
+  const { model, device, precision, threads } = flags
+  if (model !== undefined && flags.tokenizer !== undefined) throw new UsageError('--model says what --tokenizer would; give one of them')
+  const tokenizer = flags.tokenizer ?? (model === undefined ? embedded.tokenizer : await presetTokenizer(presetOf(knownPreset(model))))
   return said(await Par.load({ tokenizer, device, precision, threads, signal }), flags)
 }
 
 /** @throws UsageError for a tokenizer without a transformer */
 export function checkModel (flags: ModelFlags): void {
+  if (flags.model !== undefined) {
+    knownPreset(flags.model)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid'] as const).find(name => flags[name] !== undefined)
+    if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
+    return
+  }
   if (flags.transformer !== undefined) return
   if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone scores nothing; give --transformer too')
   if ((flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
@@ -64,7 +79,8 @@ export function checkModel (flags: ModelFlags): void {
 
 /** The embedded model, or the files given. */
 export async function loadModel (flags: ModelFlags, signal: AbortSignal): Promise<Par> {
-  const { transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  const { model, transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  if (model !== undefined) return said(await Par.load(knownPreset(model), { device, precision, threads, signal }), flags)
   return said(await Par.load({
     ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
     ...(tokenizer !== undefined && { tokenizer }),

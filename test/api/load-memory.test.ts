@@ -1,5 +1,6 @@
-// Loading takes the weights once, plus at most 300 MB: model L (343M parameters) from a training checkpoint in float32
-// with optimizer state (4.1 GB, sparse on disk), in both precisions, in processes of their own.
+// Loading takes the weights once, plus at most 300 MB, and converting takes no weights at all: model L (343M parameters) from
+// a training checkpoint in float32 with optimizer state and EMA (5.5 GB, most of it sparse on disk, the weights behind the
+// EMA), in processes of their own. Times are told, not judged: the machine is shared.
 
 import { execFile } from 'node:child_process'
 import { totalmem } from 'node:os'
@@ -12,37 +13,53 @@ import { built } from '../support/built.js'
 import { rejection } from '../support/fixtures.js'
 import { py, writePt } from '../support/pt-writer.js'
 
-const shapes = transformerShapes({ layers: 24, dim: 1024, vocabulary: 16384, classes: 1000, feedForward: 2816 })
+const { writeBigCheckpoint } = require('../support/big-checkpoint.js') as {
+  writeBigCheckpoint: (model: string, file: string, options: object) => { size: number }
+}
 
-t.test('peak memory of loading', async t => {
-  const file = path.join(t.testdir({}), 'L.pt')
-  const tensor = (shape: number[]): unknown => py.tensor({ shape, data: 4 * shape.reduce((a, b) => a * b) })
-  const names = [...shapes.keys()]
-  const state = names.map((name, i) => [i, new Map([['exp_avg', tensor(shapes.get(name)!)], ['exp_avg_sq', tensor(shapes.get(name)!)]])] as const)
-  const { size } = writePt(file, new Map<string, unknown>([
-    ['model', new Map(names.map(name => [name, tensor(shapes.get(name)!)]))],
-    ['optimizer', new Map<string, unknown>([['state', new Map<unknown, unknown>(state)]])],
-    ['steps', 1000]
-  ]))
-  t.ok(size > 4e9, `${(size / 1e9).toFixed(1)} GB`)
-
+/** Runs the body of an async function in a process of its own; it returns what is printed as JSON, `grown` is its peak. */
+async function inProcess<T> (body: string, ...args: string[]): Promise<T & { grown: number }> {
   const script = `
     const fs = require('node:fs')
-    const { Par } = require(process.argv[1])
+    const [, dist, ...args] = process.argv
+    const { Par } = require(dist)
+    const { convertCheckpoint } = require(dist.replace(/index.js$/, 'checkpoint/index.js'))
     const peak = () => Number(/VmHWM:\\s+(\\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]) * 1024
     const start = peak()
-    Par.load({ transformer: process.argv[2], precision: process.argv[3] }).then(async par => {
-      console.log(JSON.stringify({ grown: peak() - start, bytes: par.info.transformer.bytes, official: par.info.transformer.official }))
-      await par.dispose()
-    })`
-  for (const precision of ['float32', 'bfloat16']) {
-    const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, path.join(await built(), 'index.js'), file, precision],
-      { env: { ...process.env, NODE_OPTIONS: '' } })
-    const { grown, bytes, official } = JSON.parse(stdout) as { grown: number, bytes: number, official: string }
+    ;(async () => { ${body} })().then(result => { console.log(JSON.stringify({ ...result, grown: peak() - start })) })`
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, path.join(await built(), 'index.js'), ...args], { env: { ...process.env, NODE_OPTIONS: '' } })
+  return JSON.parse(stdout) as T & { grown: number }
+}
+
+const load = `
+  const begun = performance.now()
+  const par = await Par.load({ transformer: args[0], precision: args[1], device: 'cpu' })
+  const ms = performance.now() - begun
+  const { bytes, official } = par.info.transformer
+  await par.dispose()
+  return { ms, bytes, official }`
+
+t.test('peak memory of loading and of converting', { skip: process.platform !== 'linux' && 'VmHWM is asked' }, async t => {
+  const folder = t.testdir({})
+  const [file, converted] = [path.join(folder, 'L.pt'), path.join(folder, 'L.safetensors')]
+  await built()
+  const { size } = writeBigCheckpoint('L', file, { dtype: 'float32', prefix: '_orig_mod.', optimizer: true, ema: true })
+  t.ok(size > 2 ** 32, `${(size / 1e9).toFixed(1)} GB`)
+
+  const check = async (name: string, precision: 'float32' | 'bfloat16', stored: number): Promise<void> => {
+    const { grown, bytes, official, ms } = await inProcess<{ bytes: number, official: string, ms: number }>(load, name, precision)
+    const what = `${path.basename(name)}, ${precision}`
     t.equal(official, 'PAR-L-4x')
-    t.ok(bytes > 343e6 * (precision === 'float32' ? 4 : 2) * 0.99, `${precision}: ${(bytes / 1e6).toFixed(0)} MB of weights`)
-    t.ok(grown < bytes + 300e6, `${precision}: ${(grown / 1e6).toFixed(0)} MB at the peak for ${(bytes / 1e6).toFixed(0)} MB of weights`)
+    t.ok(bytes > 343e6 * (precision === 'float32' ? 4 : 2) * 0.99, `${what}: ${(bytes / 1e6).toFixed(0)} MB of weights`)
+    t.ok(grown < bytes + 300e6, `${what}: ${(grown / 1e6).toFixed(0)} MB at the peak for ${(bytes / 1e6).toFixed(0)} MB of weights`)
+    t.comment(`${what}: ${ms.toFixed(0)} ms, ${(343e6 * stored / ms / 1e6).toFixed(1)} GB/s`)
   }
+  await check(file, 'float32', 4)
+  await check(file, 'bfloat16', 4)
+  const { grown, bytes } = await inProcess<{ bytes: number }>("return await convertCheckpoint(args[0], args[1], { precision: 'bfloat16' })", file, converted)
+  t.ok(bytes > 680e6, 'converted')
+  t.ok(grown < 300e6, `${(grown / 1e6).toFixed(0)} MB at the peak for converting ${(size / 1e9).toFixed(1)} GB`)
+  await check(converted, 'bfloat16', 2)
 })
 
 t.test('weights that do not fit into memory are refused before they are read', async t => {

@@ -160,6 +160,7 @@ t.test('parvis metadata', t => {
     [{ ...whole, grid: [5, 6] }, /multiples of 2, got 5 x 6 from its metadata/],
     ...['x', [1, 2, 3], ['a', 'b', null]].map((labels): [object, RegExp] => [{ ...whole, labels }, /parvis\.labels is not/]),
     [{ ...whole, labels: ['a'] }, /names 1 classes, its tensors have 3/],
+    ...['codebookSha256', 'sourceSha256'].flatMap(field => ['', 'A'.repeat(64), 'a'.repeat(63), 7, ['a'.repeat(64)]].map((value): [object, RegExp] => [{ ...whole, [field]: value }, new RegExp(`parvis\\.${field} is not 64 hex`)])),
     [{ ...whole, sampling: [] }, /parvis\.sampling is not/],
     ...[{ topP: 0 }, { topP: 1.1 }, { topK: -1 }, { topK: 1.5 }, { temperature: -1 }, { guidanceScale: 'x' }, { guidanceScale: 1e9 }].map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
     [{ ...whole, name: 7 }, /parvis\.name is not/]

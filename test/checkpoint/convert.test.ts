@@ -1,6 +1,7 @@
 // Conversion to .safetensors: same values, right metadata, nothing left behind.
 
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { linkSync, lstatSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
@@ -90,10 +91,14 @@ t.test('tensors larger than a chunk, contiguous and not', async t => {
 t.test('metadata is carried through a second conversion', async t => {
   const dir = t.testdir({})
   const { entries, bytes } = tile(transformerShapes())
-  const parvis = { kind: 'transformer', heads: 2, grid: [4, 6], labels: ['a', 'b', 'c'], sampling: { guidanceScale: 2, topK: 3 }, name: 'tiny' }
+  const parvis = { kind: 'transformer', heads: 2, grid: [4, 6], labels: ['a', 'b', 'c'], sampling: { guidanceScale: 2, topK: 3 }, name: 'tiny', codebookSha256: 'ab'.repeat(32), sourceFile: 'first.pt', sourceSha256: 'cd'.repeat(32) }
   writeFileSync(path.join(dir, 'in.safetensors'), safetensorsFile({ __metadata__: { parvis: JSON.stringify(parvis) }, ...entries }, bytes))
   await convertCheckpoint(path.join(dir, 'in.safetensors'), path.join(dir, 'out.safetensors'), { precision: 'bfloat16', convertFloats })
-  t.match(describeTransformer(await openCheckpoint(path.join(dir, 'out.safetensors'))), { labels: ['a', 'b', 'c'], sampling: { guidanceScale: 2, topK: 3 }, name: 'tiny', grid: [4, 6] })
+  t.match(describeTransformer(await openCheckpoint(path.join(dir, 'out.safetensors'))), { labels: ['a', 'b', 'c'], sampling: { guidanceScale: 2, topK: 3 }, name: 'tiny', grid: [4, 6], codebookSha256: 'ab'.repeat(32) })
+  const sha256 = createHash('sha256').update(readFileSync(path.join(dir, 'in.safetensors'))).digest('hex')
+  t.same(describeTransformer(await openCheckpoint(path.join(dir, 'out.safetensors'))).source, { file: 'in.safetensors', sha256 }, 'of the file that was converted')
+  await convertCheckpoint(path.join(dir, 'in.safetensors'), path.join(dir, 'out.safetensors'), { checksum: false })
+  t.same(describeTransformer(await openCheckpoint(path.join(dir, 'out.safetensors'))).source, { file: 'in.safetensors' }, 'no checksum')
 })
 
 t.test('refusals', async t => {

@@ -2,6 +2,7 @@
 
 import t from 'tap'
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { golden } from '../support/golden.js'
@@ -31,6 +32,36 @@ for (const name of ['par-4x', 'par-16x-hd100', 'llamagen']) {
     t.match(JSON.parse(report), { format: 'safetensors', headsFrom: 'metadata', gridFrom: 'metadata', grid: [8, 8], model: { heads: 2 } })
   })
 }
+
+t.test('the source and the codebook are noted, and another tokenizer is refused', async t => {
+  const [transformer, tokenizer, other] = [at('noted.safetensors'), at('vq.safetensors'), at('other.safetensors')]
+  const vq = golden('vq-small/vq.pt')
+  t.equal((await parvis(['convert', golden('par-4x/model.pt'), transformer, '--heads', '2', '--grid', '8', '--tokenizer', vq])).code, 0)
+  t.equal((await parvis(['convert', vq, tokenizer, '--precision', 'bfloat16'])).code, 0)
+  const sha256 = createHash('sha256').update(fs.readFileSync(golden('par-4x/model.pt'))).digest('hex')
+  const { stdout } = await parvis(['inspect', transformer])
+  t.match(stdout, new RegExp(`converted +from "model\\.pt", SHA-256 ${sha256}\n`))
+  t.match(stdout, /tokenizer +one whose codebook has the hash [0-9a-f]{64}\n/)
+
+  // Another codebook of the same size: one code is not what it was.
+  const bytes = fs.readFileSync(tokenizer)
+  const header = JSON.parse(bytes.toString('utf8', 8, 8 + Number(bytes.readBigUInt64LE(0)))) as Record<string, { data_offsets: [number, number] }>
+  const place = 8 + Number(bytes.readBigUInt64LE(0)) + header['quantize.embedding.weight']!.data_offsets[0]
+  bytes.writeUInt16LE(bytes.readUInt16LE(place) ^ 0x8000, place)
+  const text = bytes.toString('latin1')
+  fs.writeFileSync(other, Buffer.from(text.replace('codebookSha256', 'somethingOther'), 'latin1')) // and no hash is noted
+  const generate = async (tokenizer: string) => await parvis(['generate', '--transformer', transformer, '--tokenizer', tokenizer, '--class', '3', '--seed', '1', '--precision', 'float32', '--json', '--out', at('a.png')])
+  for (const good of [vq, tokenizer]) {
+    const { code, stderr } = await generate(good)
+    t.equal(code, 0, stderr)
+  }
+  const refused = await generate(other)
+  t.match(refused, { code: 1, stderr: /TOKENIZER_MISMATCH/ })
+  for (const side of [transformer, other]) t.ok(refused.stderr.includes(path.basename(side)), `${side} is named`)
+  t.match(await parvis(['convert', golden('par-16x-hd100/model.pt'), at('no.safetensors'), '--heads', '2', '--grid', '8', '--tokenizer', vq]), { code: 1, stderr: /vocabulary of 320.*codebook of 256.*\[TOKENIZER_MISMATCH\]/ })
+  t.match(await parvis(['convert', vq, at('no.safetensors'), '--tokenizer', vq]), { code: 1, stderr: /\[INVALID_OPTION\]/ })
+  t.notOk(fs.existsSync(at('no.safetensors')))
+})
 
 t.test('--precision', async t => {
   const output = at('half.safetensors')

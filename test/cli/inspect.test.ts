@@ -3,7 +3,9 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
+import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/bench/shapes.js'
 import { findGolden, golden } from '../support/golden.js'
+import { py, writePt } from '../support/pt-writer.js'
 import { parvis, root, temporaryFolder } from './run.js'
 
 interface Report {
@@ -40,12 +42,56 @@ for (const { name, n, dim, vocabularySize, dtype, wrapper } of transformers) {
     t.equal(unknown.headsFrom, null, 'heads that nothing tells are unknown')
     t.equal(unknown.model.heads, null)
 
-    const text = await parvis(['inspect', file])
+    const text = await parvis(['inspect', file, '--tensors'])
     t.equal(text.code, 0)
     t.match(text.stdout, /heads +unknown.*--heads/)
     t.match(text.stdout, new RegExp(`tok_embeddings\\.weight +${dtype} +\\[${vocabularySize}, ${dim}\\]`))
   })
 }
+
+interface Need { device: string, precision: string, guided: boolean, weights: number, batches: Array<{ batch: number, atOnce: number, bytes: number }> }
+
+t.test('published models are named, others by what sets them apart from the nearest', async t => {
+  const folder = temporaryFolder()
+  const write = (name: string, shapes: Map<string, number[]>): string => {
+    const file = path.join(folder, name)
+    writePt(file, { model: py.orderedDict([...shapes].map(([tensor, shape]) => [tensor, py.tensor({ dtype: 'bfloat16', shape, data: 2 * shape.reduce((a, b) => a * b, 1) })])) }) // sparse
+    return file
+  }
+  for (const [size, n, name] of [['B', 1, 'LlamaGen-B, c2i_B_384'], ['L', 1, 'LlamaGen-L, c2i_L_384'], ['XL', 4, 'PAR-XL-4x'], ['XXL', 1, 'LlamaGen-XXL, c2i_XXL_384'], ['3B', 16, 'PAR-3B-16x']] as const) {
+    const { stdout } = await parvis(['inspect', write('a.pt', new Map(transformerTensors(transformerModel(size, n)).map(([name, shape]) => [name, [...shape]])))])
+    t.match(stdout.replace(/ +/g, ' '), `\n model ${name} (the authors' file, by its shapes)\n`)
+  }
+  t.match((await parvis(['inspect', write('a.pt', new Map(tokenizerTensors(vq16).map(([name, shape]) => [name, [...shape]])))])).stdout,
+    /model +vq_ds16_c2i, VQ-16 \(the authors' file, by its shapes\)/)
+
+  const other = { ...transformerModel('XL', 9), layers: 35, classes: 999 }
+  const file = write('b.pt', new Map(transformerTensors(other).map(([name, shape]) => [name, [...shape]])))
+  const { stdout } = await parvis(['inspect', file])
+  t.match(stdout.replace(/ +/g, ' '), ' model none of the published ones; nearest is PAR-XL-16x, but for layers 35 (there 36), classes 999 (there 1000), n 9 (there 16)\n')
+  t.match(stdout, /tensors +\d+ tensors, .* bfloat16 \(--tensors lists them\)/)
+  t.notMatch(stdout, /tok_embeddings/)
+  t.match(stdout, /Memory with the weights, not guided.*\n +weights +1 picture +4 +16 +64\n +CPU +bfloat16 +1\.\d+ GB/)
+  const report = JSON.parse((await parvis(['inspect', file, '--json'])).stdout) as { nearest: object, needs: Need[] }
+  t.same(report.nearest, { name: 'PAR-XL-16x', differences: [{ what: 'layers', here: 35, published: 36 }, { what: 'classes', here: 999, published: 1000 }, { what: 'n', here: 9, published: 16 }] })
+  t.same(report.needs.map(({ device, precision }) => `${device} ${precision}`), ['cpu bfloat16', 'cpu float32', 'cuda bfloat16', 'cuda float32'])
+  for (const { weights, batches } of report.needs) {
+    t.same(batches.map(({ batch }) => batch), [1, 4, 16, 64])
+    t.ok(batches.every(({ bytes, atOnce, batch }, i) => bytes > weights && atOnce <= batch && bytes >= (batches[i - 1]?.bytes ?? 0)))
+  }
+})
+
+t.test('--speed', async t => {
+  const model = path.join(root, 'models', 'fashion', 'par-4.safetensors')
+  const { code, stdout, stderr } = await parvis(['inspect', model, '--speed', '--device', 'cpu', '--json'])
+  t.equal(code, 0, stderr)
+  const { speed } = JSON.parse(stdout) as { speed: { device: string, ceilings: Record<string, number>, steps: number, atBest: Array<{ secondsAnImage: number }> } }
+  t.match(speed, { device: 'cpu', steps: 67, atBest: { length: 4 } })
+  t.ok(Object.values(speed.ceilings).every(ceiling => ceiling > 1e8))
+  t.ok(speed.atBest.every(({ secondsAnImage }) => secondsAnImage > 0 && secondsAnImage < 10))
+  t.match((await parvis(['inspect', model, '--speed', '--device', 'cpu'])).stdout, /cpu reads \d+ GB\/s.*\n.*67 steps.*at best/)
+  t.match(await parvis(['inspect', model, '--speed', '--device', 'cuda:77']), { code: 1, stderr: /\[DEVICE_UNAVAILABLE\]/ })
+})
 
 for (const [name, multipliers] of [['vq-f4', [1, 2, 2]], ['vq-small', [2, 1, 1]]] as const) {
   const file = findGolden(`${name}/vq.pt`)

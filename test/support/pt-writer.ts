@@ -1,5 +1,5 @@
 // Writes files in torch.save's zip format, for tests: any Python value with any global in it, zip64, prefixes, sparse
-// storages above 4 GiB. It also tells where every length and offset of the zip stands, so that tests can damage them.
+// storages above 4 GiB, storages that are made while they are written. It also tells where every length and offset of the zip stands, so that tests can damage them.
 
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
@@ -8,6 +8,12 @@ import { crc32 } from 'node:zlib'
 
 /** A value that writes its own instructions. */
 export class Py { constructor (readonly emit: (out: Pickler) => void) {} }
+
+/** Bytes that are made chunk by chunk, so that a file may be larger than memory. */
+export interface Streamed { length: number, chunks: () => Iterable<Uint8Array> }
+
+/** A number is that many zero bytes, sparse in the file. */
+export type Data = Uint8Array | Streamed | number
 
 const storageClasses: Record<string, [string, number]> = {
   float32: ['FloatStorage', 4], float16: ['HalfStorage', 2], bfloat16: ['BFloat16Storage', 2], float64: ['DoubleStorage', 8],
@@ -20,7 +26,7 @@ export interface TensorSpec {
   strides?: unknown[]
   offset?: number
   /** Raw storage; a number is that many zero bytes, sparse in the file. Default: zeros for the shape. */
-  data?: Uint8Array | number
+  data?: Data
   /** Storages with equal keys are one. Default: its own. */
   key?: string
   /** Elements that the pickle claims for the storage. */
@@ -49,12 +55,12 @@ export const py = {
 
 /** Writes one pickle and collects the storages that its tensors refer to. */
 export class Pickler {
-  readonly storages = new Map<string, Uint8Array | number>()
+  readonly storages = new Map<string, Data>()
   private readonly parts: Uint8Array[] = []
 
   constructor (protocol = 2) { this.bytes(Buffer.from([0x80, protocol])) }
 
-  static dump (value: unknown, protocol = 2): { pickle: Buffer, storages: Map<string, Uint8Array | number> } {
+  static dump (value: unknown, protocol = 2): { pickle: Buffer, storages: Map<string, Data> } {
     const out = new Pickler(protocol)
     out.value(value)
     out.op(0x2e)
@@ -122,8 +128,7 @@ export class Pickler {
 
 export interface ZipItem {
   name: string
-  /** A number: that many zero bytes, sparse. */
-  data: Uint8Array | number
+  data: Data
   method?: number
   crc?: number
   /** Size that the headers tell, where it is not that of the stored data. */
@@ -161,7 +166,7 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
       const uncompressed = item.uncompressedSize ?? size
       const start = at
       const wide = options.zip64 === true || size >= 0xffffffff || start >= 0xffffffff
-      const crc = item.crc ?? (typeof item.data === 'number' ? 0 : crc32(item.data))
+      let crc = item.crc ?? (item.data instanceof Uint8Array ? crc32(item.data) : 0)
       const alignment = options.alignment ?? 64
       const wideLocal = wide ? 20 : 0
       const padding = alignment === 0 ? 0 : (alignment - (start + 30 + name.length + wideLocal + 4) % alignment) % alignment
@@ -191,7 +196,15 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
       if (wide) field(`local ${item.name}`, start + 30 + name.length, [['zip64 size', 4, 8], ['zip64 compressed size', 12, 8]])
       put(Buffer.concat([local, name, extra]))
       if (typeof item.data === 'number') at += item.data
-      else put(item.data)
+      else if (item.data instanceof Uint8Array) put(item.data)
+      else {
+        for (const chunk of item.data.chunks()) {
+          crc = crc32(chunk, crc)
+          put(chunk)
+        }
+        local.writeUInt32LE(crc, 14)
+        writeSync(descriptor, local, 0, local.length, start)
+      }
 
       const record = Buffer.alloc(46)
       record.writeUInt32LE(0x02014b50, 0)
@@ -279,7 +292,7 @@ export function writePt (file: string, root: unknown, options: PtOptions = {}): 
 }
 
 /** As writePt, with the pickle's bytes given. */
-export function writePickle (file: string, pickle: Buffer, storages: Map<string, Uint8Array | number>, options: PtOptions = {}): { size: number, fields: Field[] } {
+export function writePickle (file: string, pickle: Buffer, storages: Map<string, Data>, options: PtOptions = {}): { size: number, fields: Field[] } {
   const prefix = options.prefix ?? 'archive'
   const items: ZipItem[] = [{ name: `${prefix}/data.pkl`, data: pickle, crc: options.crc }]
   if (options.byteOrder !== undefined) items.push({ name: `${prefix}/byteorder`, data: Buffer.from(options.byteOrder) })

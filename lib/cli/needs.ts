@@ -1,0 +1,133 @@
+// What `parvis inspect` says about running a checkpoint: the memory that it takes, from the library's own sums, and the
+// time of an image at best, from the device's ceilings. Nothing is loaded for either.
+
+import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
+import { decodeFlops, stepCost, vq16, vq16Factor } from '../bench/shapes.js'
+import { choose, sessionBudget } from '../device.js'
+import { sequencesAtOnce } from '../generation.js'
+import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
+import { addon, rowStride, toParError, type Precision } from '../native.js'
+import { resolveSampling, type Device } from '../options.js'
+import { createSchedule } from '../schedule.js'
+import { table } from './terminal.js'
+
+const precisions: readonly Precision[] = ['bfloat16', 'float32']
+
+// ---- memory
+
+export interface Need {
+  device: MemoryDevice
+  precision: Precision
+  guided: boolean
+  /** Bytes. */
+  weights: number
+  batches: Array<{
+    batch: number
+    /** Pictures that run side by side; the others come after them. */
+    atOnce: number
+    /** Weights, caches and work space. */
+    bytes: number
+  }>
+}
+
+const batches = [1, 4, 16, 64]
+/** Of the CPU, whose work space grows a little with them. */
+const threads = (): number => {
+  try {
+    return addon().cpu().cores
+  } catch {
+    return 8 // no addon: a figure all the same
+  }
+}
+/** What a session of a GPU with plenty of memory may take; it depends on the device (device.ts). */
+const cudaSession = 2 ** 34
+
+/** Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. */
+export function memoryNeeds (about: TransformerDescription): Need[] {
+  const { model, n, grid } = about
+  const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
+  const { tokens, maxRows } = createSchedule({ grid, n })
+  const cores = threads()
+  return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
+    const weights = weightBytes(device, model, precision)
+    const budget = device === 'cpu' ? 2 ** 30 : cudaSession
+    return {
+      device,
+      precision,
+      guided,
+      weights,
+      batches: batches.map(batch => {
+        const atOnce = Math.min(batch, sequencesAtOnce(budget, { model }, tokens, guided, maxRows))
+        return { batch, atOnce, bytes: weights + sessionBytes(device, model, precision, { sequences: atOnce, guided, slots: tokens, maxRows, threads: cores }) }
+      })
+    }
+  }))
+}
+
+// ---- speed
+
+export interface Speed {
+  device: string
+  ceilings: { readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }
+  /** An image of a transformer, or a decode of a tokenizer, when every step runs at the nearer ceiling. */
+  atBest: Array<{
+    precision: Precision
+    batch: number
+    secondsAnImage: number
+    /** What most of the time goes to. */
+    limit: 'reading' | 'products'
+  }>
+  steps?: number
+  guided?: boolean
+}
+
+/** Measures the device. Errors: DEVICE_UNAVAILABLE; those of the addon. */
+export async function expectedSpeed (about: TransformerDescription | TokenizerDescription, device: Device): Promise<Speed> {
+  const { device: chosen } = await choose(device, 'auto')
+  const engine = addon().createEngine({ device: chosen, threads: 0 })
+  try {
+    const ceilings = await engine.measureCeilings()
+    const flops = (precision: Precision): number => precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
+    if (!('n' in about)) {
+      const grid = (about.imageSize?.[0] ?? 384) / vq16Factor
+      // The sums are those of VQ-16; of another tokenizer nothing is said.
+      const known = about.official !== undefined && about.model.codebookSize === vq16.codebookSize
+      return { device: chosen, ceilings, atBest: known ? precisions.map(precision => ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' })) : [] }
+    }
+    const { model, n, grid } = about
+    const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
+    const schedule = createSchedule({ grid, n })
+    const budget = await sessionBudget(chosen)
+    const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
+      const atOnce = Math.min(batch, sequencesAtOnce(budget, { model }, schedule.tokens, guided, schedule.maxRows))
+      let [total, reading] = [0, 0]
+      for (const step of schedule.steps) {
+        const rows = step.length / rowStride
+        const sees = step[step.length - 2]!
+        const cost = stepCost(model, precision, { rows, sees, sequences: atOnce * (guided ? 2 : 1) })
+        const read = (cost.weightBytes + cost.cacheBytes) / ceilings.readBytesPerSecond
+        const multiplied = cost.flops / flops(precision)
+        total += Math.max(read, multiplied)
+        if (read >= multiplied) reading += read
+      }
+      return { precision, batch: atOnce, secondsAnImage: total / atOnce, limit: reading > total / 2 ? 'reading' as const : 'products' as const }
+    }))
+    return { device: chosen, ceilings, atBest, steps: schedule.steps.length, guided }
+  } catch (error) {
+    throw toParError(error)
+  } finally {
+    await engine.dispose()
+  }
+}
+
+const seconds = (value: number): string => value < 1 ? `${(value * 1000).toPrecision(3)} ms` : `${value.toPrecision(3)} s`
+
+export function speedText ({ device, ceilings, atBest, steps, guided }: Speed): string {
+  const { readBytesPerSecond, float32Flops, bfloat16Flops } = ceilings
+  const head = `${device} reads ${(readBytesPerSecond / 1e9).toFixed(0)} GB/s and multiplies ${(bfloat16Flops / 1e12).toPrecision(2)} TFLOPS in bfloat16, ` +
+    `${(float32Flops / 1e12).toPrecision(2)} in float32, measured just now.`
+  if (atBest.length === 0) return `${head} Of a tokenizer of this shape nothing more is said.`
+  const what = steps === undefined ? 'A decode' : `An image, ${steps} steps, ${guided ? 'guided' : 'not guided'}, the transformer alone`
+  return `${head}\n${what}, takes at best (parvis bench says what it takes):\n` +
+    table(atBest.map(({ precision, batch, secondsAnImage, limit }) => [precision, batch === 1 ? 'one alone' : `${batch} side by side`, `${seconds(secondsAnImage)} an image`, `limited by ${limit}`]))
+}
