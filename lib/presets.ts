@@ -4,6 +4,7 @@
 // and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px.
 
 import type { SamplingDefaults } from './checkpoint/metadata.js'
+import type { Sampling } from './options.js'
 import { invalid, show } from './validate.js'
 
 /** A published checkpoint that parvis knows by name. */
@@ -39,7 +40,7 @@ export interface Preset {
   /** Pixels a side that `generate` makes where it is given no size: the authors show 384 px at 256. */
   size: number
   /** The authors' sampling options. */
-  sampling: { guidanceScale: number, temperature: number, topK: number, topP: number }
+  sampling: Sampling
 }
 
 const tokenizer: HubFile = { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }
