@@ -35,6 +35,9 @@ t.test('version and help', async t => {
 t.test('wrong usage ends with exit code 2 and one line', async t => {
   const cases: Array<[string[], RegExp]> = [
     [['generate'], /which class\?.*--class/],
+    [['score', 'x.png', '--class', '7', '--model', 'nope'], /no preset 'nope'.*par-xl-4x/],
+    [['score', 'x.png', '--class', '7', '--model', 'par-xl-4x', '--transformer', 'x.pt'], /--model says what --transformer would/],
+    [['encode', 'x.png', '--model', 'par-xl-4x', '--tokenizer', 'x.pt'], /--model says what --tokenizer would/],
     [['generate', '--clas', '7'], /unknown option '--clas'.*--class/],
     [['gnerate'], /unknown command 'gnerate'.*generate/],
     [['generate', '--class', '7', '--top-k', '1.5'], /top-k.*whole number/],
