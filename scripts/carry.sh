@@ -13,7 +13,8 @@ node -e 'const o = require("os"); process.exit(o.platform() === "linux" && o.arc
   echo "carry: this Node is for $(node -p 'process.platform + " " + process.arch'): it runs on such machines only" >&2
 
 # Modules that no test on a device loads: the runner's screen, type declarations, other tools, picture files.
-leave=(react-dom es-toolkit @sigstore @img prismjs @types @typescript node-gyp tshy)
+leave=(react-dom es-toolkit @sigstore @img prismjs @types @typescript node-gyp tshy
+  pnpm yarn @yarnpkg @arethetypeswrong publint prebuildify typedoc @shikijs highlight.js fastify @huggingface)
 pack() { xz -T0 -2 >"$1.partial" && mv "$1.partial" "$1"; }
 mkdir -p .carry
 tar c --dereference -C "$(dirname "$node")" "$(basename "$node")" | pack .carry/node.tar.xz

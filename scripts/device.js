@@ -226,7 +226,7 @@ async function main () {
   say(`cases: ${cased.problem || `${cased.passed} ok, ${cased.failures.length} not`}`)
   const library = async () => ({
     golden: await tests(['test/golden.test.ts']),
-    api: await tests(['ablation', 'cancel', 'concurrency', 'seeds', 'stream'].map(name => `test/api/${name}.test.ts`))
+    api: await tests(['api/ablation', 'api/cancel', 'api/concurrency', 'api/seeds', 'api/stream', 'operations'].map(name => `test/${name}.test.ts`))
   })
   const [real, goldenAndApi, sanitized] = await Promise.all([checkedPart('shapes', 20, shapes), checkedPart('golden', 20, library), checkedPart('sanitizer', 20, sanitizer)])
   say('shapes, golden fixtures and sanitizer are done')
