@@ -21,10 +21,13 @@ function staleness (): string | false {
   return places.length > 0 && `out/release/parvis.tgz is older than ${places.join(', ')}; npm run release:pack makes it anew`
 }
 
+const folders: string[] = []
+process.on('exit', () => { for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true }) })
+
 /** Goes with the process. */
 export function temporary (): string {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-release-'))
-  process.on('exit', () => { fs.rmSync(folder, { recursive: true, force: true }) })
+  folders.push(folder)
   return folder
 }
 
