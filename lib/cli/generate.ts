@@ -6,16 +6,15 @@ import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
-import type { Precision } from '../native.js'
-import { mostImages, type Device, type Size } from '../options.js'
-import { Par, type ParInfo } from '../par.js'
-import type { PullProgress } from '../pull.js'
-import { knownPreset, pullReporter } from './pull.js'
-import { classList, collect, grid, integer, real, size } from './arguments.js'
+import { mostImages, type Size } from '../options.js'
+import type { Par, ParInfo } from '../par.js'
+import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
+import { pullReporter } from './pull.js'
+import { classList, collect, integer, real, size } from './arguments.js'
 import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
-import { note, print, printJson, progressBar, UsageError, type CommonFlags } from './terminal.js'
+import { note, print, printJson, progressBar, UsageError } from './terminal.js'
 
-interface Flags extends CommonFlags {
+interface Flags extends ModelFlags {
   class?: string[]
   count: number
   tokensPerStep?: number
@@ -30,19 +29,10 @@ interface Flags extends CommonFlags {
   size?: Size
   scale: number
   withTokens?: boolean
-  model?: string
-  pull?: boolean
-  transformer?: string
-  tokenizer?: string
-  heads?: number
-  grid?: [number, number]
-  device?: Device
-  precision?: 'auto' | Precision
-  threads?: number
 }
 
 export function generateCommand (signal: AbortSignal): Command {
-  return new Command('generate')
+  return modelOptions(new Command('generate')
     .description('Make pictures of one or more classes. Without --model, --transformer and --tokenizer: the embedded model.')
     .optionsGroup('What to make:')
     .option('-c, --class <id or name>', 'class, repeatable or a comma list; `parvis labels` lists names', collect)
@@ -60,18 +50,7 @@ export function generateCommand (signal: AbortSignal): Command {
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
-    .option('--with-tokens', 'with --json: print the tokens of each picture too')
-    .optionsGroup('The model and the machine:')
-    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis help pull` lists them')
-    .option('--pull', 'with --model: fetch what is not in the cache')
-    .option('--transformer <file>', 'PAR or LlamaGen checkpoint (.pt or .safetensors)')
-    .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
-    .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
-    .option('--device <device>', 'auto, cpu, cuda or cuda:<number>')
-    .addOption(new Option('--precision <type>', 'type of the weights').choices(['auto', 'float32', 'bfloat16']))
-    .option('--threads <number>', 'CPU threads (default: one a core)', integer(1))
-    .optionsGroup('Options:')
+    .option('--with-tokens', 'with --json: print the tokens of each picture too'))
     .action(async (flags: Flags) => await generate(flags, signal))
 }
 
@@ -79,14 +58,8 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   const toStdout = flags.out === '-'
   const tokensOnly = flags.transformer !== undefined && flags.tokenizer === undefined
   if (!flags.class) throw new UsageError('which class? Give --class <id or name>, for example --class 7; parvis labels lists the names of the embedded model')
-  if (flags.model !== undefined) {
-    knownPreset(flags.model)
-    const other = (['transformer', 'tokenizer', 'heads', 'grid'] as const).find(name => flags[name] !== undefined)
-    if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
-  } else if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
+  checkModel(flags)
   if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
-  if (flags.tokenizer !== undefined && flags.transformer === undefined) throw new UsageError('--tokenizer alone makes no tokens; give --transformer too')
-  if (flags.transformer === undefined && (flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
   if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
   if (tokensOnly && !(flags.json && flags.withTokens)) {
     throw new UsageError('a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone')
@@ -101,8 +74,7 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   let par: Par | undefined
   try {
     progress.update(0, 1, 'loading the model')
-    par = await load(flags, signal, pullReporter(progress, flags))
-    if (flags.verbose) note(about(par.info))
+    par = await loadModel(flags, signal, pullReporter(progress, flags))
     const classes = classList(flags.class, par.info.transformer!.classes, par.labels)
     if (classes.length === 0) throw new UsageError('--class is empty; give an id or a name')
     const count = classes.length * flags.count
@@ -154,21 +126,6 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   }
 }
 
-// ---- the model
-
-async function load (flags: Flags, signal: AbortSignal, onPull: (progress: PullProgress) => void): Promise<Par> {
-  const { model, pull, transformer, tokenizer, heads, grid, device, precision, threads } = flags
-  if (model !== undefined) return await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal })
-  return await Par.load({
-    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
-    ...(tokenizer !== undefined && { tokenizer }),
-    device,
-    precision,
-    threads,
-    signal
-  })
-}
-
 /** Pixels of one picture. */
 function pictureSize ({ tokenizer, transformer }: ParInfo, asked: Size | undefined): { width: number, height: number } {
   const size = asked ?? transformer?.size
@@ -178,11 +135,6 @@ function pictureSize ({ tokenizer, transformer }: ParInfo, asked: Size | undefin
 }
 
 // ---- what is said about it
-
-/** One line for --verbose: what runs, where and why. */
-function about ({ device, deviceReason, isa, threads, precision, precisionReason, transformer }: ParInfo): string {
-  return `model ${transformer!.name ?? transformer!.path} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`
-}
 
 function summary (images: readonly GeneratedImage[]): object {
   const first = images[0]!

@@ -6,7 +6,7 @@ import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { Par, type ParInfo } from '../par.js'
 import { presetOf } from '../presets.js'
-import { presetTokenizer } from '../pull.js'
+import { presetTokenizer, type PullProgress } from '../pull.js'
 import { grid, integer } from './arguments.js'
 import { knownPreset } from './pull.js'
 import { note, UsageError, type CommonFlags } from './terminal.js'
@@ -24,6 +24,7 @@ export interface TokenizerFlags extends MachineFlags {
 }
 
 export interface ModelFlags extends TokenizerFlags {
+  pull?: boolean
   transformer?: string
   heads?: number
   grid?: [number, number]
@@ -50,6 +51,7 @@ export function modelOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis help pull` lists them')
+    .option('--pull', 'with --model: fetch what is not in the cache')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
@@ -64,7 +66,7 @@ export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal)
   return said(await Par.load({ tokenizer, device, precision, threads, signal }), flags)
 }
 
-/** @throws UsageError for a tokenizer without a transformer */
+/** @throws UsageError for flags that say the same, or nothing without another one; a tokenizer alone makes and scores no tokens */
 export function checkModel (flags: ModelFlags): void {
   if (flags.model !== undefined) {
     knownPreset(flags.model)
@@ -72,15 +74,16 @@ export function checkModel (flags: ModelFlags): void {
     if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
     return
   }
+  if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
   if (flags.transformer !== undefined) return
-  if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone scores nothing; give --transformer too')
+  if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
   if ((flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
 }
 
-/** The embedded model, or the files given. */
-export async function loadModel (flags: ModelFlags, signal: AbortSignal): Promise<Par> {
-  const { model, transformer, tokenizer, heads, grid, device, precision, threads } = flags
-  if (model !== undefined) return said(await Par.load(knownPreset(model), { device, precision, threads, signal }), flags)
+/** The preset, the files given, or the embedded model. */
+export async function loadModel (flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void): Promise<Par> {
+  const { model, pull, transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  if (model !== undefined) return said(await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal }), flags)
   return said(await Par.load({
     ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
     ...(tokenizer !== undefined && { tokenizer }),

@@ -10,6 +10,7 @@ import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'
 import { heatmap, type Panel } from './heatmap.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
+import { pullReporter } from './pull.js'
 import { checkWritable, encode, formatOf, writeWhole, type Pixels } from './picture.js'
 import { encodeFile, readSource, type PictureFlags } from './sources.js'
 import { print, printJson, progressBar, table, UsageError } from './terminal.js'
@@ -64,7 +65,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
   let par: Par | undefined
   try {
     progress.update(0, 1, 'loading the model')
-    par = await loadModel(flags, signal)
+    par = await loadModel(flags, signal, pullReporter(progress, flags))
     const { transformer, tokenizer } = par.info
     const { classes, vocabularySize, grid } = transformer!
     const given = flags.class === undefined ? undefined : one(classList([flags.class], classes, par.labels))
