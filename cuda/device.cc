@@ -78,7 +78,10 @@ Status Device::finish(const char* doing) {
 Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, const std::string& what, DeviceMemory& out) {
   bytes = std::max<size_t>((bytes + 255) / 256 * 256, 256);
   size_t free = 0, total = 0;
-  if (Status s = statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); !s.ok()) return s;
+  const auto ask = [&] { return statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); };
+  if (Status s = ask(); !s.ok()) return s;
+  if (bytes > free && device->giveUpSpares())
+    if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
     return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory" + how + " and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
                                          ". Free memory of the device, or ask for less at a time."};
@@ -86,8 +89,12 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   if (bytes > free) return refuse("");
   DeviceMemory m;
   void* p = nullptr;
-  const cudaError_t e = cudaMalloc(&p, bytes);
+  cudaError_t e = cudaMalloc(&p, bytes);
   if (e == cudaErrorMemoryAllocation) {  // there, but in pieces
+    cudaGetLastError();
+    if (device->giveUpSpares()) e = cudaMalloc(&p, bytes);
+  }
+  if (e == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     return refuse(" in one piece");
   }

@@ -2,6 +2,7 @@
 // backend's executor thread alone. Memory is planned before it is taken: one allocation a model, session or picture.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -18,6 +19,15 @@ Status statusOf(cudaError_t error, const char* doing);
 
 // 12.3 GB, 45 MB
 std::string sizeText(uint64_t bytes);
+
+// Who keeps memory for speed only.
+class Spare {
+ public:
+  virtual bool giveUp() = 0;  // false: there was none
+
+ protected:
+  ~Spare() = default;
+};
 
 // One device as seen by one backend, with the stream that all of its work goes through.
 class Device {
@@ -36,6 +46,12 @@ class Device {
   std::string describe() const;      // "GPU 0 (NVIDIA H200)"
   // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
+  // Gives its memory up before an allocation is refused, until it is forgotten.
+  void keeps(Spare* spare) { spares_.push_back(spare); }
+  void forgets(Spare* spare) { spares_.erase(std::remove(spares_.begin(), spares_.end(), spare), spares_.end()); }
+  bool giveUpSpares() {
+    return std::count_if(spares_.begin(), spares_.end(), [](Spare* s) { return s->giveUp(); }) > 0;
+  }
 
  private:
   int index_, processors_ = 1;
@@ -45,6 +61,7 @@ class Device {
   std::string name_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t finished_ = nullptr;
+  std::vector<Spare*> spares_;
 };
 
 class DeviceMemory {

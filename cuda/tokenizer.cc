@@ -75,8 +75,13 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const std::string& fi
   // The codebook lies in memory_, which is ours to write.
   if (Status s = statusOf(vq::normaliseRows(const_cast<float*>(t->codebook_), m.codebook, m.codeSize, threads, t->device_->stream()), "loading weights"); !s.ok()) return s;
   if (Status s = t->device_->finish("loading weights"); !s.ok()) return s;
+  t->device_->keeps(t.get());
   out = std::move(t);
   return {};
+}
+
+CudaTokenizer::~CudaTokenizer() {
+  if (device_) device_->forgets(this);
 }
 
 // ---- passes -------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@
 
 namespace parvis::cuda {
 
-class CudaTokenizer : public Tokenizer {
+class CudaTokenizer : public Tokenizer, private Spare {
  public:
+  CudaTokenizer() = default;
+  ~CudaTokenizer() override;
   static Status load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                      Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
@@ -21,6 +23,7 @@ class CudaTokenizer : public Tokenizer {
   Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
 
  private:
+  bool giveUp() override { return std::exchange(scratch_, DeviceMemory()).data() != nullptr; }  // never while a pass runs: it has taken its memory
   void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats) const;
   void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
   // Calls pass(run, first image) for `count` images, some at a time.

@@ -43,8 +43,23 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& 
   t->cosine_ = reinterpret_cast<float*>(t->angles_.data() + cosine);
   t->sine_ = reinterpret_cast<float*>(t->angles_.data() + sine);
   if (Status s = t->growAngles(64); !s.ok()) return s;
+  device->keeps(t.get());
   out = std::move(t);
   return {};
+}
+
+CudaTransformer::~CudaTransformer() {
+  if (device_) device_->forgets(this);
+}
+
+std::unique_ptr<Workspace> CudaTransformer::takeKept(const Shape& shape) {
+  std::unique_ptr<Workspace> kept = std::move(kept_);
+  if (kept && !(kept->shape == shape)) kept.reset();
+  return kept;
+}
+
+void CudaTransformer::keep(std::unique_ptr<Workspace> workspace) {
+  if (workspace->bytes() <= Workspace::mostKept) kept_ = std::move(workspace);
 }
 
 Status CudaTransformer::growAngles(int positions) {

@@ -5,6 +5,7 @@
 #include "kernels.cuh"
 #include "loader.h"
 #include "parvis/backend.h"
+#include "workspace.h"
 
 namespace parvis::cuda {
 
@@ -17,13 +18,18 @@ struct Layer {
   Matrix down;    // [dim, feedForward]
 };
 
-class CudaTransformer : public Transformer {
+class CudaTransformer : public Transformer, private Spare {
  public:
+  CudaTransformer() = default;
+  ~CudaTransformer() override;
   static Status load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
                      Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TransformerModel& model() const override { return model_; }
   Status createSession(SessionOptions options, std::unique_ptr<Session>& out) override;
+  // What the last session leaves for the next one of its shape; null where there is nothing. Anything of another shape goes.
+  std::unique_ptr<Workspace> takeKept(const Shape& shape);
+  void keep(std::unique_ptr<Workspace> workspace);
   // Rotation tables that reach the last of these positions; their place does not change.
   Status growAngles(int positions);
 
@@ -39,6 +45,10 @@ class CudaTransformer : public Transformer {
   Matrix output_;                      // [vocabulary, dim]
   float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, headSize / 4], filled as far as positions_
   int positions_ = 0;
+
+ private:
+  bool giveUp() override { return std::exchange(kept_, nullptr) != nullptr; }
+  std::unique_ptr<Workspace> kept_;
 };
 
 }  // namespace parvis::cuda

@@ -23,18 +23,18 @@ const script = `
     const engine = native.createEngine({ device: 'cuda:0', threads: 0 })
     const turn = () => engine.loadTransformer('nowhere', [], model, 'float32').catch(() => {})
     const free = async () => { await turn(); return (await native.cudaMemory(0)).free }
-    const found = []
+    const found = [], sessions = [] // all alive: one that ends leaves its memory to the next
     await turn()
     for (const precision of ['float32', 'bfloat16']) {
       const transformer = await engine.loadTransformer(file, tensors, model, precision)
       found.push({ what: precision + ' weights', planned: weightBytes('cuda', model, precision), taken: transformer.bytes })
       for (const [sequences, guided, maxRows] of [[1, true, 4], [4, false, 16], [16, true, 16]]) {
         const before = await free()
-        const session = await transformer.createSession({ classIds: new Int32Array(sequences), seeds: new BigUint64Array(sequences), guided, slots: 576, tokens: 576, maxRows })
+        sessions.push(await transformer.createSession({ classIds: new Int32Array(sequences), seeds: new BigUint64Array(sequences), guided, slots: 576, tokens: 576, maxRows }))
         const taken = before - await free()
-        session.dispose()
         found.push({ what: precision + ' session of ' + sequences, planned: sessionBytes('cuda', model, precision, { sequences, guided, slots: 576, maxRows, threads: 0 }), taken })
       }
+      for (const session of sessions.splice(0)) session.dispose()
       transformer.dispose()
     }
     console.log(JSON.stringify(found))

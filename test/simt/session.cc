@@ -261,6 +261,89 @@ void far(const Both& both) {
   cases::check(a.status.ok() && b.status.ok() && a.tokens == b.tokens, "cells far out %s", b.status.message.c_str());
 }
 
+size_t freeMemory() {
+  size_t free = 0, total = 0;
+  return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
+}
+
+// A session works in what the last one of its shape has left, graphs included, and nothing of that one shows. What is free
+// is exact on the SIMT layer alone: a device hands memory out by the megabyte.
+#if defined(__CUDACC__)
+constexpr bool exact = false;
+#else
+constexpr bool exact = true;
+#endif
+void kept(const Both& both) {
+  const size_t before = freeMemory();
+  const SessionOptions four = options(2, 24, 4, true);
+  const auto table = steps(4, 24, 4, false);
+  StepRule rule;
+  rule.guidanceScale = 2;
+  const Results first = run(*both.cuda, four, table, rule), wanted = run(*both.cpu, four, table, rule);
+  const size_t after = freeMemory();
+  cases::check(first.status.ok() && (!exact || after < before), "a session leaves its memory to the next one");
+  SessionOptions other = four;
+  other.seeds = {901, 902};
+  other.classIds = {3, 1};
+  const Results otherWanted = run(*both.cpu, other, table, rule);
+  bool same = first.tokens == wanted.tokens && otherWanted.tokens != wanted.tokens;
+  for (int i = 0; i < 3; i++) same = same && run(*both.cuda, four, table, rule).tokens == wanted.tokens && run(*both.cuda, other, table, rule).tokens == otherWanted.tokens;
+  cases::check(same, "other classes and seeds in the same memory: the tokens of the CPU");
+  rule.topK = 5;
+  cases::check(run(*both.cuda, other, table, rule).tokens == run(*both.cpu, other, table, rule).tokens, "another rule in the same memory");
+  other.known = wanted.tokens;
+  for (size_t i = 4; i < other.known.size(); i += 3) other.known[i] = -1;
+  cases::check(run(*both.cuda, other, table, rule).tokens == run(*both.cpu, other, table, rule).tokens, "known tokens in the same memory");
+  cases::check(!exact || freeMemory() == after, "and no memory beside it");
+
+  StepRule score = rule;
+  score.mode = StepRule::Mode::score;
+  other.known = wanted.tokens;
+  const Results found = run(*both.cuda, other, table, score), expected = run(*both.cpu, other, table, score);
+  cases::check(found.status.ok() && worst(found.logProbs, expected.logProbs, false) < 0.05, "scores in the same memory");
+  cases::check(run(*both.cuda, four, table, rule).tokens == run(*both.cpu, four, table, rule).tokens, "and tokens after scores");
+
+  // What ran in part, or was never waited for, is not kept.
+  const parvis::Cancel cancel{false};
+  std::unique_ptr<parvis::Session> session;
+  Status s = both.cuda->createSession(four, session);
+  for (int i = 0; i < 3 && s.ok(); i++) s = session->step(table[static_cast<size_t>(i)].data(), static_cast<int>(table[static_cast<size_t>(i)].size()), rule, cancel);
+  session.reset();
+  cases::check(s.ok() && (!exact || freeMemory() == before), "a session that broke off leaves nothing %s", s.message.c_str());
+
+  // Two at once: the later to end is kept; then one of another shape takes its place.
+  std::unique_ptr<parvis::Session> second;
+  s = both.cuda->createSession(four, session);
+  if (s.ok()) s = both.cuda->createSession(four, second);
+  session.reset();
+  second.reset();
+  cases::check(s.ok() && (!exact || freeMemory() == after), "of two sessions one is kept %s", s.message.c_str());
+  const SessionOptions larger = options(2, 24, 6, true);
+  s = both.cuda->createSession(larger, session);
+  session.reset();
+  cases::check(s.ok() && (!exact || freeMemory() < after), "one of another shape takes its place %s", s.message.c_str());
+
+#if !defined(__CUDACC__)  // a device has too much memory to fill it
+  SessionOptions wide = options(2, 24, 4, true);
+  wide.slots = 100000;
+  s = both.cuda->createSession(wide, session);
+  const size_t left = freeMemory();
+  session.reset();
+  wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
+  for (int i = 0; i < 2 && s.ok(); i++) {  // the second is another shape: only one of them fits
+    wide.slots += i;
+    s = both.cuda->createSession(wide, session);
+    session.reset();
+  }
+  cases::check(s.ok() && left < before && freeMemory() < before / 2, "what is kept goes where another session needs the room %s", s.message.c_str());
+  s = both.cuda->createSession(wide, session);
+  session.reset();
+  void* p = nullptr;
+  cases::check(s.ok() && cudaMalloc(&p, before / 2) == cudaErrorMemoryAllocation, "which is not to be had otherwise");
+  cudaGetLastError();
+#endif
+}
+
 // ---- what may go wrong --------------------------------------------------------------------------------------
 
 void errors(const Both& both, const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
@@ -397,6 +480,7 @@ int main(int, char** argv) {
     batches(both, 4, 16, 9);  // 72 rows: tiles, too
     rules(both, 24);
     far(both);
+    kept(load(checkpoint, m, Precision::bfloat16));
     errors(both, checkpoint, m);
   }
   stored(m);

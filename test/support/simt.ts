@@ -31,7 +31,7 @@ export const cpuBackend = ['backend', 'ceiling', 'picture', 'platform', 'resize'
 
 /** The CUDA backend but for the tokenizer. */
 export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
-  'device.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc'].map(name => `cuda/${name}`)
+  'device.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'].map(name => `cuda/${name}`)
 
 /** Its tokenizer. */
 export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
