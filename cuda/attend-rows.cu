@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
 
 }  // namespace
 
-cudaError_t attendRows(const Attention& a, cudaStream_t stream) {
+cudaError_t attendRows(const Attention& a, StepStream stream) {
   if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>((a.rows.count * (a.heads / a.kvHeads) + queriesEach - 1) / queriesEach), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
   return withWidth(a, [&](auto width) {

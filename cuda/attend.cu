@@ -184,7 +184,7 @@ int splitsOf(const Attention& a) { return (a.cache.slots + span - 1) / span; }
 int tilesOf(const Attention& a) { return (a.rows.count * (a.heads / a.kvHeads) + tileRows - 1) / tileRows; }
 
 template <int width>
-cudaError_t run(const Attention& a, cudaStream_t stream) {
+cudaError_t run(const Attention& a, StepStream stream) {
   const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
   return launchInStep(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
 }
@@ -196,7 +196,7 @@ size_t attentionPartials(const Attention& a) {
   return attentionCounters(a) * static_cast<size_t>(splitsOf(a)) * static_cast<size_t>(tileRows * (paddedHead(a.headSize) + 2));
 }
 
-cudaError_t attend(const Attention& a, cudaStream_t stream) {
+cudaError_t attend(const Attention& a, StepStream stream) {
   if (!possible(a)) return cudaErrorInvalidValue;
   return withWidth(a, [&](auto width) { return run<decltype(width)::value>(a, stream); });
 }

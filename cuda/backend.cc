@@ -1,6 +1,9 @@
 // The CUDA backend behind the seam: one device, taken by the first call.
 #include "parvis/backend.h"
 
+#include <cstdlib>
+#include <cstring>
+
 #include "device.h"
 #include "parvis/cuda.h"
 #include "single-operation.h"
@@ -13,7 +16,7 @@ namespace cuda {
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
+  CudaBackend(int device, bool overlap) : device_(std::make_shared<Device>(device, overlap)) {}
   std::string isa() const override { return device_->architecture(); }
   int threads() const override { return 0; }
   Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
@@ -35,6 +38,10 @@ class CudaBackend : public Backend {
 
 }  // namespace cuda
 
-std::unique_ptr<Backend> createCudaBackend(int device) { return std::make_unique<cuda::CudaBackend>(device); }
+// PARVIS_OVERLAP=0: for measuring what overlapping brings, and for ruling it out where something goes wrong.
+std::unique_ptr<Backend> createCudaBackend(int device) {
+  const char* overlap = std::getenv("PARVIS_OVERLAP");
+  return std::make_unique<cuda::CudaBackend>(device, !overlap || std::strcmp(overlap, "0") != 0);
+}
 
 }  // namespace parvis

@@ -32,7 +32,8 @@ class Spare {
 // One device as seen by one backend, with the stream that all of its work goes through.
 class Device {
  public:
-  explicit Device(int index) : index_(index) {}
+  // overlap: kernels of a step may start while the one before still runs, where the device can do that (platform.cuh).
+  explicit Device(int index, bool overlap = true) : index_(index), overlap_(overlap) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
   ~Device();
@@ -40,6 +41,7 @@ class Device {
   Status use();
   int index() const { return index_; }
   cudaStream_t stream() const { return stream_; }
+  StepStream steps() const { return {stream_, overlap_ && capability_ >= 90}; }  // once used
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
@@ -55,6 +57,7 @@ class Device {
 
  private:
   int index_, processors_ = 1;
+  bool overlap_;
   size_t sharedLimit_ = 0;
   std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
   bool open_ = false;

@@ -45,12 +45,12 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
 
 }  // namespace
 
-cudaError_t takeRows(const TakeRows& t, cudaStream_t stream) {
+cudaError_t takeRows(const TakeRows& t, StepStream stream) {
   if (t.depth < 1 || t.count < 1 || t.count > t.stride) return cudaErrorInvalidValue;
   return launchInStep(takeRowsKernel, 1u, 256u, 0, stream, t);
 }
 
-cudaError_t embed(const Embedding& e, cudaStream_t stream) {
+cudaError_t embed(const Embedding& e, StepStream stream) {
   if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.streams));
   return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);

@@ -36,7 +36,7 @@ struct TakeRows {
   const int* nonFinite;
   int* flag;           // the host's: gets nonFinite as the steps before left it
 };
-cudaError_t takeRows(const TakeRows& t, cudaStream_t stream);
+cudaError_t takeRows(const TakeRows& t, StepStream stream);
 
 struct Embedding {
   RowTable rows;
@@ -54,7 +54,7 @@ struct Embedding {
   ptrdiff_t xStride;
   int threads;
 };
-cudaError_t embed(const Embedding& e, cudaStream_t stream);
+cudaError_t embed(const Embedding& e, StepStream stream);
 
 // ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ struct Norm {
   ptrdiff_t outStride;
   int threads;           // a warp a row
 };
-cudaError_t norm(const Norm& n, cudaStream_t stream);
+cudaError_t norm(const Norm& n, StepStream stream);
 
 // ---- rotate.cu: rotation, and a group of keys and values into the cache --------------------------------------
 
@@ -147,11 +147,11 @@ struct Projection {
 };
 constexpr bool fusible(int rows, int inputs) { return rows <= mostFusedRows && inputs <= mostFusedInputs; }
 // Up to 64 rows: bound by reading the weights.
-cudaError_t project(const Projection& p, cudaStream_t stream);
+cudaError_t project(const Projection& p, StepStream stream);
 // More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
 // that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };
-cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile = Tile::fitting);
+cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile = Tile::fitting);
 
 // ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
@@ -170,16 +170,16 @@ size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
 // The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. Right for any number of rows, but
 // partials grow with rows times slots.
-cudaError_t attend(const Attention& a, cudaStream_t stream);
+cudaError_t attend(const Attention& a, StepStream stream);
 // From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
 // no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
-cudaError_t attendRows(const Attention& a, cudaStream_t stream);
+cudaError_t attendRows(const Attention& a, StepStream stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
 
 // Elements are float32 everywhere; weights as they are in the checkpoint (`p.weights` is not looked at), the norm apart.
-cudaError_t projectPlain(const Projection& p, const Packing& weights, int inputs, cudaStream_t stream);
-cudaError_t attendPlain(const Attention& a, cudaStream_t stream);  // needs no partials and no counters
+cudaError_t projectPlain(const Projection& p, const Packing& weights, int inputs, StepStream stream);
+cudaError_t attendPlain(const Attention& a, StepStream stream);  // needs no partials and no counters
 
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
@@ -210,8 +210,8 @@ constexpr int vocabularyLimit(size_t sharedBytes) {
   const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
   return most < static_cast<size_t>(mostVocabulary) ? static_cast<int>(most) : mostVocabulary;
 }
-cudaError_t sample(const Sampling& s, cudaStream_t stream);
-cudaError_t score(const Sampling& s, cudaStream_t stream);
+cudaError_t sample(const Sampling& s, StepStream stream);
+cudaError_t score(const Sampling& s, StepStream stream);
 
 // ---- fill.cu: numbers of single operations and of measurements ------------------------------------------------
 

@@ -24,7 +24,7 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
 
 }  // namespace
 
-cudaError_t norm(const Norm& n, cudaStream_t stream) {
+cudaError_t norm(const Norm& n, StepStream stream) {
   if (n.rows < 1 || n.dim < 2 || n.dim % 2 != 0 || n.threads < 32 || n.threads > 1024 || n.threads % 32 != 0) return cudaErrorInvalidValue;
   const int together = n.threads / 32;
   return launchInStep(n.element == Element::float32 ? normKernel<float> : normKernel<uint16_t>, static_cast<unsigned>((n.rows + together - 1) / together),

@@ -98,12 +98,12 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
 
 }  // namespace
 
-cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, cudaStream_t stream) {
+cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, StepStream stream) {
   if (p.x || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
   return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
 }
 
-cudaError_t attendPlain(const Attention& a, cudaStream_t stream) {
+cudaError_t attendPlain(const Attention& a, StepStream stream) {
   if (a.rows.count < 1 || a.streams < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
   return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.streams * a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
 }

@@ -6,13 +6,6 @@ namespace parvis::cuda {
 
 enum class Way { ordinary, cooperative, programmatic };  // how a kernel is launched
 
-// Whether kernels of a step overlap: `launchInStep` below. Off until a device with compute capability 9 has shown that pictures
-// stay the same to the bit (whole images at n = 1, 4, 16, alone and in batches, with and without graphs; compute-sanitizer
-// racecheck does not see it) and that it pays: ms a step against off, for L and XXL at 2, 8 and 32 rows; the gap between
-// kernels in nsys; and whether a projection does better to call releaseDependents() where its loop ends, since what starts
-// early takes room and bandwidth from what runs.
-constexpr bool stepsOverlap = false;
-
 }  // namespace parvis::cuda
 
 #if defined(__CUDACC__)
@@ -77,7 +70,7 @@ inline uint8_t* dynamicShared() { return simt::dynamicShared(); }
 
 template <class... P, class... A>
 cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return simt::launch(way == Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+  return simt::launch(way == Way::cooperative, way == Way::programmatic, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda
@@ -96,6 +89,13 @@ cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_
   return launchAs(Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
+// Where the kernels of a step go, and whether they overlap there: Device::steps() for those of a session.
+struct StepStream {
+  cudaStream_t stream;
+  bool overlap;
+  StepStream(cudaStream_t stream, bool overlap = false) : stream(stream), overlap(overlap) {}
+};
+
 // A kernel of a step, which may start while the one before it still runs (programmatic dependent launch). Why that is safe:
 //   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and before it
 //     reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes them after loading,
@@ -109,8 +109,8 @@ cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_
 //     tables that a session makes (kindOf), results that it reads, and what the host writes into the ring.
 //   - Code for less than compute capability 9, translated by the driver of a newer device, has no wait in it: launched plainly.
 template <class... P, class... A>
-cudaError_t launchInStep(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return launchAs(stepsOverlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+cudaError_t launchInStep(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, StepStream on, A&&... args) {
+  return launchAs(on.overlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, on.stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda

@@ -225,14 +225,14 @@ int chosenTiles(const Projection& p) {
 }
 
 template <class S>
-cudaError_t run(const Projection& p, cudaStream_t stream) {
+cudaError_t run(const Projection& p, StepStream stream) {
   const size_t sums = static_cast<size_t>(S::sums) * 4;
   const size_t inputs = S::normed ? static_cast<size_t>(warps * (p.rows + 1) * rawStride(runOf(p.weights.inputTiles()))) * 4 : static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
   return launchInStep(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
 }
 
 template <int rowTiles, bool normed>
-cudaError_t runTiles(const Projection& p, cudaStream_t stream) {
+cudaError_t runTiles(const Projection& p, StepStream stream) {
   const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles, normed>(p);
   if (tiles == 1) return run<Shape<rowTiles, 1, normed>>(p, stream);
   if (tiles == 2) return run<Shape<rowTiles, 2, normed>>(p, stream);
@@ -243,7 +243,7 @@ cudaError_t runTiles(const Projection& p, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t project(const Projection& p, cudaStream_t stream) {
+cudaError_t project(const Projection& p, StepStream stream) {
   if (!possible(p, p.weights.pairs, p.weights.inputs) || p.rows > mostSkinnyRows || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
   if (p.x) return fusible(p.rows, p.weights.inputs) ? runTiles<1, true>(p, stream) : cudaErrorInvalidValue;
   if (p.xStride % 8 != 0) return cudaErrorInvalidValue;

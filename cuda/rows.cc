@@ -7,7 +7,7 @@ namespace parvis::cuda {
 int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
 
 cudaError_t multiply(const Device& device, Element element, Projection p, const Matrix& w, void* normed) {
-  const cudaStream_t stream = device.stream();
+  const StepStream stream = device.steps();
   const bool packed = element == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
   if (p.x && !(few && fusible(p.rows, w.inputs))) {
     const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, element, normed, p.xStride, rowThreads}, stream);
@@ -21,7 +21,7 @@ cudaError_t multiply(const Device& device, Element element, Projection p, const 
 }
 
 cudaError_t attendCached(const Device& device, Element element, const Attention& a) {
-  const cudaStream_t stream = device.stream();
+  const StepStream stream = device.steps();
   if (element == Element::float32) return attendPlain(a, stream);
   return a.rows.count * (a.heads / a.kvHeads) > mostSplitQueries ? attendRows(a, stream) : attend(a, stream);
 }

@@ -228,12 +228,12 @@ bool possible(const Sampling& s) {
 
 }  // namespace
 
-cudaError_t sample(const Sampling& s, cudaStream_t stream) {
+cudaError_t sample(const Sampling& s, StepStream stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
   return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
-cudaError_t score(const Sampling& s, cudaStream_t stream) {
+cudaError_t score(const Sampling& s, StepStream stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
   return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }

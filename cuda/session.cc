@@ -74,7 +74,7 @@ Status CudaSession::capture(Kind& kind) {
 cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const cudaStream_t stream = t.device_->stream();
+  const StepStream stream = t.device_->steps();
   const RowTable table{w_->rows, kind.count, nullptr};
   const int all = streams() * kind.count;
   cudaError_t e = takeRows({w_->ring, Workspace::depth, o_.maxRows, kind.count, w_->counter, w_->rows, w_->nonFinite, w_->flag}, stream);
@@ -113,7 +113,7 @@ cudaError_t CudaSession::multiply(const Projection& p, const Matrix& w) { return
 cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* rows) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const cudaStream_t stream = t.device_->stream();
+  const StepStream stream = t.device_->steps();
   const int all = sequences() * static_cast<int>(kind.predicting.size()), branches = o_.guided ? 2 : 1;
   const size_t places = static_cast<size_t>(sequences()) * static_cast<size_t>(o_.maxRows);
   const int32_t* gather = w_->gather + kind.table * places * static_cast<size_t>(branches);
@@ -146,7 +146,7 @@ cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* ro
       for (size_t k = 0; k < o_.keepLogits.size(); k++) {
         if (o_.keepLogits[k] != rows[kind.predicting[static_cast<size_t>((first + i) % each)]].predicts) continue;
         const size_t vocabulary = static_cast<size_t>(m.vocabulary);
-        e = cudaMemcpyAsync(w_->kept + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * vocabulary, w_->guided + static_cast<size_t>(i) * vocabulary, vocabulary * 4, cudaMemcpyDeviceToDevice, stream);
+        e = cudaMemcpyAsync(w_->kept + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * vocabulary, w_->guided + static_cast<size_t>(i) * vocabulary, vocabulary * 4, cudaMemcpyDeviceToDevice, stream.stream);
         if (e != cudaSuccess) return e;
       }
     }

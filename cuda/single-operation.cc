@@ -374,7 +374,7 @@ class SingleDraw : public Single {
       d.table = at<Prediction>(table_) + first, d.rows = {at<Row>(rows_), o.draws, nullptr}, d.seeds = at<uint64_t>(seed_), d.tokensEach = o.draws, d.tokens = at<int32_t>(tokens_);
       d.nonFinite = at<int>(nonFinite_), d.guidanceScale = o.rule.guidanceScale, d.temperature = o.rule.temperature, d.topP = o.rule.topP, d.topK = o.rule.topK;
       d.threads = samplingThreads(o.vocabulary);
-      if (Status s = launched(sample(d, stream())); !s.ok()) return s;
+      if (Status s = launched(sample(d, device_->steps())); !s.ok()) return s;
     }
     return {};
   }

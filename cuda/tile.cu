@@ -178,7 +178,7 @@ int blocksOf(const Projection& p, int& rowBlocks, int& outputBlocks) {
 }
 
 template <class S, Epilogue epilogue>
-cudaError_t runAs(const Projection& p, cudaStream_t stream) {
+cudaError_t runAs(const Projection& p, StepStream stream) {
   int rowBlocks, outputBlocks;
   const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
   return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
@@ -193,13 +193,13 @@ bool fitsLarge(const Projection& p) {
 }
 
 template <Epilogue epilogue>
-cudaError_t run(const Projection& p, Tile tile, cudaStream_t stream) {
+cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
   return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p)) ? runAs<Large, epilogue>(p, stream) : runAs<Small, epilogue>(p, stream);
 }
 
 }  // namespace
 
-cudaError_t projectTiled(const Projection& p, cudaStream_t stream, Tile tile) {
+cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile) {
   if (p.x || !possible(p, p.weights.pairs, p.weights.inputs) || p.xStride % 8 != 0 || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
   switch (p.epilogue) {
     case Epilogue::store: return run<Epilogue::store>(p, tile, stream);

@@ -19,6 +19,17 @@ t.test('the runtime of the SIMT layer', async t => {
     }
   }
 
+  for (const seed of seeds) {
+    for (const ahead of [0, 1, 3]) {
+      const machine = `seed=${seed},ahead=${ahead}`
+      t.same(await executeOn(machine, program, 'overlap'), right, `kernels that may overlap: ${machine}`)
+      t.same(await executeOn(machine, program, 'hasty'), { ...right, out: ahead === 0 ? 'right\n' : 'wrong\n' }, `one that reads too early: ${machine}`)
+      const { out, err } = await executeOn(machine, program, 'never-waits')
+      t.equal(out, 'right\n', `a thread that does not wait is an error: ${machine}`)
+      t.match(err, /kernel .*neverWaits, block .*, thread \(0,0,0\): ends without having waited for the kernels before it/)
+    }
+  }
+
   const machines: Array<[string, string]> = [
     ['memory', 'memory=64M'],
     ['failures', 'devices=2,fail=malloc:2,fail=launch:3'],

@@ -152,10 +152,10 @@ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w
   });
 }
 
-// ---- programmatic dependent launch: kernels run one after another here ------------------------------------------
+// ---- programmatic dependent launch ------------------------------------------------------------------------------
 
-inline void dependencyWait() {}
-inline void releaseDependents() {}
+inline void dependencyWait(Where w = Where::current()) { simt::awaitDependencies(w); }
+inline void releaseDependents() { simt::releaseDependents(); }
 
 // ---- global memory ------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "../../cuda/platform.cuh"
+#include "../../cuda/ptx.cuh"
 
 using namespace parvis::cuda;
 
@@ -26,6 +26,27 @@ __global__ void twice(int* p, int count) {
 __global__ void overrun(int* p, int count) { p[count] = 1; }
 __global__ void failing() {
   if (threadIdx.x == 0) __shfl_sync(2u, 0, 0);
+}
+
+// Kernels that may overlap: p[i + 1] = p[i] + 1.
+__global__ void relay(int* p, int i) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
+  if (threadIdx.x == 0) p[i + 1] = p[i] + 1;
+}
+__global__ void hasty(int* p, int i) {  // reads what the kernel before it may not have written yet
+  ptx::releaseDependents();
+  const int value = p[i];
+  ptx::dependencyWait();
+  if (threadIdx.x == 0) p[i + 1] = value + 1;
+}
+__global__ void gate() {  // nothing behind it begins before everything in front of it is done
+  ptx::dependencyWait();
+  ptx::releaseDependents();
+}
+__global__ void neverWaits() {
+  ptx::releaseDependents();
+  if (threadIdx.x > 0) ptx::dependencyWait();
 }
 
 template <int bytes>
@@ -117,6 +138,29 @@ bool early() {
   OK(s.add(5, s.stream));
   OK(s.down());
   return s.pinnedIs(5);
+}
+int relayed(bool hurry, bool gated) {
+  Setting s;
+  const StepStream steps{s.stream, true};
+  s.fill(0);
+  OK(s.up());
+  for (int i = 0; i < 8; i++) {
+    OK(launchInStep(hurry && i % 4 == 3 ? hasty : relay, 2, 32, 0, steps, s.device, i));
+    if (gated) OK(launchInStep(gate, 2, 32, 0, steps));
+  }
+  OK(s.down());
+  OK(cudaStreamSynchronize(s.stream));
+  return s.pinned[8];
+}
+void overlap() {
+  HOLDS(relayed(false, false) == 8);
+  HOLDS(relayed(false, true) == 8);
+  HOLDS(relayed(true, true) == 8);
+}
+void neverWaited() {
+  Setting s;
+  OK(launchInStep(neverWaits, 2, 32, 0, {s.stream, true}));
+  FAILS(cudaErrorLaunchFailure, cudaStreamSynchronize(s.stream));
 }
 // A source in page-locked memory that is written again too soon.
 bool reused() {
@@ -468,9 +512,10 @@ int main(int, char** argv) {
       {"order", order}, {"null-stream", nullStream}, {"pageable", pageableSource}, {"events", events}, {"graph", graph}, {"forbidden", forbidden},
       {"memory", memory}, {"copies", copies}, {"overrun", overrunDevice}, {"freed-device", freedDevice}, {"freed-pinned", freedPinned}, {"host-touches", hostTouches}, {"foreign-device", foreignDevice}, {"sticky", sticky},
       {"failures", failures}, {"devices", devices}, {"shared", shared}, {"no-device", [] { noDevice(cudaErrorNoDevice); }}, {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
-      {"threads", threads}};
+      {"threads", threads}, {"overlap", overlap}, {"never-waits", neverWaited}};
   const std::string name = argv[1];
   if (name == "early") std::printf("%s\n", early() ? "right" : "wrong");
+  else if (name == "hasty") std::printf("%s\n", relayed(true, false) == 8 ? "right" : "wrong");
   else if (name == "reused") std::printf("%s\n", reused() ? "right" : "wrong");
   else cases.at(name)(), std::printf("right\n");
   return 0;

@@ -18,7 +18,12 @@
 namespace simt {
 namespace {
 
-using Operation = std::function<cudaError_t()>;
+struct Operation {
+  std::function<cudaError_t()> run;
+  bool overlaps;  // with operations of the same kind
+  template <class F>
+  Operation(F run, bool overlaps = false) : run(std::move(run)), overlaps(overlaps) {}
+};
 struct Capture {
   cudaStreamCaptureMode mode;
   std::thread::id thread;
@@ -64,7 +69,7 @@ struct Machine {
   std::recursive_mutex lock;
   std::vector<Device> devices;
   int driver = 13000, runtime = 13000;
-  uint64_t failMalloc = 0, failHostAlloc = 0, failLaunch = 0, mallocs = 0, hostAllocs = 0, launches = 0;
+  uint64_t ahead = 0, failMalloc = 0, failHostAlloc = 0, failLaunch = 0, mallocs = 0, hostAllocs = 0, launches = 0;
   uint64_t random = 0;
   std::map<uintptr_t, Range> ranges;
   std::set<SimtStream*> streams;
@@ -125,6 +130,7 @@ Machine::Machine() {
     if (each.count(key)) each[key] = split(value, '/');
     else if (key == "devices") count = number(value, item);
     else if (key == "driver") driver = static_cast<int>(number(value, item));
+    else if (key == "ahead") ahead = number(value, item);
     else if (key == "runtime") runtime = static_cast<int>(number(value, item));
     else if (key == "seed") setSeed(seed = number(value, item));
     else if (key == "fail" && value.starts_with("malloc:")) failMalloc = number(value.substr(7), item);
@@ -189,10 +195,14 @@ class Open {
 };
 
 // What breaks a device stays broken, and nothing that was queued on it ever runs.
-cudaError_t execute(int on, const Operation& operation) {
+cudaError_t execute(int on, const Operation& operation, SimtStream* stream = nullptr) {
   if (device(on).broken != cudaSuccess) return device(on).broken;
   const Open open(on);
-  const cudaError_t e = operation();
+  cudaError_t e = operation.run();
+  if (e == cudaSuccess && !operation.overlaps) return e;
+  for (; e == cudaSuccess && stream && !stream->queue.empty() && stream->queue.front().overlaps; stream->queue.pop_front()) e = stream->queue.front().run();
+  const cudaError_t ended = finishHeld();
+  if (e == cudaSuccess) e = ended;
   if (e == cudaSuccess) return e;
   device(on).broken = e;
   for (SimtStream* other : m().streams)
@@ -202,7 +212,7 @@ cudaError_t execute(int on, const Operation& operation) {
 cudaError_t runFront(SimtStream* stream) {
   const Operation operation = std::move(stream->queue.front());
   stream->queue.pop_front();
-  return execute(stream->device, operation);
+  return execute(stream->device, operation, stream);
 }
 bool runAny(bool (*wanted)(const SimtStream*)) {
   std::vector<SimtStream*> waiting;
@@ -321,7 +331,9 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
     const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
     const uint64_t together = std::min<uint64_t>({32, 2048 / threads, d.shared / std::max<uint64_t>(l.sharedBytes, 1)});
     if (l.cooperative && blocks > together * static_cast<uint64_t>(d.processors)) return cudaErrorCooperativeLaunchTooLarge;
-    return submit(stream, [l = std::move(l)] { return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : run(l); });
+    const bool overlaps = l.programmatic && m().ahead > 0;
+    const auto runs = [l = std::move(l), overlaps] { return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : overlaps ? runAhead(l, m().ahead) : run(l); };
+    return submit(stream, Operation(runs, overlaps));
   });
 }
 
@@ -484,7 +496,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if (!to || !from || target == outside || source == outside) return cudaErrorInvalidValue;
     if (kind != cudaMemcpyDefault && (toDevice != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
                                       fromDevice != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))) return cudaErrorInvalidValue;
-    const Operation copy = [=] {
+    const auto copy = [=] {
       const Open first(std::max(target, 0)), second(std::max(source, 0));  // of other devices than the stream's, too
       return std::memcpy(to, from, bytes), cudaSuccess;
     };

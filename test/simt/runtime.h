@@ -12,6 +12,7 @@
 //                                    the capability also says how much shared memory a block may have
 //   driver=13000  runtime=13000      driver=0: none on this machine
 //   seed=1                           when queued work runs, and the order of fibers
+//   ahead=0                          how many kernels early one starts that may overlap (programmatic dependent launch)
 //   fail=malloc:N | hostalloc:N      the Nth such call finds no memory; `fail` may be given several times
 //   fail=launch:N                    the Nth kernel to run reads where it must not
 #pragma once

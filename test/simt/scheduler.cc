@@ -3,6 +3,7 @@
 // then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <map>
 #include <utility>
 
@@ -102,6 +103,7 @@ void finish() {
   Fiber* f = s.now;
   Block* b = f->block;
   f->done = true;
+  if (s.launch->programmatic && !f->waited) setFailure(whereabouts() + ": ends without having waited for the kernels before it (ptx::dependencyWait)");
   b->alive--;
   b->warps[static_cast<size_t>(f->index / 32)].ended |= 1u << (f->index & 31);
   endInWarp(f);
@@ -187,6 +189,14 @@ std::string deadlock() {
   return t;
 }
 
+bool anyAwaitsDependencies() {
+  if (s.dependencies) return false;
+  for (auto& b : s.blocks)
+    for (size_t i = 0; b && i < b->fibers.size(); i++)
+      if (const Fiber& f = *b->fibers[i]; f.until && f.waited) return true;
+  return false;
+}
+
 // Something for an empty list of fibers; false: nothing is left to do, or nothing helps.
 bool findWork() {
   for (size_t i = 0; i < s.polling.size();) {
@@ -209,7 +219,7 @@ bool findWork() {
     startBlock(s.next++);
     return true;
   }
-  if (s.alive > 0) setFailure(deadlock());
+  if (s.alive > 0 && !anyAwaitsDependencies()) setFailure(deadlock());
   return false;
 }
 
@@ -243,7 +253,9 @@ cudaError_t check(const Launch& l) {
   return cudaErrorInvalidValue;
 }
 
-cudaError_t run(const Launch& l) {
+namespace {
+
+void begin(const Launch& l) {
   const uint64_t total = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
   if (s.launches == 0) describeAtDeath();
   s.launch = &l;
@@ -259,10 +271,14 @@ cudaError_t run(const Launch& l) {
   gridDim = l.grid;
   s.alive = s.next = 0;
   s.total = total;
-  while (l.cooperative && s.next < total) startBlock(s.next++);
+}
+
+// Until all threads have ended, or, where it does not go on before others have ended, wait for those.
+void goOn() {
+  const Launch& l = *s.launch;
   while (!s.failed) {
     // Blocks of a plain launch run alone or beside one other, from wherever that one is.
-    if (s.next < total && s.alive == 1 && random() % 256 == 0) startBlock(s.next++);
+    if (s.next < s.total && s.alive == 1 && random() % 256 == 0) startBlock(s.next++);
     if (s.ready.empty()) {
       if (!findWork()) break;
       continue;
@@ -283,6 +299,9 @@ cudaError_t run(const Launch& l) {
     s.alive--;
     if (s.late.empty()) freeBlock(s.blocks[b->index.x + l.grid.x * (b->index.y + uint64_t{l.grid.y} * b->index.z)]);
   }
+}
+
+cudaError_t end() {
   for (auto& b : s.blocks) freeBlock(b);
   s.blocks.clear();
   s.ready.clear();
@@ -291,6 +310,84 @@ cudaError_t run(const Launch& l) {
   s.launch = nullptr;
   return s.failed ? s.error : cudaSuccess;
 }
+
+// ---- launches that overlap --------------------------------------------------------------------------------------
+
+struct Held {
+  std::unique_ptr<const Launch> launch;
+  Running running;
+};
+std::deque<Held>& held = *new std::deque<Held>;
+
+void exchange(Held& h) {
+  std::swap(static_cast<Running&>(s), h.running);
+  blockDim = h.launch->block;
+  gridDim = h.launch->grid;
+}
+
+constexpr uint64_t mostThreadsAhead = 20000;  // each has two mappings of memory, and Linux gives a process 65530
+uint64_t threadsOf(const Launch& l) { return uint64_t{l.grid.x} * l.grid.y * l.grid.z * l.block.x * l.block.y * l.block.z; }
+
+bool allReleased(const Held& h) {
+  for (auto& b : h.running.blocks)
+    for (size_t i = 0; b && i < b->fibers.size(); i++)
+      if (!b->fibers[i]->released && !b->fibers[i]->done) return false;
+  return true;
+}
+
+cudaError_t finishFirst() {
+  Held h = std::move(held.front());
+  held.pop_front();
+  exchange(h);
+  s.dependencies = true;
+  goOn();
+  return end();
+}
+
+}  // namespace
+
+cudaError_t run(const Launch& l) {
+  begin(l);
+  while (l.cooperative && s.next < s.total) startBlock(s.next++);
+  goOn();
+  return end();
+}
+
+cudaError_t runAhead(const Launch& l, size_t ahead) {
+  cudaError_t e = cudaSuccess;
+  if (threadsOf(l) > mostThreadsAhead / (ahead + 1)) {
+    e = finishHeld();
+    return e == cudaSuccess ? run(l) : e;
+  }
+  if (!held.empty() && !allReleased(held.back())) e = finishHeld();
+  if (e != cudaSuccess) return e;
+  Held h{std::make_unique<const Launch>(l), {}};
+  begin(*h.launch);
+  s.dependencies = false;
+  while (s.next < s.total) startBlock(s.next++);
+  goOn();
+  if (s.failed) return end();
+  exchange(h);
+  held.push_back(std::move(h));
+  return held.size() > ahead ? finishFirst() : cudaSuccess;
+}
+
+cudaError_t finishHeld() {
+  cudaError_t e = cudaSuccess;
+  while (!held.empty() && e == cudaSuccess) e = finishFirst();
+  while (!held.empty()) {  // after one that failed nothing runs
+    exchange(held.front());
+    end();
+    held.pop_front();
+  }
+  return e;
+}
+
+void awaitDependencies(Where where) {
+  s.now->waited = true;
+  if (!s.dependencies) waitUntil("griddepcontrol.wait", [] { return s.dependencies; }, where);
+}
+void releaseDependents() { s.now->released = true; }
 
 void fail(const std::string& what, Where where, cudaError_t error) {
   s.error = error;

@@ -62,11 +62,16 @@ struct Launch {
   size_t sharedBytes = 0;
   size_t sharedLimit = 227 << 10;  // of a block, static arrays included: enqueue() asks the device
   bool cooperative = false;      // all blocks alive together; otherwise two at a time
+  bool programmatic = false;     // may start while the kernel before it still runs: every thread must wait for that one
   const void* kernel = nullptr;  // for its name
   std::function<void()> body = {};  // one thread
 };
 cudaError_t check(const Launch& launch);  // what no device takes is found before anything runs
 cudaError_t run(const Launch& launch);    // now, by the holder of the runtime's lock
+// Programmatic launches that overlap: each runs as far as its threads wait for those before it, and goes on when `ahead` later
+// ones have come as far. A kernel that reads too early then reads what was there `ahead` kernels ago.
+cudaError_t runAhead(const Launch& launch, size_t ahead);
+cudaError_t finishHeld();                 // all of them go on to their ends
 cudaError_t enqueue(Launch launch, cudaStream_t stream);
 
 // Ends the launch with a message that names kernel, block and thread.
@@ -79,6 +84,8 @@ void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where wh
 int meetBlock(const char* what, bool value, Where where);
 // Goes on when `holds` does; looked at only when no thread can run, i.e. as late as possible.
 void waitUntil(const char* what, std::function<bool()> holds, Where where);
+void awaitDependencies(Where where);      // griddepcontrol.wait
+void releaseDependents();                 // griddepcontrol.launch_dependents
 void yield();    // lets others run first
 void perturb();  // yields now and then
 // Runs when nothing else can, or at once where the seed says so: a copy that arrives as late as it may.
@@ -96,10 +103,11 @@ uint8_t* dynamicShared();
 bool isShared(const void* p);  // of the running block
 
 template <class... P, class... A>
-cudaError_t launch(bool cooperative, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+cudaError_t launch(bool cooperative, bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
   std::tuple<std::decay_t<P>...> copy(std::forward<A>(args)...);
   Launch l{grid, block, sharedBytes};
   l.cooperative = cooperative;
+  l.programmatic = programmatic;
   l.kernel = reinterpret_cast<const void*>(kernel);
   l.body = [kernel, copy] { std::apply(kernel, copy); };
   return enqueue(std::move(l), stream);

@@ -21,6 +21,8 @@ struct Fiber {
   bool done = false;
   const char* waits = nullptr;  // what for; null: runs or can run
   Where where;
+  bool waited = false;          // for the kernels before this one
+  bool released = false;        // those after it
   uint32_t mask = 0;            // lanes it meets
   void* brought = nullptr;
   std::function<bool()> until;
@@ -59,7 +61,8 @@ struct Block {
 // the last place.
 enum class Order { random, threads, warps, blocks };
 
-struct State {
+// One launch under way.
+struct Running {
   const Launch* launch = nullptr;
   std::vector<std::unique_ptr<Block>> blocks;
   std::vector<Fiber*> ready;  // a heap by priority
@@ -68,12 +71,17 @@ struct State {
   uint64_t lowest = 0;
   uint64_t alive = 0, next = 0, total = 0;  // blocks: running, not begun, all
   std::vector<std::function<void()>> late;
+  uint64_t random = 1, switches = 0;
+  bool dependencies = true;     // the kernels before this one are done
+};
+
+struct State : Running {        // the one that runs, and what all of them share
   Fiber* now = nullptr;
   Context main{};
   void* mainFake = nullptr;
   const void* mainStack = nullptr;
   size_t mainStackBytes = 0;
-  uint64_t random = 1, seed = 1, launches = 0, switches = 0, limit = 50'000'000;
+  uint64_t seed = 1, launches = 0, limit = 50'000'000;
   bool failed = false;
   cudaError_t error = cudaErrorLaunchFailure;  // where it has
   std::string message;
