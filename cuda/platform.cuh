@@ -27,12 +27,26 @@ __device__ inline uint8_t* dynamicShared() {
   return parvisDynamicShared;
 }
 
+// Lets a kernel have as much shared memory as a block of this device can, whatever this launch needs: the limit belongs to
+// the function, hence to all threads of the process. Were it set to what a launch needs, one thread would take back what
+// another has just asked for and is about to launch with, and graphs would outlive the limit of their kernels.
+template <class... P>
+cudaError_t allowShared(void (*kernel)(P...), size_t bytes) {
+  cudaFuncAttributes code{};
+  cudaError_t e = cudaFuncGetAttributes(&code, kernel);
+  if (e != cudaSuccess || bytes <= static_cast<size_t>(code.maxDynamicSharedSizeBytes)) return e;
+  int device = 0, most = 0;
+  e = cudaGetDevice(&device);
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (e != cudaSuccess) return e;
+  most -= static_cast<int>(code.sharedSizeBytes);
+  return most < 0 || bytes > static_cast<size_t>(most) ? cudaErrorInvalidValue : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
+
 template <class... P, class... A>
 cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  if (sharedBytes > 40 << 10) {  // a kernel may have 48 KB without asking, and some have arrays of their own besides
-    const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes));
-    if (e != cudaSuccess) return e;
-  }
+  if (sharedBytes > 40 << 10)  // a kernel may have 48 KB without asking, and some have arrays of their own besides
+    if (const cudaError_t e = allowShared(kernel, sharedBytes); e != cudaSuccess) return e;
   cudaLaunchAttribute attribute{};
   if (way == Way::programmatic) {
     cudaFuncAttributes code{};

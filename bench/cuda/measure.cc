@@ -129,9 +129,9 @@ struct Bench {
     const parvis::TransformerModel& m = t->model_;
     const bool few = rows <= 64;
     Projection p{};
-    p.eps = m.normEps, p.rows = rows, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16;
-    if (norm && few) p.x = x, p.normWeight = norm;
-    else p.elements = elements;
+    p.eps = m.normEps, p.rows = rows, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors();
+    if (norm && few && fusible(rows, w.inputs)) p.x = x, p.normWeight = norm;
+    else p.elements = elements;  // what a norm by itself has left
     p.y = y, p.out = out;
     p.yStride = epilogue == Epilogue::store ? m.vocabulary : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16 : (m.dim + 15) / 16 * 16;
     p.rotation = {{table, rows / streams, nullptr}, streams, m.heads, m.kvHeads, m.headSize, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};

@@ -35,12 +35,14 @@ struct Managed {
 template <class T>
 using Array = std::vector<T, Managed<T>>;
 constexpr double sumsOff = 2e-5;  // a device cuts what it adds, in an order of its own
+constexpr int often = 300;        // to meet what happens now and then
 inline cudaError_t finish(cudaError_t e) { return e == cudaSuccess ? cudaDeviceSynchronize() : e; }
 inline void setSeed(uint64_t) {}
 #else
 template <class T>
 using Array = std::vector<T>;
 constexpr double sumsOff = 1e-6;  // of products that are not rounded again, relative to the largest
+constexpr int often = 2;
 // Kernels have run when it returns; a launch that failed stays failed.
 inline cudaError_t finish(cudaError_t e) { return e; }
 inline void setSeed(uint64_t seed) { simt::setSeed(seed); }

@@ -1,5 +1,7 @@
 // cuda/pack.cu and cuda/project.cu against the CPU backend's products, and the fused forms against the kernels that they
 // fuse: those must give the same bits, as must a row in any number of rows, and any number of tiles a block.
+#include <thread>
+
 #include "projection.h"
 
 using namespace parvis::cuda;
@@ -166,6 +168,29 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
                "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the bits of the kernels apart", headSize, rows, dim, tiles);
 }
 
+// Two threads of a process launch one kernel with different amounts of shared memory: neither disturbs the other.
+void together(int times) {
+  struct One {
+    Array<float> x, weight, y;
+    Weights w;
+    Projection p;
+    cudaError_t error = cudaSuccess;
+    One(int inputs, int rows) : x(static_cast<size_t>(rows * inputs), 1), weight(static_cast<size_t>(inputs), 1), y(static_cast<size_t>(rows * 16)), w(Array<uint16_t>(static_cast<size_t>(16 * inputs)), nullptr, 16, inputs) {
+      p = plain(w, rows, Epilogue::store);
+      p.x = x.data(), p.normWeight = weight.data(), p.y = y.data(), p.yStride = 16, p.tilesABlock = 1;
+    }
+    void run(int times) {
+      for (int i = 0; i < times && error == cudaSuccess; i++) error = project(p, nullptr);
+    }
+  };
+  One a(2048, 8), b(1536, 8);  // 74 KB, 56 KB
+  std::thread other([&] { a.run(times); });
+  b.run(times);
+  other.join();
+  const cudaError_t e = cases::finish(a.error == cudaSuccess ? b.error : a.error);
+  cases::check(e == cudaSuccess, "one kernel launched by two threads, %d times each: %s", times, cudaGetErrorName(e));
+}
+
 }  // namespace
 
 int main(int, char** argv) {
@@ -184,6 +209,7 @@ int main(int, char** argv) {
   append(2, 1, 100, 200, 2, 1, 2);
   append(2, 1, 100, 200, 2, 2, 4);
   append(4, 2, 128, 64, 2, 16, 4);
+  together(cases::often);
   Projection p{};
   cases::check(project(p, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   const Weights w(Array<uint16_t>(32), nullptr, 2, 16);

@@ -122,7 +122,8 @@ void codebook(int rows, int size, int cells) {
   e = cases::finish(nearest({book.data(), rows, size, z.data(), cells, tokens.data(), 64}, nullptr));
   cases::check(e == cudaSuccess && std::equal(tokens.begin(), tokens.end(), expected.begin()) && tokens[0] == 2, "nearest of %d rows of %d, %d cells", rows, size, cells);
 
-  const auto rowsOf = [&]<class E>(E) {
+  const auto rowsOf = [&](auto element_) {
+    using E = decltype(element_);
     Array<E> out(static_cast<size_t>(cells * pictureStride(size)));
     const cudaError_t e = cases::finish(lookup({book.data(), size, tokens.data(), cells, element<E>, out.data(), 32}, nullptr));
     std::vector<float> wanted;
