@@ -48,8 +48,9 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   const int split = static_cast<int>(blockIdx.x) % splits, tile = static_cast<int>(blockIdx.x) / splits, kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
   const Queries q(a, tile * tileRows);
-  int longest = 0;
-  for (int m = 0; m < tileRows && q.exists(m); m++) longest = max(longest, a.rows.at(q.row(m)).sees);
+  const int rows = min(tileRows, q.count * q.group - q.first);  // of this tile
+  int longest = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
+  for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(all, longest, bits));
   if (split * span >= longest) return;
   const int active = (longest + span - 1) / span;
 
@@ -145,12 +146,12 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
     return at < tileRows * width ? outputs[i * tileRows * width + at] : at < tileRows * (width + 1) ? maxima[i * tileRows + at - tileRows * width] : sums[i * tileRows + at - tileRows * (width + 1)];
   };
   const auto write = [&](int m, int d, float output, float sum) {
-    if (q.exists(m) && d < a.headSize) storeElement(q.output(a, stream, kvHead, m) + d, output * (1.0f / sum));
+    if (d < a.headSize) storeElement(q.output(a, stream, kvHead, m) + d, output * (1.0f / sum));
   };
   const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (gridDim.x / static_cast<unsigned>(splits)) + tile;
   float* partial = a.partial + place * splits * S::partial;
   float output, most, sum;
-  for (int i = static_cast<int>(threadIdx.x); i < tileRows * width; i += warps * 32) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += warps * 32) {  // rows that are not there cost as much as others
     const int m = i / width, d = i % width;
     merge<width>(warps, m, d, output, most, sum, ofWarp);
     if (active == 1) {
@@ -173,7 +174,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   __syncthreads();
   if (!*isLast) return;
   __threadfence();
-  for (int i = static_cast<int>(threadIdx.x); i < tileRows * width; i += warps * 32) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += warps * 32) {
     merge<width>(active, i / width, i % width, output, most, sum, [&](int part, int at) { return partial[part * S::partial + at]; });
     write(i / width, i % width, output, sum);
   }

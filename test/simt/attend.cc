@@ -70,7 +70,7 @@ void attention(const Case& c) {
     return e == cudaSuccess ? relative(x, y) : 1e30;
   };
   // A row of the last stream by itself has the same bits.
-  const auto alone = [&](int i, cudaError_t (*kernel)(const Attention&, cudaStream_t)) {
+  const auto alone = [&](int i, cudaError_t (*kernel)(const Attention&, parvis::cuda::StepStream)) {
     Array<uint16_t> one(static_cast<size_t>(outStride));
     const int stream = c.streams - 1, row = stream * count + i;
     const ptrdiff_t cache = static_cast<ptrdiff_t>(stream) * c.kvHeads * c.slots * width;
