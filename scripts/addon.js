@@ -107,10 +107,13 @@ function touch () {
   } catch {} // no addon: the caller looks for it
 }
 
+/** What the addon is made of. */
+const sources = ['CMakeLists.txt', 'binding', 'include', 'common', 'cpu', 'cuda', 'cmake']
+
 /** Whether a native source is newer than the addon. */
 function isStale (file) {
   const built = fs.statSync(file).mtimeMs
-  return ['CMakeLists.txt', 'binding', 'include', 'common', 'cpu', 'cuda', 'cmake'].some(name => newest(path.join(root, name)) > built)
+  return sources.some(name => newest(path.join(root, name)) > built)
 }
 
 /** Newest modification time of the files under a path, in milliseconds; 0 where there are none. */
@@ -139,4 +142,4 @@ function output (command, args) {
   return child.status === 0 ? child.stdout || ' ' : ''
 }
 
-module.exports = { root, probe, build, isStale, newest, cudaOption }
+module.exports = { root, sources, probe, build, isStale, newest, cudaOption }

@@ -6,6 +6,7 @@ const { spawn, spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
+const { newest, sources: addonSources } = require('./addon')
 
 const root = path.join(__dirname, '..')
 const folder = path.join(root, 'out', 'device')
@@ -48,17 +49,25 @@ async function build ({ architecture, seconds, log, addon = true }) {
   return { ...built, addon: withAddon }
 }
 
-/** A build that had nothing to do leaves an addon that is older than its sources; `npm test` would build it again. */
+/**
+ * A build that had nothing to do leaves an addon that is older than its sources, and so does a clock behind that of the
+ * machine they came from; `npm test` would build it again.
+ */
 function touch (file) {
-  if (fs.existsSync(file)) fs.utimesSync(file, new Date(), new Date())
+  const time = new Date(Math.max(Date.now(), 1000 + Math.max(...addonSources.map(name => newest(path.join(root, name))))))
+  if (fs.existsSync(file)) fs.utimesSync(file, time, time)
 }
 
 /** Names of the case programs. */
 const cases = () => fs.readFileSync(path.join(folder, 'checks.txt'), 'utf8').split('\n').filter(Boolean)
 const program = name => path.join(folder, 'checks', name)
 
+/** Of a command's output the log keeps so much. */
+const logged = 256 << 10
+
 /**
- * Runs a command in a process group of its own, ended as a whole when its time is over.
+ * Runs a command in a process group of its own, ended as a whole when its time is over. Resolves then, too, where something
+ * of it cannot be ended or has left the group and still holds its output: a measurement must not wait for that.
  * Resolves to { code, out, err, seconds, problem? }; both outputs also go to `log`.
  */
 function run (command, args, { seconds = 600, log, env, prefix } = {}) {
@@ -66,25 +75,37 @@ function run (command, args, { seconds = 600, log, env, prefix } = {}) {
     const started = Date.now()
     const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
     const result = { code: -1, out: '', err: '' }
-    const end = () => { try { process.kill(-child.pid, 'SIGKILL') } catch {} }
-    let late = false
-    const timer = setTimeout(() => { late = true; end() }, Math.max(seconds, 1) * 1000)
+    const end = () => { try { if (child.pid) process.kill(-child.pid, 'SIGKILL') } catch {} }
+    let [late, settled, patience] = [false, false]
+    const timer = setTimeout(() => {
+      late = true
+      end()
+      patience = setTimeout(() => { finish(null, 'SIGKILL') }, 3000)
+    }, Math.max(seconds, 1) * 1000)
     process.once('exit', end)
     child.stdout.setEncoding('utf8').on('data', text => { result.out += text })
     child.stderr.setEncoding('utf8').on('data', text => { result.err += text })
     const done = problem => {
+      if (settled) return
+      settled = true
       clearTimeout(timer)
+      clearTimeout(patience)
       process.off('exit', end)
+      child.stdout.destroy()
+      child.stderr.destroy()
+      child.unref()
       result.seconds = (Date.now() - started) / 1000
       if (problem) result.problem = problem
-      if (log) fs.appendFileSync(log, `\n$ ${[prefix, command, ...args].filter(Boolean).join(' ')}\n${result.out}${result.err}[${problem || 'done'}, ${result.seconds.toFixed(1)} s]\n`)
+      if (log) fs.appendFileSync(log, `\n$ ${[prefix, command, ...args].filter(Boolean).join(' ')}\n${result.out.slice(-logged)}${result.err.slice(-logged)}[${problem || 'done'}, ${result.seconds.toFixed(1)} s]\n`)
       resolve(result)
     }
-    child.on('error', error => done(error.message))
-    child.on('close', (code, signal) => {
+    const finish = (code, signal) => {
       result.code = code === null ? -1 : code
       done(late ? `ran out of time after ${Math.round(seconds)} s` : signal ? `was ended by ${signal}` : code !== 0 ? `exited with ${code}` : undefined)
-    })
+    }
+    child.on('error', error => done(error.message))
+    child.on('exit', (code, signal) => { patience = patience || setTimeout(() => { finish(code, signal) }, 3000) })
+    child.on('close', finish)
   })
 }
 

@@ -1,23 +1,28 @@
 """The peer on a GPU: the same transformer in PyTorch as it is made fast there, for ratios taken in one run.
 
-What a user who knows PyTorch well would write: bfloat16, a static key/value cache, layers compiled by torch.compile
-(max-autotune), one CUDA graph a step, embeddings, guidance and draws inside it, so that the host only replays graphs. Random
-weights of the paper's shapes; a picture is all the steps of PAR at 24 x 24 tokens, batch 1 with guidance.
+What a user who knows PyTorch well would write: bfloat16, a static key/value cache (heads padded to 8 elements, where that is
+missing), layers compiled by torch.compile, one CUDA graph a step, embeddings, guidance and draws inside it, so that the host
+only replays graphs. Random weights of the paper's shapes; a picture is all the steps of PAR at 24 x 24 tokens, batch 1 with
+guidance.
 
     gpu.py [--out FILE] [--models XXL,3B,L,XL] [--n 4,16] [--seconds 200] [--repeats 5] [--device cuda] [--check]
     gpu.py --serve eager|compiled --models L --n 4 [--seconds 200] [--device cuda:0] [--check]
 
-Variants: `layer` compiles one layer and uses it for all, which takes seconds; `whole` compiles all layers together, which
-can fuse across them and takes minutes; `plain` attention is left to the compiler, `sdpa` is PyTorch's own kernel. The
-quickest to compile comes first for every model, the others with what is left of --seconds: no configuration is begun after
-that. A ratio is to be taken against the fastest. JSON on standard output, and in FILE after every configuration.
+Variants: `reduce-overhead` is the compiler as it comes, `max-autotune` has it time alternatives of every product; the graphs
+of both are recorded here, around whole steps: the compiler makes none of functions that write to their arguments, as these do
+to the cache. `layer` compiles one layer and uses it for all, which takes seconds; `whole` compiles all layers together, which can fuse across them
+and takes minutes; `plain` attention is left to the compiler, `sdpa` is PyTorch's own kernel. The quickest to compile comes
+first for every model, the others with what is left of --seconds: no configuration is begun after that. A ratio is to be taken
+against the fastest. JSON in FILE after every configuration, and on standard output where there is no FILE.
 
 With --serve it measures nothing by itself: it answers the commands "picture bfloat16" and "picture float32" with
-milliseconds (peer.py), so that `parvis bench` alternates its pictures with those of parvis. `compiled` is `layer` with the
-faster of the two kinds of attention, where a third of --seconds is enough for the first; `eager` is the same functions on
-the same static cache without compiler and graphs, with PyTorch's own attention where there is one.
+milliseconds (peer.py), so that `parvis bench` alternates its pictures with those of parvis. `compiled` is the fastest `layer`
+of reduce-overhead, max-autotune and that with PyTorch's own attention; the second and the third are begun where a third of
+--seconds has not gone by. `eager` is the same functions on the same static cache without compiler and graphs, with PyTorch's
+own attention where there is one.
 """
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -32,8 +37,18 @@ import peer
 SHAPES = {"B": (12, 768, 12), "L": (24, 1024, 16), "XL": (36, 1280, 20), "XXL": (48, 1536, 24), "3B": (24, 3200, 32)}
 GRID, VOCABULARY, CLASSES = 24, 16384, 1000
 SLOTS = GRID * GRID
-VARIANTS = [("layer", "plain"), ("layer", "sdpa"), ("whole", "plain")]
-TUNED = "max-autotune-no-cudagraphs"  # graphs are recorded around the compiled functions, so the compiler makes none
+# The compiler's modes without graphs of its own: they are recorded around the compiled functions.
+MODES = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+# In this order, as far as time goes: each for all models, and for all --n that it names. n = 4 is what promises are made of.
+VARIANTS = [
+    ("reduce-overhead", "layer", "plain", (4,)),
+    ("max-autotune", "layer", "plain", (4,)),
+    ("reduce-overhead", "layer", "plain", (16,)),
+    ("max-autotune", "layer", "sdpa", (4,)),
+    ("max-autotune", "layer", "plain", (16,)),
+    ("max-autotune", "layer", "sdpa", (16,)),
+    ("max-autotune", "whole", "plain", (4, 16)),
+]
 
 
 # ---- what a step computes: plain functions, so that one compilation serves all layers ----------------------------
@@ -50,21 +65,26 @@ def rotate(x, angle):  # x [2, rows, heads, head], angle [rows, head / 2, 2]
     return torch.stack((f[..., 0] * c - f[..., 1] * s, f[..., 1] * c + f[..., 0] * s), -1).flatten(3).to(x.dtype)
 
 
-def attend(q, keys, values, mask, kind):  # q [2, heads, rows, head]
+def attend(q, keys, values, mask, scale, kind):  # q [2, heads, rows, padded head]
     if kind == "sdpa":
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-    scores = (q @ keys.transpose(2, 3)).float() * (q.shape[-1] ** -0.5)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
+    scores = (q @ keys.transpose(2, 3)).float() * scale
     return torch.softmax(scores.masked_fill(~mask, float("-inf")), -1).to(q.dtype) @ values
+
+
+def padded(x, width):
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
 def layer(x, at, mask, angle, weights, kind):
     qkv, wo, w13, w2, n1, n2, keys, values = weights
-    rows, heads, head = x.shape[1], keys.shape[1], keys.shape[3]
+    rows, heads, width = x.shape[1], keys.shape[1], keys.shape[3]
+    head = wo.shape[1] // heads
     q, k, v = F.linear(rms(x, n1), qkv).view(2, rows, 3, heads, head).unbind(2)
-    keys[:, :, at] = rotate(k, angle).transpose(1, 2)
-    values[:, :, at] = v.transpose(1, 2)
-    o = attend(rotate(q, angle).transpose(1, 2), keys, values, mask, kind)
-    x = x + F.linear(o.transpose(1, 2).reshape(2, rows, heads * head), wo)
+    keys[:, :, at] = padded(rotate(k, angle), width).transpose(1, 2)
+    values[:, :, at] = padded(v, width).transpose(1, 2)
+    o = attend(padded(rotate(q, angle), width).transpose(1, 2), keys, values, mask, head**-0.5, kind)
+    x = x + F.linear(o[..., :head].transpose(1, 2).reshape(2, rows, heads * head), wo)
     gate, up = F.linear(rms(x, n2), w13).chunk(2, -1)
     return x + F.linear(F.silu(gate) * up, w2)
 
@@ -73,6 +93,14 @@ def layers(x, at, mask, angle, all_weights, kind):
     for weights in all_weights:
         x = layer(x, at, mask, angle, weights, kind)
     return x
+
+
+def begin(step, at, reads, angle, constant, sees, columns, tokens, embeddings):
+    """What the step of that number reads: its slots, mask and angles, and the embeddings of its rows."""
+    at, reads, angle = at[step][0], reads[step][0], angle[step][0]
+    ids = torch.where(reads >= 0, tokens[reads.clamp(min=0)], constant[step][0])  # [2, rows]
+    mask = (columns < sees[step]).expand(reads.shape[0], columns.shape[0])
+    return embeddings[ids], at, mask, angle
 
 
 def draw(x, norm, output, noise):
@@ -97,7 +125,7 @@ class Model:
             return (torch.rand(rows, columns, device=device) * 0.06 - 0.03).to(dtype)
 
         def cache():
-            return torch.zeros(2, heads, SLOTS, self.head, device=device, dtype=dtype)
+            return torch.zeros(2, heads, SLOTS, -(-self.head // 8) * 8, device=device, dtype=dtype)
 
         def ones():
             return torch.ones(dim, device=device, dtype=dtype)
@@ -137,12 +165,9 @@ class Steps:
         self.graph = None
 
     def run(self):
-        m, i = self.model, self.step
-        at, reads, angle = self.at[i][0], self.reads[i][0], self.angle[i][0]
-        known = self.tokens[reads.clamp(min=0)]
-        ids = torch.where(reads >= 0, known, self.constant[i][0])  # [2, rows]
-        mask = (self.columns < self.sees[i]).expand(self.rows, SLOTS)
-        x = self.compiled["layers"](m.embeddings[ids], at, mask, angle)
+        m = self.model
+        x, at, mask, angle = self.compiled["begin"](self.step, self.at, self.reads, self.angle, self.constant, self.sees, self.columns, self.tokens, m.embeddings)
+        x = self.compiled["layers"](x, at, mask, angle)
         noise = torch.empty(self.rows, VOCABULARY, device=m.device).exponential_(1)
         self.tokens[at] = self.compiled["draw"](x, m.norm, m.output, noise)
         self.step += 1
@@ -159,7 +184,7 @@ class Steps:
         torch.cuda.synchronize()
         self.step.zero_()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=side):
             self.run()
 
     def all(self):
@@ -182,22 +207,24 @@ def functions(model, scope, attention, mode):
                 x = one(x, at, mask, angle, weights, attention)
             return x
 
-    return {"layers": run, "draw": wrap(draw)}
+    return {"begin": wrap(begin), "layers": run, "draw": wrap(draw)}
 
 
 class Picture:
-    """All the steps of a picture. `compiled`: compiled and recorded as graphs, which takes `compile_ms`."""
+    """All the steps of a picture. `mode`: compiled so and recorded as graphs, which takes `compile_ms`; None: neither."""
 
-    def __init__(self, model, n, scope, attention, compiled):
+    def __init__(self, model, n, scope, attention, mode):
+        if attention == "sdpa" and not hasattr(F, "scaled_dot_product_attention"):
+            raise peer.Cannot(f"PyTorch {torch.__version__} has no scaled_dot_product_attention.")
         self.tokens = torch.zeros(SLOTS, dtype=torch.long, device=model.device)
         self.cuda = model.device.startswith("cuda")
-        tuned = single = functions(model, scope, attention, TUNED if compiled else None)
+        several = single = functions(model, scope, attention, mode and MODES[mode])
         # Steps of one row are 4 of 147 at n = 4: tuning them would take as long as tuning the others. At n = 16 they count.
-        if compiled and n <= 4:
+        if mode == "max-autotune" and n <= 4:
             single = functions(model, scope, attention, "default")
-        self.parts = [Steps(model, n, list(range(n)), 1, self.tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, self.tokens, tuned)]
+        self.parts = [Steps(model, n, list(range(n)), 1, self.tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, self.tokens, several)]
         self.steps = sum(part.count for part in self.parts)
-        self.compile_ms = self.timed(lambda: [part.record() for part in self.parts]) if compiled else 0
+        self.compile_ms = self.timed(lambda: [part.record() for part in self.parts]) if mode else 0
 
     def timed(self, work):
         if self.cuda:
@@ -244,17 +271,17 @@ def start(device):
             break
 
 
-def measure(options, device, name, n, scope, attention):
+def measure(options, device, name, n, mode, scope, attention):
     if not options.check:
         torch._dynamo.reset()
     model = Model(name, device, most=2 if options.check else None)
-    picture = Picture(model, n, scope, attention, not options.check)
+    picture = Picture(model, n, scope, attention, None if options.check else mode)
     picture.check()
     if not options.check:
         picture.time()
     times = [picture.time() for _ in range(1 if options.check else options.repeats)]
     return {
-        "model": name, "n": n, "scope": scope, "attention": attention, "steps": picture.steps,
+        "model": name, "n": n, "mode": mode, "scope": scope, "attention": attention, "steps": picture.steps,
         "ms": {"median": statistics.median(times), "least": min(times), "greatest": max(times)}, "compileMs": picture.compile_ms,
     }
 
@@ -267,30 +294,31 @@ def serve(options, device):
     def first(kind, dtype):
         start(device)
         model = Model(name, device, getattr(torch, dtype), 2 if options.check else None)
-        sdpa = hasattr(F, "scaled_dot_product_attention")
         if kind == "eager":
-            picture = Picture(model, n, "layer", "sdpa" if sdpa else "plain", False)
+            picture = Picture(model, n, "layer", "sdpa" if hasattr(F, "scaled_dot_product_attention") else "plain", None)
             picture.check()
             return picture
-        candidates, began = [], time.perf_counter()
-        for attention in ["plain", "sdpa"] if sdpa else ["plain"]:
+        candidates, began, failure = [], time.perf_counter(), None
+        for mode, attention in (("reduce-overhead", "plain"), ("max-autotune", "plain"), ("max-autotune", "sdpa")):
+            what = f"{mode}, {attention} attention"
             if candidates and time.perf_counter() - began > options.seconds / 3:
-                answers.note("there was no time to compile PyTorch's own attention too")
+                answers.note(f"there was no time to compile with {what}")
                 break
-            answers.doing(f"compiling, {attention} attention")
+            answers.doing(f"compiling, {what}")
             try:
-                picture = Picture(model, n, "layer", attention, not options.check)
+                picture = Picture(model, n, "layer", attention, None if options.check else mode)
                 picture.check()
-            except Exception as error:  # the other kind may do
-                if not candidates and attention == "sdpa" or not sdpa:
-                    raise
-                answers.note(f"{attention} attention failed with {type(error).__name__}: {str(error)[:200]}")
+            except Exception as error:  # the others may do
+                failure = failure or error
+                answers.note(f"{what} failed with {type(error).__name__}: {str(error)[:200]}")
                 continue
-            answers.doing(f"compiled, {attention} attention")
-            candidates.append((min(picture.time() for _ in range(2)), attention, picture))
-        _, attention, picture = min(candidates, key=lambda one: one[0])
+            answers.doing(f"compiled, {what}")
+            candidates.append((min(picture.time() for _ in range(2)), what, picture))
+        if not candidates:
+            raise failure
+        _, what, picture = min(candidates, key=lambda one: one[0])
         answers.compiled((time.perf_counter() - began) * 1000)
-        answers.note(f"each layer compiled, {attention} attention" + (", the faster of the two" if len(candidates) == 2 else ""))
+        answers.note(f"each layer compiled with {what}" + (f", the fastest of {len(candidates)}" if len(candidates) > 1 else ""))
         return picture
 
     def picture(dtype):
@@ -318,7 +346,7 @@ def main():
     if options.serve:
         return serve(options, device)
 
-    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "mode": "torch.compile max-autotune, bfloat16, one CUDA graph a step", "results": []}
+    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "what": "torch.compile, bfloat16, one CUDA graph a step", "results": []}
     try:
         start(device)
     except peer.Cannot as reason:
@@ -334,27 +362,32 @@ def main():
             os.replace(options.out + ".partial", options.out)
 
     failures = 0
-    for scope, attention in VARIANTS:
-        for n in map(int, options.n.split(",")):
+    wanted = list(map(int, options.n.split(",")))
+    for mode, scope, attention, tokens in VARIANTS:
+        for n in [n for n in wanted if (n if n in (4, 16) else 4) in tokens]:
             for name in options.models.split(","):
-                entry = {"model": name, "n": n, "scope": scope, "attention": attention}
+                entry = {"model": name, "n": n, "mode": mode, "scope": scope, "attention": attention}
                 if time.perf_counter() - began > options.seconds:
                     entry["problem"] = "left out: out of time"
                 else:
                     try:
                         with torch.no_grad():
-                            entry = measure(options, device, name, n, scope, attention)
+                            entry = measure(options, device, name, n, mode, scope, attention)
+                    except peer.Cannot as reason:
+                        entry["problem"] = f"left out: {reason}"
                     except Exception as error:  # the others go on
                         entry["problem"] = f"{type(error).__name__}: {str(error)[:400]}"
                         failures += 1
+                    gc.collect()  # graphs and weights that a cycle still holds
                     if device != "cpu":
                         torch.cuda.empty_cache()
                 result["results"].append(entry)
-                said = entry.get("problem") or f"{entry['ms']['median']:.1f} ms"
-                print(f"{time.perf_counter() - began:6.1f} s  {name} n={n} {scope} {attention}: {said}", file=sys.stderr, flush=True)
+                said = entry.get("problem") or f"{entry['ms']['median']:.1f} ms, compiled in {entry['compileMs'] / 1000:.1f} s"
+                print(f"{time.perf_counter() - began:6.1f} s  {name} n={n} {mode} {scope} {attention}: {said}", file=sys.stderr, flush=True)
                 write()
-    json.dump(result, sys.stdout, indent=1)
-    print()
+    if not options.out:
+        json.dump(result, sys.stdout, indent=1)
+        print()
     return 1 if failures else 0
 
 

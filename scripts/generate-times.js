@@ -1,0 +1,92 @@
+'use strict'
+// How long a picture takes by the package itself: Par.generate, from the call to its pixels, with everything in between
+// (checks, a session, steps, decoding). Batch 1, guided, bfloat16. Checkpoints of random weights of the published sizes are
+// written to the temporary folder before (XXL 2.8 GB, 3B 6.3 GB) and removed after. It needs dist/ and the addon.
+//
+//   node scripts/generate-times.js [--out FILE] [--models XXL:4,XXL:16,3B:4] [--device cuda] [--repeats 7] [--seconds 60]
+//
+// MODEL:N is a model and its tokens a step. None is begun after so many seconds. JSON, in FILE after every model.
+
+const fs = require('node:fs')
+const os = require('node:os')
+const path = require('node:path')
+const { parseArgs } = require('node:util')
+const { writeBigCheckpoint } = require('../test/support/big-checkpoint.js')
+const { Par } = require('../dist/index.js')
+
+const { values: options } = parseArgs({
+  options: {
+    out: { type: 'string' },
+    models: { type: 'string', default: 'XXL:4,XXL:16,3B:4' },
+    device: { type: 'string', default: 'cuda' },
+    repeats: { type: 'string', default: '7' },
+    seconds: { type: 'string', default: '60' }
+  }
+})
+const began = performance.now()
+const seconds = () => (performance.now() - began) / 1000
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-generate-'))
+const report = { what: 'Par.generate, batch 1, guidance 1.5, bfloat16, random weights, to the bytes of 384 x 384 pixels', device: options.device, results: [] }
+
+function write () {
+  if (options.out === undefined) return
+  fs.writeFileSync(options.out + '.partial', JSON.stringify(report, undefined, 1) + '\n')
+  fs.renameSync(options.out + '.partial', options.out)
+}
+
+function spread (times) {
+  const sorted = [...times].sort((a, b) => a - b)
+  return { median: sorted[sorted.length >> 1], least: sorted[0], greatest: sorted.at(-1) }
+}
+
+async function measure (model, n, tokenizer) {
+  const transformer = path.join(folder, `${model}-${n}.pt`)
+  try {
+    writeBigCheckpoint(model, transformer, { n })
+    const written = seconds()
+    const par = await Par.load({ transformer, tokenizer, device: options.device, precision: 'bfloat16' })
+    try {
+      const loaded = seconds()
+      const times = []
+      let image
+      // Two that are not counted: the first makes what later ones use again.
+      for (let i = -2; i < Number(options.repeats); i++) {
+        const start = performance.now()
+        image = await par.generate({ classId: 207, seed: i + 3, guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 })
+        if (i >= 0) times.push(performance.now() - start)
+      }
+      if (image.width !== 384 || image.data.length !== 384 * 384 * 3) throw new Error(`a picture of ${image.width} x ${image.height} pixels`)
+      return { ms: spread(times), steps: image.steps, device: par.info.device, loadMs: (loaded - written) * 1000 }
+    } finally {
+      await par.dispose()
+    }
+  } finally {
+    fs.rmSync(transformer, { force: true })
+  }
+}
+
+async function main () {
+  const tokenizer = path.join(folder, 'vq-16.pt')
+  writeBigCheckpoint('VQ-16', tokenizer)
+  for (const one of options.models.split(',')) {
+    const [model, n] = [one.split(':')[0], Number(one.split(':')[1])]
+    const result = { model, n }
+    try {
+      if (seconds() > Number(options.seconds)) throw new Error('left out: out of time')
+      Object.assign(result, await measure(model, n, tokenizer))
+    } catch (error) {
+      result.problem = error.message
+      process.exitCode = 1
+    }
+    report.results.push(result)
+    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n = ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms`}`)
+    write()
+  }
+  if (options.out === undefined) console.log(JSON.stringify(report, undefined, 1))
+}
+
+process.on('exit', () => { fs.rmSync(folder, { recursive: true, force: true }) })
+main().catch(error => {
+  console.error(`generate-times: ${error.message}`)
+  process.exitCode = 1
+})
