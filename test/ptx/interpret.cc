@@ -14,12 +14,13 @@
 #include <set>
 
 #include "../simt/state.h"
+#include "guarded.h"
 #include "program.h"
 
 namespace ptx {
 namespace {
 
-[[noreturn]] void give_up(const std::string& message) {
+[[noreturn]] void giveUp(const std::string& message) {
   std::fflush(stdout);
   std::fprintf(stderr, "ptx: %s\n", message.c_str());
   std::_Exit(3);
@@ -30,7 +31,7 @@ namespace {
 // The function of the program that begins at `address`, by the symbols of its file.
 std::string nameOf(const void* address) {
   Dl_info info{};
-  if (!dladdr(address, &info) || !info.dli_fname) give_up("a kernel that belongs to no file");
+  if (!dladdr(address, &info) || !info.dli_fname) giveUp("a kernel that belongs to no file");
   static std::map<std::string, std::map<uint64_t, std::string>> files;
   const auto [file, fresh] = files.try_emplace(info.dli_fname);
   uint64_t bias = reinterpret_cast<uintptr_t>(info.dli_fbase);
@@ -38,12 +39,12 @@ std::string nameOf(const void* address) {
     std::ifstream in(info.dli_fname, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(in), {}};
     const auto at = [&]<class T>(uint64_t offset, T value) {
-      if (offset + sizeof(T) > bytes.size()) give_up(std::string(info.dli_fname) + ": not a whole program");
+      if (offset + sizeof(T) > bytes.size()) giveUp(std::string(info.dli_fname) + ": not a whole program");
       std::memcpy(&value, bytes.data() + offset, sizeof(T));
       return value;
     };
     const Elf64_Ehdr header = at(0, Elf64_Ehdr{});
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64) give_up(std::string(info.dli_fname) + ": not a program of 64 bits");
+    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64) giveUp(std::string(info.dli_fname) + ": not a program of 64 bits");
     for (unsigned s = 0; s < header.e_shnum; s++) {
       const Elf64_Shdr section = at(header.e_shoff + s * sizeof(Elf64_Shdr), Elf64_Shdr{});
       if (section.sh_type != SHT_SYMTAB) continue;
@@ -53,10 +54,10 @@ std::string nameOf(const void* address) {
         if (ELF64_ST_TYPE(symbol.st_info) == STT_FUNC && symbol.st_value != 0) file->second[symbol.st_value] = bytes.data() + names.sh_offset + symbol.st_name;
       }
     }
-    if (header.e_type == ET_EXEC) give_up(std::string(info.dli_fname) + ": not a position-independent program");
+    if (header.e_type == ET_EXEC) giveUp(std::string(info.dli_fname) + ": not a position-independent program");
   }
   const auto found = file->second.find(reinterpret_cast<uintptr_t>(address) - bias);
-  if (found == file->second.end()) give_up(std::string(info.dli_fname) + ": no symbol for a kernel; it must not be stripped");
+  if (found == file->second.end()) giveUp(std::string(info.dli_fname) + ": no symbol for a kernel; it must not be stripped");
   return demangled(found->second);
 }
 
@@ -82,8 +83,8 @@ struct Programs {
     if (entry) return *entry;
     const std::string name = nameOf(kernel);
     const auto found = places.find(name);
-    if (found == places.end()) give_up("no entry for kernel " + name);
-    if (found->second.size() > 1) give_up("more than one entry for kernel " + name);
+    if (found == places.end()) giveUp("no entry for kernel " + name);
+    if (found->second.size() > 1) giveUp("more than one entry for kernel " + name);
     entry = found->second[0].module->decode(found->second[0].mangled, forms);
     return *entry;
   }
@@ -122,11 +123,8 @@ void runThread(Entry& entry, const uint8_t* parameters, size_t dynamicBytes) {
     void* data = v.dynamic ? simt::dynamicShared() : simt::sharedArray(&v, v.name.c_str(), v.bytes, v.align);
     t.shared[i] = {static_cast<uint8_t*>(data), static_cast<uint32_t>(v.dynamic ? dynamicBytes : v.bytes), sharedBase(i, v.align)};
   }
-  std::unique_ptr<uint8_t[]> local;
-  if (entry.localBytes > 0) {
-    local.reset(new (std::align_val_t{16}) uint8_t[entry.localBytes]);
-    t.local = local.get();
-  }
+  const std::unique_ptr<Sixteen[]> local(entry.localBytes > 0 ? new Sixteen[(entry.localBytes + 15) / 16] : nullptr);
+  t.local = reinterpret_cast<uint8_t*>(local.get());
   for (const auto& [slot, which] : entry.specials) r[slot] = specialOf(which, t);
   uint64_t count = 0;
   for (const Instruction* i = entry.code.data(); i; count++) i = i->run(i, r.get(), t);
@@ -140,12 +138,12 @@ std::function<void()> prepare(const simt::Launch& launch, simt::Parameters param
     bool same = entry.parameters.size() == parameters.places.size();
     for (size_t i = 0; same && i < entry.parameters.size(); i++)
       same = entry.parameters[i].offset == parameters.places[i].offset && entry.parameters[i].bytes == parameters.places[i].bytes;
-    if (!same) give_up(entry.name + ": its parameters have other sizes or places for nvcc than for the host's compiler");
+    if (!same) giveUp(entry.name + ": its parameters have other sizes or places for nvcc than for the host's compiler");
     const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
-    if (entry.mostThreads > 0 && threads > entry.mostThreads) give_up(entry.name + ": launched with " + std::to_string(threads) + " threads, bounds say " + std::to_string(entry.mostThreads));
+    if (entry.mostThreads > 0 && threads > entry.mostThreads) giveUp(entry.name + ": launched with " + std::to_string(threads) + " threads, bounds say " + std::to_string(entry.mostThreads));
     return [&entry, bytes = std::make_shared<const std::vector<uint8_t>>(std::move(parameters.bytes)), shared = launch.sharedBytes] { runThread(entry, bytes->data(), shared); };
   } catch (const Failure& failure) {
-    give_up(failure.message);
+    giveUp(failure.message);
   }
 }
 
@@ -161,7 +159,7 @@ const struct Begin {
     try {
       programs = new Programs(files);
     } catch (const Failure& failure) {
-      give_up(failure.message);
+      giveUp(failure.message);
     }
     simt::interpret = prepare;
     simt::place = [] { return now.instruction ? now.thread->entry->file + ":" + std::to_string(now.instruction->line) : std::string(); };

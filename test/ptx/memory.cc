@@ -94,10 +94,10 @@ const Instruction* storeVector(const Instruction* i, Slot* r, Thread& t) {
   write<space, sizeof(T) * count>(i, r, t, whole);
   return i + 1;
 }
-// The first of a spin, so others come first.
+// Most likely of a spin, so it goes on when nobody else can.
 template <class T>
 const Instruction* loadAcquire(const Instruction* i, Slot* r, Thread& t) {
-  simt::yield();
+  simt::waitUntil("ld.acquire", [] { return true; }, where(i, t));
   return load<Space::global, T>(i, r, t);
 }
 

@@ -220,7 +220,8 @@ bool findWork() {
 std::string whereabouts() {
   std::string t = "kernel " + kernelName();
   if (s.now) t += ", block " + triple(s.now->block->index) + ", thread " + triple(s.now->thread);
-  return s.now && place ? t + ", " + place() : t;
+  const std::string more = s.now && place ? place() : "";
+  return more.empty() ? t : t + ", " + more;
 }
 
 // ---- a launch -----------------------------------------------------------------------------------------------
