@@ -121,6 +121,9 @@ int main(int, char** argv) {
   attention({"head size 128, two queries a key", 4, 2, 128, 1, 64, {33, 34, 35}});
   attention({"head size 32, full sequence of groups of 4", 1, 1, 32, 1, 40, full(4, 9)});
   attention({"head size 64, full sequence of groups of 16", 1, 1, 64, 1, 176, full(16, 10)});
+  attention({"head size 16, a group of 4 in 40 slots", 2, 1, 16, 1, 40, {36, 36, 36, 36}});
+  attention({"head size 80, causal group", 1, 1, 80, 1, 70, {66, 67, 68}});
+  attention({"head size 96, a group of 4 in 70 slots", 1, 1, 96, 1, 70, {68, 68, 68, 68}});
   attention({"head size 48, causal group", 1, 1, 48, 1, 140, {131, 132, 133, 134}});
   attention({"head size 64, full sequences of groups of 4", 2, 2, 64, 3, 100, full(4, 22)});
   attention({"head size 100, full sequence of groups of 4, two queries a key", 4, 2, 100, 1, 90, full(4, 20)});

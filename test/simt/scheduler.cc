@@ -14,13 +14,15 @@ SIMT_SWITCH_ASSEMBLY
 namespace simt {
 
 State& s = *new State;  // threads may outlive main()
+Interpret interpret = nullptr;
+std::string (*place)() = nullptr;
 
 namespace {
 
 std::string text(uint64_t n) { return std::to_string(n); }
 std::string at(Where w) {
-  const std::string file = w.file_name();
-  return file.substr(file.rfind('/') + 1) + ":" + text(w.line());
+  const std::string file = w.file;
+  return file.substr(file.rfind('/') + 1) + ":" + text(w.line);
 }
 std::string triple(uint3 v) { return "(" + text(v.x) + "," + text(v.y) + "," + text(v.z) + ")"; }
 std::string kernelName(const Launch& l = *s.launch) {
@@ -228,7 +230,8 @@ bool findWork() {
 std::string whereabouts() {
   std::string t = "kernel " + kernelName();
   if (s.now) t += ", block " + triple(s.now->block->index) + ", thread " + triple(s.now->thread);
-  return t;
+  const std::string more = s.now && place ? place() : "";
+  return more.empty() ? t : t + ", " + more;
 }
 
 // ---- a launch -----------------------------------------------------------------------------------------------
@@ -411,7 +414,7 @@ void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where wh
   const auto check = [&](int i) {  // whether lane i, which waits, waits for this
     const Fiber* other = lane(i);
     const bool mutual = (other->mask & me) != 0;
-    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) || (combine && other->where.line() != where.line())))
+    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) || (combine && other->where.line != where.line)))
       fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits + " at " + at(other->where) +
            (other->mask != mask ? " with another mask" : "") + ": the warp diverged", where);
     return mutual;
@@ -439,7 +442,7 @@ void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where wh
 int meetBlock(const char* what, bool value, Where where) {
   Fiber* f = s.now;
   Block* b = f->block;
-  if (b->arrived > 0 && b->first.line() != where.line())
+  if (b->arrived > 0 && b->first.line != where.line)
     for (auto& other : b->fibers)
       if (other->waits && other->mask == 0 && !other->until)
         fail(std::string(what) + " meets " + other->waits + " of thread " + triple(other->thread) + " at " + at(other->where) + ": the block diverged", where);

@@ -1,10 +1,8 @@
 // Kernels that are right, and kernels with one mistake each: the SIMT layer must tell them apart. One case a process
-// (`self CASE SEED`), since an access outside memory ends it. Prints `right` or `wrong` after a launch that ended.
-#include <cstdio>
-#include <cstdlib>
-#include <vector>
-
+// (`self CASE SEED`), since an access outside memory ends it. Prints `right` or `wrong` after a launch that ended. nvcc reads
+// it too: test/ptx.test.ts runs the same kernels out of its PTX.
 #include "../../cuda/ptx.cuh"
+#include "cases.h"
 
 using namespace parvis::cuda;
 
@@ -147,6 +145,7 @@ __global__ void copyBulk(const uint4* in, uint4* out) {
   const unsigned i = threadIdx.x;
   if (i == 0) ptx::mbarrierInit(full, 1);
   __syncthreads();
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   for (unsigned round = 0; round < 6; round++) {
     if (i == 0) {
       ptx::mbarrierArriveExpect(full, 512);
@@ -158,6 +157,7 @@ __global__ void copyBulk(const uint4* in, uint4* out) {
     if (!wait) ptx::mbarrierWait(full, static_cast<int>(round & 1));  // too late
     __syncthreads();
   }
+#endif
 }
 bool copies(void (*kernel)(const uint4*, uint4*)) {
   std::vector<uint4> in(192), out(192);
@@ -197,15 +197,14 @@ __global__ void product(const uint16_t* a, const uint16_t* b, float* d) {
 template <bool transposed>
 bool products() {
   std::vector<uint16_t> a(256), b(128);
-  const auto value = [](uint16_t h) { return __uint_as_float(static_cast<unsigned>(h) << 16); };
   for (auto* v : {&a, &b})
-    for (size_t i = 0; i < v->size(); i++) (*v)[i] = static_cast<uint16_t>(ptx::packBf16(std::sin(static_cast<float>(i * i + v->size())), 0));
+    for (size_t i = 0; i < v->size(); i++) (*v)[i] = cases::bf16(std::sin(static_cast<float>(i * i + v->size())));
   std::vector<float> d(128);
   if (launch(product<transposed>, 1, 32, 0, nullptr, a.data(), b.data(), d.data()) != cudaSuccess) return false;
   for (size_t row = 0; row < 16; row++)
     for (size_t column = 0; column < 8; column++) {
       float sum = 1;
-      for (size_t k = 0; k < 16; k++) sum += value(a[row * 16 + k]) * value(b[transposed ? k * 8 + column : column * 16 + k]);
+      for (size_t k = 0; k < 16; k++) sum += cases::widen(a[row * 16 + k]) * cases::widen(b[transposed ? k * 8 + column : column * 16 + k]);
       if (!(std::fabs(sum - d[row * 8 + column]) < 1e-5f)) return false;
     }
   return true;
@@ -235,8 +234,10 @@ bool gridMeets(bool cooperative) {
 }  // namespace
 
 int main(int, char** argv) {
-  simt::setSeed(std::strtoull(argv[2], nullptr, 10));
+  cases::setSeed(std::strtoull(argv[2], nullptr, 10));
+#if !defined(__CUDACC__)
   simt::setStepLimit(200000);
+#endif
   const std::string name = argv[1];
   std::vector<int> out(64);
   const auto plain = [&](void (*kernel)(int*), unsigned threads, size_t shared = 0) { return launch(kernel, 1, threads, shared, nullptr, out.data()) == cudaSuccess; };

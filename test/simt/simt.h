@@ -10,10 +10,11 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <source_location>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <vector>
 
 #include "runtime.h"
 
@@ -50,7 +51,12 @@ constexpr int warpSize = 32;
 
 namespace simt {
 
-using Where = std::source_location;
+// A line of a source file: the caller's, or whatever an interpreter of kernels says.
+struct Where {
+  const char* file = "";
+  unsigned line = 0;
+  static constexpr Where current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) { return {file, line}; }
+};
 
 void setSeed(uint64_t seed);       // the order of fibers of the launches that follow
 void setStepLimit(uint64_t most);  // switches of a launch; more is reported (a spin that never ends)
@@ -73,6 +79,23 @@ cudaError_t run(const Launch& launch);    // now, by the holder of the runtime's
 cudaError_t runAhead(const Launch& launch, size_t ahead);
 cudaError_t finishHeld();                 // all of them go on to their ends
 cudaError_t enqueue(Launch launch, cudaStream_t stream);
+
+// What a kernel takes: its parameters one after the other, each where C++ would put it in a struct.
+struct Parameters {
+  struct Place { size_t offset, bytes, align; };
+  std::vector<uint8_t> bytes;
+  std::vector<Place> places;
+  template <class T>
+  void add(const T& value) {
+    const size_t offset = (bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+    bytes.resize(offset + sizeof(T));
+    std::memcpy(bytes.data() + offset, &value, sizeof(T));
+    places.push_back({offset, sizeof(T), alignof(T)});
+  }
+};
+// Gives one thread of a launch in place of the kernel's C++: what nvcc made of it (test/ptx). Null where nobody has set it.
+using Interpret = std::function<void()> (*)(const Launch& launch, Parameters parameters);
+extern Interpret interpret;
 
 // Ends the launch with a message that names kernel, block and thread.
 [[noreturn]] void fail(const std::string& what, Where where, cudaError_t error = cudaErrorLaunchFailure);
@@ -109,7 +132,11 @@ cudaError_t launch(bool cooperative, bool programmatic, void (*kernel)(P...), di
   l.cooperative = cooperative;
   l.programmatic = programmatic;
   l.kernel = reinterpret_cast<const void*>(kernel);
-  l.body = [kernel, copy] { std::apply(kernel, copy); };
+  if (interpret) {
+    Parameters parameters;
+    std::apply([&](const auto&... value) { (parameters.add(value), ...); }, copy);
+    l.body = interpret(l, std::move(parameters));
+  } else l.body = [kernel, copy] { std::apply(kernel, copy); };
   return enqueue(std::move(l), stream);
 }
 

@@ -91,6 +91,7 @@ struct State : Running {        // the one that runs, and what all of them share
 extern State& s;
 
 std::string whereabouts();    // kernel, block and thread
+extern std::string (*place)();  // more precisely, by who interprets kernels; null: nobody
 int deviceOf(const void* p);  // whose memory it is; -1: no device's
 void describeAtDeath();       // has the sanitizer's reports end with that
 uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);

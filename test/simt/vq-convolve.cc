@@ -157,6 +157,8 @@ void family() {
   convolution<E>({32, 160, 3, 19, 7, Resample::down, plain, false, false, 2});
   convolution<E>({32, 48, 3, 5, 6, Resample::up});
   convolution<E>({64, 72, 3, 9, 5, Resample::up, plain, false, false, 2});
+  convolution<E>({32, 8, 3, 6, 8, Resample::down});
+  convolution<E>({32, 12, 3, 5, 6, Resample::up});
   convolution<E>({3, 32, 3, 6, 10});
   convolution<E>({64, 3, 3, 17, 9, Resample::none, swished, false, true, 2});
   convolution<E>({32, 8, 1, 4, 5, Resample::none, plain, false, true});

@@ -15,8 +15,8 @@ interface Assertions {
 }
 
 const run = promisify(execFile)
-const root = path.join(__dirname, '..', '..')
-const folder = path.join(root, 'out', 'simt')
+export const root = path.join(__dirname, '..', '..')
+export const folder = path.join(root, 'out', 'simt')
 const compiler = process.env.CXX || ['g++', 'c++', 'clang++'].find(name => spawnSync(name, ['--version']).status === 0) || 'c++'
 
 const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
@@ -37,6 +37,11 @@ export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu'
 export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
   'device.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
 
+/** The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
+ * sanitizers, in guarded.cc; its own registers do not need them. */
+const unguarded = ['arithmetic', 'convert', 'copies', 'decode', 'interpret', 'memory', 'module', 'warp'].map(name => `test/ptx/${name}.cc`)
+export const interpreterSources = [...unguarded, 'test/ptx/guarded.cc']
+
 /** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
 function sanitizerFlags (): string[] {
   const flags = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
@@ -46,38 +51,45 @@ function sanitizerFlags (): string[] {
 
 /** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
 export async function build (name: string, sources: string[]): Promise<string> {
-  const headers = digest(['cuda', 'test/simt', 'include/parvis', 'common', 'cpu', 'cpu/isa'].flatMap(directory =>
-    fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
+  const headers = headersIn(['cuda', 'test/simt', 'include/parvis', 'common', 'cpu', 'cpu/isa'])
+  const interpreter = digest([headers, headersIn(['test/ptx'])])
   fs.mkdirSync(folder, { recursive: true })
   const objects = await inParallel([...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc'], async source => {
-    const flags = /^(cpu|common)\//.test(source) ? reference : sanitized
-    const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, headers, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
+    const flags = /^(cpu|common)\//.test(source) ? reference : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
+    const included = source.startsWith('test/ptx/') ? interpreter : headers
+    const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
     return object
   })
   const program = path.join(folder, `${name}-${digest(objects)}`)
-  if (!fs.existsSync(program)) await make(program, out => [...sanitizers, '-pthread', ...objects, '-o', out])
+  if (!fs.existsSync(program)) await make(program, out => [...sanitizers, '-pthread', ...objects, '-ldl', '-o', out])
   return program
 }
 
+/** Of all headers that lie in folders. */
+export function headersIn (directories: string[]): string {
+  return digest(directories.flatMap(directory =>
+    fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
+}
+
 /** As many at a time as there are cores; results in the order of the items. */
-export async function inParallel<T, R> (items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+export async function inParallel<T, R> (items: readonly T[], work: (item: T, index: number) => Promise<R>): Promise<R[]> {
   const results: R[] = []
   let next = 0
   await Promise.all(Array.from({ length: availableParallelism() }, async () => {
-    for (let i = next++; i < items.length; i = next++) results[i] = await work(items[i]!)
+    for (let i = next++; i < items.length; i = next++) results[i] = await work(items[i]!, i)
   }))
   return results
 }
 
 /** Whole files only, whoever else builds at the same time. */
-async function make (file: string, argumentsFor: (out: string) => string[]): Promise<void> {
+export async function make (file: string, argumentsFor: (out: string) => string[], by = compiler): Promise<void> {
   const partial = `${file}.${process.pid}`
-  await run(compiler, argumentsFor(partial), { cwd: root })
+  await run(by, argumentsFor(partial), { cwd: root })
   fs.renameSync(partial, file)
 }
 
-function digest (parts: string[]): string {
+export function digest (parts: string[]): string {
   const hash = crypto.createHash('sha256')
   for (const part of parts) hash.update(`${part.length}:`).update(part)
   return hash.digest('hex').slice(0, 16)
@@ -91,8 +103,13 @@ export async function execute (program: string, ...args: Array<string | number>)
 
 /** On the machine that PARVIS_SIMT describes (test/simt/runtime.h). */
 export async function executeOn (machine: string, program: string, ...args: Array<string | number>): Promise<Run> {
+  return await executeWith({ PARVIS_SIMT: machine }, program, ...args)
+}
+
+/** With more in its environment. */
+export async function executeWith (env: NodeJS.ProcessEnv, program: string, ...args: Array<string | number>): Promise<Run> {
   try {
-    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000, env: { ...process.env, PARVIS_SIMT: machine } })
+    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000, env: { ...process.env, ...env } })
     return { code: 0, out: stdout, err: stderr }
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number | null, stdout: string, stderr: string }
