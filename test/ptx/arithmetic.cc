@@ -325,8 +325,7 @@ void addArithmetic(Forms& f) {
   f.add("mov.pred", predicate<[](Slot a, Slot) { return a; }>, "da");
   f.add("ret", end, "");
   f.add("exit", end, "");
-  for (const char* name : {"membar.gl", "membar.cta", "membar.sys", "fence.acq_rel.gpu", "fence.sc.gpu", "griddepcontrol.launch_dependents"}) f.add(name, nothing, "");
-  f.add("griddepcontrol.wait", nothing, "", Touch::wait);
+  for (const char* name : {"membar.gl", "membar.cta", "membar.sys", "fence.acq_rel.gpu", "fence.sc.gpu"}) f.add(name, nothing, "");
   f.add("pack.b64", pack, "dv");      // decode.cc: mov.b64 with braces
   f.add("unpack.b64", unpack, "va");
 }

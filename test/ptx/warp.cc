@@ -136,6 +136,14 @@ const Instruction* voteAll(const Instruction* i, Slot* r, Thread& t) {
 
 // ---- barriers -----------------------------------------------------------------------------------------------
 
+const Instruction* awaitDependencies(const Instruction* i, Slot*, Thread& t) {
+  simt::awaitDependencies(where(i, t));
+  return i + 1;
+}
+const Instruction* releaseDependents(const Instruction* i, Slot*, Thread&) {
+  simt::releaseDependents();
+  return i + 1;
+}
 const Instruction* blockBarrier(const Instruction* i, Slot*, Thread& t) {
   simt::meetBlock("bar.sync", false, where(i, t));
   return i + 1;
@@ -170,6 +178,8 @@ void addWarp(Forms& f) {
   f.add("vote.sync.ballot.b32", voteBallot, "dab");
   f.add("vote.sync.any.pred", voteAny, "dab");
   f.add("vote.sync.all.pred", voteAll, "dab");
+  f.add("griddepcontrol.wait", awaitDependencies, "", Touch::wait);
+  f.add("griddepcontrol.launch_dependents", releaseDependents, "");
   f.add("bar.sync", blockBarrier, "0");
   f.add("bar.red.or.pred", blockOr, "d0a");
   f.add("bar.red.and.pred", blockAnd, "d0a");

@@ -46,8 +46,10 @@ export async function buildInterpreted (name: string, sources: string[]): Promis
   return await build(`ptx-${name}`, [...sources, ...interpreterSources])
 }
 
+/** On a machine that can run it: kernels overlap from capability 9.0 on, and the PTX of others has no wait in it. */
 export async function interpret (program: string, ptx: string[], ...args: Array<string | number>): Promise<Run> {
-  return await executeWith({ PARVIS_SIMT: '', PARVIS_PTX: ptx.join(':') }, program, ...args)
+  const old = ptx.some(file => /-80-\w+(-[\w-]+)?\.ptx$/.test(file))
+  return await executeWith({ PARVIS_SIMT: old ? 'capability=8.0' : 'capability=9.0,ahead=2', PARVIS_PTX: ptx.join(':') }, program, ...args)
 }
 
 /** A copy of PTX with one thing changed, which must be there. */
