@@ -28,15 +28,18 @@ using parvis::StepRule;
 // private, and hands it on.
 namespace {
 struct EnqueueOf {};
+struct WorkspaceOf {};
 struct KindsOf {};
 auto reach(EnqueueOf);
+auto reach(WorkspaceOf);
 auto reach(KindsOf);
 template <class Tag, auto member>
 struct Reach {
   friend auto reach(Tag) { return member; }
 };
 template struct Reach<EnqueueOf, &CudaSession::enqueue>;
-template struct Reach<KindsOf, &CudaSession::kinds_>;
+template struct Reach<WorkspaceOf, &CudaSession::w_>;
+template struct Reach<KindsOf, &Workspace::kinds_>;
 
 std::shared_ptr<Device> device;
 cudaStream_t stream() { return device->stream(); }
@@ -367,7 +370,7 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   if (!succeeded(check, t.createSession(options(batch, n), session)) || !runSteps(check, *session, steps, 0, middle)) return;
   check(cudaStreamSynchronize(stream()), "running steps");
   auto& inside = static_cast<CudaSession&>(*session);
-  const auto& kind = (inside.*reach(KindsOf{})).back();
+  const auto& kind = ((*(inside.*reach(WorkspaceOf{}))).*reach(KindsOf{})).back();
   const auto enqueue = [&] { return (inside.*reach(EnqueueOf{}))(kind, nullptr); };
   constexpr int together = 12;
   Graph one, many;
