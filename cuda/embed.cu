@@ -1,8 +1,7 @@
 // A step begins: its rows come from the host without a copy that the host would have to enqueue, so that a step is one
 // graph. Then its inputs: for each row of the table the embedding of the class, of a transition token or of a token that an
 // earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a row.
-#include "elements.cuh"
-#include "kernels.cuh"
+#include "norm.cuh"
 
 namespace parvis::cuda {
 
@@ -36,10 +35,15 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
                                                 : e.classIds[sequence];
   // A token is -1 where its logits were not finite; the flag is set then, so any row will do.
   const E* from = static_cast<const E*>(table) + static_cast<ptrdiff_t>(entry < 0 ? 0 : entry) * e.dim;
-  float* to = e.x + static_cast<ptrdiff_t>(stream * e.rows.count + i) * e.xStride;
-  for (int d = 2 * static_cast<int>(threadIdx.x); d < e.dim; d += 2 * static_cast<int>(blockDim.x)) {
-    const float2 v = loadPair(from + d);
-    storePair(to + d, v.x, v.y);
+  const int row = stream * e.rows.count + i, stride = squaresStride(e.dim);
+  float* to = e.x + static_cast<ptrdiff_t>(row) * e.xStride;
+  // Whole warps, since they leave squares together.
+  for (int first = 2 * static_cast<int>(threadIdx.x / 32 * 32); first < e.dim; first += 2 * static_cast<int>(blockDim.x)) {
+    const int d = first + 2 * static_cast<int>(threadIdx.x % 32);
+    const bool there = d < e.dim;
+    const float2 v = there ? loadPair(from + d) : make_float2(0, 0);
+    if (there) storePair(to + d, v.x, v.y);
+    if (e.next.weight) leave<1>(e.next, stride, row, d / 2, there, v.x, v.y, there ? loadPair(e.next.weight + d) : make_float2(0, 0));
   }
 }
 
@@ -52,6 +56,7 @@ cudaError_t takeRows(const TakeRows& t, StepStream stream) {
 
 cudaError_t embed(const Embedding& e, StepStream stream) {
   if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;
+  if (e.next.weight && (e.threads % 32 != 0 || !possible(e.next, e.dim))) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.streams));
   return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);
 }

@@ -1,33 +1,72 @@
-// What becomes of a pair of a projection's outputs: the same for packed bfloat16 weights and for plain float32 ones.
+// What becomes of a pair of a projection's outputs, and what project.cu and tile.cu agree on so that a row has the same bits in
+// either.
 #pragma once
 
+#include "norm.cuh"
 #include "rotate.cuh"
 
 namespace parvis::cuda {
 
+// Sums go over eight contiguous runs of the inputs, each from zero, then over the runs in order; the last runs may be shorter
+// or empty.
+constexpr int runs = 8;
+__host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + runs - 1) / runs; }
+
 // silu(gate) up
 __device__ inline float gated(float gate, float up) { return gate / (1.0f + ptx::exp2Fast(gate * -1.44269504f)) * up; }
 
-template <class E>
-__device__ inline void finish(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
+// What finishing a pair reads beside its sums: asked for before the products, so that nobody waits for it after them. Angles
+// are found by what the row's cell is, so they come second.
+struct Beside {
+  float2 first;   // add: what is added to; append: cosine and sine
+  float2 second;  // add: weights of the next norm
+  int slot, position;  // append
+};
+__device__ inline Beside besideOf(const Projection& p, int row, int pair) {
+  Beside b{};
+  if (p.epilogue == Epilogue::add) {
+    b.first = loadPair(p.y + row * p.yStride + 2 * pair);
+    if (p.next.weight) b.second = loadPair(p.next.weight + 2 * pair);
+  } else if (p.epilogue == Epilogue::append) {
+    const Row& r = p.rotation.rows.at(row % p.rotation.rows.count);
+    b.position = positionOf(p.rotation, placeOf(p.rotation, 2 * pair), r);
+    b.slot = slotOf(r);
+  }
+  return b;
+}
+__device__ inline void addAngle(const Projection& p, int pair, Beside& b) {
+  if (p.epilogue == Epilogue::append) b.first = angleAt(p.rotation, placeOf(p.rotation, 2 * pair), b.position);
+}
+
+// All lanes of a warp call it: the pairs of 16 outputs of a row are those of lanes four apart. `there`: the pair exists.
+__device__ inline void finish(const Projection& p, int row, int pair, bool there, const Beside& b, float low, float high) {
   const ptrdiff_t at = row * p.yStride;
-  if (epilogue == Epilogue::store) {
+  if (p.epilogue == Epilogue::add) {
+    low = b.first.x + low, high = b.first.y + high;
+    if (there) storePair(p.y + at + 2 * pair, low, high);
+    if (p.next.weight) leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, b.second);
+  } else if (!there) {
+    return;
+  } else if (p.epilogue == Epilogue::store) {
     storePair(p.y + at + 2 * pair, low, high);
-  } else if (epilogue == Epilogue::add) {
-    const float2 old = loadPair(p.y + at + 2 * pair);
-    storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
-  } else if (epilogue == Epilogue::swiglu) {
-    storeElement(static_cast<E*>(p.out) + at + pair, gated(low, high));
+  } else if (p.epilogue == Epilogue::swiglu) {
+    storeElement(static_cast<uint16_t*>(p.out) + at + pair, gated(low, high));
   } else {
-    placePair<E>(p.rotation, row, 2 * pair, low, high);
+    const Place place = placeOf(p.rotation, 2 * pair);
+    storePlaced<uint16_t>(p.rotation, place, row, row / p.rotation.rows.count, b.slot, turned(place, b.first, low, high));
   }
 }
 
-// The checks of either; rows of x are read four elements at a time, pairs of y are written together.
+// The checks of all projections; pairs of y are written together.
 inline bool possible(const Projection& p, int pairs, int inputs) {
   if (p.rows < 1 || pairs < 1 || inputs < 2 || inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < inputs || p.yStride % 2 != 0) return false;
+  if (p.next.weight && (p.epilogue != Epilogue::add || !possible(p.next, 2 * pairs))) return false;
   return p.epilogue != Epilogue::append || (possible(p.rotation) && p.rows == p.rotation.streams * p.rotation.rows.count &&
                                             2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
+}
+// And of those in bfloat16, whose rows are read 16 bytes at a time.
+inline bool possiblePacked(const Projection& p) {
+  return possible(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 && p.xStride >= p.weights.inputTiles() * 16;
 }
 
 }  // namespace parvis::cuda

@@ -25,6 +25,45 @@ constexpr int mostHeadSize = 128;
 constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
 constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
 
+// ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
+
+// For float32.
+struct Norm {
+  const float* x;        // [any, xStride]
+  ptrdiff_t xStride;
+  const int32_t* from;   // [rows]: which row of x; null: the same
+  int rows, dim;
+  const float* weight;   // [dim]
+  float eps;
+  float* out;            // [rows, outStride]
+  ptrdiff_t outStride;
+  int threads;           // a warp a row
+};
+cudaError_t norm(const Norm& n, StepStream stream);
+
+// For bfloat16 no norm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row of x (embed,
+// a projection that adds to it) leaves it times the weight of the norm that comes next, and sums of squares; the projection
+// behind the norm multiplies rows without their 1 / rms, and its sums by it. So a norm is no launch, nobody waits for a whole
+// row before the first product, and elements are rounded once, not twice.
+struct Weighted {
+  const float* weight;   // [dim], and zeroes to a multiple of 16; null: no norm comes next
+  uint16_t* elements;    // bfloat16 [rows, stride]: x weight
+  ptrdiff_t stride;      // even
+  float* squares;        // [rows, squaresStride(dim)]: sums of squares of 16 elements of x each; what pads a row is zero
+};
+__host__ __device__ constexpr int squaresStride(int dim) { return (dim + 63) / 64 * 4; }
+
+// Of rows of x, the bits that other kernels leave of them.
+struct Weighing {
+  const float* x;        // [any, xStride]
+  ptrdiff_t xStride;     // even
+  const int32_t* from;   // [rows]: which row of x; null: the same
+  int rows, dim;
+  Weighted to;
+  int threads;           // a warp a row
+};
+cudaError_t weigh(const Weighing& w, StepStream stream);
+
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
 // From a ring on the host, which the device reads, to where the step's kernels find them; counts the step.
@@ -52,25 +91,10 @@ struct Embedding {
   int dim;
   float* x;                 // [streams count, xStride]
   ptrdiff_t xStride;
+  Weighted next;            // threads is a multiple of 32 where there is one
   int threads;
 };
 cudaError_t embed(const Embedding& e, StepStream stream);
-
-// ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
-
-struct Norm {
-  const float* x;        // [any, xStride]
-  ptrdiff_t xStride;
-  const int32_t* from;   // [rows]: which row of x; null: the same
-  int rows, dim;
-  const float* weight;   // [dim]
-  float eps;
-  Element element;
-  void* out;             // elements [rows, outStride]
-  ptrdiff_t outStride;
-  int threads;           // a warp a row
-};
-cudaError_t norm(const Norm& n, StepStream stream);
 
 // ---- rotate.cu: rotation, and a group of keys and values into the cache --------------------------------------
 
@@ -126,30 +150,27 @@ enum class Epilogue {
 };
 
 constexpr int mostSkinnyRows = 64;    // above it the arithmetic decides, not the stream of weights
-constexpr int mostFusedRows = 8;      // above it the norm is a launch of its own: project.cu says why
-constexpr int mostFusedInputs = 2048; // the fused norm keeps the rows in shared memory: 74 KB of the 99 KB that small devices have
 
 struct Projection {
-  const float* x;            // [rows, xStride], normed here (`fusible`); or null
-  const float* normWeight;   // [inputs rounded up to 16]
+  const void* elements;      // [rows, xStride]: bfloat16; float32 where plain
+  ptrdiff_t xStride;         // at least inputs rounded up to 16; a multiple of 8
+  const float* squares;      // of the rows behind a norm (Weighted), [rows, squaresStride(inputs)]; null: there is no norm
   float eps;
-  const void* elements;      // bfloat16 [rows, xStride], where x is null; xStride a multiple of 8
-  ptrdiff_t xStride;         // at least inputs rounded up to 16
   int rows;                  // 1 .. mostSkinnyRows; any number where tiled
   Packed weights;
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
-  void* out;                 // bfloat16 [rows, yStride]: swiglu
+  void* out;                 // elements [rows, yStride]: swiglu
   ptrdiff_t yStride;         // even
+  Weighted next;             // add: of the norm that comes next
   Rotation rotation;         // append
   int processors;            // of the device; 0: 132. Costs time where it is wrong, no bits
   int tilesABlock;           // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
 };
-constexpr bool fusible(int rows, int inputs) { return rows <= mostFusedRows && inputs <= mostFusedInputs; }
 // Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, StepStream stream);
-// More than 64 rows: bound by arithmetic. Normed beforehand (x is null, xStride a multiple of 8); a row's bits are those
-// that `project` gives. Also right for fewer rows, but slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+// More than 64 rows: bound by arithmetic. A row's bits are those that `project` gives. Also right for fewer rows, but slower.
+// Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile = Tile::fitting);
 
@@ -177,7 +198,8 @@ cudaError_t attendRows(const Attention& a, StepStream stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
 
-// Elements are float32 everywhere; weights as they are in the checkpoint (`p.weights` is not looked at), the norm apart.
+// Elements are float32 everywhere; weights as they are in the checkpoint (`p.weights` is not looked at), the norm apart
+// (`p.squares` and `p.next` are null).
 cudaError_t projectPlain(const Projection& p, const Packing& weights, int inputs, StepStream stream);
 cudaError_t attendPlain(const Attention& a, StepStream stream);  // needs no partials and no counters
 

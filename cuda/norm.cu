@@ -1,34 +1,62 @@
-// RMSNorm by itself, for the paths with many rows and before the output head. A warp a row.
-#include "kernels.cuh"
+// RMSNorm by itself: whole, in float32, for checks; and what other kernels leave of rows for the norm that comes next, of rows
+// that are there already: those that predict, where not all do, and those of single operations. A warp a row.
 #include "norm.cuh"
 
 namespace parvis::cuda {
 
 namespace {
 
-template <class E>
+__device__ inline int rowOfWarp() { return static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32); }
+
 __global__ void normKernel(const __grid_constant__ Norm n) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  const int row = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
+  const int row = rowOfWarp(), lane = static_cast<int>(threadIdx.x % 32);
   if (row >= n.rows) return;
   const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
-  E* out = static_cast<E*>(n.out) + static_cast<ptrdiff_t>(row) * n.outStride;
-  const float scale = rowScale(x, n.dim, n.eps);
+  float* out = n.out + static_cast<ptrdiff_t>(row) * n.outStride;
+  float sum = 0;
+#pragma unroll 8  // loads in flight
+  for (int d = 2 * lane; d < n.dim; d += 64) {
+    const float2 v = loadPair(x + d);
+    sum += v.x * v.x + v.y * v.y;
+  }
+  const float scale = scaleOf(sumOfLanes(sum), n.dim, n.eps);
 #pragma unroll 4
-  for (int d = 2 * static_cast<int>(threadIdx.x % 32); d < n.dim; d += 64) {
-    const float2 v = normedPair(out, loadPair(x + d), loadPair(n.weight + d), scale);
-    storePair(out + d, v.x, v.y);
+  for (int d = 2 * lane; d < n.dim; d += 64) {
+    const float2 v = loadPair(x + d), w = loadPair(n.weight + d);
+    storePair(out + d, v.x * scale * w.x, v.y * scale * w.y);
   }
 }
+
+__global__ void weighKernel(const __grid_constant__ Weighing w) {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
+  const int row = rowOfWarp(), lane = static_cast<int>(threadIdx.x % 32), stride = squaresStride(w.dim);
+  if (row >= w.rows) return;
+  const float* x = w.x + static_cast<ptrdiff_t>(w.from ? w.from[row] : row) * w.xStride;
+#pragma unroll 4
+  for (int first = 0; first < w.dim; first += 64) {
+    const int d = first + 2 * lane;
+    const bool there = d < w.dim;
+    const float2 v = there ? loadPair(x + d) : make_float2(0, 0), weight = there ? loadPair(w.to.weight + d) : make_float2(0, 0);
+    leave<1>(w.to, stride, row, d / 2, there, v.x, v.y, weight);
+  }
+}
+
+bool possible(int rows, int dim, int threads) { return rows >= 1 && dim >= 2 && dim % 2 == 0 && threads >= 32 && threads <= 1024 && threads % 32 == 0; }
+unsigned blocksOf(int rows, int threads) { return static_cast<unsigned>((rows + threads / 32 - 1) / (threads / 32)); }
 
 }  // namespace
 
 cudaError_t norm(const Norm& n, StepStream stream) {
-  if (n.rows < 1 || n.dim < 2 || n.dim % 2 != 0 || n.threads < 32 || n.threads > 1024 || n.threads % 32 != 0) return cudaErrorInvalidValue;
-  const int together = n.threads / 32;
-  return launchInStep(n.element == Element::float32 ? normKernel<float> : normKernel<uint16_t>, static_cast<unsigned>((n.rows + together - 1) / together),
-                static_cast<unsigned>(n.threads), 0, stream, n);
+  if (!possible(n.rows, n.dim, n.threads)) return cudaErrorInvalidValue;
+  return launchInStep(normKernel, blocksOf(n.rows, n.threads), static_cast<unsigned>(n.threads), 0, stream, n);
+}
+
+cudaError_t weigh(const Weighing& w, StepStream stream) {
+  if (!possible(w.rows, w.dim, w.threads) || w.xStride % 2 != 0 || !possible(w.to, w.dim)) return cudaErrorInvalidValue;
+  return launchInStep(weighKernel, blocksOf(w.rows, w.threads), static_cast<unsigned>(w.threads), 0, stream, w);
 }
 
 }  // namespace parvis::cuda

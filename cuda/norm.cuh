@@ -1,47 +1,59 @@
-// RMSNorm of a row: the kernel of its own and the projections that recompute the norm in every block share it, so that a
-// row's numbers are the same bits on either path and in any batch. Squares are summed in the order in which a skinny
-// projection has them: by eight runs of the inputs, in each by four lanes that hold what they will multiply (elements 2t,
-// 2t+1, 2t+8, 2t+9 of every 16), then over the four lanes, then over the runs in order. A warp by itself has a run in each
-// four of its lanes.
+// RMSNorm in two halves, for bfloat16 (kernels.cuh, Weighted): what whoever makes rows of x leaves, and how the projection
+// behind the norm gets a row's 1 / rms out of it. Squares are summed in one order everywhere, whatever the number of rows and
+// of blocks: 16 elements by whoever has them, as a tree over their pairs; those sums by a warp, four a lane at a time.
 #pragma once
 
 #include "elements.cuh"
+#include "kernels.cuh"
 
 namespace parvis::cuda {
 
-constexpr int runs = 8;  // of the inputs, contiguous, the last ones shorter or empty: also the order of a product's sums
-__host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + runs - 1) / runs; }
-
-// A lane's four elements of 16 inputs.
-__device__ inline float addSquares(float sum, float2 low, float2 high) { return sum + ((low.x * low.x + low.y * low.y) + (high.x * high.x + high.y * high.y)); }
-// Over four neighbouring lanes.
-__device__ inline float sumOfFour(float sum) {
-  sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-  return sum + __shfl_xor_sync(0xffffffffu, sum, 2);
-}
 __device__ inline float scaleOf(float sum, int dim, float eps) { return 1.0f / sqrtf(sum / static_cast<float>(dim) + eps); }
 
-// 1 / sqrt(mean of squares + eps); all lanes of the warp call it and get it. dim is even.
-__device__ inline float rowScale(const float* x, int dim, float eps) {
-  const int lane = static_cast<int>(threadIdx.x % 32), tiles = (dim + 15) / 16, run = runOf(tiles), begin = lane / 4 * run, end = min(begin + run, tiles);
-  float sum = 0;
-#pragma unroll 8  // loads in flight
-  for (int tile = begin; tile < end; tile++) {
-    const int k = 16 * tile + lane % 4 * 2;
-    sum = addSquares(sum, k < dim ? loadPair(x + k) : make_float2(0, 0), k + 8 < dim ? loadPair(x + k + 8) : make_float2(0, 0));
-  }
-  sum = sumOfFour(sum);
-  float total = 0;
+// Elements `2 pair` and `2 pair + 1` of row `row` of x. All lanes of a warp call it: those `step` apart, eight of them, have
+// the pairs of 16 elements in order. `there`: the pair exists; `weight`: of its elements.
+template <int step>
+__device__ inline void leave(const Weighted& to, int squaresStride, int row, int pair, bool there, float low, float high, float2 weight) {
+  float square = there ? low * low + high * high : 0.0f;
 #pragma unroll
-  for (int r = 0; r < runs; r++) total += __shfl_sync(0xffffffffu, sum, 4 * r);
-  return scaleOf(total, dim, eps);
+  for (int bits = step; bits < 8 * step; bits *= 2) square += __shfl_xor_sync(0xffffffffu, square, bits);
+  if (!there) return;
+  storePair(to.elements + row * to.stride + 2 * pair, low * weight.x, high * weight.y);
+  if (pair % 8 == 0) to.squares[static_cast<ptrdiff_t>(row) * squaresStride + pair / 8] = square;
 }
 
-// Rounded to the model's type, then times the weight.
-template <class E>
-__device__ inline float2 normedPair(const E* type, float2 x, float2 weight, float scale) {
-  const float2 v = roundedPair(type, x.x * scale, x.y * scale);
-  return make_float2(v.x * weight.x, v.y * weight.y);
+__device__ inline float sumOfLanes(float sum) {
+#pragma unroll
+  for (int bits = 1; bits < 32; bits *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
+  return sum;
 }
+
+// A lane's shares of the squares of `rows` rows, `apart` rows from each other; sumOfLanes makes a share a row's sum. All loads of
+// up to 2048 elements a row are under way together. Rows from `count` on are not read: the last one is, instead.
+template <int rows>
+__device__ inline void addShares(float (&shares)[rows], const float* squares, int stride, int first, int apart, int count) {
+#pragma unroll 1
+  for (int k = 4 * static_cast<int>(threadIdx.x % 32); k < stride; k += 128) {
+    float4 v[rows];
+#pragma unroll
+    for (int i = 0; i < rows; i++) v[i] = *reinterpret_cast<const float4*>(squares + static_cast<ptrdiff_t>(min(first + i * apart, count - 1)) * stride + k);
+#pragma unroll
+    for (int i = 0; i < rows; i++) shares[i] += (v[i].x + v[i].y) + (v[i].z + v[i].w);
+  }
+}
+// 1 / rms of those rows: lane i has that of row i.
+template <int rows>
+__device__ inline float scaleOfShares(const float (&shares)[rows], int dim, float eps) {
+  static_assert(rows <= 32);
+  float mine = 0;
+#pragma unroll
+  for (int i = 0; i < rows; i++) {
+    const float sum = sumOfLanes(shares[i]);
+    if (static_cast<int>(threadIdx.x % 32) == i) mine = sum;
+  }
+  return scaleOf(mine, dim, eps);
+}
+
+inline bool possible(const Weighted& w, int dim) { return w.weight && w.elements && w.squares && w.stride >= dim && w.stride % 2 == 0; }
 
 }  // namespace parvis::cuda

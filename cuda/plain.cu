@@ -19,6 +19,20 @@ __device__ inline float mostOfLanes(float v) {
   return v;
 }
 
+__device__ inline void finishPlain(const Projection& p, int row, int pair, float low, float high) {
+  const ptrdiff_t at = row * p.yStride;
+  if (p.epilogue == Epilogue::store) {
+    storePair(p.y + at + 2 * pair, low, high);
+  } else if (p.epilogue == Epilogue::add) {
+    const float2 old = loadPair(p.y + at + 2 * pair);
+    storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
+  } else if (p.epilogue == Epilogue::swiglu) {
+    static_cast<float*>(p.out)[at + pair] = gated(low, high);
+  } else {
+    placePair<float>(p.rotation, row, 2 * pair, low, high);
+  }
+}
+
 // A warp has a pair of outputs of eight rows at a time: each lane its share of the inputs, then each of sixteen lanes the
 // sum of one number over all lanes, in order.
 __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
@@ -56,7 +70,7 @@ __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_co
         x += sums[i * sumStride + lane];
         y += sums[i * sumStride + rowsTogether + lane];
       }
-      finish<float>(p, p.epilogue, first + lane, pair, x, y);
+      finishPlain(p, first + lane, pair, x, y);
     }
   }
 }
@@ -99,7 +113,7 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
 }  // namespace
 
 cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, StepStream stream) {
-  if (p.x || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
+  if (p.squares || p.next.weight || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
   return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
 }
 

@@ -53,6 +53,9 @@ cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_
     const cudaError_t e = cudaFuncGetAttributes(&code, kernel);
     if (e != cudaSuccess) return e;
     if (code.ptxVersion < 90) way = Way::ordinary;
+    // A multiprocessor divides its memory between shared memory and cache as the kernel that it runs would have it, and takes a
+    // block of another division when it is idle: kernels that are to run side by side ask for the same one.
+    else if (const cudaError_t f = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared); f != cudaSuccess) return f;
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   } else {

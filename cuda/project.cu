@@ -2,12 +2,10 @@
 //
 // A block has `tiles` tiles of 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs. What a warp
 // reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for before anything
-// else is done, and each warp brings the activations of its own run into shared memory by asynchronous copies, so the loop
-// has no barrier of the block and nothing between two loads of weights but products.
-//   - Activations as they are (bfloat16): `stages` pieces of `chunk` steps, all of them under way.
-//   - Up to `mostFusedRows` rows, the norm too, computed anew by every block, which costs less than a launch: the run's
-//     float32 rows and norm weights come once and stay. Each warp adds up the squares of its run, one barrier makes them a
-//     row's scale, and a lane norms what it is about to multiply.
+// else is done, and each warp brings the activations of its own run into shared memory by asynchronous copies, `stages` pieces
+// of `chunk` steps, all of them under way; so the loop has no barrier of the block and nothing between two loads of weights
+// but products. A norm costs a number a row (kernels.cuh, Weighted), read while the first activations are on their way, as is
+// whatever a pair of outputs is finished with.
 // Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's bits
 // do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the fabric that
 // also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`; bench/predictions.md has the
@@ -16,7 +14,6 @@
 #include <algorithm>
 
 #include "epilogue.cuh"
-#include "norm.cuh"
 
 namespace parvis::cuda {
 
@@ -30,31 +27,42 @@ constexpr int mostTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
 // Blocks that a multiprocessor has at once: two where weights and sums leave room in 128 registers.
 constexpr int residentBlocks(int rowTiles, int tiles) { return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1; }
 
-template <int rowTiles_, int tiles_, bool normed_>
+template <int rowTiles_, int tiles_>
 struct Shape {
   static constexpr int rowTiles = rowTiles_, tiles = tiles_;
-  static constexpr bool normed = normed_;
   static constexpr int rows = 8 * rowTiles;
   static constexpr int resident = residentBlocks(rowTiles, tiles);
   static constexpr int depth = depthOf(rowTiles, tiles);
   static constexpr int chunk = rowTiles < 8 ? 4 : 2, stages = 3;  // 99 KB at most: what small devices have
   static constexpr int stageElements = rows * chunk * 16;
   static constexpr int sums = warps * tiles * rowTiles * 4 * 32;
-  static_assert(depth % chunk == 0 && (!normed || rowTiles == 1));
+  static constexpr int items = tiles * rowTiles * 64;  // pairs of outputs and rows
+  static constexpr int itemsEach = (items + threads - 1) / threads;
+  static_assert(depth % chunk == 0 && items % 32 == 0);
 };
 
 // Where 16 bytes of a staged row lie, in elements: eight rows of one piece meet all banks, as ldmatrix wants it.
 template <int pieces>
 __device__ inline int swizzled(int row, int piece) { return (row * pieces + (piece ^ (pieces == 8 ? row % 8 : row / 2 % 4))) * 8; }
 
-// Floats between rows of a run that is normed: 8 more than a multiple of 32, so that four rows' 32 bytes meet all banks.
-__host__ __device__ constexpr int rawStride(int run) { return (run * 16 + 31) / 32 * 32 + 8; }
+// A thread's item `i` among a block's: lanes of a warp have the eight pairs of a tile for four rows.
+template <class S>
+struct Item {
+  int tile, rowTile, column, place, row, pair;
+  __device__ explicit Item(int i) {
+    const int n = i / 64;
+    tile = n / S::rowTiles, rowTile = n % S::rowTiles, column = i / 32 % 2, place = i % 32;
+    row = 8 * rowTile + 2 * (place % 4) + column;
+    pair = 8 * (static_cast<int>(blockIdx.x) * S::tiles + tile) + place / 4;
+  }
+  __device__ bool there(const Projection& p) const { return row < p.rows && pair < p.weights.pairs; }
+};
 
 template <class S>
 __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __grid_constant__ Projection p) {
-  PARVIS_SHARED(float, squares, S::normed ? warps * 8 : 1);
+  PARVIS_SHARED(float, scales, S::rows);
   constexpr int tiles = S::tiles, rowTiles = S::rowTiles, depth = S::depth, chunk = S::chunk;
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int inputTiles = p.weights.inputTiles(), run = runOf(inputTiles), begin = min(warp * run, inputTiles), steps = min(run, inputTiles - begin);
   const uint4* weights = reinterpret_cast<const uint4*>(p.weights.data);
   int places[tiles];  // of the warp's first step, in `weights`
@@ -75,6 +83,43 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
   ptx::releaseDependents();
   ptx::dependencyWait();  // weights were here before the step; what follows need not be
 
+  uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
+  constexpr int pieces = 2 * chunk, together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
+  const int piece = lane % pieces, firstRow = lane / pieces;
+  uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece), staged + swizzled<pieces>(firstRow + together, piece)};
+  const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
+  // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
+  const auto copy = [&](int stage, int first) {
+    if (first < steps) {
+      const int bytes = first + piece / 2 < steps ? 16 : 0;
+      const uint16_t* from = next;
+#pragma unroll
+      for (int i = 0; i < S::rows / together; i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
+        if (firstRow + i * together < p.rows) ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
+      next += 16 * chunk;
+    }
+    ptx::cpAsyncCommit();
+  };
+#pragma unroll
+  for (int i = 0; i < S::stages; i++) copy(i, i * chunk);
+
+  // What this thread's outputs are finished with; and squares of rows warp, warp + 8, ...
+  Beside beside[S::itemsEach];
+#pragma unroll
+  for (int k = 0; k < S::itemsEach; k++) {
+    const int i = static_cast<int>(threadIdx.x) + k * threads;
+    const Item<S> item(i);
+    beside[k] = i < S::items && item.there(p) ? besideOf(p, item.row, item.pair) : Beside{};
+  }
+  float share[rowTiles] = {};
+  if (p.squares) addShares(share, p.squares, squaresStride(p.weights.inputs), warp, warps, p.rows);
+#pragma unroll
+  for (int k = 0; k < S::itemsEach; k++) {
+    const int i = static_cast<int>(threadIdx.x) + k * threads;
+    const Item<S> item(i);
+    if (i < S::items && item.there(p)) addAngle(p, item.pair, beside[k]);
+  }
+
   float sum[tiles][rowTiles][4] = {};
   // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the ring
   // keeps what it has: b is zero there.
@@ -89,95 +134,35 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
 #pragma unroll
     for (int i = 0; i < tiles; i++) ptx::loadStreaming(ring[place][i], weights + (places[i] + (step + depth) * 32), step + depth < steps);
   };
-
-  if constexpr (S::normed) {
-    // The run of every row, and of the norm weights behind them, [rows + 1][stride].
-    const int stride = rawStride(run);
-    float* raw = reinterpret_cast<float*>(dynamicShared()) + warp * (p.rows + 1) * stride;
-    const float* x = p.x + 16 * begin;
-#pragma unroll 1
-    for (int k = 4 * lane; k < 16 * steps; k += 128) {
+  int stage = 0;
+  for (int first = 0; first < steps; first += depth) {
 #pragma unroll
-      for (int row = 0; row < mostFusedRows; row++)
-        if (row < p.rows) ptx::cpAsync16(raw + row * stride + k, x + row * p.xStride + k);
-      ptx::cpAsync16(raw + p.rows * stride + k, p.normWeight + 16 * begin + k);
-    }
-    ptx::cpAsyncCommit();
-    ptx::cpAsyncWait<0>();
-    __syncwarp();
-    const float* mine = raw + min(g, p.rows - 1) * stride + 2 * t;
-    const float* scales = raw + p.rows * stride + 2 * t;
-    float own = 0;
-#pragma unroll 4
-    for (int step = 0; step < steps; step++) own = addSquares(own, loadPair(mine + 16 * step), loadPair(mine + 16 * step + 8));
-    own = sumOfFour(own);
-    if (t == 0) squares[warp * 8 + g] = own;
-    __syncthreads();
-    float total = 0;
+    for (int c = 0; c < depth; c += chunk) {
+      if (first + c >= steps) break;
+      ptx::cpAsyncWait<S::stages - 1>();
+      __syncwarp();
+      const uint16_t* x = staged + stage * S::stageElements;
 #pragma unroll
-    for (int v = 0; v < warps; v++) total += squares[v * 8 + g];
-    const float scale = scaleOf(total, p.weights.inputs, p.eps);
-    for (int first = 0; first < steps; first += depth) {
+      for (int k = 0; k < chunk; k += 2) {
 #pragma unroll
-      for (int i = 0; i < depth; i++) {
-        const int step = first + i;
-        if (step >= steps) break;
-        const uint16_t* type = nullptr;
-        const float2 low = normedPair(type, loadPair(mine + 16 * step), loadPair(scales + 16 * step), scale);
-        const float2 high = normedPair(type, loadPair(mine + 16 * step + 8), loadPair(scales + 16 * step + 8), scale);
-        const uint32_t b[2] = {ptx::packBf16(low.x, low.y), ptx::packBf16(high.x, high.y)};
-        multiply(i, 0, b);
-        refill(i, step);
-      }
-    }
-  } else {
-    uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
-    constexpr int pieces = 2 * chunk, together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
-    const int piece = lane % pieces, firstRow = lane / pieces;
-    uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece), staged + swizzled<pieces>(firstRow + together, piece)};
-    const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
-    // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
-    const auto copy = [&](int stage, int first) {
-      if (first < steps) {
-        const int bytes = first + piece / 2 < steps ? 16 : 0;
-        const uint16_t* from = next;
-#pragma unroll
-        for (int i = 0; i < S::rows / together; i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
-          if (firstRow + i * together < p.rows) ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
-        next += 16 * chunk;
-      }
-      ptx::cpAsyncCommit();
-    };
-#pragma unroll
-    for (int i = 0; i < S::stages; i++) copy(i, i * chunk);
-    int stage = 0;
-    for (int first = 0; first < steps; first += depth) {
-#pragma unroll
-      for (int c = 0; c < depth; c += chunk) {
-        if (first + c >= steps) break;
-        ptx::cpAsyncWait<S::stages - 1>();
-        __syncwarp();
-        const uint16_t* x = staged + stage * S::stageElements;
-#pragma unroll
-        for (int k = 0; k < chunk; k += 2) {
-#pragma unroll
-          for (int n = 0; n < rowTiles; n++) {
-            uint32_t b[4];
-            ptx::ldmatrix_x4(b, x + swizzled<pieces>(8 * n + lane % 8, 2 * k + lane / 8));
-            const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
-            multiply(c + k, n, b0);
-            multiply(c + k + 1, n, b1);
-          }
-          refill(c + k, first + c + k);
-          refill(c + k + 1, first + c + k + 1);
-          __syncwarp();  // refills go no further down; and all have read what they share
+        for (int n = 0; n < rowTiles; n++) {
+          uint32_t b[4];
+          ptx::ldmatrix_x4(b, x + swizzled<pieces>(8 * n + lane % 8, 2 * k + lane / 8));
+          const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+          multiply(c + k, n, b0);
+          multiply(c + k + 1, n, b1);
         }
-        copy(stage, first + c + S::stages * chunk);
-        stage = stage + 1 < S::stages ? stage + 1 : 0;
+        refill(c + k, first + c + k);
+        refill(c + k + 1, first + c + k + 1);
+        __syncwarp();  // refills go no further down; and all have read what they share
       }
+      copy(stage, first + c + S::stages * chunk);
+      stage = stage + 1 < S::stages ? stage + 1 : 0;
     }
   }
 
+  const float scale = p.squares ? scaleOfShares(share, p.weights.inputs, p.eps) : 1.0f;
+  if (lane < rowTiles) scales[warp + warps * lane] = scale;
   // Sums of the runs [warps][tiles][rowTiles][4][32] over the activations.
   float* sums = reinterpret_cast<float*>(dynamicShared());
   __syncthreads();
@@ -188,18 +173,20 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
 #pragma unroll
       for (int r = 0; r < 4; r++) sums[(((warp * tiles + i) * rowTiles + n) * 4 + r) * 32 + lane] = sum[i][n][r];
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < tiles * rowTiles * 64; i += threads) {
-    const int n = i / 64, column = i / 32 % 2, place = i % 32;
-    const int row = 8 * (n % rowTiles) + 2 * (place % 4) + column, pair = 8 * (static_cast<int>(blockIdx.x) * tiles + n / rowTiles) + place / 4;
-    if (row >= p.rows || pair >= p.weights.pairs) continue;
+#pragma unroll
+  for (int k = 0; k < S::itemsEach; k++) {
+    const int i = static_cast<int>(threadIdx.x) + k * threads;
+    if (i >= S::items) break;  // whole warps
+    const Item<S> item(i);
     float low = 0, high = 0;
 #pragma unroll
     for (int v = 0; v < warps; v++) {
-      const float* s = sums + (v * tiles * rowTiles + n) * 4 * 32 + place;
-      low += s[column * 32];
-      high += s[(column + 2) * 32];
+      const float* s = sums + (v * tiles * rowTiles + i / 64) * 4 * 32 + item.place;
+      low += s[item.column * 32];
+      high += s[(item.column + 2) * 32];
     }
-    finish<uint16_t>(p, p.epilogue, row, pair, low, high);
+    const float of = scales[item.row];
+    finish(p, item.row, item.pair, item.there(p), beside[k], low * of, high * of);
   }
 }
 
@@ -208,10 +195,10 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
 // What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than the
 // memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond. Fewer
 // blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
-template <int rowTiles, bool normed>
+template <int rowTiles>
 int chosenTiles(const Projection& p) {
   const int64_t processors = p.processors > 0 ? p.processors : 132, tileBytes = p.weights.inputTiles() * 512;
-  const int64_t rowBytes = p.weights.inputTiles() * 16 * (normed ? 4 * (p.rows + 1) : 2 * p.rows), leastBytes = p.weights.tiles() * tileBytes * 4 / 3, roundBytes = processors * (40 << 10);
+  const int64_t rowBytes = p.weights.inputTiles() * 16 * 2 * p.rows, leastBytes = p.weights.tiles() * tileBytes * 4 / 3, roundBytes = processors * (40 << 10);
   int best = 1;
   int64_t bestBytes = 0;
   for (int tiles = 1; tiles <= mostTiles(rowTiles); tiles *= 2) {
@@ -227,30 +214,28 @@ int chosenTiles(const Projection& p) {
 template <class S>
 cudaError_t run(const Projection& p, StepStream stream) {
   const size_t sums = static_cast<size_t>(S::sums) * 4;
-  const size_t inputs = S::normed ? static_cast<size_t>(warps * (p.rows + 1) * rawStride(runOf(p.weights.inputTiles()))) * 4 : static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
+  const size_t inputs = static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
   return launchInStep(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
 }
 
-template <int rowTiles, bool normed>
+template <int rowTiles>
 cudaError_t runTiles(const Projection& p, StepStream stream) {
-  const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles, normed>(p);
-  if (tiles == 1) return run<Shape<rowTiles, 1, normed>>(p, stream);
-  if (tiles == 2) return run<Shape<rowTiles, 2, normed>>(p, stream);
+  const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles>(p);
+  if (tiles == 1) return run<Shape<rowTiles, 1>>(p, stream);
+  if (tiles == 2) return run<Shape<rowTiles, 2>>(p, stream);
   if constexpr (mostTiles(rowTiles) == 4)
-    if (tiles == 4) return run<Shape<rowTiles, 4, normed>>(p, stream);
+    if (tiles == 4) return run<Shape<rowTiles, 4>>(p, stream);
   return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
 cudaError_t project(const Projection& p, StepStream stream) {
-  if (!possible(p, p.weights.pairs, p.weights.inputs) || p.rows > mostSkinnyRows || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
-  if (p.x) return fusible(p.rows, p.weights.inputs) ? runTiles<1, true>(p, stream) : cudaErrorInvalidValue;
-  if (p.xStride % 8 != 0) return cudaErrorInvalidValue;
-  if (p.rows <= 8) return runTiles<1, false>(p, stream);
-  if (p.rows <= 16) return runTiles<2, false>(p, stream);
-  if (p.rows <= 32) return runTiles<4, false>(p, stream);
-  return runTiles<8, false>(p, stream);
+  if (!possiblePacked(p) || p.rows > mostSkinnyRows) return cudaErrorInvalidValue;
+  if (p.rows <= 8) return runTiles<1>(p, stream);
+  if (p.rows <= 16) return runTiles<2>(p, stream);
+  if (p.rows <= 32) return runTiles<4>(p, stream);
+  return runTiles<8>(p, stream);
 }
 
 }  // namespace parvis::cuda

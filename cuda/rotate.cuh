@@ -21,26 +21,30 @@ __device__ inline Place placeOf(const Rotation& t, int o) {
 
 // Pairs (2p, 2p+1): the first half of a head's pairs turn by the row, the others by the column of the cell. Without a cell
 // cosine and sine are zero, and so are query and key. Values are as they were.
-__device__ inline float2 turned(const Rotation& t, const Place& place, const Row& row, float a, float b) {
-  if (place.part == Place::Part::values) return make_float2(a, b);
-  const int quarter = t.headSize / 4, p = place.d / 2;
-  const int position = p < quarter ? row.row : row.column;
-  float c = 0, s = 0;
-  if (position >= 0) {
-    c = t.cosine[position * quarter + p % quarter];
-    s = t.sine[position * quarter + p % quarter];
-  }
-  return make_float2(a * c - b * s, a * s + b * c);
+__device__ inline int positionOf(const Rotation& t, const Place& place, const Row& row) {
+  return place.part == Place::Part::values ? -1 : place.d / 2 < t.headSize / 4 ? row.row : row.column;
+}
+__device__ inline float2 angleAt(const Rotation& t, const Place& place, int position) {
+  const int quarter = t.headSize / 4, at = position * quarter + place.d / 2 % quarter;
+  return position < 0 ? make_float2(0, 0) : make_float2(t.cosine[at], t.sine[at]);
+}
+__device__ inline float2 angleOf(const Rotation& t, const Place& place, const Row& row) { return angleAt(t, place, positionOf(t, place, row)); }
+__device__ inline float2 turned(const Place& place, float2 angle, float a, float b) {
+  return place.part == Place::Part::values ? make_float2(a, b) : make_float2(a * angle.x - b * angle.y, a * angle.y + b * angle.x);
 }
 
-// `row` is row `r` of all streams together, and of stream `stream`.
+// Row `r` of all streams together, of stream `stream`; slot -1: it is not appended.
+__device__ inline int slotOf(const Row& row) {
+  const int slot = row.slot, append = row.append;  // both on their way
+  return append ? slot : -1;
+}
 template <class E>
-__device__ inline void storePlaced(const Rotation& t, const Place& place, int r, int stream, const Row& row, float a, float b) {
+__device__ inline void storePlaced(const Rotation& t, const Place& place, int r, int stream, int slot, float2 v) {
   const int width = paddedHead(t.headSize);
-  if (place.part == Place::Part::queries) return storePair(static_cast<E*>(t.queries) + (static_cast<ptrdiff_t>(r) * t.heads + place.head) * width + place.d, a, b);
-  if (!row.append) return;
+  if (place.part == Place::Part::queries) return storePair(static_cast<E*>(t.queries) + (static_cast<ptrdiff_t>(r) * t.heads + place.head) * width + place.d, v.x, v.y);
+  if (slot < 0) return;
   E* to = static_cast<E*>(place.part == Place::Part::keys ? t.cache.keys : t.cache.values);
-  storePair(to + ((static_cast<ptrdiff_t>(stream) * t.kvHeads + place.head) * t.cache.slots + row.slot) * width + place.d, a, b);
+  storePair(to + ((static_cast<ptrdiff_t>(stream) * t.kvHeads + place.head) * t.cache.slots + slot) * width + place.d, v.x, v.y);
 }
 
 template <class E>
@@ -48,8 +52,7 @@ __device__ inline void placePair(const Rotation& t, int r, int o, float a, float
   const int stream = r / t.rows.count;
   const Row& row = t.rows.at(r - stream * t.rows.count);
   const Place place = placeOf(t, o);
-  const float2 v = turned(t, place, row, a, b);
-  storePlaced<E>(t, place, r, stream, row, v.x, v.y);
+  storePlaced<E>(t, place, r, stream, slotOf(row), turned(place, angleOf(t, place, row), a, b));
 }
 
 inline bool possible(const Rotation& r) {

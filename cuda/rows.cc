@@ -6,18 +6,18 @@ namespace parvis::cuda {
 
 int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
 
-cudaError_t multiply(const Device& device, Element element, Projection p, const Matrix& w, void* normed) {
+cudaError_t norm(const Device& device, const NormedRows& n, const Behind& to) {
   const StepStream stream = device.steps();
-  const bool packed = element == Element::bfloat16, few = packed && p.rows <= mostSkinnyRows;
-  if (p.x && !(few && fusible(p.rows, w.inputs))) {
-    const cudaError_t e = norm({p.x, p.xStride, nullptr, p.rows, w.inputs, p.normWeight, p.eps, element, normed, p.xStride, rowThreads}, stream);
-    if (e != cudaSuccess) return e;
-    p.x = nullptr;
-    p.elements = normed;
-  }
+  if (to.squares) return weigh({n.x, n.xStride, n.from, n.rows, n.dim, to.weighted(n.weight), rowThreads}, stream);
+  return norm({n.x, n.xStride, n.from, n.rows, n.dim, n.weight, n.eps, static_cast<float*>(to.elements), to.stride, rowThreads}, stream);
+}
+
+cudaError_t multiply(const Device& device, Element element, Projection p, const Matrix& w) {
+  const StepStream stream = device.steps();
   p.weights = w.packed;
   p.processors = device.processors();
-  return !packed ? projectPlain(p, w.plain, w.inputs, stream) : few ? project(p, stream) : projectTiled(p, stream);
+  if (element == Element::float32) return projectPlain(p, w.plain, w.inputs, stream);
+  return p.rows <= mostSkinnyRows ? project(p, stream) : projectTiled(p, stream);
 }
 
 cudaError_t attendCached(const Device& device, Element element, const Attention& a) {

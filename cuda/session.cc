@@ -82,33 +82,39 @@ cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
     if (e == cudaSuccess) e = next();
   };
   then([&] {
-    return embed({table, sequences(), streams(), w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_, t.transitions_, t.element_, m.dim, w_->x, w_->xStride, rowThreads}, stream);
+    return embed({table, sequences(), streams(), w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_, t.transitions_, t.element_, m.dim, w_->x, w_->xStride,
+                  w_->behind.weighted(m.layers > 0 ? t.layers_[0].attentionNorm : t.norm_), rowThreads}, stream);
   });
   for (int i = 0; i < m.layers; i++) {
     const Layer& l = t.layers_[static_cast<size_t>(i)];
     const Cache cache{w_->cache + static_cast<size_t>(2 * i) * w_->cacheBytes, w_->cache + static_cast<size_t>(2 * i + 1) * w_->cacheBytes, o_.slots};
-    Projection p{};
-    p.eps = m.normEps, p.xStride = w_->xStride, p.rows = all;
-    p.x = w_->x, p.normWeight = l.attentionNorm, p.epilogue = Epilogue::append;
-    p.rotation = {table, streams(), m.heads, m.kvHeads, m.headSize, t.cosine_, t.sine_, t.element_, w_->queries, cache};
-    then([&] { return multiply(p, l.qkv); });
+    const float* const following = i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.norm_;
+    // Behind a norm of x, and what is added to x before the next one.
+    const auto normed = [&](Projection p, const float* weight, const Matrix& w) {
+      p.rows = all;
+      w_->behind.give(p, m.normEps);
+      if (!w_->behind.squares) then([&] { return norm(*t.device_, {w_->x, w_->xStride, nullptr, all, m.dim, weight, m.normEps}, w_->behind); });
+      then([&] { return multiply(*t.device_, t.element_, p, w); });
+    };
+    const auto residual = [&](const void* from, ptrdiff_t stride, const Matrix& w, const float* next) {
+      Projection p{};
+      p.elements = from, p.xStride = stride, p.rows = all, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->xStride, p.next = w_->behind.weighted(next);
+      then([&] { return multiply(*t.device_, t.element_, p, w); });
+    };
+    Projection qkv{}, gateUp{};
+    qkv.epilogue = Epilogue::append;
+    qkv.rotation = {table, streams(), m.heads, m.kvHeads, m.headSize, t.cosine_, t.sine_, t.element_, w_->queries, cache};
+    normed(qkv, l.attentionNorm, l.qkv);
     const Attention a{table, streams(), m.heads, m.kvHeads, m.headSize, w_->queries, cache, w_->attended, w_->wideStride, w_->partial, w_->counters};
     then([&] { return attendCached(*t.device_, t.element_, a); });
-    const auto residual = [&](const void* from, ptrdiff_t stride, const Matrix& w) {
-      Projection r{};
-      r.elements = from, r.xStride = stride, r.rows = all, r.epilogue = Epilogue::add, r.y = w_->x, r.yStride = w_->xStride;
-      return multiply(r, w);
-    };
-    then([&] { return residual(w_->attended, w_->wideStride, l.wo); });
-    p.normWeight = l.feedForwardNorm, p.epilogue = Epilogue::swiglu, p.out = w_->gated, p.yStride = w_->ffStride;
-    then([&] { return multiply(p, l.gateUp); });
-    then([&] { return residual(w_->gated, w_->ffStride, l.down); });
+    residual(w_->attended, w_->wideStride, l.wo, l.feedForwardNorm);
+    gateUp.epilogue = Epilogue::swiglu, gateUp.out = w_->gated, gateUp.yStride = w_->ffStride;
+    normed(gateUp, l.feedForwardNorm, l.gateUp);
+    residual(w_->gated, w_->ffStride, l.down, following);
   }
   then([&] { return predict(kind, table, rows); });
   return e;
 }
-
-cudaError_t CudaSession::multiply(const Projection& p, const Matrix& w) { return cuda::multiply(*transformer_->device_, transformer_->element_, p, w, w_->normed); }
 
 cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* rows) {
   const CudaTransformer& t = *transformer_;
@@ -120,16 +126,13 @@ cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* ro
   for (int first = 0; first < all; first += w_->chunk) {
     const int some = std::min(w_->chunk, all - first);
     Projection p{};
-    p.eps = m.normEps, p.xStride = w_->xStride, p.rows = branches * some, p.epilogue = Epilogue::store, p.y = w_->logits, p.yStride = w_->vocabularyStride;
-    if (static_cast<int>(kind.predicting.size()) == kind.count && some == all && p.rows <= mostSkinnyRows) {  // all rows, in order
-      p.x = w_->x;
-      p.normWeight = t.norm_;
-    } else {
-      const cudaError_t e = norm({w_->x, w_->xStride, gather + branches * first, p.rows, m.dim, t.norm_, m.normEps, t.element_, w_->gathered, w_->xStride, rowThreads}, stream);
-      if (e != cudaSuccess) return e;
-      p.elements = w_->gathered;
-    }
-    cudaError_t e = multiply(p, t.output_);
+    p.rows = branches * some, p.epilogue = Epilogue::store, p.y = w_->logits, p.yStride = w_->vocabularyStride;
+    const bool every = static_cast<int>(kind.predicting.size()) == kind.count && some == all;  // row of the step predicts, in order
+    const Behind& behind = every ? w_->behind : w_->gathered;
+    behind.give(p, m.normEps);
+    cudaError_t e = cudaSuccess;
+    if (!every || !behind.squares) e = norm(*t.device_, {w_->x, w_->xStride, every ? nullptr : gather + branches * first, p.rows, m.dim, t.norm_, m.normEps}, behind);
+    if (e == cudaSuccess) e = multiply(*t.device_, t.element_, p, t.output_);
     if (e != cudaSuccess) return e;
     Sampling d{};
     d.conditional = w_->logits;

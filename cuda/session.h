@@ -27,7 +27,6 @@ class CudaSession : public Session {
   int sequences() const { return static_cast<int>(o_.classIds.size()); }
   int streams() const { return sequences() * (o_.guided ? 2 : 1); }
   cudaError_t enqueue(const Kind& kind, const Row* rows);
-  cudaError_t multiply(const Projection& p, const Matrix& w);
   cudaError_t predict(const Kind& kind, RowTable table, const Row* rows);
   Status capture(Kind& kind);
   Status read(void* to, const void* from, size_t bytes);

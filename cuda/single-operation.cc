@@ -21,6 +21,23 @@ Status refused(const std::string& why) { return {Code::invalidOption, "The CUDA 
 
 // ---- what all have in common ----------------------------------------------------------------------------------
 
+// Room for rows behind a norm.
+class BehindPlan {
+ public:
+  void add(Layout& layout, Element element, size_t rows, int dim) {
+    stride_ = rowStride(dim);
+    elements_ = layout.add(rows * static_cast<size_t>(stride_) * sizeOf(element));
+    summed_ = element != Element::float32;
+    squares_ = layout.add(summed_ ? rows * static_cast<size_t>(squaresStride(dim)) * 4 : 0);
+  }
+  Behind at(uint8_t* base) const { return {base + elements_, stride_, summed_ ? reinterpret_cast<float*>(base + squares_) : nullptr}; }
+
+ private:
+  ptrdiff_t stride_ = 0;
+  size_t elements_ = 0, squares_ = 0;
+  bool summed_ = false;
+};
+
 class Single {
  public:
   Single(std::shared_ptr<Device> device, const Operation& o, const OperationRun& run, const Cancel& cancel)
@@ -65,10 +82,16 @@ class Single {
     return statusOf(scatter({from, static_cast<int>(groups), static_cast<int>(rows), width, scale, as, to, static_cast<int>(places), stride}, rowThreads, stream()), running);
   }
   Status rowsOf(size_t which, size_t rows, int width, Element as, void* to, ptrdiff_t stride) { return rowsOf(which, 1, rows, width, as, to, rows, stride); }
-  // The weights of an RMSNorm, in the precision of the model; `apart` is for [width] elements.
-  Status normOf(size_t which, int width, void* apart, float* to) {
-    if (Status s = rowsOf(which, 1, width, element_, apart, width); !s.ok()) return s;
-    return statusOf(convert(apart, element_, to, Element::float32, static_cast<size_t>(width), rowThreads, stream()), running);
+  // The weights of an RMSNorm, in the precision of the model, to where `n` has them; and what whoever makes its rows leaves.
+  Status normOf(size_t which, const NormedRows& n, const Behind& behind) {
+    if (Status s = rowsOf(which, 1, n.dim, element_, behind.elements, n.dim); !s.ok()) return s;
+    if (Status s = statusOf(convert(behind.elements, element_, const_cast<float*>(n.weight), Element::float32, static_cast<size_t>(n.dim), rowThreads, stream()), running); !s.ok()) return s;
+    return behind.squares ? launched(norm(*device_, n, behind)) : Status{};
+  }
+  // Rows behind a norm: in float32 it is part of the operation.
+  cudaError_t takeNormed(Projection& p, const NormedRows& n, const Behind& behind) const {
+    behind.give(p, n.eps);
+    return behind.squares ? cudaSuccess : norm(*device_, n, behind);
   }
   Status readRows(const void* from, Element as, size_t rows, int width, ptrdiff_t stride, std::vector<float>& out) {
     std::vector<uint8_t> all(rows * static_cast<size_t>(stride) * sizeOf(as));
@@ -201,7 +224,7 @@ class SingleProjection : public Single {
     const size_t x = rows() * static_cast<size_t>(xStride_), y = rows() * static_cast<size_t>(yStride_);
     x_ = layout_.add(x * (o.normed ? 4 : item()));
     norm_ = layout_.add(o.normed ? static_cast<size_t>(xStride_) * 4 : 0);
-    normed_ = layout_.add(o.normed ? x * item() : 0);
+    if (o.normed) behind_.add(layout_, element(), rows(), o.inputs);
     y_ = layout_.add(y * (paired() ? item() : 4));
     each_ = matrix().bytes();
     weights_ = addCopies(each_);
@@ -212,7 +235,7 @@ class SingleProjection : public Single {
     if (copy == 0)
       if (Status s = rowsOf(0, rows(), o.inputs, o.normed ? Element::float32 : element(), at<void>(x_), xStride_); !s.ok()) return s;
     if (o.normed && copy == 0)
-      if (Status s = normOf(which, o.inputs, at<void>(normed_), at(norm_)); !s.ok()) return s;
+      if (Status s = normOf(which, norm(), behind()); !s.ok()) return s;
     which += o.normed;
     if (Status s = input(which++, from); !s.ok()) return s;
     if (Status s = launched(matrix().put(from, weights(copy), stream())); !s.ok()) return s;
@@ -221,18 +244,21 @@ class SingleProjection : public Single {
   }
   Status once(int copy) override {
     Projection p{};
-    p.eps = o.eps, p.xStride = xStride_, p.rows = o.rows, p.yStride = yStride_;
-    if (o.normed) p.x = at(x_), p.normWeight = at(norm_);
-    else p.elements = at<void>(x_);
+    p.elements = at<void>(x_), p.xStride = xStride_, p.rows = o.rows, p.yStride = yStride_;
+    if (o.normed)
+      if (Status s = launched(takeNormed(p, norm(), behind())); !s.ok()) return s;
     if (paired()) p.epilogue = Epilogue::swiglu, p.out = at<void>(y_);
     else p.epilogue = o.epilogue == Operation::Epilogue::add ? Epilogue::add : Epilogue::store, p.y = at(y_);
-    return launched(multiply(*device_, element(), p, matrix().at(weights(copy)), at<void>(normed_)));
+    return launched(multiply(*device_, element(), p, matrix().at(weights(copy))));
   }
+  NormedRows norm() const { return {at(x_), xStride_, nullptr, o.rows, o.inputs, at(norm_), o.eps}; }
+  Behind behind() const { return behind_.at(memory_.data()); }
   Status read(std::vector<float>& out) override { return readRows(at<void>(y_), paired() ? element() : Element::float32, rows(), o.outputs, yStride_, out); }
   void* weights(int copy) const { return at<void>(weights_ + each_ * static_cast<size_t>(copy)); }
 
   ptrdiff_t xStride_ = 0, yStride_ = 0;
-  size_t x_ = 0, norm_ = 0, normed_ = 0, y_ = 0, weights_ = 0, each_ = 0;
+  BehindPlan behind_;
+  size_t x_ = 0, norm_ = 0, y_ = 0, weights_ = 0, each_ = 0;
 };
 
 class SingleAttention : public Single {
@@ -261,7 +287,7 @@ class SingleAttention : public Single {
     sine_ = layout_.add(static_cast<size_t>(positions()) * static_cast<size_t>(quarter()) * 4);
     x_ = layout_.add(all() * static_cast<size_t>(xStride_) * 4);
     norm_ = layout_.add(static_cast<size_t>(xStride_) * 4);
-    normed_ = layout_.add(all() * static_cast<size_t>(xStride_) * item());
+    behind_.add(layout_, element(), all(), o.dim);
     queries_ = layout_.add(all() * static_cast<size_t>(o.heads) * padded * item());
     out_ = layout_.add(all() * static_cast<size_t>(outStride_) * item());
     partial_ = layout_.add(attentionPartials(split) * 4);
@@ -277,7 +303,7 @@ class SingleAttention : public Single {
     if (copy == 0) {
       if (Status s = angles(); !s.ok()) return s;
       if (Status s = rowsOf(0, all(), o.dim, Element::float32, at(x_), xStride_); !s.ok()) return s;
-      if (Status s = normOf(1, o.dim, at<void>(normed_), at(norm_)); !s.ok()) return s;
+      if (Status s = normOf(1, norm(), behind()); !s.ok()) return s;
     }
     if (Status s = input(2, from); !s.ok()) return s;
     if (Status s = launched(matrix().put(from, of(weights_, weightsEach_, copy), stream())); !s.ok()) return s;
@@ -310,16 +336,20 @@ class SingleAttention : public Single {
     const RowTable table{at<Row>(table_), o.rows, nullptr};
     const Cache cache{of(keys_, cacheEach_, copy), of(values_, cacheEach_, copy), o.sees};
     Projection p{};
-    p.eps = o.eps, p.xStride = xStride_, p.rows = static_cast<int>(all()), p.x = at(x_), p.normWeight = at(norm_), p.epilogue = Epilogue::append;
+    p.rows = static_cast<int>(all()), p.epilogue = Epilogue::append;
+    if (Status s = launched(takeNormed(p, norm(), behind())); !s.ok()) return s;
     p.rotation = {table, o.streams, o.heads, o.kvHeads, o.headSize, at(cosine_), at(sine_), element(), at<void>(queries_), cache};
-    if (Status s = launched(multiply(*device_, element(), p, matrix().at(of(weights_, weightsEach_, copy)), at<void>(normed_))); !s.ok()) return s;
+    if (Status s = launched(multiply(*device_, element(), p, matrix().at(of(weights_, weightsEach_, copy)))); !s.ok()) return s;
     return launched(attendCached(*device_, element(), {table, o.streams, o.heads, o.kvHeads, o.headSize, at<void>(queries_), cache, at<void>(out_), outStride_, at(partial_), at<uint32_t>(counters_)}));
   }
   Status read(std::vector<float>& out) override { return readRows(at<void>(out_), element(), all(), o.heads * o.headSize, outStride_, out); }
   void* of(size_t place, size_t each, int copy) const { return at<void>(place + each * static_cast<size_t>(copy)); }
+  NormedRows norm() const { return {at(x_), xStride_, nullptr, static_cast<int>(all()), o.dim, at(norm_), o.eps}; }
+  Behind behind() const { return behind_.at(memory_.data()); }
 
   ptrdiff_t xStride_ = 0, outStride_ = 0;
-  size_t table_ = 0, cosine_ = 0, sine_ = 0, x_ = 0, norm_ = 0, normed_ = 0, queries_ = 0, out_ = 0, partial_ = 0, counters_ = 0;
+  BehindPlan behind_;
+  size_t table_ = 0, cosine_ = 0, sine_ = 0, x_ = 0, norm_ = 0, queries_ = 0, out_ = 0, partial_ = 0, counters_ = 0;
   size_t weights_ = 0, weightsEach_ = 0, keys_ = 0, values_ = 0, cacheEach_ = 0;
 };
 

@@ -5,7 +5,6 @@
 // accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so the
 // size of blocks is chosen by how well a launch fills a device.
 #include "epilogue.cuh"
-#include "norm.cuh"
 
 namespace parvis::cuda {
 
@@ -36,31 +35,38 @@ template <class S>
 using Sums = float[each][S::rowTiles][4];
 
 // Two passes over what a thread has: first everything that reads, so that the reads overlap, then everything that writes.
+// `scales`: 1 / rms of the block's rows, from `blockRow` on.
 template <class S, Epilogue epilogue>
-__device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int firstPair) {
+__device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scales, int blockRow, int firstRow, int firstPair) {
   const Rotation& t = p.rotation;
   Place places[each];
+  float2 weights[each] = {};
   if (epilogue == Epilogue::append)
     for (int i = 0; i < each; i++) places[i] = placeOf(t, 2 * (firstPair + 8 * i));
+  if (epilogue == Epilogue::add && p.next.weight)
+    for (int i = 0; i < each; i++)
+      if (firstPair + 8 * i < p.weights.pairs) weights[i] = loadPair(p.next.weight + 2 * (firstPair + 8 * i));
 #pragma unroll
   for (int n = 0; n < S::rowTiles; n++)
 #pragma unroll
     for (int c = 0; c < 2; c++) {
       const int row = firstRow + 8 * n + c;
-      if (epilogue == Epilogue::store || row >= p.rows) continue;
+      if (row >= p.rows) continue;
+      const float scale = p.squares ? scales[row - blockRow] : 1.0f;
       const Row* of = epilogue == Epilogue::append ? &t.rows.at(row % t.rows.count) : nullptr;
 #pragma unroll
       for (int i = 0; i < each; i++) {
         const int pair = firstPair + 8 * i;
         float &low = sums[i][n][c], &high = sums[i][n][c + 2];
         if (pair >= p.weights.pairs) continue;
+        low *= scale, high *= scale;
         if constexpr (epilogue == Epilogue::swiglu) {
           low = gated(low, high);
         } else if constexpr (epilogue == Epilogue::add) {
           const float2 old = loadPair(p.y + row * p.yStride + 2 * pair);
           low = old.x + low, high = old.y + high;
         } else if constexpr (epilogue == Epilogue::append) {
-          const float2 v = turned(t, places[i], *of, low, high);
+          const float2 v = turned(places[i], angleOf(t, places[i], *of), low, high);
           low = v.x, high = v.y;
         }
       }
@@ -70,15 +76,16 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, int firstRow, int 
 #pragma unroll
     for (int c = 0; c < 2; c++) {
       const int row = firstRow + 8 * n + c;
-      if (row >= p.rows) continue;
-      const int stream = epilogue == Epilogue::append ? row / t.rows.count : 0;
-      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row - stream * t.rows.count) : nullptr;
+      const bool rowThere = row < p.rows;
+      const int stream = epilogue == Epilogue::append ? row / t.rows.count : 0, slot = epilogue == Epilogue::append && rowThere ? slotOf(t.rows.at(row - stream * t.rows.count)) : -1;
 #pragma unroll
       for (int i = 0; i < each; i++) {
         const int pair = firstPair + 8 * i;
         const float low = sums[i][n][c], high = sums[i][n][c + 2];
-        if (pair >= p.weights.pairs) continue;
-        if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, stream, *of, low, high);
+        const bool there = rowThere && pair < p.weights.pairs;
+        if (epilogue == Epilogue::add && p.next.weight) leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, weights[i]);  // all lanes
+        if (!there) continue;
+        if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, stream, slot, make_float2(low, high));
         else if (epilogue == Epilogue::swiglu) storeElement(static_cast<uint16_t*>(p.out) + row * p.yStride + pair, low);
         else storePair(p.y + row * p.yStride + 2 * pair, low, high);
       }
@@ -140,6 +147,15 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
 
 #pragma unroll
   for (int stage = 0; stage < stages - 1; stage++) copy(stage);
+  PARVIS_SHARED(float, scales, S::rows);  // the loop's barriers come before they are read
+  if (p.squares) {
+    constexpr int rowsEach = S::rows / (S::threads / 32);
+    const int first = thread / 32 * rowsEach;
+    float shares[rowsEach] = {};
+    addShares(shares, p.squares, squaresStride(p.weights.inputs), firstRow + first, 1, p.rows);
+    const float scale = scaleOfShares(shares, p.weights.inputs, p.eps);
+    if (lane < rowsEach) scales[first + lane] = scale;
+  }
   const int run = runOf(inputTiles);
   Sums<S> sums = {}, totals = {};
   int done = 0, runEnd = run;
@@ -167,7 +183,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
           for (int r = 0; r < 4; r++) totals[i][n][r] += sums[i][n][r], sums[i][n][r] = 0;
     }
   }
-  finishAll<S, epilogue>(p, totals, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2, (firstTile + warpOut * each) * 8 + lane / 4);
+  finishAll<S, epilogue>(p, totals, scales, firstRow, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2, (firstTile + warpOut * each) * 8 + lane / 4);
 }
 
 template <class S>
@@ -200,7 +216,7 @@ cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
 }  // namespace
 
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile) {
-  if (p.x || !possible(p, p.weights.pairs, p.weights.inputs) || p.xStride % 8 != 0 || p.xStride < p.weights.inputTiles() * 16) return cudaErrorInvalidValue;
+  if (!possiblePacked(p)) return cudaErrorInvalidValue;
   switch (p.epilogue) {
     case Epilogue::store: return run<Epilogue::store>(p, tile, stream);
     case Epilogue::add: return run<Epilogue::add>(p, tile, stream);

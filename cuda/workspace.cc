@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "rows.h"
-
 namespace parvis::cuda {
 
 // ---- memory -------------------------------------------------------------------------------------------------
@@ -31,16 +29,21 @@ Status Workspace::allocate(const TransformerModel& m, Element element) {
       const size_t at = layout.add(bytes);
       if (taken) to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(memory_.data() + at);
     };
+    const auto placeBehind = [&](Behind& to, size_t count) {
+      to.stride = xStride;
+      place(to.elements, count * static_cast<size_t>(xStride) * item);
+      if (element != Element::float32) place(to.squares, count * static_cast<size_t>(squaresStride(m.dim)) * 4);
+    };
     place(this->rows, static_cast<size_t>(shape.maxRows) * sizeof(Row));
     place(counter, 4);
     place(nonFinite, 4);
     place(x, rows * static_cast<size_t>(xStride) * 4);
-    place(normed, rows * static_cast<size_t>(xStride) * item);
+    placeBehind(behind, rows);
     place(queries, rows * static_cast<size_t>(m.heads) * head * item);
     place(attended, rows * static_cast<size_t>(wideStride) * item);
     place(gated, rows * static_cast<size_t>(ffStride) * item);
     place(logits, logitRows * static_cast<size_t>(vocabularyStride) * 4);
-    place(gathered, logitRows * static_cast<size_t>(xStride) * item);
+    placeBehind(gathered, logitRows);
     place(guided, shape.positions == 0 ? 0 : static_cast<size_t>(chunk) * vocabulary * 4);
     place(cache, static_cast<size_t>(m.layers) * 2 * cacheBytes);
     place(partial, attentionPartials(a) * 4);

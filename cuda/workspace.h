@@ -10,6 +10,7 @@
 #include "device.h"
 #include "kernels.cuh"
 #include "parvis/backend.h"
+#include "rows.h"
 
 namespace parvis::cuda {
 
@@ -64,12 +65,12 @@ class Workspace {
   uint32_t* counter = nullptr;   // steps done
   int* nonFinite = nullptr;
   float* x = nullptr;            // [rows, xStride]
-  void* normed = nullptr;        // elements [rows, xStride]
+  Behind behind{};               // the next norm: [rows]
   void* queries = nullptr;       // elements [rows, heads, padded head size]
   void* attended = nullptr;      // elements [rows, wideStride]
   void* gated = nullptr;         // elements [rows, ffStride]
   float* logits = nullptr;       // [branches chunk, vocabularyStride]
-  void* gathered = nullptr;      // elements [branches chunk, xStride]
+  Behind gathered{};             // the last norm, of rows that predict: [branches chunk]
   float* guided = nullptr;       // [chunk, vocabulary], where logits are kept
   uint8_t* cache = nullptr;      // [layers][keys, values]
   float* partial = nullptr;

@@ -47,7 +47,7 @@ for (const precision of ['float32', 'bfloat16'] as const) {
       for (const { name, operation } of cases.filter(one => one.operation.kind === kind)) {
         const inputs = randomInputs(operation)
         const { output, ms } = await engine.runOperation(operation, { ...once, inputs })
-        const expected = reference(operation, inputs)
+        const expected = reference(operation, inputs, device)
         t.equal(ms.length, 0)
         if (kind === 'draw') {
           t.same([...output], [...expected], name)

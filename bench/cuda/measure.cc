@@ -43,6 +43,7 @@ template struct Reach<KindsOf, &Workspace::kinds_>;
 
 std::shared_ptr<Device> device;
 cudaStream_t stream() { return device->stream(); }
+StepStream steps() { return device->steps(); }  // where kernels overlap as in a session
 size_t l2Bytes = 0;
 double ceiling = 0;  // bytes a second of a large read
 Results results;
@@ -89,7 +90,7 @@ struct Bench {
   const CudaTransformer* t = nullptr;
   int rows = 0, streams = 2;
   Memory memory;
-  float *x = nullptr, *y = nullptr, *partial = nullptr;
+  float *y = nullptr, *squares = nullptr, *partial = nullptr;
   uint16_t *elements = nullptr, *out = nullptr, *queries = nullptr;
   uint32_t* counters = nullptr;
   uint8_t* cache = nullptr;  // [layers][keys, values]
@@ -105,7 +106,7 @@ struct Bench {
     std::vector<Row> all;
     for (int i = 0; i < count; i++) all.push_back({0, std::max(0, sees - count + i) % official::tokens, i % official::grid, i / official::grid % official::grid, 1, sees, i});
     table = memory.put(check, all);
-    x = memory.take<float>(check, r * wide);
+    squares = memory.take<float>(check, r * static_cast<size_t>(squaresStride(m.dim)));
     elements = memory.take<uint16_t>(check, r * wide);
     out = memory.take<uint16_t>(check, r * wide);
     y = memory.take<float>(check, r * static_cast<size_t>(std::max<int>(static_cast<int>(wide), m.vocabulary)));
@@ -119,7 +120,7 @@ struct Bench {
       attention.counters = counters = memory.take<uint32_t>(check, attentionCounters(attention));
       if (check.ok()) check(cudaMemsetAsync(counters, 0, attentionCounters(attention) * 4, stream()), "clearing");
     }
-    fill(check, x, r * wide * 4);
+    fill(check, squares, r * static_cast<size_t>(squaresStride(m.dim)) * 4);
     fill(check, elements, r * wide * 2);
     fill(check, y, r * wide * 4);
     fill(check, queries, r * static_cast<size_t>(m.heads * paddedHead(m.headSize)) * 2);
@@ -128,17 +129,17 @@ struct Bench {
   }
   Cache cacheOf(int layer) const { return {cache + static_cast<size_t>(2 * layer) * cacheBytes, cache + static_cast<size_t>(2 * layer + 1) * cacheBytes, official::tokens}; }
 
-  cudaError_t multiply(const Matrix& w, Epilogue epilogue, const float* norm) const {
+  // As sessions have them: `normed` is behind a norm, what adds to rows leaves them for the next one.
+  cudaError_t multiply(const Matrix& w, Epilogue epilogue, bool normed) const {
     const parvis::TransformerModel& m = t->model_;
-    const bool few = rows <= 64;
     Projection p{};
-    p.eps = m.normEps, p.rows = rows, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors();
-    if (norm && few && fusible(rows, w.inputs)) p.x = x, p.normWeight = norm;
-    else p.elements = elements;  // what a norm by itself has left
+    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors();
+    if (normed) p.squares = squares;
+    if (epilogue == Epilogue::add) p.next = {t->norm_, out, rowStride(m.dim), squares};
     p.y = y, p.out = out;
     p.yStride = epilogue == Epilogue::store ? m.vocabulary : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16 : (m.dim + 15) / 16 * 16;
     p.rotation = {{table, rows / streams, nullptr}, streams, m.heads, m.kvHeads, m.headSize, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};
-    return few ? project(p, stream()) : projectTiled(p, stream());
+    return rows <= mostSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
   }
 };
 
@@ -146,12 +147,9 @@ struct Family {
   const char* name;
   const Matrix Layer::*matrix;
   Epilogue epilogue;
-  const float* Layer::*norm;
+  bool normed;
 };
-const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, &Layer::attentionNorm},
-                           {"wo", &Layer::wo, Epilogue::add, nullptr},
-                           {"gateUp", &Layer::gateUp, Epilogue::swiglu, &Layer::feedForwardNorm},
-                           {"down", &Layer::down, Epilogue::add, nullptr}};
+const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, true}, {"wo", &Layer::wo, Epilogue::add, false}, {"gateUp", &Layer::gateUp, Epilogue::swiglu, true}, {"down", &Layer::down, Epilogue::add, false}};
 
 // One family over all layers: their weights together are many times the second-level cache.
 void projections(Checked& check, Json& fields, const CudaTransformer& t, int rows) {
@@ -160,7 +158,7 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   uint4* out = memory.take<uint4>(check, 1);
   std::vector<std::string> list;
   double bytesAll = 0, msAll = 0;
-  const auto add = [&](const char* name, const std::function<cudaError_t(int)>& one, const std::function<const void*(int)>& weights, double bytes, double flops, int launches, bool counts) {
+  const auto add = [&](const char* name, const std::function<cudaError_t(int)>& one, const std::function<const void*(int)>& weights, double bytes, double flops, int launches) {
     if (!check.ok()) return;
     Graph graph, plain;
     const auto loop = [&](const std::function<cudaError_t(int)>& work) {
@@ -178,16 +176,14 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
     j.number("ofCeiling", ceiling > 0 ? bytes / s.median * 1000 / ceiling : NAN).number("teraflops", flops / s.median / 1e9);
     j.raw("plainReadMs", r.json()).number("ofPlainRead", r.median / s.median);
     list.push_back(j.done());
-    if (counts) bytesAll += bytes * launches, msAll += s.median * launches;
+    bytesAll += bytes * launches, msAll += s.median * launches;
   };
   const int layers = t.model_.layers;
   for (const Family& f : families) {
     const Matrix& first = t.layers_[0].*f.matrix;
     const double bytes = static_cast<double>(first.packed.elements()) * 2;
-    add(f.name, [&](int i) {
-          const Layer& l = t.layers_[static_cast<size_t>(i)];
-          return b.multiply(l.*f.matrix, f.epilogue, f.norm ? l.*f.norm : nullptr);
-        }, [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes, bytes * rows, layers, true);
+    add(f.name, [&](int i) { return b.multiply(t.layers_[static_cast<size_t>(i)].*f.matrix, f.epilogue, f.normed); },
+        [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes, bytes * rows, layers);
   }
   // The head is one matrix: copies of it.
   const size_t headBytes = t.output_.packed.elements() * 2;
@@ -201,13 +197,9 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   };
   // A step reads it once, the other matrices once a layer.
   const double before = msAll, bytesBefore = bytesAll;
-  add("head", [&](int i) { return b.multiply(head(i), Epilogue::store, t.norm_); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
-      static_cast<double>(headBytes) * rows, copies, true);
+  add("head", [&](int i) { return b.multiply(head(i), Epilogue::store, true); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
+      static_cast<double>(headBytes) * rows, copies);
   msAll = before + (msAll - before) / copies, bytesAll = bytesBefore + static_cast<double>(headBytes);
-  // The same without the norm that every block repeats: what the norm costs.
-  if (rows <= 64)
-    add("head, normed apart", [&](int i) { return b.multiply(head(i), Epilogue::store, nullptr); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; },
-        static_cast<double>(headBytes), static_cast<double>(headBytes) * rows, copies, false);
   fields.number("rows", rows).raw("families", Json::list(list)).number("stepMs", msAll).number("gigabytesPerSecond", bytesAll / msAll / 1e6);
   fields.number("ofCeiling", ceiling > 0 ? bytesAll / msAll * 1000 / ceiling : NAN);
 }
@@ -225,7 +217,7 @@ void attentions(Checked& check, Json& fields, const CudaTransformer& t, int n) {
           for (int i = 0; i < t.model_.layers && e == cudaSuccess; i++) {
             Attention a = b.attention;
             a.cache = b.cacheOf(i);
-            e = attend(a, stream());
+            e = attend(a, steps());
           }
           return e;
         }))
@@ -265,7 +257,7 @@ void draws(Checked& check, Json& fields) {
       Graph graph;
       if (!graph.capture(check, stream(), [&] {
             cudaError_t e = cudaSuccess;
-            for (int i = 0; i < launches && e == cudaSuccess; i++) e = sample(s, stream());
+            for (int i = 0; i < launches && e == cudaSuccess; i++) e = sample(s, steps());
             return e;
           }))
         return;

@@ -30,8 +30,44 @@ inline Projection plain(const Weights& w, int rows, Epilogue epilogue) {
   p.rows = rows;
   p.xStride = up(w.inputs, 16);
   p.epilogue = epilogue;
-  p.eps = 1e-5f;
   return p;
+}
+
+// What whoever makes rows of x leaves for the norm that comes next: by the definition.
+struct Left {
+  int dim, stride;
+  Array<uint16_t> elements;
+  Array<float> squares;
+  Left(int rows, int dim) : dim(dim), stride(up(dim, 16)), elements(static_cast<size_t>(rows * stride)), squares(static_cast<size_t>(rows * squaresStride(dim))) {}
+  Left(const Array<float>& x, int xStride, int rows, const Array<float>& weight, int dim) : Left(rows, dim) {
+    for (int r = 0; r < rows; r++)
+      for (int tile = 0; 16 * tile < dim; tile++) {
+        float pairs[8] = {};
+        for (int k = 16 * tile; k < std::min(dim, 16 * tile + 16); k++) {
+          const float v = x[static_cast<size_t>(r * xStride + k)];
+          elements[static_cast<size_t>(r * stride + k)] = cases::bf16(v * weight[static_cast<size_t>(k)]);
+          pairs[k % 16 / 2] = k % 2 == 0 ? v * v : pairs[k % 16 / 2] + v * v;
+        }
+        squares[static_cast<size_t>(r * squaresStride(dim) + tile)] = ((pairs[0] + pairs[1]) + (pairs[2] + pairs[3])) + ((pairs[4] + pairs[5]) + (pairs[6] + pairs[7]));
+      }
+  }
+  Weighted of(const Array<float>& weight) { return {weight.data(), elements.data(), stride, squares.data()}; }
+  void give(Projection& p, int firstRow = 0) const {
+    p.elements = elements.data() + firstRow * stride, p.xStride = stride, p.squares = squares.data() + firstRow * squaresStride(dim), p.eps = 1e-5f;
+  }
+  bool operator==(const Left& o) const { return elements == o.elements && squares == o.squares; }
+};
+
+// What a projection behind a norm gives, of the elements that it is given: [rows, outputs rounded up to 32].
+inline Array<float> behindNorm(const Left& behind, const Array<float>& x, int xStride, int rows, const Array<uint16_t>& matrix, int outputs, int inputs) {
+  Array<float> y = product(behind.elements, behind.stride, rows, matrix, outputs, inputs);
+  const size_t stride = y.size() / static_cast<size_t>(rows);
+  for (int r = 0; r < rows; r++) {
+    double squares = 0;
+    for (int k = 0; k < inputs; k++) squares += std::pow(static_cast<double>(x[static_cast<size_t>(r * xStride + k)]), 2);
+    for (size_t o = 0; o < stride; o++) y[static_cast<size_t>(r) * stride + o] *= static_cast<float>(1 / std::sqrt(squares / inputs + 1e-5));
+  }
+  return y;
 }
 
 inline void zeroPads(Array<float>& x, int stride, int used) {

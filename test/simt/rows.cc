@@ -1,5 +1,5 @@
 // What happens row by row: cuda/embed.cu, cuda/norm.cu and cuda/rotate.cu against the CPU backend, in both precisions.
-#include "reference.h"
+#include "projection.h"
 
 using namespace parvis::cuda;
 using namespace reference;
@@ -23,8 +23,11 @@ void embeddings(int dim, int threads) {
   const Array<int> step(1, 1);
   const int count = 4;
   Array<float> x(static_cast<size_t>(streams * count * stride), -7);
+  const Array<float> weight = numbers.normals(static_cast<size_t>(stride));
+  projections::Left left(streams * count, dim);
+  const bool leaves = sizeof(E) == 2 && threads % 32 == 0;
   const cudaError_t e = cases::finish(embed({{rows.data(), count, step.data()}, sequences, streams, tokens.data(), tokensEach, classIds.data(), classes, classTable.data(), tokenTable.data(),
-                                             transitionTable.data(), element<E>, dim, x.data(), stride, threads}, nullptr));
+                                             transitionTable.data(), element<E>, dim, x.data(), stride, leaves ? left.of(weight) : Weighted{}, threads}, nullptr));
   int wrong = 0;
   for (int stream = 0; stream < streams; stream++) {
     const int sequence = stream % sequences;
@@ -34,26 +37,35 @@ void embeddings(int dim, int threads) {
       for (int d = 0; d < stride; d++) wrong += x[static_cast<size_t>((stream * count + i) * stride + d)] != (d < dim ? value(expected[i][d]) : -7);
   }
   cases::check(e == cudaSuccess && wrong == 0, "embedding, %s, width %d: %d wrong", precision<E>, dim, wrong);
+  if (leaves) cases::check(left == projections::Left(x, stride, streams * count, weight, dim), "embedding leaves rows for the first norm, width %d", dim);
 }
 
-template <class E>
 void norms(int dim, int rows, int threads) {
   cases::Numbers numbers(static_cast<uint64_t>(dim));
   const int stride = up(dim, 16);
-  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(dim));
+  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
   Array<int32_t> from;
   for (int r = 0; r < rows; r++) from.push_back(rows - 1 - r);
-  const Array<E> expected = norm<E>(x, stride, rows, weight, dim, 1e-5f);
+  const Array<float> expected = norm<float>(x, stride, rows, weight, dim, 1e-5f);
+  const projections::Left whole(x, stride, rows, weight, dim);
   for (const bool gathered : {false, true}) {
-    Array<E> out(static_cast<size_t>(rows * stride));
-    const cudaError_t e = cases::finish(parvis::cuda::norm({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), 1e-5f, element<E>, out.data(), stride, threads}, nullptr));
+    Array<float> out(static_cast<size_t>(rows * stride));
+    projections::Left left(rows, dim);
+    cudaError_t e = cases::finish(parvis::cuda::norm({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), 1e-5f, out.data(), stride, threads}, nullptr));
+    if (e == cudaSuccess) e = cases::finish(weigh({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, left.of(weight), threads}, nullptr));
     double worst = 0;
-    for (int r = 0; r < rows; r++)
+    int wrong = 0;
+    for (int r = 0; r < rows; r++) {
+      const int row = gathered ? rows - 1 - r : r;
       for (int d = 0; d < dim; d++) {
-        const double b = static_cast<double>(value(expected[static_cast<size_t>((gathered ? rows - 1 - r : r) * stride + d)]));
-        worst = std::fmax(worst, std::fabs(static_cast<double>(value(out[static_cast<size_t>(r * stride + d)])) - b) / (std::fabs(b) + 1e-3));
+        const double b = static_cast<double>(expected[static_cast<size_t>(row * stride + d)]);
+        worst = std::fmax(worst, std::fabs(static_cast<double>(out[static_cast<size_t>(r * stride + d)]) - b) / (std::fabs(b) + 1e-3));
+        wrong += left.elements[static_cast<size_t>(r * stride + d)] != whole.elements[static_cast<size_t>(row * stride + d)];
       }
-    cases::check(e == cudaSuccess && worst < (sizeof(E) == 4 ? 1e-6 : 8e-3), "norm, %s, %d rows of %d%s: %.2g off", precision<E>, rows, dim, gathered ? ", gathered" : "", worst);
+      for (int i = 0; i < squaresStride(dim); i++) wrong += left.squares[static_cast<size_t>(r * squaresStride(dim) + i)] != whole.squares[static_cast<size_t>(row * squaresStride(dim) + i)];
+    }
+    cases::check(e == cudaSuccess && worst < 1e-6, "norm, %d rows of %d%s: %.2g off", rows, dim, gathered ? ", gathered" : "", worst);
+    cases::check(e == cudaSuccess && wrong == 0, "rows for a norm, %d of %d%s: %d wrong", rows, dim, gathered ? ", gathered" : "", wrong);
   }
 }
 
@@ -113,9 +125,6 @@ template <class E>
 void all() {
   embeddings<E>(48, 32);
   embeddings<E>(70, 7);
-  norms<E>(96, 9, 64);
-  norms<E>(200, 3, 128);
-  norms<E>(1536, 2, 32);
   rotations<E>(2, 2, 64, 64);
   rotations<E>(2, 2, 100, 96);
   rotations<E>(4, 2, 128, 32);
@@ -127,6 +136,9 @@ int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   all<float>();
   all<uint16_t>();
-  cases::check(embed({}, nullptr) == cudaErrorInvalidValue && parvis::cuda::norm({}, nullptr) == cudaErrorInvalidValue && rotate({}, nullptr, 0, 32, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
+  norms(96, 9, 64);
+  norms(200, 3, 128);
+  norms(1536, 2, 32);
+  cases::check(embed({}, nullptr) == cudaErrorInvalidValue && parvis::cuda::norm({}, nullptr) == cudaErrorInvalidValue && weigh({}, nullptr) == cudaErrorInvalidValue && rotate({}, nullptr, 0, 32, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   return cases::failures > 0;
 }
