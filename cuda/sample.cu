@@ -1,7 +1,7 @@
 // Drawing a token from logits, bit for bit as cpu/isa/sample.cc does: the arithmetic of include/parvis/sampling.h, and
 // sums of integers, which do not depend on their order. One block a prediction, its guided logits in shared memory;
 // weights are computed anew in each pass, which is cheaper than the eight bytes a token that keeping them would take.
-// Top-k and top-p are one radix selection each, no sort.
+// Top-k and top-p are one selection each, by digits, no sort.
 #include "kernels.cuh"
 #include "parvis/sampling.h"
 #include "ptx.cuh"
@@ -80,33 +80,61 @@ struct Selected {
   uint64_t before;  // amounts of the larger ones
 };
 struct SelectShared {
-  uint64_t histogram[256];
-  Selected selected;
+  uint32_t low[256], high[256];  // of the digits' amounts
+  uint32_t digit;
+  uint64_t before;
 };
 
-// The smallest key that has an amount, and before which the amounts sum to at most `limit`: eight bits a pass.
+// The first digit: 256 equal parts of the range of logits, the largest last. Leading bits of floats would put nearly all logits
+// into a few digits, where all threads would wait for each other to add. Larger logits have no smaller digit, rounded or not.
+struct Parts {
+  float most, scale;
+  __device__ uint32_t of(float l) const { return 255u - static_cast<uint32_t>(fminf((most - l) * scale, 255.0f)); }
+};
+__device__ inline Parts partsOf(const float* logits, int count, float most, uint64_t* partial) {
+  uint64_t least = all;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+    const uint64_t key = ordered(logits[i]);
+    least = key < least ? key : least;
+  }
+  least = reduce(least, partial, [](uint64_t a, uint64_t b) { return a < b ? a : b; });
+  const float range = most - fromOrdered(static_cast<uint32_t>(least));
+  return {most, range > 0 ? 255.0f / range : 0.0f};  // 0 where the range is beyond floats, too
+}
+
+// Shared memory adds 32 bits in one instruction; 64 would be a loop of compare and swap.
+__device__ inline void addAmount(SelectShared* shared, uint32_t digit, uint64_t amount) {
+  const uint32_t low = static_cast<uint32_t>(amount), old = atomicAdd(&shared->low[digit], low), high = static_cast<uint32_t>(amount >> 32) + (old + low < old);
+  if (high != 0) atomicAdd(&shared->high[digit], high);
+}
+
+// The smallest key that has an amount, and before which the amounts sum to at most `limit` (less than they all sum to): by its
+// part of the range, then eight bits a pass.
 template <class F>
-__device__ Selected select(const float* logits, int count, uint64_t limit, SelectShared* shared, F&& amountOf) {
+__device__ Selected select(const float* logits, int count, const Parts& parts, uint64_t limit, SelectShared* shared, F&& amountOf) {
   Selected at{0, 0};
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    for (unsigned i = threadIdx.x; i < 256; i += blockDim.x) shared->histogram[i] = 0;
+  uint32_t part = 0;
+  for (int shift = 32; shift >= 0; shift -= 8) {
+    for (unsigned i = threadIdx.x; i < 256; i += blockDim.x) shared->low[i] = shared->high[i] = 0;
     __syncthreads();
-    const uint64_t mask = shift == 24 ? 0 : ~uint64_t{0} << (shift + 8);
+    const uint64_t mask = ~uint64_t{0} << (shift + 8);
     for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
-      const uint32_t key = ordered(logits[i]);
-      if (((key ^ at.key) & mask) != 0) continue;
-      const uint64_t amount = amountOf(key, logits[i]);
-      if (amount != 0) atomicAdd(reinterpret_cast<unsigned long long*>(&shared->histogram[key >> shift & 255]), static_cast<unsigned long long>(amount));
+      const float l = logits[i];
+      const uint32_t key = ordered(l), of = parts.of(l);
+      if (shift < 32 && (of != part || ((key ^ at.key) & mask) != 0)) continue;
+      const uint64_t amount = amountOf(key, l);
+      if (amount != 0) addAmount(shared, shift == 32 ? of : key >> shift & 255, amount);
     }
     __syncthreads();
     if (threadIdx.x < 32) {  // eight digits a lane, the largest first
       const int first = 255 - 8 * static_cast<int>(threadIdx.x);
+      const auto amountAt = [&](int digit) { return static_cast<uint64_t>(shared->high[digit]) << 32 | shared->low[digit]; };
       uint64_t sum = 0;
-      for (int j = 0; j < 8; j++) sum += shared->histogram[first - j];
+      for (int j = 0; j < 8; j++) sum += amountAt(first - j);
       uint64_t running = at.before + scan(sum) - sum, before = 0;
       int digit = -1;
       for (int j = 0; j < 8; j++) {
-        const uint64_t amount = shared->histogram[first - j];
+        const uint64_t amount = amountAt(first - j);
         if (amount != 0 && running <= limit) {
           digit = first - j;
           before = running;
@@ -114,10 +142,12 @@ __device__ Selected select(const float* logits, int count, uint64_t limit, Selec
         running += amount;
       }
       const uint32_t found = __ballot_sync(all, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
-      if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found)))) shared->selected = {at.key | static_cast<uint32_t>(digit) << shift, before};
+      if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found)))) shared->digit = static_cast<uint32_t>(digit), shared->before = before;
     }
     __syncthreads();
-    at = shared->selected;
+    at.before = shared->before;
+    if (shift == 32) part = shared->digit;
+    else at.key |= shared->digit << shift;
   }
   return at;
 }
@@ -146,8 +176,10 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
     return;
   }
   uint32_t threshold = 0;  // keys below it are out
-  if (s.topK > 0 && s.topK < s.vocabulary)
-    threshold = select(row.logits, s.vocabulary, static_cast<uint64_t>(s.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
+  const bool cutsK = s.topK > 0 && s.topK < s.vocabulary, cutsP = s.topP < 1;
+  const Parts parts = cutsK || cutsP ? partsOf(row.logits, s.vocabulary, row.logits[row.best], partial) : Parts{};
+  if (cutsK)
+    threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(s.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
   const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow(l / s.temperature - most); };
 
   // Each warp has a stretch of the vocabulary, in order, so that ranks and sums of its tokens can be told by index.
@@ -157,12 +189,12 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
 
   uint32_t edge = 0;    // top-p: keys below it are out, of those equal to it the first `equals` are in
   uint64_t equals = ~uint64_t{0}, rank = 0;
-  if (s.topP < 1) {
+  if (cutsP) {
     uint64_t total = 0;
     for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weight(ordered(row.logits[i]), row.logits[i]);
     total = sumOver(total, partial);
     const uint64_t limit = static_cast<uint64_t>(static_cast<double>(s.topP) * static_cast<double>(total));
-    const Selected last = select(row.logits, s.vocabulary, limit, shared, weight);
+    const Selected last = select(row.logits, s.vocabulary, parts, limit, shared, weight);
     edge = last.key;
     equals = (limit - last.before) / weight(edge, fromOrdered(edge)) + 1;
     uint64_t mine = 0;

@@ -31,6 +31,8 @@ struct Batch {
       if (kind == 1) l = std::round(l);             // many equals
       if (kind == 2) l = numbers.below(2) ? 0.0f : -0.0f;  // all equal, in two patterns
       if (kind == 3) l *= 30;                       // most weights are zero
+      if (kind == 4) l = (numbers.below(2) ? 1.0f : -1.0f) * std::pow(10.0f, static_cast<float>(numbers.below(84) - 45)) * (1 + numbers.uniform());  // a range beyond floats
+      if (kind == 5) l = static_cast<float>(numbers.below(9)) * 1e-45f;  // and one whose inverse is
     }
     for (int i = 0; i < predictions; i++) {
       table.push_back({predictions - 1 - i, numbers.below(rowsEach)});
@@ -65,7 +67,7 @@ constexpr Rule rules[] = {
     {"plain", 1, 1, 1, 0},       {"guided", 3, 1, 1, 0},         {"cold", 1, 0.3f, 1, 0},       {"hot", 1, 4, 1, 0},         {"greedy", 2, 0, 1, 0},
     {"top-k 1", 1, 1, 1, 1},     {"top-k 5", 1, 1, 1, 5},        {"top-k of all", 1, 1, 1, 1 << 20}, {"top-p 0.1", 1, 1, 0.1f, 0}, {"top-p 0.9", 1, 1, 0.9f, 0},
     {"tiny top-p", 1, 1, 1e-6f, 0}, {"all of them", 2, 0.7f, 0.8f, 40}, {"overflowing temperature", 1, 1e-45f, 1, 0}};
-const char* kinds[] = {"normal", "equals", "zeros", "peaked"};
+const char* kinds[] = {"normal", "equals", "zeros", "peaked", "enormous", "denormal"};
 
 }  // namespace
 
@@ -75,7 +77,7 @@ int main(int, char** argv) {
   std::vector<uint64_t> w;
   int drawn = 0;
   for (const Rule& rule : rules)
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < (rule.scale == 1 ? 6 : 4); kind++) {  // guidance would make infinite what is enormous
       int wrong = 0, odd = 0;
       cudaError_t e = cudaSuccess;
       for (const auto& [vocabulary, threads, predictions] : {std::array{300, 64, 6}, {97, 32, 6}, {1500, 128, 1}}) {
