@@ -18,23 +18,35 @@ struct Shape {
   static constexpr int queryElements = tileRows * stride, warpElements = 2 * warpKeys * stride;
   static constexpr size_t bytes = static_cast<size_t>(queryElements + warps * warpElements) * 2;
   static constexpr int partial = tileRows * (width + 2);  // floats: outputs, maxima, sums
-  static_assert(static_cast<size_t>(warps * tileRows * width) * 4 <= static_cast<size_t>(warps * warpElements) * 2);
+  static_assert(warpKeys == 32 && partial % 4 == 0 && static_cast<size_t>(tileRows * (width + 8)) * 4 <= static_cast<size_t>(warpElements) * 2);
 };
 
-// A row's part of the result: outputs o (not yet divided) with their maximum and sum, from `parts` places in order.
-template <int width, class Load>
-__device__ void merge(int parts, int m, int d, float& output, float& most, float& sum, Load&& load) {
-  most = noScore;
-  for (int i = 0; i < parts; i++) {
-    const float v = load(i, tileRows * width + m);
-    most = v > most ? v : most;
-  }
-  output = sum = 0;
-  for (int i = 0; i < parts; i++) {
-    const float factor = ptx::exp2Fast(load(i, tileRows * width + m) - most);
-    output += load(i, m * width + d) * factor;
-    sum += load(i, tileRows * (width + 1) + m) * factor;
-  }
+// Four elements of a row's result, not yet divided, with the row's maximum and sum.
+struct Merged {
+  float4 output;
+  float most, sum;
+};
+
+// Puts `count` parts of four elements together, in order. `load(i)` gives part i; those of `together` parts are under way at a
+// time, and of no more than that many parts every number is read once.
+template <int together, class Load>
+__device__ inline Merged merge(int count, Load&& load) {
+  Merged part[together], all{make_float4(0, 0, 0, 0), noScore, 0};
+#pragma unroll
+  for (int i = 0; i < together; i++) part[i] = load(min(i, count - 1));
+#pragma unroll
+  for (int i = 0; i < together; i++) all.most = fmaxf(all.most, part[i].most);
+  for (int i = together; i < count; i++) all.most = fmaxf(all.most, load(i).most);
+  const auto add = [&](const Merged& p) {
+    const float factor = ptx::exp2Fast(p.most - all.most);
+    all.output.x += p.output.x * factor, all.output.y += p.output.y * factor, all.output.z += p.output.z * factor, all.output.w += p.output.w * factor;
+    all.sum += p.sum * factor;
+  };
+#pragma unroll
+  for (int i = 0; i < together; i++)
+    if (i < count) add(part[i]);
+  for (int i = together; i < count; i++) add(load(i));
+  return all;
 }
 
 template <int width>
@@ -45,11 +57,13 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   PARVIS_SHARED(float, maxima, warps * tileRows);
   PARVIS_SHARED(float, sums, warps * tileRows);
   PARVIS_SHARED(int, isLast, 1);
-  const int split = static_cast<int>(blockIdx.x) % splits, tile = static_cast<int>(blockIdx.x) / splits, kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
+  // Divisions that are most often by one or of nothing are not made: a dozen of them would be some of the launch's time.
+  const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits, split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
   const Queries q(a, tile * tileRows);
   const int rows = min(tileRows, q.count * q.group - q.first);  // of this tile
-  int longest = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
+  const int seesOfLane = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
+  int longest = seesOfLane;
   for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(all, longest, bits));
   if (split * span >= longest) return;
   const int active = (longest + span - 1) / span;
@@ -66,8 +80,9 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   }
   const int firstKey = split * span + warp * warpKeys;
   const auto fetch = [&](const void* cache, uint16_t* to) {
-    for (int i = lane; i < warpKeys * pieces; i += 32) {
-      const int key = i / pieces, d = i % pieces * 8;
+#pragma unroll
+    for (int k = 0; k < pieces; k++) {  // as many for each lane as a row has
+      const int i = 32 * k + lane, key = i / pieces, d = i % pieces * 8;
       const bool there = firstKey + key < longest;  // what lies behind may be anything
       ptx::cpAsync16(to + key * S::stride + d, cached<width>(a, cache, stream, kvHead) + static_cast<ptrdiff_t>(there ? firstKey + key : 0) * width + d, there ? 16 : 0);
     }
@@ -97,7 +112,7 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
   uint32_t p[2][4];  // the A operand of the second product, for 16 keys each
 #pragma unroll
   for (int half = 0; half < 2; half++) {  // queries g and g + 8
-    const int m = g + 8 * half, sees = q.exists(m) ? a.rows.at(q.row(m)).sees : 0;
+    const int m = g + 8 * half, sees = __shfl_sync(all, seesOfLane, m);
     float most = noScore, sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -135,48 +150,53 @@ __global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant
       ptx::mma_m16n8k16_bf16(o[d / 8 + 1], p[j], high);
     }
 
-  // The warps of the block: outputs [warps][16][width] over the keys and values.
+  // The warps of the block: outputs [warps][16][width, and 8 so that rows meet all banks] over the keys and values.
+  constexpr int outStride = width + 8, quads = width / 4;
   float* outputs = reinterpret_cast<float*>(queries + S::queryElements);
   __syncthreads();
 #pragma unroll
-  for (int j = 0; j < width / 8; j++)
-    for (int r = 0; r < 4; r += 2) storePair(outputs + (warp * tileRows + g + 4 * r) * width + 8 * j + 2 * t, o[j][r], o[j][r + 1]);
+  for (int r = 0; r < 4; r += 2)
+    if (g + 4 * r < rows)
+#pragma unroll
+      for (int j = 0; j < width / 8; j++) storePair(outputs + (warp * tileRows + g + 4 * r) * outStride + 8 * j + 2 * t, o[j][r], o[j][r + 1]);
   __syncthreads();
-  const auto ofWarp = [&](int i, int at) {
-    return at < tileRows * width ? outputs[i * tileRows * width + at] : at < tileRows * (width + 1) ? maxima[i * tileRows + at - tileRows * width] : sums[i * tileRows + at - tileRows * (width + 1)];
+  const auto write = [&](int m, int d, const Merged& v) {
+    uint16_t* to = q.output(a, stream, kvHead, m) + d;
+    const float by = 1.0f / v.sum;
+    if (d < a.headSize) storePair(to, v.output.x * by, v.output.y * by);
+    if (d + 2 < a.headSize) storePair(to + 2, v.output.z * by, v.output.w * by);
   };
-  const auto write = [&](int m, int d, float output, float sum) {
-    if (d < a.headSize) storeElement(q.output(a, stream, kvHead, m) + d, output * (1.0f / sum));
-  };
-  const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (gridDim.x / static_cast<unsigned>(splits)) + tile;
-  float* partial = a.partial + place * splits * S::partial;
-  float output, most, sum;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += warps * 32) {  // rows that are not there cost as much as others
-    const int m = i / width, d = i % width;
-    merge<width>(warps, m, d, output, most, sum, ofWarp);
+  const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (static_cast<int>(gridDim.x) == splits ? 1 : static_cast<int>(gridDim.x) / splits) + tile;
+  float* partial = a.partial + place * splits * S::partial;  // [splits]: outputs [16][width], maxima [16], sums [16]
+  for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
+    const int m = i / quads, d = i % quads * 4;
+    const Merged v = merge<warps>(warps, [&](int w) {
+      return Merged{*reinterpret_cast<const float4*>(outputs + (w * tileRows + m) * outStride + d), maxima[w * tileRows + m], sums[w * tileRows + m]};
+    });
     if (active == 1) {
-      write(m, d, output, sum);
+      write(m, d, v);
       continue;
     }
     float* to = partial + split * S::partial;
-    to[i] = output;
+    *reinterpret_cast<float4*>(to + m * width + d) = v.output;
     if (d == 0) {
-      to[tileRows * width + m] = most;
-      to[tileRows * (width + 1) + m] = sum;
+      to[tileRows * width + m] = v.most;
+      to[tileRows * (width + 1) + m] = v.sum;
     }
   }
   if (active == 1) return;
 
   // The blocks of the split.
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) *isLast = atomicAdd(a.counters + place, 1u) == static_cast<uint32_t>(active - 1);
+  if (threadIdx.x == 0) *isLast = ptx::addAcquireRelease(a.counters + place, 1) == static_cast<uint32_t>(active - 1);
   __syncthreads();
   if (!*isLast) return;
-  __threadfence();
-  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += warps * 32) {
-    merge<width>(active, i / width, i % width, output, most, sum, [&](int part, int at) { return partial[part * S::partial + at]; });
-    write(i / width, i % width, output, sum);
+  for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
+    const int m = i / quads, d = i % quads * 4;
+    write(m, d, merge<5>(active, [&](int part) {  // a picture of 576 tokens has five
+            const float* from = partial + part * S::partial;
+            return Merged{*reinterpret_cast<const float4*>(from + m * width + d), from[tileRows * width + m], from[tileRows * (width + 1) + m]};
+          }));
   }
   if (threadIdx.x == 0) a.counters[place] = 0;
 }
@@ -198,7 +218,7 @@ size_t attentionPartials(const Attention& a) {
 }
 
 cudaError_t attend(const Attention& a, StepStream stream) {
-  if (!possible(a)) return cudaErrorInvalidValue;
+  if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
   return withWidth(a, [&](auto width) { return run<decltype(width)::value>(a, stream); });
 }
 

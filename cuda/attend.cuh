@@ -11,10 +11,10 @@ constexpr float noScore = -1e30f;  // a maximum of nothing; finite, so that diff
 // Query `m` of a key/value head: row m / group of the step, head m % group of those that share the key.
 struct Queries {
   int group, count, first;  // count: rows of the step; first: query of this tile
-  __device__ Queries(const Attention& a, int first) : group(a.heads / a.kvHeads), count(a.rows.count), first(first) {}
+  __device__ Queries(const Attention& a, int first) : group(a.heads == a.kvHeads ? 1 : a.heads / a.kvHeads), count(a.rows.count), first(first) {}
   __device__ bool exists(int m) const { return first + m < count * group; }
-  __device__ int row(int m) const { return (first + m) / group; }
-  __device__ int head(int m) const { return (first + m) % group; }
+  __device__ int row(int m) const { return group == 1 ? first + m : (first + m) / group; }
+  __device__ int head(int m) const { return group == 1 ? 0 : (first + m) % group; }
 
   template <int width>
   __device__ const uint16_t* of(const Attention& a, int stream, int kvHead, int m) const {

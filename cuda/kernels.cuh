@@ -189,8 +189,8 @@ struct Attention {
 };
 size_t attentionPartials(const Attention& a);
 size_t attentionCounters(const Attention& a);
-// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. Right for any number of rows, but
-// partials grow with rows times slots.
+// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. headSize and outStride even. Right for
+// any number of rows, but partials grow with rows times slots.
 cudaError_t attend(const Attention& a, StepStream stream);
 // From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
 // no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.

@@ -129,6 +129,13 @@ __device__ inline void loadStreaming(uint4& v, const void* p, bool wanted) {
 __device__ inline void addRelease(uint32_t* p, uint32_t v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }
+// Adds, and returns what was there: whoever finds an add of another block there sees what that one wrote before it. Threads of a
+// block that meet this one at a barrier before it are meant, too, and those that meet it after it see.
+__device__ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
+  uint32_t old;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+  return old;
+}
 // Returns when the counter has reached `target` (counters wrap); writes before the adds that led there are seen.
 __device__ inline void waitAcquire(const uint32_t* p, uint32_t target) {
   uint32_t v;

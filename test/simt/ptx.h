@@ -164,6 +164,12 @@ inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where:
   if (wanted) std::memcpy(&v, p, 16);
 }
 inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
+inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
+  const uint32_t old = *p;
+  *p += v;
+  simt::perturb();
+  return old;
+}
 inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
   simt::waitUntil("waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
 }
