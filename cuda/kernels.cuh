@@ -212,7 +212,7 @@ struct Prediction {
 struct Sampling {
   const float* conditional;    // [predictions, stride]
   const float* unconditional;  // the same; null: no guidance
-  ptrdiff_t stride;
+  ptrdiff_t stride;            // a multiple of 4, as far as rows may be read
   int predictions, vocabulary;
   const Prediction* table;     // [predictions]
   RowTable rows;               // which position a row predicts

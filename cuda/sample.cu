@@ -11,6 +11,7 @@ namespace parvis::cuda {
 namespace {
 
 constexpr uint32_t all = 0xffffffffu;
+constexpr int together = 2;            // reads of four logits and four unconditional ones
 constexpr int mostScoreThreads = 512;  // a logarithm in double precision takes registers
 
 // Unsigned integers in the order of the floats, and back.
@@ -56,17 +57,32 @@ struct Guided {
 __device__ Guided guideRow(const Sampling& s, uint64_t* partial) {
   Guided row{reinterpret_cast<float*>(dynamicShared()), -1};
   const ptrdiff_t at = static_cast<ptrdiff_t>(blockIdx.x) * s.stride;
+  const int step = 4 * static_cast<int>(blockDim.x);
   uint64_t most = 0;
   bool bad = false;
-  for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) {
-    float l = s.conditional[at + i];
-    if (s.unconditional) l = guide(l, s.unconditional[at + i], s.guidanceScale);
+  const auto take = [&](int i, float l, float unconditional) {
+    if (i >= s.vocabulary) return;
+    if (s.unconditional) l = guide(l, unconditional, s.guidanceScale);
     row.logits[i] = l;
     if (s.guided) s.guided[static_cast<ptrdiff_t>(blockIdx.x) * s.vocabulary + i] = l;
     bad |= !(l - l == 0);
     // The sum makes -0 equal to 0; of equal logits the lowest index is the largest number here.
     const uint64_t key = static_cast<uint64_t>(ordered(l + 0.0f)) << 32 | (all - static_cast<uint32_t>(i));
     most = key > most ? key : most;
+  };
+  for (int first = 4 * static_cast<int>(threadIdx.x); first < s.vocabulary; first += together * step) {
+    float4 c[together], u[together];  // all under way before the first is looked at
+#pragma unroll
+    for (int k = 0; k < together; k++) {
+      const ptrdiff_t from = at + min(first + k * step, (s.vocabulary - 1) / 4 * 4);
+      c[k] = *reinterpret_cast<const float4*>(s.conditional + from);
+      u[k] = s.unconditional ? *reinterpret_cast<const float4*>(s.unconditional + from) : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int k = 0; k < together; k++) {
+      const int i = first + k * step;
+      take(i, c[k].x, u[k].x), take(i + 1, c[k].y, u[k].y), take(i + 2, c[k].z, u[k].z), take(i + 3, c[k].w, u[k].w);
+    }
   }
   most = reduce(most, partial, [](uint64_t a, uint64_t b) { return a > b ? a : b; });
   if (!__syncthreads_or(bad)) row.best = static_cast<int>(all - static_cast<uint32_t>(most));
@@ -180,7 +196,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   const Parts parts = cutsK || cutsP ? partsOf(row.logits, s.vocabulary, row.logits[row.best], partial) : Parts{};
   if (cutsK)
     threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(s.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
-  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow(l / s.temperature - most); };
+  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow((s.temperature == 1 ? l : l / s.temperature) - most); };
 
   // Each warp has a stretch of the vocabulary, in order, so that ranks and sums of its tokens can be told by index.
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), warps = static_cast<int>(blockDim.x / 32);
@@ -206,6 +222,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   }
   const auto kept = [&](int i, uint64_t& seen) -> uint64_t {  // weight of token i; all lanes of the warp call it
     const uint32_t key = i < end ? ordered(row.logits[i]) : 0;
+    if (!cutsP) return i < end ? weight(key, row.logits[i]) : 0;
     const uint32_t same = __ballot_sync(all, i < end && key == edge);
     const uint64_t place = seen + static_cast<uint64_t>(__popc(same & ((1u << lane) - 1)));
     seen += static_cast<uint64_t>(__popc(same));
@@ -255,7 +272,7 @@ __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_con
 }
 
 bool possible(const Sampling& s) {
-  return s.predictions > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+  return s.predictions > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
 }
 
 }  // namespace
