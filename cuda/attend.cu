@@ -50,7 +50,7 @@ __device__ inline Merged merge(int count, Load&& load) {
 }
 
 template <int width>
-__global__ void __launch_bounds__(warps * 32) attendKernel(const __grid_constant__ Attention a, int splits) {
+__global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_constant__ Attention a, int splits) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   using S = Shape<width>;

@@ -134,6 +134,7 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
     for (unsigned i = threadIdx.x; i < 256; i += blockDim.x) shared->low[i] = shared->high[i] = 0;
     __syncthreads();
     const uint64_t mask = ~uint64_t{0} << (shift + 8);
+#pragma unroll 1  // unrolled, it would take more registers than a thread of 1024 has
     for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
       const float l = logits[i];
       const uint32_t key = ordered(l), of = parts.of(l);
@@ -172,6 +173,8 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
 
 static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
 
+__device__ inline int32_t& tokenOf(const Sampling& s, Prediction p, int position) { return s.tokens[static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + position]; }
+
 __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
@@ -180,13 +183,12 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   PARVIS_SHARED(SelectShared, shared, 1);
   const Prediction p = s.table[blockIdx.x];
   const int position = s.rows.at(p.row).predicts;
-  int32_t* token = s.tokens + static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + position;
   const Guided row = guideRow(s, partial);
   const float most = row.best < 0 ? 0.0f : row.logits[row.best] / s.temperature;
   // The likeliest: asked for, or the only one left by a temperature so small that the quotient overflows.
   if (row.best < 0 || s.temperature == 0 || !(most - most == 0)) {
     if (threadIdx.x == 0) {
-      *token = row.best;
+      tokenOf(s, p, position) = row.best;
       if (row.best < 0) atomicExch(s.nonFinite, 1);
     }
     return;
@@ -245,7 +247,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
     const uint64_t upTo = before + scan(kept(i + lane, seen));
     const uint32_t over = __ballot_sync(all, upTo > target);
     if (over != 0) {
-      if (lane == 0) *token = i + __ffs(static_cast<int>(over)) - 1;
+      if (lane == 0) tokenOf(s, p, position) = i + __ffs(static_cast<int>(over)) - 1;
       return;
     }
     before = __shfl_sync(all, upTo, 31);

@@ -4,5 +4,6 @@ import t from 'tap'
 import { checkFamily, cpuBackend, cudaSession, smallest } from '../support/simt.js'
 
 t.test('sessions', async t => {
-  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 46, [smallest, 'ahead=1', 'ahead=3'])
+  // Kernels run before their turn in two of the three orders.
+  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 46, [smallest], ['', 'ahead=1', 'ahead=3'])
 })

@@ -120,11 +120,11 @@ export async function executeWith (env: NodeJS.ProcessEnv, program: string, ...a
 /** The least shared memory that a block may have on any device of a release: 99 KB. */
 export const smallest = 'capability=8.9'
 
-/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers, and once more on
- * each of `machines`. */
-export async function checkFamily (t: Assertions, name: string, sources: string[], least: number, machines: string[] = []): Promise<void> {
+/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers, each on one of
+ * `orders`, and once more on each of `machines`. */
+export async function checkFamily (t: Assertions, name: string, sources: string[], least: number, machines: string[] = [], orders: string[] = ['', '', '']): Promise<void> {
   const program = await build(name, [`test/simt/${name}.cc`, ...sources])
-  const wanted = ['', '', '', ...machines].map((machine, i) => ({ machine, seed: i + 1, where: `order ${i + 1}${machine === '' ? '' : `, ${machine}`}` }))
+  const wanted = [...orders, ...machines].map((machine, i) => ({ machine, seed: i + 1, where: `order ${i + 1}${machine === '' ? '' : `, ${machine}`}` }))
   const runs = await inParallel(wanted, async ({ machine, seed, where }) => ({ where, ...await executeOn(machine, program, seed) }))
   for (const { where, code, out, err } of runs) {
     const lines = out.split('\n').filter(line => /^(not )?ok /.test(line))
