@@ -1,9 +1,6 @@
 // The CUDA backend behind the seam: one device, taken by the first call.
 #include "parvis/backend.h"
 
-#include <cstdlib>
-#include <cstring>
-
 #include "device.h"
 #include "parvis/cuda.h"
 #include "single-operation.h"
@@ -16,7 +13,7 @@ namespace cuda {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(int device, bool overlap) : device_(std::make_shared<Device>(device, overlap)) {}
+  explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
   std::string isa() const override { return device_->architecture(); }
   int threads() const override { return 0; }
   Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
@@ -38,10 +35,6 @@ class CudaBackend : public Backend {
 
 }  // namespace cuda
 
-// PARVIS_OVERLAP=0: for measuring what overlapping brings, and for ruling it out where something goes wrong.
-std::unique_ptr<Backend> createCudaBackend(int device) {
-  const char* overlap = std::getenv("PARVIS_OVERLAP");
-  return std::make_unique<cuda::CudaBackend>(device, !overlap || std::strcmp(overlap, "0") != 0);
-}
+std::unique_ptr<Backend> createCudaBackend(int device) { return std::make_unique<cuda::CudaBackend>(device); }
 
 }  // namespace parvis

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 namespace parvis::cuda {
 
@@ -37,6 +38,12 @@ std::string sizeText(uint64_t bytes) {
 }
 
 // ---- device -------------------------------------------------------------------------------------------------
+
+Overlap overlapAsked() {
+  const char* asked = std::getenv("PARVIS_OVERLAP");
+  const std::string overlap = asked ? asked : "";
+  return overlap == "0" ? Overlap::none : overlap == "1" ? Overlap::launches : Overlap::weights;
+}
 
 Status Device::use() {
   if (Status s = statusOf(cudaSetDevice(index_), "taking the device"); !s.ok() || open_) return s;

@@ -29,11 +29,17 @@ class Spare {
   ~Spare() = default;
 };
 
+// What the kernels of a step do before those ahead of them have ended, where the device can (capability 9.0): nothing; start, and
+// load the weights that their registers hold (platform.cuh); bring more weights into the second-level cache besides.
+enum class Overlap { none, launches, weights };
+// By PARVIS_OVERLAP in the environment, 0, 1 or 2; all of it where that is not set. For measuring what each brings, and for ruling
+// it out where something goes wrong.
+Overlap overlapAsked();
+
 // One device as seen by one backend, with the stream that all of its work goes through.
 class Device {
  public:
-  // overlap: kernels of a step may start while the one before still runs, where the device can do that (platform.cuh).
-  explicit Device(int index, bool overlap = true) : index_(index), overlap_(overlap) {}
+  explicit Device(int index, Overlap overlap = overlapAsked()) : index_(index), overlap_(overlap) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
   ~Device();
@@ -41,7 +47,9 @@ class Device {
   Status use();
   int index() const { return index_; }
   cudaStream_t stream() const { return stream_; }
-  StepStream steps() const { return {stream_, overlap_ && capability_ >= 90}; }  // once used
+  Overlap overlap() const { return capability_ >= 90 ? overlap_ : Overlap::none; }  // once used
+  StepStream steps() const { return {stream_, overlap() != Overlap::none}; }
+  size_t prefetched() const { return overlap() == Overlap::weights ? size_t{16} << 20 : 0; }  // bytes of weights a launch: a third of an H200's cache
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
@@ -57,7 +65,7 @@ class Device {
 
  private:
   int index_, processors_ = 1;
-  bool overlap_;
+  Overlap overlap_;
   size_t sharedLimit_ = 0;
   std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
   bool open_ = false;

@@ -166,6 +166,8 @@ struct Projection {
   Rotation rotation;         // append
   int processors;            // of the device; 0: 132. Costs time where it is wrong, no bits
   int tilesABlock;           // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
+  size_t prefetched;         // bytes of weights that its blocks together may bring into the second-level cache before they wait
+                             // (platform.cuh), beside what registers hold. Not where tiled
 };
 // Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, StepStream stream);

@@ -5,7 +5,8 @@
 // else is done, and each warp brings the activations of its own run into shared memory by asynchronous copies, `stages` pieces
 // of `chunk` steps, all of them under way; so the loop has no barrier of the block and nothing between two loads of weights
 // but products. A norm costs a number a row (kernels.cuh, Weighted), read while the first activations are on their way, as is
-// whatever a pair of outputs is finished with.
+// whatever a pair of outputs is finished with. Where kernels of a step overlap, weights that registers have no room for go as far
+// as the second-level cache while the kernels ahead end.
 // Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's bits
 // do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the fabric that
 // also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`; bench/predictions.md has the
@@ -59,7 +60,7 @@ struct Item {
 };
 
 template <class S>
-__global__ void __launch_bounds__(threads, S::resident) projectKernel(const __grid_constant__ Projection p) {
+__global__ void __launch_bounds__(threads, S::resident) projectKernel(const __grid_constant__ Projection p, int further) {
   PARVIS_SHARED(float, scales, S::rows);
   constexpr int tiles = S::tiles, rowTiles = S::rowTiles, depth = S::depth, chunk = S::chunk;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
@@ -80,6 +81,10 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
       ptx::loadStreaming(ring[k][i], weights + (places[i] + k * 32), k < steps);
     }
   __syncwarp();  // first of all (ptx.cuh)
+  const int behind = min(further, steps - depth);  // steps behind those in registers
+  if (behind > 0 && lane == 0)
+#pragma unroll
+    for (int i = 0; i < tiles; i++) ptx::prefetch(weights + (places[i] + depth * 32), behind * 512);
   ptx::releaseDependents();
   ptx::dependencyWait();  // weights were here before the step; what follows need not be
 
@@ -192,12 +197,14 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
 
 // ---- on the host --------------------------------------------------------------------------------------------
 
+constexpr int usualProcessors = 132;
+
 // What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than the
 // memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond. Fewer
 // blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
 template <int rowTiles>
 int chosenTiles(const Projection& p) {
-  const int64_t processors = p.processors > 0 ? p.processors : 132, tileBytes = p.weights.inputTiles() * 512;
+  const int64_t processors = p.processors > 0 ? p.processors : usualProcessors, tileBytes = p.weights.inputTiles() * 512;
   const int64_t rowBytes = p.weights.inputTiles() * 16 * 2 * p.rows, leastBytes = p.weights.tiles() * tileBytes * 4 / 3, roundBytes = processors * (40 << 10);
   int best = 1;
   int64_t bestBytes = 0;
@@ -215,7 +222,10 @@ template <class S>
 cudaError_t run(const Projection& p, StepStream stream) {
   const size_t sums = static_cast<size_t>(S::sums) * 4;
   const size_t inputs = static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
-  return launchInStep(projectKernel<S>, static_cast<unsigned>((p.weights.tiles() + S::tiles - 1) / S::tiles), threads, sums > inputs ? sums : inputs, stream, p);
+  const int blocks = (p.weights.tiles() + S::tiles - 1) / S::tiles, processors = p.processors > 0 ? p.processors : usualProcessors;
+  const size_t stepBytes = static_cast<size_t>(std::min(blocks, S::resident * processors)) * warps * S::tiles * 512;  // a step of all warps at once
+  const int further = static_cast<int>(std::min<size_t>(p.prefetched / stepBytes, 1 << 16));
+  return launchInStep(projectKernel<S>, static_cast<unsigned>(blocks), threads, sums > inputs ? sums : inputs, stream, p, further);
 }
 
 template <int rowTiles>

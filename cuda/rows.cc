@@ -16,6 +16,7 @@ cudaError_t multiply(const Device& device, Element element, Projection p, const 
   const StepStream stream = device.steps();
   p.weights = w.packed;
   p.processors = device.processors();
+  p.prefetched = device.prefetched();
   if (element == Element::float32) return projectPlain(p, w.plain, w.inputs, stream);
   return p.rows <= mostSkinnyRows ? project(p, stream) : projectTiled(p, stream);
 }

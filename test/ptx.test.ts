@@ -47,6 +47,7 @@ t.test('the kernels of the SIMT layer\'s own test', { skip: withoutNvcc }, async
     const ptx = await ptxOf(['test/simt/self.cc'], architecture)
     const where = `compute_${architecture}`
     const bulk = architecture >= 90 ? ['bulk'] : []
+    if (architecture >= 90) t.match((await interpret(program, ptx, 'overrun-prefetch', 1)).err, /thread \(0,0,0\), self-\w+-\w+\.ptx:\d+: invalid access/, `overrun-prefetch, ${where}`)
     for (const name of ['sum', 'warp', 'half-mask', 'async', 'mma', 'mma-trans', 'grid', ...bulk]) t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'right\n', err: '' }, `${name}, ${where}`)
     for (const name of ['sum-no-barrier', 'warp-no-first', 'warp-no-second', 'async-no-wait']) t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'wrong\n', err: '' }, `${name}, ${where}`)
     const messages: Array<[string, RegExp]> = [

@@ -22,6 +22,7 @@ t.test('the SIMT layer', async t => {
     ['overrun-static', /kernel .*overrunStatic, block \(0,0,0\), thread \(64,0,0\): invalid access/, /0 bytes past the end of table \(256 bytes\)/],
     ['overrun-dynamic', /kernel .*overrunDynamic, block \(0,0,0\), thread \(63,0,0\): invalid access/, /past the end of dynamic shared memory \(252 bytes\)/],
     ['overrun-global', /kernel .*overrunGlobal, block \(0,0,0\), thread \(64,0,0\): invalid access/],
+    ['overrun-prefetch', /kernel .*prefetchBeyond, block \(0,0,0\), thread \(0,0,0\): invalid access/],
     ['deadlock', /kernel .*halfShuffles: deadlock/, /threads at __shfl_xor_sync at self.cc:\d+: 31 \(0, 1, 2, 3, ... 31\)\n.*__syncthreads at self.cc:\d+: 33 \(5, 32/],
     ['deadlock-mbarrier', /kernel .*noArrival: deadlock/, /mbarrier.wait at self.cc:\d+: 32/],
     ['spin', /kernel .*spin: more than 200000 switches/],

@@ -133,7 +133,7 @@ struct Bench {
   cudaError_t multiply(const Matrix& w, Epilogue epilogue, bool normed) const {
     const parvis::TransformerModel& m = t->model_;
     Projection p{};
-    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors();
+    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors(), p.prefetched = device->prefetched();
     if (normed) p.squares = squares;
     if (epilogue == Epilogue::add) p.next = {t->norm_, out, rowStride(m.dim), squares};
     p.y = y, p.out = out;
@@ -508,6 +508,7 @@ int main(int count, char** arguments) {
   d.text("name", properties.name).text("capability", std::to_string(properties.major) + "." + std::to_string(properties.minor)).number("processors", properties.multiProcessorCount);
   d.number("memory", static_cast<double>(properties.totalGlobalMem)).number("l2", static_cast<double>(l2Bytes)).text("driver", versionText(driver)).text("runtime", versionText(runtime));
   results.head = "\"device\": " + d.done() + ", \"date\": " + Json::quoted(date);
+  results.head += ", \"overlap\": " + std::to_string(static_cast<int>(device->overlap()));  // PARVIS_OVERLAP
 
   if (asked("read")) results.part("read", reading);
   std::shared_ptr<parvis::Tokenizer> tokenizer;

@@ -5,5 +5,5 @@ import { checkFamily, cpuBackend, cudaSession, smallest } from '../support/simt.
 
 t.test('sessions', async t => {
   // Kernels run before their turn in two of the three orders.
-  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 46, [smallest], ['', 'ahead=1', 'ahead=3'])
+  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 48, [smallest], ['', 'ahead=1', 'ahead=3'])
 })

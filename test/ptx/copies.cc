@@ -93,6 +93,14 @@ const Instruction* bulk(const Instruction* i, Slot* r, Thread& t) {
   return i + 1;
 }
 
+const Instruction* prefetch(const Instruction* i, Slot* r, Thread& t) {
+  const uint64_t from = r[i->a] + static_cast<uint64_t>(i->value);
+  const uint32_t bytes = get<uint32_t>(r, i->b);
+  if (from % 16 != 0 || bytes % 16 != 0 || bytes == 0 || bytes >= 1u << 31) fail(i, t, "cp.async.bulk.prefetch: address or size is not a multiple of 16 bytes");
+  for (uint32_t at = 0; at < bytes; at += 16) (void)readGlobal<Sixteen>(reinterpret_cast<const void*>(from + at));
+  return i + 1;
+}
+
 }  // namespace
 
 void addCopies(Forms& f) {
@@ -105,6 +113,7 @@ void addCopies(Forms& f) {
   f.add("mbarrier.test_wait.parity.shared.b64", testParity, "dmb");
   f.add("mbarrier.try_wait.parity.shared.b64", testParity, "dmb");
   f.add("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes", bulk, "mncw", Touch::load);
+  f.add("cp.async.bulk.prefetch.L2.global", prefetch, "mb", Touch::load);
 }
 
 }  // namespace ptx

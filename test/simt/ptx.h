@@ -163,6 +163,11 @@ inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where:
   portable::aligned(p, 16, "ld.global.v4", w);
   if (wanted) std::memcpy(&v, p, 16);
 }
+inline void prefetch(const void* p, int bytes, Where w = Where::current()) {
+  portable::aligned(p, 16, "cp.async.bulk.prefetch", w);
+  if (bytes <= 0 || bytes % 16 != 0) simt::fail("cp.async.bulk.prefetch: not a multiple of 16 bytes", w);
+  for (int i = 0; i < bytes; i += 16) (void)*(static_cast<const volatile uint8_t*>(p) + i);  // all of it is there
+}
 inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
 inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   const uint32_t old = *p;

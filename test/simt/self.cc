@@ -74,6 +74,7 @@ __global__ void overrunDynamic(int* out) {
   __syncthreads();
   out[threadIdx.x] = table[threadIdx.x];
 }
+__global__ void prefetchBeyond(int* out) { ptx::prefetch(out, 272); }  // 256 are there
 __global__ void overrunGlobal(int* out) { out[threadIdx.x] = 1; }
 
 // ---- waits that never end -----------------------------------------------------------------------------------
@@ -250,6 +251,7 @@ int main(int, char** argv) {
   else if (name == "overrun-static") right = plain(overrunStatic, 65);
   else if (name == "overrun-dynamic") right = plain(overrunDynamic, 64, 252);
   else if (name == "overrun-global") right = plain(overrunGlobal, 65);
+  else if (name == "overrun-prefetch") right = plain(prefetchBeyond, 1);
   else if (name == "deadlock") right = plain(halfShuffles, 64);
   else if (name == "deadlock-mbarrier") right = launch(noArrival, 1, 32, 0, nullptr) == cudaSuccess;
   else if (name == "spin") right = plain(spin, 32);

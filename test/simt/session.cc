@@ -3,7 +3,9 @@
 // the binding.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -224,6 +226,33 @@ void batches(const Both& both, int n, int tokens, int among) {
     same = same && alone.status.ok() && std::memcmp(alone.tokens.data(), many.tokens.data() + i * tokens, static_cast<size_t>(tokens) * 4) == 0;
   }
   cases::check(same, "a sequence alone has the tokens that it has among %d %s", among, many.status.message.c_str());
+}
+
+// What PARVIS_OVERLAP asks for, as far as the device can, and the same tokens with all of it.
+void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
+  using parvis::cuda::Overlap;
+  const char* const asked = std::getenv("PARVIS_OVERLAP");
+  const std::string before = asked ? asked : "";
+  const parvis::Cancel cancel{false};
+  StepRule rule;
+  rule.guidanceScale = 2;
+  std::vector<std::vector<int32_t>> tokens;
+  bool right = true;
+  for (const auto& [text, overlap] : std::initializer_list<std::pair<const char*, Overlap>>{{"0", Overlap::none}, {"1", Overlap::launches}, {"2", Overlap::weights}, {nullptr, Overlap::weights}}) {
+    text ? setenv("PARVIS_OVERLAP", text, 1) : unsetenv("PARVIS_OVERLAP");
+    const auto device = std::make_shared<parvis::cuda::Device>(0);
+    std::shared_ptr<parvis::Transformer> t;
+    const Status s = parvis::cuda::CudaTransformer::load(device, c.file, c.tensors, m, Precision::bfloat16, cancel, t);
+    if (!s.ok()) return cases::check(false, "loading %s", s.message.c_str());
+    const Overlap can = device->architecture() < "sm_90" && device->architecture().size() == 5 ? Overlap::none : overlap;
+    right = right && device->overlap() == can && device->steps().overlap == (can != Overlap::none) && (device->prefetched() > 0) == (can == Overlap::weights);
+    const Results r = run(*t, options(2, 24, 4, true), steps(4, 24, 4, false), rule);
+    right = right && r.status.ok();
+    tokens.push_back(r.tokens);
+  }
+  asked ? setenv("PARVIS_OVERLAP", before.c_str(), 1) : unsetenv("PARVIS_OVERLAP");
+  cases::check(right, "kernels overlap as far as they are asked to");
+  cases::check(std::count(tokens.begin(), tokens.end(), tokens[0]) == 4, "the same tokens however kernels overlap");
 }
 
 // Rules that change from step to step, more of them than a session keeps graphs for, in two sessions at once.
@@ -488,6 +517,7 @@ int main(int, char** argv) {
     kept(load(checkpoint, m, Precision::bfloat16), 12, [&](const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) {
       return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
     });
+    overlaps(checkpoint, m);
     errors(both, checkpoint, m);
   }
   stored(m);
