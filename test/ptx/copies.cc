@@ -97,6 +97,7 @@ const Instruction* prefetch(const Instruction* i, Slot* r, Thread& t) {
   const uint64_t from = r[i->a] + static_cast<uint64_t>(i->value);
   const uint32_t bytes = get<uint32_t>(r, i->b);
   if (from % 16 != 0 || bytes % 16 != 0 || bytes == 0 || bytes >= 1u << 31) fail(i, t, "cp.async.bulk.prefetch: address or size is not a multiple of 16 bytes");
+  now = {i, &t};
   for (uint32_t at = 0; at < bytes; at += 16) (void)readGlobal<Sixteen>(reinterpret_cast<const void*>(from + at));
   return i + 1;
 }
