@@ -12,7 +12,7 @@
 #define __SANITIZE_ADDRESS__ 1
 #endif
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(SIMT_SANITIZED)  // the program has them, if not the file (scheduler.cc)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #else
@@ -46,8 +46,10 @@ class Stacks {
     free_.pop_back();
     return p;
   }
-  void give(uint8_t* p) {
-    __asan_unpoison_memory_region(p, stackBytes);  // frames of a fiber that was given up
+  // `live`: of a fiber that is given up, with its frames; of one that has ended only the scheduler's are left.
+  void give(uint8_t* p, bool live) {
+    const size_t used = live ? stackBytes : pageBytes;
+    __asan_unpoison_memory_region(p + stackBytes - used, used);
     free_.push_back(p);
   }
 

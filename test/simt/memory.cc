@@ -21,15 +21,18 @@ static void perform(void* to, const void* from, int bytes, int valid) {
 void asyncCopy(void* to, const void* from, int bytes, int valid) {
   if (random() % 4 == 0) return perform(to, from, bytes, valid);
   std::memset(to, 0xff, static_cast<size_t>(bytes));  // neither the old nor the new
-  s.now->groups.back().push_back({to, from, bytes, valid});
+  s.now->copies.all.push_back({to, from, bytes, valid});
 }
-void asyncCommit() { s.now->groups.emplace_back(); }
+void asyncCommit() { s.now->copies.ends.push_back(s.now->copies.all.size()); }
 void asyncWait(int groupsLeft) {
-  auto& groups = s.now->groups;
-  while (static_cast<int>(groups.size()) - 1 > groupsLeft) {
-    for (const auto& c : groups.front()) perform(c.to, c.from, c.bytes, c.valid);
-    groups.erase(groups.begin());
-  }
+  auto& [all, ends] = s.now->copies;
+  const ptrdiff_t groups = static_cast<ptrdiff_t>(ends.size()) - groupsLeft;
+  if (groups <= 0) return;
+  const size_t count = ends[static_cast<size_t>(groups) - 1];
+  for (size_t i = 0; i < count; i++) perform(all[i].to, all[i].from, all[i].bytes, all[i].valid);
+  all.erase(all.begin(), all.begin() + static_cast<ptrdiff_t>(count));
+  ends.erase(ends.begin(), ends.begin() + groups);
+  for (size_t& end : ends) end -= count;
 }
 
 // ---- shared memory ------------------------------------------------------------------------------------------

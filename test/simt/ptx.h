@@ -11,8 +11,6 @@ using simt::Where;
 
 namespace portable {
 
-inline float low(uint32_t pair) { return __uint_as_float(pair << 16); }
-inline float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 inline uint32_t bf16(float f) {
   const uint32_t u = __float_as_uint(f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // the NaN of cvt.rn.bf16x2
@@ -41,13 +39,13 @@ __attribute__((no_sanitize_address, no_sanitize_undefined, optimize("O3"))) inli
     const int g = lane >> 2, t = lane & 3;
     for (int r = 0; r < 4; r++) {
       const int row = g + r % 2 * 8, k = 2 * t + r / 2 * 8;
-      A[row][k] = static_cast<double>(low(o.a[r]));
-      A[row][k + 1] = static_cast<double>(high(o.a[r]));
+      A[row][k] = static_cast<double>(__builtin_bit_cast(float, o.a[r] << 16));
+      A[row][k + 1] = static_cast<double>(__builtin_bit_cast(float, o.a[r] & 0xffff0000u));
       D[g + r / 2 * 8][2 * t + r % 2] = static_cast<double>(o.d[r]);
     }
     for (int r = 0; r < 2; r++) {
-      B[2 * t + r * 8][g] = static_cast<double>(low(o.b[r]));
-      B[2 * t + r * 8 + 1][g] = static_cast<double>(high(o.b[r]));
+      B[2 * t + r * 8][g] = static_cast<double>(__builtin_bit_cast(float, o.b[r] << 16));
+      B[2 * t + r * 8 + 1][g] = static_cast<double>(__builtin_bit_cast(float, o.b[r] & 0xffff0000u));
     }
   }
   for (int row = 0; row < 16; row++)

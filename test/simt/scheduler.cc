@@ -1,6 +1,8 @@
 // The fibers of a launch and what they wait for. Of the fibers that can run one is picked, in an order that the seed
 // decides, and runs until it waits. When none can run, waits on a condition are looked at, then one late copy arrives,
 // then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
+//   A program spends most of its time here, so this file alone is compiled without sanitizers, for speed: whatever touches
+// memory of a kernel does so in functions of others.
 #include <algorithm>
 #include <cstdio>
 #include <deque>
@@ -47,15 +49,15 @@ void toMain(bool last) {
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 }
 
-bool lower(const Fiber* a, const Fiber* b) { return a->priority < b->priority; }
+constexpr auto lower = [](const Ready& a, const Ready& b) { return a.priority < b.priority; };
 void pushReady(Fiber* f) {
   if (s.order == Order::random) f->priority = random();
-  s.ready.push_back(f);
+  s.ready.push_back({f->priority, f});
   std::push_heap(s.ready.begin(), s.ready.end(), lower);
 }
 Fiber* popReady() {
   std::pop_heap(s.ready.begin(), s.ready.end(), lower);
-  Fiber* f = s.ready.back();
+  Fiber* f = s.ready.back().fiber;
   s.ready.pop_back();
   return f;
 }
@@ -128,7 +130,7 @@ void resume(Fiber* f) {
   switchContext(s.main, f->context);
   __sanitizer_finish_switch_fiber(s.mainFake, nullptr, nullptr);
   s.now = nullptr;
-  if (f->done) s.stacks.give(std::exchange(f->stack, nullptr));
+  if (f->done) s.stacks.give(std::exchange(f->stack, nullptr), false);
 }
 
 void wait(const char* what, Where where) {
@@ -141,9 +143,22 @@ void wait(const char* what, Where where) {
 
 void freeBlock(std::unique_ptr<Block>& b) {
   if (!b) return;
-  for (auto& f : b->fibers)
-    if (f->stack) s.stacks.give(f->stack);
+  for (auto& f : b->fibers) {
+    if (f->stack) s.stacks.give(f->stack, true);
+    s.spare.push_back(std::move(f));
+  }
   b.reset();
+}
+
+std::unique_ptr<Fiber> takeFiber() {
+  if (s.spare.empty()) return std::make_unique<Fiber>();
+  auto f = std::move(s.spare.back());
+  s.spare.pop_back();
+  Copies copies = std::move(f->copies);  // with the room that it has
+  copies.clear();
+  *f = Fiber();
+  f->copies = std::move(copies);
+  return f;
 }
 
 void startBlock(uint64_t index) {
@@ -156,7 +171,7 @@ void startBlock(uint64_t index) {
   if (b->alive % 32 != 0) b->warps.back().ended = ~0u << b->alive % 32;
   b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
   for (int i = 0; i < b->alive; i++) {
-    auto f = std::make_unique<Fiber>();
+    auto f = takeFiber();
     const unsigned u = static_cast<unsigned>(i);
     f->block = b.get();
     f->index = i;

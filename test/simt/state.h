@@ -10,6 +10,14 @@
 
 namespace simt {
 
+// Asynchronous copies under way, in order, and where the groups of them end that are closed.
+struct Copies {
+  struct Copy { void* to; const void* from; int bytes, valid; };
+  std::vector<Copy> all;
+  std::vector<size_t> ends;
+  void clear() { all.clear(), ends.clear(); }
+};
+
 struct Block;
 struct Fiber {
   Context context{};
@@ -26,8 +34,11 @@ struct Fiber {
   uint32_t mask = 0;            // lanes it meets
   void* brought = nullptr;
   std::function<bool()> until;
-  struct Copy { void* to; const void* from; int bytes, valid; };
-  std::vector<std::vector<Copy>> groups{1};  // the last one is open
+  Copies copies;
+};
+struct Ready {
+  uint64_t priority;
+  Fiber* fiber;
 };
 
 struct Array {
@@ -65,7 +76,7 @@ enum class Order { random, threads, warps, blocks };
 struct Running {
   const Launch* launch = nullptr;
   std::vector<std::unique_ptr<Block>> blocks;
-  std::vector<Fiber*> ready;  // a heap by priority
+  std::vector<Ready> ready;  // a heap by priority
   std::vector<Fiber*> polling;
   Order order = Order::random;
   uint64_t lowest = 0;
@@ -87,6 +98,7 @@ struct State : Running {        // the one that runs, and what all of them share
   std::string message;
   std::thread::id runner;  // the thread of the operating system that runs the launch
   Stacks stacks;
+  std::vector<std::unique_ptr<Fiber>> spare;   // of blocks that ended
 };
 extern State& s;
 

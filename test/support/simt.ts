@@ -22,6 +22,8 @@ const compiler = process.env.CXX || ['g++', 'c++', 'clang++'].find(name => spawn
 const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
 const sanitizers = sanitizerFlags()
 const sanitized = [...common, '-O1', ...sanitizers, '-ffp-contract=off']
+/** The scheduler of the layer, in programs that have sanitizers: as scheduler.cc says. */
+const scheduler = [...common, '-O2', ...(sanitizers.length > 0 ? ['-DSIMT_SANITIZED'] : [])]
 /** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
@@ -55,7 +57,7 @@ export async function build (name: string, sources: string[]): Promise<string> {
   const interpreter = digest([headers, headersIn(['test/ptx'])])
   fs.mkdirSync(folder, { recursive: true })
   const objects = await inParallel([...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc'], async source => {
-    const flags = /^(cpu|common)\//.test(source) ? reference : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
+    const flags = /^(cpu|common)\//.test(source) ? reference : source === 'test/simt/scheduler.cc' ? scheduler : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
     const included = source.startsWith('test/ptx/') ? interpreter : headers
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
