@@ -25,14 +25,13 @@ void asyncCopy(void* to, const void* from, int bytes, int valid) {
 }
 void asyncCommit() { s.now->copies.ends.push_back(s.now->copies.all.size()); }
 void asyncWait(int groupsLeft) {
-  auto& [all, ends] = s.now->copies;
-  const ptrdiff_t groups = static_cast<ptrdiff_t>(ends.size()) - groupsLeft;
-  if (groups <= 0) return;
-  const size_t count = ends[static_cast<size_t>(groups) - 1];
-  for (size_t i = 0; i < count; i++) perform(all[i].to, all[i].from, all[i].bytes, all[i].valid);
-  all.erase(all.begin(), all.begin() + static_cast<ptrdiff_t>(count));
-  ends.erase(ends.begin(), ends.begin() + groups);
-  for (size_t& end : ends) end -= count;
+  Copies& c = s.now->copies;
+  for (; c.groups + static_cast<size_t>(groupsLeft) < c.ends.size(); c.groups++)
+    for (; c.arrived < c.ends[c.groups]; c.arrived++) {
+      const auto& [to, from, bytes, valid] = c.all[c.arrived];
+      perform(to, from, bytes, valid);
+    }
+  if (c.arrived == c.all.size()) c.clear();
 }
 
 // ---- shared memory ------------------------------------------------------------------------------------------

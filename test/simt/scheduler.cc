@@ -216,14 +216,13 @@ bool anyAwaitsDependencies() {
 
 // Something for an empty list of fibers; false: nothing is left to do, or nothing helps.
 bool findWork() {
-  for (size_t i = 0; i < s.polling.size();) {
-    Fiber* f = s.polling[i];
-    if (f->until()) {
-      f->until = nullptr;
-      s.polling.erase(s.polling.begin() + static_cast<ptrdiff_t>(i));
-      release(f);
-    } else i++;
-  }
+  const auto goesOn = [](Fiber* f) {
+    if (!f->until()) return false;
+    f->until = nullptr;
+    release(f);
+    return true;
+  };
+  s.polling.erase(std::remove_if(s.polling.begin(), s.polling.end(), goesOn), s.polling.end());
   if (!s.ready.empty()) return true;
   if (!s.late.empty()) {
     const size_t i = random() % s.late.size();

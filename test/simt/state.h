@@ -10,12 +10,17 @@
 
 namespace simt {
 
-// Asynchronous copies under way, in order, and where the groups of them end that are closed.
+// A thread's asynchronous copies, in order, and where the groups of them end that are closed.
 struct Copies {
   struct Copy { void* to; const void* from; int bytes, valid; };
   std::vector<Copy> all;
   std::vector<size_t> ends;
-  void clear() { all.clear(), ends.clear(); }
+  size_t arrived = 0, groups = 0;  // how many of each have
+  void clear() {
+    all.clear();
+    ends.clear();
+    arrived = groups = 0;
+  }
 };
 
 struct Block;
