@@ -82,7 +82,7 @@ function digest (): string {
 }
 
 function layer (): string[] {
-  return ['fiber.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'memory.cc', 'runtime.cc', 'scheduler.cc'].map(name => `test/simt/${name}`)
+  return ['fiber.h', 'machine.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'machine.cc', 'memory.cc', 'runtime.cc', 'scheduler.cc', 'streams.cc'].map(name => `test/simt/${name}`)
 }
 
 /** One process does the work, others wait for it; a lock of a process that is no more counts for nothing. */

@@ -51,12 +51,15 @@ function sanitizerFlags (): string[] {
   return probe.status === 0 || process.env.CI === 'true' ? flags : []
 }
 
+/** The SIMT layer itself. */
+const layer = ['machine', 'memory', 'runtime', 'scheduler', 'streams'].map(name => `test/simt/${name}.cc`)
+
 /** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
 export async function build (name: string, sources: string[]): Promise<string> {
   const headers = headersIn(['cuda', 'test/simt', 'include/parvis', 'common', 'cpu', 'cpu/isa'])
   const interpreter = digest([headers, headersIn(['test/ptx'])])
   fs.mkdirSync(folder, { recursive: true })
-  const objects = await inParallel([...sources, 'test/simt/scheduler.cc', 'test/simt/memory.cc', 'test/simt/runtime.cc'], async source => {
+  const objects = await inParallel([...sources, ...layer], async source => {
     const flags = /^(cpu|common)\//.test(source) ? reference : source === 'test/simt/scheduler.cc' ? scheduler : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
     const included = source.startsWith('test/ptx/') ? interpreter : headers
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
