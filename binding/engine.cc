@@ -32,7 +32,7 @@ Napi::Function EngineHandle::define(Napi::Env env) {
                       InstanceMethod<&EngineHandle::loadTransformer>("loadTransformer"),
                       InstanceMethod<&EngineHandle::loadTokenizer>("loadTokenizer"),
                       InstanceMethod<&EngineHandle::runOperation>("runOperation"), InstanceMethod<&EngineHandle::measureCeilings>("measureCeilings"),
-                      InstanceMethod<&EngineHandle::dispose>("dispose")});
+                      InstanceMethod<&EngineHandle::dispose>("dispose"), InstanceMethod<&EngineHandle::halt>("halt")});
 }
 
 // 1 of "cuda:1".
@@ -57,6 +57,7 @@ EngineHandle::EngineHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
     if (!backend) throw Napi::Error(info.Env(), errorValue(info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."}));
   }
   core_ = std::make_shared<Core>(info.Env(), std::move(backend));
+  executor_ = core_->executor->self();
 }
 
 Napi::Value EngineHandle::device(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), device_); }
@@ -127,6 +128,11 @@ Napi::Value EngineHandle::dispose(const Napi::CallbackInfo& info) {
   core_.reset();
   return enqueue(
       info.Env(), core, nullptr, 0, [](int&, const Cancel&) { return Status{}; }, [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
+}
+
+Napi::Value EngineHandle::halt(const Napi::CallbackInfo& info) {
+  if (executor_ && *executor_) (*executor_)->halt();
+  return info.Env().Undefined();
 }
 
 // ---- transformer --------------------------------------------------------------------------------------------

@@ -57,8 +57,10 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value runOperation(const Napi::CallbackInfo& info);
   Napi::Value measureCeilings(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
+  Napi::Value halt(const Napi::CallbackInfo& info);
   std::string device_;
   std::shared_ptr<Core> core_;
+  std::shared_ptr<Executor*> executor_;  // longer than the core
 };
 
 class TransformerHandle : public Napi::ObjectWrap<TransformerHandle> {

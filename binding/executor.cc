@@ -62,6 +62,10 @@ void Executor::end() {
   back_ = nullptr;
 }
 
+void Executor::halt() {
+  if (!ended_) end();
+}
+
 void Executor::submit(std::unique_ptr<Job> job) {
   if (pending_++ == 0) napi_ref_threadsafe_function(env_, back_);
   {

@@ -2,7 +2,8 @@
 // on the JavaScript thread; only their work runs here, so nothing native holds the event loop, and none of libuv's
 // few threads is taken. When Node takes the environment down (its loop has ended, a worker thread is terminated) the
 // running job is told to stop and the thread is joined: no native code outlives its environment. process.exit() on the
-// main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved.
+// main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved, unless
+// `halt` was called (lib/engine.ts says where that matters).
 #pragma once
 
 #include <condition_variable>
@@ -36,6 +37,8 @@ class Executor {
   void submit(std::unique_ptr<Job> job);       // settles on the JavaScript thread
   void post(std::function<void()> work);       // nothing comes back; runs here where the executor has ended
   bool ended() const { return ended_; }
+  void halt();                                 // JavaScript thread: cancels the running job, drops the others, waits for the thread
+  std::shared_ptr<Executor*> self() const { return self_; }  // null in it: gone. Of the JavaScript thread
   void retire(std::function<void()> last);     // no call after this one: runs what is queued, then `last`, then goes
 
  private:
@@ -43,12 +46,13 @@ class Executor {
     std::unique_ptr<Job> job;
     std::function<void()> work;
   };
-  ~Executor() = default;
+  ~Executor() { *self_ = nullptr; }
   void loop();
   void end();  // JavaScript thread; cancels and waits for the running job
   static void onSettle(napi_env env, napi_value, void* context, void* data);
   static void onCleanup(void* self);
 
+  std::shared_ptr<Executor*> self_ = std::make_shared<Executor*>(this);
   napi_env env_;
   napi_threadsafe_function back_ = nullptr;
   std::thread thread_;

@@ -222,6 +222,7 @@ __global__ void __launch_bounds__(B::threads, together<B, kernel, resample>) con
     __syncthreads();
     if (stage + 1 < stages) stream(stage + 1);
     if (more) fetch.ask(chunk + 1, ky);
+    __syncwarp();  // whatever branches were in that, what follows takes whole warps
     const uint16_t* window = windows + chunk % 2 * W::elements;
     const uint4* w = reinterpret_cast<const uint4*>(weights + stage % 2 * W::stageElements) + (warpTile / B::packedTiles * (kernel * 2 * B::packedTiles) + warpTile % B::packedTiles) * 32 + lane;
 #pragma unroll

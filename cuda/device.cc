@@ -82,18 +82,23 @@ Status Device::finish(const char* doing) {
 
 // ---- memory -------------------------------------------------------------------------------------------------
 
+// What is not planned, because CUDA takes it by itself when kernels are first used and graphs made and launched: left free, or
+// a picture would fail in its middle for want of it.
+static size_t unplanned(size_t total) { return std::min<size_t>(size_t{64} << 20, total / 64); }
+
 Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, const std::string& what, DeviceMemory& out) {
   bytes = std::max<size_t>((bytes + 255) / 256 * 256, 256);
   size_t free = 0, total = 0;
   const auto ask = [&] { return statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); };
   if (Status s = ask(); !s.ok()) return s;
-  if (bytes > free && device->giveUpSpares())
+  const auto fits = [&] { return bytes <= free && unplanned(total) <= free - bytes; };
+  if (!fits() && device->giveUpSpares())
     if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
-    return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory" + how + " and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
+    return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory" + how + ", beside " + sizeText(unplanned(total)) + " for kernels and graphs, and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
                                          ". Free memory of the device, or ask for less at a time."};
   };
-  if (bytes > free) return refuse("");
+  if (!fits()) return refuse("");
   DeviceMemory m;
   void* p = nullptr;
   cudaError_t e = cudaMalloc(&p, bytes);

@@ -165,8 +165,9 @@ Status CudaSession::read(void* to, const void* from, size_t bytes) {
   int bad = 0;
   cudaError_t e = bytes > 0 ? cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream) : cudaSuccess;
   if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite, sizeof bad, cudaMemcpyDeviceToHost, stream);
+  const Status finished = transformer_->device_->finish("running a step");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
-  if (Status s = transformer_->device_->finish("running a step"); !s.ok()) return s;
+  if (!finished.ok()) return finished;
   sound_ = !bad;
   return bad ? notFinite() : Status{};
 }

@@ -16,7 +16,7 @@ Status Single::input(size_t which, const float*& out) {
   out = at(staging_);
   const size_t bytes = countOf(which) * 4;
   if (run.inputs.empty()) return statusOf(fill(at(staging_), bytes, stream()), running);
-  return bytes == 0 ? Status{} : statusOf(cudaMemcpyAsync(at(staging_), run.inputs[which].data(), bytes, cudaMemcpyHostToDevice, stream()), "copying numbers to the device");
+  return bytes == 0 ? Status{} : statusOf(cudaMemcpyAsync(at(staging_), run.inputs[which].data(), bytes, cudaMemcpyHostToDevice, stream()), copying);
 }
 
 Status Single::rowsOf(size_t which, size_t groups, size_t rows, int width, Element as, void* to, size_t places, ptrdiff_t stride, float scale) {

@@ -195,7 +195,8 @@ class SingleAttention : public SingleNormed {
     cudaError_t e = cudaMemcpyAsync(at<Row>(table_), table.data(), table.size() * sizeof(Row), cudaMemcpyHostToDevice, stream());
     if (e == cudaSuccess) e = cudaMemcpyAsync(at(cosine_), cosine.data(), cosine.size() * 4, cudaMemcpyHostToDevice, stream());
     if (e == cudaSuccess) e = cudaMemcpyAsync(at(sine_), sine.data(), sine.size() * 4, cudaMemcpyHostToDevice, stream());
-    return statusOf(e, "copying numbers to the device");
+    const Status finished = device_->finish(copying);  // what is copied goes with this function
+    return e == cudaSuccess ? finished : statusOf(e, copying);
   }
   Status once(int copy) override {
     const RowTable table{at<Row>(table_), o.rows, nullptr};
@@ -257,7 +258,8 @@ class SingleDraw : public Single {
     cudaError_t e = cudaMemcpyAsync(at<Row>(rows_), rows.data(), rows.size() * sizeof(Row), cudaMemcpyHostToDevice, stream());
     if (e == cudaSuccess) e = cudaMemcpyAsync(at<Prediction>(table_), table.data(), table.size() * sizeof(Prediction), cudaMemcpyHostToDevice, stream());
     if (e == cudaSuccess) e = cudaMemcpyAsync(at<uint64_t>(seed_), &seed, sizeof seed, cudaMemcpyHostToDevice, stream());
-    return statusOf(e, "copying numbers to the device");
+    const Status finished = device_->finish(copying);  // what is copied goes with this function
+    return e == cudaSuccess ? finished : statusOf(e, copying);
   }
   Status once(int) override {
     const int together = mostLogitRows / (guided() ? 2 : 1);  // as in a session
@@ -278,8 +280,9 @@ class SingleDraw : public Single {
     int bad = 0;
     cudaError_t e = cudaMemcpyAsync(tokens.data(), at<int32_t>(tokens_), draws() * 4, cudaMemcpyDeviceToHost, stream());
     if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, at<int>(nonFinite_), sizeof bad, cudaMemcpyDeviceToHost, stream());
+    const Status finished = device_->finish(running);  // in any case: a copy may be under way
     if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
-    if (Status s = device_->finish(running); !s.ok()) return s;
+    if (!finished.ok()) return finished;
     if (bad) return notFinite();
     out.assign(tokens.begin(), tokens.end());
     return {};

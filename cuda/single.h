@@ -9,6 +9,7 @@
 namespace parvis::cuda {
 
 inline constexpr const char* running = "running an operation";
+inline constexpr const char* copying = "copying numbers to the device";
 Status refused(const std::string& why);
 
 class Single {

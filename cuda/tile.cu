@@ -163,6 +163,7 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
     ptx::cpAsyncWait<stages - 2>();
     __syncthreads();
     copy(stage + stages - 1);  // where the stage before this one was
+    __syncwarp();              // whatever branches were in that, what follows takes whole warps
     load(0, stage, 0);
 #pragma unroll
     for (int k = 0; k < stageTiles; k++) {

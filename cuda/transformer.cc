@@ -74,7 +74,8 @@ Status CudaTransformer::growAngles(int positions) {
       sine.push_back(a.sine);
     }
   const size_t at = static_cast<size_t>(positions_) * static_cast<size_t>(quarter);
-  const auto copy = [&](float* to, const std::vector<float>& from) {
+  const auto copy = [&](float* to, std::vector<float>& table) {
+    const std::vector<float>& from = angleTables_.emplace_back(std::move(table));
     return statusOf(cudaMemcpyAsync(to + at, from.data(), from.size() * 4, cudaMemcpyHostToDevice, device_->stream()), "copying rotation tables");
   };
   if (Status s = copy(cosine_, cosine); !s.ok()) return s;

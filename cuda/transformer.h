@@ -45,6 +45,7 @@ class CudaTransformer : public Transformer, private Spare {
   Matrix output_;                      // [vocabulary, dim]
   float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, headSize / 4], filled as far as positions_
   int positions_ = 0;
+  std::vector<std::vector<float>> angleTables_;  // as they are copied, which may be as late as the device gets there
 
  private:
   bool giveUp() override { return std::exchange(kept_, nullptr) != nullptr; }

@@ -119,24 +119,20 @@ Status Workspace::kindOf(const Row* rows, int count, const StepRule& rule, Kind*
     kinds_.pop_front();
   }
   const size_t places = static_cast<size_t>(shape.sequences) * static_cast<size_t>(shape.maxRows), branches = static_cast<size_t>(shape.branches());
-  std::vector<Prediction> predicted;
   for (int s = 0; s < shape.sequences; s++)
-    for (const int row : predicting) predicted.push_back({s, row});
+    for (const int row : predicting) k.predicted.push_back({s, row});
   // Chunk by chunk, the branches of one behind each other.
-  std::vector<int32_t> gathering;
-  for (size_t first = 0; first < predicted.size(); first += static_cast<size_t>(chunk))
+  for (size_t first = 0; first < k.predicted.size(); first += static_cast<size_t>(chunk))
     for (size_t b = 0; b < branches; b++)
-      for (size_t i = first; i < std::min(predicted.size(), first + static_cast<size_t>(chunk)); i++)
-        gathering.push_back((static_cast<int32_t>(b) * shape.sequences + predicted[i].sequence) * count + predicted[i].row);
-  if (!predicted.empty()) {
-    const cudaStream_t stream = device_->stream();
-    cudaError_t e = cudaMemcpyAsync(predictions + k.table * places, predicted.data(), predicted.size() * sizeof(Prediction), cudaMemcpyHostToDevice, stream);
-    if (e == cudaSuccess) e = cudaMemcpyAsync(gather + k.table * places * branches, gathering.data(), gathering.size() * 4, cudaMemcpyHostToDevice, stream);
-    if (e != cudaSuccess) return statusOf(e, "preparing a step");
-  }
+      for (size_t i = first; i < std::min(k.predicted.size(), first + static_cast<size_t>(chunk)); i++)
+        k.gathering.push_back((static_cast<int32_t>(b) * shape.sequences + k.predicted[i].sequence) * count + k.predicted[i].row);
   kinds_.push_back(std::move(k));
   out = &kinds_.back();
-  return {};
+  if (out->predicted.empty()) return {};
+  const cudaStream_t stream = device_->stream();
+  cudaError_t e = cudaMemcpyAsync(predictions + out->table * places, out->predicted.data(), out->predicted.size() * sizeof(Prediction), cudaMemcpyHostToDevice, stream);
+  if (e == cudaSuccess) e = cudaMemcpyAsync(gather + out->table * places * branches, out->gathering.data(), out->gathering.size() * 4, cudaMemcpyHostToDevice, stream);
+  return statusOf(e, "preparing a step");
 }
 
 }  // namespace parvis::cuda

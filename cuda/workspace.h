@@ -37,6 +37,9 @@ class Workspace {
     int count = 0;
     std::vector<int> predicting;  // rows, ascending
     StepRule rule;
+    // Its tables as they are copied to the device, which may read them as late as it gets there.
+    std::vector<Prediction> predicted;
+    std::vector<int32_t> gathering;
     int uses = 0;
     size_t table = 0;             // which part of the tables it has
     cudaGraphExec_t graph = nullptr;

@@ -8,6 +8,7 @@ import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
 import { embedded } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
+import { createEngine } from './engine.js'
 import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
@@ -156,12 +157,7 @@ const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE'])
 async function loadWeights (
   choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined, call: Call
 ): Promise<Loaded> {
-  let engine: NativeEngine
-  try {
-    engine = addon().createEngine({ device: choice.device, threads: choice.device === 'cpu' ? threads : 0 })
-  } catch (error) {
-    throw toParError(error)
-  }
+  const engine = createEngine(choice.device, threads)
   // Not the call's own: where this device fails, the call goes on with another.
   const cancel = addon().createCancel()
   const loading = [

@@ -159,6 +159,8 @@ export interface NativeEngine {
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /** Ends the executor after the queued jobs; later calls reject with DISPOSED. */
   dispose(): Promise<void>
+  /** For the end of the process: stops the running job, drops those behind it and waits for the executor to end; also after `dispose`. */
+  halt(): void
 }
 
 /** One operation by itself; include/parvis/operation.h says what goes in and what comes out. `eps`: of its norm. */

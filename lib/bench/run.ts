@@ -11,7 +11,8 @@ import { promisify } from 'node:util'
 import { Call } from '../call.js'
 import { choose, versionText } from '../device.js'
 import { ParError } from '../errors.js'
-import { addon, toParError, type NativeEngine, type Precision } from '../native.js'
+import { createEngine } from '../engine.js'
+import { addon, type Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
 import { better, shares } from './figures.js'
@@ -173,14 +174,6 @@ export async function runBench (options: RunOptions): Promise<Report> {
     return { format: 'parvis-bench-3', command: options.command, environment, results, operations, notRun, coldStart }
   } finally {
     call.end()
-  }
-}
-
-function createEngine (device: string, threads: number): NativeEngine {
-  try {
-    return addon().createEngine({ device, threads: device === 'cpu' ? threads : 0 })
-  } catch (error) {
-    throw toParError(error)
   }
 }
 

@@ -6,6 +6,7 @@ import { decodeFlops, stepCost, vq16, vq16Factor } from '../bench/shapes.js'
 import { choose, sessionBudget } from '../device.js'
 import { sequencesAtOnce } from '../generation.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
+import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
 import { resolveSampling, type Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
@@ -84,7 +85,7 @@ export interface Speed {
 /** Measures the device. Errors: DEVICE_UNAVAILABLE; those of the addon. */
 export async function expectedSpeed (about: TransformerDescription | TokenizerDescription, device: Device): Promise<Speed> {
   const { device: chosen } = await choose(device, 'auto')
-  const engine = addon().createEngine({ device: chosen, threads: 0 })
+  const engine = createEngine(chosen, 0)
   try {
     const ceilings = await engine.measureCeilings()
     const flops = (precision: Precision): number => precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops

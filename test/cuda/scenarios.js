@@ -4,7 +4,6 @@
 //   node scenarios.js DIST LOAD_OPTIONS SCENARIO [ARGUMENT]
 'use strict'
 
-const { readdirSync } = require('node:fs')
 const path = require('node:path')
 const { Worker } = require('node:worker_threads')
 
@@ -165,12 +164,19 @@ const scenarios = {
     return [[...one.tokens], [...two.tokens], three]
   },
 
-  /** The process ends while the device works. */
+  /** The process ends while the device works: draws, loads another model, or gives its memory back. */
   async exit () {
+    const [work, milliseconds] = argument.split(':')
     const par = await load({ precision: 'bfloat16' })
-    void par.generate({ classId: Array(4).fill(1) }).catch(() => {})
-    const handles = readdirSync('/proc/self/task').length
-    setTimeout(() => process.exit(handles > 0 ? 7 : 8), Number(argument))
+    const drawing = par.generate({ classId: Array(4).fill(1) }).catch(() => {})
+    if (work === 'load') load({ precision: 'bfloat16' }).catch(() => {})
+    if (work === 'dispose') {
+      await Promise.race([drawing, new Promise(resolve => setTimeout(resolve, 40))])
+      void par.dispose()
+    }
+    if (work === 'disposed') await par.dispose()
+    if (milliseconds === 'now') process.exit(7)
+    setTimeout(() => process.exit(7), Number(milliseconds))
     return await new Promise(() => {})
   }
 }

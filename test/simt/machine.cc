@@ -2,6 +2,7 @@
 #include "machine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 
@@ -79,11 +80,29 @@ Machine::Machine() {
   }
 }
 
+// What CUDA's own exit handler does to threads that are still inside CUDA is anybody's guess: here they end the process, and
+// the handler takes its time, so that they get there. The thread that exits is told.
+static std::atomic<bool> unloaded = false;
+static std::thread::id unloader;
+static void unload() {
+  unloader = std::this_thread::get_id();
+  unloaded = true;
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+}
+
 Machine& m() {
-  static Machine& machine = *new Machine;
+  static Machine& machine = []() -> Machine& {
+    std::atexit(unload);
+    return *new Machine;
+  }();
   return machine;
 }
 cudaError_t machineError() {
+  if (unloaded) {
+    if (std::this_thread::get_id() == unloader) return cudaErrorCudartUnloading;
+    std::fprintf(stderr, "simt: a thread is inside CUDA while the process ends\n");
+    std::abort();
+  }
   if (m().driver == 0 || m().driver / 1000 < m().runtime / 1000) return cudaErrorInsufficientDriver;
   return m().devices.empty() ? cudaErrorNoDevice : cudaSuccess;
 }
@@ -159,6 +178,7 @@ static const struct { cudaError_t error; const char *name, *text; } errors[] = {
     SIMT_ERROR(cudaErrorInvalidValue, "invalid argument"),
     SIMT_ERROR(cudaErrorMemoryAllocation, "out of memory"),
     SIMT_ERROR(cudaErrorInitializationError, "initialization error"),
+    SIMT_ERROR(cudaErrorCudartUnloading, "driver shutting down"),
     SIMT_ERROR(cudaErrorInvalidConfiguration, "invalid configuration argument"),
     SIMT_ERROR(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
     SIMT_ERROR(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),

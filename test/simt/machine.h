@@ -89,7 +89,7 @@ inline cudaError_t remember(cudaError_t e) {
   if (e != cudaSuccess && e != cudaErrorNotReady) lastError = e;
   return e;
 }
-cudaError_t machineError();  // why there is no device
+cudaError_t machineError();  // why there is no device; after exit() has begun it is for nobody
 inline Device& device(int i) { return m().devices[static_cast<size_t>(i)]; }
 
 // ---- operations: runtime.cc ---------------------------------------------------------------------------------

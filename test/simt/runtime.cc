@@ -13,6 +13,7 @@ namespace simt {
 
 // What breaks a device stays broken, and nothing that was queued on it ever runs.
 static cudaError_t execute(int on, const Operation& operation, SimtStream* stream = nullptr) {
+  if (const cudaError_t e = machineError()) return e;
   if (device(on).broken != cudaSuccess) return device(on).broken;
   const Open open(on);
   cudaError_t e = operation.run();

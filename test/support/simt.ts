@@ -114,7 +114,7 @@ export async function executeOn (machine: string, program: string, ...args: Arra
 /** With more in its environment. */
 export async function executeWith (env: NodeJS.ProcessEnv, program: string, ...args: Array<string | number>): Promise<Run> {
   try {
-    const { stdout, stderr } = await run(program, args.map(String), { timeout: 240_000, env: { ...process.env, ...env } })
+    const { stdout, stderr } = await run(program, args.map(String), { timeout: 500_000, env: { ...process.env, ...env } })
     return { code: 0, out: stdout, err: stderr }
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number | null, stdout: string, stderr: string }
