@@ -234,6 +234,11 @@ function measured (results, peers, generated) {
     const ours = (generated.results || []).find(one => one.model === model && one.n === n)
     bound('  the same by Par.generate', `< ${most} ms`, ' ms', ours?.ms?.median, value => value < most, ours?.problem || generated.problem || generated.ended || 'not measured')
   }
+  const pictures = (generated.results || []).filter(({ repeatable }) => repeatable !== undefined)
+  const changing = pictures.filter(({ repeatable, withoutOverlap }) => !repeatable || withoutOverlap === false)
+  const naming = some => some.map(({ model, n, repeatable }) => `${model}, n = ${n}${repeatable ? ' (without overlap)' : ''}`).join('; ')
+  line('same seed, same picture, also without overlap', 'all', pictures.length === 0 ? generated.problem || generated.ended || 'not run' : changing.length > 0 ? `not ${naming(changing)}` : `${pictures.length} models`,
+    pictures.length === 0 ? undefined : changing.length === 0)
   for (const name of ['XXL step n=4', 'XXL step n=16', '3B step n=4']) {
     bound(`${name}: gap between steps`, '< 2%', '%', find(name).gap === undefined ? undefined : find(name).gap * 100, value => value < 2, absent(name))
   }

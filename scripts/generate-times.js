@@ -3,6 +3,9 @@
 // (checks, a session, steps, decoding). Batch 1, guided, bfloat16. Checkpoints of random weights of the published sizes are
 // written to the temporary folder before (XXL 2.8 GB, 3B 6.3 GB) and removed after. It needs dist/ and the addon.
 //
+// Beside the times, what only a device at full size can show: the same seed makes the same picture, to the byte, again and
+// again, and (the first model) where kernels of a step do not overlap.
+//
 //   node scripts/generate-times.js [--out FILE] [--models XXL:4,XXL:16,3B:4] [--device cuda] [--repeats 7] [--seconds 60]
 //
 // MODEL:N is a model and its tokens a step. None is begun after so many seconds. JSON, in FILE after every model.
@@ -39,24 +42,51 @@ function spread (times) {
   return { median: sorted[sorted.length >> 1], least: sorted[0], greatest: sorted.at(-1) }
 }
 
-async function measure (model, n, tokenizer) {
+/** Whether a seed's picture comes again: `times` times. */
+async function repeats (par, options, picture, times) {
+  for (let i = 0; i < times; i++) {
+    const image = await par.generate(options)
+    if (!Buffer.from(image.data).equals(Buffer.from(picture.data)) || image.tokens.some((token, k) => token !== picture.tokens[k])) return false
+  }
+  return true
+}
+
+/** The same without kernels that overlap, which a device is asked for when an instance is loaded. */
+async function repeatsWithoutOverlap (files, options, picture) {
+  const before = process.env.PARVIS_OVERLAP
+  process.env.PARVIS_OVERLAP = '0'
+  try {
+    const par = await Par.load(files)
+    return await repeats(par, options, picture, 1).finally(() => par.dispose())
+  } finally {
+    if (before === undefined) delete process.env.PARVIS_OVERLAP
+    else process.env.PARVIS_OVERLAP = before
+  }
+}
+
+async function measure (model, n, tokenizer, first) {
   const transformer = path.join(folder, `${model}-${n}.pt`)
   try {
     writeBigCheckpoint(model, transformer, { n })
     const written = seconds()
-    const par = await Par.load({ transformer, tokenizer, device: options.device, precision: 'bfloat16' })
+    const files = { transformer, tokenizer, device: options.device, precision: 'bfloat16' }
+    const par = await Par.load(files)
     try {
       const loaded = seconds()
       const times = []
+      const sampling = { classId: 207, guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
       let image
       // Two that are not counted: the first makes what later ones use again.
       for (let i = -2; i < Number(options.repeats); i++) {
         const start = performance.now()
-        image = await par.generate({ classId: 207, seed: i + 3, guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 })
+        image = await par.generate({ ...sampling, seed: i + 3 })
         if (i >= 0) times.push(performance.now() - start)
       }
       if (image.width !== 384 || image.data.length !== 384 * 384 * 3) throw new Error(`a picture of ${image.width} x ${image.height} pixels`)
-      return { ms: spread(times), steps: image.steps, device: par.info.device, loadMs: (loaded - written) * 1000 }
+      const same = { ...sampling, seed: image.seed }
+      const repeatable = await repeats(par, same, image, 5)
+      const withoutOverlap = first ? await repeatsWithoutOverlap(files, same, image) : undefined
+      return { ms: spread(times), repeatable, withoutOverlap, steps: image.steps, device: par.info.device, loadMs: (loaded - written) * 1000 }
     } finally {
       await par.dispose()
     }
@@ -73,13 +103,13 @@ async function main () {
     const result = { model, n }
     try {
       if (seconds() > Number(options.seconds)) throw new Error('left out: out of time')
-      Object.assign(result, await measure(model, n, tokenizer))
+      Object.assign(result, await measure(model, n, tokenizer, report.results.length === 0))
     } catch (error) {
       result.problem = error.message
       process.exitCode = 1
     }
     report.results.push(result)
-    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n = ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms`}`)
+    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n = ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms${result.repeatable && result.withoutOverlap !== false ? '' : ', and the same seed makes another picture'}`}`)
     write()
   }
   if (options.out === undefined) console.log(JSON.stringify(report, undefined, 1))
