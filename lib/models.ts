@@ -151,8 +151,8 @@ export class Models {
   }
 }
 
-/** Faults of a device while weights are loaded after which `auto` goes on with the CPU. */
-const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE'])
+/** Faults of a device while weights are loaded after which `auto` goes on with the CPU; INTERNAL: it failed in mid-work. */
+const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE', 'INTERNAL'])
 
 async function loadWeights (
   choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined, call: Call

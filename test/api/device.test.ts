@@ -120,7 +120,7 @@ t.test('loading', async t => {
   t.same(asked.engines.at(-1), { device: 'cpu', threads: 2 })
   await own.dispose()
 
-  for (const code of ['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE']) {
+  for (const code of ['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE', 'INTERNAL']) {
     fault = Object.assign(new Error('The weights need 9 GB of device memory and 1 GB of 16 GB are free.'), { parvisCode: code })
     asked.disposed = 0
     const fallen = await smallPar({ device: 'auto', precision: 'auto', threads: 2 })

@@ -39,6 +39,10 @@ t.test('the device is chosen, and says why', async t => {
   t.match(await run<Failure>('devices=2', 'refused', 'cuda:5'), { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
 })
 
+t.test('auto takes the CPU where the GPU fails', async t => {
+  t.match(await run('fail=launch:1', 'info'), { device: 'cpu', deviceReason: /cuda:0 cannot be used: CUDA failed while .*illegal/ })
+})
+
 t.test('the same results as on the CPU', async t => {
   interface Results { tokens: number[][], bytes: number[][], greedy: number[], resized: number[], total: number, code: number[] }
   const [cpu, cuda] = await run<[Results, Results]>('seed=2', 'same')
