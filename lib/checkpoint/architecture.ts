@@ -1,6 +1,7 @@
 // Tells the two kinds of checkpoint apart by the names in them. What each kind is exactly: transformer.ts, tokenizer.ts.
 
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 import { isThere } from './names.js'
 import { tokenizerNames } from './tokenizer.js'
 import { transformerNames } from './transformer.js'

@@ -1,7 +1,7 @@
-// How a checkpoint is refused, and how hostile text is shown: quoted, so that a tensor name cannot send
-// escape sequences to a terminal, and cut, so that it cannot fill one.
+// How a checkpoint is refused. Text out of a file is shown by `quote`.
 
 import { ParError } from '../errors.js'
+import { quote } from '../text.js'
 
 /** A ParError `BAD_CHECKPOINT` that starts with the file. */
 export function bad (file: string, message: string, cause?: unknown): ParError {
@@ -12,12 +12,6 @@ export function bad (file: string, message: string, cause?: unknown): ParError {
 export function oddTensor (file: string, name: string, what: string): ParError {
   return bad(file, `${quote(name)} of the weights is ${what}. ` +
     'parvis never runs code from a checkpoint: save the plain state_dict() of the model, with plain tensors.')
-}
-
-/** Text from a file, quoted, control characters escaped, cut at 120 characters. */
-export function quote (text: string): string {
-  return JSON.stringify(text.length > 120 ? `${text.slice(0, 117)}...` : text)
-    .replace(/[\u007f-\u009f\u2028\u2029]/g, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /** `[2, 3]`; long shapes are cut. */

@@ -2,7 +2,8 @@
 // strides is held while it is gathered.
 
 import type { TensorSource } from '../native.js'
-import { bad, quote, showBytes } from './bad.js'
+import { quote } from '../text.js'
+import { bad, showBytes } from './bad.js'
 import { countElements, elementBytes } from './dtypes.js'
 import type { FileSource } from './source.js'
 

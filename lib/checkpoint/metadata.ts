@@ -2,7 +2,8 @@
 // what shapes cannot (heads, grid, class names, sampling defaults) and repeats what they can, as a check. It is read as
 // untrusted as everything else in a file: types, ranges and agreement with the shapes.
 
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 import { JsonError, parseJson, type Json } from './json.js'
 import type { Checkpoint } from './types.js'
 

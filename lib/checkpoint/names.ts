@@ -1,6 +1,7 @@
 // Names of tensors in a checkpoint, alike in both formats: what wrappers of training put before them is taken off.
 
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
 
 const prefixes = ['_orig_mod.', 'module.'] // torch.compile, data parallel training

@@ -3,7 +3,8 @@
 
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 import { readSafetensors } from './safetensors.js'
 import { FileSource } from './source.js'
 import { readTorch } from './torch.js'

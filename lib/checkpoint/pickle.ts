@@ -7,7 +7,8 @@
 // Traded: contents of byte strings are dropped (only their length is kept), since no checkpoint needs them.
 
 import { setImmediate } from 'node:timers/promises'
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 
 /** A module-level name, e.g. `torch FloatStorage`. Never looked up anywhere. */
 export class Global {

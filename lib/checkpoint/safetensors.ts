@@ -3,7 +3,8 @@
 // overlap from its first byte to the end of the file, and as many bytes as shape and type say.
 
 import { setImmediate } from 'node:timers/promises'
-import { bad, quote, showBytes, showShape } from './bad.js'
+import { quote } from '../text.js'
+import { bad, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, safetensorsTypes } from './dtypes.js'
 import { JsonError, parseJson, type Json } from './json.js'
 import { nameOf } from './names.js'

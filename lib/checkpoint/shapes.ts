@@ -3,7 +3,8 @@
 
 import type { TensorSource } from '../native.js'
 import { ParError } from '../errors.js'
-import { bad, oddTensor, quote, showBytes, showShape } from './bad.js'
+import { quote } from '../text.js'
+import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { isThere } from './names.js'
 import type { Checkpoint, StoredTensor } from './types.js'
 

@@ -4,7 +4,8 @@
 
 import { crc32 } from 'node:zlib'
 import { setImmediate } from 'node:timers/promises'
-import { bad, oddTensor, quote, showBytes, showShape } from './bad.js'
+import { quote } from '../text.js'
+import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
 import { Global, Inert, PersistentId, Tuple, describeValue, readPickle } from './pickle.js'
 import { nameOf } from './names.js'

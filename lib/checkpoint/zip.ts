@@ -5,7 +5,8 @@
 
 import { setImmediate } from 'node:timers/promises'
 import yauzl from 'yauzl'
-import { bad, quote } from './bad.js'
+import { quote } from '../text.js'
+import { bad } from './bad.js'
 import type { FileSource } from './source.js'
 
 /** One file in the zip, as the central directory tells it. */

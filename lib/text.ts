@@ -1,0 +1,40 @@
+// How text that parvis did not write (out of files, repositories, options, the system) is shown: control characters and
+// marks that reorder a line become visible escapes, so that no text can command a terminal or forge what stands beside
+// it, and long text is cut, so that no message is filled by it.
+
+/** Characters that a quoted text or a name may have at most before it is cut. */
+export const maxShownName = 120
+
+/** Characters of a path or address that a message shows at most. */
+export const maxShownPath = 200
+
+/**
+ * C0 and C1 controls, soft hyphen, zero-width and bidirectional marks, line and paragraph separators, tags, lone surrogates.
+ * `\p{Cf}` would take the joiners of emoji and of Indic scripts too: they are escaped as well, and stay readable.
+ */
+// eslint-disable-next-line no-control-regex
+const hidden = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]|\p{Cf}|\p{Cs}/gu
+
+/** `text` with every character that a terminal would act on, or that cannot be seen, as `\u{...}`; cut to `max` characters. */
+export function visible (text: string, max = Infinity): string {
+  return cut(text, max).replace(hidden, character => {
+    const code = character.codePointAt(0)!
+    return code > 0xffff ? `\\u{${code.toString(16)}}` : `\\u${code.toString(16).padStart(4, '0')}`
+  })
+}
+
+/** At most `max` characters; what is missing is told by `...`. */
+export function cut (text: string, max: number): string {
+  return text.length > max ? `${text.slice(0, Math.max(0, max - 3))}...` : text
+}
+
+/** Text from a file, in double quotes, with escapes as in JSON, cut at {@link maxShownName} characters. */
+export function quote (text: string): string {
+  return visible(JSON.stringify(cut(text, maxShownName)))
+}
+
+/** A path or an address given by a caller, for messages: its beginning and its end, where the file name is. */
+export function shownPath (file: string): string {
+  const half = Math.floor((maxShownPath - 3) / 2)
+  return visible(file.length > maxShownPath ? `${file.slice(0, half)}...${file.slice(-half)}` : file)
+}
