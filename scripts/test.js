@@ -1,6 +1,10 @@
 'use strict'
-// npm test [-- FILE ...]: builds what is stale, runs every test file, counts assertions, ends with the line
-// `N passed, N failed`.
+// npm test [-- FILE ...]: builds what is stale, runs the test files, counts assertions, ends with the line
+// `N passed, N failed`. A FILE may be a folder.
+//
+//   npm test             what a contributor runs: everything but `slow` below, minutes on two cores
+//   npm run test:rest    the rest: simulated GPU, release, other runners and package managers
+//   npm run test:all     both
 //
 // The files are tap tests, one process each, one after another: they measure time and memory, and the native
 // code uses every core by itself. This script reads their TAP streams instead of tap's own runner because that
@@ -27,6 +31,11 @@ const seconds = Number(process.env.TAP_TIMEOUT || 300)
 const grace = 20
 /** Milliseconds for a file that asks for no limit, t.setTimeout(0): a hang must still end. */
 const longest = 30 * 60 * 1000
+/**
+ * What only continuous integration has to run each time, by the beginning of its path: minutes of compiling kernels as
+ * plain C++, packing a release, installing other people's tools.
+ */
+const slow = ['test/cuda/', 'test/ptx.test.ts', 'test/release/', 'test/runners/', 'test/simt']
 const total = { passed: 0, failed: 0, skipped: 0, todo: 0 }
 
 main().then(finish, error => {
@@ -40,7 +49,11 @@ async function main () {
     total.failed++
     return
   }
-  const files = process.argv.length > 2 ? process.argv.slice(2) : testFiles()
+  const files = chosenFiles(process.argv.slice(2))
+  if (!files) {
+    total.failed++
+    return
+  }
   const plugin = createRequire(require.resolve('tap/package.json')).resolve('@tapjs/typescript/package.json')
   const loader = path.join(path.dirname(plugin), 'dist', 'esm', 'import.mjs')
   fs.mkdirSync(path.dirname(tapFile), { recursive: true })
@@ -157,10 +170,29 @@ function finish () {
   process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0
 }
 
+/** The test files that the command line names; undefined, said on standard error, where it names nothing that is there. */
+function chosenFiles (args) {
+  const all = testFiles()
+  const isSlow = file => slow.some(beginning => file.startsWith(beginning))
+  if (args.length === 0) return all.filter(file => !isSlow(file))
+  if (args[0] === '--rest') return all.filter(isSlow)
+  if (args[0] === '--all') return all
+  const chosen = args.map(name => {
+    const relative = path.relative(root, path.resolve(name)).split(path.sep).join('/')
+    return all.filter(file => file === relative || file.startsWith(relative + '/'))
+  })
+  const missing = args.filter((name, k) => chosen[k].length === 0)
+  if (missing.length > 0) {
+    console.error(`There is no test file or folder of test files called ${missing.join(', ')}. The files are test/**/*.test.ts.`)
+    return undefined
+  }
+  return [...new Set(chosen.flat())]
+}
+
 function testFiles () {
   return fs.readdirSync(path.join(root, 'test'), { recursive: true })
-    .filter(name => name.endsWith('.test.ts'))
-    .map(name => path.join('test', name))
+    .filter(name => name.endsWith('.test.ts') && !name.includes('node_modules'))
+    .map(name => `test/${name.split(path.sep).join('/')}`)
     .sort()
 }
 
