@@ -94,7 +94,7 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
   n?: number
   /**
-   * 0 to 2^53 - 1. Default: random, and reported as `seed` of each picture. A picture of a list has the effective
+   * 0 to 2^53 - 1. Default: a random one below 2^32, reported as `seed` of each picture. A picture of a list has the effective
    * seed `seed + (number of earlier entries with the same class)` (modulo 2^53), so that a repeated class gives
    * different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
    */
@@ -262,7 +262,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     single: !Array.isArray(options.classId),
     n: tokensAStep(options.n),
     sampling: sampling(options),
-    seed: options.seed === undefined ? randomInt(2 ** 48 - 1) : integer(options.seed, 'seed', 0, Number.MAX_SAFE_INTEGER),
+    seed: options.seed === undefined ? randomSeed() : integer(options.seed, 'seed', 0, Number.MAX_SAFE_INTEGER),
     size: sizeOption(options.size),
     ablation: ablation(options),
     signal: abortSignal(options.signal),
@@ -308,6 +308,11 @@ export function resolveSampling (
 function defined (stored: Partial<Sampling> = {}): Partial<Sampling> {
   const names = ['guidanceScale', 'temperature', 'topK', 'topP'] as const
   return Object.fromEntries(names.filter(name => stored[name] !== undefined).map(name => [name, stored[name]]))
+}
+
+/** A seed where the caller gives none: 32 bits, few enough digits to type again. */
+export function randomSeed (): number {
+  return randomInt(2 ** 32)
 }
 
 /** Effective seeds of a list, see {@link GenerateOptions.seed}. */

@@ -1,0 +1,46 @@
+// Class names that nearly are one: what a message proposes, and how mistakes are counted.
+
+import t from 'tap'
+import { imagenetLabels } from '../lib/imagenet.js'
+import { mistakesBetween, resolveClass } from '../lib/labels.js'
+
+const clothes = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+
+t.test('mistakes between two texts', async t => {
+  // Known distances, worked out by hand: kitten to sitting is the textbook's example.
+  for (const [a, b, mistakes] of [
+    ['sneaker', 'sneaker', 0], ['snaker', 'sneaker', 1], ['sneakers', 'sneaker', 1], ['snaeker', 'sneaker', 1], ['kitten', 'sitting', 3],
+    ['', 'bag', 3], ['bag', '', 3], ['ca', 'abc', 3], ['abcd', 'badc', 2]
+  ] as const) {
+    t.equal(mistakesBetween(a, b, 9), mistakes, `${a} and ${b}`)
+    t.equal(mistakesBetween(b, a, 9), mistakes, `${b} and ${a}`)
+    if (mistakes > 0) t.equal(mistakesBetween(a, b, mistakes - 1), Infinity, 'more than are allowed')
+  }
+})
+
+t.test('a mistyped name is refused with the names that come near', async t => {
+  const imagenet = imagenetLabels()
+  const cases: Array<[string, readonly string[], RegExp]> = [
+    ['snaker', clothes, /Did you mean 'Sneaker' \(7\)\?$/],
+    ['SNAEKER', clothes, /Did you mean 'Sneaker' \(7\)\?$/],
+    ['trowser', clothes, /Did you mean 'Trouser' \(1\)\?$/],
+    ['anklle-boot', clothes, /Did you mean 'Ankle boot' \(9\)\?$/],
+    ['boot', clothes, /Did you mean 'Ankle boot' \(9\)\?$/],
+    ['oter', imagenet, /Did you mean 'otter' \(360\)/],
+    ['goldfihs', imagenet, /Did you mean 'goldfish, Carassius auratus' \(1\)\?$/]
+  ]
+  for (const [name, labels, message] of cases) t.throws(() => resolveClass(name, labels.length, labels), { code: 'BAD_CLASS_ID', message }, name)
+})
+
+t.test('nothing is proposed where nothing comes near', async t => {
+  for (const name of ['-', '', ' ', '--', 'x', 'zebra crossing', 'a photo of a dog on the moon', 'q'.repeat(100_000)]) {
+    t.throws(() => resolveClass(name, clothes.length, clothes), { code: 'BAD_CLASS_ID', message: /^No class is called .{1,80}\. Some names: 'T-shirt\/top', / }, name.slice(0, 40))
+  }
+})
+
+t.test('many long names are compared quickly', async t => {
+  const labels = Array.from({ length: 20_000 }, (_, k) => `${'nomen '.repeat(20)}${k}, sneaker ${k}`)
+  const began = performance.now()
+  t.throws(() => resolveClass('snaeker 19999', labels.length, labels), { message: /\(19999\)/ })
+  t.ok(performance.now() - began < 5000)
+})
