@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "parvis/limits.h"
+
 namespace parvis::binding {
 
 namespace {
@@ -105,8 +107,9 @@ TransformerModel transformerModel(const Napi::Object& o) {
   m.normEps = static_cast<float>(number(o, "normEps"));
   m.ropeBase = static_cast<float>(number(o, "ropeBase"));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  if (!in(m.layers, 4096) || !in(m.dim, 1 << 20) || !in(m.heads, 4096) || !in(m.kvHeads, m.heads) || m.heads % m.kvHeads || !in(m.headSize, 4096) ||
-      m.headSize % 4 || !in(m.feedForward, 1 << 22) || !in(m.vocabulary, 1 << 24) || !in(m.classes, 1 << 24) || m.transitions < 0 || m.transitions > 4096)
+  if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) || !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
+      !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
+      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n)
     wrong(o.Env(), "a size of the transformer is outside its range");
   return m;
 }
@@ -122,9 +125,9 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
   m.normEps = static_cast<float>(number(o, "normEps"));
   for (const int64_t x : integers(o.Get("multipliers"), "multipliers")) m.multipliers.push_back(static_cast<int>(x));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  bool good = in(m.baseChannels, 1 << 14) && in(m.residualBlocks, 64) && in(m.zChannels, 1 << 14) && in(m.codebook, 1 << 24) && in(m.codeSize, 1 << 14) &&
-              in(m.groups, m.baseChannels) && in(m.levels(), 8);
-  for (const int x : m.multipliers) good = good && in(x, 256) && m.baseChannels * x % m.groups == 0;
+  bool good = in(m.baseChannels, limits::baseChannels) && in(m.residualBlocks, limits::residualBlocks) && in(m.zChannels, limits::zChannels) &&
+              in(m.codebook, limits::codebook) && in(m.codeSize, limits::codeSize) && in(m.groups, m.baseChannels) && in(m.levels(), limits::levels);
+  for (const int x : m.multipliers) good = good && in(x, limits::multiplier) && m.baseChannels * x % m.groups == 0;
   if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range");
   return m;
 }
@@ -137,7 +140,7 @@ SessionOptions sessionOptions(const Napi::Object& o) {
   s.slots = integer(o, "slots");
   s.tokens = integer(o, "tokens");
   s.maxRows = integer(o, "maxRows");
-  if (s.slots > 1 << 20 || s.tokens > 1 << 20 || s.maxRows > 1 << 16) wrong(o.Env(), "a session's sizes are outside their range");
+  if (s.slots > limits::tokens || s.tokens > limits::tokens || s.maxRows > limits::stepRows) wrong(o.Env(), "a session's sizes are outside their range");
   if (const Napi::Value v = o.Get("known"); v.IsTypedArray()) s.known = array<int32_t>(v, "known");
   if (const Napi::Value v = o.Get("keepLogits"); v.IsTypedArray()) s.keepLogits = array<int32_t>(v, "keepLogits");
   return s;

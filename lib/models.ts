@@ -160,17 +160,17 @@ async function loadWeights (
   const engine = createEngine(choice.device, threads)
   // Not the call's own: where this device fails, the call goes on with another.
   const cancel = addon().createCancel()
-  const loading = [
-    transformer && engine.loadTransformer(transformer.file, transformer.tensors, transformer.model, choice.precision, cancel),
-    tokenizer && engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, cancel)
-  ] as const
+  const loading: { transformer?: Promise<NativeTransformer>, tokenizer?: Promise<NativeTokenizer> } = {}
   try {
-    const [transformerNative, tokenizerNative] = await call.wait(Promise.all(loading))
+    // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
+    if (transformer) loading.transformer = engine.loadTransformer(transformer.file, transformer.tensors, transformer.model, choice.precision, cancel)
+    if (tokenizer) loading.tokenizer = engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, cancel)
+    const [transformerNative, tokenizerNative] = await call.wait(Promise.all([loading.transformer, loading.tokenizer]))
     const sessionBytes = await call.wait(sessionBudget(choice.device))
     return { engine, choice, sessionBytes, transformer: transformerNative, tokenizer: tokenizerNative }
   } catch (error) {
     cancel.cancel()
-    for (const part of loading) part?.then(native => { native.dispose() }, () => {}) // memory of the device above all
+    for (const part of Object.values(loading)) part.then(native => { native.dispose() }, () => {}) // memory of the device above all
     await engine.dispose()
     throw error
   }

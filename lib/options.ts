@@ -6,6 +6,7 @@ import { randomInt } from 'node:crypto'
 import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
 import { resolveClass, type ClassId } from './labels.js'
+import { limits } from './limits.js'
 import type { Precision } from './native.js'
 import { presetOf, type Preset } from './presets.js'
 import type { PullProgress } from './pull.js'
@@ -212,9 +213,9 @@ function transformerFile (value: unknown): CheckedLoad['transformer'] {
   const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n'])
   return {
     path: fields.path,
-    heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, 1024),
+    heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, limits.heads),
     grid: fields.grid === undefined ? undefined : gridOption(fields.grid, 'transformer.grid'),
-    n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, 4096)
+    n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, limits.n)
   }
 }
 
@@ -418,7 +419,7 @@ export function resolveClasses (classIds: readonly unknown[], classes: number, l
 }
 
 function tokensAStep (value: unknown): number | undefined {
-  return value === undefined ? undefined : integer(value, 'n', 1, 4096)
+  return value === undefined ? undefined : integer(value, 'n', 1, limits.n)
 }
 
 function ablation (options: Record<string, unknown>): Ablation {
@@ -426,7 +427,7 @@ function ablation (options: Record<string, unknown>): Ablation {
   if (options.order !== undefined) found.order = oneOf(options.order, 'order', ['distant', 'raster'] as const)
   if (options.initial !== undefined) found.initial = oneOf(options.initial, 'initial', ['sequential', 'none'] as const)
   if (options.groupAttention !== undefined) found.groupAttention = oneOf(options.groupAttention, 'groupAttention', ['full', 'causal'] as const)
-  if (options.tokensPerStep !== undefined) found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, 4096)
+  if (options.tokensPerStep !== undefined) found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, limits.n)
   return found
 }
 

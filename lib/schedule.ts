@@ -10,6 +10,7 @@
 //   every later group, one step   the group before
 // with g tokens a step. g = 1 falls out of it: slot x reads token x-1.
 
+import { limits } from './limits.js'
 import { classInput, rowStride } from './native.js'
 import { invalid, oneOf, optionsObject, show } from './validate.js'
 
@@ -86,9 +87,6 @@ export interface Schedule {
   /** Tokens in raster order -> sequence order, [tokens]. */
   toSequence<T extends Int32Array | Float32Array> (raster: T): T
 }
-
-// Far above any real grid; keeps a mistaken one from filling memory.
-const mostTokens = 1 << 20
 
 /**
  * Works out order, slots, inputs and steps for a grid.
@@ -219,7 +217,8 @@ function check (given: ScheduleOptions) {
   }
   const [frames, rows, columns] = (sizes.length === 3 ? sizes : [1, ...sizes]) as [number, number, number]
   const count = frames * rows * columns
-  if (count > mostTokens) throw invalid(`grid ${sizes.join(' x ')} has ${count} tokens; at most ${mostTokens} are possible`)
+  // Far above any real grid; keeps a mistaken one from filling memory.
+  if (count > limits.tokens) throw invalid(`grid ${sizes.join(' x ')} has ${count} tokens; at most ${limits.tokens} are possible`)
   const order = oneOf(inOrder, 'order', ['distant', 'raster'] as const)
   const initial = oneOf(stage, 'initial', ['sequential', 'none'] as const)
   const groupAttention = oneOf(attention, 'groupAttention', ['full', 'causal'] as const)

@@ -3,6 +3,7 @@
 // the range and what was found instead.
 
 import { ParError } from './errors.js'
+import { limits } from './limits.js'
 
 export function invalid (message: string, options?: { cause?: unknown }): ParError {
   return new ParError('INVALID_OPTION', message, options)
@@ -102,7 +103,7 @@ export function callback<T> (value: unknown, name: string): T | undefined {
 
 /** One number for both sides, or [rows, columns]. */
 export function gridOption (value: unknown, name = 'grid'): [rows: number, columns: number] {
-  const most = 1024
+  const most = limits.gridSide
   if (Array.isArray(value)) {
     if (value.length !== 2) throw invalid(`${name} must be a number or [rows, columns], not ${show(value)}`)
     return [integer(value[0], `${name}[0]`, 1, most), integer(value[1], `${name}[1]`, 1, most)]

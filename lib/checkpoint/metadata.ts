@@ -2,6 +2,7 @@
 // what shapes cannot (heads, grid, class names, sampling defaults) and repeats what they can, as a check. It is read as
 // untrusted as everything else in a file: types, ranges and agreement with the shapes.
 
+import { limits } from '../limits.js'
 import { quote } from '../text.js'
 import { bad } from './bad.js'
 import { JsonError, parseJson, type Json } from './json.js'
@@ -59,8 +60,7 @@ export interface TokenizerMetadata extends Origin {
 
 export type ParvisMetadata = TransformerMetadata | TokenizerMetadata
 
-/** Largest grid side and picture side that are believed. */
-export const maxGridSide = 4096
+/** Largest picture side that is believed. */
 const maxImageSide = 65536
 const maxLabels = 100_000
 
@@ -86,7 +86,7 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
       vocabularySize: fields.integer('vocabularySize', 1),
       classes: fields.integer('classes', 1),
       n: fields.integer('n', 1),
-      grid: fields.pair('grid', maxGridSide),
+      grid: fields.pair('grid', limits.gridSide),
       labels: fields.labels(),
       sampling: fields.sampling(),
       name: fields.text('name'),

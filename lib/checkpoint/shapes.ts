@@ -1,8 +1,9 @@
 // Takes the tensors that a model needs out of a checkpoint, one by one, each with the shape it must have. What is not
 // taken (buffers, EMA copies, masks) is ignored; what is missing or misshapen is named with both shapes.
 
-import type { TensorSource } from '../native.js'
 import { ParError } from '../errors.js'
+import type { Limits } from '../limits.js'
+import type { TensorSource } from '../native.js'
 import { quote } from '../text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { isThere } from './names.js'
@@ -36,6 +37,14 @@ export class Needed {
     return shape
   }
 
+  /** Is anything larger than parvis runs? Errors: BAD_CHECKPOINT. */
+  limit (limits: Readonly<Limits>, sizes: Partial<Limits>): void {
+    for (const [name, size] of Object.entries(sizes)) {
+      const most = limits[name as keyof Limits]
+      if (size > most) throw this.bad(`its ${sizeNames[name as keyof Limits] ?? name} is ${size}, and parvis runs models up to ${most}`)
+    }
+  }
+
   bad (message: string): ParError { return bad(this.checkpoint.file, message) }
 
   private find (name: string, expected: Expected): StoredTensor {
@@ -50,6 +59,14 @@ export class Needed {
     if (odd !== undefined) throw oddTensor(this.checkpoint.file, name, odd)
     throw this.bad(`tensor ${quote(name)} is missing, expected shape ${showExpected(expected)}. Is the file complete, and of this kind of model?`)
   }
+}
+
+/** How messages call a size. */
+const sizeNames: Partial<Record<keyof Limits, string>> = {
+  layers: 'number of layers', dim: 'width', heads: 'number of heads', headSize: 'head size', feedForward: 'feed-forward width',
+  classes: 'number of classes', n: 'number of tokens per step', baseChannels: 'base width', levels: 'number of levels',
+  multiplier: 'largest multiple of the base width', residualBlocks: 'number of residual blocks per level', zChannels: 'width between encoder and codebook',
+  codebook: 'codebook size', codeSize: 'code size', gridSide: 'number of tokens per side'
 }
 
 function showExpected (expected: Expected): string { return `[${expected.join(', ')}]` }

@@ -2,6 +2,7 @@
 // blocks, latent and codebook. Every tensor of encoder and decoder is then taken with the shape that follows, so that
 // a tokenizer of another make (attention at other levels, other block counts) is refused, not misread.
 
+import { limits } from '../limits.js'
 import type { TensorSource, TokenizerModel } from '../native.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
 import { Needed } from './shapes.js'
@@ -22,8 +23,6 @@ export interface TokenizerDescription {
 }
 
 const groups = 32
-const maxLevels = 16
-const maxBlocks = 64
 /** How the encoder of a tokenizer of this family begins; also what identifies it. */
 export const tokenizerNames = { codebook: 'quantize.embedding.weight', firstConvolution: 'decoder.conv_in.weight' }
 
@@ -49,6 +48,8 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   const multipliers = takeEncoder(take, baseChannels, zChannels, levels, residualBlocks)
   takeDecoder(take, multipliers.map(multiplier => multiplier * baseChannels), zChannels, residualBlocks)
 
+  needed.limit(limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize })
+  checkImageSize(needed, metadata?.imageSize, 2 ** (levels - 1))
   const model: TokenizerModel = { baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6 }
   const official = isOfficial(model) ? 'vq_ds16_c2i' : undefined
   const name = metadata?.name ?? official
@@ -62,6 +63,13 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   }
 }
 
+/** A picture of more tokens per side than can be encoded and decoded. */
+function checkImageSize (needed: Needed, imageSize: [number, number] | undefined, factor: number): void {
+  if (imageSize && Math.max(...imageSize) / factor > limits.gridSide) {
+    throw needed.bad(`its metadata says pictures of ${imageSize.join(' x ')} pixels; with ${factor} pixels per token parvis makes up to ${limits.gridSide * factor}`)
+  }
+}
+
 function isOfficial (model: TokenizerModel): boolean {
   return model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
     model.zChannels === 256 && model.codebookSize === 16384 && model.codeSize === 8
@@ -70,12 +78,11 @@ function isOfficial (model: TokenizerModel): boolean {
 /** Levels and residual blocks a level of the encoder, from the names alone. */
 function countBlocks (needed: Needed): { levels: number, residualBlocks: number } {
   let levels = 0
-  while (levels <= maxLevels && needed.has(`encoder.conv_blocks.${levels}.res.0.conv1.weight`)) levels++
+  while (levels <= limits.levels && needed.has(`encoder.conv_blocks.${levels}.res.0.conv1.weight`)) levels++
   let residualBlocks = 0
-  while (residualBlocks <= maxBlocks && needed.has(`encoder.conv_blocks.0.res.${residualBlocks}.conv1.weight`)) residualBlocks++
+  while (residualBlocks <= limits.residualBlocks && needed.has(`encoder.conv_blocks.0.res.${residualBlocks}.conv1.weight`)) residualBlocks++
   if (levels === 0) throw needed.bad('tensor "encoder.conv_blocks.0.res.0.conv1.weight" is missing: the file has no encoder levels')
-  if (levels > maxLevels) throw needed.bad(`more than ${maxLevels} levels`)
-  if (residualBlocks > maxBlocks) throw needed.bad(`more than ${maxBlocks} residual blocks a level`)
+  needed.limit(limits, { levels, residualBlocks })
   return { levels, residualBlocks }
 }
 

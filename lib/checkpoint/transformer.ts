@@ -4,15 +4,16 @@
 
 import { ParError } from '../errors.js'
 import type { TensorSource, TransformerModel } from '../native.js'
-import { maxGridSide, readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
+import { limits } from '../limits.js'
+import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
 import { Needed, positiveOption, showValue } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
 /** What the caller knows better than the file. */
 export interface TransformerOverrides {
-  /** Attention heads, >= 1; needed where the width is not one of the published models'. */
+  /** Attention heads, 1 to 4096; needed where the width is not one of the published models'. */
   heads?: number
-  /** Token grid: [rows, columns], or one number for a square. */
+  /** Token grid: [rows, columns], or one number for a square; 1 to 1024 per side. */
   grid?: [number, number] | number
   /** Tokens a step that the caller expects; another than the checkpoint's is UNSUPPORTED_N. */
   n?: number
@@ -54,7 +55,6 @@ export const publishedClasses = 1000
 /** 1: LlamaGen. */
 export const publishedN: readonly number[] = [1, 4, 16]
 const defaultGrid = 24
-const maxLayers = 10_000
 
 export const transformerNames = {
   classes: 'cls_embedding.embedding_table.weight',
@@ -69,8 +69,8 @@ export const transformerNames = {
  * that nothing tells), UNSUPPORTED_N, INVALID_OPTION (an override out of range or that cannot fit the shapes).
  */
 export function describeTransformer (checkpoint: Checkpoint, overrides: TransformerOverrides = {}): TransformerDescription {
-  const callerHeads = positiveOption('heads', overrides.heads, 65536)
-  const callerN = positiveOption('n', overrides.n, maxGridSide ** 2)
+  const callerHeads = positiveOption('heads', overrides.heads, limits.heads)
+  const callerN = positiveOption('n', overrides.n, limits.n)
   const callerGrid = gridOption(overrides.grid)
   const needed = new Needed(checkpoint)
   const metadata = transformerMetadata(checkpoint, needed)
@@ -85,8 +85,10 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
 
   const classes = classRows - 1
   const n = transitions + 1
+  needed.limit(limits, { dim, feedForward, vocabulary: vocabularySize, classes, n })
   checkMetadata(metadata, { layers, dim, vocabularySize, classes, n }, needed)
   const attention = chooseHeads(needed, dim, qkvRows, callerHeads, metadata?.heads)
+  needed.limit(limits, { heads: attention.heads, headSize: attention.headSize })
   const { grid, gridFrom } = chooseGrid(needed, n, callerGrid, metadata?.grid)
   if (callerN !== undefined && callerN !== n) {
     throw new ParError('UNSUPPORTED_N', `${checkpoint.file}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
@@ -118,7 +120,7 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
 function takeLayers (needed: Needed, dim: number): { layers: number, qkvRows: number, feedForward: number } {
   const layers = countLayers(needed.checkpoint)
   if (layers === 0) throw needed.bad('tensor "layers.0.attention.wqkv.weight" is missing: the file has no layers')
-  if (layers > maxLayers) throw needed.bad(`it names ${layers} layers, the limit is ${maxLayers}`)
+  needed.limit(limits, { layers })
   let qkvRows: number | string = '(heads + 2 * kvHeads) * headSize'
   let feedForward: number | string = 'feed-forward width'
   for (let i = 0; i < layers; i++) {
@@ -202,8 +204,8 @@ function chooseHeads (
 function gridOption (grid: unknown): [number, number] | undefined {
   if (grid === undefined) return undefined
   const sides: unknown[] = Array.isArray(grid) ? [...grid] : [grid, grid]
-  const good = sides.length === 2 && sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= maxGridSide)
-  if (!good) throw new ParError('INVALID_OPTION', `grid must be [rows, columns] or one number, whole numbers from 1 to ${maxGridSide}, got ${showValue(grid)}`)
+  const good = sides.length === 2 && sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= limits.gridSide)
+  if (!good) throw new ParError('INVALID_OPTION', `grid must be [rows, columns] or one number, whole numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
   return sides as [number, number]
 }
 
@@ -238,5 +240,5 @@ function gridSideFromArgs (checkpoint: Checkpoint): number | undefined {
   const { image_size: imageSize, downsample_size: factor = 16 } = args as Record<string, unknown>
   if (typeof imageSize !== 'number' || typeof factor !== 'number' || !Number.isInteger(imageSize) || !Number.isInteger(factor) || factor < 1) return undefined
   const side = imageSize / factor
-  return Number.isInteger(side) && side >= 1 && side <= maxGridSide ? side : undefined
+  return Number.isInteger(side) && side >= 1 && side <= limits.gridSide ? side : undefined
 }
