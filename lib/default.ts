@@ -68,6 +68,11 @@ export class DefaultPar {
     return yield * (await this.load()).stream(options)
   }
 
+  /** The pictures of a list, one after another, none of them kept: {@link Par.images}. */
+  async * images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
+    yield * (await this.load()).images(options)
+  }
+
   /** Ends running calls with ParError `DISPOSED` and frees all native memory. A later call loads the model again. */
   async dispose (): Promise<void> {
     const loading = this.#loading

@@ -31,7 +31,12 @@ export interface Progress {
    * @throws ParError `MISSING_PART` without a tokenizer
    */
   preview (index?: number): Promise<Image>
-  /** With the last step, and only there: the finished pictures, in the order of the list. */
+  /**
+   * The pictures that are finished with this step, in the order of the list. A long list runs in several groups, and the last
+   * step of each group has its pictures.
+   */
+  finished?: GeneratedImage[]
+  /** With the last step, and only there: all pictures, in the order of the list. Events of `images()` have none. */
   images?: GeneratedImage[]
 }
 
@@ -71,15 +76,18 @@ interface Work {
   schedule: Schedule
   size: CheckedGenerate['size']
   total: number
-  /** Tokens in sequence order of finished pictures. */
-  finished: Int32Array[]
+  /** Tokens in sequence order of finished pictures, by their place in the list. */
+  finished: Map<number, Int32Array>
 }
 
 /**
  * One yield a step; the last carries the pictures, which are also the generator's return value. Returning early
  * (`break`) cancels what is enqueued and frees the session.
+ * @param keep false: pictures are handed out with the last step of their group, and none is kept after it
  */
-export async function * run (models: Models, calls: Calls, request: CheckedGenerate, call: Call): AsyncGenerator<Progress, GeneratedImage[], void> {
+export async function * run (
+  models: Models, calls: Calls, request: CheckedGenerate, call: Call, keep = true
+): AsyncGenerator<Progress, GeneratedImage[], void> {
   const { tokenizer } = models
   if (request.size && !tokenizer) models.tokenizerPart()
   const part = await models.transformerFor(request.n, call)
@@ -90,7 +98,7 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
   const guided = sampling.guidanceScale > 1
   const rule: StepRule = { mode: 'sample', ...sampling }
   const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
-  const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: [] }
+  const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: new Map() }
 
   const atOnce = sequencesAtOnce(models.sessionBytes, part, schedule.tokens, guided, schedule.maxRows)
   const groups = Math.ceil(classIds.length / atOnce)
@@ -124,25 +132,27 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
       const next = enqueue(k + 1)
       await call.wait(current)
       current = next
-      if (!next && group === groups - 1) break // the last step is told with the pictures
-      if (!next) await finish()
+      const finished = next ? undefined : await finish()
       const known = next ? schedule.tokensAfter[k]! : schedule.tokens
-      yield progress(work, call, next ? session : undefined, { step: group * schedule.steps.length + k + 1, steps, from, count: some.length, known })
-      call.check()
+      const step = group * schedule.steps.length + k + 1
+      const event = progress(work, call, next ? session : undefined, { step, steps, from, count: some.length, known })
+      const last = !next && group === groups - 1
+      yield finished ? { ...event, finished, ...(last && keep && { images }) } : event
+      if (!last) call.check()
     }
-    if (group === groups - 1) await finish()
 
-    async function finish (): Promise<void> {
+    async function finish (): Promise<GeneratedImage[]> {
       const tokens = await call.wait(session.readTokens())
       call.release(session)
       const transformerMs = performance.now() - started
       const sequences = some.map((_, i) => tokens.slice(i * schedule.tokens, (i + 1) * schedule.tokens))
-      work.finished.push(...sequences)
+      if (!keep) work.finished.clear()
+      sequences.forEach((sequence, i) => work.finished.set(from + i, sequence))
       const rasters = sequences.map(sequence => schedule.toRaster(sequence))
       const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8') : []
       const totalMs = performance.now() - started
       const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
-      some.forEach((classId, i) => images.push(new GeneratedImage({
+      const made = some.map((classId, i) => new GeneratedImage({
         data: (pictures[i]?.data ?? new Uint8Array(0)) as Uint8Array,
         width: pictures[i]?.width ?? 0,
         height: pictures[i]?.height ?? 0,
@@ -153,11 +163,11 @@ export async function * run (models: Models, calls: Calls, request: CheckedGener
         seed: someSeeds[i]!,
         steps: schedule.steps.length,
         timings
-      })))
+      }))
+      if (keep) images.push(...made)
+      return made
     }
   }
-  const last = progress(work, call, undefined, { step: steps, steps, from: images.length, count: 0, known: 0 })
-  yield { ...last, images }
   return images
 }
 
@@ -186,16 +196,17 @@ function progress (
 
   /** Tokens of one picture, from what is finished or from the running session. */
   async function sequence (index: number, own: Call): Promise<Int32Array> {
-    if (!work.finished[index]) call.check() // stopped: the session is gone
-    if (!work.finished[index] && session && !call.over) {
+    if (!work.finished.has(index)) call.check() // stopped: the session is gone
+    if (!work.finished.has(index) && session && index >= at.from && !call.over) {
       const reading = session.readTokens()
       const tokens = await own.wait(reading).catch(error => {
         own.check()
-        if (!work.finished[index] && !call.over) throw error
+        if (!work.finished.has(index) && !call.over) throw error
       })
       if (tokens) return tokens.slice((index - at.from) * schedule.tokens, (index - at.from + 1) * schedule.tokens)
     }
-    const finished = work.finished[index]
+    const finished = work.finished.get(index)
+    if (!finished && !call.over) throw invalid(`Picture ${index} of the list was handed out before, and images() keeps none`)
     if (!finished) throw new ParError('INVALID_OPTION', 'This preview belongs to a call that ended before it was asked for')
     return finished
   }

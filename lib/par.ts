@@ -188,17 +188,29 @@ export class Par {
   }
 
   /**
-   * The same, step by step: yields {@link Progress} once a step. The last one carries `images` (a list, also for a
-   * single class), which are the iterator's return value too. Bad options reject the first `next()`. Leaving the
+   * The same, step by step: yields {@link Progress} once per step. The last step of each group of a long list carries the
+   * pictures that are `finished`, and the last step of all carries `images` (a list, also for a single class), which are the
+   * iterator's return value too. Bad options reject the first `next()`. Leaving the
    * loop early ends the work and frees its memory.
    */
   async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
     return yield * this.#stream(checkGenerate(options, 'stream'))
   }
 
-  async * #stream (request: CheckedGenerate): AsyncGenerator<Progress, GeneratedImage[], void> {
+  /**
+   * The pictures of a list, one after another, each as soon as its group is finished, and none is kept: memory stays the same
+   * for a list of any length. Pictures, their order and their seeds are those of {@link Par.generate} with the same options.
+   * The next group is begun when the loop asks for its first picture. Bad options reject the first `next()`. Leaving the loop
+   * early ends the work and frees its memory.
+   * @throws ParError as `generate` does
+   */
+  async * images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
+    for await (const { finished } of this.#stream(checkGenerate(options, 'images'), false)) if (finished) yield * finished
+  }
+
+  async * #stream (request: CheckedGenerate, keep = true): AsyncGenerator<Progress, GeneratedImage[], void> {
     const call = this.#calls.begin(request.signal)
-    const events = run(this.#models, this.#calls, request, call)
+    const events = run(this.#models, this.#calls, request, call, keep)
     try {
       for (;;) {
         const { value, done } = await events.next()

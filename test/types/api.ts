@@ -72,6 +72,8 @@ export async function generates (own: Par, mixed: ClassId | readonly ClassId[]):
       same<typeof event.images, GeneratedImage[] | undefined>(true)
       same<Awaited<ReturnType<typeof event.preview>>, Image>(true)
     }
+    for await (const image of maker.images({ classId: [7, 'bag'], seed: 1 })) same<typeof image, GeneratedImage>(true)
+    same<Progress['finished'], GeneratedImage[] | undefined>(true)
     const { value, done } = await maker.stream({ classId: 7 }).next()
     if (done) same<typeof value, GeneratedImage[]>(true)
     // @ts-expect-error: a class is needed
