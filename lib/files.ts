@@ -1,11 +1,17 @@
-// Writing files so that a name never holds half of one: a part file beside the target, renamed at the end. A rename
-// replaces whatever bears the name, so it must never meet a link (the link would go, its target would stay old) or a
-// device (as root, /dev/null itself): links are followed first, and what is no plain file is told apart.
+// Reading and writing whole files. A name never holds half of a file: a part file beside the target is renamed at the
+// end. A rename replaces whatever bears the name, so it must never meet a link (the link would go, its target would stay
+// old) or a device (as root, /dev/null itself): links are followed first, and what is no plain file is told apart.
+// Nothing here waits inside the system for somebody else (a pipe without a reader): such a wait could not be ended.
 
 import { randomBytes } from 'node:crypto'
-import { lstat, open, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { constants, unlinkSync, type Stats } from 'node:fs'
+import { access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { getSystemErrorMap } from 'node:util'
 import { ParError } from './errors.js'
+import { host, ownMark, runs } from './owner.js'
+import { shownPath } from './text.js'
 
 /** What a file name leads to. */
 export interface Target {
@@ -39,61 +45,314 @@ async function ifThere<T> (asked: Promise<T>): Promise<T | undefined> {
   })
 }
 
+// ---- part files
+
+/** Part files that this process is writing. */
+const ownParts = new Set<string>()
+const partPattern = /^\.parvis-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part$/
+/** Milliseconds without a write after which a part has no owner, wherever that ran. */
+const forgottenAfter = 24 * 3600 * 1000
+
 /** A name that nobody else has. Short, because the name it stands for may be as long as names can be. */
 function partName (folder: string): string {
-  return path.join(folder, `.parvis-${randomBytes(6).toString('hex')}.part`)
+  return path.join(folder, `.parvis-${ownMark}-${randomBytes(6).toString('hex')}.part`)
 }
 
-/** Has `write` fill a part file, then gives it the name `file` (a target's `path`). On failure nothing is left. */
-export async function writePart<T> (file: string, write: (handle: FileHandle) => Promise<T>): Promise<T> {
-  const part = partName(path.dirname(file))
+function addPart (part: string): void {
+  if (ownParts.size === 0) process.on('exit', removeParts)
+  ownParts.add(part)
+}
+
+function forgetPart (part: string): void {
+  ownParts.delete(part)
+  if (ownParts.size === 0) process.off('exit', removeParts)
+}
+
+/** Removes the part files of this process at once, for an end that waits for nothing. Runs by itself when the process exits. */
+export function removeParts (): void {
+  for (const part of ownParts) {
+    try {
+      unlinkSync(part)
+    } catch {} // not made yet, or renamed already
+  }
+}
+
+/** Folders that were looked through. Once is enough: what is left behind later waits for the next process. */
+const swept = new Set<string>()
+
+/** Removes what processes that have gone left in a folder. */
+async function removeOldParts (folder: string): Promise<void> {
+  if (swept.has(folder)) return
+  swept.add(folder)
+  try {
+    for await (const { name } of await opendir(folder)) {
+      const [, where, pid] = partPattern.exec(name) ?? []
+      const part = path.join(folder, name)
+      if (where === undefined || ownParts.has(part)) continue
+      const old = (where === host && !runs(Number(pid))) || Date.now() - (await lstat(part)).mtimeMs > forgottenAfter
+      if (old) await unlink(part)
+    }
+  } catch {} // a folder that cannot be listed, or a part that somebody else has removed: no reason not to write
+}
+
+// ---- writing
+
+/**
+ * Has `write` fill a part file, then gives it the name `file` (a target's `path`). On failure nothing is left, and a file
+ * of that name is as it was. A file that is replaced passes on its mode and, where the system lets us, its owner.
+ * @param keep false where what is replaced says nothing about who may read the new file
+ */
+export async function writePart<T> (file: string, write: (handle: FileHandle) => Promise<T>, { keep = true } = {}): Promise<T> {
+  const target = path.resolve(file)
+  const folder = path.dirname(target)
+  const before = keep ? await replaceable(target) : undefined
+  await removeOldParts(folder)
+  const part = partName(folder)
+  addPart(part)
   let handle: FileHandle | undefined
   try {
-    handle = await open(part, 'wx')
+    // Nobody may read the new content who could not read the old.
+    handle = await open(part, 'wx', before ? 0o600 : 0o666)
+    if (before) await passOn(before, handle)
     const result = await write(handle)
+    await flush(handle)
     await handle.close()
     handle = undefined
-    await rename(part, file)
+    await rename(part, target)
     return result
   } catch (error) {
     await handle?.close().catch(() => {})
     await unlink(part).catch(() => {})
     throw error
+  } finally {
+    forgetPart(part)
   }
 }
 
-/** Whether files can be made in `folder`: makes one, since permissions alone do not tell (read-only, full, /proc). */
-export async function tryFolder (folder: string): Promise<void> {
-  const part = partName(folder)
-  await (await open(part, 'wx')).close()
-  await unlink(part)
+/** The file that a rename would replace. A rename asks only for the folder's permission: a read-only file stays. */
+async function replaceable (target: string): Promise<Stats | undefined> {
+  const found = await ifThere(lstat(target))
+  if (!found?.isFile()) return undefined
+  await access(target, constants.W_OK)
+  return found
 }
 
-// ---- errors ----
+/** Mode and owner of `before` for a new file. */
+async function passOn (before: Stats, handle: FileHandle): Promise<void> {
+  const { uid, gid } = await handle.stat()
+  let group = gid === before.gid
+  if (uid !== before.uid || !group) {
+    // Only root gives files away; anybody may choose among the groups that he is in.
+    group = await handle.chown(before.uid, before.gid).catch(async () => await handle.chown(uid, before.gid)).then(() => true, () => group)
+  }
+  // No rights of another group than they were meant for, and no set-user-id for new content.
+  const mode = before.mode & 0o777
+  await handle.chmod(group ? mode : (mode & ~0o070) | ((mode & 0o007) << 3)).catch(() => {}) // some file systems know no modes
+}
 
+/** Before the name: after a power failure a name must not lead to what never reached the disk. Also tells of a full disk. */
+async function flush (handle: FileHandle): Promise<void> {
+  await handle.datasync().catch((error: NodeJS.ErrnoException) => {
+    // File systems that know no such call.
+    if (!['EINVAL', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].includes(error.code ?? '')) throw error
+  })
+}
+
+/**
+ * Writes a file so that its name never holds half of it. A link is followed; a device or a pipe is written to, and a pipe
+ * that nobody reads yet is waited for.
+ * @param check called now and then; an error thrown in it ends the writing with that error
+ * @throws ParError `FILE_NOT_FOUND`
+ */
+export async function writeWhole (file: string, bytes: Uint8Array, check: () => void = () => {}): Promise<void> {
+  const full = path.resolve(file) // as of now: the working directory may change
+  try {
+    check()
+    const target = await findTarget(full)
+    if (target.kind === 'special') return await writeSpecial(target.path, bytes, check)
+    if (target.kind === 'folder') throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
+    await writePart(target.path, async handle => {
+      await handle.writeFile(bytes)
+      check()
+    })
+  } catch (error) {
+    check()
+    throw fromSystem(error, full, 'written')
+  }
+}
+
+/** Absent on Windows, where nothing of the kind is a file. */
+const { O_NONBLOCK = 0, O_NOCTTY = 0 } = constants as { O_NONBLOCK?: number, O_NOCTTY?: number }
+/** Milliseconds between two looks at a pipe, at most. */
+const longestPause = 50
+
+async function writeSpecial (file: string, bytes: Uint8Array, check: () => void): Promise<void> {
+  const found = await stat(file)
+  if (found.isBlockDevice()) throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: it is a disk. Give the name of a file.`)
+  const wait = pauses(check)
+  let handle: FileHandle | undefined
+  while (handle === undefined) {
+    handle = await open(file, constants.O_WRONLY | O_NONBLOCK | O_NOCTTY).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENXIO' || !found.isFIFO()) throw error
+      await wait() // nobody has opened it for reading
+      return undefined
+    })
+  }
+  try {
+    const full = pauses(check)
+    for (let done = 0; done < bytes.length;) {
+      try {
+        done += (await handle.write(bytes, done, bytes.length - done)).bytesWritten
+        full.restart()
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+        await full()
+      }
+    }
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Waits, longer each time. @throws what `check` throws */
+function pauses (check: () => void): (() => Promise<void>) & { restart: () => void } {
+  let next = 1
+  const wait = async (): Promise<void> => {
+    await sleep(next)
+    check()
+    next = Math.min(next * 2, longestPause)
+  }
+  return Object.assign(wait, { restart: () => { next = 1 } })
+}
+
+/** Whether files can be made in `folder`: makes one, since permissions alone do not tell (read-only, full, /proc). */
+export async function tryFolder (folder: string): Promise<Stats> {
+  const part = partName(path.resolve(folder))
+  addPart(part)
+  try {
+    const handle = await open(part, 'wx')
+    try {
+      return await handle.stat()
+    } finally {
+      await handle.close()
+      await unlink(part)
+    }
+  } finally {
+    forgetPart(part)
+  }
+}
+
+// ---- reading
+
+/** Bytes that a file read whole may have: as many as the largest pictures that sharp takes. */
+const mostBytes = 2 ** 30
+
+/**
+ * The bytes of a file.
+ * @param limit the largest size that is read
+ * @param pipes whether a pipe is read, too; devices and sockets never are
+ * @param check called now and then; an error thrown in it ends the reading with that error
+ * @throws ParError `FILE_NOT_FOUND`
+ */
+export async function readWhole (
+  file: string, { limit = mostBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
+): Promise<Buffer> {
+  const full = path.resolve(file)
+  let handle: FileHandle | undefined
+  try {
+    check()
+    readable(await stat(full), full, pipes) // before opening: that alone may do something to a device
+    handle = await open(full, constants.O_RDONLY | O_NONBLOCK | O_NOCTTY)
+    const found = await handle.stat()
+    readable(found, full, pipes)
+    if (found.size > limit) throw tooLarge(full, limit)
+    const wait = pauses(check)
+    // One byte more than there should be, to see the end. Files of /proc say 0 and have more.
+    let bytes = Buffer.allocUnsafeSlow(Math.max(found.size + 1, 1 << 14))
+    for (let done = 0; ;) {
+      check()
+      const read = await handle.read(bytes, done, Math.min(bytes.length - done, 1 << 24), null).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EAGAIN') throw error
+        return undefined
+      })
+      if (read === undefined || (read.bytesRead === 0 && done === 0 && found.isFIFO())) await wait() // nobody has written yet
+      else if (read.bytesRead === 0) return bytes.subarray(0, done)
+      else {
+        wait.restart()
+        done += read.bytesRead
+        if (done > limit) throw tooLarge(full, limit)
+        if (done === bytes.length) bytes = Buffer.concat([bytes, Buffer.allocUnsafeSlow(bytes.length)])
+      }
+    }
+  } catch (error) {
+    check()
+    throw fromSystem(error, full, 'read')
+  } finally {
+    await handle?.close().catch(() => {})
+  }
+}
+
+function readable (found: Stats, file: string, pipes: boolean): void {
+  if (found.isFile() || (pipes && found.isFIFO())) return
+  const what = found.isDirectory() ? 'a folder' : found.isFIFO() ? 'a pipe' : found.isSocket() ? 'a socket' : 'a device'
+  throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be read: it is ${what}. Give the path of a file.`)
+}
+
+function tooLarge (file: string, limit: number): ParError {
+  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be read: it has more than ${limit} bytes, which is the limit. Is it the right file?`)
+}
+
+// ---- errors
+
+type Doing = 'read' | 'written'
+
+const permission = 'permission denied. Check the path and its permissions.'
+const missing = 'Check the path.'
 const cures: Record<string, { read: string, written: string } | string> = {
-  ENOENT: { read: 'there is no such file. Check the path.', written: 'its folder does not exist. Check the path.' },
-  EISDIR: 'it is a folder, not a file. Check the path.',
-  ENOTDIR: 'a part of the path is no folder. Check the path.',
-  EACCES: 'permission denied. Check the path and its permissions.',
-  EPERM: 'permission denied. Check the path and its permissions.',
+  ENOENT: { read: `there is no such file. ${missing}`, written: 'its folder does not exist. Make it, or check the path.' },
+  EISDIR: `it is a folder, not a file. ${missing}`,
+  ENOTDIR: `a part of the path is no folder. ${missing}`,
+  EACCES: permission,
+  EPERM: permission,
   ENOSPC: 'no space is left. Free some, or choose another place.',
   EDQUOT: 'the disk quota is used up. Free some space, or choose another place.',
+  EFBIG: 'it would become larger than the file system or a limit of this process (ulimit -f) allows. Choose another place.',
   EROFS: 'the file system is read-only. Choose another place.',
   ENAMETOOLONG: 'the name is too long. Choose a shorter one.',
-  ELOOP: 'its symbolic links go round in a circle. Check the path.'
+  ELOOP: `its symbolic links go round in a circle. ${missing}`,
+  EMFILE: 'this process has too many files open. Close some, or raise the limit (ulimit -n).',
+  ENFILE: 'the system has too many files open. Close some, or raise its limit.',
+  ENOMEM: 'the system has no memory left for it. Free some, and try again.',
+  EIO: 'the disk or the network failed while it was in work. Check the disk, and try again.',
+  ESTALE: 'the network file system no longer knows it. Mount it again, and try again.',
+  ETIMEDOUT: 'the network file system does not answer. Check the connection, and try again.',
+  EBUSY: 'it is in use by something else, or a mount point. Choose another name, or try again later.',
+  ETXTBSY: 'it is a program that runs. Choose another name.',
+  EPIPE: 'the reader has closed the pipe before it had taken everything.',
+  ENXIO: 'it is a device or a socket that nothing answers at. Give the name of a file.',
+  EEXIST: 'something else has that name. Choose another name.',
+  ENOTEMPTY: 'a folder that is not empty has that name. Choose another name.',
+  EXDEV: 'it lies on another file system than its folder. Choose another name.',
+  ERR_ACCESS_DENIED: {
+    read: "Node's permission model forbids it. Start node with --allow-fs-read for its folder.",
+    written: "Node's permission model forbids it. Start node with --allow-fs-read and --allow-fs-write for its folder."
+  }
 }
 
 /** Why the system refused, and what to do. */
-export function systemReason (error: unknown, doing: 'read' | 'written'): string {
-  const cure = cures[(error as { code?: string }).code ?? '']
-  if (cure === undefined) return `${(error as Error).message}. Check the path.`
-  return typeof cure === 'string' ? cure : cure[doing]
+export function systemReason (error: unknown, doing: Doing, file?: string): string {
+  const { code = '', errno = 0 } = error as NodeJS.ErrnoException
+  if (code === 'ENOENT' && doing === 'written' && file !== undefined) return `there is no folder ${shownPath(path.dirname(file))}. Make it, or check the path.`
+  const cure = cures[code]
+  if (cure !== undefined) return typeof cure === 'string' ? cure : cure[doing]
+  // Not the error's own message: it holds the path as it is.
+  const words = getSystemErrorMap().get(errno)?.[1]
+  return `the system says ${words === undefined ? code : `${words} (${code})`}. ${missing}`
 }
 
 /** Turns an error of the file system into FILE_NOT_FOUND; anything else is returned unchanged. */
-export function fromSystem (error: unknown, file: string, doing: 'read' | 'written'): unknown {
+export function fromSystem (error: unknown, file: string, doing: Doing): unknown {
   const code = (error as { code?: unknown } | null)?.code
-  if (error instanceof ParError || typeof code !== 'string' || !/^E[A-Z0-9]+$/.test(code)) return error
-  return new ParError('FILE_NOT_FOUND', `${file}: cannot be ${doing}: ${systemReason(error, doing)}`, { cause: error })
+  if (error instanceof ParError || typeof code !== 'string' || !/^(E[A-Z0-9]+|UNKNOWN|ERR_ACCESS_DENIED|ERR_FS_\w+)$/.test(code)) return error
+  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be ${doing}: ${systemReason(error, doing, file)}`, { cause: error })
 }

@@ -1,10 +1,10 @@
 // Pictures as callers hold them: interleaved RGB, and the way to files and other formats. sharp does the encoding and
 // is loaded by the first call that needs it, so that programs that only want tokens or pixels never pay for it.
 
-import fs from 'node:fs/promises'
 import path from 'node:path'
 import type sharpModule from 'sharp'
 import { ParError } from './errors.js'
+import { writeWhole } from './files.js'
 import { invalid, nonEmptyString, oneOf, show } from './validate.js'
 
 type Sharp = typeof sharpModule
@@ -80,18 +80,16 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
 
   /**
    * Writes a file; its extension chooses the format (.png .jpg .webp .avif .gif .tiff .raw). Folders must exist.
+   * The name never holds half a picture: a file that is replaced is there until the new one is whole, and passes on its
+   * mode and, where possible, its owner.
    * @throws ParError `INVALID_OPTION` for another extension; `FILE_NOT_FOUND` where it cannot be written.
    */
   async toFile (file: string, options: object = {}): Promise<void> {
     const extension = path.extname(nonEmptyString(file, 'path')).toLowerCase()
     const format = extensions[extension]
     if (!format) throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
-    const bytes = await this.toBuffer(format, options)
-    try {
-      await fs.writeFile(file, bytes)
-    } catch (cause) {
-      throw new ParError('FILE_NOT_FOUND', `Cannot write ${file}: ${(cause as Error).message}`, { cause })
-    }
+    const target = path.resolve(file) // as of now: the working directory may change while the picture is encoded
+    await writeWhole(target, await this.toBuffer(format, options))
   }
 
   /** A sharp pipeline on the pixels, to resize, compose or encode as you like. */

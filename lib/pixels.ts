@@ -2,9 +2,9 @@
 // background where it is transparent, and cropped as the authors do for training (resample.ts). Floats of exact size
 // go in untouched, because they are what the tokenizer was measured on.
 
-import fs from 'node:fs/promises'
 import type { Call } from './call.js'
 import { ParError } from './errors.js'
+import { readWhole } from './files.js'
 import { Image, loadSharp } from './image.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
@@ -170,7 +170,7 @@ async function prepared (
   input: string | Uint8Array | Required<RawImage>, factor: number, request: CheckedEncode,
   grid: readonly [number, number] | undefined, check: () => void
 ): Promise<Rgb> {
-  const upright = await uprightPixels(input, request.background)
+  const upright = await uprightPixels(input, request.background, check)
   const [rows, columns] = grid ?? ownGrid(upright, factor, request.crop)
   const [width, height] = [columns * factor, rows * factor]
   return await (request.crop ? centreCrop : squeezed)(upright, width, height, pauses(check))
@@ -187,10 +187,10 @@ function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows:
   return [tokens(height), tokens(width)]
 }
 
-async function uprightPixels (input: string | Uint8Array | Required<RawImage>, background: string): Promise<Rgb> {
+async function uprightPixels (input: string | Uint8Array | Required<RawImage>, background: string, check: () => void): Promise<Rgb> {
   const sharp = loadSharp()
   const raw = typeof input === 'string' || input instanceof Uint8Array ? undefined : input
-  const source = typeof input === 'string' || input instanceof Uint8Array ? await bytesOf(input) : input.data as Uint8Array
+  const source = typeof input === 'string' || input instanceof Uint8Array ? await bytesOf(input, check) : input.data as Uint8Array
   try {
     sharp().flatten({ background }) // reads the colour, nothing else
   } catch (cause) {
@@ -213,12 +213,8 @@ async function uprightPixels (input: string | Uint8Array | Required<RawImage>, b
   }
 }
 
-async function bytesOf (input: string | Uint8Array): Promise<Uint8Array> {
+async function bytesOf (input: string | Uint8Array, check: () => void): Promise<Uint8Array> {
   if (typeof input !== 'string') return input
   if (input === '' || input.includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(input)}`)
-  try {
-    return await fs.readFile(input)
-  } catch (cause) {
-    throw new ParError('FILE_NOT_FOUND', `Cannot read ${input}: ${(cause as Error).message}`, { cause })
-  }
+  return await readWhole(input, { check })
 }

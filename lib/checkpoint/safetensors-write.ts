@@ -48,7 +48,6 @@ export async function writeSafetensors (
         await handle.write(final, 0, final.length, 0)
       }
       signal?.throwIfAborted()
-      await handle.sync()
       return { bytes }
     })
   } catch (error) {

@@ -9,7 +9,7 @@ import { sharePlot, timePlot } from '../bench/plot.js'
 import { formats, write, type Format } from '../bench/report.js'
 import { runBench } from '../bench/run.js'
 import { modelNames } from '../bench/shapes.js'
-import { fromSystem, tryFolder, writePart } from '../files.js'
+import { fromSystem, tryFolder, writeWhole } from '../files.js'
 import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { integer } from './arguments.js'
@@ -101,7 +101,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
     if (flags.plots !== undefined) {
       for (const [name, svg] of [['time.svg', timePlot(report)], ['ceilings.svg', sharePlot(report)]] as const) {
         const file = path.join(flags.plots, name)
-        await writePart(file, async handle => await handle.writeFile(svg)).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
+        await writeWhole(file, Buffer.from(svg), () => signal.throwIfAborted())
       }
     }
     await print(write(report, format))

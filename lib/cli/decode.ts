@@ -3,13 +3,14 @@
 import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
+import { writeWhole } from '../files.js'
 import type { ImageFormat } from '../image.js'
 import type { Size } from '../options.js'
 import type { Par } from '../par.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
 import { readSource } from './sources.js'
 import { note, print, printJson, progressBar, UsageError } from './terminal.js'
 import { readTokens } from './tokens.js'
@@ -43,7 +44,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
   if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
   if (!toStdout && flags.out !== undefined) await checkWritable(flags.out)
   else if (!toStdout) await checkFolder('.')
-  const sources = await Promise.all(files.map(async file => ({ file, bytes: await readSource(file) })))
+  const sources = await Promise.all(files.map(async file => ({ file, bytes: await readSource(file, signal) })))
   const progress = progressBar(flags)
   let par: Par | undefined
   try {
@@ -67,7 +68,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       const sheet = arrange([image], 1, flags.scale)
       const bytes = await encode(sheet, format)
       signal.throwIfAborted()
-      if (!toStdout) await writeWhole(names[k]!, bytes)
+      if (!toStdout) await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
       else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
       written.push({ file: toStdout ? '-' : path.resolve(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
     }

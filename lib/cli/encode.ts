@@ -3,10 +3,11 @@
 import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
+import { writeWhole } from '../files.js'
 import type { Par } from '../par.js'
 import { size } from './arguments.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { checkWritable, writeWhole } from './picture.js'
+import { checkWritable } from './picture.js'
 import { encodeFile, readSource, type PictureFlags } from './sources.js'
 import { print, printJson, progressBar, UsageError } from './terminal.js'
 import { tokenFormatOf, tokenFormats, tokensAsJson, tokensAsNpy, type TokenFormat } from './tokens.js'
@@ -50,7 +51,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     const pictures = []
     for (const [k, file] of files.entries()) {
       progress.update(k, files.length, file)
-      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file), flags, signal)
+      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
       pictures.push({ file, width: picture.width, height: picture.height, grid, notes, tokens })
     }
     progress.stop()
@@ -62,7 +63,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
       if (!await print(bytes)) throw new ParError('BAD_TOKENS', 'standard output was closed before it had taken the tokens')
       return
     }
-    await writeWhole(flags.out!, bytes)
+    await writeWhole(flags.out!, bytes, () => signal.throwIfAborted())
     if (flags.json) {
       await printJson({ file: path.resolve(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
     } else {

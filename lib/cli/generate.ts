@@ -5,13 +5,14 @@
 import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
+import { writeWhole } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
 import { mostImages, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { classList, collect, integer, real, size } from './arguments.js'
-import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
 import { note, print, printJson, progressBar, UsageError } from './terminal.js'
 
 interface Flags extends ModelFlags {
@@ -96,7 +97,7 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
     if (sheet && file !== undefined) {
       const bytes = await encode(sheet, format)
       signal.throwIfAborted()
-      if (!toStdout) await writeWhole(file, bytes)
+      if (!toStdout) await writeWhole(file, bytes, () => signal.throwIfAborted())
       else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
     }
 

@@ -4,7 +4,7 @@
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
-import { findTarget, fromSystem, systemReason, tryFolder, writePart, type Target } from '../files.js'
+import { findTarget, systemReason, tryFolder, type Target } from '../files.js'
 import { Image, type ImageFormat } from '../image.js'
 import { UsageError } from './terminal.js'
 
@@ -94,7 +94,7 @@ export async function checkWritable (file: string): Promise<Target> {
   let target: Target
   try {
     target = await findTarget(file)
-    if (target.kind === 'special') await fs.access(file, fs.constants.W_OK)
+    if (target.kind === 'special' || target.kind === 'file') await fs.access(file, fs.constants.W_OK)
   } catch (cause) {
     throw refused(systemReason(cause, 'written'), cause)
   }
@@ -108,18 +108,4 @@ export async function checkFolder (folder: string): Promise<void> {
   await tryFolder(folder).catch((cause: unknown) => {
     throw new UsageError(`no file can be made in ${path.resolve(folder)}: ${systemReason(cause, 'written')}`, { cause })
   })
-}
-
-/**
- * Writes beside the file and renames, so that the name never holds half a picture. A link is followed; a device or a
- * pipe is written to. Errors: FILE_NOT_FOUND.
- */
-export async function writeWhole (file: string, bytes: Uint8Array): Promise<void> {
-  try {
-    const target = await findTarget(file)
-    if (target.kind === 'special') await fs.writeFile(target.path, bytes)
-    else await writePart(target.path, async handle => { await handle.writeFile(bytes) })
-  } catch (error) {
-    throw fromSystem(error, file, 'written')
-  }
 }

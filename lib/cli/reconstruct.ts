@@ -6,11 +6,12 @@ import { Command, Option } from 'commander'
 import type { ImageFormat } from '../image.js'
 import type { Par } from '../par.js'
 import { psnr, ssim } from '../quality.js'
+import { writeWhole } from '../files.js'
 import { integer } from './arguments.js'
 import { outputNames } from './decode.js'
 import { pictureOptions } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkSheet, checkWritable, encode, formatOf, formats, writeWhole } from './picture.js'
+import { arrange, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
 import { encodeFile, readSource, type PictureFlags } from './sources.js'
 import { print, printJson, progressBar, UsageError } from './terminal.js'
 
@@ -49,14 +50,14 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
     const pictures = []
     for (const [k, file] of files.entries()) {
       progress.update(k, files.length, file)
-      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file), flags, signal)
+      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
       const back = await par.decode(tokens, { grid, signal })
       if (names[k] !== undefined) {
         const shown = flags.beside ? [picture, back] : [back]
         checkSheet(shown.length, back, shown.length, flags.scale, format)
         const bytes = await encode(arrange(shown, shown.length, flags.scale), format)
         signal.throwIfAborted()
-        await writeWhole(names[k], bytes)
+        await writeWhole(names[k], bytes, () => signal.throwIfAborted())
       }
       const { width, height } = picture
       pictures.push({

@@ -5,13 +5,14 @@ import path from 'node:path'
 import { Command } from 'commander'
 import type { Par } from '../par.js'
 import type { Score } from '../scoring.js'
+import { writeWhole } from '../files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'
 import { heatmap, type Panel } from './heatmap.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
-import { checkWritable, encode, formatOf, writeWhole, type Pixels } from './picture.js'
+import { checkWritable, encode, formatOf, type Pixels } from './picture.js'
 import { encodeFile, readSource, type PictureFlags } from './sources.js'
 import { print, printJson, progressBar, table, UsageError } from './terminal.js'
 import { looksLikeTokens, readTokens } from './tokens.js'
@@ -56,7 +57,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
   if (flags.heatmap === '-') throw new UsageError('the figures go to standard output; give --heatmap a file')
   const format = formatOf(flags.heatmap ?? '')
   if (flags.heatmap !== undefined) await checkWritable(flags.heatmap)
-  const bytes = await readSource(file)
+  const bytes = await readSource(file, signal)
   const isTokens = looksLikeTokens(bytes)
   if (flags.transformer !== undefined && flags.tokenizer === undefined && (!isTokens || flags.heatmap !== undefined)) {
     throw new UsageError(`${isTokens ? '--heatmap shows the picture' : 'a picture becomes tokens by a tokenizer'}; give --tokenizer too`)
@@ -125,7 +126,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
       const panels: Panel[] = results.map(({ n, bits, bitsPerToken, tokens }) => ({ title: `n = ${n}: ${bits.toFixed(0)} bits, ${bitsPerToken.toFixed(2)} a token`, bits: tokens }))
       const image = await encode(heatmap(picture!, grid, panels), format)
       signal.throwIfAborted()
-      await writeWhole(flags.heatmap, image)
+      await writeWhole(flags.heatmap, image, () => signal.throwIfAborted())
     }
 
     if (flags.json) {

@@ -1,9 +1,8 @@
 // Picture files that go in: read once (a pipe can be read no more often), described as far as what was done to them has
 // to be said, and made what the tokenizer sees.
 
-import fs from 'node:fs/promises'
 import { ParError } from '../errors.js'
-import { fromSystem } from '../files.js'
+import { readWhole } from '../files.js'
 import { loadSharp, type Image } from '../image.js'
 import type { Par, TokenizerInfo } from '../par.js'
 import type { Size } from '../options.js'
@@ -25,12 +24,9 @@ export interface Encoded {
   notes: string[]
 }
 
-export async function readSource (file: string): Promise<Buffer> {
-  try {
-    return await fs.readFile(file)
-  } catch (error) {
-    throw fromSystem(error, file, 'read')
-  }
+/** A pipe, too. What it waits for ends with the signal. */
+export async function readSource (file: string, signal: AbortSignal): Promise<Buffer> {
+  return await readWhole(file, { pipes: true, check: () => signal.throwIfAborted() })
 }
 
 /** `--size` as tokens. */
