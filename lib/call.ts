@@ -1,35 +1,123 @@
 // The life of one public call: cancelled by its AbortSignal or by dispose(), and freed of what it holds in either
 // case. A call rejects at once, without waiting for the backend, which stops between two layers when it sees the
-// same cancellation. The instance holds its calls weakly: an iterator that a caller forgets half-way must be
-// collectable, and its native session with it.
+// same cancellation. Instance and signal hold their calls weakly: an iterator that a caller forgets half-way must be
+// collectable, and what it holds is then freed.
 
 import { ParError } from './errors.js'
 import { addon, toParError, type NativeCancel } from './native.js'
 
 const nothing = (): void => {}
 
+/** What a call holds until its end. `pause` and `resume`: while the caller has the turn, not the call. */
+export interface Held {
+  dispose(): unknown
+  pause?(): void
+  resume?(): void
+}
+
+/** What has to be undone at the end of a call, apart from it, so that it can be undone for one that was forgotten. */
+class Estate {
+  readonly held = new Set<Held>()
+  readonly #undo: Array<() => void> = []
+
+  constructor (readonly cancel: NativeCancel) {}
+
+  // A method of its own: closures made in one function share what they hold, and these must not hold the call.
+  enter (call: WeakRef<Call>, signal: AbortSignal | undefined, running: Set<WeakRef<Call>> | undefined): void {
+    if (signal) this.#undo.push(listenerOf(signal).add(call))
+    if (!running) return
+    running.add(call)
+    this.#undo.push(() => { running.delete(call) })
+  }
+
+  free (): void {
+    this.cancel.cancel()
+    for (const undo of this.#undo.splice(0)) undo()
+    for (const held of this.held) held.dispose()
+    this.held.clear()
+  }
+}
+
+const forgotten = new FinalizationRegistry<Estate>(estate => { estate.free() })
+
+// ---- signals
+
+/** Calls that a signal ends. They share one listener: Node.js warns of a signal that has more than ten. */
+const listeners = new WeakMap<AbortSignal, Listener>()
+
+class Listener {
+  readonly #calls = new Set<WeakRef<Call>>()
+  readonly #signal: AbortSignal
+
+  constructor (signal: AbortSignal) {
+    this.#signal = signal
+    signal.addEventListener('abort', this.#abort, { once: true })
+  }
+
+  readonly #abort = (): void => {
+    for (const reference of [...this.#calls]) reference.deref()?.stop(reasonOf(this.#signal))
+  }
+
+  /** Returns how to undo it. */
+  add (call: WeakRef<Call>): () => void {
+    this.#calls.add(call)
+    return () => {
+      this.#calls.delete(call)
+      // A polyfill may have no removeEventListener: then this listener stays, for the next call of the signal.
+      if (this.#calls.size > 0 || typeof this.#signal.removeEventListener !== 'function') return
+      this.#signal.removeEventListener('abort', this.#abort)
+      listeners.delete(this.#signal)
+    }
+  }
+}
+
+function listenerOf (signal: AbortSignal): Listener {
+  let listener = listeners.get(signal)
+  if (!listener) {
+    listener = new Listener(signal)
+    listeners.set(signal, listener)
+  }
+  return listener
+}
+
+/** Polyfills may have no reason either. */
+function reasonOf (signal: AbortSignal): unknown {
+  return signal.reason === undefined ? new DOMException('This operation was aborted', 'AbortError') : signal.reason
+}
+
+// ---- calls
+
 export class Call {
   /** For native jobs of this call. */
   readonly cancel: NativeCancel = addon().createCancel()
-  readonly #signal: AbortSignal | undefined
-  readonly #held = new Set<{ dispose(): void }>()
+  readonly #estate = new Estate(this.cancel)
   readonly #interrupted: Promise<never>
   #interrupt!: (reason: unknown) => void
   #stopped: { reason: unknown } | undefined
   #over = false
+  #controller: AbortController | undefined
 
-  constructor (signal?: AbortSignal) {
-    this.#signal = signal
+  /** @param running the calls of the instance: among them until the end */
+  constructor (signal?: AbortSignal, running?: Set<WeakRef<Call>>) {
     this.#interrupted = new Promise((_resolve, reject) => { this.#interrupt = reject })
     this.#interrupted.catch(nothing)
-    if (signal?.aborted) this.stop(signal.reason)
-    else signal?.addEventListener('abort', this.#abort, { once: true })
+    if (signal?.aborted) {
+      this.stop(reasonOf(signal))
+      return
+    }
+    this.#estate.enter(new WeakRef(this), signal, running)
+    forgotten.register(this, this.#estate, this)
   }
-
-  readonly #abort = (): void => this.stop(this.#signal!.reason)
 
   /** Done, or broken off: what it held is freed. */
   get over (): boolean { return this.#over }
+
+  /** Aborted when the call is stopped: for work in JavaScript. */
+  get signal (): AbortSignal {
+    this.#controller ??= new AbortController()
+    if (this.#stopped) this.#controller.abort(this.#stopped.reason)
+    return this.#controller.signal
+  }
 
   /** Throws the reason where the call was stopped. */
   check (): void {
@@ -48,18 +136,30 @@ export class Call {
     }
   }
 
-  /** Waits for a native object that is to be freed with the call, also where it comes too late. */
-  async hold<T extends { dispose(): void }> (work: Promise<T>): Promise<T> {
-    work.then(held => {
-      if (this.#over || this.#stopped) held.dispose()
-      else this.#held.add(held)
-    }, nothing)
+  /** Waits for an object that is to be freed with the call, also where it comes too late. */
+  async hold<T extends Held> (work: Promise<T>): Promise<T> {
+    work.then(held => { this.keep(held) }, nothing)
     return await this.wait(work)
   }
 
-  /** Frees a held object early. */
-  release (held: { dispose(): void }): void {
-    if (this.#held.delete(held)) held.dispose()
+  /** Frees `held` with the call: at once where that has ended. */
+  keep (held: Held): void {
+    if (this.#over || this.#stopped) held.dispose()
+    else this.#estate.held.add(held)
+  }
+
+  /** Frees a held object early; returns what its `dispose` does. */
+  release (held: Held): unknown {
+    return this.#estate.held.delete(held) ? held.dispose() : undefined
+  }
+
+  /** The caller has the turn: it may take as long as it likes, and wait for other calls meanwhile. */
+  pause (): void {
+    for (const held of this.#estate.held) held.pause?.()
+  }
+
+  resume (): void {
+    for (const held of this.#estate.held) held.resume?.()
   }
 
   /** Rejects what waits, cancels the native jobs and frees what is held. */
@@ -67,6 +167,7 @@ export class Call {
     if (this.#over || this.#stopped) return
     this.#stopped = { reason }
     this.#free()
+    this.#controller?.abort(reason)
     this.#interrupt(reason)
   }
 
@@ -78,10 +179,8 @@ export class Call {
   }
 
   #free (): void {
-    this.#signal?.removeEventListener('abort', this.#abort)
-    this.cancel.cancel()
-    for (const held of this.#held) held.dispose()
-    this.#held.clear()
+    forgotten.unregister(this)
+    this.#estate.free()
   }
 }
 
@@ -93,20 +192,9 @@ export class Calls {
   /** @throws the signal's reason where it is aborted already; ParError `DISPOSED`. */
   begin (signal?: AbortSignal): Call {
     if (this.#disposed) throw disposedError()
-    const call = new Call(signal)
+    const call = new Call(signal, this.#running)
     call.check()
-    if (this.#running.size >= 64) {
-      for (const reference of this.#running) if (!reference.deref()) this.#running.delete(reference)
-    }
-    this.#running.add(new WeakRef(call))
     return call
-  }
-
-  end (call: Call): void {
-    call.end()
-    for (const reference of this.#running) {
-      if (reference.deref() === call) this.#running.delete(reference)
-    }
   }
 
   /** Runs `work` as one call. */
@@ -115,14 +203,14 @@ export class Calls {
     try {
       return await work(call)
     } finally {
-      this.end(call)
+      call.end()
     }
   }
 
   /** Stops all calls and refuses new ones. */
   dispose (): void {
     this.#disposed = true
-    for (const reference of this.#running) reference.deref()?.stop(disposedError())
+    for (const reference of [...this.#running]) reference.deref()?.stop(disposedError())
     this.#running.clear()
   }
 }

@@ -1,6 +1,9 @@
 // Every error parvis raises on purpose. One class and a stable code, because callers branch on `code`
 // across package versions and across duplicated copies of the package, where `instanceof` fails.
 
+import { isNativeError } from 'node:util/types'
+import { visible } from './text.js'
+
 /** Why a call failed. The strings are stable: they are part of the public interface. */
 export type ParErrorCode =
   /** A class id outside `0..classes-1`, or a class name that the model does not have. */
@@ -46,4 +49,18 @@ export class ParError extends Error {
     this.name = 'ParError'
     this.code = code
   }
+}
+
+/** What JavaScript, Node.js, V8 and libvips say when memory cannot be had; they have neither class nor code in common. */
+const starved = /array buffer allocation failed|invalid (typed array|array buffer) length|out of memory|cannot allocate memory|allocation failed/i
+
+/**
+ * The error of an allocation that failed in JavaScript (`new Float32Array(n)`) or in a library as `OUT_OF_MEMORY`;
+ * undefined where `error` is something else.
+ */
+export function outOfMemory (error: unknown): ParError | undefined {
+  if (!isNativeError(error) || error instanceof ParError) return undefined
+  const { code } = error as NodeJS.ErrnoException
+  if (!starved.test(error.message) && !['ENOMEM', 'ERR_MEMORY_ALLOCATION_FAILED', 'ERR_BUFFER_TOO_LARGE'].includes(code ?? '')) return undefined
+  return new ParError('OUT_OF_MEMORY', `Not enough memory: ${visible(error.message, 200)}. Free memory, or ask for less at a time`, { cause: error })
 }

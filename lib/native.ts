@@ -7,7 +7,8 @@
 
 import fs from 'node:fs'
 import path from 'node:path'
-import { ParError, type ParErrorCode } from './errors.js'
+import { isNativeError } from 'node:util/types'
+import { outOfMemory, ParError, type ParErrorCode } from './errors.js'
 import { addonPlaces, loadAddon, type Attempt } from './find-addon.js'
 
 /** Element type of a stored tensor. */
@@ -238,10 +239,10 @@ export function addon (): Addon {
   return loaded.addon as Addon
 }
 
-/** Turns a rejection of the addon into a ParError; other errors pass unchanged. */
+/** Turns a rejection of the addon, or memory that JavaScript could not have, into a ParError; other errors pass unchanged. */
 export function toParError (error: unknown): unknown {
-  if (error instanceof ParError || !(error instanceof Error)) return error
+  if (error instanceof ParError || !isNativeError(error)) return error
   const code = (error as { parvisCode?: unknown }).parvisCode
-  if (typeof code !== 'string') return error
+  if (typeof code !== 'string') return outOfMemory(error) ?? error
   return new ParError(code as ParErrorCode, error.message, { cause: error })
 }

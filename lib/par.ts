@@ -216,12 +216,14 @@ export class Par {
         const { value, done } = await events.next()
         if (done) return value
         const told: unknown = request.onProgress?.(value)
-        // Through the call, so that a callback which never settles can be aborted.
+        // The caller has the turn. Through the call, so that a callback which never settles can be aborted.
+        call.pause()
         if (isPromise(told)) await call.wait(Promise.resolve(told))
         yield value
+        call.resume()
       }
     } finally {
-      this.#calls.end(call)
+      call.end()
       await events.return([])
     }
   }
