@@ -1,0 +1,35 @@
+// What is known of the presets before anything is fetched.
+
+import t from 'tap'
+import fs from 'node:fs'
+import path from 'node:path'
+import { presetStatus } from '../../lib/hub/status.js'
+import { presets } from '../../lib/presets.js'
+import { temporaryFolder } from '../cli/run.js'
+
+t.test('sizes from the shapes, and what is in the cache', async t => {
+  const cache = temporaryFolder()
+  const empty = await presetStatus(cache)
+  t.same(empty.map(({ preset }) => preset), presets.map(({ name }) => name))
+  t.ok(empty.every(({ cached, files }) => !cached && files.every(({ path }) => path === undefined)))
+  // What the papers say: millions of parameters.
+  const millions = { B: 111, L: 343, XL: 775, XXL: 1400, '3B': 3100 } as const
+  for (const { official, files: [transformer, tokenizer] } of empty) {
+    const said = millions[official.split('-')[1] as keyof typeof millions]
+    t.ok(Math.abs(transformer!.parameters / 1e6 / said - 1) < 0.02, `${official}: ${transformer!.parameters}`)
+    t.same(transformer!.bytes, [2 * transformer!.parameters, 4 * transformer!.parameters])
+    t.same([tokenizer!.role, tokenizer!.file, Math.round(tokenizer!.parameters / 1e6) * 1e6], ['tokenizer', 'vq_ds16_c2i.pt', 72e6], '72M, as its authors say')
+  }
+  const commit = 'a'.repeat(40)
+  const put = (repository: string, file: string, size: number): void => {
+    const folder = path.join(cache, `models--${repository.replace('/', '--')}`, 'snapshots', commit)
+    fs.mkdirSync(folder, { recursive: true })
+    fs.writeFileSync(path.join(folder, file), Buffer.alloc(size))
+  }
+  put('FoundationVision/LlamaGen', 'vq_ds16_c2i.pt', 1234)
+  put('FoundationVision/LlamaGen', 'c2i_B_256.pt', 5678)
+  const some = await presetStatus(cache)
+  t.same(some.filter(({ cached }) => cached).map(({ preset }) => preset), ['llamagen-b-256'])
+  t.match(some.find(({ preset }) => preset === 'llamagen-b-256')!.files, [{ bytes: 5678, path: /c2i_B_256\.pt$/ }, { bytes: 1234 }])
+  t.match(some[0]!.files[1], { bytes: 1234, path: /vq_ds16/ })
+})
