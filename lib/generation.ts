@@ -3,6 +3,7 @@
 // one in several, because the cache of a session grows with its pictures. The pictures do not depend on the
 // grouping: random numbers are keyed by seed and sequence index alone.
 
+import { performance } from 'node:perf_hooks'
 import type { Call, Calls } from './call.js'
 import { GeneratedImage, Image } from './image.js'
 import type { Models, TransformerPart } from './models.js'

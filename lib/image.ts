@@ -5,6 +5,7 @@ import path from 'node:path'
 import type sharpModule from 'sharp'
 import { ParError } from './errors.js'
 import { writeWhole } from './files.js'
+import { isFloat32Array, isUint8Array } from './realm.js'
 import { invalid, nonEmptyString, oneOf, show } from './validate.js'
 
 type Sharp = typeof sharpModule
@@ -28,6 +29,11 @@ export function loadSharp (): Sharp {
   }
 }
 
+/** The same memory as sharp takes it in any realm: it tells other arrays by the constructors of its own. */
+export function asBuffer (bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
 /** A picture. Pixels are in `data`; the methods encode them. */
 export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
   /** RGB, [height, width, 3]: bytes, or floats that are nominally -1..1. Empty where no tokenizer was loaded. */
@@ -45,9 +51,10 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
 
   /** RGB bytes, [height, width, 3]. Floats become `clamp(127.5 x + 128, 0, 255)`, truncated, as the authors do. */
   bytes (): Uint8Array {
-    if (this.data instanceof Uint8Array) return this.data
+    const data: Uint8Array | Float32Array = this.data
+    if (isUint8Array(data)) return data
+    if (!isFloat32Array(data)) throw invalid(`data of a picture must be a Uint8Array or a Float32Array, not ${show(data)}`)
     // A plain loop: Uint8Array.from() takes twenty times as long, all of it on this thread.
-    const { data } = this
     const bytes = new Uint8Array(data.length)
     for (let i = 0; i < data.length; i++) {
       const x = data[i]!
@@ -66,8 +73,7 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
     if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
     if (known === 'raw') {
-      needPixels(this.data)
-      const bytes = this.bytes()
+      const bytes = needPixels(this.bytes())
       return bytes === this.data as Uint8Array ? Buffer.from(bytes) : Buffer.from(bytes.buffer)
     }
     const picture = this.sharp()
@@ -94,13 +100,12 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
 
   /** A sharp pipeline on the pixels, to resize, compose or encode as you like. */
   sharp (): ReturnType<Sharp> {
-    needPixels(this.data)
-    return loadSharp()(this.bytes(), { raw: { width: this.width, height: this.height, channels: 3 } })
+    return loadSharp()(asBuffer(needPixels(this.bytes())), { raw: { width: this.width, height: this.height, channels: 3 } })
   }
 }
 
-function needPixels (data: Uint8Array | Float32Array): void {
-  if (data.length > 0) return
+function needPixels (bytes: Uint8Array): Uint8Array {
+  if (bytes.length > 0) return bytes
   throw new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
 }
 

@@ -11,6 +11,7 @@ import type { Precision } from './native.js'
 import { presetOf, type Preset } from './presets.js'
 import type { PullProgress } from './pull.js'
 import type { Progress } from './generation.js'
+import { isInt32Array, isUrl } from './realm.js'
 import type { Ablation } from './schedule.js'
 import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
@@ -204,7 +205,7 @@ export function checkLoad (value: unknown): CheckedLoad {
 
 function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
   if (typeof value === 'string') return { path: nonEmptyString(value, name) }
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof URL) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || isUrl(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
   const fields = optionsObject(value, name, known)
   return { ...fields, path: nonEmptyString(fields.path, `${name}.path`) }
 }
@@ -399,7 +400,7 @@ export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
  * themselves are checked where vocabulary and length are known.
  */
 export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
-  if (value instanceof Int32Array) return { list: [snapshot(value)], single: true }
+  if (isInt32Array(value)) return { list: [snapshot(value)], single: true }
   if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array or an array of them, not ${show(value)}`)
   if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
   return { list: Array.from(value, snapshot), single: false }

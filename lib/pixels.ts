@@ -5,9 +5,10 @@
 import type { Call } from './call.js'
 import { ParError } from './errors.js'
 import { readWhole } from './files.js'
-import { Image, loadSharp } from './image.js'
+import { asBuffer, Image, loadSharp } from './image.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
+import { isFloat32Array, isUint8Array, isUint8ClampedArray } from './realm.js'
 import { centreCrop, pauses, squeezed, type Rgb } from './resample.js'
 import { integer, invalid, show, snapshot } from './validate.js'
 
@@ -61,7 +62,7 @@ export async function decodePictures (
     for (let i = 0; i < some.length; i++) {
       // A copy each, so that keeping one picture does not keep the batch.
       const own = some.length === 1 ? pixels : pixels.slice(i * length, (i + 1) * length)
-      images.push(own instanceof Uint8Array ? new Image(own, width, height) : new Image(own, width, height))
+      images.push(isUint8Array(own) ? new Image(own, width, height) : new Image(own, width, height))
     }
   }
   return images
@@ -127,7 +128,7 @@ export async function preparePicture (
 }
 
 function isFloat (image: string | Uint8Array | Required<RawImage>): image is Required<RawImage> & { data: Float32Array } {
-  return typeof image === 'object' && 'data' in image && image.data instanceof Float32Array
+  return typeof image === 'object' && 'data' in image && isFloat32Array(image.data)
 }
 
 /**
@@ -136,23 +137,24 @@ function isFloat (image: string | Uint8Array | Required<RawImage>): image is Req
  */
 export function ownImage (input: unknown): string | Uint8Array | Required<RawImage> {
   if (typeof input === 'string') return input
-  if (input instanceof Uint8Array) return snapshot(input)
+  if (isUint8Array(input)) return snapshot(input)
   if (typeof input !== 'object' || input === null || !('data' in input)) {
     throw invalid(`An image is a path, the bytes of a picture file, or { data, width, height, channels }, not ${show(input)}`)
   }
-  const { data, width, height, channels = 3 } = input as RawImage
-  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray || data instanceof Float32Array)) {
+  const { data: given, width, height, channels = 3 } = input as RawImage
+  const data = snapshot(given) // which has the length it says
+  if (!isUint8Array(data) && !isUint8ClampedArray(data) && !isFloat32Array(data)) {
     throw invalid(`data of an image must be a Uint8Array or a Float32Array, not ${show(data)}`)
   }
   integer(width, 'width of the image', 1, 16384)
   integer(height, 'height of the image', 1, 16384)
-  if (![1, 3, 4].includes(channels) || (data instanceof Float32Array && channels !== 3)) {
-    throw invalid(`channels of ${data instanceof Float32Array ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
+  if (![1, 3, 4].includes(channels) || (isFloat32Array(data) && channels !== 3)) {
+    throw invalid(`channels of ${isFloat32Array(data) ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
   }
   if (data.length !== width * height * channels) {
     throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${width * height * channels} values, found ${data.length}`)
   }
-  return { data: snapshot(data), width, height, channels }
+  return { data, width, height, channels }
 }
 
 function floatPixels (raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined) {
@@ -189,15 +191,15 @@ function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows:
 
 async function uprightPixels (input: string | Uint8Array | Required<RawImage>, background: string, check: () => void): Promise<Rgb> {
   const sharp = loadSharp()
-  const raw = typeof input === 'string' || input instanceof Uint8Array ? undefined : input
-  const source = typeof input === 'string' || input instanceof Uint8Array ? await bytesOf(input, check) : input.data as Uint8Array
+  const raw = typeof input === 'string' || isUint8Array(input) ? undefined : input
+  const source = typeof input === 'string' || isUint8Array(input) ? await bytesOf(input, check) : input.data as Uint8Array
   try {
     sharp().flatten({ background }) // reads the colour, nothing else
   } catch (cause) {
     throw invalid(`background must be a colour such as 'white' or '#ff8800', not ${show(background)}`, { cause })
   }
   try {
-    const { data, info } = await sharp(source, raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
+    const { data, info } = await sharp(asBuffer(source), raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
       .autoOrient().flatten({ background }).toColourspace('srgb').removeAlpha()
       .raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
     const { width, height, channels } = info

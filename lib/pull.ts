@@ -1,6 +1,7 @@
 // Fetching a preset's files from the Hugging Face Hub into its standard cache. Only this, and `Par.load` where it is
 // asked to, ever opens a connection.
 
+import { performance } from 'node:perf_hooks'
 import { findCached, CachedRepository } from './hub/cache.js'
 import { download, type Phase } from './hub/download.js'
 import { repositoryFacts } from './hub/facts.js'

@@ -2,6 +2,7 @@
 // scikit-image with its default settings on bytes, which the authors' evaluation uses; the definitions differ
 // elsewhere (a Gaussian window, luminance only, an assumed range), and figures of different definitions do not compare.
 
+import { isUint8Array, trueLength } from './realm.js'
 import { invalid } from './validate.js'
 
 /** Pixels to compare. An `Image` of bytes is one. */
@@ -80,7 +81,7 @@ export function ssim (a: Comparable, b: Comparable): number {
 
 function check (a: Comparable, b: Comparable): void {
   for (const { data, width, height } of [a, b]) {
-    if (!(data instanceof Uint8Array) || data.length === 0 || data.length !== width * height * 3) {
+    if (!isUint8Array(data) || data.length === 0 || data.length !== width * height * 3 || data.length !== trueLength(data)) {
       throw invalid('Pictures are compared as RGB bytes: { data, width, height } with width * height * 3 values in a Uint8Array')
     }
   }

@@ -3,6 +3,9 @@
 // to the last bit, because the picture is part of the tokenizer's input and no kernel of sharp is the same: cubic with
 // a = -0.5, its support widened by the ratio, rows first, weights of 22 bits, bytes after each of the two passes.
 
+import { performance } from 'node:perf_hooks'
+import { setImmediate } from 'node:timers'
+
 /** RGB bytes, [height, width, 3]. */
 export interface Rgb {
   data: Uint8Array

@@ -4,6 +4,7 @@
 
 import { ParError } from './errors.js'
 import { limits } from './limits.js'
+import { isFloat32Array, isInt32Array, isUint8Array, isUint8ClampedArray, isUrl, nodeSignal } from './realm.js'
 
 export function invalid (message: string, options?: { cause?: unknown }): ParError {
   return new ParError('INVALID_OPTION', message, options)
@@ -16,7 +17,7 @@ export function show (value: unknown): string {
   if (Array.isArray(value)) return `an array of ${value.length}`
   if (ArrayBuffer.isView(value)) return `a ${String(value.constructor?.name)}`
   if (typeof value === 'function') return 'a function'
-  if (value instanceof URL) return 'a URL (of a file: give fileURLToPath(url))'
+  if (isUrl(value)) return 'a URL (of a file: give fileURLToPath(url))'
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
 }
@@ -34,7 +35,7 @@ function copied (value: unknown, depth: number): unknown {
   if (typeof value !== 'object' || value === null || depth === 0) return value
   if (ArrayBuffer.isView(value)) {
     // One whose buffer was transferred has no elements, and is refused for that.
-    const own = [Int32Array, Float32Array, Uint8Array, Uint8ClampedArray].find(type => value instanceof type)
+    const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
     return own ? (value.byteLength > 0 ? new own(value as Uint8Array) : new own(0)) : value
   }
   if (Array.isArray(value)) return Array.from(value, item => copied(item, depth - 1))
@@ -88,12 +89,11 @@ export function nonEmptyString (value: unknown, name: string): string {
 
 export function abortSignal (value: unknown, name = 'signal'): AbortSignal | undefined {
   if (value === undefined) return undefined
-  // Not instanceof: signals of other realms and of polyfills serve as well.
   const signal = value as AbortSignal
   if (typeof value !== 'object' || value === null || typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
     throw invalid(`${name} must be an AbortSignal, not ${show(value)}`)
   }
-  return signal
+  return nodeSignal(signal)
 }
 
 export function callback<T> (value: unknown, name: string): T | undefined {
@@ -114,7 +114,7 @@ export function gridOption (value: unknown, name = 'grid'): [rows: number, colum
 
 /** Tokens of one picture: whole numbers of the vocabulary. */
 export function tokenArray (value: unknown, name: string, vocabulary: number, length?: number): Int32Array {
-  if (!(value instanceof Int32Array)) throw invalid(`${name} must be an Int32Array, not ${show(value)}`)
+  if (!isInt32Array(value)) throw invalid(`${name} must be an Int32Array, not ${show(value)}`)
   if (length !== undefined && value.length !== length) throw invalid(`${name} must hold ${length} tokens, found ${value.length}`)
   const wrong = value.findIndex(token => token < 0 || token >= vocabulary)
   if (wrong >= 0) throw invalid(`${name}[${wrong}] is ${value[wrong]}; tokens are 0 to ${vocabulary - 1}`)

@@ -3,6 +3,7 @@
 // overlap from its first byte to the end of the file, and as many bytes as shape and type say.
 
 import { setImmediate } from 'node:timers/promises'
+import { TextDecoder } from 'node:util'
 import { quote } from '../text.js'
 import { bad, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, safetensorsTypes } from './dtypes.js'

@@ -5,6 +5,7 @@
 import { SingleBar } from 'cli-progress'
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
+import { isError } from '../realm.js'
 
 /** Flags that every command has. */
 export interface CommonFlags {
@@ -129,7 +130,7 @@ export function report (error: unknown, flags: CommonFlags): number {
   if (flags.json) note(JSON.stringify({ error: { code, message } }))
   else note(`parvis: ${message} [${code}]`)
   if (flags.verbose || process.env.PARVIS_DEBUG) {
-    for (let cause = error; cause instanceof Error; cause = cause.cause) note(cause.stack ?? String(cause))
+    for (let cause = error; isError(cause); cause = cause.cause) note(cause.stack ?? String(cause))
   }
   if (error instanceof UsageError) return 2
   if (error instanceof Interruption) return error.exitCode
@@ -139,7 +140,7 @@ export function report (error: unknown, flags: CommonFlags): number {
 function describe (error: unknown): { code: string, message: string } {
   if (error instanceof ParError) return { code: error.code, message: asFlags(error.message) }
   if (error instanceof UsageError || error instanceof Interruption) return { code: error.code, message: error.message }
-  if (!(error instanceof Error)) return { code: 'UNKNOWN', message: String(error) }
+  if (!isError(error)) return { code: 'UNKNOWN', message: String(error) }
   const code = (error as NodeJS.ErrnoException).code
   // System errors say what happened and to which file; anything else that comes here is a defect.
   if (typeof code === 'string') return { code, message: error.message }

@@ -3,6 +3,8 @@
 // own downloads are not used: they neither resume nor check what has arrived.
 
 import { ParError } from '../errors.js'
+import { nodeWeb } from '../realm.js'
+import { visible } from '../text.js'
 import { branch } from './cache.js'
 import { ask, checkStatus, Tries, type Hub } from './requests.js'
 
@@ -21,8 +23,7 @@ export interface RepositoryFacts {
 }
 
 export async function repositoryFacts (hub: Hub, repository: string, names: readonly string[]): Promise<RepositoryFacts> {
-  // Loaded here, so that nothing but a pull pays for it.
-  const { modelInfo, pathsInfo } = await import('@huggingface/hub')
+  const { modelInfo, pathsInfo } = library()
   const common = { hubUrl: hub.endpoint, fetch: fetcher(hub, repository) }
   const wrong = (what: string): ParError =>
     new ParError('DOWNLOAD_FAILED', `${repository}: ${hub.endpoint} gives an answer that is none of the Hub's (${what}). Check HF_ENDPOINT and what stands between (a proxy, a login page).`)
@@ -44,6 +45,16 @@ export async function repositoryFacts (hub: Hub, repository: string, names: read
     files.set(name, { oid, size })
   }
   return { commit: sha, licence: licenceOf(cardData, tags), files }
+}
+
+/** Loaded at first use, so that nothing but a pull pays for it; by require(), because import() works in no vm context. */
+function library (): typeof import('@huggingface/hub') {
+  try {
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    return require('@huggingface/hub') as typeof import('@huggingface/hub')
+  } catch (cause) {
+    throw new ParError('DOWNLOAD_FAILED', `The package @huggingface/hub, which knows the Hub, could not be loaded: ${visible((cause as Error).message, 300)}. Install parvis again, or pull outside of this test environment.`, { cause })
+  }
 }
 
 function licenceOf (card: unknown, tags: unknown): string | undefined {
@@ -68,7 +79,7 @@ function fetcher (hub: Hub, repository: string): typeof fetch {
           checkStatus(answer, hub, repository, repository)
           const pieces: Uint8Array[] = []
           for await (const piece of answer.pieces()) pieces.push(piece)
-          return new Response(Buffer.concat(pieces), { status: 200, headers: { 'content-type': 'application/json' } })
+          return new (nodeWeb().Response)(Buffer.concat(pieces), { status: 200, headers: { 'content-type': 'application/json' } })
         } finally {
           answer.end()
         }

@@ -4,6 +4,7 @@
 import { readFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
+import { URL } from 'node:url'
 import { ParError } from '../errors.js'
 import { invalid, show } from '../validate.js'
 

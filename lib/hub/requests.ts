@@ -3,8 +3,11 @@
 // What passes by itself (no connection, a busy server) is tried again, later each time; what does not is an error that
 // says what to do.
 
+import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { URL } from 'node:url'
 import { ParError } from '../errors.js'
+import { isError, NodeAbortController, nodeWeb } from '../realm.js'
 import type { Token } from './location.js'
 
 /** How long to go on trying. */
@@ -80,7 +83,7 @@ export interface Request { method?: string, headers?: Record<string, string>, bo
 export async function ask (hub: Hub, url: string, request: Request = {}): Promise<Answer> {
   const { signal, patience } = hub
   signal?.throwIfAborted()
-  const controller = new AbortController()
+  const controller = new NodeAbortController()
   const idle = setTimeout(() => controller.abort(new Passing(`no answer for ${Math.round(patience.idle / 1000)} seconds`)), patience.idle)
   const abort = (): void => controller.abort(signal!.reason)
   // Waited for beside each piece: fetch does not settle a read when it is aborted between the last byte and the end.
@@ -99,7 +102,7 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
   let foreign = at.origin !== home
   try {
     for (let hops = 0; hops <= 10; hops++) {
-      const response = await fetch(at.href, {
+      const response = await nodeWeb().fetch(at.href, {
         method,
         body,
         redirect: 'manual',
@@ -163,9 +166,9 @@ function sameFile (headers: Headers): boolean {
 /** fetch tells why in the cause, several layers down. */
 function passing (error: unknown, at: URL): unknown {
   if (error instanceof ParError || error instanceof Passing) return error
-  if (!(error instanceof Error)) return error
+  if (!isError(error)) return error
   let cause: unknown = error
-  while (cause instanceof Error && cause.cause instanceof Error) cause = cause.cause
+  while (isError(cause) && isError(cause.cause)) cause = cause.cause
   if (cause instanceof Passing) return cause
   const { code, message } = cause as NodeJS.ErrnoException
   return new Passing(`the connection to ${at.host} failed (${message === 'terminated' ? 'it was cut off' : code ?? message})`, 0, { cause: error })
