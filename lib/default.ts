@@ -5,8 +5,8 @@
 import type { Progress } from './generation.js'
 import type { GeneratedImage } from './image.js'
 import type { GenerateOptions } from './options.js'
-import { Par, type ParInfo } from './par.js'
-import { ownImage } from './pixels.js'
+import { Par, pictureOrTokens, type ParInfo } from './par.js'
+import { ownImage, type ImageInput } from './pixels.js'
 import { snapshot } from './validate.js'
 
 /**
@@ -43,6 +43,12 @@ export class DefaultPar {
   readonly score: Par['score'] = async options => {
     const own = snapshot(options)
     return await (await this.load()).score(own)
+  }
+
+  /** Which class a picture most likely is of: {@link Par.classify}. */
+  readonly classify: Par['classify'] = async (picture, options) => {
+    const own = { ...pictureOrTokens(picture), options: snapshot(options) }
+    return await (await this.load()).classify((own.tokens ?? own.image) as ImageInput, own.options)
   }
 
   /** Tokens to pixels: {@link Par.decode}. */

@@ -6,11 +6,13 @@
 import { performance } from 'node:perf_hooks'
 import type { Call, Calls } from './call.js'
 import { GeneratedImage, Image } from './image.js'
+import { resolveClasses } from './labels.js'
 import type { Models, TransformerPart } from './models.js'
 import type { NativeSession, StepRule } from './native.js'
-import { effectiveSeeds, resolveClasses, resolveSampling, type CheckedGenerate } from './options.js'
+import { effectiveSeeds, resolveSampling, type CheckedGenerate } from './options.js'
 import { decodePictures } from './pixels.js'
 import { fillMissing } from './preview.js'
+import { pauses } from './resample.js'
 import { createSchedule, type Schedule } from './schedule.js'
 import { ParError } from './errors.js'
 import { integer, invalid } from './validate.js'
@@ -92,7 +94,7 @@ export async function * run (
   const { tokenizer } = models
   if (request.size && !tokenizer) models.tokenizerPart()
   const part = await models.transformerFor(request.n, call)
-  const classIds = resolveClasses(request.classIds, part.model.classes, part.labels)
+  const classIds = await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
   const seeds = effectiveSeeds(classIds, request.seed)
   const sampling = resolveSampling(request.sampling, part.sampling, part.model)
   const schedule = scheduleFor(part, request.ablation)

@@ -8,13 +8,13 @@ export { DefaultPar } from './default.js'
 export { ParError, type ParErrorCode } from './errors.js'
 export { Image, GeneratedImage, type ImageFormat, type Timings } from './image.js'
 export type { Progress } from './generation.js'
-export type { Score } from './scoring.js'
+export type { Classification, ClassifyProgress, Score } from './scoring.js'
 export type { ImageInput, RawImage } from './pixels.js'
 export { psnr, ssim, type Comparable } from './quality.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {
-  DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, TransformerFile
+  ClassifyOptions, DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnClassified, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
 } from './options.js'
 export { presets, type HubFile, type Preset, type PresetName } from './presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './pull.js'

@@ -5,13 +5,14 @@
 import { randomInt } from 'node:crypto'
 import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
-import { resolveClass, type ClassId } from './labels.js'
+import type { ClassId } from './labels.js'
 import { limits } from './limits.js'
 import type { Precision } from './native.js'
 import { presetOf, type Preset } from './presets.js'
 import type { PullProgress } from './pull.js'
 import type { Progress } from './generation.js'
 import { isInt32Array, isUrl } from './realm.js'
+import type { ClassifyProgress } from './scoring.js'
 import type { Ablation } from './schedule.js'
 import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
@@ -115,7 +116,7 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
 /** Options of `score`. */
 export interface ScoreOptions extends Ablation {
   /** Tokens of one picture or of several, raster order, [rows * columns] each. */
-  tokens: Int32Array | readonly Int32Array[]
+  tokens: Tokens | readonly Tokens[]
   /** One class for all pictures, or one each. */
   classId: ClassId | readonly ClassId[]
   /** Tokens a step, as for `generate`: it decides what each token may see. */
@@ -131,6 +132,25 @@ export interface ScoreOptions extends Ablation {
   method?: 'full' | 'cached'
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal
+}
+
+/** Called as classes are compared; may return a promise, which is waited for. */
+export type OnClassified = ((progress: ClassifyProgress) => void) | ((progress: ClassifyProgress) => Promise<void>)
+
+/** Options of `classify`. */
+export interface ClassifyOptions extends Ablation {
+  /** Classes to compare, numbers or names. Default: all that the model has; each takes a pass of the transformer. */
+  classes?: readonly ClassId[] | undefined
+  /** Only so many of the likeliest classes are returned. Default: all that were compared. */
+  top?: number | undefined
+  /** Tokens per step, as for `generate`: it decides what each token may see. */
+  n?: number | undefined
+  /** 1 to 1000. Default 1: the conditional distribution itself. */
+  guidanceScale?: number | undefined
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
+  signal?: AbortSignal | undefined
+  /** Told after every few classes. Where it returns a promise, the call waits for it; an error thrown in it ends the call. */
+  onProgress?: OnClassified | undefined
 }
 
 /** Options of `decode`. */
@@ -274,7 +294,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
 
 function sampling (options: Record<string, unknown>): Partial<Sampling> {
   const found: Partial<Sampling> = {}
-  if (options.guidanceScale !== undefined) found.guidanceScale = finite(options.guidanceScale, 'guidanceScale', 1, 1000)
+  if (options.guidanceScale !== undefined) found.guidanceScale = guidance(options.guidanceScale)
   if (options.temperature !== undefined) found.temperature = finite(options.temperature, 'temperature', 0, 1000)
   if (options.topK !== undefined) found.topK = integer(options.topK, 'topK', 0, 2 ** 31 - 1)
   if (options.topP !== undefined) {
@@ -347,7 +367,8 @@ export function checkScore (value: unknown): CheckedScore {
   const tokens = tokenList(options.tokens, 'tokens').list
   const classIds = classList(options.classId, 'score')
   if (Array.isArray(options.classId) && classIds.length !== tokens.length) {
-    throw invalid(`score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes`)
+    const cure = tokens.length === 1 ? '. classify() compares the classes of one picture' : ''
+    throw invalid(`score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes${cure}`)
   }
   if (options.logits !== undefined && !Array.isArray(options.logits)) throw invalid(`logits must be an array of sequence positions, not ${show(options.logits)}`)
   return {
@@ -355,11 +376,32 @@ export function checkScore (value: unknown): CheckedScore {
     classIds,
     single: !Array.isArray(options.classId),
     n: tokensAStep(options.n),
-    guidanceScale: options.guidanceScale === undefined ? 1 : finite(options.guidanceScale, 'guidanceScale', 1, 1000),
+    guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
     logits: options.logits && [...options.logits as number[]], // a copy; holes become undefined, and are refused as such
     method: oneOf(options.method === undefined ? 'full' : options.method, 'method', ['full', 'cached'] as const),
     ablation: ablation(options),
     signal: abortSignal(options.signal)
+  }
+}
+
+export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale' | 'ablation' | 'signal'> {
+  classes: unknown[] | undefined
+  top: number | undefined
+  onProgress: OnClassified | undefined
+}
+
+export function checkClassify (value: unknown): CheckedClassify {
+  const options = optionsObject(value, 'classify', ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...ablationNames])
+  const { classes } = options
+  if (classes !== undefined && !Array.isArray(classes)) throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
+  return {
+    classes: classes === undefined ? undefined : classList(classes, 'classify'),
+    top: options.top === undefined ? undefined : integer(options.top, 'top', 1, Number.MAX_SAFE_INTEGER),
+    n: tokensAStep(options.n),
+    guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
+    ablation: ablation(options),
+    signal: abortSignal(options.signal),
+    onProgress: callback(options.onProgress, 'onProgress')
   }
 }
 
@@ -395,28 +437,48 @@ export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
   }
 }
 
+/** Tokens of one picture, raster order, [rows * columns]: an Int32Array, or plain numbers, as JSON has them. */
+export type Tokens = Int32Array | readonly number[]
+
+/** Tokens that one picture may have; far above any real grid. */
+const mostTokens = 1 << 20
+
 /**
- * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. The arrays
- * themselves are checked where vocabulary and length are known.
+ * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. What the tokens
+ * are is checked where vocabulary and length are known.
  */
 export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
   if (isInt32Array(value)) return { list: [snapshot(value)], single: true }
-  if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array or an array of them, not ${show(value)}`)
+  if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
+  if (typeof value[0] === 'number') return { list: [wholeNumbers(value, name)], single: true }
   if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
-  return { list: Array.from(value, snapshot), single: false }
+  return { list: Array.from(value, (item: unknown, i) => Array.isArray(item) ? wholeNumbers(item, `${name}[${i}]`) : snapshot(item)), single: false }
+}
+
+function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
+  if (values.length > mostTokens) throw invalid(`${name} has ${values.length} numbers; a picture has at most ${mostTokens} tokens`)
+  const tokens = new Int32Array(values.length)
+  for (let i = 0; i < tokens.length; i++) {
+    const value = values[i]
+    tokens[i] = value as number
+    if (tokens[i] !== value) throw invalid(`${name}[${i}] must be a whole number, not ${show(value)}`)
+  }
+  return tokens
 }
 
 // ---- parts
+
+/** 0 is what LlamaGen's own code takes for off. */
+function guidance (value: unknown): number {
+  if (typeof value === 'number' && value >= 0 && value < 1) throw invalid(`guidanceScale must be a number from 1 to 1000, not ${value}; 1 is off`)
+  return finite(value, 'guidanceScale', 1, 1000)
+}
 
 function classList (value: unknown, call: string): unknown[] {
   if (value === undefined) throw invalid(`${call} needs classId: a number, a name or a list of these`)
   if (!Array.isArray(value)) return [value]
   if (value.length === 0 || value.length > mostImages) throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
   return [...value] // holes become undefined, and are refused as such
-}
-
-export function resolveClasses (classIds: readonly unknown[], classes: number, labels?: readonly string[]): number[] {
-  return classIds.map(value => resolveClass(value, classes, labels))
 }
 
 function tokensAStep (value: unknown): number | undefined {

@@ -6,15 +6,16 @@ import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
 import type { Precision } from './native.js'
 import {
-  checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
-  type CheckedEncode, type CheckedGenerate, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
-  type ScoreOptions
+  checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
+  type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
+  type ScoreOptions, type Tokens
 } from './options.js'
-import { decodePictures, encodePicture, gridOf, preparePicture, type ImageInput } from './pixels.js'
+import { decodePictures, encodePicture, gridOf, ownImage, preparePicture, type ImageInput } from './pixels.js'
 import type { PresetName } from './presets.js'
-import { score, type Score } from './scoring.js'
+import { isInt32Array } from './realm.js'
+import { classify, score, type Classification, type Score } from './scoring.js'
 import type { ClassId } from './labels.js'
-import { invalid, tokenArray } from './validate.js'
+import { invalid, isPromise, show, tokenArray } from './validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
@@ -230,7 +231,8 @@ export class Par {
 
   /**
    * How likely the model finds pictures: log-probabilities of their tokens (block-wise mask, paper, section 3.3).
-   * @returns one a picture; a single Int32Array gives a list of one
+   * One picture under many classes is what {@link Par.classify} is for.
+   * @returns one per picture; a single picture gives a list of one
    * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`
    */
   async score (options: ScoreOptions): Promise<Score[]> {
@@ -239,15 +241,34 @@ export class Par {
   }
 
   /**
+   * Which class a picture most likely is of: every class of the model, or those of option `classes`, the likeliest first.
+   * It asks for each class how likely the model finds the picture ({@link Par.score}) and takes all classes to be equally
+   * likely beforehand; so it runs the transformer once per class. Memory does not grow with the number of classes.
+   * @param picture its tokens, raster order, or a picture as {@link Par.encode} takes it (that needs a tokenizer)
+   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`, and
+   * those of `encode`
+   */
+  async classify (picture: Tokens | ImageInput, options?: ClassifyOptions): Promise<Classification[]> {
+    const request = checkClassify(options)
+    const given = pictureOrTokens(picture)
+    return await this.#calls.run(request.signal, async call => {
+      const { grid } = await this.#models.transformerFor(request.n, call)
+      const tokens = given.tokens ??
+        await encodePicture(this.#models.tokenizerPart(), call, given.image, checkEncode({}), grid)
+      return await classify(this.#models, tokens, request, call)
+    })
+  }
+
+  /**
    * Tokens to pixels.
    * @param tokens raster order, [rows * columns], or a list of such
    * @throws ParError `MISSING_PART` without a tokenizer; `OUT_OF_MEMORY`, `INVALID_OPTION`
    */
-  decode (tokens: Int32Array, options: DecodeOptions & { format: 'float32' }): Promise<Image<Float32Array>>
-  decode (tokens: readonly Int32Array[], options: DecodeOptions & { format: 'float32' }): Promise<Array<Image<Float32Array>>>
-  decode (tokens: Int32Array, options?: DecodeOptions & { format?: 'uint8' }): Promise<Image>
-  decode (tokens: readonly Int32Array[], options?: DecodeOptions & { format?: 'uint8' }): Promise<Image[]>
-  async decode (tokens: Int32Array | readonly Int32Array[], options?: DecodeOptions): Promise<unknown> {
+  decode (tokens: Tokens, options: DecodeOptions & { format: 'float32' }): Promise<Image<Float32Array>>
+  decode (tokens: readonly Tokens[], options: DecodeOptions & { format: 'float32' }): Promise<Array<Image<Float32Array>>>
+  decode (tokens: Tokens, options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image>
+  decode (tokens: readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image[]>
+  async decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions): Promise<unknown> {
     const request = checkDecode(options)
     const { list, single } = tokenList(tokens, 'tokens')
     const tokenizer = this.#models.tokenizerPart()
@@ -309,6 +330,10 @@ export class Par {
   }
 }
 
-function isPromise (value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+/** What `classify` is given, copied: the caller may go on with the original. */
+export function pictureOrTokens (picture: unknown): { tokens?: unknown, image?: unknown } {
+  if (!isInt32Array(picture) && !Array.isArray(picture)) return { image: ownImage(picture) }
+  const { list, single } = tokenList(picture, 'picture')
+  if (!single) throw invalid(`classify takes one picture, not ${show(picture)} of them`)
+  return { tokens: list[0] }
 }

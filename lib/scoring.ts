@@ -4,10 +4,12 @@
 
 import type { Call } from './call.js'
 import { scheduleFor, sequencesAtOnce } from './generation.js'
+import { resolveClasses } from './labels.js'
 import type { Models } from './models.js'
 import { rowStride, type NativeSession, type StepRule } from './native.js'
-import { resolveClasses, type CheckedScore } from './options.js'
-import { integer, tokenArray } from './validate.js'
+import type { CheckedClassify, CheckedScore } from './options.js'
+import { pauses } from './resample.js'
+import { integer, isPromise, tokenArray } from './validate.js'
 
 /** How likely one picture is. */
 export interface Score {
@@ -19,6 +21,61 @@ export interface Score {
   logits?: Float32Array
 }
 
+/** How likely one class is, given a picture. */
+export interface Classification {
+  /** 0 to classes - 1. */
+  classId: number
+  /** Name of the class, where the model has names. */
+  label: string | undefined
+  /** p(class | picture) among the classes that were compared, each as likely beforehand as the others. They add up to 1. */
+  probability: number
+  /** log p(picture | class), natural logarithm: `total` of {@link Score}. */
+  logProb: number
+}
+
+/** How far `classify` has come. */
+export interface ClassifyProgress {
+  /** Classes compared so far. */
+  classesDone: number
+  /** Classes to compare. */
+  classes: number
+}
+
+/** Classes that are compared in one call of `score`: what is kept of them stays small, and progress is told between. */
+const classesAtOnce = 32
+
+/**
+ * Classes by how likely each is to have made the picture, the likeliest first; ties in the order of their numbers.
+ * Only totals are kept, so memory does not grow with the number of classes.
+ */
+export async function classify (models: Models, tokens: unknown, request: CheckedClassify, call: Call): Promise<Classification[]> {
+  const part = await models.transformerFor(request.n, call)
+  const { classes } = part.model
+  const classIds = request.classes === undefined
+    ? Array.from({ length: classes }, (_, id) => id)
+    : [...new Set(await resolveClasses(request.classes, classes, part.labels, pauses(() => call.check())))].sort((a, b) => a - b)
+  const totals: number[] = []
+  for (let from = 0; from < classIds.length; from += classesAtOnce) {
+    const some = classIds.slice(from, from + classesAtOnce)
+    const scores = await score(models, {
+      tokens: some.map(() => tokens), classIds: some, single: false, n: request.n, guidanceScale: request.guidanceScale,
+      logits: undefined, method: 'full', ablation: request.ablation, signal: undefined
+    }, call)
+    totals.push(...scores.map(({ total }) => total))
+    const told: unknown = request.onProgress?.({ classesDone: totals.length, classes: classIds.length })
+    if (isPromise(told)) await call.wait(Promise.resolve(told))
+    call.check()
+  }
+  // Divided by the largest, so that the likeliest class is counted as 1 and nothing overflows.
+  const most = totals.reduce((a, b) => Math.max(a, b), -Infinity)
+  const weights = totals.map(total => Math.exp(total - most))
+  const sum = weights.reduce((a, b) => a + b, 0)
+  return classIds
+    .map((classId, i) => ({ classId, label: part.labels?.[classId], probability: weights[i]! / sum, logProb: totals[i]! }))
+    .sort((a, b) => b.logProb - a.logProb)
+    .slice(0, request.top)
+}
+
 /** Rows of one native call in a full pass. */
 const rowsAtOnce = 256
 
@@ -28,7 +85,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const { vocabularySize, classes } = part.model
   const length = schedule.tokens
   const tokens = request.tokens.map((picture, i) => tokenArray(picture, `tokens[${i}]`, vocabularySize, length))
-  const resolved = resolveClasses(request.classIds, classes, part.labels)
+  const resolved = await resolveClasses(request.classIds, classes, part.labels, pauses(() => call.check()))
   const classIds = request.single ? tokens.map(() => resolved[0]!) : resolved
   const wanted = request.logits?.map((position, i) => integer(position, `logits[${i}]`, 0, length - 1))
   const kept = wanted && [...new Set(wanted)].sort((a, b) => a - b)

@@ -101,6 +101,11 @@ export function callback<T> (value: unknown, name: string): T | undefined {
   return value as T | undefined
 }
 
+/** What a callback returned: something to wait for, or not. */
+export function isPromise (value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}
+
 /** One number for both sides, or [rows, columns]. */
 export function gridOption (value: unknown, name = 'grid'): [rows: number, columns: number] {
   const most = limits.gridSide

@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import { imagenetLabels } from '../lib/imagenet.js'
-import { mistakesBetween, resolveClass } from '../lib/labels.js'
+import { mistakesBetween, resolveClass, resolveClasses } from '../lib/labels.js'
 
 const clothes = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
 
@@ -43,4 +43,35 @@ t.test('many long names are compared quickly', async t => {
   const began = performance.now()
   t.throws(() => resolveClass('snaeker 19999', labels.length, labels), { message: /\(19999\)/ })
   t.ok(performance.now() - began < 5000)
+})
+
+t.test('digits in a string are the number, unless a class has that name', async t => {
+  t.equal(resolveClass('7', 10, clothes), 7)
+  t.equal(resolveClass(' 07 ', 10, clothes), 7)
+  t.equal(resolveClass('7', 10), 7, 'of a model without names, too')
+  t.equal(resolveClass('7', 3, ['nine', '7', 'eight']), 1)
+  for (const labels of [clothes, undefined]) {
+    for (const text of ['10', '99999999999999']) t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID', message: /0 to 9/ }, text)
+    for (const text of ['', ' ', '-1', '1.5', '1e1', '0x1', 'NaN', '9'.repeat(400)]) t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID' }, text)
+  }
+  t.throws(() => resolveClass('', 2, ['', 'bag']), { code: 'BAD_CLASS_ID' }, 'an empty text is no class, whatever labels there are')
+  t.throws(() => resolveClass('bag', 5000, Array<string>(5000).fill('bag')), { code: 'BAD_CLASS_ID', message: /^.{1,400}4990 more.{1,400}$/ })
+})
+
+t.test('tens of thousands of names among as many labels: quick, and the event loop goes on', async t => {
+  const labels = Array.from({ length: 65_536 }, (_, k) => `${'nomen '.repeat(15)}${k}, species ${k}`)
+  const names = labels.map((_, k) => `Species_${65_535 - k}`)
+  let [last, longest] = [performance.now(), 0]
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last)
+    last = performance.now()
+  }, 1)
+  let pauses = 0
+  const began = performance.now()
+  const found = await resolveClasses(names, labels.length, labels, () => ++pauses % 500 === 0 ? new Promise(resolve => setImmediate(resolve)) : undefined)
+  clearInterval(timer)
+  t.ok(found.every((id, k) => id === 65_535 - k))
+  t.ok(performance.now() - began < 20_000, `${Math.round(performance.now() - began)} ms`) // minutes, where every name goes through all labels
+  t.ok(pauses === 2 * 65_536, 'a pause is offered after every label and every name')
+  t.ok(longest < 5000, `${Math.round(longest)} ms`)
 })

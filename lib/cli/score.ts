@@ -4,7 +4,7 @@
 import path from 'node:path'
 import { Command } from 'commander'
 import type { Par } from '../par.js'
-import type { Score } from '../scoring.js'
+import type { Classification, ClassifyProgress, Score } from '../scoring.js'
 import { writeWhole } from '../files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
@@ -29,8 +29,6 @@ interface Flags extends ModelFlags, PictureFlags {
 
 /** Classes up to which the likeliest one is looked for where none is given; each takes a pass. */
 const fewClasses = 16
-/** Pictures of one call while classes are compared. */
-const atOnce = 32
 
 export function scoreCommand (signal: AbortSignal): Command {
   const command = new Command('score')
@@ -89,35 +87,26 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     }
 
     // ---- the scores
-    const score = async (classId: number[], n: number): Promise<Score[]> => await par!.score({
-      tokens: classId.map(() => tokens), classId, n, guidanceScale: flags.guidanceScale, signal
-    }).catch((error: unknown) => { throw isTokens ? inFile(error, file) : error })
+    const ofFile = (error: unknown): never => { throw isTokens ? inFile(error, file) : error }
+    const { guidanceScale } = flags
     const all = flags.tokensPerStep ?? [transformer!.n]
-    const compared: Array<{ classId: number, total: number }> = []
+    let compared: Classification[] = []
     if (given === undefined || flags.top !== undefined) {
-      for (let from = 0; from < classes; from += atOnce) {
-        progress.update(from, classes, 'comparing classes')
-        const some = Array.from({ length: Math.min(atOnce, classes - from) }, (_, k) => from + k)
-        compared.push(...(await score(some, all[0]!)).map(({ total }, k) => ({ classId: some[k]!, total })))
-      }
-      compared.sort((a, b) => b.total - a.total)
+      progress.update(0, classes, 'comparing classes')
+      const onProgress = ({ classesDone }: ClassifyProgress): void => progress.update(classesDone, classes, 'comparing classes')
+      compared = await par.classify(tokens, { n: all[0]!, guidanceScale, signal, onProgress }).catch(ofFile)
     }
     const classId = given ?? compared[0]!.classId
     const label = par.labels?.[classId]
     const results = []
     for (const [k, n] of all.entries()) {
       progress.update(k, all.length, `n = ${n}`)
-      const [{ logProbs, total }] = await score([classId], n) as [Score]
+      const [{ logProbs, total }] = await par.score({ tokens, classId, n, guidanceScale, signal }).catch(ofFile) as [Score]
       const bits = logProbs.map(value => -value / Math.LN2)
       results.push({ n, logProb: total, bits: -total / Math.LN2, bitsPerToken: -total / Math.LN2 / tokens.length, tokens: bits, logProbs })
     }
-    const best = compared.slice(0, flags.top ?? 0).map(({ classId, total }) => ({
-      classId,
-      label: par!.labels?.[classId],
-      logProb: total,
-      bits: -total / Math.LN2,
-      // Of all classes, each as likely beforehand as the others.
-      probability: 1 / compared.reduce((sum, other) => sum + Math.exp(other.total - total), 0)
+    const best = compared.slice(0, flags.top ?? 0).map(({ classId, label, logProb, probability }) => ({
+      classId, label, logProb, bits: -logProb / Math.LN2, probability
     }))
     progress.stop()
 

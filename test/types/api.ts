@@ -3,11 +3,11 @@
 
 import par, {
   createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
-  type Ablation, type ClassId, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
-  type ImageInput, type InitialStage, type LoadOptions, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
+  type Ablation, type ClassId, type Classification, type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
+  type ImageInput, type InitialStage, type LoadOptions, type OnClassified, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
   type PresetOptions, type Progress, type PulledFile, type PulledPreset, type PullOptions, type PullProgress,
   type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
-  type TokenizerInfo, type TransformerFile, type TransformerInfo
+  type TokenizerInfo, type Tokens, type TransformerFile, type TransformerInfo
 } from '../../lib/index.js'
 
 /** Exactly the same type, in both directions. */
@@ -102,15 +102,32 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const scores = await own.score({ tokens: [tokens, tokens], classId: [1, 'bag'], logits: [0], method: 'cached' })
   same<typeof scores, Score[]>(true)
   same<Score['logits'], Float32Array | undefined>(true)
-  // @ts-expect-error: Int32Array
-  await own.score({ tokens: [1, 2, 3], classId: 1 })
+  await own.score({ tokens: [[1, 2, 3], tokens] satisfies Tokens[], classId: 1 })
+  // @ts-expect-error: whole numbers
+  await own.score({ tokens: ['1'], classId: 1 })
   // @ts-expect-error: no such method
   await own.score({ tokens, classId: 1, method: 'fast' })
+
+  for (const maker of [own, par]) {
+    const ranked = await maker.classify(tokens, {
+      classes: ['bag', 1], top: 5, n: 4, guidanceScale: 1, signal: AbortSignal.timeout(1),
+      onProgress: ({ classesDone, classes }: ClassifyProgress) => classesDone / classes
+    } satisfies ClassifyOptions)
+    same<typeof ranked, Classification[]>(true)
+    same<Classification, { classId: number, label: string | undefined, probability: number, logProb: number }>(true)
+    await maker.classify('a.png')
+    await maker.classify([1, 2, 3])
+    // @ts-expect-error: a list of classes
+    await maker.classify(tokens, { classes: 7 })
+  }
 
   same<Image['data'], Uint8Array>(true)
   const [bytes, byteList] = [await own.decode(tokens), await own.decode([tokens], { size: 256 })]
   same<typeof bytes, Image>(true)
   same<typeof byteList, Image[]>(true)
+  const [plain, plainList] = [await own.decode([1, 2, 3, 4]), await own.decode([[1, 2, 3, 4]])]
+  same<typeof plain, Image>(true)
+  same<typeof plainList, Image[]>(true)
   const [floats, floatList] = [await own.decode(tokens, { format: 'float32' }), await own.decode([tokens], { format: 'float32', grid: [4, 8] })]
   same<typeof floats, Image<Float32Array>>(true)
   same<typeof floatList, Array<Image<Float32Array>>>(true)
@@ -200,6 +217,6 @@ export function schedules (): void {
 
 /** The names of types that users may import; one that is gone does not compile. */
 export type Named = [
-  Ablation, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnProgress,
+  Ablation, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress,
   Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
 ]
