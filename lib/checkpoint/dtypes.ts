@@ -26,7 +26,8 @@ export const storageTypes: ReadonlyMap<string, string> = new Map([
 export const safetensorsTypes: ReadonlyMap<string, string> = new Map([
   ['F32', 'float32'], ['F16', 'float16'], ['BF16', 'bfloat16'], ['F64', 'float64'],
   ['I64', 'int64'], ['I32', 'int32'], ['I16', 'int16'], ['I8', 'int8'], ['U64', 'uint64'], ['U32', 'uint32'], ['U16', 'uint16'], ['U8', 'uint8'],
-  ['BOOL', 'bool'], ['C64', 'complex64'], ['F8_E4M3', 'float8_e4m3fn'], ['F8_E5M2', 'float8_e5m2'], ['F8_E8M0', 'float8_e8m0fnu'],
+  ['BOOL', 'bool'], ['C64', 'complex64'], ['F8_E4M3', 'float8_e4m3fn'], ['F8_E5M2', 'float8_e5m2'], ['F8_E4M3FNUZ', 'float8_e4m3fnuz'], ['F8_E5M2FNUZ', 'float8_e5m2fnuz'],
+  ['F8_E8M0', 'float8_e8m0fnu'],
   ['F4', 'float4'], ['F6_E2M3', 'float6_e2m3'], ['F6_E3M2', 'float6_e3m2']
 ])
 

@@ -39,11 +39,13 @@ async function sniff (source: FileSource): Promise<'pt' | 'safetensors'> {
   if (size === 0) throw bad(file, 'the file is empty: the download or the copy failed, fetch it again')
   const head = await source.read(0, Math.min(size, 512), 'the beginning of the file')
   const text = head.toString('latin1')
-  if (text.startsWith('PK')) return 'pt'
+  // First, since a header may have a length whose bytes are "PK"; in a zip file an impossible way of packing would stand here.
   if (head.length >= 9 && head[8] === 0x7b) return 'safetensors'
+  if (text.startsWith('PK')) return 'pt'
   if (head[0] === 0x80 && head.subarray(2, 14).equals(legacyMagic)) {
-    throw bad(file, 'the torch.save format from before PyTorch 1.6. Convert it: python3 -c "import torch; ' +
-      'torch.save(torch.load(\'old.pt\', map_location=\'cpu\'), \'new.pt\')"')
+    throw bad(file, 'the torch.save format from before PyTorch 1.6, which newer ones write when told to. If you trust the file (loading it runs ' +
+      'code that is in it), convert it: python3 -c "import torch; torch.save(torch.load(\'old.pt\', map_location=\'cpu\', weights_only=False), ' +
+      '\'new.pt\')" (PyTorch before 1.13: without weights_only)')
   }
   if (head[0] === 0x80 && head[1]! >= 2 && head[1]! <= 5) throw bad(file, 'a bare pickle, not a torch.save file: load it in Python and torch.save its state dict')
   if (text.startsWith('version https://git-lfs')) throw bad(file, 'a Git LFS pointer, not the weights: run "git lfs pull"')

@@ -12,7 +12,7 @@ export interface StoredTensor extends TensorSource {
 /** A tensor of a type that weights never have (int64 counters, bool masks, float64...). Listed, never loaded. */
 export interface OtherTensor {
   name: string
-  /** As PyTorch names it: 'int64', 'bool', 'float64'... */
+  /** As PyTorch names it: 'int64', 'bool', 'float64'... A type that is not known is named as the file names it. */
   dtype: string
   shape: number[]
   /** Byte offset of element [0, 0, ...] in the file. */
