@@ -11,11 +11,20 @@ namespace parvis::binding {
 namespace {
 
 Napi::Value cpu(const Napi::CallbackInfo& info) {
-  const CpuInfo c = cpuInfo();
+  const CpuInfo c = cpuInfo(info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
   Napi::Object o = Napi::Object::New(info.Env());
   o.Set("isa", c.isa);
   o.Set("bfloat16", c.bfloat16);
   o.Set("cores", c.cores);
+  o.Set("threads", c.threads);
+  o.Set("quota", c.quota);
+  o.Set("quotaGroup", c.quotaGroup);
+  Napi::Object memory = Napi::Object::New(info.Env());
+  memory.Set("total", static_cast<double>(c.memory));
+  memory.Set("free", static_cast<double>(c.freeMemory));
+  memory.Set("group", c.memoryGroup);
+  memory.Set("checked", c.memoryChecked);
+  o.Set("memory", memory);
   return o;
 }
 

@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "kernels.h"
+#include "machine.h"
 #include "parvis/backend.h"
 #include "single-operation.h"
 #include "tokenizer.h"
@@ -71,11 +72,16 @@ class CpuBackend : public Backend {
 
 namespace parvis {
 
-CpuInfo cpuInfo() { return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16, cpu::coreCount()}; }
+CpuInfo cpuInfo(const std::string& root) {
+  const cpu::ThreadLimit processor = cpu::threadLimit(root);
+  const cpu::MemoryLimit memory = cpu::memoryLimit(root);
+  return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16, processor.cores, processor.threads, processor.quota, processor.group,
+          memory.total, memory.free, memory.group, cpu::memoryChecked()};
+}
 
 std::unique_ptr<Backend> createCpuBackend(int threads) {
   try {
-    return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::coreCount());
+    return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::threadLimit().threads);
   } catch (const std::exception&) {
     return nullptr;
   }

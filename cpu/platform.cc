@@ -1,11 +1,10 @@
 #include "platform.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <new>
-#include <thread>
+
+#include "machine.h"
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -15,9 +14,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
 namespace parvis::cpu {
 
@@ -25,53 +21,24 @@ namespace {
 
 std::string megabytes(uint64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MB"; }
 
-uint64_t numberIn(const char* path, const char* key) {
-  std::FILE* f = std::fopen(path, "r");
-  if (!f) return 0;
-  char line[256];
-  uint64_t value = 0;
-  while (std::fgets(line, sizeof line, f))
-    if (std::strncmp(line, key, std::strlen(key)) == 0) {
-      value = std::strtoull(line + std::strlen(key), nullptr, 10);
-      break;
-    }
-  std::fclose(f);
-  return value;
-}
-
 }  // namespace
 
 // ---- memory -------------------------------------------------------------------------------------------------
 
-uint64_t availableMemory() {
-#if defined(__linux__)
-  uint64_t available = numberIn("/proc/meminfo", "MemAvailable:") << 10;
-  const uint64_t limit = numberIn("/sys/fs/cgroup/memory.max", "");
-  const uint64_t used = numberIn("/sys/fs/cgroup/memory.current", "");
-  const uint64_t cache = numberIn("/sys/fs/cgroup/memory.stat", "file ");
-  if (limit > 0 && limit < (1ull << 60)) {
-    const uint64_t held = used > cache ? used - cache : 0;
-    available = std::min(available, limit > held ? limit - held : 1);
-  }
-  return available;
-#elif defined(_WIN32)
-  MEMORYSTATUSEX status;
-  status.dwLength = sizeof status;
-  return GlobalMemoryStatusEx(&status) ? status.ullAvailPhys : 0;
-#else
-  return 0;
-#endif
-}
+uint64_t availableMemory() { return memoryChecked() ? memoryLimit().free : 0; }
 
 Status Memory::allocate(size_t bytes, const std::string& what, Memory& out) {
   bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
-  const uint64_t available = availableMemory();
+  // Asking costs more than taking a little: some ten files of the system.
+  const MemoryLimit limit = bytes >= (1u << 20) && memoryChecked() ? memoryLimit() : MemoryLimit{};
+  const bool tooMuch = limit.free && bytes > limit.free;
   const auto refuse = [&] {
-    return Status{Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" +
-                                         (available ? " and " + megabytes(available) + " are free" : "") +
-                                         ". Free memory, or use fewer images at a time or precision 'bfloat16'."};
+    std::string free;
+    if (limit.free) free = " and " + megabytes(limit.free) + " are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
+    return Status{Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" + free + ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
+                                         (tooMuch ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
   };
-  if (available && bytes > available) return refuse();
+  if (tooMuch) return refuse();
   Memory m;
   m.bytes_ = bytes;
 #if defined(_WIN32)
@@ -108,14 +75,6 @@ Memory::~Memory() {
 }
 
 // ---- processor ----------------------------------------------------------------------------------------------
-
-int coreCount() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1u, std::thread::hardware_concurrency());
-}
 
 Isa bestIsa() {
 #if defined(__x86_64__) && defined(__GNUC__)

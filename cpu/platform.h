@@ -1,4 +1,4 @@
-// The one place that knows the operating system: large memory, free memory, instruction sets.
+// The one place that knows the operating system: large memory, instruction sets; machine.h has what it leaves to this process.
 #pragma once
 
 #include <cstddef>
@@ -26,10 +26,9 @@ class Memory {
   size_t bytes_ = 0;
 };
 
-// Memory this process may still take, in bytes: the system's and its container's limit. 0: unknown.
+// Memory that this process may still take, in bytes, by the tightest limit of machine.h. 0: unknown, or not to be asked for.
 uint64_t availableMemory();
 
-int coreCount();
 enum class Isa { baseline, avx2, avx512, avx512_bf16 };
 Isa bestIsa();
 

@@ -207,18 +207,34 @@ export interface CudaProbe {
   reason?: string
 }
 
+/** What this process may use of the machine: its own, and what the control groups that it is in leave of that. */
+export interface CpuFacts {
+  isa: string
+  /** The CPU multiplies bfloat16 natively. */
+  bfloat16: boolean
+  /** Cores that the process may run on. */
+  cores: number
+  /** Threads of an engine where none are asked for: one a core, but no more than the quota gives. */
+  threads: number
+  /** Processors' worth of time, and the control group that has this quota; 0 and '' without one. */
+  quota: number
+  quotaGroup: string
+  /** Bytes by the tightest limit, 0 where unknown. `group`: the control group that has it, '' for the machine. `checked`: allocations are compared with it. */
+  memory: { total: number, free: number, group: string, checked: boolean }
+}
+
 export interface Addon {
   /** Backends compiled in: 'cpu', or 'cpu' and 'cuda'. Says nothing of devices. */
   readonly backends: string[]
   /** What it was made of, for benchmarks: commit ('' outside a checkout), C++ compiler, nvcc ('' without). */
   readonly build: { commit: string, compiler: string, cuda: string }
-  /** What the CPU backend would use here. `bfloat16`: the CPU multiplies bfloat16 natively. */
-  cpu(): { isa: string, bfloat16: boolean, cores: number }
+  /** What the CPU backend would use here. `root`: the folder in which /proc and /sys are looked for; tests have trees of their own. */
+  cpu(root?: string): CpuFacts
   /** Loads the NVIDIA driver where there is one (hundreds of milliseconds, off the JavaScript thread); takes no device. */
   cuda(): Promise<CudaProbe>
   /** Bytes of a CUDA device. Takes the device for this process: time, and some hundred megabytes of it. */
   cudaMemory(device: number): Promise<{ free: number, total: number }>
-  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: one a core; CUDA has none. */
+  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}; CUDA has none. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */

@@ -48,7 +48,7 @@ export interface LoadOptions {
   device?: Device
   /** Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else float32. */
   precision?: 'auto' | Precision
-  /** CPU threads, 1 to 1024. Default: one a core. A GPU needs none. */
+  /** CPU threads, 1 to 1024. Default: one a core, and no more than the CPU quota of a container gives. A GPU needs none. */
   threads?: number
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal

@@ -5,8 +5,8 @@
 
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
-const os = require('node:os')
 const path = require('node:path')
+const { buildJobs } = require('./machine')
 
 const root = path.join(__dirname, '..')
 /** CMake 3.21 is what CMakeLists.txt asks for. */
@@ -86,7 +86,7 @@ function build () {
     console.error(`parvis: PARVIS_CUDA=${process.env.PARVIS_CUDA} is not one of on, off, auto`)
     return 1
   }
-  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || String(os.availableParallelism())
+  const jobs = buildJobs()
   // `cmake-js build` configures only once; configuring each time makes a changed PARVIS_CUDA count. Where it is not
   // set, an earlier choice in build/ stands.
   const keep = !process.env.PARVIS_CUDA && fs.existsSync(path.join(root, 'build', 'CMakeCache.txt'))

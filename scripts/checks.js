@@ -4,9 +4,9 @@
 
 const { spawn, spawnSync } = require('node:child_process')
 const fs = require('node:fs')
-const os = require('node:os')
 const path = require('node:path')
 const { newest, sources: addonSources } = require('./addon')
+const { buildJobs } = require('./machine')
 
 const root = path.join(__dirname, '..')
 const folder = path.join(root, 'out', 'device')
@@ -43,7 +43,7 @@ async function build ({ architecture, seconds, log, addon = true }) {
     ...(withAddon ? [`-DCMAKE_JS_INC=${headers.join(';')}`, `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.join(root, 'build', 'Release')}`] : ['-DCMAKE_JS_INC='])
   ], { seconds, log })
   if (configured.problem) return configured
-  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || String(os.availableParallelism())
+  const jobs = buildJobs()
   const built = await run('cmake', ['--build', folder, '--parallel', jobs], { seconds: seconds - (Date.now() - started) / 1000, log })
   if (withAddon && !built.problem) touch(path.join(root, 'build', 'Release', 'parvis.node'))
   return { ...built, addon: withAddon }

@@ -92,7 +92,7 @@ t.test('the tarball', async t => {
   const [{ files, size }] = JSON.parse(stdout) as [{ files: Array<{ path: string }>, size: number }]
   const names = files.map(file => file.path)
   for (const name of [
-    'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts', 'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js',
+    'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts', 'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js', 'scripts/machine.js',
     'CMakeLists.txt', 'LICENSE', 'README.md', 'CHANGELOG.md', 'models/fashion/tokenizer.safetensors',
     'docs/contact-sheet.png', 'models/fashion/par-1.safetensors', 'models/fashion/par-4.safetensors', 'models/fashion/par-16.safetensors'
   ]) t.ok(names.includes(name), name)

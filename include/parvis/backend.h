@@ -51,7 +51,13 @@ class Tokenizer {
 struct CpuInfo {
   std::string isa;
   bool bfloat16 = false;  // bfloat16 products in hardware
-  int cores = 1;
+  int cores = 1;          // that the process may run on
+  int threads = 1;        // that an engine starts where none are asked for: no more than the quota gives
+  double quota = 0;       // processors' worth of time; 0: no quota
+  std::string quotaGroup;  // the control group that has it
+  uint64_t memory = 0, freeMemory = 0;  // bytes, by the tightest limit; 0: unknown
+  std::string memoryGroup;              // the control group with that limit; empty: the machine
+  bool memoryChecked = true;            // allocations are compared with what is free
 };
 
 // What the device can do at most, measured: a second or two.
@@ -72,9 +78,10 @@ class Backend {
   virtual Status measureCeilings(Ceilings& out) = 0;
 };
 
-CpuInfo cpuInfo();
+// root: the folder in which /proc and /sys are looked for; tests have trees of their own.
+CpuInfo cpuInfo(const std::string& root = "");
 
-// threads 0: one a core. Null where the threads could not be started.
+// threads 0: as CpuInfo::threads says. Null where the threads could not be started.
 std::unique_ptr<Backend> createCpuBackend(int threads);
 
 // Converts stored floats, rounding to nearest even. Sizes are those of `count` elements.

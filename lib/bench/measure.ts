@@ -9,7 +9,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
-import { rowStride, type NativeEngine, type NativeSession, type NativeTransformer } from '../native.js'
+import { addon, rowStride, type NativeEngine, type NativeSession, type NativeTransformer } from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
 import { extrapolate, places, spread } from './figures.js'
 import { benchRule as rule } from './operations.js'
@@ -265,8 +265,7 @@ type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' |
 
 /** A machine that runs out of memory may take other processes with it: refused before it happens. */
 function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
-  const limit = process.constrainedMemory() || Infinity // of a container
-  const free = Math.min(os.freemem(), limit - process.memoryUsage.rss())
+  const free = addon().cpu().memory.free || os.freemem()
   if (isCpu(engine) && bytes > 0.9 * free) throw new ParError('OUT_OF_MEMORY', `${what} would take ${(bytes / 1e9).toFixed(1)} GB, and ${(free / 1e9).toFixed(1)} GB are free`)
 }
 

@@ -192,7 +192,7 @@ async function describeMachine (devices: readonly string[], threads: number, tor
     platform: `${process.platform}-${process.arch}`,
     processor: os.cpus()[0]?.model.trim() || 'unknown',
     cores: cpu.cores,
-    threads: threads || cpu.cores,
+    threads: threads || cpu.threads,
     memoryBytes: os.totalmem(),
     isa: cpu.isa,
     gpus: (cuda?.devices ?? []).filter(({ index }) => devices.includes(`cuda:${index}`)).map(({ index, name }) => ({

@@ -20,7 +20,7 @@ const { version } = require('../../package.json') as { version: string }
 interface Flags extends CommonFlags { timeout: number }
 
 /** Variables that decide what is found, shown where they are set. */
-const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
@@ -174,8 +174,9 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
     parts.push('\nCPU', table([
       ['processor', processor()],
       ['cores', `${cpu.cores}`],
+      ['threads', threadsText(cpu)],
       ['kernels', `${cpu.isa}, ${cpu.bfloat16 ? 'with' : 'no'} bfloat16 products`],
-      ['memory', `${bytesText(os.totalmem())}, ${bytesText(os.freemem())} free`]
+      ['memory', memoryText(cpu)]
     ]))
   }
   const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []), ...(cudaFault !== undefined ? [['fault', cudaFault]] : [])]
@@ -188,6 +189,22 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
   }
   if (next.length > 0) parts.push('\nWhat to do', ...next.map(text => `  ${text}`))
   return parts.join('\n') + '\n'
+}
+
+function threadsText ({ cores, threads, quota, quotaGroup }: Facts['cpu']): string {
+  if (threads === cores) return `${threads}, one a core`
+  return `${threads}, by the CPU quota of the control group ${quotaGroup} (${Number(quota.toFixed(2))} of ${cores} cores)`
+}
+
+/** What an allocation is compared with: of the machine, or of a control group that allows less. */
+function memoryText ({ memory }: Facts['cpu']): string {
+  const { total, free, group, checked } = known(memory)
+  return `${bytesText(total)}${group && ` of the control group ${group}`}, ${bytesText(free)} free${checked ? '' : ', not looked at (PARVIS_MEMORY_CHECK)'}`
+}
+
+/** Where the addon cannot tell (macOS), Node can. */
+function known (memory: Facts['cpu']['memory']): Facts['cpu']['memory'] {
+  return memory.free > 0 ? memory : { ...memory, free: os.freemem(), total: os.totalmem() }
 }
 
 function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
@@ -224,7 +241,7 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
     environment: Object.fromEntries(variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])),
     addon: { file: file ?? null, origin: origin ?? null, usable: cpu !== undefined },
     backends: backends ?? [],
-    cpu: cpu ? { processor: processor(), ...cpu, memory: { free: os.freemem(), total: os.totalmem() } } : null,
+    cpu: cpu ? { processor: processor(), ...cpu, memory: known(cpu.memory) } : null,
     cuda: cuda
       ? {
           compiled: cuda.compiled,

@@ -35,7 +35,7 @@ const batches = [1, 4, 16, 64]
 /** Of the CPU, whose work space grows a little with them. */
 const threads = (): number => {
   try {
-    return addon().cpu().cores
+    return addon().cpu().threads
   } catch {
     return 8 // no addon: a figure all the same
   }
@@ -48,7 +48,7 @@ export function memoryNeeds (about: TransformerDescription): Need[] {
   const { model, n, grid } = about
   const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
   const { tokens, maxRows } = createSchedule({ grid, n })
-  const cores = threads()
+  const here = threads()
   return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
     const weights = weightBytes(device, model, precision)
     const budget = device === 'cpu' ? 2 ** 30 : cudaSession
@@ -59,7 +59,7 @@ export function memoryNeeds (about: TransformerDescription): Need[] {
       weights,
       batches: batches.map(batch => {
         const atOnce = Math.min(batch, sequencesAtOnce(budget, { model }, tokens, guided, maxRows))
-        return { batch, atOnce, bytes: weights + sessionBytes(device, model, precision, { sequences: atOnce, guided, slots: tokens, maxRows, threads: cores }) }
+        return { batch, atOnce, bytes: weights + sessionBytes(device, model, precision, { sequences: atOnce, guided, slots: tokens, maxRows, threads: here }) }
       })
     }
   }))

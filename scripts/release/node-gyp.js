@@ -4,8 +4,8 @@
 // built by CMake, so its arguments are dropped and the folder that it runs in is built. PREBUILD_ARCH says for whom.
 
 const { spawnSync } = require('node:child_process')
-const os = require('node:os')
 const path = require('node:path')
+const { buildJobs } = require('../machine')
 
 const root = path.join(__dirname, '..', '..')
 const options = {
@@ -20,7 +20,7 @@ if (!options || process.env.PREBUILD_PLATFORM !== 'linux') {
 const cli = require.resolve('cmake-js/bin/cmake-js')
 const commit = spawnSync('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout?.trim() ?? ''
 const common = ['--directory', process.cwd(), '--log-level', 'warn']
-const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || String(os.availableParallelism())
+const jobs = buildJobs()
 for (const args of [['configure', '--CDPARVIS_PORTABLE=ON', `--CDPARVIS_COMMIT=${commit}`, ...options], ['build', '--parallel', jobs]]) {
   const { status } = spawnSync(process.execPath, [cli, ...args, ...common], { stdio: 'inherit' })
   if (status !== 0) process.exit(status || 1)

@@ -10,7 +10,7 @@ import type { Device } from '../../lib/options.js'
 import { Par } from '../../lib/par.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
-const cpu: Facts['cpu'] = { isa: 'avx512', bfloat16: false, cores: 8 }
+const cpu: Facts['cpu'] = { isa: 'avx512', bfloat16: false, cores: 8, threads: 8, quota: 0, quotaGroup: '', memory: { total: 16e9, free: 8e9, group: '', checked: true } }
 const h200: CudaDevice = { index: 0, name: 'NVIDIA H200', capability: [9, 0], memory: 150e9 }
 const v100: CudaDevice = {
   index: 0, name: 'Tesla V100', capability: [7, 0], memory: 16e9, problem: 'GPU 0 (Tesla V100) has compute capability 7.0; this build has 8.0 and 9.0'

@@ -23,7 +23,7 @@ t.test('a report as JSON, and its plots', async t => {
   t.match(report, {
     format: 'parvis-bench-3',
     command: /^npx parvis bench --model b .* -o json/,
-    environment: { parvis: /^\d/, commit: addon().build.commit, compiler: /\d/, node: process.version, cores: addon().cpu().cores, threads: addon().cpu().cores, isa: addon().cpu().isa, date: /^\d{4}-\d\d-\d\d$/ },
+    environment: { parvis: /^\d/, commit: addon().build.commit, compiler: /\d/, node: process.version, cores: addon().cpu().cores, threads: addon().cpu().threads, isa: addon().cpu().isa, date: /^\d{4}-\d\d-\d\d$/ },
     operations: [],
     notRun: [],
     coldStart: [{ device: 'cpu', importMs: Number, loadMs: Number, firstImageMs: Number, laterImageMs: Number }]

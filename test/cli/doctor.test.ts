@@ -52,6 +52,18 @@ t.test('this machine', async t => {
   })
 })
 
+t.test('what the process may use of the machine', async t => {
+  const limited = (facts: object): string => `const cpu = addon.cpu(); addon.cpu = () => ({ ...cpu, ...${JSON.stringify(facts)} })`
+  const group = { cores: 64, threads: 2, quota: 1.5, quotaGroup: '/docker/ab', memory: { total: 4e8, free: 3e8, group: '/docker/ab', checked: true } }
+  const { stdout } = await doctor(limited(group))
+  t.match(stdout, /^  cores +64\n  threads +2, by the CPU quota of the control group \/docker\/ab \(1\.5 of 64 cores\)$/m)
+  t.match(stdout, /^  memory +400 MB of the control group \/docker\/ab, 300 MB free$/m)
+  t.match(JSON.parse((await doctor(limited(group), '--json')).stdout), { cpu: group })
+  const free = await doctor(limited({ cores: 2, threads: 2, memory: { total: 64e9, free: 32e9, group: '', checked: false } }))
+  t.match(free.stdout, /^  threads +2, one a core$/m)
+  t.match(free.stdout, /^  memory +64\.0 GB, 32\.0 GB free, not looked at \(PARVIS_MEMORY_CHECK\)$/m)
+})
+
 t.test('a GPU', async t => {
   const { code, stdout } = await doctor(working)
   t.equal(code, 0)
