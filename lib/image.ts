@@ -1,11 +1,14 @@
 // Pictures as callers hold them: interleaved RGB, and the way to files and other formats. sharp does the encoding and
 // is loaded by the first call that needs it, so that programs that only want tokens or pixels never pay for it.
 
+import { Blob as NodeBlob } from 'node:buffer'
 import path from 'node:path'
+import { inspect } from 'node:util'
 import type sharpModule from 'sharp'
-import { ParError } from './errors.js'
+import { outOfMemory, ParError } from './errors.js'
 import { writeWhole } from './files.js'
 import { isFloat32Array, isUint8Array } from './realm.js'
+import { quote, visible } from './text.js'
 import { invalid, nonEmptyString, oneOf, show } from './validate.js'
 
 type Sharp = typeof sharpModule
@@ -67,20 +70,21 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
    * The picture in a file format.
    * @param format png where not given
    * @param options sharp's options for that format, e.g. `{ quality: 90 }`
-   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format.
+   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format or a wrong option;
+   * `OUT_OF_MEMORY`
    */
-  async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer> {
+  async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer<ArrayBuffer>> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
     if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
     if (known === 'raw') {
       const bytes = needPixels(this.bytes())
-      return bytes === this.data as Uint8Array ? Buffer.from(bytes) : Buffer.from(bytes.buffer)
+      return bytes === this.data as Uint8Array ? Buffer.from(bytes) : Buffer.from(bytes.buffer as ArrayBuffer)
     }
     const picture = this.sharp()
     try {
-      return await picture.toFormat(known, options).toBuffer()
+      return await picture.toFormat(known, options).toBuffer() as Buffer<ArrayBuffer>
     } catch (cause) {
-      throw new ParError('INVALID_OPTION', `Could not encode the picture as ${known}: ${(cause as Error).message}`, { cause })
+      throw outOfMemory(cause) ?? invalid(`Could not encode the picture as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
     }
   }
 
@@ -98,10 +102,52 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
     await writeWhole(target, await this.toBuffer(format, options))
   }
 
+  /**
+   * The picture as an address that holds it, `data:image/png;base64,...`, for an `<img>` in HTML or JSON.
+   * @param format png where not given; all but `raw`
+   * @param options sharp's options for that format
+   * @throws ParError as {@link Image.toBuffer} does
+   */
+  async toDataURL (format: Exclude<ImageFormat, 'raw'> | 'jpg' = 'png', options: object = {}): Promise<string> {
+    if (format === 'raw' as string) throw invalid('A data: URL needs a picture format such as png; raw pixels are none')
+    const bytes = await this.toBuffer(format, options)
+    return `data:${mediaType(format)};base64,${bytes.toString('base64')}`
+  }
+
+  /**
+   * The picture as a Blob of its media type, for `fetch`, `FormData` and `Response`.
+   * @param format png where not given
+   * @param options sharp's options for that format
+   * @throws ParError as {@link Image.toBuffer} does
+   */
+  async toBlob (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Blob> {
+    const bytes = await this.toBuffer(format, options)
+    return new NodeBlob([bytes], { type: mediaType(format) }) as unknown as Blob
+  }
+
+  /** What the picture is, without pixels: for logs and answers. `toDataURL()` gives the pixels as text. */
+  toJSON (): object {
+    const { width, height } = this
+    return { width, height }
+  }
+
+  /** @internal */
+  [inspect.custom] (): string {
+    return `Image { ${shownSize(this)}${isFloat32Array(this.data) ? ', float32' : ''} }`
+  }
+
   /** A sharp pipeline on the pixels, to resize, compose or encode as you like. */
   sharp (): ReturnType<Sharp> {
     return loadSharp()(asBuffer(needPixels(this.bytes())), { raw: { width: this.width, height: this.height, channels: 3 } })
   }
+}
+
+function mediaType (format: ImageFormat | 'jpg'): string {
+  return format === 'raw' ? 'application/octet-stream' : `image/${format === 'jpg' ? 'jpeg' : format}`
+}
+
+function shownSize ({ width, height }: { width: number, height: number }): string {
+  return width > 0 ? `${width} x ${height} px` : 'no pixels'
 }
 
 function needPixels (bytes: Uint8Array): Uint8Array {
@@ -145,5 +191,18 @@ export class GeneratedImage extends Image {
     this.seed = fields.seed
     this.steps = fields.steps
     this.timings = fields.timings
+  }
+
+  /** What the picture is and how to make it again, without pixels and tokens: for logs and answers. */
+  override toJSON (): object {
+    const { width, height, classId, label, n, seed, steps, timings } = this
+    return { width, height, classId, label, n, seed, steps, timings }
+  }
+
+  /** @internal */
+  override [inspect.custom] (): string {
+    const { classId, label, n, seed, steps, tokens, timings } = this
+    const name = label === undefined ? '' : ` ${quote(label)}`
+    return `GeneratedImage { ${shownSize(this)}, class ${classId}${name}, n ${n}, seed ${seed}, ${steps} steps, ${tokens.length} tokens, ${Math.round(timings.totalMs)} ms }`
   }
 }

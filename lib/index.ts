@@ -7,6 +7,7 @@ export { Par, type ParInfo, type TransformerInfo, type TokenizerInfo } from './p
 export { DefaultPar } from './default.js'
 export { ParError, type ParErrorCode } from './errors.js'
 export { Image, GeneratedImage, type ImageFormat, type Timings } from './image.js'
+export { animate, Animation, type AnimationFormat } from './animate.js'
 export type { Progress } from './generation.js'
 export type { Classification, ClassifyProgress, Score } from './scoring.js'
 export type { ImageInput, RawImage } from './pixels.js'
@@ -14,7 +15,7 @@ export { psnr, ssim, type Comparable } from './quality.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {
-  ClassifyOptions, DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnClassified, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
+  AnimateOptions, ClassifyOptions, DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnClassified, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
 } from './options.js'
 export { presets, type HubFile, type Preset, type PresetName } from './presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './pull.js'

@@ -134,6 +134,20 @@ export interface ScoreOptions extends Ablation {
   signal?: AbortSignal
 }
 
+/** Options of `animate`. */
+export interface AnimateOptions extends Omit<GenerateOptions, 'classId'> {
+  /** A class number or name: one picture is animated. */
+  classId: ClassId
+  /** A frame after every so many steps, and one after the last. Default: so many that there are at most 100 frames. */
+  every?: number | undefined
+  /** Repeats each pixel so often, each way: a whole number, 1 to 64. Default: as often as 256 pixels hold the longer side. */
+  scale?: number | undefined
+  /** Milliseconds that a frame is shown, 20 to 60000. Default 80. */
+  delay?: number | undefined
+  /** Milliseconds that the last frame, the finished picture, is shown, 20 to 60000. Default 1500. */
+  hold?: number | undefined
+}
+
 /** Called as classes are compared; may return a promise, which is waited for. */
 export type OnClassified = ((progress: ClassifyProgress) => void) | ((progress: ClassifyProgress) => Promise<void>)
 
@@ -289,6 +303,29 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     ablation: ablation(options),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+export interface CheckedAnimate {
+  every: number | undefined
+  scale: number | undefined
+  delay: number
+  hold: number
+  /** What `stream` is given. */
+  generate: GenerateOptions
+}
+
+export function checkAnimate (value: unknown): CheckedAnimate {
+  const { every, scale, delay, hold, ...generate } = optionsObject(value, 'animate', [...generateNames, 'every', 'scale', 'delay', 'hold'])
+  if (Array.isArray(generate.classId)) throw invalid(`animate makes one picture: classId must be a number or a name, not ${show(generate.classId)}`)
+  checkGenerate(generate, 'animate')
+  const milliseconds = (given: unknown, name: string, otherwise: number): number => given === undefined ? otherwise : integer(given, name, 20, 60000)
+  return {
+    every: every === undefined ? undefined : integer(every, 'every', 1, 1 << 20),
+    scale: scale === undefined ? undefined : integer(scale, 'scale', 1, 64),
+    delay: milliseconds(delay, 'delay', 80),
+    hold: milliseconds(hold, 'hold', 1500),
+    generate: generate as unknown as GenerateOptions
   }
 }
 

@@ -160,6 +160,24 @@ export async function squeezed (picture: Rgb, width: number, height: number, pau
   return await resize(await halved(picture, width, height, pause), width, height, bicubic, pause)
 }
 
+/** Repeats each pixel `scale` times each way, from place (x, y) of a larger picture on. Exact: no pixels are mixed. */
+export function enlarge (picture: Rgb, scale: number, into: Rgb, x = 0, y = 0): void {
+  const [from, to] = [picture.data, into.data]
+  const stride = into.width * 3
+  for (let row = 0, pixel = 0; row < picture.height; row++) {
+    const start = (y + row * scale) * stride + x * 3
+    let at = start
+    for (let column = 0; column < picture.width; column++, pixel += 3) {
+      for (let k = 0; k < scale; k++) {
+        to[at++] = from[pixel]!
+        to[at++] = from[pixel + 1]!
+        to[at++] = from[pixel + 2]!
+      }
+    }
+    for (let k = 1; k < scale; k++) to.copyWithin(start + k * stride, start, at)
+  }
+}
+
 /** Python's `round`. */
 function roundToEven (x: number): number {
   const below = Math.floor(x)

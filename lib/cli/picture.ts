@@ -6,6 +6,7 @@ import fs from 'node:fs/promises'
 import path from 'node:path'
 import { findTarget, systemReason, tryFolder, type Target } from '../files.js'
 import { Image, type ImageFormat } from '../image.js'
+import { enlarge } from '../resample.js'
 import { UsageError } from './terminal.js'
 
 export const formats: readonly ImageFormat[] = ['png', 'jpeg', 'webp', 'avif', 'gif', 'tiff', 'raw']
@@ -54,19 +55,7 @@ export function arrange (images: readonly Pixels[], columns: number, scale: numb
     places: images.map((_, k) => ({ x: k % columns * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
   }
   sheet.data = new Uint8Array(sheet.width * sheet.height * 3).fill(255)
-  images.forEach((image, k) => {
-    const { x, y } = sheet.places[k]!
-    for (let row = 0; row < height; row++) {
-      const from = Math.floor(row / scale) * image.width
-      let to = ((y + row) * sheet.width + x) * 3
-      for (let column = 0; column < width; column++) {
-        const pixel = (from + Math.floor(column / scale)) * 3
-        sheet.data[to++] = image.data[pixel]!
-        sheet.data[to++] = image.data[pixel + 1]!
-        sheet.data[to++] = image.data[pixel + 2]!
-      }
-    }
-  })
+  images.forEach((image, k) => enlarge(image, scale, sheet, sheet.places[k]!.x, sheet.places[k]!.y))
   return sheet
 }
 

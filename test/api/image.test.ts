@@ -2,6 +2,7 @@
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
+import { inspect } from 'node:util'
 import sharp from 'sharp'
 import t from 'tap'
 import { GeneratedImage, Image } from '../../lib/image.js'
@@ -93,9 +94,15 @@ t.test('decode', async t => {
   const tokens = Int32Array.from({ length: 24 }, (_, i) => (i * 37) % 256)
   t.match(await par.decode(tokens, { grid: [4, 6] }), { width: 24, height: 16 }, 'a grid that is no square')
   t.match(await par.decode(tokens, { grid: [6, 4] }), { width: 16, height: 24 })
-  t.match(await par.decode(tokens.slice(0, 16)), { width: 16, height: 16 }, 'a square without a grid')
+  const square = await par.decode(tokens.slice(0, 16))
+  t.match(square, { width: 16, height: 16 }, 'a square without a grid')
+  const numbers = JSON.parse(JSON.stringify([...tokens.slice(0, 16)])) as number[]
+  t.same((await par.decode(numbers)).data, square.data, 'plain numbers, as JSON has them')
+  t.same((await par.decode([numbers, tokens.slice(0, 16)])).map(({ data }) => data), [square.data, square.data], 'a list of both')
   for (const [what, options] of [
-    [tokens, undefined], [tokens, { grid: [4, 5] }], [[], undefined], ['x', undefined], [undefined, undefined], [[1, 2, 3, 4], undefined], [new Int32Array(0), undefined],
+    [tokens, undefined], [tokens, { grid: [4, 5] }], [[], undefined], ['x', undefined], [undefined, undefined], [[1, 2, 3], undefined], [new Int32Array(0), undefined],
+    [[1, 2, 3, 4.5], undefined], [[1, 2, 3, '4'], undefined], [[1, 2, 3, 256], undefined], [[1, [2], 3, 4], undefined], [[[1, 2, 3, NaN]], undefined], [[[1, 2, 3, 4], [1]], undefined],
+    [[1, 2, 3, 2 ** 32], undefined], [[[1, 2, 3, 4], null], undefined], [[[]], undefined], [[[[1, 2, 3, 4]]], undefined],
     [Int32Array.of(0, 1, 2, 256), undefined], [Int32Array.of(0, 1, 2, -1), undefined], [new Uint8Array(4), undefined],
     [[new Int32Array(4), new Int32Array(9)], undefined], [new Int32Array(4), { size: 0 }], [new Int32Array(4), { size: NaN }], [new Int32Array(4), { size: 1e9 }],
     [new Int32Array(4), { size: null }], [new Int32Array(4), { size: { width: 5 } }], [new Int32Array(4), { size: '64' }], [new Int32Array(4), { format: 'png' }], [new Int32Array(4), { format: null }], [new Array(2), undefined],
@@ -171,4 +178,38 @@ t.test('encode', async t => {
   ] as Array<[unknown, unknown?]>) {
     t.equal(await codeOf(par.encode(what as never, options as never)), 'INVALID_OPTION', JSON.stringify(options ?? String(what)))
   }
+})
+
+t.test('logs and answers hold neither pixels nor tokens', async t => {
+  const par = await smallPar({})
+  const tokens = await tokenizerOnly()
+  t.teardown(async () => { await par.dispose(); await tokens.dispose() })
+  const image = await par.generate({ classId: 4, seed: 2, size: 512 })
+  t.match(JSON.parse(JSON.stringify(image)), { width: 512, height: 512, classId: 4, n: 4, seed: 2, steps: 19, timings: { totalMs: Number } })
+  t.match(inspect(image), /^GeneratedImage \{ 512 x 512 px, class 4, n 4, seed 2, 19 steps, 64 tokens, \d+ ms \}$/)
+  const named = new GeneratedImage({ ...image, label: 'x\u001b[31m\u202e'.repeat(500) })
+  t.match(inspect(named), /^[\u0020-\u007e]{100,1200}$/, 'names are made visible, and cut')
+  const plain = await par.decode(image.tokens, { format: 'float32' })
+  t.equal(inspect(plain), 'Image { 32 x 32 px, float32 }')
+  t.same(JSON.parse(JSON.stringify(plain)), { width: 32, height: 32 })
+  t.equal(inspect(new Image(new Uint8Array(0), 0, 0)), 'Image { no pixels }')
+  for await (const event of par.stream({ classId: [1, 2], size: 512 })) t.ok(inspect(event, { depth: 5 }).length < 1500)
+})
+
+t.test('data: addresses and blobs', async t => {
+  const image = new Image(smooth, width, height)
+  for (const [format, type] of [['png', 'image/png'], ['jpg', 'image/jpeg'], ['webp', 'image/webp']] as const) {
+    const url = await image.toDataURL(format)
+    t.equal(url.slice(0, url.indexOf(',')), `data:${type};base64`)
+    t.same(Buffer.from(await (await fetch(url)).arrayBuffer()), await image.toBuffer(format))
+    const blob = await image.toBlob(format)
+    t.equal(blob.type, type)
+    t.same(Buffer.from(await blob.arrayBuffer()), await image.toBuffer(format))
+  }
+  t.match(await image.toDataURL(), /^data:image\/png;base64,iVBOR/)
+  t.ok((await image.toDataURL('jpeg', { quality: 10 })).length < (await image.toDataURL('jpeg', { quality: 95 })).length)
+  t.same(new Uint8Array(await (await image.toBlob('raw')).arrayBuffer()), smooth)
+  t.equal(await codeOf(image.toDataURL('raw' as never)), 'INVALID_OPTION')
+  t.equal(await codeOf(image.toBlob('bmp' as never)), 'INVALID_OPTION')
+  t.equal(await codeOf(new Image(new Uint8Array(0), 0, 0).toDataURL()), 'MISSING_PART')
 })

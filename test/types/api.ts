@@ -2,8 +2,8 @@
 // and what must not. An unused @ts-expect-error is an error, so each of these lines is tested too. Nothing here runs.
 
 import par, {
-  createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
-  type Ablation, type ClassId, type Classification, type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
+  animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
+  type Ablation, type AnimateOptions, type AnimationFormat, type ClassId, type Classification, type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
   type ImageInput, type InitialStage, type LoadOptions, type OnClassified, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
   type PresetOptions, type Progress, type PulledFile, type PulledPreset, type PullOptions, type PullProgress,
   type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
@@ -98,6 +98,22 @@ export async function generates (own: Par, mixed: ClassId | readonly ClassId[]):
   await own.generate({ classId: 7, onProgress: (step: number) => { steps.push(step) } })
 }
 
+export async function animates (own: Par): Promise<void> {
+  for (const maker of [own, par]) {
+    const animation = await animate(maker, { classId: 'bag', every: 2, scale: 8, delay: 50, hold: 1000, seed: 1, n: 4 } satisfies AnimateOptions)
+    same<typeof animation, Animation>(true)
+    same<typeof animation.image, GeneratedImage>(true)
+    same<Awaited<ReturnType<typeof animation.toBuffer>>, Buffer<ArrayBuffer>>(true)
+    await animation.toFile('a.gif', { loop: 1 })
+    const format: AnimationFormat = 'gif'
+    await animation.toBuffer(format)
+    // @ts-expect-error: no animations
+    await animation.toBuffer('jpeg')
+  }
+  // @ts-expect-error: one picture
+  await animate(own, { classId: [1, 2] })
+}
+
 export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<void> {
   const scores = await own.score({ tokens: [tokens, tokens], classId: [1, 'bag'], logits: [0], method: 'cached' })
   same<typeof scores, Score[]>(true)
@@ -154,7 +170,11 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
 }
 
 export async function images (image: GeneratedImage, plain: Image): Promise<void> {
-  same<Awaited<ReturnType<typeof image.toBuffer>>, Buffer>(true)
+  same<Awaited<ReturnType<typeof image.toBuffer>>, Buffer<ArrayBuffer>>(true)
+  same<[Awaited<ReturnType<typeof image.toDataURL>>, Awaited<ReturnType<typeof image.toBlob>>], [string, Blob]>(true)
+  void [new Response(await image.toBuffer('webp')), new Blob([await image.toBuffer()]), new Response(await image.toBlob('jpg', { quality: 90 }))]
+  // @ts-expect-error: raw pixels are no picture format
+  await image.toDataURL('raw')
   await image.toBuffer('jpg', { quality: 90 })
   await image.toFile('a.webp')
   await image.sharp().resize(8).png().toBuffer()
