@@ -95,6 +95,19 @@ async function removeOldParts (folder: string): Promise<void> {
   } catch {} // a folder that cannot be listed, or a part that somebody else has removed: no reason not to write
 }
 
+/** Lends a name for a part file in `folder`. What bears it in the end goes; a rename takes it away before. */
+export async function withPart<T> (folder: string, work: (part: string) => Promise<T>): Promise<T> {
+  await removeOldParts(folder)
+  const part = partName(folder)
+  addPart(part)
+  try {
+    return await work(part)
+  } finally {
+    await unlink(part).catch(() => {})
+    forgetPart(part)
+  }
+}
+
 // ---- writing
 
 /**
@@ -104,29 +117,23 @@ async function removeOldParts (folder: string): Promise<void> {
  */
 export async function writePart<T> (file: string, write: (handle: FileHandle) => Promise<T>, { keep = true } = {}): Promise<T> {
   const target = path.resolve(file)
-  const folder = path.dirname(target)
   const before = keep ? await replaceable(target) : undefined
-  await removeOldParts(folder)
-  const part = partName(folder)
-  addPart(part)
-  let handle: FileHandle | undefined
-  try {
+  return await withPart(path.dirname(target), async part => {
     // Nobody may read the new content who could not read the old.
-    handle = await open(part, 'wx', before ? 0o600 : 0o666)
-    if (before) await passOn(before, handle)
-    const result = await write(handle)
-    await flush(handle)
-    await handle.close()
-    handle = undefined
+    const handle = await open(part, 'wx', before ? 0o600 : 0o666)
+    let result: T
+    try {
+      if (before) await passOn(before, handle)
+      result = await write(handle)
+      await flush(handle)
+    } catch (error) {
+      await handle.close().catch(() => {})
+      throw error
+    }
+    await handle.close() // tells of a full disk, too, on file systems of networks
     await rename(part, target)
     return result
-  } catch (error) {
-    await handle?.close().catch(() => {})
-    await unlink(part).catch(() => {})
-    throw error
-  } finally {
-    forgetPart(part)
-  }
+  })
 }
 
 /** The file that a rename would replace. A rename asks only for the folder's permission: a read-only file stays. */
@@ -227,19 +234,14 @@ function pauses (check: () => void): (() => Promise<void>) & { restart: () => vo
 
 /** Whether files can be made in `folder`: makes one, since permissions alone do not tell (read-only, full, /proc). */
 export async function tryFolder (folder: string): Promise<Stats> {
-  const part = partName(path.resolve(folder))
-  addPart(part)
-  try {
+  return await withPart(path.resolve(folder), async part => {
     const handle = await open(part, 'wx')
     try {
       return await handle.stat()
     } finally {
       await handle.close()
-      await unlink(part)
     }
-  } finally {
-    forgetPart(part)
-  }
+  })
 }
 
 // ---- reading

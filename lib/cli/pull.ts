@@ -25,6 +25,8 @@ Environment:
         bar.stop()
         if (flags.json) return await printJson(pulled)
         const files = [pulled.transformer, pulled.tokenizer]
+        const why = new Set(files.map(({ notCompared }) => notCompared))
+        for (const text of why) if (text !== undefined) note(`parvis: ${text}`)
         await print(`${pulled.preset}\n${table(files.map(row))}\n` +
           `Check the licences before you use them. parvis generate --model ${pulled.preset} --class otter\n`)
       } catch (error) {
@@ -54,6 +56,6 @@ export function pullReporter (bar: ReturnType<typeof progressBar>, flags: Common
   }
 }
 
-function row ({ file, repository, bytes, licence, downloaded, path }: PulledFile): string[] {
-  return [file, repository, bytesText(bytes), `licence: ${licence ?? 'none named'}`, downloaded ? 'fetched' : 'was here', path]
+function row ({ file, repository, bytes, licence, downloaded, notCompared, path }: PulledFile): string[] {
+  return [file, repository, bytesText(bytes), `licence: ${licence ?? 'none named'}`, downloaded ? 'fetched' : notCompared === undefined ? 'was here' : 'was here, not compared with the Hub', path]
 }

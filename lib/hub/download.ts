@@ -1,12 +1,12 @@
 // One file of the Hub into the cache. What arrives is hashed as it is written, goes on where an earlier attempt stopped,
 // and becomes a blob only when size and hash are those that the Hub named: nothing damaged ever gets that name.
 
-import { createHash, type Hash } from 'node:crypto'
-import { mkdir, statfs } from 'node:fs/promises'
+import { stat, statfs } from 'node:fs/promises'
 import { ParError } from '../errors.js'
-import { fromSystem } from '../files.js'
-import { CachedRepository, isFile } from './cache.js'
-import type { FileFacts } from './facts.js'
+import { shownPath, visible } from '../text.js'
+import { CachedRepository } from './cache.js'
+import { addressOf, unquoted, type FileFacts } from './facts.js'
+import { hashFor, Judge } from './hashes.js'
 import { Partial } from './partial.js'
 import { ask, checkStatus, Passing, Tries, type Hub } from './requests.js'
 
@@ -23,30 +23,37 @@ export interface Job extends FileFacts {
 const mostFresh = 2
 
 /**
- * Fetches a file; the cache has its blob afterwards.
+ * Fetches a file where the cache has not got its content; it has it afterwards.
  * @param tell phase and bytes of the file that are here
- * @returns whether anything was fetched: false where the blob was there
+ * @returns whether anything was fetched, and whether the name in the commit has that content already
  */
-export async function download (hub: Hub, cache: CachedRepository, job: Job, tell: (phase: Phase, done: number, problem?: string) => void): Promise<boolean> {
-  const blob = cache.blob(job.oid)
-  try {
-    await mkdir(cache.blobs, { recursive: true })
-    for (;;) {
-      const partial = await Partial.claim(cache.blobs, job.oid, async () => await isFile(blob, job.size), hub.signal, () => tell('waiting', 0))
-      if (!partial) return false
-      try {
-        await fill(hub, partial, job, tell)
-        await partial.finish(blob)
-        return true
-      } catch (error) {
-        await partial.release()
-        if (!(error instanceof TakenOver) && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      }
-    }
-  } catch (error) {
-    hub.signal?.throwIfAborted()
-    throw fromSystem(error, cache.folder, 'written')
+export async function download (hub: Hub, cache: CachedRepository, job: Job, tell: (phase: Phase, done: number, problem?: string) => void): Promise<{ downloaded: boolean, named: boolean }> {
+  const [blob, pointer] = [cache.blob(job.oid), cache.pointer(job.commit, job.file)]
+  const judge = new Judge(job, hub.signal, done => tell('checking', done))
+  let named = false
+  // What is there counts by its content, not by its name or size: a disk, or somebody else, may have changed it.
+  const finished = async (): Promise<boolean> => {
+    named = await judge.right(pointer)
+    return named || await judge.right(blob)
   }
+  for (;;) {
+    const partial = await Partial.claim(cache.blobs, job.oid, finished, hub.signal, () => tell('waiting', 0))
+    if (!partial) return { downloaded: false, named }
+    try {
+      await fill(hub, partial, job, tell)
+      await partial.finish(blob)
+      return { downloaded: true, named: await leadsTo(pointer, blob) }
+    } catch (error) {
+      await partial.release()
+      if (!(error instanceof TakenOver) && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  }
+}
+
+/** Whether two names lead to one file. */
+async function leadsTo (pointer: string, blob: string): Promise<boolean> {
+  const [one, other] = await Promise.all([pointer, blob].map(async file => await stat(file).catch(() => undefined)))
+  return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino
 }
 
 /** Another process has taken the part over, while this one slept. */
@@ -129,7 +136,7 @@ class Damaged extends Error {}
  * @throws Passing, Damaged, ParError
  */
 async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'whole' | Uint8Array, void, void> {
-  const url = `${hub.endpoint}/${job.repository}/resolve/${job.commit}/${job.file.split('/').map(encodeURIComponent).join('/')}`
+  const url = addressOf(hub, job.repository, job.commit, job.file)
   // No If-Range: the URL names a commit, whose content does not change, and a host that redirects to another copy of
   // the same file gives that another ETag. What the Hub says of the file with each answer is compared instead.
   const answer = await ask(hub, url, { headers: from > 0 ? { range: `bytes=${from}-` } : {} })
@@ -138,9 +145,9 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     if (response.status === 416) throw new Damaged(`the server says the file ends before byte ${from}`)
     checkStatus(answer, hub, job.repository, job.file)
     const etag = unquoted(said.get('x-linked-etag'))
-    if (etag !== undefined && etag !== job.oid) throw new Damaged(`the Hub names another file (${etag.slice(0, 12)}...) than a moment ago`)
+    if (etag !== undefined && etag !== job.oid) throw new Damaged(`the Hub names another file (${visible(etag, 15)}) than a moment ago`)
     const linked = said.get('x-linked-size')
-    if (linked !== null && Number(linked) !== job.size) throw new Damaged(`the Hub names ${linked} bytes, and ${job.size} a moment ago`)
+    if (linked !== null && Number(linked) !== job.size) throw new Damaged(`the Hub names ${visible(linked, 20)} bytes, and ${job.size} a moment ago`)
     const packed = !['', 'identity'].includes(response.headers.get('content-encoding')?.toLowerCase() ?? '')
     if (response.status === 206) {
       const [, start, , total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '') ?? []
@@ -149,20 +156,11 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     } else if (from > 0) yield 'whole'
     const length = response.headers.get('content-length')
     const expected = response.status === 206 ? job.size - from : job.size
-    if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${length} bytes where ${expected} belong`)
+    if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${visible(length, 20)} bytes where ${expected} belong`)
     yield * answer.pieces()
   } finally {
     answer.end()
   }
-}
-
-function unquoted (etag: string | null): string | undefined {
-  return etag === null ? undefined : etag.replace(/^W\//, '').replace(/^"|"$/g, '')
-}
-
-/** sha256 of what lies in large file storage; git's hash of anything else. */
-function hashFor ({ oid, size }: FileFacts): Hash {
-  return oid.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${size}\0`)
 }
 
 async function checkSpace (file: string, needed: number): Promise<void> {
@@ -170,6 +168,6 @@ async function checkSpace (file: string, needed: number): Promise<void> {
   const { bavail, bsize, blocks } = await statfs(file).catch(() => ({ bavail: 1, bsize: Infinity, blocks: 0 }))
   if (blocks > 0 && bavail * bsize < needed) {
     const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(bytes < 1e9 ? 3 : 1)} GB`
-    throw new ParError('FILE_NOT_FOUND', `${file}: cannot be written: ${gigabytes(needed)} are needed, ${gigabytes(bavail * bsize)} are free. Free some, or set HF_HUB_CACHE to a folder elsewhere.`)
+    throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: ${gigabytes(needed)} are needed, ${gigabytes(bavail * bsize)} are free. Free some, or set HF_HUB_CACHE to a folder elsewhere.`)
   }
 }

@@ -8,7 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { URL } from 'node:url'
 import { ParError } from '../errors.js'
 import { isError, NodeAbortController, nodeWeb } from '../realm.js'
-import type { Token } from './location.js'
+import { visible } from '../text.js'
+import { proxyHint, type Token } from './location.js'
 
 /** How long to go on trying. */
 export interface Patience {
@@ -18,9 +19,12 @@ export interface Patience {
   delay: number
   /** Milliseconds without a byte after which a connection counts as dead. */
   idle: number
+  /** Milliseconds, all together, that refusals are waited for which name their end. Default: a quarter of an hour. */
+  wait?: number
 }
 
 export const defaultPatience: Patience = { attempts: 6, delay: 500, idle: 60_000 }
+const defaultWait = 15 * 60_000
 
 /** The Hub as one call sees it. */
 export interface Hub {
@@ -34,30 +38,69 @@ export interface Hub {
 
 /** Something that may well go better next time. */
 export class Passing extends Error {
-  /** @param after seconds that the server asks to wait */
-  constructor (message: string, readonly after = 0, options?: { cause?: unknown }) { super(message, options) }
+  /** Seconds that the server asks to wait; 0 where it names no time. */
+  readonly after: number
+  /** Where no connection came about. */
+  readonly address: URL | undefined
+
+  constructor (message: string, { after = 0, address, cause }: { after?: number, address?: URL, cause?: unknown } = {}) {
+    super(message, { cause })
+    this.after = after
+    this.address = address
+  }
 }
+
+/** Thrown by a caller's own function: nothing that a server or a file system did. */
+export class CallbackError extends Error {
+  constructor (readonly thrown: unknown) { super('thrown by a callback') }
+}
+
+/** Longest pause between two tries of a server that names no time, in milliseconds. */
+const longestBackoff = 120_000
 
 /** Runs tries of one thing until one succeeds, another error than a passing one comes, or patience ends. */
 export class Tries {
   #failures = 0
+  #refusals = 0
+  #waited = 0
 
   constructor (private readonly hub: Hub, private readonly what: string) {}
 
   /** Something was received: patience begins anew. */
-  progress (): void { this.#failures = 0 }
+  progress (): void { this.#failures = this.#refusals = this.#waited = 0 }
 
   /** Waits before the next try. @throws what ends the tries */
   async failed (error: unknown): Promise<void> {
     const { signal, patience } = this.hub
     signal?.throwIfAborted()
     if (!(error instanceof Passing)) throw error
-    if (++this.#failures >= patience.attempts) {
-      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, ${this.#failures} times in a row. Check the connection and run it again: it goes on where it stopped.`, { cause: error.cause ?? error })
+    const named = error.after * 1000
+    // A refusal that names its end is no failure: whoever waits is served then. But it is waited for less often each time.
+    if (named > 0) this.#refusals++
+    else this.#failures++
+    const backoff = patience.delay * 2 ** Math.min(20, this.#failures + this.#refusals - 1) * (0.75 + Math.random() / 2)
+    const pause = Math.max(Math.min(longestBackoff, backoff), named)
+    if (named > 0 && (this.#waited += pause) > (patience.wait ?? defaultWait)) {
+      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, which is too long to wait here. Run it again then: it goes on where it stopped.`, { cause: error.cause ?? error })
+    }
+    if (this.#failures >= patience.attempts) {
+      const hint = error.address ? proxyHint(error.address) : ''
+      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, ${this.#failures} times in a row.${hint} Check the connection and run it again: it goes on where it stopped.`, { cause: error.cause ?? error })
     }
     this.hub.onRetry?.(error.message)
-    const backoff = patience.delay * 2 ** (this.#failures - 1) * (0.75 + Math.random() / 2)
-    await sleep(Math.min(120_000, Math.max(backoff, error.after * 1000)), undefined, { signal }).catch(() => signal!.throwIfAborted())
+    await sleep(pause, undefined, { signal }).catch(() => signal!.throwIfAborted())
+  }
+}
+
+/** Tries something again until it succeeds or patience ends. */
+export async function tried<T> (hub: Hub, what: string, attempt: () => Promise<T>): Promise<T> {
+  const tries = new Tries(hub, what)
+  for (;;) {
+    try {
+      return await attempt()
+    } catch (error) {
+      await tries.failed(error)
+    }
   }
 }
 
@@ -70,11 +113,17 @@ export interface Answer {
   foreign: boolean
   /** What arrives, piece by piece. @throws Passing where the connection fails; the signal's reason */
   pieces: () => AsyncGenerator<Uint8Array, void, void>
-  /** Ends the connection. To be called in any case. */
-  end: () => void
+  /** Ends the connection, for `why` where somebody still waits for it. To be called in any case. */
+  end: (why?: Error) => void
 }
 
-export interface Request { method?: string, headers?: Record<string, string>, body?: string }
+export interface Request {
+  method?: string
+  headers?: Record<string, string>
+  body?: string
+  /** Whether the headers of an answer say all that is asked for: then a redirect is not followed. */
+  enough?: (headers: Headers) => boolean
+}
 
 /**
  * One try. Redirects are followed; any other status is an answer.
@@ -90,10 +139,10 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
   const aborted = new Promise<never>((_resolve, reject) => { controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true }) })
   aborted.catch(() => {})
   signal?.addEventListener('abort', abort, { once: true })
-  const end = (): void => {
+  const end = (why: Error = new Passing('ended')): void => {
     clearTimeout(idle)
     signal?.removeEventListener('abort', abort)
-    controller.abort(new Passing('ended'))
+    controller.abort(why)
   }
   const home = new URL(hub.endpoint).origin
   let { method = 'GET', body } = request
@@ -117,16 +166,18 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
         }
       })
       first ??= response.headers
-      if (![301, 302, 303, 307, 308].includes(response.status)) {
+      if (![301, 302, 303, 307, 308].includes(response.status) || request.enough?.(response.headers)) {
         idle.refresh()
         return { response, hub: first, foreign, pieces: () => pieces(response, at), end }
       }
-      await response.body?.cancel()
+      response.body?.cancel().catch(() => {}) // not waited for: a body may never end
       const location = response.headers.get('location')
       const next = location !== null && URL.canParse(location, at.href) ? new URL(location, at) : undefined
       if (!next || !['http:', 'https:'].includes(next.protocol) || (at.protocol === 'https:' && next.protocol === 'http:')) {
-        throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to ${location === null ? 'nowhere' : `'${location.slice(0, 80)}'`}, which is not followed. Check HF_ENDPOINT.`)
+        // The scheme alone: an address may hold a password or a signature.
+        throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to ${next ? `an address of ${visible(next.protocol, 20)}` : location === null ? 'nowhere' : 'what is no address'}, which is not followed. Check HF_ENDPOINT.`)
       }
+      if (next.username !== '' || next.password !== '') throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to an address with a password, which is not followed. Check HF_ENDPOINT.`)
       if (response.status === 303 || (response.status < 303 && method === 'POST')) [method, body] = ['GET', undefined]
       if (next.origin !== home) foreign = true
       else if (!foreign && !sameFile(response.headers)) first = undefined // renamed: what counts is said at the new name
@@ -163,15 +214,29 @@ function sameFile (headers: Headers): boolean {
   return headers.has('x-linked-etag') || headers.has('x-linked-size')
 }
 
+/** A certificate does not get better by itself. */
+const certificate = /CERT|SIGNATURE|^ERR_TLS|^ERR_SSL/
+
 /** fetch tells why in the cause, several layers down. */
 function passing (error: unknown, at: URL): unknown {
-  if (error instanceof ParError || error instanceof Passing) return error
-  if (!isError(error)) return error
-  let cause: unknown = error
-  while (isError(cause) && isError(cause.cause)) cause = cause.cause
+  if (error instanceof ParError || error instanceof Passing || !isError(error)) return error
+  let cause: Error = error
+  for (let depth = 0; depth < 10 && isError(cause.cause); depth++) cause = cause.cause
   if (cause instanceof Passing) return cause
-  const { code, message } = cause as NodeJS.ErrnoException
-  return new Passing(`the connection to ${at.host} failed (${message === 'terminated' ? 'it was cut off' : code ?? message})`, 0, { cause: error })
+  const { code } = cause as NodeJS.ErrnoException
+  const message = withoutSecrets(cause.message)
+  const known = Object.assign(new Error(message), { code })
+  if (typeof code === 'string' && certificate.test(code)) {
+    return new ParError('DOWNLOAD_FAILED', `The certificate of ${at.host} is not accepted (${visible(code, 60)}). Where a proxy has its own, give Node.js its file: NODE_EXTRA_CA_CERTS`, { cause: known })
+  }
+  const why = message === 'terminated' ? 'it was cut off' : typeof code === 'string' ? visible(code, 60) : message
+  return new Passing(`the connection to ${at.host} failed (${why})`, { address: at, cause: known })
+}
+
+/** Words of the system or of a server without what may be secret in them: users and passwords of addresses, queries, tokens. */
+export function withoutSecrets (text: string): string {
+  const plain = text.slice(0, 2000).replace(/\/\/[^\s/]*@/g, '//...@').replace(/(\/\/\S*?)[?#]\S*/g, '$1?...').replace(/\bhf_\w+/g, 'hf_...')
+  return visible(plain, 200)
 }
 
 const busy = new Set([408, 425, 429, 500, 502, 503, 504])
@@ -184,7 +249,10 @@ export function checkStatus ({ response, foreign }: Pick<Answer, 'response' | 'f
   if (response.ok) return
   const { status } = response
   const host = URL.canParse(response.url) ? new URL(response.url).host : hub.endpoint
-  if (busy.has(status) || status >= 500) throw new Passing(`${host} answered ${status}`, retryAfter(response))
+  if (busy.has(status) || status >= 500) {
+    const after = secondsToWait(response.headers)
+    throw new Passing(`${host} answered ${status}${after > 0 ? ` and asks to wait ${duration(after)}` : ''}`, { after })
+  }
   // A link that the Hub signed for a while: asking again gives a new one.
   if (foreign && [400, 401, 403, 404, 410].includes(status)) throw new Passing(`${host} refused the link that the Hub gave (${status})`)
   const page = `${hub.endpoint}/${repository}`
@@ -203,9 +271,47 @@ export function checkStatus ({ response, foreign }: Pick<Answer, 'response' | 'f
   throw refused(`${host} answered ${status}. Try again later; the page is ${page}`)
 }
 
-/** Seconds; a date as well. */
-function retryAfter (response: Response): number {
-  const text = response.headers.get('retry-after') ?? ''
-  const seconds = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000
-  return Number.isFinite(seconds) ? Math.min(120, Math.max(0, seconds)) : 0
+/** Until when a server refuses, in seconds from now; 0 where it does not say. Retry-After, else the headers for limits of rates. */
+function secondsToWait (headers: Headers): number {
+  const after = headers.get('retry-after')?.trim() ?? ''
+  if (/^\d+(\.\d+)?$/.test(after)) return Number(after)
+  if (after !== '') {
+    // By the server's own clock, where it tells that.
+    const now = Date.parse(headers.get('date') ?? '')
+    const seconds = (Date.parse(after) - (Number.isFinite(now) ? now : Date.now())) / 1000
+    if (Number.isFinite(seconds)) return Math.max(0, seconds)
+  }
+  // `"api";r=0;t=55` of the present draft; `limit=10, remaining=0, reset=55` and headers of their own of earlier ones.
+  const [, inside] = /(?:^|[;,\s])(?:t|reset)=(\d+)/.exec(headers.get('ratelimit') ?? '') ?? []
+  const reset = Number(inside ?? headers.get('ratelimit-reset') ?? headers.get('x-ratelimit-reset') ?? NaN)
+  if (!Number.isFinite(reset)) return 0
+  // Some give the second (or the millisecond) of the clock instead.
+  const seconds = reset > 1e11 ? (reset - Date.now()) / 1000 : reset > 1e9 ? reset - Date.now() / 1000 : reset
+  return Math.max(0, seconds)
+}
+
+function duration (seconds: number): string {
+  if (seconds < 120) return `${Math.ceil(seconds)} seconds`
+  return seconds < 7200 ? `${Math.ceil(seconds / 60)} minutes` : `${Math.ceil(seconds / 3600)} hours`
+}
+
+/** Bytes and milliseconds that an answer of the API may take. */
+const largestAnswer = 8e6
+const longestAnswer = 120_000
+
+/** All of an answer of the API, which is small. @throws ParError `DOWNLOAD_FAILED`; what `pieces` throws */
+export async function readBody (answer: Answer, what: string): Promise<Buffer> {
+  const pieces: Uint8Array[] = []
+  let size = 0
+  const late = setTimeout(() => answer.end(new Passing(`an answer was not through after ${longestAnswer / 1000} seconds`)), longestAnswer)
+  try {
+    for await (const piece of answer.pieces()) {
+      if ((size += piece.length) > largestAnswer) throw new ParError('DOWNLOAD_FAILED', `${what}: an answer has more than ${largestAnswer / 1e6} MB, which is none of the Hub's. Check HF_ENDPOINT.`)
+      pieces.push(piece)
+    }
+    return Buffer.concat(pieces)
+  } finally {
+    clearTimeout(late)
+    answer.end()
+  }
 }
