@@ -10,7 +10,7 @@ import { download, type Phase } from './hub/download.js'
 import { repositoryFacts, type RepositoryFacts } from './hub/facts.js'
 import { hashOf } from './hub/hashes.js'
 import { accessToken, cacheFolder, endpoint, offlineBy } from './hub/location.js'
-import { CallbackError, defaultPatience, type Hub, type Patience } from './hub/requests.js'
+import { Thrown, defaultPatience, type Hub, type Patience } from './hub/requests.js'
 import { presetOf, type HubFile, type Preset, type PresetName } from './presets.js'
 import { ParError } from './errors.js'
 import { fromSystem } from './files.js'
@@ -114,13 +114,13 @@ export async function pullFiles (files: readonly HubFile[], work: Work): Promise
     try {
       onProgress?.(progress)
     } catch (error) {
-      throw new CallbackError(error) // whatever it looks like, it is none of ours
+      throw new Thrown(error) // whatever it looks like, it is none of ours
     }
   }
   try {
     return await pulling(files, work, report)
   } catch (error) {
-    if (error instanceof CallbackError) throw error.thrown
+    if (error instanceof Thrown) throw error.thrown
     signal?.throwIfAborted()
     const at = (error as NodeJS.ErrnoException | null)?.path
     const known = fromSystem(error, typeof at === 'string' ? at : cache, 'written')

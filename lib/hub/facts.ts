@@ -7,7 +7,7 @@ import { ParError } from '../errors.js'
 import { nodeWeb } from '../realm.js'
 import { visible } from '../text.js'
 import { branch } from './cache.js'
-import { ask, CallbackError, checkStatus, readBody, tried, withoutSecrets, type Hub } from './requests.js'
+import { ask, Thrown, checkStatus, readBody, tried, withoutSecrets, type Hub } from './requests.js'
 
 /** One file, as of a commit. */
 export interface FileFacts {
@@ -35,7 +35,7 @@ export async function repositoryFacts (hub: Hub, repository: string, names: read
   const understood = async <T>(asked: Promise<T>): Promise<T | undefined> => await asked.catch((error: unknown) => {
     hub.signal?.throwIfAborted()
     if (error instanceof NoSuchCall) return undefined
-    throw error instanceof ParError || error instanceof CallbackError ? error : wrong(withoutSecrets(String((error as Error | undefined)?.message)))
+    throw error instanceof ParError || error instanceof Thrown ? error : wrong(withoutSecrets(String((error as Error | undefined)?.message)))
   })
   const info = await understood(modelInfo({ ...common, name: repository, revision: branch, additionalFields: ['sha', 'cardData', 'tags'] }))
   if (info && (typeof info.sha !== 'string' || !commitPattern.test(info.sha))) throw wrong('no commit')

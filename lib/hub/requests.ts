@@ -51,7 +51,7 @@ export class Passing extends Error {
 }
 
 /** Thrown by a caller's own function: nothing that a server or a file system did. */
-export class CallbackError extends Error {
+export class Thrown extends Error {
   constructor (readonly thrown: unknown) { super('thrown by a callback') }
 }
 
