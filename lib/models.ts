@@ -2,7 +2,7 @@
 // any weight is read, so that a wrong pair of files costs nothing. The embedded model has a file for each n, read
 // when first asked for; concurrent callers share one read, which no single caller's abort can spoil.
 
-import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from './checkpoint/index.js'
+import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource, type WeightsChoice } from './checkpoint/index.js'
 import type { Call } from './call.js'
 import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
 import { embedded } from './embedded.js'
@@ -18,6 +18,9 @@ export interface TransformerPart {
   file: string
   n: number
   grid: [rows: number, columns: number]
+  gridFrom: GridSource | 'preset'
+  /** What was assumed, what contradicts what. */
+  warnings: readonly string[]
   model: TransformerModel
   labels: readonly string[] | undefined
   sampling: Partial<Sampling> | undefined
@@ -95,7 +98,7 @@ export class Models {
     const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
     const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
-    const tokenizerFile = own ? embedded.tokenizer : options.tokenizer
+    const tokenizerFile = own ? { path: embedded.tokenizer, weights: undefined } : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
     const described = transformerFile && await call.wait(describe(transformerFile, call, options.preset))
@@ -188,17 +191,19 @@ function part<D extends { tensors: TensorSource[] }, N> (described: D, native: N
 async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['preset']>): Promise<CheckedLoad> {
   const { cache, pull, onPull, heads, grid, n } = preset
   const files = await presetFiles(preset, { cache, pull, onPull, signal: options.signal })
-  return { ...options, transformer: { path: files.transformer, heads, grid: [...grid], n }, tokenizer: files.tokenizer }
+  return { ...options, transformer: { path: files.transformer, heads, grid: [...grid], n }, tokenizer: { path: files.tokenizer, weights: undefined } }
 }
 
 async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: Call, preset?: Preset): Promise<Described> {
-  const checkpoint = await open(file.path, 'transformer', call)
+  const checkpoint = await open(file, 'transformer', call)
   const { heads, grid, n } = file
   const found = describeTransformer(checkpoint, { heads, grid, n })
   return {
     file: file.path,
     n: found.n,
     grid: found.grid,
+    gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
+    warnings: found.warnings,
     model: found.model,
     // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
     labels: found.labels ?? (found.official !== undefined || preset ? imagenetLabels() : undefined),
@@ -210,8 +215,9 @@ async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: C
   }
 }
 
-async function describeTokenizerFile (file: string, call: Call): Promise<DescribedTokenizer> {
-  const checkpoint = await open(file, 'tokenizer', call)
+async function describeTokenizerFile (given: NonNullable<CheckedLoad['tokenizer']>, call: Call): Promise<DescribedTokenizer> {
+  const file = given.path
+  const checkpoint = await open(given, 'tokenizer', call)
   const { model, name, official, imageSize, tensors } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
   const factor = 2 ** (model.multipliers.length - 1)
@@ -220,8 +226,10 @@ async function describeTokenizerFile (file: string, call: Call): Promise<Describ
   return { file, model, factor, grid: whole ? [height / factor, width / factor] : undefined, name, codebookSha256: () => hash ??= codebookHash(checkpoint), tensors }
 }
 
-async function open (file: string, kind: 'transformer' | 'tokenizer', call?: Call): Promise<Checkpoint> {
-  const checkpoint = await openCheckpoint(file, {})
+async function open (
+  { path: file, weights }: { path: string, weights?: WeightsChoice }, kind: 'transformer' | 'tokenizer', call?: Call
+): Promise<Checkpoint> {
+  const checkpoint = await openCheckpoint(file, { weights })
   call?.check()
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'

@@ -3,6 +3,7 @@
 // model run before a model is touched; those that do (class ids, n) are given what they need.
 
 import { randomInt } from 'node:crypto'
+import type { WeightsChoice } from './checkpoint/names.js'
 import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
 import type { ClassId } from './labels.js'
@@ -29,6 +30,8 @@ export interface TransformerFile {
   grid?: number | [rows: number, columns: number]
   /** Tokens a step that the file was trained for. Default: from its transition tokens. */
   n?: number
+  /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
+  weights?: WeightsChoice
 }
 
 /** Options of `Par.load`. With neither transformer nor tokenizer: the embedded model. */
@@ -39,6 +42,8 @@ export interface LoadOptions {
   tokenizer?: string | {
     /** A .pt file of the authors, or a .safetensors file. */
     path: string
+    /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
+    weights?: WeightsChoice
   }
   /**
    * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
@@ -201,7 +206,7 @@ export type { GeneratedImage }
 
 export interface CheckedLoad {
   transformer: TransformerFile & { grid?: [number, number] } | undefined
-  tokenizer: string | undefined
+  tokenizer: { path: string, weights: WeightsChoice | undefined } | undefined
   device: Device
   precision: 'auto' | Precision
   threads: number
@@ -228,7 +233,7 @@ export function checkLoad (value: unknown): CheckedLoad {
   const options = optionsObject(value, 'Par.load', ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
   return {
     transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
-    tokenizer: options.tokenizer === undefined ? undefined : fileOption(options.tokenizer, 'tokenizer', ['path']).path,
+    tokenizer: options.tokenizer === undefined ? undefined : tokenizerFile(options.tokenizer),
     device: deviceOption(options.device === undefined ? 'auto' : options.device),
     precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision', ['auto', 'float32', 'bfloat16'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
@@ -245,13 +250,23 @@ function fileOption (value: unknown, name: string, known: string[]): Record<stri
 }
 
 function transformerFile (value: unknown): CheckedLoad['transformer'] {
-  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n'])
+  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n', 'weights'])
   return {
     path: fields.path,
     heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, limits.heads),
     grid: fields.grid === undefined ? undefined : gridOption(fields.grid, 'transformer.grid'),
-    n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, limits.n)
+    n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, limits.n),
+    weights: weightsOption(fields.weights, 'transformer.weights')
   }
+}
+
+function tokenizerFile (value: unknown): CheckedLoad['tokenizer'] {
+  const fields = fileOption(value, 'tokenizer', ['path', 'weights'])
+  return { path: fields.path, weights: weightsOption(fields.weights, 'tokenizer.weights') }
+}
+
+function weightsOption (value: unknown, name: string): WeightsChoice | undefined {
+  return value === undefined ? undefined : oneOf(value, name, ['model', 'ema'] as const)
 }
 
 function deviceOption (value: unknown): Device {

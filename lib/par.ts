@@ -65,6 +65,13 @@ export interface TransformerInfo {
   supportedN: number[]
   /** Tokens: [rows, columns]. */
   grid: [rows: number, columns: number]
+  /**
+   * What told the grid, which the shapes of a model do not: the option, the preset, the file's metadata, training arguments or
+   * name, or the published models of these dimensions. `assumed`: nothing did, and with another grid the pictures are bad.
+   */
+  gridFrom: 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'
+  /** What was assumed, what in the file contradicts what: sentences for people. Empty where all is clear. */
+  warnings: string[]
   /** What `generate` uses where the caller gives nothing. */
   sampling: Sampling
   /** Pixels a side that `generate` makes where it is given no size; absent where that is the tokenizer's own. */
@@ -145,6 +152,8 @@ export class Par {
         n: transformer.n,
         supportedN: [...supportedN],
         grid: [...grid],
+        gridFrom: transformer.gridFrom,
+        warnings: [...transformer.warnings],
         sampling: resolveSampling({}, transformer.sampling, model),
         ...(preset && { size: preset.size }),
         bytes: transformer.native.bytes

@@ -2,9 +2,7 @@
 
 import { quote } from '../text.js'
 import { bad } from './bad.js'
-import { isThere } from './names.js'
-import { tokenizerNames } from './tokenizer.js'
-import { transformerNames } from './transformer.js'
+import { isThere, prefixesOf, tellingNames } from './names.js'
 import type { Checkpoint } from './types.js'
 
 export { describeTokenizer, type TokenizerDescription } from './tokenizer.js'
@@ -15,12 +13,17 @@ export type CheckpointKind = 'transformer' | 'tokenizer'
 /** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither. */
 export function identify (checkpoint: Checkpoint): CheckpointKind {
   const has = (name: string): boolean => isThere(checkpoint, name)
-  if (has('cls_embedding.cap_proj.fc1.weight')) {
+  if (has(tellingNames.textToImage)) {
     throw bad(checkpoint.file, 'a text-to-image transformer: parvis runs class-conditional ones (c2i)')
   }
-  if (has(transformerNames.tokens) || has(transformerNames.classes) || has('layers.0.attention.wqkv.weight')) return 'transformer'
-  if (has(tokenizerNames.codebook) || has(tokenizerNames.firstConvolution)) return 'tokenizer'
+  if (has(tellingNames.tokens) || has(tellingNames.classes) || has(tellingNames.layer)) return 'transformer'
+  if (has(tellingNames.codebook) || has(tellingNames.decoder)) return 'tokenizer'
+  const prefixes = prefixesOf(checkpoint)
+  if (prefixes.length > 0) {
+    throw bad(checkpoint.file, `its tensors stand under the prefixes ${prefixes.slice(0, 4).map(quote).join(' and ')}, and which are meant cannot be told. ` +
+      'Save the state_dict() of the one model in a file of its own.')
+  }
   const names = [...checkpoint.tensors.keys(), ...checkpoint.others.keys()]
-  throw bad(checkpoint.file, `neither a LlamaGen/PAR transformer (no "${transformerNames.tokens}") nor a VQ tokenizer (no "${tokenizerNames.codebook}"): ` +
+  throw bad(checkpoint.file, `neither a LlamaGen/PAR transformer (no "${tellingNames.tokens}") nor a VQ tokenizer (no "${tellingNames.codebook}"): ` +
     `it holds ${names.length} tensors: ${names.slice(0, 4).map(quote).join(', ')}${names.length > 4 ? '...' : ''}`)
 }

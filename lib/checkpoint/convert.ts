@@ -9,6 +9,7 @@ import { toParError, type DType, type TensorSource } from '../native.js'
 import { describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides } from './architecture.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
+import type { WeightsChoice } from './names.js'
 import { metadataKey, type ParvisMetadata } from './metadata.js'
 import { openCheckpoint } from './open.js'
 import { notRegular, tensorBytes, writeSafetensors, type TensorToWrite } from './safetensors-write.js'
@@ -28,6 +29,8 @@ export interface ConvertOptions extends TransformerOverrides {
   /** Called with bytes of tensors written so far and in all, first with 0. */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   signal?: AbortSignal
+  /** Which copy of the weights is converted, where the file has several. Default: the model's, else the EMA copy. */
+  weights?: WeightsChoice
   /** Replaces the addon's conversion (tests). */
   convertFloats?: ConvertFloats
 }
@@ -42,6 +45,8 @@ export interface ConvertResult {
   tensors: number
   /** What was written as metadata. */
   metadata: ParvisMetadata
+  /** What was left out of the metadata because nothing told it, what contradicts what: sentences. */
+  warnings: string[]
 }
 
 const chunkBytes = 16 << 20
@@ -60,10 +65,10 @@ export async function convertCheckpoint (input: string, output: string, options:
     throw new ParError('INVALID_OPTION', `precision must be 'float32', 'float16' or 'bfloat16', got ${showValue(precision)}`)
   }
   if (typeof output !== 'string' || output === '' || output.includes('\0')) throw new ParError('INVALID_OPTION', 'output must be a path')
-  const checkpoint = await openCheckpoint(input, { signal })
+  const checkpoint = await openCheckpoint(input, { signal, weights: options.weights })
   await refuseSameFile(input, output)
   const convertFloats = options.convertFloats ?? convertNatively
-  const { kind, tensors, metadata } = await describe(checkpoint, options, convertFloats)
+  const { kind, tensors, metadata, warnings } = await describe(checkpoint, options, convertFloats)
 
   const source = await FileSource.open(input)
   const failed = new AbortController()
@@ -95,7 +100,7 @@ export async function convertCheckpoint (input: string, output: string, options:
     })
     const texts = (sha256?: string): Record<string, string> => ({ [metadataKey]: JSON.stringify(complete(sha256)) })
     const { bytes } = await writeSafetensors(output, toWrite, texts(checksum && '0'.repeat(64)), signal, checksum && (async () => texts(await checksum)))
-    return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum) }
+    return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum), warnings }
   } catch (error) {
     signal?.throwIfAborted()
     throw toParError(error)
@@ -110,13 +115,14 @@ export async function convertCheckpoint (input: string, output: string, options:
 
 async function describe (
   checkpoint: Checkpoint, options: ConvertOptions, convertFloats: ConvertFloats
-): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata }> {
+): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata, warnings: string[] }> {
   const { heads, grid, n, tokenizer, signal } = options
   if (identify(checkpoint) === 'tokenizer') {
     if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${checkpoint.file} is a tokenizer`)
     const { tensors, name, imageSize } = describeTokenizer(checkpoint)
     const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
-    return { kind: 'tokenizer', tensors, metadata: { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 } }
+    const metadata: ParvisMetadata = { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 }
+    return { kind: 'tokenizer', tensors, metadata, warnings: [] }
   }
   const found = describeTransformer(checkpoint, { heads, grid, n })
   const { layers, dim, vocabularySize, classes } = found.model
@@ -124,15 +130,17 @@ async function describe (
   return {
     kind: 'transformer',
     tensors: found.tensors,
+    warnings: found.warnings,
     metadata: {
       kind: 'transformer',
       layers,
       dim,
-      heads: found.model.heads,
+      // What was assumed is not written down: the next reader would take it for told.
+      ...(found.headsFrom !== 'assumed' && { heads: found.model.heads }),
       vocabularySize,
       classes,
       n: found.n,
-      grid: found.grid,
+      ...(found.gridFrom !== 'assumed' && { grid: found.grid }),
       ...(found.labels && { labels: found.labels }),
       ...(found.sampling && { sampling: found.sampling }),
       ...(found.name !== undefined && { name: found.name }),

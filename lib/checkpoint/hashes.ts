@@ -7,8 +7,8 @@ import { addon, type DType } from '../native.js'
 import { countElements } from './dtypes.js'
 import { readElements } from './elements.js'
 import { readParvisMetadata } from './metadata.js'
+import { tellingNames } from './names.js'
 import { FileSource } from './source.js'
-import { tokenizerNames } from './tokenizer.js'
 import type { Checkpoint } from './types.js'
 
 /** Little-endian elements in, elements out, rounded to nearest even. */
@@ -38,7 +38,7 @@ export async function hashFile (source: FileSource, signal?: AbortSignal): Promi
 export async function codebookHash (checkpoint: Checkpoint, convertFloats: ConvertFloats = convertNatively, signal?: AbortSignal): Promise<string | undefined> {
   const metadata = readParvisMetadata(checkpoint)
   if (metadata?.codebookSha256 !== undefined) return metadata.codebookSha256
-  const codebook = checkpoint.tensors.get(tokenizerNames.codebook)
+  const codebook = checkpoint.tensors.get(tellingNames.codebook)
   if (!codebook || countElements(codebook.shape) === undefined) return undefined
   const source = await FileSource.open(checkpoint.file)
   try {

@@ -9,5 +9,7 @@ export {
   type CheckpointKind, type TokenizerDescription, type TransformerDescription, type TransformerOverrides
 } from './architecture.js'
 export { convertCheckpoint, type ConvertFloats, type ConvertOptions, type ConvertResult } from './convert.js'
+export { filesOf, type GridSource } from './grid.js'
 export { codebookHash } from './hashes.js'
-export { fileNameOf, nearestTokenizer, nearestTransformer, type Difference, type Nearest } from './official.js'
+export type { WeightsChoice } from './names.js'
+export { nearestTokenizer, nearestTransformer, type Difference, type Nearest } from './official.js'

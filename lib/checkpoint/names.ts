@@ -1,23 +1,109 @@
-// Names of tensors in a checkpoint, alike in both formats: what wrappers of training put before them is taken off.
+// Names of tensors in a checkpoint, alike in both formats. Wrappers of training put parts into them (`_orig_mod`...) or one
+// prefix before all of them (`model.`), and a file may hold two copies of the weights side by side: the trained ones and
+// their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
 
+import { ParError } from '../errors.js'
 import { quote } from '../text.js'
 import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
 
-const prefixes = ['_orig_mod.', 'module.'] // torch.compile, data parallel training
+/** Which copy of the weights is meant, where a file has both. */
+export type WeightsChoice = 'model' | 'ema'
+
+/** torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part of it. */
+const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'])
+
+/** Tensors by which the kinds of models are known (architecture.ts). */
+export const tellingNames = {
+  classes: 'cls_embedding.embedding_table.weight',
+  tokens: 'tok_embeddings.weight',
+  layer: 'layers.0.attention.wqkv.weight',
+  textToImage: 'cls_embedding.cap_proj.fc1.weight',
+  codebook: 'quantize.embedding.weight',
+  decoder: 'decoder.conv_in.weight'
+}
 
 /** The name that `key` has in the checkpoint. Errors: BAD_CHECKPOINT when it is taken already. */
 export function nameOf (key: string, checkpoint: Checkpoint): string {
-  let at = 0
-  for (let prefix: string | undefined = ''; prefix !== undefined; prefix = prefixes.find(prefix => key.startsWith(prefix, at))) at += prefix.length
-  const name = key.slice(at)
-  if (isThere(checkpoint, name)) {
-    throw bad(checkpoint.file, `two tensors are called ${quote(name)} (once the prefixes ${prefixes.join(' and ')} are taken off)`)
-  }
+  const parts = key.split('.')
+  const kept = parts.filter(part => !wrapperParts.has(part))
+  const name = kept.length === 0 || kept.length === parts.length ? key : kept.join('.')
+  if (isThere(checkpoint, name)) throw twice(checkpoint, name, `the parts ${[...wrapperParts].join(', ')}`)
   return name
+}
+
+function twice (checkpoint: Checkpoint, name: string, what: string): ParError {
+  return bad(checkpoint.file, `two tensors are called ${quote(name)} once ${what} of their names are taken off`)
 }
 
 /** Does the checkpoint hold anything of that name, readable or not? */
 export function isThere (checkpoint: Checkpoint, name: string): boolean {
   return checkpoint.tensors.has(name) || checkpoint.others.has(name) || (checkpoint.odd?.has(name) ?? false)
+}
+
+/** Is it a name for moving averages: 'ema', 'model_ema', 'ema_model.layers...', 'state_dict_ema'? */
+export function isAverage (name: string): boolean {
+  return name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
+}
+
+/** What stands before the names by which a model is known: '' for plain names, 'model.', 'ema.'... */
+export function prefixesOf (checkpoint: Checkpoint): string[] {
+  const found = new Set<string>()
+  for (const name of allNames(checkpoint)) {
+    for (const telling of Object.values(tellingNames)) {
+      if (name === telling) found.add('')
+      else if (name.endsWith(`.${telling}`)) found.add(name.slice(0, -telling.length))
+    }
+  }
+  return [...found]
+}
+
+/**
+ * Makes the names those of the wanted copy of the weights: takes its prefix off. Where there is no single copy, the names
+ * stay, and whoever looks for a model says so. Errors: BAD_CHECKPOINT when two tensors get one name; INVALID_OPTION for a
+ * copy that was asked for and is not there.
+ */
+export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined): void {
+  const prefixes = prefixesOf(checkpoint)
+  const averages = prefixes.filter(isAverage)
+  const models = prefixes.filter(prefix => !isAverage(prefix))
+  const wrapperIsAverage = checkpoint.wrapper !== undefined && isAverage(checkpoint.wrapper)
+  const onlyAverages = wrapperIsAverage || (models.length === 0 && averages.length > 0)
+  if (wanted === 'ema' && !wrapperIsAverage && averages.length === 0) throw absent(checkpoint, 'ema', 'an EMA copy of the weights')
+  if (wanted === 'model' && onlyAverages) throw absent(checkpoint, 'model', 'other weights than an EMA copy')
+  const average = averages.length > 0 && (wanted === 'ema' || onlyAverages)
+  const among = average ? averages : models
+  checkpoint.copies = [...checkpoint.copies ?? [], ...(average ? [] : averages.map(prefix => prefix.slice(0, -1)))]
+  if (average || wrapperIsAverage) checkpoint.weights = 'ema'
+  const prefix = among.includes('') ? '' : among.length === 1 ? among[0]! : undefined
+  if (prefix === undefined || prefix === '') return
+  // The other copy has the plain names, which the average is to have.
+  if (average && models.length > 0) keepOnly(checkpoint, prefix)
+  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd]) {
+    if (map) rename(checkpoint, map as Map<string, { name: string } | string>, prefix)
+  }
+}
+
+function absent (checkpoint: Checkpoint, wanted: WeightsChoice, what: string): ParError {
+  return new ParError('INVALID_OPTION', `${checkpoint.file}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
+}
+
+function allNames (checkpoint: Checkpoint): string[] {
+  return [...checkpoint.tensors.keys(), ...checkpoint.others.keys(), ...checkpoint.odd?.keys() ?? []]
+}
+
+function keepOnly (checkpoint: Checkpoint, prefix: string): void {
+  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd]) {
+    for (const name of [...map?.keys() ?? []]) if (!name.startsWith(prefix)) map!.delete(name)
+  }
+}
+
+function rename (checkpoint: Checkpoint, map: Map<string, { name: string } | string>, prefix: string): void {
+  const entries = [...map]
+  map.clear()
+  for (const [before, value] of entries) {
+    const name = before.startsWith(prefix) && before.length > prefix.length ? before.slice(prefix.length) : before
+    if (map.has(name)) throw twice(checkpoint, name, `the prefix ${quote(prefix)}`)
+    map.set(name, typeof value === 'string' ? value : { ...value, name })
+  }
 }

@@ -60,9 +60,3 @@ export function nearestTokenizer (model: TokenizerModel): Nearest {
     ])
   }
 }
-
-/** The authors' own name of the file, without its ending, where theirs says more than ours: LlamaGen's have a picture size in it. */
-export function fileNameOf (official: string, grid: readonly [rows: number, columns: number]): string | undefined {
-  const size = /^LlamaGen-(.+)$/.exec(official)?.[1]
-  return size === undefined || grid[0] !== grid[1] || ![16, 24].includes(grid[0]) ? undefined : `c2i_${size}_${grid[0] * 16}`
-}

@@ -5,6 +5,8 @@ import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
 import { quote } from '../text.js'
 import { bad } from './bad.js'
+import { namesOfFile } from './file-names.js'
+import { settleNames, type WeightsChoice } from './names.js'
 import { readSafetensors } from './safetensors.js'
 import { FileSource } from './source.js'
 import { readTorch } from './torch.js'
@@ -15,15 +17,18 @@ import type { Checkpoint } from './types.js'
  * places of tensors, no weights.
  *
  * Errors: FILE_NOT_FOUND (absent or unreadable), BAD_CHECKPOINT (no checkpoint, truncated, damaged), INVALID_OPTION
- * (no path). An aborted call rejects with `signal.reason`.
+ * (no path; a copy of the weights that is not there). An aborted call rejects with `signal.reason`.
  */
-export async function openCheckpoint (file: string, options: { signal?: AbortSignal } = {}): Promise<Checkpoint> {
-  const { signal } = options
+export async function openCheckpoint (file: string, options: { signal?: AbortSignal, weights?: WeightsChoice } = {}): Promise<Checkpoint> {
+  const { signal, weights } = options
   signal?.throwIfAborted()
   const source = await FileSource.open(file)
   try {
     const format = await sniff(source)
-    return await (format === 'pt' ? readTorch(source, signal) : readSafetensors(source, signal))
+    const checkpoint = await (format === 'pt' ? readTorch(source, signal, weights) : readSafetensors(source, signal))
+    checkpoint.names = await namesOfFile(file)
+    settleNames(checkpoint, weights)
+    return checkpoint
   } catch (error) {
     signal?.throwIfAborted()
     const known = fromSystem(error, file, 'read')

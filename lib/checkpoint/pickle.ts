@@ -4,7 +4,7 @@
 //
 // Against hostile input: every length is checked against the bytes left; the heap that values take is estimated and
 // limited, so that a small file cannot exhaust memory; nothing recurses; the loop yields to the event loop.
-// Traded: contents of byte strings are dropped (only their length is kept), since no checkpoint needs them.
+// Traded: contents of long byte strings are dropped (only their length is kept), since no checkpoint needs them.
 
 import { setImmediate } from 'node:timers/promises'
 import { quote } from '../text.js'
@@ -29,8 +29,8 @@ export class Inert {
 /** A reference that the program outside resolves; torch.save uses it for storages. */
 export class PersistentId { constructor (readonly id: unknown) {} }
 
-/** bytes or bytearray; the contents are not kept. */
-export class Bytes { constructor (readonly length: number) {} }
+/** bytes or bytearray; the content is kept only where it is short enough to be a few numbers (numpy.ts). */
+export class Bytes { constructor (readonly length: number, readonly content?: Buffer) {} }
 
 /** Makes the value of a known call, or `undefined` when the name is unknown. Must not loop over `args` unboundedly. */
 export type Construct = (global: Global, args: readonly unknown[]) => unknown
@@ -48,6 +48,8 @@ const maxSteps = 64_000_000
 const maxStack = 4_000_000
 const maxIntegerBytes = 1024
 const stepsPerSlice = 50_000
+/** Of a byte string that is kept: four numbers of 64 bits. */
+const maxKeptBytes = 32
 
 /** Runs a pickle. Errors: BAD_CHECKPOINT, naming the byte. */
 export async function readPickle (bytes: Buffer, options: PickleOptions): Promise<unknown> {
@@ -317,9 +319,9 @@ class Machine {
   }
 
   private skipBytes (length: number): void {
-    this.charge(24)
-    this.take(length)
-    this.push(new Bytes(length))
+    this.charge(length > maxKeptBytes ? 24 : 160)
+    const at = this.take(length)
+    this.push(new Bytes(length, length > maxKeptBytes ? undefined : Buffer.from(this.bytes.subarray(at, at + length))))
   }
 
   /** A line that ends with a newline, as GLOBAL has them. */

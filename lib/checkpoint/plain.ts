@@ -2,6 +2,7 @@
 // read. The graph in a pickle may be cyclic or expand without bound (each list holding the one before twice), so the
 // walk has a depth and a budget of nodes; what lies beyond is '...'. Objects have no prototype: keys are hostile.
 
+import { numpyValue } from './numpy.js'
 import { Bytes, Global, Inert, PersistentId, Tuple } from './pickle.js'
 
 const maxDepth = 16
@@ -47,6 +48,8 @@ export class PlainWalk {
   }
 
   private inert (value: Inert, depth: number): unknown {
+    const number = numpyValue(value)
+    if (number !== undefined) return number
     // A namespace is its attributes.
     if (value.global === 'argparse Namespace' && value.state instanceof Map) return this.record(value.state, depth)
     const record = Object.create(null) as Record<string, unknown>

@@ -4,7 +4,9 @@
 
 import { limits } from '../limits.js'
 import type { TensorSource, TokenizerModel } from '../native.js'
+import { refuseForeign } from './extras.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
+import { tellingNames } from './names.js'
 import { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -23,8 +25,6 @@ export interface TokenizerDescription {
 }
 
 const groups = 32
-/** How the encoder of a tokenizer of this family begins; also what identifies it. */
-export const tokenizerNames = { codebook: 'quantize.embedding.weight', firstConvolution: 'decoder.conv_in.weight' }
 
 /**
  * Architecture and needed tensors of a tokenizer checkpoint.
@@ -37,7 +37,7 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   if (metadata && metadata.kind !== 'tokenizer') throw needed.bad(`its metadata says it is a ${metadata.kind}, a tokenizer is expected`)
   const take = new Taker(needed)
 
-  const [codebookSize, codeSize] = needed.take(tokenizerNames.codebook, ['codes', 'code size']) as [number, number]
+  const [codebookSize, codeSize] = needed.take(tellingNames.codebook, ['codes', 'code size']) as [number, number]
   const [, zChannels] = needed.take('quant_conv.weight', [codeSize, 'z channels', 1, 1]) as [number, number]
   needed.take('quant_conv.bias', [codeSize])
   take.convolution('post_quant_conv', zChannels, codeSize, 1)
@@ -48,6 +48,7 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   const multipliers = takeEncoder(take, baseChannels, zChannels, levels, residualBlocks)
   takeDecoder(take, multipliers.map(multiplier => multiplier * baseChannels), zChannels, residualBlocks)
 
+  refuseForeign(needed, 'tokenizer')
   needed.limit(limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize })
   checkImageSize(needed, metadata?.imageSize, 2 ** (levels - 1))
   const model: TokenizerModel = { baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6 }
@@ -103,7 +104,6 @@ function takeEncoder (take: Taker, base: number, zChannels: number, levels: numb
     }
     width = wide
     if (!coarsest) take.convolution(`${prefix}.downsample.conv`, width, width, 3)
-    take.nothingMore(prefix, residualBlocks, coarsest)
   }
   take.middle('encoder.mid', width)
   take.norm('encoder.norm_out', width)
@@ -124,7 +124,6 @@ function takeDecoder (take: Taker, widths: number[], zChannels: number, residual
     }
     width = wide
     if (index !== widths.length - 1) take.convolution(`${prefix}.upsample.conv`, width, width, 3)
-    take.nothingMore(prefix, residualBlocks + 1, index === 0)
   }
   take.norm('decoder.norm_out', width)
   take.convolution('decoder.conv_out', 3, width, 3)
@@ -169,11 +168,5 @@ class Taker {
     this.residual(`${prefix}.0`, width, width)
     this.attention(`${prefix}.1`, width)
     this.residual(`${prefix}.2`, width, width)
-  }
-
-  /** A block more than the model has would be left out silently. */
-  nothingMore (prefix: string, blocks: number, attention: boolean): void {
-    const extra = [`${prefix}.res.${blocks}.conv1.weight`, `${prefix}.attn.${attention ? blocks : 0}.q.weight`].find(name => this.needed.has(name))
-    if (extra) throw this.needed.bad(`tensor "${extra}" does not belong to this kind of tokenizer (other block counts or attention levels than VQ-16's)`)
   }
 }

@@ -8,7 +8,7 @@ import { quote } from '../text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
 import { Global, Inert, PersistentId, Tuple, describeValue, readPickle } from './pickle.js'
-import { nameOf } from './names.js'
+import { isAverage, nameOf, type WeightsChoice } from './names.js'
 import { PlainWalk } from './plain.js'
 import type { FileSource } from './source.js'
 import type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
@@ -73,13 +73,13 @@ function dictOf (pairs: unknown): unknown {
 // ---- the file ----
 
 /** Opens a torch.save zip. Errors: BAD_CHECKPOINT. */
-export async function readTorch (source: FileSource, signal?: AbortSignal): Promise<Checkpoint> {
+export async function readTorch (source: FileSource, signal?: AbortSignal, weights?: WeightsChoice): Promise<Checkpoint> {
   const zip = await ZipDirectory.open(source, signal)
   const prefix = findPrefix(zip, source)
   await checkByteOrder(zip, prefix, source)
   const bytes = await readEntry(zip, zip.entries.get(`${prefix}data.pkl`)!, source, maxPickleBytes)
   const root = await readPickle(bytes, { file: source.file, construct, signal })
-  const { dict, wrapper } = findStateDict(root, zip, prefix, source)
+  const { dict, wrapper } = findStateDict(root, zip, prefix, source, weights)
   const checkpoint: Checkpoint = {
     file: source.file,
     format: 'pt',
@@ -88,6 +88,7 @@ export async function readTorch (source: FileSource, signal?: AbortSignal): Prom
     others: new Map(),
     odd: new Map(),
     metadata: besides(root, dict),
+    copies: averages(root).filter(([, copy]) => copy !== dict).map(([key]) => key),
     wrapper
   }
   const locate = new Locator(zip, prefix, source)
@@ -176,7 +177,15 @@ function holdsUnknown (map: Map<unknown, unknown>, anyName: boolean): boolean {
   return false
 }
 
-function findStateDict (root: unknown, zip: ZipDirectory, prefix: string, source: FileSource): { dict: Map<unknown, unknown>, wrapper?: string } {
+function findStateDict (
+  root: unknown, zip: ZipDirectory, prefix: string, source: FileSource, weights?: WeightsChoice
+): { dict: Map<unknown, unknown>, wrapper?: string } {
+  const copies = averages(root)
+  const [average] = copies.map(([wrapper, dict]) => ({ dict, wrapper }))
+  if (weights === 'ema' && average) {
+    if (copies.length > 1) throw bad(source.file, `it holds ${copies.length} EMA copies (${copies.map(([key]) => quote(key)).join(', ')}): save the one that is meant`)
+    return average
+  }
   if (root instanceof Map) {
     for (const wrapper of ['model', 'module', 'state_dict']) {
       const inner = root.get(wrapper)
@@ -188,6 +197,7 @@ function findStateDict (root: unknown, zip: ZipDirectory, prefix: string, source
       if (inner instanceof Map && holdsUnknown(inner, true)) return { dict: inner, wrapper }
     }
     if (holdsTensors(root) || holdsUnknown(root, false)) return { dict: root }
+    if (copies.length === 1) return average!
   }
   if (zip.entries.has(`${prefix}constants.pkl`)) {
     throw bad(source.file, 'a TorchScript archive, not a state dict: load it with torch.jit.load and torch.save its state_dict()')
@@ -195,6 +205,19 @@ function findStateDict (root: unknown, zip: ZipDirectory, prefix: string, source
   throw bad(source.file, `no weights found: the file holds ${describeValue(root)}` +
     (root instanceof Map ? ` with ${root.size === 0 ? 'nothing in it' : `the keys ${[...root.keys()].slice(0, 8).map(key => quote(String(key))).join(', ')}`}` : '') +
     '. Weights are expected at the top or under "model", "module" or "state_dict".')
+}
+
+/** EMA copies of the weights, by key: dicts of tensors, or what holds one. */
+function averages (root: unknown): Array<[string, Map<unknown, unknown>]> {
+  if (!(root instanceof Map)) return []
+  const found: Array<[string, Map<unknown, unknown>]> = []
+  for (const [key, value] of root) {
+    if (typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) || !isAverage(key) || !(value instanceof Map)) continue
+    const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params'].map(inner => (value as Map<unknown, unknown>).get(inner))].find(inner => holdsTensors(inner, 64))
+    if (dict) found.push([key, dict as Map<unknown, unknown>])
+    if (found.length >= 8) break
+  }
+  return found
 }
 
 /** Plain data of everything beside the weights; other dicts of tensors (EMA, optimizer) are left out. */

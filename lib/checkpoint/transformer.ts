@@ -1,12 +1,16 @@
 // Tells the architecture of a LlamaGen / PAR transformer from the shapes of its tensors. Two things cannot be told from
-// shapes: the number of heads (any divisor of dim gives the same shapes) and the token grid (positions are computed).
-// They come, in this order, from the caller, parvis's own metadata, the published table or the training arguments.
+// shapes: the number of heads (any divisor of dim gives the same shapes), which comes from the caller, parvis's own metadata
+// or the table of published models, and the token grid (grid.ts).
 
 import { ParError } from '../errors.js'
 import type { TensorSource, TransformerModel } from '../native.js'
 import { limits } from '../limits.js'
+import { asNumber, trainingArgument } from './arguments.js'
+import { refuseForeign } from './extras.js'
+import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
-import { Needed, positiveOption, showValue } from './shapes.js'
+import { tellingNames } from './names.js'
+import { Needed, positiveOption } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
 /** What the caller knows better than the file. */
@@ -25,9 +29,12 @@ export interface TransformerDescription {
   /** Tokens a step: rows of the transition table + 1. */
   n: number
   /** [rows, columns] of tokens. */
-  grid: [number, number]
-  headsFrom: 'caller' | 'metadata' | 'table'
-  gridFrom: 'caller' | 'metadata' | 'args' | 'default'
+  grid: Grid
+  /** 'assumed': of a published model of that width which has another number of layers. */
+  headsFrom: 'option' | 'metadata' | 'published' | 'assumed'
+  gridFrom: GridSource
+  /** What was assumed, what contradicts what: sentences without a full stop. */
+  warnings: string[]
   /** Class names, by class id. */
   labels?: string[]
   sampling?: SamplingDefaults
@@ -54,13 +61,8 @@ export const publishedVocabulary = 16384
 export const publishedClasses = 1000
 /** 1: LlamaGen. */
 export const publishedN: readonly number[] = [1, 4, 16]
-const defaultGrid = 24
 
-export const transformerNames = {
-  classes: 'cls_embedding.embedding_table.weight',
-  tokens: 'tok_embeddings.weight',
-  transitions: 'spe_tok_embeddings.special_embeddings.weight'
-}
+const transitionsName = 'spe_tok_embeddings.special_embeddings.weight'
 
 /**
  * Architecture, grid, n and needed tensors of a transformer checkpoint.
@@ -75,26 +77,31 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
   const needed = new Needed(checkpoint)
   const metadata = transformerMetadata(checkpoint, needed)
 
-  const [vocabularySize, dim] = needed.take(transformerNames.tokens, ['vocabulary', 'dim']) as [number, number]
-  const classRows = needed.take(transformerNames.classes, ['classes + 1', dim])[0]!
-  if (classRows < 2) throw needed.bad(`tensor "${transformerNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`)
-  const transitions = needed.has(transformerNames.transitions) ? needed.take(transformerNames.transitions, ['n - 1', dim])[0]! : 0
+  const [vocabularySize, dim] = needed.take(tellingNames.tokens, ['vocabulary', 'dim']) as [number, number]
+  const classRows = needed.take(tellingNames.classes, ['classes + 1', dim])[0]!
+  if (classRows < 2) throw needed.bad(`tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`)
+  const transitions = needed.has(transitionsName) ? needed.take(transitionsName, ['n - 1', dim])[0]! : 0
   const { layers, qkvRows, feedForward } = takeLayers(needed, dim)
   needed.take('norm.weight', [dim])
   needed.take('output.weight', [vocabularySize, dim])
 
   const classes = classRows - 1
+  refuseForeign(needed, 'transformer')
   const n = transitions + 1
   needed.limit(limits, { dim, feedForward, vocabulary: vocabularySize, classes, n })
   checkMetadata(metadata, { layers, dim, vocabularySize, classes, n }, needed)
-  const attention = chooseHeads(needed, dim, qkvRows, callerHeads, metadata?.heads)
+  const attention = chooseHeads(needed, { layers, dim }, qkvRows, callerHeads, metadata?.heads)
   needed.limit(limits, { heads: attention.heads, headSize: attention.headSize })
-  const { grid, gridFrom } = chooseGrid(needed, n, callerGrid, metadata?.grid)
+  if (!Number.isInteger(Math.sqrt(n))) {
+    throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square (rows 3, 15, 63...)`)
+  }
+  const official = officialName(layers, dim, attention.heads, vocabularySize, classes, n)
+  const { grid, gridFrom, warnings } = chooseGrid(needed, { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
+  const classWarning = checkClasses(needed, classRows)
   if (callerN !== undefined && callerN !== n) {
     throw new ParError('UNSUPPORTED_N', `${checkpoint.file}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
       `(${transitions} transition tokens). Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`)
   }
-  const official = officialName(layers, dim, attention.heads, vocabularySize, classes, n)
   const name = metadata?.name ?? official
   return {
     model: {
@@ -105,6 +112,7 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
     grid,
     headsFrom: attention.from,
     gridFrom,
+    warnings: [...attention.warnings, ...warnings, ...classWarning],
     ...(metadata?.labels && { labels: metadata.labels }),
     ...(metadata?.sampling && { sampling: metadata.sampling }),
     ...(name !== undefined && { name }),
@@ -177,68 +185,47 @@ function checkMetadata (metadata: TransformerMetadata | undefined, shapes: FromS
 // ---- heads ----
 
 function chooseHeads (
-  needed: Needed, dim: number, qkvRows: number, fromCaller: number | undefined, fromMetadata: number | undefined
-): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'] } {
-  const fromTable = published.find(model => model.dim === dim)?.heads
-  const heads = fromCaller ?? fromMetadata ?? fromTable
+  needed: Needed, { layers, dim }: { layers: number, dim: number }, qkvRows: number, fromCaller: number | undefined, fromMetadata: number | undefined
+): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'], warnings: string[] } {
+  const ofThisSize = published.find(model => model.dim === dim && model.layers === layers)
+  const ofThisWidth = ofThisSize ?? published.find(model => model.dim === dim)
+  const heads = fromCaller ?? fromMetadata ?? ofThisWidth?.heads
   if (heads === undefined) {
     throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' (${published.map(model => model.dim).join(', ')}). Pass heads.`)
   }
-  const from = fromCaller !== undefined ? 'caller' : fromMetadata !== undefined ? 'metadata' : 'table'
+  const from = fromCaller !== undefined ? 'option' : fromMetadata !== undefined ? 'metadata' : ofThisSize ? 'published' : 'assumed'
+  const words = { option: 'as given', metadata: 'from its metadata', published: 'of the published model of this size', assumed: 'of the published model of this width' }[from]
   const headSize = dim / heads
   const kvHeads = (qkvRows / headSize - heads) / 2
   const wrong = (why: string): Error => {
-    const message = `${heads} heads (from the ${from}) cannot be: ${why}`
-    return from === 'caller' ? new ParError('INVALID_OPTION', `${needed.checkpoint.file}: ${message}`) : needed.bad(`${message}. Pass heads.`)
+    const message = `${heads} heads (${words}) cannot be: ${why}`
+    return from === 'option' ? new ParError('INVALID_OPTION', `${needed.checkpoint.file}: ${message}`) : needed.bad(`${message}. Pass heads.`)
   }
   // Rotation turns pairs of elements, half of the pairs by row, half by column.
   if (!Number.isInteger(headSize) || headSize % 4 !== 0) throw wrong(`the width ${dim} gives a head size of ${Number(headSize.toFixed(3))}, which must be a multiple of 4`)
   if (!Number.isInteger(kvHeads) || kvHeads < 1 || heads % kvHeads !== 0) {
     throw wrong(`tensor "layers.0.attention.wqkv.weight" has shape [${qkvRows}, ${dim}], expected [(heads + 2 * kvHeads) * ${headSize}, ${dim}] with kvHeads a divisor of heads`)
   }
-  return { heads, kvHeads, headSize, from }
+  const warnings = from !== 'assumed' ? []
+    : [`nothing in the file says its number of heads: ${heads} is assumed, that of ${ofThisWidth!.name}, which has the same width and ${ofThisWidth!.layers} layers. Give heads`]
+  return { heads, kvHeads, headSize, from, warnings }
 }
 
-// ---- grid ----
+// ---- classes
 
-function gridOption (grid: unknown): [number, number] | undefined {
-  if (grid === undefined) return undefined
-  const sides: unknown[] = Array.isArray(grid) ? [...grid] : [grid, grid]
-  const good = sides.length === 2 && sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= limits.gridSide)
-  if (!good) throw new ParError('INVALID_OPTION', `grid must be [rows, columns] or one number, whole numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
-  return sides as [number, number]
-}
-
-function chooseGrid (
-  needed: Needed, n: number, fromCaller: [number, number] | undefined, fromMetadata: [number, number] | undefined
-): Pick<TransformerDescription, 'grid' | 'gridFrom'> {
-  const root = Math.round(Math.sqrt(n))
-  if (root * root !== n) {
-    throw needed.bad(`tensor "${transformerNames.transitions}" has ${n - 1} rows, which means n = ${n}; n must be a square (rows 3, 15, 63...)`)
+/**
+ * The last row of the class table is "no class", unless the model was trained without guidance (class_dropout_prob 0): then it
+ * is a class like the others, and the table has as many rows as the training arguments say that there are classes.
+ */
+function checkClasses (needed: Needed, rows: number): string[] {
+  const told = asNumber(trainingArgument(needed.checkpoint, 'num_classes'))
+  const dropout = asNumber(trainingArgument(needed.checkpoint, 'class_dropout_prob'))
+  const guided = dropout !== undefined && dropout > 0
+  if ((told === rows && !guided) || (dropout === 0 && told !== rows - 1)) {
+    const why = told === rows ? `its training arguments say num_classes ${told}` : 'its training arguments say class_dropout_prob 0'
+    throw needed.bad(`its class table has ${rows} rows and none of them is "no class": ${why}. ` +
+      'parvis runs models that were trained with one (class_dropout_prob above 0), which guidance needs.')
   }
-  const fits = (grid: [number, number]): boolean => grid.every(side => side % root === 0)
-  const does = (grid: [number, number]): string => `n = ${n} needs a grid whose sides are multiples of ${root}, got ${grid.join(' x ')}`
-  if (fromCaller) {
-    if (!fits(fromCaller)) throw new ParError('INVALID_OPTION', `${needed.checkpoint.file}: ${does(fromCaller)}`)
-    return { grid: fromCaller, gridFrom: 'caller' }
-  }
-  if (fromMetadata) {
-    if (!fits(fromMetadata)) throw needed.bad(`${does(fromMetadata)} from its metadata. Pass grid.`)
-    return { grid: fromMetadata, gridFrom: 'metadata' }
-  }
-  const side = gridSideFromArgs(needed.checkpoint)
-  if (side !== undefined && fits([side, side])) return { grid: [side, side], gridFrom: 'args' }
-  if (!fits([defaultGrid, defaultGrid])) throw needed.bad(`${does([defaultGrid, defaultGrid])}, the published one. Pass grid.`)
-  return { grid: [defaultGrid, defaultGrid], gridFrom: 'default' }
-}
-
-/** image_size / downsample_size of the training arguments, where both make sense. */
-function gridSideFromArgs (checkpoint: Checkpoint): number | undefined {
-  if (checkpoint.format !== 'pt') return undefined
-  const { args } = checkpoint.metadata
-  if (typeof args !== 'object' || args === null) return undefined
-  const { image_size: imageSize, downsample_size: factor = 16 } = args as Record<string, unknown>
-  if (typeof imageSize !== 'number' || typeof factor !== 'number' || !Number.isInteger(imageSize) || !Number.isInteger(factor) || factor < 1) return undefined
-  const side = imageSize / factor
-  return Number.isInteger(side) && side >= 1 && side <= limits.gridSide ? side : undefined
+  if (told === undefined || told === rows - 1) return []
+  return [`its training arguments say ${told} classes, its class table has ${rows} rows, of which the last is taken for "no class"`]
 }

@@ -26,7 +26,7 @@ export interface Checkpoint {
   file: string
   format: 'pt' | 'safetensors'
   fileBytes: number
-  /** By name, without the prefixes `_orig_mod.` and `module.`. */
+  /** By name, without what wrappers of training put into names (names.ts). */
   tensors: Map<string, StoredTensor>
   /** Tensors that are not float32, float16 or bfloat16, by name; for listing only. */
   others: Map<string, OtherTensor>
@@ -40,6 +40,12 @@ export interface Checkpoint {
    * `__metadata__` strings. Objects have no prototype. Unknown Python objects are `{ global, args, state }`.
    */
   metadata: Record<string, unknown>
-  /** Key the weights stood under: 'model', 'module' or 'state_dict'; absent when they were at the top. */
+  /** Key the weights stood under: 'model', 'module', 'state_dict', or that of an EMA copy; absent when they were at the top. */
   wrapper?: string
+  /** Names of the file, without folders: as given, of links on the way, its own, those in the cache that it lies in. */
+  names?: string[]
+  /** Keys or prefixes of EMA copies of the weights that stand beside those that were taken. */
+  copies?: string[]
+  /** Present where the weights are an EMA copy. */
+  weights?: 'ema'
 }

@@ -3,12 +3,14 @@
 // looks into it: heads that nothing tells are shown as unknown, and any other fault is printed after the tensors, with
 // exit code 1.
 
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import {
-  describeTokenizer, describeTransformer, fileNameOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
-  type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription
+  describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
+  type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
+import { limits } from '../limits.js'
 import type { Device } from '../options.js'
+import { maxShownName, quote, shownPath, visible } from '../text.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { grid, integer } from './arguments.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
@@ -16,6 +18,7 @@ import { bytesText, print, printJson, table, type CommonFlags } from './terminal
 interface Flags extends CommonFlags {
   heads?: number
   grid?: [number, number]
+  weights?: WeightsChoice
   tensors?: boolean
   speed?: boolean
   device: string
@@ -29,13 +32,14 @@ export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
     .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Reads no weights.')
     .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
-    .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
+    .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
+    .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
+    .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
     .option('--speed', 'measure what the device can do at most (a few seconds), and say what an image would take at best')
     .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:N', 'auto')
     .action(async (file: string, flags: Flags) => {
-      const checkpoint = await openCheckpoint(file, { signal })
+      const checkpoint = await openCheckpoint(file, { signal, weights: flags.weights })
       let found: Found | undefined
       let fault: unknown
       try {
@@ -57,13 +61,20 @@ function understand (checkpoint: Checkpoint, { heads, grid }: Flags): Found {
   try {
     return { kind: 'transformer', about: describeTransformer(checkpoint, { heads, grid }), headsKnown: true }
   } catch (error) {
-    if (heads === undefined) {
+    for (const some of heads === undefined ? possibleHeads(checkpoint) : []) {
       try {
-        return { kind: 'transformer', about: describeTransformer(checkpoint, { heads: 1, grid }), headsKnown: false }
+        return { kind: 'transformer', about: describeTransformer(checkpoint, { heads: some, grid }), headsKnown: false }
       } catch {}
     }
     throw error
   }
+}
+
+/** Numbers of heads that the width allows. */
+function possibleHeads (checkpoint: Checkpoint): number[] {
+  const dim = checkpoint.tensors.get('norm.weight')?.shape[0] ?? 0
+  const all = Array.from({ length: Math.min(limits.heads, dim / 4) }, (_, i) => i + 1)
+  return all.filter(heads => dim % (4 * heads) === 0 && dim / heads <= limits.headSize).slice(0, 16)
 }
 
 async function speedOf (found: Found | undefined, device: Device): Promise<Speed | undefined> {
@@ -96,10 +107,12 @@ function memory (found: Found): Record<string, { float32: number, bfloat16: numb
 // ---- JSON
 
 function asJson (checkpoint: Checkpoint, found: Found | undefined, speed: Speed | undefined): object {
-  const { file, format, fileBytes, wrapper, metadata } = checkpoint
+  const { file, format, fileBytes, wrapper, weights, copies, metadata } = checkpoint
   const used = new Set(found?.about.tensors.map(tensor => tensor.name))
   return {
     file, format, fileBytes, wrapper,
+    ...(weights && { weights }),
+    ...(copies?.length && { copies }),
     ...(found && describeJson(found)),
     ...(speed && { speed }),
     tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
@@ -119,6 +132,7 @@ function describeJson (found: Found): object {
     kind,
     official: null,
     ...rest,
+    ...(found.kind === 'transformer' && mayBe(found.about).length > 0 && { mayBe: mayBe(found.about) }),
     ...(found.kind === 'transformer' && { headsFrom: found.headsKnown ? found.about.headsFrom : null }),
     model: shown,
     nearest: nearest(found),
@@ -143,14 +157,14 @@ function asText (checkpoint: Checkpoint, found: Found | undefined, speed: Speed 
   if (speed) lists.push(`\n${speedText(speed)}`)
   if (listed) {
     lists.push(`\n${tensorsText(checkpoint)}`, table(stored.map(({ name, dtype, shape, bytes }) =>
-      [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed'])))
+      [visible(name), dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed'])))
     if (checkpoint.others.size > 0) {
       const others = [...checkpoint.others.values()]
-      lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [name, dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
+      lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [visible(name), dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
     }
-    if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [name, what])))
+    if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [visible(name), visible(what)])))
   }
-  return [checkpoint.file, table(facts(checkpoint, found, listed)), ...lists].join('\n') + '\n'
+  return [shownPath(checkpoint.file), table(facts(checkpoint, found, listed)), ...lists].join('\n') + '\n'
 }
 
 /** '175 tensors, 687 MB, bfloat16' */
@@ -171,35 +185,47 @@ function needsText (needs: readonly Need[]): string {
 
 function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolean): string[][] {
   const format = checkpoint.format === 'pt' ? 'PyTorch checkpoint' : 'safetensors'
-  const under = checkpoint.wrapper ? `, weights under "${checkpoint.wrapper}"` : ''
+  const under = checkpoint.wrapper ? `, weights under ${quote(checkpoint.wrapper)}` : ''
   const rows = [['format', `${format}, ${bytesText(checkpoint.fileBytes)}${under}`]]
   if (!found) rows.push(['kind', 'not understood, see the error at the end'])
   else if (found.kind === 'tokenizer') rows.push(['kind', 'tokenizer'], ['model', modelText(checkpoint, found)], ...tokenizerFacts(found.about))
   else rows.push(['kind', 'transformer'], ['model', modelText(checkpoint, found)], ...transformerFacts(found.about, found.headsKnown))
-  if (found?.about.source) rows.push(['converted', `from ${JSON.stringify(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
+  if (found?.about.source) rows.push(['converted', `from ${quote(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
   if (found) {
     const { weights, cacheASequence } = memory(found)
     rows.push(['parameters', parameters(found.about.tensors).toLocaleString('en')])
     rows.push(['weights', `${bytesText(weights!.float32)} in float32, ${bytesText(weights!.bfloat16)} in bfloat16`])
-    if (cacheASequence) rows.push(['KV cache', `${bytesText(cacheASequence.float32)} a sequence in float32, ${bytesText(cacheASequence.bfloat16)} in bfloat16`])
+    if (cacheASequence) rows.push(['KV cache', `${bytesText(cacheASequence.float32)} per sequence in float32, ${bytesText(cacheASequence.bfloat16)} in bfloat16`])
   }
+  if (checkpoint.weights) rows.push(['weights taken', 'an EMA copy (a moving average)'])
+  if (checkpoint.copies?.length) rows.push(['EMA copy', `${checkpoint.copies.map(quote).join(', ')} (--weights ema takes it)`])
+  if (found?.kind === 'transformer') for (const warning of found.about.warnings) rows.push(['note', visible(warning)])
   if (!listed) rows.push(['tensors', `${tensorsText(checkpoint)} (--tensors lists them)`])
   const beside = Object.keys(checkpoint.metadata)
-  if (beside.length > 0) rows.push(['beside them', beside.join(', ') + ' (--json shows them)'])
+  if (beside.length > 0) rows.push(['beside them', beside.map(name => visible(name, maxShownName)).join(', ') + ' (--json shows them)'])
   return rows
 }
 
 function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
   const { model, n, grid } = about
-  const headsFrom = { caller: 'as given', metadata: 'from its metadata', table: 'from the table of published models' }[about.headsFrom]
-  const gridFrom = { caller: 'as given', metadata: 'from its metadata', args: 'from its training arguments', default: 'the published one; nothing in the file says' }[about.gridFrom]
+  const headsFrom = {
+    option: 'as given', metadata: 'from its metadata', published: 'from the table of published models', assumed: 'assumed; nothing in the file says'
+  }[about.headsFrom]
+  const gridFrom = {
+    option: 'as given',
+    metadata: 'from its metadata',
+    'training arguments': 'from its training arguments',
+    'file name': 'from its file name',
+    published: 'that of the published model',
+    assumed: 'assumed; nothing in the file says'
+  }[about.gridFrom]
   const heads = headsKnown
     ? `${model.heads} of ${model.headSize} (${headsFrom})${model.kvHeads === model.heads ? '' : `, ${model.kvHeads} for keys and values`}`
-    : 'unknown: the width is none of the published models\'; --heads says it'
+    : 'unknown: no published model has this width; give --heads'
   const sampling = Object.entries(about.sampling ?? {}).map(entry => entry.join(' ')).join(', ')
   return [
-    ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
-    ['n', n === 1 ? '1, token by token (no transition tokens)' : `${n} tokens a step (${model.transitions} transition tokens)`],
+    ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
+    ['n', n === 1 ? '1, token by token (no transition tokens)' : `${n} tokens per step (${model.transitions} transition tokens)`],
     ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
     ['layers', `${model.layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
     ['heads', heads],
@@ -215,20 +241,38 @@ function modelText (checkpoint: Checkpoint, found: Found): string {
   const { about } = found
   const { name, differences } = nearest(found)
   if (about.official !== undefined) {
-    const own = found.kind === 'tokenizer' ? 'VQ-16' : fileNameOf(about.official, found.about.grid)
-    const of = checkpoint.format === 'pt' ? "the authors' file" : about.source ? "converted from the authors' file" : 'as .safetensors'
-    return `${about.official}${own ? `, ${own}` : ''} (${of}, by its shapes)`
+    if (found.kind === 'transformer') return transformerText(checkpoint, found.about)
+    const of = origin(checkpoint, found)
+    return `${about.official}, VQ-16 (${of}, by its shapes)`
   }
   return `none of the published ones; nearest is ${name}, but for ${differences.map(({ what, here, published }) => `${what} ${here} (there ${published})`).join(', ')}`
+}
+
+function origin (checkpoint: Checkpoint, { about }: Found): string {
+  return checkpoint.format === 'pt' ? "the authors' file" : about.source ? "converted from the authors' file" : 'as .safetensors'
+}
+
+/** Published files with the dimensions and the grid of this model; where the grid is assumed, with any grid. */
+function mayBe (about: TransformerDescription): string[] {
+  return filesOf(about.official, about.gridFrom === 'assumed' ? undefined : about.grid)
+}
+
+function transformerText (checkpoint: Checkpoint, about: TransformerDescription): string {
+  const files = mayBe(about)
+  const official = about.official!
+  if (files.length === 0) return `${official}, by its shapes; no such file was published ${filesOf(official).length > 0 ? 'for this grid' : 'by the authors'}`
+  const of = origin(checkpoint, { kind: 'transformer', about, headsKnown: true })
+  const own = files.filter(file => file !== official)
+  return `${official}${own.length > 0 ? `, ${own.join(' or ')}` : ''} (${of}, by its shapes${own.length > 1 ? '; the grid tells them apart, and it is assumed' : ''})`
 }
 
 function tokenizerFacts (about: TokenizerDescription): string[][] {
   const { model } = about
   return [
-    ...(about.name && about.name !== about.official ? [['name', about.name]] : []),
-    ['factor', `${2 ** (model.multipliers.length - 1)} pixels a token`],
+    ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
+    ['factor', `${2 ** (model.multipliers.length - 1)} pixels per token`],
     ['codebook', `${model.codebookSize} codes of ${model.codeSize}`],
-    ['widths', `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} residual blocks a level, z ${model.zChannels}`],
+    ['widths', `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} residual blocks per level, z ${model.zChannels}`],
     ...(about.imageSize ? [['trained on', `${about.imageSize.join(' x ')} px`]] : [])
   ]
 }

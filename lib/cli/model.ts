@@ -1,12 +1,14 @@
 // Which model the commands on pictures load, and where it runs: the flags, listed once, and the instance made of them.
 
 import { Command, Option } from 'commander'
+import type { WeightsChoice } from '../checkpoint/index.js'
 import { embedded } from '../embedded.js'
 import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { Par, type ParInfo } from '../par.js'
 import { presetOf } from '../presets.js'
 import { presetTokenizer, type PullProgress } from '../pull.js'
+import { shownPath, visible } from '../text.js'
 import { grid, integer } from './arguments.js'
 import { knownPreset } from './pull.js'
 import { note, UsageError, type CommonFlags } from './terminal.js'
@@ -21,6 +23,7 @@ export interface TokenizerFlags extends MachineFlags {
   /** A preset. */
   model?: string
   tokenizer?: string
+  weights?: WeightsChoice
 }
 
 export interface ModelFlags extends TokenizerFlags {
@@ -43,7 +46,8 @@ export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
-    .option('--tokenizer <file>', 'VQ tokenizer checkpoint, .pt or .safetensors (default: that of the embedded model)'))
+    .option('--tokenizer <file>', 'VQ tokenizer checkpoint, .pt or .safetensors (default: that of the embedded model)')
+    .addOption(weightsOption('tokenizer')))
 }
 
 /** Flags of a command that needs a transformer. */
@@ -55,37 +59,43 @@ export function modelOptions (command: Command): Command {
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
     .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid))
+    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
+    .addOption(weightsOption('transformer')))
+}
+
+function weightsOption (part: string): Option {
+  return new Option('--weights <which>', `if the ${part} file has both: the model's weights or their moving average`).choices(['model', 'ema'])
 }
 
 /** The tokenizer alone. */
 export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal): Promise<Par> {
-  const { model, device, precision, threads } = flags
+  const { model, device, precision, threads, weights } = flags
   if (model !== undefined && flags.tokenizer !== undefined) throw new UsageError('--model says what --tokenizer would; give one of them')
+  if (weights !== undefined && flags.tokenizer === undefined) throw new UsageError('--weights is about the file of --tokenizer; give that too')
   const tokenizer = flags.tokenizer ?? (model === undefined ? embedded.tokenizer : await presetTokenizer(presetOf(knownPreset(model))))
-  return said(await Par.load({ tokenizer, device, precision, threads, signal }), flags)
+  return said(await Par.load({ tokenizer: { path: tokenizer, weights }, device, precision, threads, signal }), flags)
 }
 
 /** @throws UsageError for flags that say the same, or nothing without another one; a tokenizer alone makes and scores no tokens */
 export function checkModel (flags: ModelFlags): void {
   if (flags.model !== undefined) {
     knownPreset(flags.model)
-    const other = (['transformer', 'tokenizer', 'heads', 'grid'] as const).find(name => flags[name] !== undefined)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'weights'] as const).find(name => flags[name] !== undefined)
     if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
     return
   }
   if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
   if (flags.transformer !== undefined) return
   if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
-  if ((flags.heads ?? flags.grid) !== undefined) throw new UsageError('--heads and --grid are about the file of --transformer; give that too')
+  if ((flags.heads ?? flags.grid ?? flags.weights) !== undefined) throw new UsageError('--heads, --grid and --weights are about the file of --transformer; give that too')
 }
 
 /** The preset, the files given, or the embedded model. */
 export async function loadModel (flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void): Promise<Par> {
-  const { model, pull, transformer, tokenizer, heads, grid, device, precision, threads } = flags
+  const { model, pull, transformer, tokenizer, heads, grid, weights, device, precision, threads } = flags
   if (model !== undefined) return said(await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal }), flags)
   return said(await Par.load({
-    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid } }),
+    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid, weights } }),
     ...(tokenizer !== undefined && { tokenizer }),
     device,
     precision,
@@ -94,8 +104,10 @@ export async function loadModel (flags: ModelFlags, signal: AbortSignal, onPull?
   }), flags)
 }
 
-/** With --verbose: what runs, where and why. */
+/** What the file leaves open; with --verbose also what runs, where and why. */
 function said (par: Par, flags: CommonFlags): Par {
+  const { transformer: about } = par.info
+  for (const warning of about?.warnings ?? []) note(`parvis: ${shownPath(about!.path)}: ${visible(warning)}`)
   if (flags.verbose) {
     const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
     const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')

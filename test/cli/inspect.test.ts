@@ -31,7 +31,7 @@ for (const { name, n, dim, vocabularySize, dtype, wrapper } of transformers) {
     t.equal(stderr, '')
     const report = JSON.parse(stdout) as Report
     t.match(report, {
-      file, format: 'pt', fileBytes: fs.statSync(file).size, kind: 'transformer', official: null, n, grid: [8, 8], headsFrom: 'caller',
+      file, format: 'pt', fileBytes: fs.statSync(file).size, kind: 'transformer', official: null, n, grid: [8, 8], headsFrom: 'option',
       model: { layers: 2, dim, heads: 2, headSize: dim / 2, vocabularySize, classes: 10, transitions: n - 1 }
     })
     t.equal((report as { wrapper?: string }).wrapper, wrapper)
@@ -58,9 +58,23 @@ t.test('published models are named, others by what sets them apart from the near
     writePt(file, { model: py.orderedDict([...shapes].map(([tensor, shape]) => [tensor, py.tensor({ dtype: 'bfloat16', shape, data: 2 * shape.reduce((a, b) => a * b, 1) })])) }) // sparse
     return file
   }
-  for (const [size, n, name] of [['B', 1, 'LlamaGen-B, c2i_B_384'], ['L', 1, 'LlamaGen-L, c2i_L_384'], ['XL', 4, 'PAR-XL-4x'], ['XXL', 1, 'LlamaGen-XXL, c2i_XXL_384'], ['3B', 16, 'PAR-3B-16x']] as const) {
+  for (const [size, n, name] of [['XL', 4, 'PAR-XL-4x'], ['XXL', 1, 'LlamaGen-XXL, c2i_XXL_384'], ['3B', 16, 'PAR-3B-16x']] as const) {
     const { stdout } = await parvis(['inspect', write('a.pt', new Map(transformerTensors(transformerModel(size, n)).map(([name, shape]) => [name, [...shape]])))])
     t.match(stdout.replace(/ +/g, ' '), `\n model ${name} (the authors' file, by its shapes)\n`)
+  }
+  for (const [name, args, model, grid] of [
+    ['a.pt', [], "LlamaGen-B, c2i_B_256 or c2i_B_384 (the authors' file, by its shapes; the grid tells them apart, and it is assumed)", '24 x 24 tokens (assumed; nothing in the file says)'],
+    ['c2i_B_256.pt', [], "LlamaGen-B, c2i_B_256 (the authors' file, by its shapes)", '16 x 16 tokens (from its file name)'],
+    ['a.pt', ['--grid', '24x24'], "LlamaGen-B, c2i_B_384 (the authors' file, by its shapes)", '24 x 24 tokens (as given)'],
+    ['a.pt', ['--grid', '8'], 'LlamaGen-B, by its shapes; no such file was published for this grid', '8 x 8 tokens (as given)']
+  ] as const) {
+    const file = write(name, new Map(transformerTensors(transformerModel('B', 1)).map(([name, shape]) => [name, [...shape]])))
+    const { stdout } = await parvis(['inspect', file, ...args])
+    const lines = stdout.replace(/ +/g, ' ').split('\n').map(line => line.trim())
+    t.ok(lines.includes(`model ${model}`), `${name}: model`)
+    t.ok(lines.includes(`grid ${grid}`), `${name}: grid`)
+    const report = JSON.parse((await parvis(['inspect', file, ...args, '--json'])).stdout) as { mayBe?: string[] }
+    t.same(report.mayBe, model.match(/c2i_B_\d+/g) ?? undefined)
   }
   t.match((await parvis(['inspect', write('a.pt', new Map(tokenizerTensors(vq16).map(([name, shape]) => [name, [...shape]])))])).stdout,
     /model +vq_ds16_c2i, VQ-16 \(the authors' file, by its shapes\)/)
@@ -102,7 +116,7 @@ for (const [name, multipliers] of [['vq-f4', [1, 2, 2]], ['vq-small', [2, 1, 1]]
       kind: 'tokenizer', official: null,
       model: { baseChannels: 32, multipliers, zChannels: 32, codebookSize: 256, codeSize: 8 }
     })
-    t.match((await parvis(['inspect', file!])).stdout, /factor +4 pixels a token/)
+    t.match((await parvis(['inspect', file!])).stdout, /factor +4 pixels per token/)
   })
 }
 
@@ -112,7 +126,7 @@ t.test('the embedded model', async t => {
   t.match(JSON.parse(stdout), { format: 'safetensors', kind: 'transformer', n: 4, grid: [16, 16], headsFrom: 'metadata', labels: { length: 10 } })
   const pixels = await parvis(['inspect', path.join(root, 'models', 'fashion', 'tokenizer.safetensors')])
   t.equal(pixels.code, 0)
-  t.match(pixels.stdout, /kind +tokenizer\n[^]*factor +2 pixels a token/)
+  t.match(pixels.stdout, /kind +tokenizer\n[^]*factor +2 pixels per token/)
 })
 
 t.test('labels', async t => {

@@ -1,0 +1,64 @@
+// What stands in a file beside the tensors that a model needs. A parameter that belongs to another kind of model must not be
+// left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are computed
+// anyway, copies, what only training needs) is left out, because a file is not worse for it.
+
+import { quote } from '../text.js'
+import { isAverage, tellingNames } from './names.js'
+import type { Needed } from './shapes.js'
+
+/** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
+const trainingPart = /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
+/** Models that are kept beside this one, and of which it makes no use. */
+const otherModel = /^(vq|vq_?model|vq_?vae|vq_?gan|vae|(image_)?tokenizer|first_stage_model)$/
+/** Buffers that are computed from sizes, and caches. */
+const buffer = /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
+/** Of a codebook, beside its codes: how often each was used, sums of moving averages. */
+const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
+const counter = /^(num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
+
+export type Kind = 'transformer' | 'tokenizer'
+
+/** Anything beside the needed tensors that the model would have to use? Errors: BAD_CHECKPOINT, naming it. */
+export function refuseForeign (needed: Needed, kind: Kind): void {
+  const { checkpoint } = needed
+  const taken = new Set(needed.tensors.map(({ name }) => name))
+  const holdsTokenizer = kind === 'transformer' && needed.has(tellingNames.codebook)
+  const foreign: string[] = []
+  for (const { name, shape } of checkpoint.tensors.values()) {
+    if (!taken.has(name) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
+  }
+  for (const { name, shape, dtype } of checkpoint.others.values()) {
+    if (/^float/.test(dtype) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
+  }
+  // Quantised or sparse parameters: other objects (hooks, extra state) change nothing.
+  for (const name of checkpoint.odd?.keys() ?? []) {
+    if (/\.(weight|bias)$/.test(name) && !harmless(name, holdsTokenizer)) foreign.push(name)
+  }
+  if (foreign.length === 0) return
+  const shown = foreign.slice(0, 3).map(quote).join(', ')
+  const [verb, many] = foreign.length === 1 ? ['does', 'tensor'] : ['do', 'tensors']
+  const more = foreign.length > 3 ? ` and ${foreign.length - 3} more` : ''
+  throw needed.bad(`${many} ${shown}${more} ${verb} not belong to this kind of ${kind === 'transformer' ? 'model' : 'tokenizer'}; ${guess(foreign, kind)} ` +
+    'parvis would leave them out, and its results would be wrong.')
+}
+
+function harmless (name: string, holdsTokenizer: boolean): boolean {
+  const parts = name.toLowerCase().split('.')
+  return isAverage(name) || otherModel.test(parts[0]!) ||
+    (holdsTokenizer && /^(encoder|decoder|quantize|quant_conv|post_quant_conv)$/.test(parts[0]!)) ||
+    parts.some(part => trainingPart.test(part) || buffer.test(part) || statistics.test(part)) || counter.test(parts.at(-1)!)
+}
+
+/** What kind of model has such names. */
+function guess (names: readonly string[], kind: Kind): string {
+  const has = (pattern: RegExp): boolean => names.some(name => pattern.test(name))
+  if (has(/lora_/i)) return 'are these LoRA weights? Merge them into the weights in Python and save the file again.'
+  if (kind === 'tokenizer') return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
+  if (has(/pos_instruct/i)) return 'RandAR?'
+  if (has(/mask_(token|emb)/i)) return 'a model that fills masks, such as MaskGIT, RAR or ARPG?'
+  if (has(/adaln|modulation/i)) return 'a model that modulates its norms (adaLN), such as VAR or DiT?'
+  if (has(/(^|[._])(q|k|qk|query|key)_?(layer)?norm|norm_[qk]\b/i)) return 'a model that normalises queries and keys?'
+  if (has(/(^|\.)pos(ition(al)?)?_?emb|pos_/i)) return 'a model with learned positions?'
+  if (has(/\.bias$/i)) return 'a model whose layers have biases?'
+  return 'is it a model of another kind?'
+}
