@@ -3,16 +3,31 @@
 // when an n first asks for it.
 
 import path from 'node:path'
+import { ParError } from './errors.js'
+import { isThere, packageProblem } from './find-addon.js'
 
-// Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked.
-const directory = path.join(__dirname, '..', 'models', 'fashion').replace(/([\\/]app\.asar)(?=[\\/])/, '$1.unpacked')
+// Each path is written out, because that is how tools which copy an application find the files it opens.
+const tokenizer = path.join(__dirname, '..', 'models', 'fashion', 'tokenizer.safetensors')
+const par1 = path.join(__dirname, '..', 'models', 'fashion', 'par-1.safetensors')
+const par4 = path.join(__dirname, '..', 'models', 'fashion', 'par-4.safetensors')
+const par16 = path.join(__dirname, '..', 'models', 'fashion', 'par-16.safetensors')
+
+/** Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked. */
+const unpacked = (file: string): string => file.replace(/([\\/]app\.asar)(?=[\\/])/, '$1.unpacked')
 
 export const embedded = {
   name: 'fashion',
-  directory,
-  tokenizer: path.join(directory, 'tokenizer.safetensors'),
+  tokenizer: unpacked(tokenizer),
   /** n -> file */
-  transformers: new Map([1, 4, 16].map(n => [n, path.join(directory, `par-${n}.safetensors`)])),
+  transformers: new Map([[1, unpacked(par1)], [4, unpacked(par4)], [16, unpacked(par16)]]),
   /** n where the caller gives none. */
   n: 4
+}
+
+/** @throws ParError `FILE_NOT_FOUND`: the package came here without its model */
+export function needEmbedded (): void {
+  const missing = [embedded.tokenizer, ...embedded.transformers.values()].filter(file => !isThere(file))
+  if (missing.length === 0) return
+  const cure = packageProblem() ?? 'Install parvis again.'
+  throw new ParError('FILE_NOT_FOUND', `The embedded model is not there (${missing.join(', ')}): ${cure}`)
 }

@@ -1,5 +1,6 @@
 // What users import. The default export is the embedded model, loaded by its first call; nothing happens at import.
 
+import './node-version.js'
 import { par } from './default.js'
 
 export default par

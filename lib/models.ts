@@ -5,7 +5,7 @@
 import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource, type WeightsChoice } from './checkpoint/index.js'
 import type { Call } from './call.js'
 import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
-import { embedded } from './embedded.js'
+import { embedded, needEmbedded } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
 import { createEngine } from './engine.js'
@@ -97,6 +97,7 @@ export class Models {
     const options = given.preset ? await call.wait(placed(given, given.preset)) : given
     const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
+    if (own) needEmbedded()
     const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
     const tokenizerFile = own ? { path: embedded.tokenizer, weights: undefined } : options.tokenizer
 

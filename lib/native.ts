@@ -5,11 +5,9 @@
 // is a job in its queue, and its promise settles when the job is done. So TypeScript may enqueue several steps
 // before it awaits the first. Rejections carry `code`; `toParError` turns them into ParError in one place.
 
-import fs from 'node:fs'
-import path from 'node:path'
 import { isNativeError } from 'node:util/types'
 import { outOfMemory, ParError, type ParErrorCode } from './errors.js'
-import { addonPlaces, loadAddon, type Attempt } from './find-addon.js'
+import { addonPlaces, isThere, loadAddon, type Attempt } from './find-addon.js'
 
 /** Element type of a stored tensor. */
 export type DType = 'float32' | 'float16' | 'bfloat16'
@@ -241,17 +239,16 @@ export interface Addon {
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
 }
 
-const root = path.join(__dirname, '..')
 let loaded: { attempt: Attempt, addon: unknown } | undefined
 
 /** The file that was loaded; before, the one that will be tried first. Undefined where there is none. */
 export function addonFile (): Attempt | undefined {
-  return loaded?.attempt ?? addonPlaces(root).find(({ file }) => fs.existsSync(file))
+  return loaded?.attempt ?? addonPlaces().find(({ file }) => isThere(file))
 }
 
 /** Loads the addon once; throws ParError `NATIVE_UNAVAILABLE` with the cure when it cannot. */
 export function addon (): Addon {
-  loaded ??= loadAddon(root)
+  loaded ??= loadAddon()
   return loaded.addon as Addon
 }
 

@@ -70,9 +70,56 @@ function missingTools () {
   return missing
 }
 
+// ---- the packages that build
+
+/** Optional peers of the package, because only a build from source needs them (node-api-headers comes with cmake-js). */
+const builders = { 'cmake-js': 'cmake-js/bin/cmake-js', 'node-addon-api': 'node-addon-api' }
+
+/** Those of them that are not installed, with their ranges. */
+function missingBuilders () {
+  const { peerDependencies } = require('../package.json')
+  return Object.keys(builders).filter(name => {
+    try {
+      require.resolve(builders[name])
+      return false
+    } catch {
+      return true
+    }
+  }).map(name => `${name}@${peerDependencies[name].replace(/\.0\.0$/, '')}`)
+}
+
+/** What to type so that the addon is built here: one line, that also installs what it takes. */
+function buildCommand () {
+  const [folder] = root.split(/[\\/]node_modules[\\/]/)
+  const missing = missingBuilders()
+  const build = `node ${path.join(root, 'scripts', 'install.js')} --build`
+  if (missing.length === 0) return build
+  return `cd ${folder} && ${addCommand()} ${missing.join(' ')} && ${build}`
+}
+
+/** How the package manager that runs (where none does: npm) adds packages. */
+function addCommand () {
+  const manager = /^(pnpm|yarn|bun)\//.exec(process.env.npm_config_user_agent || '')
+  return manager ? `${manager[1]} add` : 'npm install'
+}
+
+/** How this package was named where it is being installed: a file, or the package of the registry. */
+function ownName () {
+  const from = process.env.npm_package_resolved || ''
+  return from.startsWith('file:') ? from : 'parvis'
+}
+
 /** Configures and builds into build/. Returns the exit status; prints what is missing when tools are. */
 function build () {
+  const packages = missingBuilders()
   const missing = missingTools()
+  if (packages.length > 0) {
+    console.error(`parvis: there is no prebuilt addon for this machine, and building one takes packages that are not installed: ${packages.join(', ')}.`)
+    if (missing.length > 0) console.error(`Also missing: ${missing.map(({ what }) => what).join(', ')}.`)
+    console.error('This installs them and builds:')
+    console.error(`  ${addCommand()} ${ownName()} ${packages.join(' ')}`)
+    return 1
+  }
   if (missing.length > 0) {
     console.error('parvis: the native addon cannot be built here. Missing:')
     for (const { what } of missing) console.error(`  - ${what}`)
@@ -142,4 +189,4 @@ function output (command, args) {
   return child.status === 0 ? child.stdout || ' ' : ''
 }
 
-module.exports = { root, sources, probe, build, isStale, newest, cudaOption }
+module.exports = { root, sources, probe, build, buildCommand, isStale, newest, cudaOption }

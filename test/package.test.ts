@@ -92,13 +92,42 @@ t.test('the tarball', async t => {
   const [{ files, size }] = JSON.parse(stdout) as [{ files: Array<{ path: string }>, size: number }]
   const names = files.map(file => file.path)
   for (const name of [
-    'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts', 'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js', 'scripts/machine.js',
+    'bin/node-version.js', 'SECURITY.md', 'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts', 'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js',
+    'scripts/machine.js',
     'CMakeLists.txt', 'LICENSE', 'README.md', 'CHANGELOG.md', 'models/fashion/tokenizer.safetensors',
     'docs/contact-sheet.png', 'models/fashion/par-1.safetensors', 'models/fashion/par-4.safetensors', 'models/fashion/par-16.safetensors'
   ]) t.ok(names.includes(name), name)
   for (const folder of ['binding/', 'include/', 'common/', 'cpu/']) t.ok(names.some(name => name.startsWith(folder)), folder)
   t.same(names.filter(name => /^(test|bench|lib|build|node_modules|out|\.)|recipe|\.built|tsbuildinfo/.test(name)), [])
   t.ok(size < 20e6, `${size} bytes`)
+})
+
+t.test('package.json', t => {
+  const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as Record<string, any>
+  t.same(Object.keys(manifest.dependencies as object).filter(name => /cmake|node-api|node-addon-api/.test(name)), [], 'what only a build from source needs is not installed')
+  for (const [name, range] of Object.entries(manifest.peerDependencies as Record<string, string>)) {
+    t.same(manifest.peerDependenciesMeta[name], { optional: true }, name)
+    t.ok(manifest.devDependencies[name], `a clone has ${name}`)
+    t.match(range, /^\^\d+\.0\.0$/)
+  }
+  t.equal(new Set(manifest.files as string[]).size, manifest.files.length, 'no file is listed twice')
+  t.end()
+})
+
+t.test('a Node that is too old', t => {
+  // eslint-disable-next-line @typescript-eslint/no-require-imports
+  const { problem } = require('../bin/node-version.js') as { problem: (version: string) => string | undefined }
+  const { engines } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { engines: { node: string } }
+  t.equal(engines.node, '^20.17.0 || >=22.2.0')
+  for (const version of ['20.17.0', '20.20.2', '22.2.0', '22.10.1', '23.0.0', '24.1.0', '100.0.0', '26.0.0-nightly']) t.equal(problem(version), undefined, version)
+  for (const version of ['0.12.18', '10.24.1', '18.19.0', '19.9.0', '20.0.0', '20.16.9']) t.equal(problem(version), `parvis needs Node.js 20.17 or newer, this is ${version}`)
+  for (const version of ['21.7.3', '22.1.9']) t.equal(problem(version), `parvis needs Node.js 22.2 or newer, or 20.17 or newer of Node.js 20, this is ${version}`)
+  // What runs before the check is read by old ones: syntax of 2015, no names with node:.
+  for (const file of ['bin/parvis.js', 'bin/node-version.js', 'scripts/install.js', 'dist/node-version.js']) {
+    const source = fs.readFileSync(path.join(root, file), 'utf8').replace(/\/\/.*/g, '')
+    t.notMatch(source, /\?\.|\?\?|node:|async|\.\.\./, file)
+  }
+  t.end()
 })
 
 async function typeErrors (tsconfig: string, ...options: string[]): Promise<string> {
