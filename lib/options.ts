@@ -351,7 +351,7 @@ function sampling (options: Record<string, unknown>): Partial<Sampling> {
   if (options.topK !== undefined) found.topK = integer(options.topK, 'topK', 0, 2 ** 31 - 1)
   if (options.topP !== undefined) {
     found.topP = finite(options.topP, 'topP', 0, 1)
-    if (found.topP === 0) throw invalid('topP must be above 0; greedy takes the likeliest token')
+    if (Math.fround(found.topP) < 2 ** -126) throw invalid('topP must be above 0; greedy takes the likeliest token')
   }
   if (options.greedy !== undefined && boolean(options.greedy, 'greedy')) found.temperature = 0
   return found

@@ -63,6 +63,8 @@ export type ParvisMetadata = TransformerMetadata | TokenizerMetadata
 /** Largest picture side that is believed. */
 const maxImageSide = 65536
 const maxLabels = 100_000
+/** The smallest number that native code, which computes in float32, tells from 0. */
+const leastTopP = 2 ** -126
 
 /** Reads and checks `metadata.parvis`; undefined where the file has none. Errors: BAD_CHECKPOINT, naming the field. */
 export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | undefined {
@@ -174,7 +176,7 @@ class Fields {
       guidanceScale: fields.number('guidanceScale', 0, 1000),
       temperature: fields.number('temperature', 0, 1000),
       topK: fields.integer('topK', 0),
-      topP: fields.number('topP', Number.MIN_VALUE, 1)
+      topP: fields.number('topP', leastTopP, 1)
     })
   }
 
