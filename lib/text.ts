@@ -23,6 +23,13 @@ export function visible (text: string, max = Infinity): string {
   })
 }
 
+/** JSON text in which those characters are written as escapes of JSON: the same value, and nothing that a terminal acts on. */
+export function visibleJson (json: string): string {
+  return json.replace(hidden, character => character === '\n' // between values; within strings it is an escape already
+    ? character
+    : Array.from({ length: character.length }, (_, k) => `\\u${character.charCodeAt(k).toString(16).padStart(4, '0')}`).join(''))
+}
+
 /** At most `max` characters; what is missing is told by `...`. */
 export function cut (text: string, max: number): string {
   return text.length > max ? `${text.slice(0, Math.max(0, max - 3))}...` : text

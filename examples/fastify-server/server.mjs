@@ -20,8 +20,8 @@ const statuses = /** @type {Partial<Record<import('parvis').ParErrorCode, number
 })
 
 /**
- * A server that is ready to listen. `close()` lets running pictures finish for `grace` milliseconds, then disposes of
- * the model.
+ * A server that is ready to listen. `close()` lets running pictures finish for `grace` milliseconds, then ends what is left,
+ * whatever its clients do, and disposes of the model.
  * @param {object} [options]
  * @param {import('parvis').LoadOptions} [options.model] for Par.load(); default: the embedded model
  * @param {number} [options.atOnce] pictures in work at the same time
@@ -34,7 +34,8 @@ export async function createServer ({ model, atOnce = 2, waiting = 32, previews 
   const par = await Par.load(model)
   const turn = turns(atOnce, waiting)
   const closing = new AbortController()
-  const app = fastify({ logger, exposeHeadRoutes: false }).decorate('par', par)
+  // Requests have no body to speak of, so one that is not here after some seconds never will be.
+  const app = fastify({ logger, exposeHeadRoutes: false, requestTimeout: 10_000 }).decorate('par', par)
 
   const schema = {
     params: { type: 'object', properties: { class: { type: 'string' } } },
@@ -95,20 +96,50 @@ export async function createServer ({ model, atOnce = 2, waiting = 32, previews 
   app.setErrorHandler((error, request, reply) => {
     if (reply.raw.destroyed) return // the client has gone
     const status = statusOf(error)
-    if (status >= 500) request.log.error(error)
+    if (status === 503) request.log.warn({ code: error.code }, error.message) // expected under load: one line, no stack
+    else if (status >= 500) request.log.error(error)
     if (status === 503) reply.header('retry-after', 1)
     return reply.code(status).send(bodyOf(error))
   })
 
   // ---- the end
 
-  /** @type {NodeJS.Timeout | undefined} */
-  let timer
+  // server.close() waits for every connection, and stops the checks that would time them out. So connections without a request
+  // are closed at once: silent ones, those kept alive, those that send a header byte by byte. The others close with their
+  // answer, and what is left after `grace` is cut off.
+
+  /** Requests in work by connection. @type {Map<import('node:net').Socket, number>} */
+  const connections = new Map()
+  let ending = false
+  app.server.on('connection', socket => {
+    connections.set(socket, 0)
+    socket.once('close', () => connections.delete(socket))
+  })
+  app.server.prependListener('request', ({ socket }, response) => {
+    connections.set(socket, (connections.get(socket) ?? 0) + 1)
+    if (ending) response.setHeader('connection', 'close')
+    response.once('close', () => {
+      const left = (connections.get(socket) ?? 1) - 1
+      if (!socket.destroyed) connections.set(socket, left)
+      if (ending && left === 0) socket.destroySoon() // once what was written is sent
+    })
+  })
+
+  /** @type {NodeJS.Timeout[]} */
+  const timers = []
   app.addHook('preClose', async () => {
-    timer = setTimeout(() => closing.abort(new HttpError(503, 'CLOSING', 'The server is closing')), grace)
+    ending = true
+    for (const [socket, requests] of connections) if (requests === 0) socket.destroy()
+    timers.push(setTimeout(() => {
+      closing.abort(new HttpError(503, 'CLOSING', 'The server is closing'))
+      timers.push(setTimeout(() => app.server.closeAllConnections(), 200)) // after the last answers
+    }, grace))
+  })
+  app.addHook('onSend', async (request, reply) => {
+    if (ending) reply.header('connection', 'close')
   })
   app.addHook('onClose', async () => { // no request is in work any more
-    clearTimeout(timer)
+    timers.forEach(clearTimeout)
     await par.dispose()
   })
 

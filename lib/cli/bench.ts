@@ -13,7 +13,8 @@ import { fromSystem, tryFolder, writeWhole } from '../files.js'
 import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { integer } from './arguments.js'
-import { print, progressBar, UsageError, type CommonFlags } from './terminal.js'
+import { progressBar } from './progress.js'
+import { print, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   model: string[]

@@ -8,7 +8,8 @@ import type { DType } from '../native.js'
 import { shownPath, visible } from '../text.js'
 import { grid, integer } from './arguments.js'
 import { checkWritable } from './picture.js'
-import { bytesText, note, print, printJson, progressBar, type CommonFlags } from './terminal.js'
+import { progressBar } from './progress.js'
+import { bytesText, note, printJson, printSummary, shown, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   precision?: DType
@@ -54,7 +55,7 @@ export function convertCommand (signal: AbortSignal): Command {
         progress.stop()
         for (const warning of result.warnings) note(`parvis: ${shownPath(input)}: ${visible(warning)}`)
         if (flags.json) await printJson(result)
-        else await print(`${shownPath(output)}: ${result.kind}, ${result.tensors} tensors, ${bytesText(result.bytes)}\n`)
+        else await printSummary(shown`${output}: ${result.kind}, ${result.tensors} tensors, ${bytesText(result.bytes)}` + '\n')
       } finally {
         progress.stop()
       }

@@ -10,9 +10,11 @@ import type { Par } from '../par.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
-import { readSource } from './sources.js'
-import { note, print, printJson, progressBar, UsageError } from './terminal.js'
+import { arrange, checkAllWritable, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
+import { checkSources, readSource, sourceName } from './sources.js'
+import { extensionOf, safeName } from './names.js'
+import { progressBar } from './progress.js'
+import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 import { readTokens } from './tokens.js'
 
 interface Flags extends TokenizerFlags {
@@ -26,7 +28,7 @@ interface Flags extends TokenizerFlags {
 export function decodeCommand (signal: AbortSignal): Command {
   const command = new Command('decode')
     .description('Make pictures of tokens. Without --tokenizer: that of the embedded model.')
-    .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it')
+    .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it; - reads standard input')
     .optionsGroup('The files:')
     .option('-o, --out <file>', 'picture file, - for standard output, or of several pictures the name they share (default: a name made of that of the tokens)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
@@ -44,7 +46,9 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
   if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
   if (!toStdout && flags.out !== undefined) await checkWritable(flags.out)
   else if (!toStdout) await checkFolder('.')
-  const sources = await Promise.all(files.map(async file => ({ file, bytes: await readSource(file, signal) })))
+  checkSources(files)
+  const sources: Array<{ file: string, bytes: Buffer }> = []
+  for (const file of files) sources.push({ file, bytes: await readSource(file, signal) })
   const progress = progressBar(flags)
   let par: Par | undefined
   try {
@@ -52,18 +56,19 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
     par = await loadTokenizer(flags, signal)
     const { factor, imageSize } = par.info.tokenizer!
     const own = imageSize && [imageSize[0] / factor, imageSize[1] / factor] as const
-    const pictures = sources.flatMap(({ file, bytes }) => readTokens(bytes, file, own, flags.grid).map(picture => ({ file, ...picture })))
+    const pictures = sources.flatMap(({ file, bytes }) => readTokens(bytes, sourceName(file), own, flags.grid).map(picture => ({ file, ...picture })))
     if (toStdout && pictures.length > 1) throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
     for (const { grid: [rows, columns] } of pictures) {
       const one = flags.size === undefined ? { width: columns * factor, height: rows * factor } : typeof flags.size === 'number' ? { width: flags.size, height: flags.size } : flags.size
       checkSheet(1, one, 1, flags.scale, format)
     }
     const names = outputNames(pictures.map(({ file }) => file), flags.out, '-decoded', format)
+    if (!toStdout) await checkAllWritable(names)
     const written = []
     for (const [k, { file, grid, tokens }] of pictures.entries()) {
-      progress.update(k, pictures.length, names[k]!)
+      progress.update(k, pictures.length, `${k}/${count(pictures.length)}`)
       const image = await par.decode(tokens, { grid: [...grid], size: flags.size, signal }).catch((error: unknown) => {
-        throw inFile(error, file)
+        throw inFile(error, sourceName(file))
       })
       const sheet = arrange([image], 1, flags.scale)
       const bytes = await encode(sheet, format)
@@ -74,9 +79,9 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
     }
     progress.stop()
     if (flags.json) return await printJson({ format, device: par.info.device, pictures: written })
-    const text = written.map(({ tokens, width, height }, k) => `${toStdout ? 'standard output' : names[k]}: ${width} x ${height} px of ${tokens}`)
+    const text = written.map(({ tokens, width, height }, k) => shown`${toStdout ? 'standard output' : names[k]!}: ${width} x ${height} px of ${sourceName(tokens)}`)
     if (toStdout) note(text.join('\n'))
-    else await print([...text, ...(text.length > 1 ? [count(text.length)] : [])].join('\n') + '\n')
+    else await printSummary([...text, ...(text.length > 1 ? [count(text.length)] : [])].join('\n') + '\n')
   } finally {
     progress.stop()
     await par?.dispose()
@@ -95,9 +100,9 @@ export function inFile (error: unknown, file: string): unknown {
  */
 export function outputNames (sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat): string[] {
   if (out !== undefined && sources.length === 1) return [out]
-  const extension = out === undefined ? `.${format === 'jpeg' ? 'jpg' : format}` : path.extname(out)
+  const extension = out === undefined ? extensionOf(format) : path.extname(out)
   const stems = sources.map(source => out === undefined
-    ? path.basename(source, path.extname(source)) + suffix
+    ? safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix
     : out.slice(0, out.length - extension.length))
   const used = new Set<string>()
   return stems.map((stem, k) => {

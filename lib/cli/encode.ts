@@ -8,8 +8,9 @@ import type { Par } from '../par.js'
 import { size } from './arguments.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
 import { checkWritable } from './picture.js'
-import { encodeFile, readSource, type PictureFlags } from './sources.js'
-import { print, printJson, progressBar, UsageError } from './terminal.js'
+import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
+import { progressBar } from './progress.js'
+import { print, printJson, printSummary, shown, UsageError } from './terminal.js'
 import { tokenFormatOf, tokenFormats, tokensAsJson, tokensAsNpy, type TokenFormat } from './tokens.js'
 
 interface Flags extends TokenizerFlags, PictureFlags {
@@ -29,7 +30,7 @@ export function pictureOptions (command: Command): Command {
 export function encodeCommand (signal: AbortSignal): Command {
   const command = new Command('encode')
     .description('Make tokens of pictures. Without --tokenizer: that of the embedded model.')
-    .argument('<pictures...>', 'picture files of any format that sharp reads')
+    .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The file:')
     .option('-o, --out <file>', '.json or .npy file, or - for standard output (default: JSON on standard output)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else json)').choices(tokenFormats))
@@ -43,6 +44,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
   if (format === 'npy' && toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
   if (format === 'npy' && toStdout && flags.json) throw new UsageError('--json and a .npy array both write to standard output; give --out a file')
   if (!toStdout) await checkWritable(flags.out!)
+  checkSources(files)
   const progress = progressBar(flags)
   let par: Par | undefined
   try {
@@ -50,7 +52,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     par = await loadTokenizer(flags, signal)
     const pictures = []
     for (const [k, file] of files.entries()) {
-      progress.update(k, files.length, file)
+      progress.update(k, files.length, `${k}/${count(files.length)}`)
       const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
       pictures.push({ file, width: picture.width, height: picture.height, grid, notes, tokens })
     }
@@ -67,7 +69,8 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     if (flags.json) {
       await printJson({ file: path.resolve(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
     } else {
-      await print(pictures.map(({ file, grid, width, height }) => `${file}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px\n`).join('') + `${flags.out}: ${count(pictures.length)}\n`)
+      const lines = pictures.map(({ file, grid, width, height }) => shown`${sourceName(file)}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px`)
+      await printSummary([...lines, shown`${flags.out!}: ${count(pictures.length)}`].join('\n') + '\n')
     }
   } finally {
     progress.stop()

@@ -1,22 +1,27 @@
-// parvis generate: from class ids or names to one picture file. Several classes, or several pictures of each, make
-// one sheet: a row a class. The sheet is one call of the API, whose seeds count up from `seed` within a class, so any
-// picture of it can be made again alone.
+// parvis generate: from class ids or names to one picture file, or to a file for each picture. Several pictures in one file
+// make a sheet. It is one call of the API, whose seeds count up from `seed` within a class, so any picture of it can be made
+// again alone.
 
+import fs from 'node:fs/promises'
 import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
-import { writeWhole } from '../files.js'
+import { fromSystem, writeWhole } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
-import { mostImages, type Size } from '../options.js'
+import { effectiveSeeds, mostImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { classList, collect, integer, real, size } from './arguments.js'
-import { arrange, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
-import { note, print, printJson, progressBar, UsageError } from './terminal.js'
+import { examples } from './help.js'
+import { defaultName, isFolderName, isPattern, namesOf, type Named } from './names.js'
+import { arrange, checkAllWritable, checkFolder, checkSheet, checkWritable, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
+import { progressBar, type Progress } from './progress.js'
+import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 
 interface Flags extends ModelFlags {
   class?: string[]
+  prompt?: string
   count: number
   tokensPerStep?: number
   seed?: number
@@ -29,18 +34,23 @@ interface Flags extends ModelFlags {
   format?: ImageFormat
   size?: Size
   scale: number
+  columns?: number
+  each?: boolean
   withTokens?: boolean
 }
 
 export function generateCommand (signal: AbortSignal): Command {
   return modelOptions(new Command('generate')
-    .description('Make pictures of one or more classes. Without --model, --transformer and --tokenizer: the embedded model.')
+    .description('Make pictures of one or more classes. Classes are names or numbers out of a fixed list, which `parvis labels` shows; there are no text prompts. ' +
+      'Without --model or --transformer, parvis uses the small model that comes with it: clothes, 32 x 32 pixels.')
+    .argument('[classes...]', 'names or numbers of classes, such as: sneaker "ankle boot" 7')
     .optionsGroup('What to make:')
-    .option('-c, --class <id or name>', 'class, repeatable or a comma list; `parvis labels` lists names', collect)
+    .option('-c, --class <id or name>', 'class, repeatable or a comma list; the same as an argument', collect)
     .option('--count <pictures>', 'pictures of each class', integer(1), 1)
-    .option('-n, --tokens-per-step <n>', 'tokens a step, a number the model was trained for (1, 4, 16)', integer(1))
-    .option('--seed <number>', 'the same seed makes the same picture (default: a random one)', integer(0))
-    .optionsGroup('Sampling (default: what the model asks for):')
+    .option('-n, --tokens-per-step <n>', 'tokens per step; a number that the model was trained for (1, 4 or 16)', integer(1))
+    .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)', integer(0))
+    .addOption(new Option('-p, --prompt <text>').hideHelp())
+    .optionsGroup("Sampling (default: the model's own):")
     .option('--guidance-scale <scale>', 'classifier-free guidance; 1 is off', real)
     .option('--temperature <t>', 'above 1 more varied, below 1 less; 0 takes the likeliest token', real)
     .option('--top-k <k>', 'sample from the k likeliest tokens; 0 is off', integer(0))
@@ -48,25 +58,28 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('--greedy', 'always take the likeliest token')
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'picture file, or - for standard output (default: a name made of the options)')
+    .option('--each', 'write a file for each picture; --out may then be a folder/, or a pattern such as %03d-{class}-{seed}.png')
+    .option('--columns <number>', 'pictures in a row, where one file holds several', integer(1))
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
     .option('--with-tokens', 'with --json: print the tokens of each picture too'))
-    .action(async (flags: Flags) => await generate(flags, signal))
+    .addHelpText('after', examples(
+      'parvis generate sneaker --scale 8',
+      'parvis generate bag coat --count 4 --out sheet.png',
+      'parvis generate bag --count 100 --each --out bags/',
+      'parvis generate otter --model par-xl-4x --seed 1'))
+    .action(async (classes: string[], flags: Flags) => await generate(classes, flags, signal))
 }
 
-async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
-  const toStdout = flags.out === '-'
-  const tokensOnly = flags.transformer !== undefined && flags.tokenizer === undefined
-  if (!flags.class) throw new UsageError('which class? Give --class <id or name>, for example --class 7; parvis labels lists the names of the embedded model')
-  checkModel(flags)
-  if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
-  if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
-  if (tokensOnly && !(flags.json && flags.withTokens)) {
-    throw new UsageError('a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone')
-  }
+async function generate (given: string[], flags: Flags, signal: AbortSignal): Promise<void> {
+  if (flags.prompt !== undefined) throw new UsageError('parvis draws classes, not prompts; `parvis labels` lists them')
+  const wanted = [...given, ...flags.class ?? []]
+  if (wanted.length === 0) throw new UsageError('which class? Give its name or number, for example: parvis generate sneaker; `parvis labels` lists the classes of the embedded model. --class does the same')
+  const place = placeOf(flags)
   const format = formatOf(flags.out ?? '', flags.format)
-  if (!toStdout && !tokensOnly) {
+  checkModel(flags)
+  if (place === 'sheet') {
     if (flags.out !== undefined) await checkWritable(flags.out)
     else await checkFolder('.') // its name is made of what comes out
   }
@@ -76,56 +89,162 @@ async function generate (flags: Flags, signal: AbortSignal): Promise<void> {
   try {
     progress.update(0, 1, 'loading the model')
     par = await loadModel(flags, signal, pullReporter(progress, flags))
-    const classes = classList(flags.class, par.info.transformer!.classes, par.labels)
-    if (classes.length === 0) throw new UsageError('--class is empty; give an id or a name')
+    const { transformer } = par.info
+    const classes = classesOf(wanted, par)
     const count = classes.length * flags.count
     if (count > mostImages) throw new UsageError(`${count} pictures are too many for one call; at most ${mostImages} are possible`)
-    const { tokensPerStep: n, seed, guidanceScale, temperature, topK, topP, greedy, size } = flags
-    if (!tokensOnly) checkSheet(count, pictureSize(par.info, size), flags.count, flags.scale, format)
-    const started = performance.now()
-    const images = await par.generate({
-      // Row by row of the sheet: all pictures of the first class, then of the next.
-      classId: classes.flatMap(id => Array<number>(flags.count).fill(id)),
-      n, seed, guidanceScale, temperature, topK, topP, greedy, size, signal,
-      onProgress: ({ step, steps, tokensDone, tokens }) => progress.update(tokensDone, tokens, `step ${step} of ${steps}`)
-    })
-    const milliseconds = Math.round(performance.now() - started)
-    progress.stop()
-
-    const sheet = tokensOnly ? undefined : arrange(images, flags.count, flags.scale)
-    const file = sheet && (toStdout ? '-' : flags.out ?? defaultName(images, format))
-    if (sheet && file !== undefined) {
-      const bytes = await encode(sheet, format)
-      signal.throwIfAborted()
-      if (!toStdout) await writeWhole(file, bytes, () => signal.throwIfAborted())
-      else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+    const { tokensPerStep: n, guidanceScale, temperature, topK, topP, greedy, size, seed = randomSeed() } = flags
+    // Row by row of the sheet: all pictures of the first class, then of the next.
+    const classId = classes.flatMap(id => Array<number>(flags.count).fill(id))
+    const request: Request = {
+      classId, n, seed, guidanceScale, temperature, topK, topP, greedy, size, signal,
+      onProgress: ({ step, steps, tokensDone, tokens }) => progress.update(tokensDone, tokens,
+        count === 1 ? `${step}/${steps} steps` : `${Math.floor(count * tokensDone / tokens)}/${count} pictures`)
     }
-
-    if (flags.json) {
-      await printJson({
-        ...(sheet && { file: path.resolve(file!), format, width: sheet.width, height: sheet.height }),
-        ...summary(images),
-        device: par.info.device,
-        milliseconds,
-        images: images.map((image, k) => ({
-          classId: image.classId,
-          label: image.label,
-          seed: image.seed,
-          ...sheet?.places[k],
-          timings: image.timings,
-          ...(flags.withTokens && { tokens: Array.from(image.tokens) })
-        }))
-      })
-    } else {
-      const text = describe(images, sheet!, file!, milliseconds)
-      if (toStdout) note(text)
-      else await print(text + '\n')
+    const one = place === 'none' ? undefined : pictureSize(par.info, size)
+    const work: Work = { par, request, flags, format, progress }
+    if (place === 'each') {
+      checkSheet(1, one!, 1, flags.scale, format)
+      const seeds = effectiveSeeds(classId, seed)
+      return await oneByOne(work, classId.map((id, k) => ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! })))
     }
+    const columns = Math.min(count, flags.columns ?? columnsOf(classes.length, flags.count))
+    if (one) checkSheet(count, one, columns, flags.scale, format)
+    await together(work, place, columns)
   } finally {
     progress.stop()
     await par?.dispose()
   }
 }
+
+type Request = GenerateOptions & { classId: readonly number[], signal: AbortSignal }
+
+interface Work {
+  par: Par
+  request: Request
+  flags: Flags
+  format: ImageFormat
+  progress: Progress
+}
+
+/** Where the pictures go: all into one file or to standard output, a file each, or nowhere, where only tokens are made. */
+type Place = 'sheet' | 'stdout' | 'each' | 'none'
+
+/** @throws UsageError for flags that do not go together */
+function placeOf ({ out, each, columns, json, withTokens, transformer, tokenizer }: Flags): Place {
+  if (withTokens && !json) throw new UsageError('--with-tokens adds the tokens to the JSON; give --json too')
+  if (transformer !== undefined && tokenizer === undefined) {
+    if (!(json && withTokens)) throw new UsageError('a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone')
+    return 'none'
+  }
+  if (out === '-') {
+    if (json) throw new UsageError('--json and --out - both write to standard output; choose one')
+    if (each) throw new UsageError('--each makes several files, and standard output takes one; give --out a folder')
+    if (process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
+    return 'stdout'
+  }
+  if (!each && !(out !== undefined && isPattern(out))) return 'sheet'
+  if (columns !== undefined) throw new UsageError('--columns is about a file of several pictures, and --each makes a file of each; choose one')
+  return 'each'
+}
+
+/** A name that is no class, but looks like a prompt, is answered as one. */
+function classesOf (wanted: readonly string[], par: Par): number[] {
+  try {
+    const classes = classList(wanted, par.info.transformer!.classes, par.labels)
+    if (classes.length === 0) throw new UsageError('the class is empty; give a number or a name')
+    return classes
+  } catch (error) {
+    if (!(error instanceof ParError) || error.code !== 'BAD_CLASS_ID' || !error.message.includes('. Some names: ')) throw error
+    throw new ParError(error.code, `${error.message}. parvis draws classes, not prompts; \`parvis labels\` lists them`, { cause: error })
+  }
+}
+
+// ---- one file
+
+async function together ({ par, request, flags, format, progress }: Work, place: Place, columns: number): Promise<void> {
+  const { signal } = request
+  const started = performance.now()
+  const images = await par.generate(request)
+  const milliseconds = Math.round(performance.now() - started)
+  progress.stop()
+
+  const sheet = place === 'none' ? undefined : arrange(images, columns, flags.scale)
+  const file = flags.out ?? defaultName(images, format)
+  if (sheet) {
+    const bytes = await encode(sheet, format)
+    signal.throwIfAborted()
+    if (place === 'sheet') await writeWhole(file, bytes, () => signal.throwIfAborted())
+    else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+  }
+  if (flags.json) {
+    return await printJson({
+      ...(sheet && { file: path.resolve(file), format, width: sheet.width, height: sheet.height }),
+      ...summary(images),
+      device: par.info.device,
+      milliseconds,
+      images: images.map((image, k) => ({ ...about(image), ...sheet?.places[k], ...(flags.withTokens && { tokens: Array.from(image.tokens) }) }))
+    })
+  }
+  const text = describe(images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds)
+  if (place === 'stdout') note(text)
+  else await printSummary(text + '\n')
+}
+
+function summary (images: readonly GeneratedImage[]): object {
+  const { n, seed, steps } = images[0]!
+  return images.length > 1 ? { n, seed, steps } : { ...about(images[0]!), n, seed, steps }
+}
+
+function about ({ classId, label, seed, timings }: GeneratedImage): object {
+  return { classId, label, seed, timings: Object.fromEntries(Object.entries(timings).map(([name, ms]) => [name, rounded(ms as number)])) }
+}
+
+/** Microseconds are enough. */
+function rounded (milliseconds: number): number {
+  return Number(milliseconds.toFixed(3))
+}
+
+// ---- a file each
+
+async function oneByOne ({ par, request, flags, format, progress }: Work, pictures: readonly Named[]): Promise<void> {
+  const { signal } = request
+  const out = flags.out !== undefined && !isPattern(flags.out) && await isFolder(flags.out) ? flags.out + path.sep : flags.out
+  const names = namesOf(pictures, out, format)
+  if (out !== undefined && (isFolderName(out) || isPattern(path.dirname(out)))) await makeFolders(names)
+  await checkAllWritable(names)
+  const started = performance.now()
+  const written: object[] = []
+  for await (const image of par.images(request)) {
+    const k = written.length
+    const sheet = arrange([image], 1, flags.scale)
+    const bytes = await encode(sheet, format)
+    signal.throwIfAborted()
+    await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
+    written.push({ file: path.resolve(names[k]!), ...about(image), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
+  }
+  const milliseconds = Math.round(performance.now() - started)
+  progress.stop()
+  const { n, seed } = pictures[0]!
+  if (flags.json) return await printJson({ format, n, seed, device: par.info.device, milliseconds, images: written })
+  const files = names.length === 1 ? names : [...names.slice(0, shownFiles), ...(names.length > shownFiles ? [`... ${names.length} files, the last one ${names.at(-1)!}`] : [])]
+  await printSummary([...files.map(file => shown`${file}`), `n = ${n}, ${seedsText(pictures)}, ${(milliseconds / 1000).toFixed(2)} s`].join('\n') + '\n')
+}
+
+/** Names that are printed; of more files the last one. */
+const shownFiles = 10
+
+async function isFolder (file: string): Promise<boolean> {
+  return await fs.stat(file).then(found => found.isDirectory(), () => false)
+}
+
+async function makeFolders (names: readonly string[]): Promise<void> {
+  for (const folder of new Set(names.map(name => path.dirname(name)))) {
+    await fs.mkdir(folder, { recursive: true }).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
+  }
+}
+
+// ---- words
 
 /** Pixels of one picture. */
 function pictureSize ({ tokenizer, transformer }: ParInfo, asked: Size | undefined): { width: number, height: number } {
@@ -135,32 +254,20 @@ function pictureSize ({ tokenizer, transformer }: ParInfo, asked: Size | undefin
   return { width, height }
 }
 
-// ---- what is said about it
-
-function summary (images: readonly GeneratedImage[]): object {
-  const first = images[0]!
-  const { n, seed, steps } = first
-  if (images.length > 1) return { n, seed, steps }
-  return { classId: first.classId, label: first.label, n, seed, steps, timings: first.timings }
+/** 'seed 1', 'seeds 1 to 4', 'seeds 1 and up in each class' */
+function seedsText (pictures: ReadonlyArray<{ classId: number, seed: number }>): string {
+  const [first, last] = [pictures[0]!.seed, pictures.at(-1)!.seed]
+  if (pictures.every(({ seed }) => seed === first)) return `seed ${first}`
+  const classes = new Set(pictures.map(({ classId }) => classId)).size
+  return classes === 1 ? `seeds ${first} to ${last}` : `seeds ${first} and up in each class`
 }
 
-function defaultName (images: readonly GeneratedImage[], format: ImageFormat): string {
-  // The first of its synonyms: with all of them the name could be too long for a file.
-  const names = [...new Set(images.map(image => image.label?.split(',')[0] ?? `class ${image.classId}`))]
-  const subject = names.length > 3 ? `${names.length} classes` : names.join(' ')
-  const { n, seed } = images[0]!
-  const count = images.length === 1 ? '' : `-x${images.length}`
-  return `${subject.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-')}${count}-n${n}-seed${seed}.${format === 'jpeg' ? 'jpg' : format}`
-}
-
-function describe (images: readonly GeneratedImage[], sheet: { width: number, height: number }, file: string, milliseconds: number): string {
-  const first = images[0]!
-  const classes = [...new Set(images.map(image => image.label ? `${image.label} (${image.classId})` : `class ${image.classId}`))]
+function describe (images: readonly GeneratedImage[], file: string, { width, height }: Sheet, milliseconds: number): string {
+  const { n, steps } = images[0]!
+  const classes = [...new Set(images.map(({ label, classId }) => label === undefined ? `class ${classId}` : shown`${label} (${classId})`))]
   const subject = classes.length > 4 ? `${classes.length} classes` : classes.join(', ')
-  const last = images.at(-1)!
-  const seeds = first.seed === last.seed ? `seed ${first.seed}` : `seeds ${first.seed} to ${last.seed} in each row`
-  const written = file === '-' ? 'standard output' : file
-  const hint = sheet.width < 128 && sheet.height < 128 ? '; --scale 8 enlarges it' : ''
-  return `${written}: ${subject}, ${sheet.width} x ${sheet.height} px${hint}\n` +
-    `n = ${first.n}, ${first.steps} steps, ${seeds}, ${(milliseconds / 1000).toFixed(2)} s`
+  // For those who look at it; what reads the output of a program needs no advice.
+  const hint = process.stdout.isTTY && width < 128 && height < 128 ? '; --scale 8 enlarges it' : ''
+  return shown`${file}: ` + `${subject}, ${width} x ${height} px${hint}\n` +
+    `n = ${n}, ${steps} steps, ${seedsText(images)}, ${(milliseconds / 1000).toFixed(2)} s`
 }

@@ -8,8 +8,10 @@ import { embedded } from '../embedded.js'
 import { ParError } from '../errors.js'
 import { imagenetLabels } from '../imagenet.js'
 import { searchLabels } from '../labels.js'
+import { shownPath } from '../text.js'
+import { show } from '../validate.js'
 import { knownPreset } from './pull.js'
-import { print, printJson, UsageError, type CommonFlags } from './terminal.js'
+import { print, printJson, shown, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   transformer?: string
@@ -34,13 +36,13 @@ export function labelsCommand (signal: AbortSignal): Command {
         ? [await ofFile(embeddedFile, signal), { model: 'imagenet', labels: imagenetLabels() }]
         : [model !== undefined ? { model, labels: imagenetLabels() } : await ofFile(transformer ?? embeddedFile, signal)]
       const found = places.map(({ model, labels }) => ({ model, labels, ids: search === undefined ? [...labels.keys()] : searchLabels(labels, search) }))
-      if (found.every(({ ids }) => ids.length === 0)) throw new ParError('BAD_CLASS_ID', `No class name holds '${search}'`)
+      if (found.every(({ ids }) => ids.length === 0)) throw new ParError('BAD_CLASS_ID', `No class name holds ${show(search)}`)
       if (flags.json) {
         return await printJson(found.flatMap(({ model, labels, ids }) => ids.map(classId => ({ classId, label: labels[classId], ...(everywhere && { model }) }))))
       }
       await print(found.filter(({ ids }) => ids.length > 0).map(({ model, labels, ids }) => {
         const width = String(labels.length - 1).length
-        return (everywhere ? `${titles[model]}:\n` : '') + ids.map(id => `${String(id).padStart(width)}  ${labels[id]}\n`).join('')
+        return (everywhere ? `${titles[model]}:\n` : '') + ids.map(id => shown`${String(id).padStart(width)}  ${labels[id]!}` + '\n').join('')
       }).join(''))
     })
 }
@@ -54,7 +56,7 @@ async function ofFile (file: string, signal: AbortSignal): Promise<Named> {
   const own = metadata?.kind === 'transformer' ? metadata.labels : undefined
   if (own) return { model: file === embeddedFile ? embedded.name : file, labels: own }
   if (metadata?.kind !== 'tokenizer' && isPublished(checkpoint)) return { model: file, labels: imagenetLabels() }
-  throw new ParError('MISSING_PART', `${file} holds no class names; give classes by number`)
+  throw new ParError('MISSING_PART', `${shownPath(file)} holds no class names; give classes by number`)
 }
 
 function isPublished (checkpoint: Parameters<typeof describeTransformer>[0]): boolean {

@@ -1,66 +1,103 @@
 // The command line's table of contents, and the one place where its errors become messages and exit codes:
-// 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by a signal. Each command is a file of its own.
+// 0 done, 1 failed, 2 wrong usage, 129, 130 or 143 stopped by a signal. Each command is a file of its own.
 
 import { Command, CommanderError } from 'commander'
+import { mistakesBetween } from '../labels.js'
 import { benchCommand } from './bench.js'
 import { convertCommand } from './convert.js'
 import { decodeCommand } from './decode.js'
 import { doctorCommand } from './doctor.js'
 import { encodeCommand } from './encode.js'
+import { report } from './failure.js'
 import { generateCommand } from './generate.js'
+import { examples, styleHelp } from './help.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
 import { pullCommand } from './pull.js'
 import { reconstructCommand } from './reconstruct.js'
 import { scoreCommand } from './score.js'
-import { abortOnSignals, catchOutputErrors, print, report, UsageError, type CommonFlags } from './terminal.js'
+import { abortOnSignals, endEvenIfStuck } from './signals.js'
+import { catchOutputErrors, hush, print, printJson, UsageError, type CommonFlags } from './terminal.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
 
+/** The commands by what they are about, each with the line that stands in the list of all; its own help says more. */
+function groups (signal: AbortSignal): Array<[title: string, commands: Array<[command: Command, summary: string]>]> {
+  return [
+    ['Pictures:', [
+      [generateCommand(signal), 'make pictures of classes'],
+      [labelsCommand(signal), 'list the classes of a model']
+    ]],
+    ['Tokens:', [
+      [encodeCommand(signal), 'pictures to tokens'],
+      [decodeCommand(signal), 'tokens to pictures'],
+      [reconstructCommand(signal), 'encode, decode and compare'],
+      [scoreCommand(signal), 'how likely a model finds a picture']
+    ]],
+    ['Models:', [
+      [pullCommand(signal), 'download a published model'],
+      [inspectCommand(signal), 'show what a checkpoint file is'],
+      [convertCommand(signal), 'write a checkpoint as .safetensors']
+    ]],
+    ['This machine:', [
+      [doctorCommand(signal), 'show what parvis computes on, and why'],
+      [benchCommand(signal), 'measure how fast it is']
+    ]]
+  ]
+}
+
 export function program (signal: AbortSignal): Command {
   const program = new Command('parvis')
-    .description('Images from parallelized autoregressive (PAR) transformers.')
-    .version(`parvis ${version}`, '-V, --version', 'print the version')
+    .description('Make pictures with PAR and LlamaGen models. You choose a class ("sneaker", "otter"), not a text prompt.')
+    .usage('<command> [options]')
+    .version(`parvis ${version}`, '-v, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
-    .helpCommand('help [command]', 'print help for a command')
-    .addHelpText('after', `
-Examples:
-  $ parvis generate --class 7 -n 4 --seed 1 --out boot.png
-  $ parvis generate --class sneaker,bag --count 4 --scale 8 --out sheet.png
-  $ parvis pull par-xl-4x && parvis generate --model par-xl-4x --class otter
-  $ parvis encode boot.png --out boot.npy
-  $ parvis score boot.png --class 7 -n 1,4,16 --heatmap heat.png
-  $ parvis inspect PAR-XL-4x.pt
-  $ parvis convert PAR-XL-4x.pt PAR-XL-4x.safetensors --precision bfloat16
-  $ parvis doctor
-  $ parvis bench --model L -n 1,4,16`)
-  for (const command of [generateCommand(signal), encodeCommand(signal), decodeCommand(signal), reconstructCommand(signal), scoreCommand(signal),
-    inspectCommand(signal), convertCommand(signal), labelsCommand(signal), pullCommand(signal), doctorCommand(signal), benchCommand(signal)]) {
-    command
-      .option('--json', 'print the result (and errors, on standard error) as JSON')
-      .option('--verbose', 'say what runs where; print the stack of an error')
-    program.addCommand(command)
+    .addHelpText('after', examples(
+      'parvis generate sneaker --scale 8',
+      'parvis pull par-xl-4x',
+      'parvis generate otter --model par-xl-4x',
+      'parvis help generate'))
+  for (const [title, commands] of groups(signal)) {
+    for (const [command, summary] of commands) {
+      program.addCommand(command
+        .summary(summary)
+        .helpGroup(title)
+        .option('--json', 'print the result (and errors, on standard error) as JSON')
+        .option('-q, --quiet', 'print results and errors only: no progress, no notes')
+        .option('--verbose', 'say what runs where; print the stack of an error'))
+    }
   }
+  program.addCommand(new Command('version').summary('print the version').helpGroup('Help:').option('--json', 'print it as JSON')
+    .action(async ({ json }: CommonFlags) => { await (json ? printJson({ version }) : print(`parvis ${version}\n`)) }))
+  program.addHelpCommand(new Command('help').summary('print the help of a command').argument('[command]').helpGroup('Help:'))
   return program
 }
 
 /** Runs one command line (as in process.argv); the exit code. */
-export async function main (argv: readonly string[]): Promise<number> {
+export async function main (argv: readonly string[], signal = abortOnSignals()): Promise<number> {
   // Commander has not parsed anything yet when it finds fault with the line.
   const flags: CommonFlags = { json: argv.includes('--json'), verbose: argv.includes('--verbose') }
-  const commands = program(abortOnSignals())
+  const commands = program(signal)
+  let running: Command | undefined
+  commands.hook('preAction', (_, command) => {
+    running = command
+    if ((command.opts() as CommonFlags).quiet) hush()
+  })
   let help: Promise<unknown> = Promise.resolve()
   for (const command of [commands, ...commands.commands]) {
+    styleHelp(command)
     command.exitOverride()
     // Through print, so that help which cannot be written is an error too.
     command.configureOutput({ outputError: () => {}, writeOut: text => { help = help.then(async () => await print(text)) } })
   }
   try {
-    await commands.parseAsync(argv)
+    const [first, second] = argv.slice(2)
+    if (first === 'help' && second !== undefined && !second.startsWith('-') && second !== 'help') knownCommand(commands, second)
+    await commands.parseAsync(first === '-V' ? [...argv.slice(0, 2), '--version'] : argv)
     return 0
   } catch (error) {
-    if (!(error instanceof CommanderError)) return report(error, flags)
+    if (!(error instanceof CommanderError)) return report(error, flags, running)
     if (error.exitCode === 0) { // --help, --version
       return await help.then(() => 0, (fault: unknown) => report(fault, flags))
     }
@@ -72,8 +109,19 @@ export async function main (argv: readonly string[]): Promise<number> {
   }
 }
 
+function knownCommand ({ commands }: Command, name: string): void {
+  const names = commands.map(command => command.name())
+  if (names.includes(name)) return
+  const near = names.find(other => mistakesBetween(name, other, 2) <= 2)
+  throw new UsageError(`there is no command '${name}'${near === undefined ? '' : ` (Did you mean ${near}?)`}; parvis --help lists the commands`)
+}
+
 /** What bin/parvis.js calls. The process ends by itself, so that pending output is flushed. */
 export function run (argv: readonly string[]): void {
   catchOutputErrors()
-  void main(argv).then(code => { process.exitCode = code })
+  const signal = abortOnSignals()
+  void main(argv, signal).then(code => {
+    process.exitCode = code
+    endEvenIfStuck(signal)
+  })
 }

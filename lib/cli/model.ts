@@ -11,7 +11,7 @@ import { presetTokenizer, type PullProgress } from '../pull.js'
 import { shownPath, visible } from '../text.js'
 import { grid, integer } from './arguments.js'
 import { knownPreset } from './pull.js'
-import { note, UsageError, type CommonFlags } from './terminal.js'
+import { note, shown, UsageError, type CommonFlags } from './terminal.js'
 
 export interface MachineFlags extends CommonFlags {
   device?: Device
@@ -111,7 +111,7 @@ function said (par: Par, flags: CommonFlags): Par {
   if (flags.verbose) {
     const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
     const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')
-    note(`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`)
+    note(shown`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`)
   }
   return par
 }

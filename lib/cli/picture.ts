@@ -7,6 +7,7 @@ import path from 'node:path'
 import { findTarget, systemReason, tryFolder, type Target } from '../files.js'
 import { Image, type ImageFormat } from '../image.js'
 import { enlarge } from '../resample.js'
+import { shownPath } from '../text.js'
 import { UsageError } from './terminal.js'
 
 export const formats: readonly ImageFormat[] = ['png', 'jpeg', 'webp', 'avif', 'gif', 'tiff', 'raw']
@@ -42,7 +43,16 @@ export function checkSheet (count: number, one: { width: number, height: number 
   const why = sheetWidth * sheetHeight > mostPixels
     ? `at most ${mostPixels} pixels (${Math.sqrt(mostPixels)} x ${Math.sqrt(mostPixels)}) are possible`
     : Math.max(sheetWidth, sheetHeight) > longest ? `${format} goes up to ${longest} pixels a side` : undefined
-  if (why) throw new UsageError(`the picture would be ${sheetWidth} x ${sheetHeight} pixels, but ${why}; choose a smaller --scale, --size or --count`)
+  if (why) throw new UsageError(`the picture would be ${sheetWidth} x ${sheetHeight} pixels, but ${why}; choose a smaller --scale, --size or --count, or another number of --columns`)
+}
+
+/** Pictures in a row of a sheet at most, where the caller does not say how many. */
+const longestRow = 12
+
+/** Pictures in a row: a row a class where that is readable, else about as many rows as columns. */
+export function columnsOf (classes: number, count: number): number {
+  const row = count > 1 ? count : classes
+  return row <= longestRow ? row : Math.ceil(Math.sqrt(classes * count))
 }
 
 /** Images of one size in rows of `columns`, each pixel repeated `scale` times, with a white gap between them. */
@@ -52,7 +62,7 @@ export function arrange (images: readonly Pixels[], columns: number, scale: numb
     width: sheetWidth,
     height: sheetHeight,
     data: new Uint8Array(0),
-    places: images.map((_, k) => ({ x: k % columns * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
+    places: images.map((_, k) => ({ x: (k % columns) * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
   }
   sheet.data = new Uint8Array(sheet.width * sheet.height * 3).fill(255)
   images.forEach((image, k) => enlarge(image, scale, sheet, sheet.places[k]!.x, sheet.places[k]!.y))
@@ -66,7 +76,7 @@ export function formatOf (file: string, asked?: ImageFormat): ImageFormat {
   if (file === '-' || extension === '') return 'png'
   const format = { jpg: 'jpeg', tif: 'tiff', rgb: 'raw' }[extension] ?? extension
   if (formats.includes(format as ImageFormat)) return format as ImageFormat
-  throw new UsageError(`the name ${file} tells no picture format; end it in .png, .jpg, .webp, .avif, .gif or .tiff, or give --format`)
+  throw new UsageError(`the name ${shownPath(file)} tells no picture format; end it in .png, .jpg, .webp, .avif, .gif or .tiff, or give --format`)
 }
 
 export async function encode ({ data, width, height }: Pixels, format: ImageFormat): Promise<Buffer> {
@@ -76,10 +86,11 @@ export async function encode ({ data, width, height }: Pixels, format: ImageForm
 // ---- files
 
 /** Complains before the work, not after it, about a name or a folder that cannot take the file. */
-export async function checkWritable (file: string): Promise<Target> {
-  const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${file}: ${why}`, { cause })
+export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
+  if (file === '') throw new UsageError('the name of the output file is empty; leave the option out for a name made of the options')
+  const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
   const folder = path.dirname(path.resolve(file))
-  if (!(await fs.stat(folder).catch(() => undefined))?.isDirectory()) throw refused(`there is no folder ${folder}`)
+  if (!(await fs.stat(folder).catch(() => undefined))?.isDirectory()) throw refused(`there is no folder ${shownPath(folder)}`)
   let target: Target
   try {
     target = await findTarget(file)
@@ -88,13 +99,23 @@ export async function checkWritable (file: string): Promise<Target> {
     throw refused(systemReason(cause, 'written'), cause)
   }
   if (target.kind === 'folder') throw refused('it is a folder')
-  if (target.kind !== 'special') await checkFolder(path.dirname(target.path))
+  const place = path.dirname(target.path)
+  if (target.kind !== 'special' && !tried.has(place)) {
+    await checkFolder(place)
+    tried.add(place)
+  }
   return target
+}
+
+/** The same for several files. Their folders are tried once each. */
+export async function checkAllWritable (files: readonly string[]): Promise<void> {
+  const tried = new Set<string>()
+  for (const file of files) await checkWritable(file, tried)
 }
 
 /** Complains about a folder in which no file can be made. */
 export async function checkFolder (folder: string): Promise<void> {
   await tryFolder(folder).catch((cause: unknown) => {
-    throw new UsageError(`no file can be made in ${path.resolve(folder)}: ${systemReason(cause, 'written')}`, { cause })
+    throw new UsageError(`no file can be made in ${shownPath(path.resolve(folder))}: ${systemReason(cause, 'written')}`, { cause })
   })
 }

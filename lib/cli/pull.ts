@@ -4,7 +4,9 @@
 import { Command } from 'commander'
 import { presets, presetOf, type PresetName } from '../presets.js'
 import { pull, type PulledFile, type PullProgress } from '../pull.js'
-import { bytesText, Interruption, note, print, printJson, progressBar, table, UsageError, type CommonFlags } from './terminal.js'
+import { progressBar } from './progress.js'
+import { Interruption } from './signals.js'
+import { bytesText, note, print, printJson, table, UsageError, type CommonFlags } from './terminal.js'
 
 export function pullCommand (signal: AbortSignal): Command {
   return new Command('pull')

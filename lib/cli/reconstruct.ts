@@ -9,11 +9,12 @@ import { psnr, ssim } from '../quality.js'
 import { writeWhole } from '../files.js'
 import { integer } from './arguments.js'
 import { outputNames } from './decode.js'
-import { pictureOptions } from './encode.js'
+import { count, pictureOptions } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
-import { encodeFile, readSource, type PictureFlags } from './sources.js'
-import { print, printJson, progressBar, UsageError } from './terminal.js'
+import { arrange, checkAllWritable, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
+import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
+import { progressBar } from './progress.js'
+import { print, printJson, shown, UsageError } from './terminal.js'
 
 interface Flags extends TokenizerFlags, PictureFlags {
   out?: string
@@ -25,7 +26,7 @@ interface Flags extends TokenizerFlags, PictureFlags {
 export function reconstructCommand (signal: AbortSignal): Command {
   const command = new Command('reconstruct')
     .description('Encode and decode pictures; say how near the result is (PSNR, SSIM). Without --tokenizer: that of the embedded model.')
-    .argument('<pictures...>', 'picture files of any format that sharp reads')
+    .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The files:')
     .option('-o, --out <file>', 'picture file, or of several pictures the name they share (default: none is written)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
@@ -41,6 +42,8 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
   const format = formatOf(flags.out ?? '', flags.format)
   if (flags.out !== undefined) await checkWritable(flags.out)
   const names = flags.out === undefined ? [] : outputNames(files, flags.out, '', format)
+  await checkAllWritable(names)
+  checkSources(files)
   const progress = progressBar(flags)
   let par: Par | undefined
   try {
@@ -49,7 +52,7 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
     const { codebookSize } = par.info.tokenizer!
     const pictures = []
     for (const [k, file] of files.entries()) {
-      progress.update(k, files.length, file)
+      progress.update(k, files.length, `${k}/${count(files.length)}`)
       const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
       const back = await par.decode(tokens, { grid, signal })
       if (names[k] !== undefined) {
@@ -77,9 +80,9 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
     const mean = { psnr: average(pictures.map(({ psnr }) => psnr)), ssim: average(pictures.flatMap(({ ssim }) => ssim === undefined ? [] : [ssim])) }
     if (flags.json) return await printJson({ pictures, ...(pictures.length > 1 && { mean }), device: par.info.device })
     const lines = pictures.map(({ file, width, height, grid, bytes, psnr, ssim }) =>
-      `${file}: ${width} x ${height} px, ${grid[0]} x ${grid[1]} tokens (${bytes} bytes), ${figures(psnr, ssim)}`)
+      shown`${sourceName(file)}: ${width} x ${height} px, ${grid[0]} x ${grid[1]} tokens (${bytes} bytes), ${figures(psnr, ssim)}`)
     if (pictures.length > 1) lines.push(`mean of ${pictures.length}: ${figures(mean.psnr, mean.ssim)}`)
-    await print([...lines, ...names].join('\n') + '\n')
+    await print([...lines, ...names.map(name => shown`${name}`)].join('\n') + '\n')
   } finally {
     progress.stop()
     await par?.dispose()

@@ -13,8 +13,9 @@ import { heatmap, type Panel } from './heatmap.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { checkWritable, encode, formatOf, type Pixels } from './picture.js'
-import { encodeFile, readSource, type PictureFlags } from './sources.js'
-import { print, printJson, progressBar, table, UsageError } from './terminal.js'
+import { encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
+import { progressBar } from './progress.js'
+import { print, printJson, shown, table, UsageError } from './terminal.js'
 import { looksLikeTokens, readTokens } from './tokens.js'
 
 interface Flags extends ModelFlags, PictureFlags {
@@ -33,7 +34,7 @@ const fewClasses = 16
 export function scoreCommand (signal: AbortSignal): Command {
   const command = new Command('score')
     .description('Say how likely a model finds a picture, token by token. Without --transformer and --tokenizer: the embedded model.')
-    .argument('<picture or tokens>', 'picture file of any format that sharp reads, or tokens (.npy or JSON)')
+    .argument('<picture or tokens>', 'picture file, or tokens (.npy or JSON); - reads standard input')
     .optionsGroup('What to say:')
     .option('-c, --class <id or name>', 'class of the picture (default: the likeliest, of a model of few classes)')
     .option('-n, --tokens-per-step <list>', 'tokens a step, one n or several side by side: 1,4,16 (default: the model\'s own)', integers)
@@ -55,6 +56,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
   if (flags.heatmap === '-') throw new UsageError('the figures go to standard output; give --heatmap a file')
   const format = formatOf(flags.heatmap ?? '')
   if (flags.heatmap !== undefined) await checkWritable(flags.heatmap)
+  const name = sourceName(file)
   const bytes = await readSource(file, signal)
   const isTokens = looksLikeTokens(bytes)
   if (flags.transformer !== undefined && flags.tokenizer === undefined && (!isTokens || flags.heatmap !== undefined)) {
@@ -77,23 +79,23 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     let picture: Pixels | undefined
     let notes: string[] = []
     if (isTokens) {
-      const pictures = readTokens(bytes, file, grid, grid)
-      if (flags.picture > pictures.length) throw new UsageError(`${file} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; there is no --picture ${flags.picture}`)
+      const pictures = readTokens(bytes, name, grid, grid)
+      if (flags.picture > pictures.length) throw new UsageError(`${name} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; there is no --picture ${flags.picture}`)
       tokens = pictures[flags.picture - 1]!.tokens
-      if (flags.heatmap !== undefined) picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, file) })
+      if (flags.heatmap !== undefined) picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, name) })
     } else {
       if (flags.size !== undefined) throw new UsageError(`the model decides the size, ${tokenizer!.imageSize!.toReversed().join(' x ')} pixels; leave out --size`)
       ;({ tokens, picture, notes } = await encodeFile(par, file, bytes, { ...flags, size: sizeOf(tokenizer!.imageSize!) }, signal))
     }
 
     // ---- the scores
-    const ofFile = (error: unknown): never => { throw isTokens ? inFile(error, file) : error }
+    const ofFile = (error: unknown): never => { throw isTokens ? inFile(error, name) : error }
     const { guidanceScale } = flags
     const all = flags.tokensPerStep ?? [transformer!.n]
     let compared: Classification[] = []
     if (given === undefined || flags.top !== undefined) {
-      progress.update(0, classes, 'comparing classes')
-      const onProgress = ({ classesDone }: ClassifyProgress): void => progress.update(classesDone, classes, 'comparing classes')
+      progress.update(0, classes, `0/${classes} classes`)
+      const onProgress = ({ classesDone }: ClassifyProgress): void => progress.update(classesDone, classes, `${classesDone}/${classes} classes`)
       compared = await par.classify(tokens, { n: all[0]!, guidanceScale, signal, onProgress }).catch(ofFile)
     }
     const classId = given ?? compared[0]!.classId
@@ -134,9 +136,9 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
         device: par.info.device
       })
     }
-    const name = (classId: number, label: string | undefined): string => label === undefined ? `class ${classId}` : `${label} (${classId})`
+    const subject = label === undefined ? `class ${classId}` : shown`${label} (${classId})`
     const lines = [
-      `${file} as ${name(classId, label)}${given === undefined ? ', the likeliest class' : ''}: ${grid[0]} x ${grid[1]} tokens; a blind guess takes ${Math.log2(vocabularySize).toFixed(2)} bits a token`,
+      `${name} as ${subject}${given === undefined ? ', the likeliest class' : ''}: ${grid[0]} x ${grid[1]} tokens; a blind guess takes ${Math.log2(vocabularySize).toFixed(2)} bits a token`,
       table([['n', 'bits', 'bits a token', 'log probability'], ...results.map(({ n, bits, bitsPerToken, logProb }) => [String(n), bits.toFixed(1), bitsPerToken.toFixed(3), logProb.toFixed(2)])])
     ]
     if (best.length > 0) {
@@ -146,7 +148,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     if (flags.perToken) {
       for (const { n, tokens } of results) lines.push(`bits of each token at n = ${n}:`, rowsOf(tokens, grid[1]))
     }
-    if (flags.heatmap !== undefined) lines.push(flags.heatmap)
+    if (flags.heatmap !== undefined) lines.push(shown`${flags.heatmap}`)
     await print(lines.join('\n') + '\n')
   } finally {
     progress.stop()

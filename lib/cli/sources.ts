@@ -2,11 +2,13 @@
 // to be said, and made what the tokenizer sees.
 
 import { ParError } from '../errors.js'
-import { readWhole } from '../files.js'
+import { fromSystem, readWhole } from '../files.js'
 import { loadSharp, type Image } from '../image.js'
 import type { Par, TokenizerInfo } from '../par.js'
 import type { Size } from '../options.js'
-import { UsageError, note, type CommonFlags } from './terminal.js'
+import { shownPath } from '../text.js'
+import { orAborted } from './signals.js'
+import { UsageError, note, shown, type CommonFlags } from './terminal.js'
 
 export interface PictureFlags extends CommonFlags {
   size?: Size
@@ -24,10 +26,57 @@ export interface Encoded {
   notes: string[]
 }
 
-/** A pipe, too. What it waits for ends with the signal. */
-export async function readSource (file: string, signal: AbortSignal): Promise<Buffer> {
-  return await readWhole(file, { pipes: true, check: () => signal.throwIfAborted() })
+// ---- reading
+
+/** Bytes of one input at most; /dev/zero and a pipe that is never closed have to end somewhere. */
+export const mostSourceBytes = 2 ** 28
+
+/** How messages call an input. */
+export function sourceName (file: string): string {
+  return file === '-' ? 'standard input' : shownPath(file)
 }
+
+/** Complains about names that cannot be inputs, before anything is read or loaded. */
+export function checkSources (files: readonly string[]): void {
+  for (const file of files) checkSource(file)
+  if (files.filter(file => file === '-').length > 1) throw new UsageError('standard input can be read once only; give - once')
+}
+
+function checkSource (file: string): void {
+  const pipe = 'pipe the bytes into it and give - as the file'
+  if (file === '') throw new UsageError('the name of an input file is empty')
+  if (file === '-' && process.stdin.isTTY) throw new UsageError('standard input is a terminal; pipe a file into it, or give the name of a file')
+  if (/^data:/i.test(file)) throw new UsageError(`this is a data: URL, not the name of a file; decode it (base64 -d), then ${pipe}`)
+  if (/^file:\/\//i.test(file)) throw new UsageError(`${shownPath(file)} is an address; give the path of the file without file://`)
+  if (/^[a-z][a-z0-9+.-]+:\/\//i.test(file)) throw new UsageError(`${shownPath(file)} is an address, and parvis fetches no pictures; fetch it yourself (curl), then ${pipe}`)
+  if (file.length > 1024 && /^[\w+/=\s-]+$/.test(file)) throw new UsageError(`a text of ${file.length} characters is no name of a file; if it is base64, decode it (base64 -d), then ${pipe}`)
+}
+
+/** The bytes of a file or a pipe or, for -, of standard input. @throws ParError `FILE_NOT_FOUND` */
+export async function readSource (file: string, signal: AbortSignal): Promise<Buffer> {
+  checkSource(file)
+  if (file !== '-') return await readWhole(file, { limit: mostSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
+  try {
+    return await orAborted(readStandardInput(), signal)
+  } catch (error) {
+    throw fromSystem(error, sourceName(file), 'read')
+  } finally {
+    process.stdin.destroy()
+  }
+}
+
+async function readStandardInput (): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    chunks.push(chunk)
+    bytes += chunk.length
+    if (bytes > mostSourceBytes) throw new ParError('FILE_NOT_FOUND', `standard input: cannot be read: it has more than ${mostSourceBytes} bytes, which is the limit. Is it the right file?`)
+  }
+  return Buffer.concat(chunks)
+}
+
+// ---- pictures
 
 /** `--size` as tokens. */
 export function gridOfSize (size: Size | undefined, { factor }: TokenizerInfo): [rows: number, columns: number] | undefined {
@@ -49,14 +98,14 @@ export async function encodeFile (par: Par, file: string, bytes: Buffer, flags: 
   const own: [number, number] = [picture.height / factor, picture.width / factor]
   const tokens = await par.encode({ data: picture.data, width: picture.width, height: picture.height }, { grid: own, signal })
   const notes = await notesOn(bytes, flags)
-  if (!flags.json) for (const text of notes) note(`parvis: ${file}: ${text}`)
+  if (!flags.json) for (const text of notes) note(shown`parvis: ${sourceName(file)}: ${text}`)
   return { picture, grid: own, tokens, notes }
 }
 
 /** The library was given bytes; whoever reads its errors gave a file. */
 function named (error: unknown, file: string): unknown {
   if (!(error instanceof ParError) || error.code !== 'BAD_IMAGE') return error
-  return new ParError(error.code, error.message.replace('the given picture', file), { cause: error })
+  return new ParError(error.code, error.message.replace('the given picture', () => sourceName(file)), { cause: error })
 }
 
 async function notesOn (bytes: Buffer, { background }: PictureFlags): Promise<string[]> {

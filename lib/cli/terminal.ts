@@ -1,16 +1,20 @@
-// What every command shares with the terminal: where text goes, how an error looks, what a signal does. Standard
-// output carries the result only (text, JSON or a picture), everything else goes to standard error, so that
-// `parvis generate --json | jq` and `--out - | display` work. A reader that closes early (`| head`) is not an error.
+// What every command shares with the terminal: where text goes and how it looks. Standard output carries the result only
+// (text, JSON or a picture), everything else goes to standard error, so that `parvis generate --json | jq` and
+// `--out - | display` work. A reader that closes early (`| head`) is not an error.
+//
+// Text may hold what others wrote: labels, names of tensors and files, licences, answers of servers. All of it passes
+// `print`, `note` or `complain`, which let no character through that a terminal acts on.
 
-import { SingleBar } from 'cli-progress'
-import { ParError } from '../errors.js'
+import { randomBytes } from 'node:crypto'
 import { fromSystem } from '../files.js'
-import { isError } from '../realm.js'
+import { visible, visibleJson } from '../text.js'
+import { clearBar } from './progress.js'
 
 /** Flags that every command has. */
 export interface CommonFlags {
   json?: boolean
   verbose?: boolean
+  quiet?: boolean
 }
 
 /** The command line itself is wrong; exit code 2. */
@@ -18,25 +22,54 @@ export class UsageError extends Error {
   readonly code = 'USAGE'
 }
 
-/** Why a call was aborted: the signal that came. */
-export class Interruption extends Error {
-  readonly code = 'INTERRUPTED'
+// ---- text that others wrote
 
-  constructor (readonly signal: 'SIGINT' | 'SIGTERM') {
-    super(`stopped by ${signal}; nothing was written`)
-  }
+/** A template whose values are made visible, line breaks too: shown`${file}: ${label}` is one line whatever they hold. */
+export function shown (texts: TemplateStringsArray, ...values: ReadonlyArray<string | number>): string {
+  return String.raw({ raw: texts }, ...values.map(value => visible(String(value))))
+}
 
-  get exitCode (): number {
-    return this.signal === 'SIGINT' ? 130 : 143
-  }
+/** The same for a text of several lines, whose line breaks are its author's own. */
+function shownLines (text: string): string {
+  return text.split('\n').map(line => visible(line)).join('\n')
+}
+
+// ---- colour
+
+const colours = { red: 31, green: 32, yellow: 33, bold: 1 } as const
+export type Colour = keyof typeof colours
+
+/** No file can know it, so no text out of a file can be taken for a mark of ours. */
+const secret = randomBytes(8).toString('hex')
+const marks = new RegExp(`<${secret}:(\\d+)>`, 'g')
+
+/** Text that `print`, `note` and `complain` colour where colours are wanted. */
+export function paint (colour: Colour, text: string): string {
+  return `<${secret}:${colours[colour]}>${visible(text)}<${secret}:0>`
+}
+
+/**
+ * FORCE_COLOR and NO_COLOR decide where they are set, as in Node.js itself; otherwise only terminals that know colours
+ * get them.
+ */
+export function coloured (stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv = process.env): boolean {
+  if (env.FORCE_COLOR !== undefined) return !['0', 'false'].includes(env.FORCE_COLOR)
+  if (env.NO_COLOR) return false
+  return stream.isTTY && env.TERM !== 'dumb' && stream.hasColors()
+}
+
+function written (text: string, stream: NodeJS.WriteStream): string {
+  const colour = coloured(stream)
+  return shownLines(text).replace(marks, (_, code: string) => colour ? `\u001b[${code}m` : '')
 }
 
 // ---- output
 
-/** Writes to standard output and waits until it is taken. False where the reader has gone. */
+/** Writes to standard output and waits until it is taken. False where the reader has gone. Bytes are written as they are. */
 export async function print (data: string | Uint8Array): Promise<boolean> {
+  clearBar()
   return await new Promise((resolve, reject) => {
-    process.stdout.write(data, error => {
+    process.stdout.write(typeof data === 'string' ? written(data, process.stdout) : data, error => {
       if (!error) resolve(true)
       else if ((error as NodeJS.ErrnoException).code === 'EPIPE') resolve(false)
       else reject(fromSystem(error, 'standard output', 'written'))
@@ -46,15 +79,34 @@ export async function print (data: string | Uint8Array): Promise<boolean> {
 
 /** Indented, with lists of numbers (shapes, tokens) on one line. A string holds no raw line break, so none is touched. */
 export function jsonText (value: unknown): string {
-  return JSON.stringify(value, undefined, 2).replace(/\[\n[\s\d.,e+-]+\]/g, list => list.replace(/\s+/g, ' ')) + '\n'
+  return visibleJson(JSON.stringify(value, undefined, 2)).replace(/\[\n[\s\d.,e+-]+\]/g, list => list.replace(/\s+/g, ' ')) + '\n'
 }
 
 export async function printJson (value: unknown): Promise<void> {
   await print(jsonText(value))
 }
 
+let quiet = false
+
+/** --quiet: notes are left out from here on. */
+export function hush (): void {
+  quiet = true
+}
+
+/** The sentence about a file that was written; the file itself is the result, so --quiet leaves the sentence out. */
+export async function printSummary (text: string): Promise<void> {
+  if (!quiet) await print(text)
+}
+
+/** A line on standard error about what is done. A bar makes room for it. */
 export function note (text: string): void {
-  process.stderr.write(text + '\n')
+  if (!quiet) complain(text)
+}
+
+/** A line on standard error that has to be read. */
+export function complain (text: string): void {
+  clearBar()
+  process.stderr.write(written(text, process.stderr) + '\n')
 }
 
 /**
@@ -65,103 +117,41 @@ export function catchOutputErrors (): void {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 }
 
-// ---- signals
-
-/**
- * The first SIGINT or SIGTERM aborts, so that the command ends in order and leaves no half-written file; a second
- * one ends the process at once.
- */
-export function abortOnSignals (): AbortSignal {
-  const controller = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(name, () => {
-      const reason = new Interruption(name)
-      if (controller.signal.aborted) process.exit(reason.exitCode)
-      controller.abort(reason)
-    })
-  }
-  return controller.signal
-}
-
-// ---- progress
-
-export interface Progress {
-  update (done: number, total: number, text: string): void
-  /** Clears the bar. */
-  stop (): void
-}
-
-/** A bar on standard error where that is a terminal; nothing anywhere else. */
-export function progressBar (flags: CommonFlags): Progress {
-  if (!process.stderr.isTTY || flags.json) return { update () {}, stop () {} }
-  const bar = new SingleBar({
-    format: '{bar} {percentage}%  {text}',
-    stream: process.stderr,
-    barsize: 30,
-    barCompleteChar: '█',
-    barIncompleteChar: '░',
-    hideCursor: true,
-    clearOnComplete: true,
-    gracefulExit: false, // signals are ours: its own handler would end the process before anything is cleaned up
-    fps: 20
-  })
-  let started = false
-  return {
-    update (done, total, text) {
-      if (!started) bar.start(total, done, { text })
-      else {
-        bar.setTotal(total)
-        bar.update(done, { text })
-      }
-      started = true
-    },
-    stop () {
-      if (started) bar.stop()
-      started = false
-    }
-  }
-}
-
-// ---- errors
-
-/** Prints an error as one clear message (as JSON with --json) and returns the exit code. */
-export function report (error: unknown, flags: CommonFlags): number {
-  const { code, message } = describe(error)
-  if (flags.json) note(JSON.stringify({ error: { code, message } }))
-  else note(`parvis: ${message} [${code}]`)
-  if (flags.verbose || process.env.PARVIS_DEBUG) {
-    for (let cause = error; isError(cause); cause = cause.cause) note(cause.stack ?? String(cause))
-  }
-  if (error instanceof UsageError) return 2
-  if (error instanceof Interruption) return error.exitCode
-  return 1
-}
-
-function describe (error: unknown): { code: string, message: string } {
-  if (error instanceof ParError) return { code: error.code, message: asFlags(error.message) }
-  if (error instanceof UsageError || error instanceof Interruption) return { code: error.code, message: error.message }
-  if (!isError(error)) return { code: 'UNKNOWN', message: String(error) }
-  const code = (error as NodeJS.ErrnoException).code
-  // System errors say what happened and to which file; anything else that comes here is a defect.
-  if (typeof code === 'string') return { code, message: error.message }
-  return { code: 'INTERNAL', message: `${error.message || error.name} (a defect in parvis; --verbose shows where)` }
-}
-
-/** The cures that the library gives in its own words, in those of the command line. */
-function asFlags (message: string): string {
-  return message
-    .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
-    .replace(/; or ask Par\.load for it: \{ pull: true \}$/, '; or give --pull')
-    .replace(/\bUse device: ('.*)$/, (_, devices: string) => 'Use ' + devices.replace(/'([^']+)'/g, '--device $1'))
-}
-
 // ---- words
 
-/** Columns of text, two blanks apart, the last one ragged. */
-export function table (rows: readonly string[][]): string {
+/** Columns of text, two blanks apart, the last one ragged; on a terminal its words go on below where the line is full. */
+export function table (rows: readonly string[][], columns = process.stdout.isTTY ? process.stdout.columns : Infinity): string {
+  const cells = rows.map(row => row.map(cell => visible(cell)))
   const widths: number[] = []
-  for (const row of rows) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, cell.length) })
-  return rows.map(row => '  ' + row.map((cell, k) => cell.padEnd(widths[k]!)).join('  ').trimEnd()).join('\n')
+  for (const row of cells) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, widthOf(cell)) })
+  return cells.flatMap(row => {
+    const head = '  ' + row.slice(0, -1).map((cell, k) => cell + ' '.repeat(widths[k]! - widthOf(cell) + 2)).join('')
+    const indent = widthOf(head)
+    const last = row.at(-1) ?? ''
+    const lines = columns - indent >= leastWrapped ? wrap(last, columns - indent) : [last]
+    return lines.map((line, k) => ((k === 0 ? head : ' '.repeat(indent)) + line).trimEnd())
+  }).join('\n')
+}
+
+/** Narrower columns are not wrapped: they would be a column of single words. */
+const leastWrapped = 20
+
+/** Without marks of colour. */
+function widthOf (text: string): number {
+  return text.replace(marks, '').length
+}
+
+/** Lines of whole words, at most `width` long where the words are. */
+export function wrap (text: string, width: number): string[] {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(' ')) {
+    if (line !== '' && widthOf(line) + 1 + widthOf(word) > width) {
+      lines.push(line)
+      line = word
+    } else line += (line === '' ? '' : ' ') + word
+  }
+  return [...lines, line]
 }
 
 /** 3105489920 -> '3.11 GB' */

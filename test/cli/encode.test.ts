@@ -126,7 +126,7 @@ t.test('what is refused', async t => {
     [[at('text.png')], 1, 'BAD_IMAGE', /text\.png/],
     [[at('a.png'), at('short.png')], 1, 'BAD_IMAGE', /short\.png/],
     [[at('a.png'), '--size', '33'], 2, 'USAGE', /33x33.*multiples of 2/],
-    [[at('a.png'), '--background', 'no colour'], 1, 'INVALID_OPTION', /background.*#ff8800/],
+    [[at('a.png'), '--background', 'no colour'], 2, 'INVALID_OPTION', /--background.*#ff8800/],
     [[at('a.png'), '--out', at('x.png')], 2, 'USAGE', /\.json or \.npy/],
     [[at('a.png'), '--out', at('no/x.npy')], 2, 'USAGE', /there is no folder/],
     [[at('a.png'), '--json', '--format', 'npy'], 2, 'USAGE', /standard output/],

@@ -10,7 +10,8 @@ const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 
 
 t.test('version and help', async t => {
   t.match(await parvis(['--version']), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
-  t.match(await parvis(['-V']), { code: 0, stdout: `parvis ${version}\n` })
+  for (const args of [['-V'], ['-v'], ['version']]) t.match(await parvis(args), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
+  t.same(JSON.parse((await parvis(['version', '--json'])).stdout), { version })
   for (const args of [['--help'], ['help']]) {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)

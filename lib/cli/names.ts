@@ -1,0 +1,90 @@
+// Names of the files that commands write where the caller gives none, or gives a pattern for several pictures.
+
+import path from 'node:path'
+import type { ImageFormat } from '../image.js'
+import { UsageError } from './terminal.js'
+
+/** UTF-8 bytes of a part that is made of any text; a suffix and a number have to fit behind it, and names go up to 255. */
+const longestPart = 120
+
+/**
+ * A part of a file name made of any text, which every system takes and no command reads as an option: no separators,
+ * controls, quotes or wildcards, no dash or dot in front, no device of Windows (con, nul), no more than some length.
+ */
+export function safeName (text: string): string {
+  const plain = text.normalize('NFC').replace(/[\p{C}\p{Z}<>:"/\\|?*]+/gu, '-').replace(/^[-.]+|[-. ]+$/g, '')
+  let name = ''
+  for (const character of plain) {
+    if (Buffer.byteLength(name + character) > longestPart) break
+    name += character
+  }
+  return /^(con|prn|aux|nul|com\d|lpt\d)?(\.|$)/i.test(name) ? `picture-${name}`.replace(/-$/, '') : name
+}
+
+export function extensionOf (format: ImageFormat): string {
+  return `.${format === 'jpeg' ? 'jpg' : format}`
+}
+
+/** What a picture's name can be made of. */
+export interface Named {
+  classId: number
+  label?: string
+  n: number
+  seed: number
+}
+
+/** 'tench' of 'tench, Tinca tinca': the first of its synonyms, in small letters. */
+function className ({ label, classId }: Named): string {
+  const letters = label?.split(',')[0]!.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '') ?? ''
+  return letters === '' ? `class-${classId}` : safeName(letters)
+}
+
+/** The name of a file of one picture, or of a sheet of several. */
+export function defaultName (pictures: readonly Named[], format: ImageFormat): string {
+  const classes = [...new Set(pictures.map(className))]
+  const subject = classes.length > 3 ? `${classes.length}-classes` : safeName(classes.join('-'))
+  const { n, seed } = pictures[0]!
+  return `${subject}${pictures.length === 1 ? '' : `-x${pictures.length}`}-n${n}-seed${seed}${extensionOf(format)}`
+}
+
+const placeholder = /%(0?\d?)d|\{(class|label|seed|n)\}/g
+
+/** With a / at its end. */
+export function isFolderName (out: string): boolean {
+  return out.endsWith('/') || out.endsWith(path.sep)
+}
+
+/** Whether a name stands for several files: a folder, or one with places to fill in. */
+export function isPattern (out: string): boolean {
+  return isFolderName(out) || new RegExp(placeholder).test(out)
+}
+
+/**
+ * A name for each picture.
+ * @param out a folder (with a / at its end), a pattern (%d the number of the picture, %03d with zeros, {class} the name of its
+ * class, {seed}, {n}), a plain name that is numbered; absent: names made of class, n and seed
+ */
+export function namesOf (pictures: readonly Named[], out: string | undefined, format: ImageFormat): string[] {
+  if (out === undefined || isFolderName(out)) return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
+  const pattern = new RegExp(placeholder).test(out) ? out : out.replace(/(\.[^./\\]*)?$/, '-%d$1')
+  const names = pictures.map((picture, k) => pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
+    if (what === 'class' || what === 'label') return className(picture)
+    if (what !== undefined) return String(picture[what as 'seed' | 'n'])
+    return String(k + 1).padStart(Number(width), width?.startsWith('0') ? '0' : ' ')
+  }))
+  const twice = names.find((name, k) => names.indexOf(name) !== k)
+  if (twice !== undefined) throw new UsageError(`--out gives several pictures the name ${twice}; put %d into it, their number`)
+  return names
+}
+
+/** Numbers behind names that came before. */
+function different (names: readonly string[]): string[] {
+  const used = new Set<string>()
+  return names.map(name => {
+    const extension = path.extname(name)
+    let own = name
+    for (let k = 2; used.has(own.toLowerCase()); k++) own = `${name.slice(0, name.length - extension.length)}-${k}${extension}`
+    used.add(own.toLowerCase())
+    return own
+  })
+}

@@ -1,0 +1,69 @@
+// What a signal does. The first one ends the command in order: the work stops, and no half-written file is left. A thread
+// that waits in the system (for the other end of a pipe, for a dead file server) hears of no abort, and a process does not
+// exit while one does; so a second signal, or the end of a command that does not end, takes the system's own way out.
+
+import { removeParts } from '../files.js'
+import { clearBar } from './progress.js'
+
+/** Why a call was aborted: the signal that came. */
+export class Interruption extends Error {
+  readonly code = 'INTERRUPTED'
+
+  constructor (readonly signal: Name) {
+    super(`stopped by ${signal}; nothing was written`)
+  }
+
+  get exitCode (): number {
+    return exitCodes[this.signal]
+  }
+}
+
+const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
+type Name = keyof typeof exitCodes
+const names = Object.keys(exitCodes) as Name[]
+
+/** Aborts at the first of the signals. */
+export function abortOnSignals (): AbortSignal {
+  const controller = new AbortController()
+  for (const name of names) {
+    process.on(name, () => {
+      if (controller.signal.aborted) endBy(name)
+      else controller.abort(new Interruption(name))
+    })
+  }
+  return controller.signal
+}
+
+/** Ends the process at once by the signal's default action; process.exit() would wait for threads. */
+function endBy (name: Name): void {
+  removeParts()
+  clearBar() // with it the cursor comes back
+  for (const other of names) process.removeAllListeners(other)
+  process.kill(process.pid, name)
+}
+
+/** Milliseconds that an interrupted command gets to end by itself once everything is said. */
+const patience = 1000
+
+/** After the last word of a command that a signal has stopped. */
+export function endEvenIfStuck (signal: AbortSignal): void {
+  if (!(signal.reason instanceof Interruption)) return
+  const { signal: name } = signal.reason
+  setTimeout(() => endBy(name), patience).unref() // rings only where something keeps the process alive
+}
+
+/** `work`, or the signal's reason as soon as it comes, whether or not the work can be stopped. */
+export async function orAborted<T> (work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted()
+  let stop!: () => void
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => { reject(signal.reason as Error) }
+    signal.addEventListener('abort', stop, { once: true })
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', stop)
+    work.catch(() => {}) // it may still fail when nobody waits for it any more
+  }
+}
