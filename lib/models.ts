@@ -230,7 +230,7 @@ async function describeTokenizerFile (given: NonNullable<CheckedLoad['tokenizer'
 async function open (
   { path: file, weights }: { path: string, weights?: WeightsChoice }, kind: 'transformer' | 'tokenizer', call?: Call
 ): Promise<Checkpoint> {
-  const checkpoint = await openCheckpoint(file, { weights })
+  const checkpoint = await openCheckpoint(file, { weights, signal: call?.signal })
   call?.check()
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'

@@ -2,6 +2,8 @@
 // of the three entries that it must have, never evaluated, and every size in it is checked against the file's own.
 
 import { ParError } from './errors.js'
+import { Slices } from './slices.js'
+import { shownPath, visible } from './text.js'
 
 /** Whole numbers in C order, the last axis fastest. */
 export interface Whole {
@@ -12,7 +14,7 @@ export interface Whole {
 
 const magic = Buffer.from('\x93NUMPY', 'latin1')
 /** Far more tokens than a call takes; far fewer than what an array can hold. */
-const mostElements = 1 << 28
+const mostElements = 1 << 24
 const mostAxes = 32
 const mostHeader = 1 << 16
 
@@ -21,11 +23,12 @@ export function isNpy (bytes: Uint8Array): boolean {
 }
 
 /**
+ * Reads in slices: other work runs in between.
  * @param name of the file, for messages
- * @throws ParError `BAD_TOKENS`
+ * @throws ParError `BAD_TOKENS`; the signal's reason
  */
-export function readNpy (bytes: Uint8Array, name: string): Whole {
-  const bad = (why: string): ParError => new ParError('BAD_TOKENS', `${name}: ${why}`)
+export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSignal): Promise<Whole> {
+  const bad = (why: string): ParError => new ParError('BAD_TOKENS', `${shownPath(name)}: ${visible(why, 1000)}`)
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (!isNpy(file)) throw bad('is no .npy file')
   if (file.length < 12) throw bad('is truncated: its header is missing')
@@ -50,12 +53,14 @@ export function readNpy (bytes: Uint8Array, name: string): Whole {
 
   const numbers = new Int32Array(count)
   const read = reader(file, type[1] === '>', type[2] === 'i', size)
+  const slices = new Slices(signal)
   for (let i = 0; i < count; i++) {
     const value = read(start + i * size)
     if (!(value >= 0 && value < 2 ** 31)) throw bad(`holds ${value} at place ${i}; tokens are 0 or more, and far below 2^31`)
     numbers[i] = value
+    if (slices.spend(1)) await slices.rest()
   }
-  return { data: fortran ? toC(numbers, shape) : numbers, shape }
+  return { data: fortran ? await toC(numbers, shape, slices) : numbers, shape }
 }
 
 /** '<i4', C order, version 1.0. */
@@ -85,7 +90,7 @@ function reader (file: Buffer, big: boolean, signed: boolean, size: number): (at
 }
 
 /** First axis fastest -> last axis fastest. */
-function toC (data: Int32Array, shape: readonly number[]): Int32Array {
+async function toC (data: Int32Array, shape: readonly number[], slices: Slices): Promise<Int32Array> {
   const out = new Int32Array(data.length)
   const index = new Array<number>(shape.length).fill(0)
   const strides = shape.map((_, axis) => shape.slice(0, axis).reduce((product, side) => product * side, 1))
@@ -97,6 +102,7 @@ function toC (data: Int32Array, shape: readonly number[]): Int32Array {
       from -= strides[axis]! * shape[axis]!
       index[axis] = 0
     }
+    if (slices.spend(1)) await slices.rest()
   }
   return out
 }

@@ -24,7 +24,7 @@ export interface ConvertOptions extends TransformerOverrides {
   precision?: DType
   /** Of a transformer: the tokenizer that it belongs to, whose codebook is noted. Default: what the input's metadata says. */
   tokenizer?: string
-  /** Whether the checksum of the input is noted, for which all of it is read. Default: true. */
+  /** Whether the checksum of the input is noted, for which all of it is read, and those inside of it compared. Default: true. */
   checksum?: boolean
   /** Called with bytes of tensors written so far and in all, first with 0. */
   onProgress?: (doneBytes: number, totalBytes: number) => void
@@ -73,7 +73,7 @@ export async function convertCheckpoint (input: string, output: string, options:
   const source = await FileSource.open(input)
   const failed = new AbortController()
   // Beside the conversion, which reads other parts of the same file: it is known when the last tensor is written.
-  const checksum = options.checksum === false ? undefined : hashFile(source, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
+  const checksum = options.checksum === false ? undefined : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
   checksum?.catch(() => {}) // waited for below
   try {
     const totalBytes = tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes({ dtype: precision ?? dtype, shape }), 0)

@@ -4,6 +4,7 @@
 
 import { createHash } from 'node:crypto'
 import { addon, type DType } from '../native.js'
+import { Checksums } from './checksums.js'
 import { countElements } from './dtypes.js'
 import { readElements } from './elements.js'
 import { readParvisMetadata } from './metadata.js'
@@ -20,12 +21,18 @@ export const convertNatively: ConvertFloats = async (data, from, to) => await ad
 /** A chunk is hashed on the JavaScript thread: a millisecond or less. */
 const chunkBytes = 1 << 20
 
-/** SHA-256 of the file, in hexadecimal digits. */
-export async function hashFile (source: FileSource, signal?: AbortSignal): Promise<string> {
+/**
+ * SHA-256 of the file, in hexadecimal digits; as all of it is read, the checksums in it are compared, too. Errors:
+ * BAD_CHECKPOINT where one does not match.
+ */
+export async function hashFile (source: FileSource, checked: Checkpoint['checked'], signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256')
+  const checksums = new Checksums(source.file, checked)
   for (let at = 0; at < source.size; at += chunkBytes) {
     signal?.throwIfAborted()
-    hash.update(await source.read(at, Math.min(chunkBytes, source.size - at), 'the file'))
+    const chunk = await source.read(at, Math.min(chunkBytes, source.size - at), 'the file')
+    hash.update(chunk)
+    checksums.add(at, chunk)
   }
   return hash.digest('hex')
 }

@@ -10,6 +10,7 @@ export {
 } from './architecture.js'
 export { convertCheckpoint, type ConvertFloats, type ConvertOptions, type ConvertResult } from './convert.js'
 export { filesOf, type GridSource } from './grid.js'
+export { compareChecksums } from './checksums.js'
 export { codebookHash } from './hashes.js'
 export type { WeightsChoice } from './names.js'
 export { nearestTokenizer, nearestTransformer, type Difference, type Nearest } from './official.js'

@@ -16,7 +16,7 @@ export function numpyValue (value: Inert): number | number[] | undefined {
   if (name !== '_reconstruct') return undefined
   const [, shape, type, , bytes] = items(value.state)
   const sizes = items(shape)
-  const count = sizes.length === 0 ? 1 : sizes.length === 1 ? Number(sizes[0]) : 0
+  const count = sizes.length === 0 ? 1 : sizes.length === 1 && typeof sizes[0] === 'number' ? sizes[0] : 0
   const list = elements(type, bytes, count)
   return sizes.length === 0 ? list?.[0] : list
 }

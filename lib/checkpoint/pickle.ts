@@ -3,21 +3,26 @@
 // record of what would have been called, and `construct` (torch.ts) turns the handful of known calls into values.
 //
 // Against hostile input: every length is checked against the bytes left; the heap that values take is estimated and
-// limited, so that a small file cannot exhaust memory; nothing recurses; the loop yields to the event loop.
-// Traded: contents of long byte strings are dropped (only their length is kept), since no checkpoint needs them.
+// limited, so that a small file cannot exhaust memory; nothing recurses; the machine runs in slices, charged by the work
+// that instructions do, and one that adds many items does so over several slices.
+// Traded: contents of long byte strings are dropped (only their length is kept), and of a long text all but its beginning,
+// since no checkpoint needs them.
 
-import { setImmediate } from 'node:timers/promises'
+import { Slices } from '../slices.js'
 import { quote } from '../text.js'
 import { bad } from './bad.js'
 
 /** A module-level name, e.g. `torch FloatStorage`. Never looked up anywhere. */
 export class Global {
-  constructor (readonly module: string, readonly name: string) {}
-  get id (): string { return `${this.module} ${this.name}` }
+  readonly id: string
+  constructor (readonly module: string, readonly name: string) { this.id = `${module} ${name}` }
 }
 
 /** A Python tuple; lists are arrays, dicts are Maps, sets are Sets, strings and numbers themselves. */
 export class Tuple { constructor (readonly items: readonly unknown[]) {} }
+
+/** A Python frozenset: it may be a key or a member, where a set may not. */
+export class FrozenSet extends Set<unknown> {}
 
 /** What an unknown call would have been: recorded, not made. */
 export class Inert {
@@ -32,8 +37,11 @@ export class PersistentId { constructor (readonly id: unknown) {} }
 /** bytes or bytearray; the content is kept only where it is short enough to be a few numbers (numpy.ts). */
 export class Bytes { constructor (readonly length: number, readonly content?: Buffer) {} }
 
-/** Makes the value of a known call, or `undefined` when the name is unknown. Must not loop over `args` unboundedly. */
-export type Construct = (global: Global, args: readonly unknown[]) => unknown
+/**
+ * Makes the value of a known call, or `undefined` when the name is unknown. Must not loop over `args` unboundedly, and
+ * charges what it looks at by `spend`: the number of values.
+ */
+export type Construct = (global: Global, args: readonly unknown[], spend: (values: number) => void) => unknown
 
 export interface PickleOptions {
   /** For messages. */
@@ -47,44 +55,58 @@ export interface PickleOptions {
 const maxSteps = 64_000_000
 const maxStack = 4_000_000
 const maxIntegerBytes = 1024
-const stepsPerSlice = 50_000
 /** Of a byte string that is kept: four numbers of 64 bits. */
 const maxKeptBytes = 32
+/** Bytes of a text that are kept. */
+const maxTextBytes = 1 << 16
+/** Keys of a dict, members of a set: a larger table holds the thread whenever it grows. */
+const maxKeys = 1_000_000
+/** Items that one step adds; the next step goes on. */
+const itemsAStep = 4096
+/** The memo is a table of pages, since numbers in it may be far apart. */
+const memoPage = 256
 
 /** Runs a pickle. Errors: BAD_CHECKPOINT, naming the byte. */
 export async function readPickle (bytes: Buffer, options: PickleOptions): Promise<unknown> {
   const machine = new Machine(bytes, options)
-  while (!machine.run(stepsPerSlice)) {
-    await setImmediate()
-    options.signal?.throwIfAborted()
-  }
+  const slices = new Slices(options.signal)
+  while (!machine.run(slices)) await slices.rest()
   return machine.result
 }
+
+/** Items that are still to be added to what is on top of the stack. */
+interface Adding { target: unknown[] | Map<unknown, unknown> | Set<unknown>, items: readonly unknown[], at: number }
 
 class Machine {
   result: unknown
   private at = 0
   private steps = 0
+  /** Work done by the running step. */
+  private work = 0
   private heap = 0
+  private adding: Adding | undefined
   private readonly maxHeap: number
   private stack: unknown[] = []
   private marks: number[] = []
   /** Height of the stack at the topmost mark: nothing below it can be popped. */
   private base = 0
-  private readonly memo = new Map<number, unknown>()
+  private readonly memo = new Map<number, unknown[]>()
+  private memoSize = 0
 
   constructor (private readonly bytes: Buffer, private readonly options: PickleOptions) {
     this.maxHeap = options.maxHeap ?? 512e6
   }
 
-  /** Runs some steps; true when the pickle ended. */
-  run (steps: number): boolean {
-    this.steps += steps
-    if (this.steps > maxSteps) this.fail(`it takes more than ${maxSteps} steps`)
-    for (let i = 0; i < steps; i++) {
-      if (this.step()) return true
+  /** Runs until the slice is over; true when the pickle ended. */
+  run (slices: Slices): boolean {
+    for (;;) {
+      this.work = 1
+      const ended = this.adding === undefined ? this.step() : this.add(this.adding)
+      this.steps += this.work
+      if (ended) return true
+      if (this.steps > maxSteps) this.fail(`it takes more than ${maxSteps} steps`)
+      if (slices.spend(this.work)) return false
     }
-    return false
   }
 
   // ---- one instruction ----
@@ -109,6 +131,9 @@ class Machine {
       case 0x89: this.push(false); return false // NEWFALSE
       case 0x4a: this.push(this.bytes.readInt32LE(this.take(4))); return false // BININT
       case 0x4b: this.push(this.u8()); return false // BININT1
+      case 0x49: this.push(this.textInteger()); return false // INT, as protocol 1 has booleans
+      case 0x4c: this.push(this.textInteger()); return false // LONG
+      case 0x46: this.push(this.textFloat()); return false // FLOAT
       case 0x4d: this.push(this.bytes.readUInt16LE(this.take(2))); return false // BININT2
       case 0x8a: this.push(this.integer(this.u8())); return false // LONG1
       case 0x8b: this.push(this.integer(this.length(4))); return false // LONG4
@@ -141,14 +166,16 @@ class Machine {
       case 0x90: this.append(this.popMark()); return false // ADDITEMS
       case 0x91: { // FROZENSET
         const items = this.popMark()
-        this.charge(200 + 40 * items.length)
-        this.push(new Set(items))
+        const set = new FrozenSet()
+        this.charge(200)
+        this.push(set)
+        this.begin(set, items, 40)
         return false
       }
 
       case 0x71: this.put(this.u8()); return false // BINPUT
       case 0x72: this.put(this.bytes.readUInt32LE(this.take(4))); return false // LONG_BINPUT
-      case 0x94: this.put(this.memo.size); return false // MEMOIZE
+      case 0x94: this.put(this.memoSize); return false // MEMOIZE
       case 0x68: this.get(this.u8()); return false // BINGET
       case 0x6a: this.get(this.bytes.readUInt32LE(this.take(4))); return false // LONG_BINGET
 
@@ -194,8 +221,11 @@ class Machine {
     this.charge(96)
     const list = args instanceof Tuple ? args.items : undefined
     if (callee instanceof Global) {
-      const made = list === undefined ? undefined : this.options.construct(callee, list)
-      if (made instanceof Map) this.charge(200 + 48 * made.size)
+      const made = list === undefined ? undefined : this.options.construct(callee, list, values => {
+        this.work += values
+        this.charge(48 * values)
+      })
+      if (made instanceof Map) this.charge(200)
       this.push(made === undefined ? new Inert(callee.id, args) : made)
     } else if (callee instanceof Inert) {
       // The result of an unknown call, called: still known by the first name.
@@ -207,7 +237,7 @@ class Machine {
 
   private global (module: string, name: string): void {
     if (module.length + name.length > 1024) this.fail('a global name of more than 1024 characters')
-    this.charge(64)
+    this.charge(64 + 4 * (module.length + name.length))
     this.push(new Global(module, name))
   }
 
@@ -220,38 +250,64 @@ class Machine {
 
   private append (items: unknown[]): void {
     const target = this.top()
-    if (Array.isArray(target)) {
-      this.charge(16 * items.length)
-      for (const item of items) target.push(item)
-    } else if (target instanceof Set) {
-      this.charge(40 * items.length)
-      for (const item of items) target.add(item)
-    } else if (!(target instanceof Inert)) {
-      this.fail('it appends to something that is no list')
-    }
+    if (Array.isArray(target)) this.begin(target, items, 16)
+    else if (target instanceof Set && !(target instanceof FrozenSet)) this.begin(target, items, 40)
+    else if (!(target instanceof Inert)) this.fail('it appends to something that is no list')
   }
 
   private setItems (items: unknown[]): void {
     const target = this.top()
     if (items.length % 2 !== 0) this.fail('a dict with a key that has no value')
+    if (target instanceof Map) this.begin(target, items, 24)
+    else if (!(target instanceof Inert)) this.fail('it sets items of something that is no dict')
+  }
+
+  private begin (target: Adding['target'], items: readonly unknown[], bytes: number): void {
+    this.charge(bytes * items.length)
+    this.adding = { target, items, at: 0 }
+    this.add(this.adding)
+  }
+
+  /** Adds some of the items. */
+  private add (adding: Adding): false {
+    const { target, items, at } = adding
+    const end = Math.min(items.length, at + itemsAStep)
+    this.work += end - at
     if (target instanceof Map) {
-      this.charge(24 * items.length)
-      for (let i = 0; i < items.length; i += 2) target.set(items[i], items[i + 1])
-    } else if (!(target instanceof Inert)) {
-      this.fail('it sets items of something that is no dict')
+      for (let i = at; i < end; i += 2) target.set(this.hashable(items[i]), items[i + 1])
+    } else if (target instanceof Set) {
+      for (let i = at; i < end; i++) target.add(this.hashable(items[i]))
+    } else {
+      for (let i = at; i < end; i++) target.push(items[i])
     }
+    if (!Array.isArray(target) && target.size > maxKeys) this.fail(`a dict or a set of more than ${maxKeys} entries`)
+    if (end === items.length) this.adding = undefined
+    else adding.at = end
+    return false
+  }
+
+  /** A key or a member: what Python could not have put there is refused. */
+  private hashable (value: unknown): unknown {
+    if (isHashable(value)) return value
+    return this.fail(`${describeValue(value)} as a key of a dict or a member of a set, which Python never makes`)
   }
 
   // ---- memo and stack ----
 
   private put (index: number): void {
-    const value = this.top()
-    this.charge(48)
-    this.memo.set(index, value)
+    const number = Math.floor(index / memoPage)
+    let page = this.memo.get(number)
+    if (page === undefined) {
+      this.charge(64 + 8 * memoPage)
+      page = new Array<unknown>(memoPage)
+      this.memo.set(number, page)
+    }
+    if (page[index % memoPage] === undefined) this.memoSize++
+    page[index % memoPage] = this.top()
   }
 
   private get (index: number): void {
-    const value = this.memo.get(index)
+    const value = this.memo.get(Math.floor(index / memoPage))?.[index % memoPage]
     if (value === undefined) this.fail(`it uses memo ${index}, which was never set`)
     this.push(value)
   }
@@ -282,6 +338,7 @@ class Machine {
     const outer = this.marks.pop()
     if (outer === undefined) return this.fail('a mark is missing')
     const items = this.stack.splice(this.base)
+    this.work += items.length >> 3
     this.base = outer
     return items
   }
@@ -313,9 +370,11 @@ class Machine {
   }
 
   private text (length: number, encoding: 'utf8' | 'latin1'): string {
-    this.charge(32 + 2 * length)
+    const kept = Math.min(length, maxTextBytes)
+    this.charge(32 + 2 * kept)
+    this.work += kept >> 6
     const at = this.take(length)
-    return this.bytes.toString(encoding, at, at + length)
+    return this.bytes.toString(encoding, at, at + kept)
   }
 
   private skipBytes (length: number): void {
@@ -325,12 +384,30 @@ class Machine {
   }
 
   /** A line that ends with a newline, as GLOBAL has them. */
-  private line (): string {
+  private line (what = 'a global name'): string {
     const end = this.bytes.subarray(this.at, this.at + 1025).indexOf(0x0a)
-    if (end < 0) this.fail('a global name without end')
+    if (end < 0) this.fail(`${what} without end`)
     const text = this.text(end, 'utf8')
     this.at++
     return text
+  }
+
+  /** '12', '-12L'; '00' and '01' are booleans. */
+  private textInteger (): number | bigint | boolean {
+    const text = this.line('a number')
+    if (text === '00' || text === '01') return text === '01'
+    if (!/^\s*[+-]?\d+L?\s*$/.test(text)) this.fail('an integer that is none')
+    const digits = text.trim().replace(/^\+|L$/g, '')
+    const value = Number(digits)
+    return Number.isSafeInteger(value) ? value : BigInt(digits)
+  }
+
+  private textFloat (): number {
+    const text = this.line('a number').trim()
+    if (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)) return Number(text)
+    const special = /^([+-]?)(inf|nan)$/i.exec(text)
+    if (!special) return this.fail('a number that is none')
+    return special[2]!.toLowerCase() === 'nan' ? NaN : special[1] === '-' ? -Infinity : Infinity
   }
 
   /** Little-endian two's complement; a number where exact, else a bigint. */
@@ -352,6 +429,11 @@ class Machine {
   private fail (why: string): never {
     throw bad(this.options.file, `the pickle is refused at byte ${this.at}: ${why}. The file is damaged, or no checkpoint.`)
   }
+}
+
+/** Can Python have it as a key of a dict? A tuple of lists cannot be told from others without a look at all that is in it. */
+export function isHashable (value: unknown): boolean {
+  return !Array.isArray(value) && !(value instanceof Map) && (!(value instanceof Set) || value instanceof FrozenSet)
 }
 
 /** Short description of a value for messages. */

@@ -3,38 +3,44 @@
 // passes through the pickle reader (there is no skipping in a pickle) but is neither resolved nor looked up in the zip.
 
 import { crc32 } from 'node:zlib'
-import { setImmediate } from 'node:timers/promises'
+import { Slices } from '../slices.js'
 import { quote } from '../text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
-import { Global, Inert, PersistentId, Tuple, describeValue, readPickle } from './pickle.js'
+import { Global, Inert, PersistentId, Tuple, describeValue, isHashable, readPickle } from './pickle.js'
 import { isAverage, nameOf, type WeightsChoice } from './names.js'
 import { PlainWalk } from './plain.js'
 import type { FileSource } from './source.js'
-import type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
+import type { Checked, Checkpoint, OtherTensor, StoredTensor } from './types.js'
 import { ZipDirectory, type ZipEntry } from './zip.js'
 
 const maxPickleBytes = 256e6
 const maxTensors = 1_000_000
 const maxNameLength = 1024
 const maxDimensions = 16
+/** Pairs of an OrderedDict that are given as its argument: they are read at a stretch. */
+const maxPairs = 100_000
 
 // ---- the calls a state dict needs ----
 
 /** A tensor as the pickle tells it; nothing in it is checked yet. */
 class TensorRecord {
   constructor (
-    readonly storage: unknown, readonly offset: unknown, readonly size: unknown, readonly stride: unknown, readonly dtype?: unknown
+    readonly storage: unknown, readonly offset: unknown, readonly size: unknown, readonly stride: unknown,
+    readonly dtype?: unknown,
+    /** { conj: True } or { neg: True }: what is stored is not yet the value. */
+    readonly flags?: unknown
   ) {}
 }
 
-function construct (global: Global, args: readonly unknown[]): unknown {
+function construct (global: Global, args: readonly unknown[], spend: (values: number) => void): unknown {
   switch (global.id) {
     case 'torch._utils _rebuild_tensor':
-    case 'torch._utils _rebuild_tensor_v2':
       return new TensorRecord(args[0], args[1], args[2], args[3])
+    case 'torch._utils _rebuild_tensor_v2':
+      return new TensorRecord(args[0], args[1], args[2], args[3], undefined, args[6])
     case 'torch._utils _rebuild_tensor_v3':
-      return new TensorRecord(args[0], args[1], args[2], args[3], args[6])
+      return new TensorRecord(args[0], args[1], args[2], args[3], args[6], args[7])
     case 'torch._utils _rebuild_parameter':
     case 'torch._utils _rebuild_parameter_with_state':
       // An unknown object inside stays what it is, so that the message names it.
@@ -42,13 +48,17 @@ function construct (global: Global, args: readonly unknown[]): unknown {
     case 'torch._tensor _rebuild_from_type_v2': {
       // (function, class, its arguments, attributes), for tensors with Python attributes. One level only.
       const [made, , inner] = args
-      return made instanceof Global && inner instanceof Tuple && made.id !== global.id ? construct(made, inner.items) : undefined
+      return made instanceof Global && inner instanceof Tuple && made.id !== global.id ? construct(made, inner.items, spend) : undefined
     }
     case 'collections OrderedDict':
     case 'collections defaultdict':
-      return dictOf(global.name === 'OrderedDict' ? args[0] : undefined)
+      return dictOf(global.name === 'OrderedDict' ? args[0] : undefined, spend)
     case 'torch Size':
       return args[0] instanceof Tuple || Array.isArray(args[0]) ? args[0] : undefined
+    case 'copy_reg _reconstructor':
+    case 'copyreg _reconstructor':
+      // How protocol 1 makes an object: (class, object, None).
+      return args[0] instanceof Global ? new Inert(args[0].id, new Tuple([])) : undefined
     case 'torch device':
       return typeof args[0] === 'string' ? args[0] : undefined
     default:
@@ -57,14 +67,15 @@ function construct (global: Global, args: readonly unknown[]): unknown {
 }
 
 /** `OrderedDict()` or, as Python 2 wrote it, `OrderedDict([[key, value], ...])`. */
-function dictOf (pairs: unknown): unknown {
+function dictOf (pairs: unknown, spend: (values: number) => void): unknown {
   const dict = new Map<unknown, unknown>()
   if (pairs === undefined) return dict
-  // A longer list would be copied again by each repeated call of a few bytes.
-  if (!Array.isArray(pairs) || pairs.length > 10_000) return undefined
+  if (!Array.isArray(pairs) || pairs.length > maxPairs) return undefined
+  // Each call of a few bytes looks at all of them again.
+  spend(pairs.length)
   for (const pair of pairs) {
     const items: unknown = pair instanceof Tuple ? pair.items : pair
-    if (!Array.isArray(items) || items.length !== 2) return undefined
+    if (!Array.isArray(items) || items.length !== 2 || !isHashable(items[0])) return undefined
     dict.set(items[0], items[1])
   }
   return dict
@@ -79,7 +90,8 @@ export async function readTorch (source: FileSource, signal?: AbortSignal, weigh
   await checkByteOrder(zip, prefix, source)
   const bytes = await readEntry(zip, zip.entries.get(`${prefix}data.pkl`)!, source, maxPickleBytes)
   const root = await readPickle(bytes, { file: source.file, construct, signal })
-  const { dict, wrapper } = findStateDict(root, zip, prefix, source, weights)
+  const slices = new Slices(signal)
+  const { dict, wrapper } = await findStateDict(root, zip, prefix, source, slices, weights)
   const checkpoint: Checkpoint = {
     file: source.file,
     format: 'pt',
@@ -87,17 +99,16 @@ export async function readTorch (source: FileSource, signal?: AbortSignal, weigh
     tensors: new Map(),
     others: new Map(),
     odd: new Map(),
+    checked: [],
     metadata: besides(root, dict),
     copies: averages(root).filter(([, copy]) => copy !== dict).map(([key]) => key),
     wrapper
   }
-  const locate = new Locator(zip, prefix, source)
+  const locate = new Locator(zip, prefix, source, checkpoint.checked!)
   let count = 0
   for (const [key, value] of dict) {
-    if (++count % 1024 === 0) {
-      await setImmediate()
-      signal?.throwIfAborted()
-    }
+    count++
+    if (slices.spend(16)) await slices.rest()
     // `args` or `steps` beside weights at the top are none of them.
     const isOdd = value instanceof Inert && (wrapper !== undefined || isParameterName(key))
     if (!isOdd && !(value instanceof TensorRecord)) continue
@@ -142,11 +153,13 @@ async function checkByteOrder (zip: ZipDirectory, prefix: string, source: FileSo
   }
 }
 
+/** 0: torch.save was told not to compute checksums. */
+function hasChecksum (entry: ZipEntry): boolean { return entry.crc32 !== 0 }
+
 async function readEntry (zip: ZipDirectory, entry: ZipEntry, source: FileSource, limit: number): Promise<Buffer> {
   if (entry.size > limit) throw bad(source.file, `zip entry ${quote(entry.name)} has ${showBytes(entry.size)}, the limit is ${showBytes(limit)}: no checkpoint`)
   const bytes = await source.read(await zip.dataStart(entry), entry.size, `zip entry ${quote(entry.name)}`)
-  // 0: torch.save was told not to compute checksums.
-  if (entry.crc32 !== 0 && crc32(bytes) !== entry.crc32) {
+  if (hasChecksum(entry) && crc32(bytes) !== entry.crc32) {
     throw bad(source.file, `zip entry ${quote(entry.name)} does not match its checksum: the file is damaged, fetch it again`)
   }
   return bytes
@@ -157,12 +170,21 @@ async function readEntry (zip: ZipDirectory, entry: ZipEntry, source: FileSource
 /** Names of parameters have dots; `args` or `steps` beside weights at the top have none. */
 function isParameterName (key: unknown): boolean { return typeof key === 'string' && key.includes('.') }
 
-function holdsTensors (value: unknown, among = Infinity): value is Map<unknown, unknown> {
+async function holdsTensors (value: Map<unknown, unknown>, slices: Slices): Promise<boolean> {
+  for (const item of value.values()) {
+    if (item instanceof TensorRecord) return true
+    if (slices.spend(1)) await slices.rest()
+  }
+  return false
+}
+
+/** Are there tensors among the first values? */
+function beginsWithTensors (value: unknown): boolean {
   if (!(value instanceof Map)) return false
   let count = 0
   for (const item of value.values()) {
     if (item instanceof TensorRecord) return true
-    if (++count >= among) return false
+    if (++count >= 64) return false
   }
   return false
 }
@@ -177,9 +199,9 @@ function holdsUnknown (map: Map<unknown, unknown>, anyName: boolean): boolean {
   return false
 }
 
-function findStateDict (
-  root: unknown, zip: ZipDirectory, prefix: string, source: FileSource, weights?: WeightsChoice
-): { dict: Map<unknown, unknown>, wrapper?: string } {
+async function findStateDict (
+  root: unknown, zip: ZipDirectory, prefix: string, source: FileSource, slices: Slices, weights?: WeightsChoice
+): Promise<{ dict: Map<unknown, unknown>, wrapper?: string }> {
   const copies = averages(root)
   const [average] = copies.map(([wrapper, dict]) => ({ dict, wrapper }))
   if (weights === 'ema' && average) {
@@ -189,22 +211,32 @@ function findStateDict (
   if (root instanceof Map) {
     for (const wrapper of ['model', 'module', 'state_dict']) {
       const inner = root.get(wrapper)
-      if (holdsTensors(inner)) return { dict: inner, wrapper }
+      if (inner instanceof Map && await holdsTensors(inner, slices)) return { dict: inner, wrapper }
       if (inner instanceof Inert) {
         throw bad(source.file, `${quote(wrapper)} is ${describeValue(inner)}, not a dict of tensors. ` +
           'parvis never runs code from a checkpoint: save the plain state_dict() of the model.')
       }
       if (inner instanceof Map && holdsUnknown(inner, true)) return { dict: inner, wrapper }
     }
-    if (holdsTensors(root) || holdsUnknown(root, false)) return { dict: root }
+    if (await holdsTensors(root, slices) || holdsUnknown(root, false)) return { dict: root }
     if (copies.length === 1) return average!
   }
   if (zip.entries.has(`${prefix}constants.pkl`)) {
     throw bad(source.file, 'a TorchScript archive, not a state dict: load it with torch.jit.load and torch.save its state_dict()')
   }
-  throw bad(source.file, `no weights found: the file holds ${describeValue(root)}` +
-    (root instanceof Map ? ` with ${root.size === 0 ? 'nothing in it' : `the keys ${[...root.keys()].slice(0, 8).map(key => quote(String(key))).join(', ')}`}` : '') +
-    '. Weights are expected at the top or under "model", "module" or "state_dict".')
+  const within = !(root instanceof Map) ? '' : root.size === 0 ? ' with nothing in it' : ` with the keys ${firstKeys(root).join(', ')}`
+  throw bad(source.file, `no weights found: the file holds ${describeValue(root)}${within}. ` +
+    'Weights are expected at the top or under "model", "module" or "state_dict".')
+}
+
+/** For a message. A key may be any value; only a text is shown. */
+function firstKeys (map: Map<unknown, unknown>): string[] {
+  const keys: string[] = []
+  for (const key of map.keys()) {
+    if (keys.length === 8) return [...keys, '...']
+    keys.push(typeof key === 'string' ? quote(key) : describeValue(key))
+  }
+  return keys
 }
 
 /** EMA copies of the weights, by key: dicts of tensors, or what holds one. */
@@ -213,7 +245,7 @@ function averages (root: unknown): Array<[string, Map<unknown, unknown>]> {
   const found: Array<[string, Map<unknown, unknown>]> = []
   for (const [key, value] of root) {
     if (typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) || !isAverage(key) || !(value instanceof Map)) continue
-    const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params'].map(inner => (value as Map<unknown, unknown>).get(inner))].find(inner => holdsTensors(inner, 64))
+    const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params'].map(inner => (value as Map<unknown, unknown>).get(inner))].find(beginsWithTensors)
     if (dict) found.push([key, dict as Map<unknown, unknown>])
     if (found.length >= 8) break
   }
@@ -224,11 +256,14 @@ function averages (root: unknown): Array<[string, Map<unknown, unknown>]> {
 function besides (root: unknown, dict: Map<unknown, unknown>): Record<string, unknown> {
   const metadata = Object.create(null) as Record<string, unknown>
   if (!(root instanceof Map)) return metadata
+  const walk = new PlainWalk()
+  // The training arguments are read, so they come before what may use up the budget.
+  const args = walk.convert(root.get('args'))
   let count = 0
   for (const [key, value] of root) {
     if (value === dict || value instanceof TensorRecord || typeof key !== 'string' || key === 'optimizer') continue
     if (++count > 64) break
-    if (!holdsTensors(value, 64)) metadata[key.slice(0, 1000)] = new PlainWalk().convert(value)
+    if (!beginsWithTensors(value)) metadata[key.slice(0, 1000)] = key === 'args' ? args : walk.convert(value)
   }
   return metadata
 }
@@ -244,7 +279,9 @@ interface Storage { start: number, elements: number, dtype: string, bytes: numbe
 class Locator {
   private readonly starts = new Map<string, number>()
 
-  constructor (private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource) {}
+  constructor (
+    private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource, private readonly checked: Checked[]
+  ) {}
 
   /**
    * The place of a tensor, or in words what stands where a plain one has its place. Errors: BAD_CHECKPOINT for what only
@@ -266,18 +303,20 @@ class Locator {
     if (count === undefined || shape.length !== strides.length || shape.length > maxDimensions) {
       throw this.bad(name, `impossible shape ${showShape(shape)} with strides ${showShape(strides)}`)
     }
+    if (isUnresolved(record.flags)) throw new Odd('a tensor that is stored conjugated or negated (save it with .resolve_conj().resolve_neg())')
     const storage = await this.storage(name, record)
     const first = this.integer(name, 'offset', record.offset)
     // Distance from the first element to the last one, in elements.
     const reach = count === 0 ? 0 : shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 0)
-    if (count > storage.elements || !Number.isSafeInteger(reach) || first + reach + (count === 0 ? 0 : 1) > storage.elements) {
+    // With strides of zero a few elements may be many: only how far they reach tells whether they are there.
+    if (!Number.isSafeInteger(reach) || first + reach + (count === 0 ? 0 : 1) > storage.elements) {
       throw this.bad(name, `shape ${showShape(shape)} with strides ${showShape(strides)} at ${first} does not fit in its storage of ${storage.elements} elements`)
     }
     const elementSize = elementBits.get(storage.dtype)! / 8
     const { dtype } = storage
     const place = { name, shape, offset: storage.start + first * elementSize, bytes: count * elementSize }
-    if (!isWeightType(dtype)) return { ...place, dtype }
-    return isContiguous(shape, strides) ? { ...place, dtype } : { ...place, dtype, strides }
+    const spread = isContiguous(shape, strides) ? {} : { strides }
+    return isWeightType(dtype) ? { ...place, dtype, ...spread } : { ...place, dtype, ...spread }
   }
 
   /** The storage behind a tensor: ('storage', class, key, location, elements) in the pickle, an entry in the zip. */
@@ -293,7 +332,7 @@ class Locator {
     if (stored === undefined) throw this.unexpected('storage class', type)
     const declared = this.integer(name, 'storage size', size)
     const entry = this.zip.entries.get(`${this.prefix}data/${key}`)
-    if (!entry) throw this.bad(name, `its data (zip entry data/${key.slice(0, 100)}) is missing: the file is incomplete, fetch it again`)
+    if (!entry) throw this.bad(name, `its data (zip entry ${quote(`data/${key}`)}) is missing: the file is incomplete, fetch it again`)
     const bytes = declared * elementBits.get(stored)! / 8
     if (entry.size !== bytes) {
       throw this.bad(name, `its storage should have ${bytes} bytes (${declared} elements of ${stored}), zip entry ${quote(entry.name)} has ${entry.size}: the file is damaged`)
@@ -302,6 +341,7 @@ class Locator {
     if (start === undefined) {
       start = await this.zip.dataStart(entry)
       this.starts.set(key, start)
+      if (hasChecksum(entry)) this.checked.push({ what: `zip entry ${quote(entry.name)}`, offset: start, bytes, crc32: entry.crc32 })
     }
     const dtype = record.dtype === undefined ? stored : this.dtype(record.dtype)
     return { start, dtype, bytes, elements: Math.floor(bytes / (elementBits.get(dtype)! / 8)) }
@@ -332,6 +372,11 @@ class Locator {
   }
 
   private bad (name: string, message: string): Error { return bad(this.source.file, `tensor ${quote(name)}: ${message}`) }
+}
+
+/** Is the value of a tensor another than what is stored? */
+function isUnresolved (flags: unknown): boolean {
+  return flags instanceof Map && (flags.get('conj') === true || flags.get('neg') === true)
 }
 
 /** Row-major without gaps? The stride of an axis of one element does not matter. */

@@ -5,7 +5,7 @@ import type { TensorSource } from '../native.js'
 
 /** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
 export interface StoredTensor extends TensorSource {
-  /** Elements times element size. With `strides` the elements may be spread over more of the file than this. */
+  /** Elements times element size. With `strides` the elements may be spread over more of the file than this, or over less. */
   bytes: number
 }
 
@@ -17,7 +17,19 @@ export interface OtherTensor {
   shape: number[]
   /** Byte offset of element [0, 0, ...] in the file. */
   offset: number
+  /** Elements times element size. With `strides` the elements may be spread over more of the file than this, or over less. */
   bytes: number
+  /** Elements from one to the next along each axis, where they do not follow each other. */
+  strides?: number[]
+}
+
+/** A part of a file whose checksum stands in the file. */
+export interface Checked {
+  /** For messages. */
+  what: string
+  offset: number
+  bytes: number
+  crc32: number
 }
 
 /** A checkpoint file, opened and checked. Every tensor in it lies inside the file. */
@@ -35,6 +47,8 @@ export interface Checkpoint {
    * are. Harmless unless the model needs them. Only a .pt file can have them.
    */
   odd?: Map<string, string>
+  /** Data of the weights that has a checksum: only a .pt file has them. Opening it compares none of them: checksums.ts does. */
+  checked?: Checked[]
   /**
    * What stood beside the weights, as plain data: steps, epoch, the training arguments; of a .safetensors file its
    * `__metadata__` strings. Objects have no prototype. Unknown Python objects are `{ global, args, state }`.

@@ -3,9 +3,9 @@
 // be unique, an entry that is used must be stored uncompressed, and its local header must agree with the directory.
 // The directory is read in large blocks: a call to the system an entry would take seconds for 100,000 entries.
 
-import { setImmediate } from 'node:timers/promises'
 import yauzl from 'yauzl'
-import { quote } from '../text.js'
+import { countBelow, Slices, sortInSlices } from '../slices.js'
+import { quote, visible } from '../text.js'
 import { bad } from './bad.js'
 import type { FileSource } from './source.js'
 
@@ -19,11 +19,9 @@ export interface ZipEntry {
   method: number
   encrypted: boolean
   crc32: number
-  /** Where the next entry (or the directory) starts: the data must end before. */
-  limit: number
 }
 
-const maxEntries = 4_000_000
+const maxEntries = 1_000_000
 const maxNameLength = 1024
 const localHeaderBytes = 30
 
@@ -61,14 +59,16 @@ export class ZipDirectory {
   private constructor (
     private readonly source: FileSource,
     private readonly zip: yauzl.ZipFile,
-    readonly entries: ReadonlyMap<string, ZipEntry>
+    readonly entries: ReadonlyMap<string, ZipEntry>,
+    /** Where entries begin, ascending, and behind them the directory: data must end before the next. */
+    private readonly starts: Float64Array
   ) {}
 
   /** Reads the central directory. Errors: BAD_CHECKPOINT. */
   static async open (source: FileSource, signal?: AbortSignal): Promise<ZipDirectory> {
     const reader = new BlockReader(source)
+    const slices = new Slices(signal)
     let zip: yauzl.ZipFile
-    const list: ZipEntry[] = []
     const entries = new Map<string, ZipEntry>()
     let directoryStart: number
     try {
@@ -77,20 +77,18 @@ export class ZipDirectory {
       directoryStart = (zip as unknown as { readEntryCursor: number }).readEntryCursor
       if (zip.entryCount > maxEntries) throw new Error(`it claims ${zip.entryCount} entries, the limit is ${maxEntries}`)
       for await (const entry of zip.eachEntry()) {
-        if (list.length % 1024 === 1023) {
-          await setImmediate()
-          signal?.throwIfAborted()
-        }
-        list.push(checkEntry(entry, entries, source.size))
+        checkEntry(entry, entries, source.size)
+        // Names, extra fields and comments may have 64 KB each.
+        if (slices.spend(64 + entry.fileName.length + 4 * entry.extraFields.length + entry.fileComment.length)) await slices.rest()
       }
     } catch (error) {
       signal?.throwIfAborted()
-      throw bad(source.file, `the zip directory cannot be read: ${(error as Error).message.replace(/\.?$/, '.')} ` +
+      throw bad(source.file, `the zip directory cannot be read: ${reasonOf(error)}. ` +
         'The file is truncated or damaged: fetch it again.', error)
     }
-    checkOverlaps(list, directoryStart, source)
+    const starts = await checkOverlaps(entries, directoryStart, source, slices)
     reader.ahead = 4096
-    return new ZipDirectory(source, zip, entries)
+    return new ZipDirectory(source, zip, entries, starts)
   }
 
   /** Byte offset of the entry's data. Checks that it is stored uncompressed and that its local header agrees. */
@@ -106,7 +104,7 @@ export class ZipDirectory {
     try {
       header = await this.zip.readLocalFileHeaderPromise(record)
     } catch (error) {
-      throw bad(this.source.file, `the header of zip entry ${name} cannot be read: ${(error as Error).message}. ` +
+      throw bad(this.source.file, `the header of zip entry ${name} cannot be read: ${reasonOf(error)}. ` +
         'The file is truncated or damaged: fetch it again.', error)
     }
     const disagree = (what: string): never => {
@@ -122,24 +120,34 @@ export class ZipDirectory {
       if (size !== entry.size && size !== 0xffffffff && !(later && size === 0)) disagree('size')
     }
     const end = header.fileDataStart + entry.size
-    if (end > entry.limit) throw bad(this.source.file, `zip entry ${name} overlaps the one after it: the file is damaged`)
-    if (end !== entry.limit && !(later && await this.isDescriptor(end, entry.limit - end))) disagree('length')
+    const limit = nextStart(this.starts, entry.headerOffset)
+    if (end > limit) throw bad(this.source.file, `zip entry ${name} overlaps the one after it: the file is damaged`)
+    if (end !== limit && !(later && await this.isDescriptor(entry, end, limit - end))) disagree('length')
     return header.fileDataStart
   }
 
   /**
    * Is what lies between the data and the next entry a data descriptor (bit 3)? Nothing else may lie there: a wrong
-   * length in the local header shifts the data by a few bytes, and shifted weights are still numbers.
+   * length in the local header shifts the data by a few bytes, and shifted weights are still numbers. A descriptor is
+   * the checksum and both sizes of 4 or of 8 bytes; a signature before them may be missing.
    */
-  private async isDescriptor (offset: number, length: number): Promise<boolean> {
-    if (length !== 16 && length !== 24) return false
-    return (await this.source.read(offset, 4, 'a zip data descriptor')).readUInt32LE(0) === 0x08074b50
+  private async isDescriptor (entry: ZipEntry, offset: number, length: number): Promise<boolean> {
+    if (![12, 16, 20, 24].includes(length)) return false
+    const bytes = await this.source.read(offset, length, 'a zip data descriptor')
+    const signed = length === 16 || length === 24
+    if (signed && bytes.readUInt32LE(0) !== 0x08074b50) return false
+    const [crc, sizes] = [bytes.readUInt32LE(signed ? 4 : 0), bytes.subarray(signed ? 8 : 4)]
+    const size = sizes.length === 8 ? sizes.readUInt32LE(0) : Number(sizes.readBigUInt64LE(0))
+    return crc === entry.crc32 && size === entry.size
   }
 }
 
 // ---- checks of the directory ----
 
-function checkEntry (entry: yauzl.Entry, entries: Map<string, ZipEntry>, fileSize: number): ZipEntry {
+/** yauzl's reasons have names of entries in them. */
+function reasonOf (error: unknown): string { return visible((error as Error).message.replace(/\.$/, ''), 300) }
+
+function checkEntry (entry: yauzl.Entry, entries: Map<string, ZipEntry>, fileSize: number): void {
   const name = entry.fileName
   if (name.length > maxNameLength) throw new Error(`an entry's name has ${name.length} characters.`)
   if (entries.has(name)) throw new Error(`two entries are called ${quote(name)}.`)
@@ -148,29 +156,41 @@ function checkEntry (entry: yauzl.Entry, entries: Map<string, ZipEntry>, fileSiz
       entry.relativeOffsetOfLocalHeader + localHeaderBytes + entry.compressedSize > fileSize) {
     throw new Error(`entry ${quote(name)} (${entry.compressedSize} bytes at ${entry.relativeOffsetOfLocalHeader}) lies outside the file of ${fileSize} bytes.`)
   }
-  const found: ZipEntry = {
+  entries.set(name, {
     name,
     headerOffset: entry.relativeOffsetOfLocalHeader,
     size: entry.compressedSize,
     uncompressedSize: entry.uncompressedSize,
     method: entry.compressionMethod,
     encrypted: (entry.generalPurposeBitFlag & 1) !== 0,
-    crc32: entry.crc32,
-    limit: fileSize
-  }
-  entries.set(name, found)
-  return found
+    crc32: entry.crc32
+  })
 }
 
-/** Sets each entry's limit. The exact start of the data is known only from the local header: see dataStart. */
-function checkOverlaps (list: ZipEntry[], directoryStart: number, source: FileSource): void {
-  list.sort((a, b) => a.headerOffset - b.headerOffset)
-  for (let i = 0; i < list.length; i++) {
-    const entry = list[i]!
-    const next = list[i + 1]
-    entry.limit = next ? next.headerOffset : directoryStart
-    if (entry.headerOffset + localHeaderBytes + entry.size > entry.limit) {
-      throw bad(source.file, `zip entry ${quote(entry.name)} overlaps ${next ? `entry ${quote(next.name)}` : 'the zip directory'}: the file is damaged`)
-    }
+/** Returns where entries and the directory begin. The exact start of the data is known only from the local header: see dataStart. */
+async function checkOverlaps (
+  entries: ReadonlyMap<string, ZipEntry>, directoryStart: number, source: FileSource, slices: Slices
+): Promise<Float64Array> {
+  let starts: Float64Array = new Float64Array(entries.size + 1)
+  let count = 0
+  for (const { headerOffset } of entries.values()) {
+    starts[count++] = headerOffset
+    if (slices.spend(1)) await slices.rest()
   }
+  starts[count] = directoryStart
+  starts = await sortInSlices(starts, slices)
+  for (const { name, headerOffset, size } of entries.values()) {
+    const limit = nextStart(starts, headerOffset)
+    if (headerOffset + localHeaderBytes + size > limit) {
+      const next = limit === directoryStart ? 'the zip directory' : 'the entry after it'
+      throw bad(source.file, `zip entry ${quote(name)} overlaps ${next}: the file is damaged`)
+    }
+    if (slices.spend(4)) await slices.rest()
+  }
+  return starts
+}
+
+/** The start after the one at `offset`: the same offset where two entries begin there. */
+function nextStart (starts: Float64Array, offset: number): number {
+  return starts[countBelow(starts, offset) + 1] ?? 0
 }

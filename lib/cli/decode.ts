@@ -15,7 +15,7 @@ import { checkSources, readSource, sourceName } from './sources.js'
 import { extensionOf, safeName } from './names.js'
 import { progressBar } from './progress.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
-import { readTokens } from './tokens.js'
+import { readTokens, type TokenPicture } from './tokens.js'
 
 interface Flags extends TokenizerFlags {
   out?: string
@@ -56,7 +56,10 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
     par = await loadTokenizer(flags, signal)
     const { factor, imageSize } = par.info.tokenizer!
     const own = imageSize && [imageSize[0] / factor, imageSize[1] / factor] as const
-    const pictures = sources.flatMap(({ file, bytes }) => readTokens(bytes, sourceName(file), own, flags.grid).map(picture => ({ file, ...picture })))
+    const pictures: Array<TokenPicture & { file: string }> = []
+    for (const { file, bytes } of sources) {
+      for (const picture of await readTokens(bytes, sourceName(file), own, flags.grid, signal)) pictures.push({ file, ...picture })
+    }
     if (toStdout && pictures.length > 1) throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
     for (const { grid: [rows, columns] } of pictures) {
       const one = flags.size === undefined ? { width: columns * factor, height: rows * factor } : typeof flags.size === 'number' ? { width: flags.size, height: flags.size } : flags.size

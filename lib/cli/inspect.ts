@@ -5,7 +5,7 @@
 
 import { Command, Option } from 'commander'
 import {
-  describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
+  compareChecksums, describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
 import { limits } from '../limits.js'
@@ -22,6 +22,7 @@ interface Flags extends CommonFlags {
   tensors?: boolean
   speed?: boolean
   device: string
+  checksum: boolean
 }
 
 type Found =
@@ -30,13 +31,14 @@ type Found =
 
 export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
-    .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Reads no weights.')
+    .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Weights are only compared with the checksums of a .pt file.')
     .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
     .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
     .option('--speed', 'measure what the device can do at most (a few seconds), and say what an image would take at best')
+    .option('--no-checksum', 'do not read the weights of a .pt file to compare its checksums')
     .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:N', 'auto')
     .action(async (file: string, flags: Flags) => {
       const checkpoint = await openCheckpoint(file, { signal, weights: flags.weights })
@@ -46,7 +48,9 @@ export function inspectCommand (signal: AbortSignal): Command {
         found = identify(checkpoint) === 'tokenizer'
           ? { kind: 'tokenizer', about: describeTokenizer(checkpoint) }
           : understand(checkpoint, flags)
+        if (flags.checksum) await compareChecksums(checkpoint, signal)
       } catch (error) {
+        signal.throwIfAborted()
         fault = error
       }
       const speed = flags.speed && !fault ? await speedOf(found, flags.device as Device) : undefined

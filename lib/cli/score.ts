@@ -79,7 +79,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     let picture: Pixels | undefined
     let notes: string[] = []
     if (isTokens) {
-      const pictures = readTokens(bytes, name, grid, grid)
+      const pictures = await readTokens(bytes, name, grid, grid, signal)
       if (flags.picture > pictures.length) throw new UsageError(`${name} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; there is no --picture ${flags.picture}`)
       tokens = pictures[flags.picture - 1]!.tokens
       if (flags.heatmap !== undefined) picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, name) })

@@ -5,7 +5,10 @@
 
 import path from 'node:path'
 import { ParError } from '../errors.js'
+import { JsonError, readJson, type Json } from '../checkpoint/json.js'
 import { isNpy, readNpy, writeNpy, type Whole } from '../npy.js'
+import { Slices } from '../slices.js'
+import { shownPath, visible } from '../text.js'
 import { jsonText, UsageError } from './terminal.js'
 
 export type Grid = readonly [rows: number, columns: number]
@@ -54,62 +57,87 @@ export function tokensAsNpy (pictures: readonly TokenPicture[]): Buffer {
 
 // ---- reading
 
+/** Memory that the values of a JSON file may take: some 16 million tokens. */
+const jsonMemory = 256e6
+const maxDepth = 34
+
 /**
+ * Reads in slices: other work runs in between.
  * @param own the model's grid, where it has one
  * @param said that of the command line, which must fit
- * @throws ParError `BAD_TOKENS`
+ * @throws ParError `BAD_TOKENS`; the signal's reason
  */
-export function readTokens (bytes: Uint8Array, file: string, own: Grid | undefined, said?: Grid): TokenPicture[] {
-  const pictures = isNpy(bytes) ? split(readNpy(bytes, file), file, own, said) : fromJson(bytes, file, own, said)
+export async function readTokens (bytes: Uint8Array, file: string, own: Grid | undefined, said?: Grid, signal?: AbortSignal): Promise<TokenPicture[]> {
+  const pictures = isNpy(bytes)
+    ? split(await readNpy(bytes, file, signal), file, own, said)
+    : await fromJson(bytes, file, own, said, new Slices(signal))
   if (pictures.length === 0) throw bad(file, 'holds no picture')
   return pictures
 }
 
 function bad (file: string, why: string, cause?: unknown): ParError {
-  return new ParError('BAD_TOKENS', `${file}: ${why}`, cause === undefined ? undefined : { cause })
+  return new ParError('BAD_TOKENS', `${shownPath(file)}: ${visible(why, 1000)}`, cause === undefined ? undefined : { cause })
 }
 
-function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined, said: Grid | undefined): TokenPicture[] {
-  let value: unknown
+async function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined, said: Grid | undefined, slices: Slices): Promise<TokenPicture[]> {
+  let value: Json
   try {
-    value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8').replace(/^\ufeff/, ''))
+    const mark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0
+    value = await readJson(bytes.subarray(mark), slices, { depth: maxDepth, memory: jsonMemory })
   } catch (cause) {
-    throw bad(file, 'is neither a .npy file nor JSON', cause)
+    if (!(cause instanceof JsonError)) throw cause
+    throw bad(file, `is neither a .npy file nor JSON: ${cause.message}`, cause)
   }
-  if (Array.isArray(value)) return split(nested(value, file), file, own, said)
-  const record = value as { pictures?: unknown, images?: unknown, tokens?: unknown } | null
-  const list = record?.pictures ?? record?.images ?? (record?.tokens === undefined ? undefined : [record])
+  if (Array.isArray(value)) return split(await nested(value, file, slices), file, own, said)
+  const list = value instanceof Map ? value.get('pictures') ?? value.get('images') ?? (value.has('tokens') ? [value] : undefined) : undefined
   if (!Array.isArray(list)) throw bad(file, 'holds no tokens: a list of numbers is wanted, or what parvis encode writes')
-  return list.flatMap((entry: unknown, k) => {
+  const pictures: TokenPicture[] = []
+  for (const [k, entry] of list.entries()) {
     const where = `${file}: pictures[${k}]`
-    const { tokens, grid } = (entry ?? {}) as { tokens?: unknown, grid?: unknown }
+    const [tokens, grid] = entry instanceof Map ? [entry.get('tokens'), entry.get('grid')] : []
     if (!Array.isArray(tokens)) throw bad(where, 'has no list of tokens')
-    if (grid === undefined) return split(nested(tokens, where), where, own, said)
-    const sides = Array.isArray(grid) ? grid as unknown[] : [grid, grid]
-    if (sides.length !== 2 || !sides.every(side => Number.isInteger(side) && Number(side) > 0)) throw bad(where, 'has a grid that is not [rows, columns]')
-    return split(nested(tokens, where), where, own, said ?? sides as [number, number])
-  })
+    const sides = grid === undefined ? undefined : Array.isArray(grid) ? grid : [grid, grid]
+    if (sides && (sides.length !== 2 || !sides.every(side => Number.isInteger(side) && Number(side) > 0))) throw bad(where, 'has a grid that is not [rows, columns]')
+    for (const picture of split(await nested(tokens, where, slices), where, own, said ?? sides as [number, number] | undefined)) pictures.push(picture)
+    if (slices.spend(16)) await slices.rest()
+  }
+  return pictures
 }
 
 /** Lists of lists of equal lengths -> an array. */
-function nested (value: unknown[], where: string): Whole {
+async function nested (value: Json[], where: string, slices: Slices): Promise<Whole> {
   const shape: number[] = []
-  for (let inner: unknown = value; Array.isArray(inner); inner = inner[0]) {
+  for (let inner: Json | undefined = value; Array.isArray(inner); inner = inner[0]) {
     shape.push(inner.length)
     if (shape.length > 32) throw bad(where, 'has lists that are nested too deeply')
   }
-  const count = shape.reduce((product, side) => product * side, 1)
-  const data: number[] = []
-  const walk = (item: unknown, axis: number): void => {
-    if (axis < shape.length) {
-      if (!Array.isArray(item) || item.length !== shape[axis]) throw bad(where, 'has lists of different lengths')
-      for (const inner of item as unknown[]) walk(inner, axis + 1)
-    } else if (typeof item !== 'number' || !Number.isInteger(item) || item < 0 || item >= 2 ** 31) {
-      throw bad(where, `holds ${JSON.stringify(item)?.slice(0, 40)} at place ${data.length}; tokens are whole numbers from 0`)
-    } else data.push(item)
+  const different = (): ParError => bad(where, 'has lists of different lengths')
+  let items: Json[] = value
+  // Opens the lists axis by axis; the tokens are what is left.
+  for (const side of shape.slice(1)) {
+    const inner: Json[] = []
+    for (const list of items) {
+      if (!Array.isArray(list) || list.length !== side) throw different()
+      for (const item of list) inner.push(item)
+      if (slices.spend(1 + side)) await slices.rest()
+    }
+    items = inner
   }
-  if (count > 0) walk(value, 0)
-  return { data: Int32Array.from(data), shape }
+  const data = new Int32Array(items.length)
+  for (let k = 0; k < items.length; k++) {
+    const item = items[k]
+    if (Array.isArray(item)) throw different()
+    if (typeof item !== 'number' || !Number.isInteger(item) || item < 0 || item >= 2 ** 31) {
+      throw bad(where, `holds ${shown(item)} at place ${k}; tokens are whole numbers from 0`)
+    }
+    data[k] = item
+    if (slices.spend(1)) await slices.rest()
+  }
+  return { data, shape }
+}
+
+function shown (item: Json | undefined): string {
+  return item instanceof Map ? 'an object' : (typeof item === 'string' ? JSON.stringify(item.slice(0, 38)) : String(item)).slice(0, 40)
 }
 
 function split ({ data, shape }: Whole, where: string, own: Grid | undefined, said: Grid | undefined): TokenPicture[] {

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { describeTransformer, openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
-import { Bytes, Global, Inert, readPickle, Tuple } from '../../lib/checkpoint/pickle.js'
+import { Bytes, FrozenSet, Global, Inert, readPickle, Tuple } from '../../lib/checkpoint/pickle.js'
 import { Pickler, Py, py, writePickle, writePt } from '../support/pt-writer.js'
 import { judge, stateDict, transformerShapes } from './tiny.js'
 
@@ -32,7 +32,8 @@ t.test('values', async t => {
     ['[1, [2]], 2', '80025d7100284b015d71014b0261652e', [1, [2]]],
     ["{'a': {}}, 4", '8004950a000000000000007d948c0161947d94732e', new Map([['a', new Map()]])],
     ['{1, 2}, 4', '80049509000000000000008f94284b014b02902e', new Set([1, 2])],
-    ['frozenset([1]), 4', '8004950600000000000000284b0191942e', new Set([1])],
+    ['frozenset([1]), 4', '8004950600000000000000284b0191942e', new FrozenSet([1])],
+    ['{frozenset([1]): 2}', '80047d284b01914b02732e', new Map([[new FrozenSet([1]), 2]])],
     ["b'ab', 3", '8003430261627100 2e', new Bytes(2, Buffer.from('ab'))],
     ["bytearray(b'ab'), 5", '8005950d000000000000009602000000000000006162942e', new Bytes(2, Buffer.from('ab'))],
     ['(1, 2, 3), 2', '80024b014b024b03877100 2e', new Tuple([1, 2, 3])],
@@ -40,6 +41,9 @@ t.test('values', async t => {
     ['os.system, 2', '800263706f7369780a73797374656d0a71002e', new Global('posix', 'system')],
     ['DUP, POP, POP_MARK', '80024b0132 30 284b02 31 2e', 1],
     ['INST', '8002284b01 696f730a73797374656d0a 2e', new Inert('os system', new Tuple([1]))],
+    // pickle.dumps([True, False, 2**40, -2**40], 1), and by hand what else protocol 1 has
+    ['protocol 1', '5d71002849' + '30310a' + '49' + '30300a' + '4c' + '313039393531313632373737364c0a' + '4c' + '2d313039393531313632373737364c0a' + '652e', [true, false, 2 ** 40, -(2 ** 40)]],
+    ['FLOAT', '80025d28' + '46312e350a' + '462d696e660a' + '652e', [1.5, -Infinity]],
     ['OBJ', '800228 636f730a73797374656d0a 4b01 6f 2e', new Inert('os system', new Tuple([1]))]
   ]
   for (const [name, bytes, expected] of cases) t.strictSame(await read(hex(bytes)), expected, name)
@@ -65,7 +69,14 @@ t.test('damaged pickles', async t => {
     ['LONG4 longer than the file', '80028bffffff7f00', /announces/],
     ['extension code', '800282052e', /0x82/],
     ['out-of-band buffer', '8005972e', /0x97/],
-    ['text opcode', '8002493 12e'.replace(' ', '') + '0a', /0x49/]
+    ['text opcode', '800253' + '2761270a2e', /0x53/],
+    ['an INT that is none', '800249780a2e', /integer that is none/],
+    ['a list as a key', '80027d5d4b01732e', /a list as a key of a dict/],
+    ['a dict as a key', '80027d7d4b01732e', /a dict as a key of a dict/],
+    ['a set as a key', '80047d8f4b01732e', /a set as a key of a dict/],
+    ['a list as a member', '80048f285d902e', /a list as a key of a dict or a member of a set/],
+    ['a dict in a frozenset', '8004287d912e', /a dict as a key/],
+    ['a frozenset that grows', '80042891284b01902e', /no list/]
   ]
   for (const [name, bytes, message] of cases) await t.rejects(read(hex(bytes)), refused(message), name)
   await t.rejects(read(Buffer.concat([hex('80028b'), Buffer.from([0, 0, 16, 0]), Buffer.alloc(1 << 20, 0x7f)])), refused(/integer of 1048576 bytes/), 'a huge LONG4')
@@ -76,8 +87,12 @@ t.test('bombs', async t => {
   await t.rejects(read(Buffer.concat([hex('8002'), many([0x7d], 3_000_000), hex('2e')])), refused(/more than 512 MB/), 'millions of dicts')
   await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e], 5_000_000), hex('2e')])), refused(/stack grows/), 'millions of values')
   await t.rejects(read(Buffer.concat([hex('8002'), many([0x28], 5_000_000), hex('2e')])), refused(/open marks/), 'millions of marks')
-  await t.rejects(read(Buffer.concat([hex('80024e'), many([0x94], 2_000_000), hex('2e')]), 64e6), refused(/more than 64 MB/), 'millions of memos')
+  await t.rejects(read(Buffer.concat([hex('80024e'), many([0x94], 2_000_000), hex('2e')]), 12e6), refused(/more than 12 MB/), 'millions of memos')
   await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e, 0x30], 33_000_000), hex('2e')])), refused(/64000000 steps/), 'millions of steps')
+  const far = Buffer.concat(Array.from({ length: 300_000 }, (_, i) => { const put = Buffer.from([0x72, 0, 0, 0, 0]); put.writeUInt32LE(i * 1000, 1); return put }))
+  await t.rejects(read(Buffer.concat([hex('80024e'), far, hex('2e')])), refused(/more than 512 MB/), 'memos far from each other')
+  const keys = Buffer.concat(Array.from({ length: 1_000_001 }, (_, i) => { const pair = Buffer.from([0x4a, 0, 0, 0, 0, 0x4e]); pair.writeInt32LE(i, 1); return pair }))
+  await t.rejects(read(Buffer.concat([hex('80027d28'), keys, hex('752e')])), refused(/more than 1000000 entries/), 'a dict of a million entries and one')
   const nested = await read(Buffer.concat([hex('8002'), many([0x5d], 1_000_000), many([0x61], 999_999), hex('2e')]))
   t.ok(Array.isArray(nested), 'a list a million deep is read, not recursed into')
 })
@@ -152,6 +167,22 @@ t.test('graphs that grow or loop are cut in the metadata', async t => {
   const { metadata } = await openCheckpoint(file)
   t.ok(JSON.stringify(metadata).length < 1e6)
   t.match(JSON.stringify(metadata.loop), /\.\.\./)
+})
+
+t.test('a small file with a large text in it many times', async t => {
+  const file = path.join(t.testdir({}), 'text.pt')
+  const text = Buffer.alloc(5 + 10_000, 'x')
+  text.writeUInt8(0x58)
+  text.writeUInt32LE(10_000, 1)
+  const list = Buffer.concat([Buffer.from('](', 'latin1'), Buffer.alloc(2 * 19_900, Buffer.from('h\x00')), Buffer.from('e')])
+  const lists = Array.from({ length: 60 }, (_, i) => [`list ${i}`, py.buffer(list)] as const)
+  writePt(file, new Map<string, unknown>([
+    ['text', py.buffer(Buffer.concat([text, Buffer.from('q\x00', 'latin1')]))], ...lists, ['model', stateDict(transformerShapes())], ['args', py.namespace({ image_size: 384 })]
+  ]))
+  const { metadata } = await openCheckpoint(file)
+  t.ok(JSON.stringify(metadata).length < 5e6, 'the listing is cut')
+  t.match(metadata.text, /^x{10000}$/)
+  t.same({ ...metadata.args as object }, { image_size: 384 }, 'what comes after long values is still read')
 })
 
 t.test('keys that would change prototypes are only keys', async t => {

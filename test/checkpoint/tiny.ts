@@ -82,11 +82,15 @@ export async function judge (file: string): Promise<ParError | Checkpoint> {
   } catch (error) {
     return expected(error)
   }
-  const { size } = await stat(file)
+  return checkRead(checkpoint, (await stat(file)).size)
+}
+
+/** Throws where a checkpoint that was read cannot be right, or its description ends in anything but a ParError. */
+export function checkRead (checkpoint: Checkpoint, size: number): Checkpoint {
   for (const { name, shape, strides, offset, bytes } of [...checkpoint.tensors.values(), ...checkpoint.others.values()] as Array<{ name: string, shape: number[], strides?: number[], offset: number, bytes: number }>) {
     const count = shape.reduce((product, side) => product * side, 1)
     const span = strides && count > 0 ? (shape.reduce((sum, side, axis) => sum + (side - 1) * strides[axis]!, 0) + 1) * (bytes / count) : bytes
-    if (!(Number.isSafeInteger(offset) && Number.isSafeInteger(span) && offset >= 0 && bytes >= 0 && offset + span <= size && offset + bytes <= size)) {
+    if (!(Number.isSafeInteger(offset) && Number.isSafeInteger(span) && offset >= 0 && bytes >= 0 && offset + span <= size && (strides !== undefined || offset + bytes <= size))) {
       throw new Error(`tensor ${name} lies outside the file: ${offset} + ${span} (${bytes}) of ${size}`)
     }
   }

@@ -1,10 +1,11 @@
 // torch.save's zip format: wrappings, prefixes, element types, strides, zip64, size. Files come from pt-writer.
 
-import { openSync, readSync, statSync, closeSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
-import { py, writePt, type PtOptions } from '../support/pt-writer.js'
+import { compareChecksums, convertCheckpoint, describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
+import { limits, Watch } from '../fuzz/harness.js'
+import { py, writePickle, writePt, type PtOptions } from '../support/pt-writer.js'
 import { readTensor } from './floats.js'
 import { stateDict, transformerShapes, values } from './tiny.js'
 
@@ -77,7 +78,7 @@ t.test('tensors that do not fit their storage are refused by name', async t => {
   const cases: Array<[string, Parameters<typeof py.tensor>[0], RegExp]> = [
     ['larger', { shape: [5], data: 16 }, /"w": shape \[5\].*storage of 4 elements/],
     ['offset', { shape: [4], data: 16, offset: 1 }, /does not fit/],
-    ['expanded', { shape: [1000, 1000], strides: [0, 0], data: 4 }, /does not fit/],
+    ['expanded', { shape: [1000, 2], strides: [0, 1], data: 4 }, /does not fit/],
     ['strides', { shape: [2, 2], strides: [3, 1], data: 16 }, /does not fit/],
     ['negative stride', { shape: [2, 2], strides: [-1, 1], data: 16 }, /strides holds -1/],
     ['huge stride', { shape: [2, 2], strides: [2 ** 53 - 1, 2 ** 53 - 1], data: 16 }, /does not fit/],
@@ -99,6 +100,91 @@ t.test('tensors that do not fit their storage are refused by name', async t => {
   t.equal((await openCheckpoint(path.join(dir, 'zero.pt'))).tensors.get('w')!.bytes, 0)
 })
 
+t.test('unusual tensors that PyTorch has: expanded, transposed, sliced, tied, empty, negated', async t => {
+  const dir = t.testdir({})
+  const file = path.join(dir, 'x.pt')
+  const data = Buffer.from(values(6, 1).buffer)
+  const negated = py.reduce(py.global('torch._utils _rebuild_tensor_v2'), py.tuple(
+    py.persistent(py.tuple('storage', py.global('torch FloatStorage'), 'k', 'cpu', 6)), 0, py.tuple(6), py.tuple(1), false, py.orderedDict([]), { neg: true }))
+  writePt(file, {
+    scalar: py.tensor({ shape: [5], strides: [0], data: data.subarray(0, 4) }),
+    rows: py.tensor({ shape: [3, 2], strides: [0, 1], data: data.subarray(0, 8) }),
+    turned: py.tensor({ shape: [3, 2], strides: [1, 3], data, key: 'k' }),
+    sliced: py.tensor({ shape: [2, 2], strides: [3, 1], offset: 1, data, key: 'k' }),
+    empty: py.tensor({ shape: [0, 7], strides: [0, 0], data: 0 }),
+    mask: py.tensor({ dtype: 'bool', shape: [9, 9], strides: [0, 0], data: 1 }),
+    negated
+  })
+  const checkpoint = await openCheckpoint(file)
+  t.same([...readTensor(checkpoint, 'scalar')], new Array(5).fill(1))
+  t.same([...readTensor(checkpoint, 'rows')], [1, 1 + 1 / 1024, 1, 1 + 1 / 1024, 1, 1 + 1 / 1024])
+  t.same([...readTensor(checkpoint, 'turned')], [0, 3, 1, 4, 2, 5].map(i => 1 + i / 1024))
+  t.same([...readTensor(checkpoint, 'sliced')], [1, 2, 4, 5].map(i => 1 + i / 1024))
+  t.equal(checkpoint.tensors.get('empty')!.bytes, 0)
+  t.match(checkpoint.others.get('mask'), { dtype: 'bool', shape: [9, 9], strides: [0, 0] })
+  t.match(checkpoint.odd!.get('negated'), /negated.*resolve_neg/)
+})
+
+t.test('an expanded tensor of a model is converted like one that was written out', async t => {
+  const dir = t.testdir({})
+  const [expanded, whole] = [path.join(dir, 'expanded.pt'), path.join(dir, 'whole.pt')]
+  const dict = stateDict(shapes)
+  writePt(expanded, { model: new Map([...dict, ['norm.weight', py.tensor({ shape: [8], strides: [0], data: Buffer.from(Float32Array.of(0.5).buffer) })]]) })
+  writePt(whole, { model: new Map([...dict, ['norm.weight', py.tensor({ shape: [8], data: Buffer.from(new Float32Array(8).fill(0.5).buffer) })]]) })
+  for (const file of [expanded, whole]) await convertCheckpoint(file, `${file}.safetensors`, { heads: 2, grid: 4, checksum: false })
+  const [a, b] = [expanded, whole].map(file => readFileSync(`${file}.safetensors`))
+  const data = (file: Buffer): Buffer => file.subarray(8 + Number(file.readBigUInt64LE(0)))
+  t.ok(data(a!).equals(data(b!)))
+})
+
+t.test('keys of a dict are shown, never made text of', async t => {
+  const file = path.join(t.testdir({}), 'x.pt')
+  // Each list holds the one before twice: as a text it would have 2^40 items.
+  const lists: number[] = [0x5d, 0x71, 0]
+  for (let i = 1; i < 40; i++) lists.push(0x30, 0x5d, 0x71, i, 0x28, 0x68, i - 1, 0x68, i - 1, 0x65)
+  writePt(file, py.raw(...lists, 0x30, 0x7d, 0x68, 39, 0x4b, 1, 0x73))
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /a list as a key of a dict/ })
+  writePt(file, py.raw(...lists, 0x30, 0x7d, 0x68, 39, 0x85, 0x4b, 1, 0x73, 0x8a, 2, 0, 1, 0x4e, 0x73))
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /a dict with the keys a tuple, a number\. / })
+  writePt(file, new Map(Array.from({ length: 9 }, (_, i) => [`key ${i}\u001b`, 1])))
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /with the keys "key 0\\u001b", .*"key 7\\u001b", \.\.\.\. / })
+})
+
+t.test('work is charged by what it looks at: thousands of pairs, called again and again', async t => {
+  const file = path.join(t.testdir({}), 'x.pt')
+  const pairs = Buffer.concat([Buffer.from(']('), ...new Array<Buffer>(10_000).fill(Buffer.from('K\x01K\x01\x86', 'latin1')), Buffer.from('e')])
+  const again = Buffer.from('h\x00h\x01R0'.repeat(300_000), 'latin1')
+  const pickle = Buffer.concat([Buffer.from('\x80\x02ccollections\nOrderedDict\nq\x000(', 'latin1'), pairs, Buffer.from('tq\x010', 'latin1'), again, Buffer.from('N.')])
+  writePickle(file, pickle, new Map())
+  const watch = new Watch()
+  watch.start()
+  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /more than 512 MB/ })
+  const { block, busy } = await watch.stop()
+  t.ok(Math.min(block, busy) < limits.block, `the thread is held for ${Math.round(block)} ms at most`)
+  const stopped = new AbortController()
+  setTimeout(() => { stopped.abort(new Error('stop')) }, 20)
+  await t.rejects(openCheckpoint(file, { signal: stopped.signal }), { message: 'stop' })
+})
+
+t.test('a bit that flipped is found by its checksum where all is read', async t => {
+  const dir = t.testdir({})
+  const file = path.join(dir, 'x.pt')
+  writePt(file, { model: stateDict(shapes) })
+  const checkpoint = await openCheckpoint(file)
+  await compareChecksums(checkpoint)
+  const bytes = readFileSync(file)
+  bytes[checkpoint.tensors.get('norm.weight')!.offset + 5]! ^= 4
+  writeFileSync(file, bytes)
+  const message = /zip entry "archive\/data\/10" does not match its checksum: the file is damaged, fetch it again/
+  await t.rejects(compareChecksums(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message }, 'loading does not look, this does')
+  await t.rejects(convertCheckpoint(file, path.join(dir, 'x.safetensors'), { heads: 2, grid: 4 }), { code: 'BAD_CHECKPOINT', message })
+  t.same(readdirSync(dir), ['x.pt'], 'nothing is left behind')
+  await convertCheckpoint(file, path.join(dir, 'x.safetensors'), { heads: 2, grid: 4, checksum: false })
+  writePt(file, { model: stateDict(shapes) }, { edit: items => items.map(item => ({ ...item, crc: 0 })) })
+  await compareChecksums(await openCheckpoint(file))
+  t.same((await openCheckpoint(file)).checked, [], 'a file without checksums has none to compare')
+})
+
 t.test('zips that are not as torch writes them', async t => {
   const dir = t.testdir({})
   const root = { w: py.tensor({ shape: [4] }) }
@@ -107,7 +193,7 @@ t.test('zips that are not as torch writes them', async t => {
     ['wrong checksum', { crc: 12345 }, /checksum/],
     ['compressed pickle', { edit: items => items.map(item => item.name.endsWith('data.pkl') ? { ...item, method: 8 } : item) }, /compressed.*torch\.save/],
     ['compressed storage', { edit: items => items.map(item => item.name.endsWith('data/0') ? { ...item, method: 8 } : item) }, /compressed.*zip -0/],
-    ['no storage', { edit: items => items.filter(item => !item.name.endsWith('data/0')) }, /tensor "w": its data .*data\/0\) is missing/],
+    ['no storage', { edit: items => items.filter(item => !item.name.endsWith('data/0')) }, /tensor "w": its data .*data\/0"\) is missing/],
     ['no pickle', { edit: items => items.filter(item => !item.name.endsWith('data.pkl')) }, /without data\.pkl/],
     ['two pickles', { edit: items => [...items, { name: 'other/data.pkl', data: items[0]!.data }] }, /more than one data\.pkl/],
     ['equal names', { edit: items => [...items, items[1]!] }, /two entries/],

@@ -46,10 +46,10 @@ t.test('files', async t => {
   const { code, stdout } = await parvis(['encode', at('a.png'), at('b.png'), '--out', at('both.npy')])
   t.equal(code, 0)
   t.match(stdout, /a\.png: 16 x 16 tokens of 32 x 32 px\n.*b\.png.*\n.*both\.npy: 2 pictures\n$/)
-  const whole = readNpy(fs.readFileSync(at('both.npy')), 'both')
+  const whole = await readNpy(fs.readFileSync(at('both.npy')), 'both')
   t.same(whole, { data: Int32Array.from([...both[0]!, ...both[1]!]), shape: [2, 16, 16] })
   t.equal((await parvis(['encode', at('a.png'), '--out', at('one.npy')])).code, 0)
-  t.same(readNpy(fs.readFileSync(at('one.npy')), 'one'), { data: both[0], shape: [16, 16] })
+  t.same(await readNpy(fs.readFileSync(at('one.npy')), 'one'), { data: both[0], shape: [16, 16] })
 
   const said = await parvis(['encode', at('a.png'), at('b.png'), '--out', at('both.json'), '--json'])
   t.match(JSON.parse(said.stdout), { file: at('both.json'), format: 'json', pictures: [{ tokens: 256 }, { tokens: 256 }] })

@@ -61,9 +61,12 @@ export interface Outcome {
   findings: Finding[]
 }
 
+/** Bytes that are read of an input. */
+const maxInput = 1 << 20
+
 /** Input number `index` of a seed. */
 export function inputOf (fuzzer: Fuzzer, seed: number, index: number): Buffer {
-  return fuzzer.make(new Random(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b)))
+  return fuzzer.make(new Random(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))).subarray(0, maxInput)
 }
 
 /** Reads `count` inputs of a seed from number `from` on; keeps those that found something in `folder`. */
