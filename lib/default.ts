@@ -6,7 +6,7 @@ import type { Progress } from './generation.js'
 import type { GeneratedImage } from './image.js'
 import type { GenerateOptions } from './options.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
-import { ownImage, type ImageInput } from './pixels.js'
+import { ownImage, type ImageInput } from './image-input.js'
 import { snapshot } from './validate.js'
 
 /**
@@ -60,13 +60,13 @@ export class DefaultPar {
   /** A picture to tokens: {@link Par.encode}. */
   readonly encode: Par['encode'] = async (image, options) => {
     const own = { image: ownImage(image), options: snapshot(options) }
-    return await (await this.load()).encode(own.image, own.options)
+    return await (await this.load()).encode(own.image as ImageInput, own.options)
   }
 
   /** The picture that `encode` finds tokens of: {@link Par.prepare}. */
   readonly prepare: Par['prepare'] = async (image, options) => {
     const own = { image: ownImage(image), options: snapshot(options) }
-    return await (await this.load()).prepare(own.image, own.options)
+    return await (await this.load()).prepare(own.image as ImageInput, own.options)
   }
 
   /** `generate` step by step: {@link Par.stream}. */

@@ -15,6 +15,7 @@ import { fillMissing } from './preview.js'
 import { pauses } from './resample.js'
 import { createSchedule, type Schedule } from './schedule.js'
 import { ParError } from './errors.js'
+import { shownPath } from './text.js'
 import { integer, invalid } from './validate.js'
 
 /** How far a call has come; what `stream()` yields and `onProgress` is given, once a step. */
@@ -66,7 +67,7 @@ export function sequencesAtOnce (sessionBytes: number, part: Pick<TransformerPar
 export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['ablation']): Schedule {
   const schedule = createSchedule({ grid: part.grid, n: part.n, ...ablation })
   if (schedule.transitions > part.model.transitions) {
-    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition tokens; ${part.file} has ${part.model.transitions}`)
+    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
   }
   return schedule
 }

@@ -28,7 +28,7 @@ export function loadSharp (): Sharp {
     return require('sharp') as Sharp
   } catch (cause) {
     throw new ParError('NATIVE_UNAVAILABLE',
-      `Picture files need the package sharp, which could not be loaded: ${(cause as Error).message.split('\n')[0]}`, { cause })
+      `Picture files need the package sharp, which could not be loaded: ${visible((cause as Error).message.replace(/\s+/g, ' '), 900)}`, { cause })
   }
 }
 

@@ -13,6 +13,7 @@ import { addon, toParError, type NativeEngine, type NativeTokenizer, type Native
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
 import { presetFiles } from './pull.js'
+import { shownPath } from './text.js'
 
 export interface TransformerPart {
   file: string
@@ -137,7 +138,7 @@ export class Models {
 
   async #load (n: number, file: string): Promise<TransformerPart> {
     const described = await describe({ path: file })
-    if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${file} is for n = ${described.n}; expected n = ${n}`)
+    if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
     if (this.tokenizer) await checkPair(described, this.tokenizer)
     try {
       return part(described, await this.engine.loadTransformer(file, described.tensors, described.model, this.choice.precision, this.#closing))
@@ -234,17 +235,17 @@ async function open (
   call?.check()
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
-  if (found === other) throw new ParError('BAD_CHECKPOINT', `${file} is a ${other}, given as the ${kind}; were the two exchanged?`)
+  if (found === other) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)
   return checkpoint
 }
 
 async function checkPair (transformer: Described, tokenizer: Pick<TokenizerPart, 'file' | 'model' | 'codebookSha256'>): Promise<void> {
   const refuse = (why: string): never => { throw new ParError('TOKENIZER_MISMATCH', `Transformer and tokenizer do not belong together: ${why}`) }
   const [vocabulary, codebook] = [transformer.model.vocabularySize, tokenizer.model.codebookSize]
-  if (vocabulary !== codebook) refuse(`${transformer.file} has a vocabulary of ${vocabulary} tokens, ${tokenizer.file} a codebook of ${codebook}`)
+  if (vocabulary !== codebook) refuse(`${shownPath(transformer.file)} has a vocabulary of ${vocabulary} tokens, ${shownPath(tokenizer.file)} a codebook of ${codebook}`)
   if (transformer.codebookSha256 === undefined) return
   const found = await tokenizer.codebookSha256()
   if (found === undefined || found === transformer.codebookSha256) return
-  refuse(`${transformer.file} was converted for a codebook with the hash ${transformer.codebookSha256.slice(0, 16)}..., ` +
-    `that of ${tokenizer.file} has ${found.slice(0, 16)}...: the same size, other codes`)
+  refuse(`${shownPath(transformer.file)} was converted for a codebook with the hash ${transformer.codebookSha256.slice(0, 16)}..., ` +
+    `that of ${shownPath(tokenizer.file)} has ${found.slice(0, 16)}...: the same size, other codes`)
 }

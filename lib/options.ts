@@ -9,12 +9,13 @@ import type { GeneratedImage } from './image.js'
 import type { ClassId } from './labels.js'
 import { limits } from './limits.js'
 import type { Precision } from './native.js'
-import { presetOf, type Preset } from './presets.js'
+import { presetOf, presets, type Preset } from './presets.js'
 import type { PullProgress } from './pull.js'
 import type { Progress } from './generation.js'
 import { isInt32Array, isUrl } from './realm.js'
 import type { ClassifyProgress } from './scoring.js'
 import type { Ablation } from './schedule.js'
+import { shownPath } from './text.js'
 import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
@@ -216,7 +217,7 @@ export interface CheckedLoad {
 }
 
 export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
-  const preset = presetOf(name)
+  const preset = presetNamed(name)
   const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load of a preset', ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
   return {
     ...checkLoad(others),
@@ -229,7 +230,24 @@ export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
   }
 }
 
+/** A text that is the name of no preset is often that of a file, or of a repository. */
+function presetNamed (name: unknown): Preset {
+  const text = String(name).trim()
+  const repository = presets.filter(preset => preset.transformer.repository.toLowerCase() === text.toLowerCase())
+  if (repository.length > 0) {
+    throw invalid(`${show(name)} is a repository; give the name of one preset of it: Par.load('${repository[0]!.name}'). ` +
+      `It has ${repository.map(({ name }) => name).join(', ')}`)
+  }
+  if (/\.(safetensors|pt|pth|bin|ckpt|gguf|onnx)$/i.test(text) || /^[~./\\]|:/.test(text)) {
+    throw invalid(`Par.load takes the name of a preset, or files as options: Par.load({ transformer: ${show(name)} }), with tokenizer for pixels`)
+  }
+  return presetOf(name)
+}
+
 export function checkLoad (value: unknown): CheckedLoad {
+  if (typeof value === 'object' && value !== null && 'model' in value && !('transformer' in value)) {
+    throw invalid("Par.load has no option 'model'. A preset is the first argument: Par.load('par-xl-4x', options); files are { transformer, tokenizer }")
+  }
   const options = optionsObject(value, 'Par.load', ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
   return {
     transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
@@ -243,10 +261,19 @@ export function checkLoad (value: unknown): CheckedLoad {
 }
 
 function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
-  if (typeof value === 'string') return { path: nonEmptyString(value, name) }
+  if (typeof value === 'string') return { path: filePath(value, name) }
   if (typeof value !== 'object' || value === null || Array.isArray(value) || isUrl(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
   const fields = optionsObject(value, name, known)
-  return { ...fields, path: nonEmptyString(fields.path, `${name}.path`) }
+  return { ...fields, path: filePath(fields.path, `${name}.path`) }
+}
+
+function filePath (value: unknown, name: string): string {
+  const file = nonEmptyString(value, name)
+  if (/^file:\/\//i.test(file)) throw invalid(`${name} must be a path, not the URL ${shownPath(file)}: give fileURLToPath(url)`)
+  if (/^([a-z][a-z0-9+.-]+:\/\/|data:)/i.test(file)) {
+    throw invalid(`${name} must be the path of a file, not the address ${shownPath(file)}: no address is fetched, but for presets by pull`)
+  }
+  return file
 }
 
 function transformerFile (value: unknown): CheckedLoad['transformer'] {
@@ -313,7 +340,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     single: !Array.isArray(options.classId),
     n: tokensAStep(options.n),
     sampling: sampling(options),
-    seed: options.seed === undefined ? randomSeed() : integer(options.seed, 'seed', 0, Number.MAX_SAFE_INTEGER),
+    seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
     size: sizeOption(options.size),
     ablation: ablation(options),
     signal: abortSignal(options.signal),
@@ -520,6 +547,12 @@ function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
 
 // ---- parts
 
+/** Other programs have seeds of 64 bits, which no number of JavaScript holds. */
+function seedOption (value: unknown): number {
+  if (typeof value === 'bigint' && value >= 0n && value <= Number.MAX_SAFE_INTEGER) throw invalid(`seed must be a number: Number(${value}n)`)
+  return integer(value, 'seed', 0, Number.MAX_SAFE_INTEGER)
+}
+
 /** 0 is what LlamaGen's own code takes for off. */
 function guidance (value: unknown): number {
   if (typeof value === 'number' && value >= 0 && value < 1) throw invalid(`guidanceScale must be a number from 1 to 1000, not ${value}; 1 is off`)
@@ -564,6 +597,6 @@ function sizeOption (value: unknown): { width: number, height: number } | undefi
 export function supportedN (n: number, supported: readonly number[], file?: string): number {
   if (supported.includes(n)) return n
   const all = `${supported.slice(0, -1).join(', ')}${supported.length > 1 ? ' and ' : ''}${supported.at(-1)}`
-  const what = file === undefined ? 'the embedded model has' : `${file} was trained for`
+  const what = file === undefined ? 'the embedded model has' : `${shownPath(file)} was trained for`
   throw new ParError('UNSUPPORTED_N', `${what} n = ${all} tokens a step, not ${n}`)
 }

@@ -10,12 +10,14 @@ import {
   type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
   type ScoreOptions, type Tokens
 } from './options.js'
-import { decodePictures, encodePicture, gridOf, ownImage, preparePicture, type ImageInput } from './pixels.js'
+import { ownImage, type ImageInput } from './image-input.js'
+import { decodePictures, encodePicture, gridOf, preparePicture } from './pixels.js'
 import type { PresetName } from './presets.js'
 import { isInt32Array } from './realm.js'
-import { classify, score, type Classification, type Score } from './scoring.js'
+import { pauses } from './resample.js'
+import { checkTokens, classify, score, type Classification, type Score } from './scoring.js'
 import type { ClassId } from './labels.js'
-import { invalid, isPromise, show, tokenArray } from './validate.js'
+import { invalid, isPromise, show } from './validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
@@ -113,6 +115,7 @@ export class Par {
   #disposed: Promise<void> | undefined
 
   private constructor (models: Models, calls: Calls) {
+    if (!(models instanceof Models)) throw invalid('Par has no public constructor: await Par.load() makes an instance')
     this.#models = models
     this.#calls = calls
   }
@@ -281,8 +284,7 @@ export class Par {
     const request = checkDecode(options)
     const { list, single } = tokenList(tokens, 'tokens')
     const tokenizer = this.#models.tokenizerPart()
-    const { codebookSize } = tokenizer.model
-    const pictures = list.map((picture, i) => tokenArray(picture, single ? 'tokens' : `tokens[${i}]`, codebookSize))
+    const pictures = await checkTokens(list, single ? 'tokens' : undefined, tokenizer.model.codebookSize, undefined, pauses())
     const grid = gridOf(pictures[0]!.length, request.grid ?? this.#models.transformer?.grid, single ? 'tokens' : 'tokens[0]')
     const odd = pictures.findIndex(picture => picture.length !== pictures[0]!.length)
     if (odd >= 0) throw invalid(`All pictures of a list must have the same number of tokens; tokens[${odd}] has ${pictures[odd]!.length}, tokens[0] ${pictures[0]!.length}`)
@@ -296,7 +298,7 @@ export class Par {
    * gives; a Float32Array (RGB, -1..1, sides that the tokenizer's factor divides) goes in untouched.
    * Without a transformer the grid is option `grid`, that of the tokenizer's own pictures where its file tells, or the
    * largest square that fits, at most 24 x 24.
-   * @param image a path, the bytes of a picture file, or `{ data, width, height, channels }`
+   * @param image a path, the bytes of a picture file, pixels, and more: {@link ImageInput}
    * @throws ParError `MISSING_PART` without a tokenizer; `FILE_NOT_FOUND`, `BAD_IMAGE`, `OUT_OF_MEMORY`, `INVALID_OPTION`
    */
   async encode (image: ImageInput, options?: EncodeOptions): Promise<Int32Array> {
@@ -309,7 +311,7 @@ export class Par {
   /**
    * The picture that {@link Par.encode} finds tokens of, with the same options: upright, on a background where it was
    * transparent, cropped or squeezed to the grid. Its sides tell the grid; `decode` of its tokens is to be compared with it.
-   * @param image a path, the bytes of a picture file, or `{ data, width, height, channels }`
+   * @param image a path, the bytes of a picture file, pixels, and more: {@link ImageInput}
    * @throws ParError as `encode` does
    */
   async prepare (image: ImageInput, options?: EncodeOptions): Promise<Image> {

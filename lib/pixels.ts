@@ -3,29 +3,15 @@
 // go in untouched, because they are what the tokenizer was measured on.
 
 import type { Call } from './call.js'
-import { ParError } from './errors.js'
-import { readWhole } from './files.js'
+import { outOfMemory, ParError } from './errors.js'
 import { asBuffer, Image, loadSharp } from './image.js'
+import { fileBytes, ownImage, type OwnImage, type RawImage } from './image-input.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
-import { isFloat32Array, isUint8Array, isUint8ClampedArray } from './realm.js'
-import { centreCrop, pauses, squeezed, type Rgb } from './resample.js'
-import { integer, invalid, show, snapshot } from './validate.js'
-
-/** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
-export interface RawImage {
-  /** [height, width, channels] */
-  data: Uint8Array | Uint8ClampedArray | Float32Array
-  /** Pixels, 1 to 16384. */
-  width: number
-  /** Pixels, 1 to 16384. */
-  height: number
-  /** Bytes: 1 (grey), 3, or 4 (the fourth is opacity). Floats: 3. Default 3. */
-  channels?: 1 | 3 | 4
-}
-
-/** A picture that goes in: the path of a file, the bytes of a file (PNG, JPEG, WebP, ...), or pixels. */
-export type ImageInput = string | Uint8Array | RawImage
+import { isFloat32Array, isUint8Array } from './realm.js'
+import { centreCrop, pauses, squeezed, type Pause, type Rgb } from './resample.js'
+import { shownPath, visible } from './text.js'
+import { invalid, show } from './validate.js'
 
 // ---- decode
 
@@ -99,12 +85,13 @@ export async function encodePicture (
 ): Promise<Int32Array> {
   const { factor } = tokenizer
   const image = ownImage(input)
+  const pause = pauses(() => call.check())
   let picture: { pixels: Float32Array, width: number, height: number }
   if (isFloat(image)) {
-    picture = floatPixels(image, factor, request.grid)
+    picture = await floatPixels(image, factor, request.grid, pause)
   } else {
     const { data, width, height } = await call.wait(prepared(image, factor, request, grid, () => call.check()))
-    picture = { pixels: Float32Array.from(data, byte => byte / 127.5 - 1), width, height }
+    picture = { pixels: await call.wait(floats(data, pause)), width, height }
   }
   const { pixels, width, height } = picture
   return await call.wait(tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel))
@@ -120,56 +107,50 @@ export async function preparePicture (
 ): Promise<Image> {
   const image = ownImage(input)
   if (isFloat(image)) {
-    const { pixels, width, height } = floatPixels(image, tokenizer.factor, request.grid)
+    const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid, pauses(() => call.check()))
     return new Image(new Image(pixels, width, height).bytes(), width, height)
   }
   const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
   return new Image(data, width, height)
 }
 
-function isFloat (image: string | Uint8Array | Required<RawImage>): image is Required<RawImage> & { data: Float32Array } {
+function isFloat (image: OwnImage): image is RawImage & { channels: 3, data: Float32Array } {
   return typeof image === 'object' && 'data' in image && isFloat32Array(image.data)
 }
 
-/**
- * The image checked, its bytes or values copied: they are read after the call has returned, when the caller may have
- * changed or transferred them.
- */
-export function ownImage (input: unknown): string | Uint8Array | Required<RawImage> {
-  if (typeof input === 'string') return input
-  if (isUint8Array(input)) return snapshot(input)
-  if (typeof input !== 'object' || input === null || !('data' in input)) {
-    throw invalid(`An image is a path, the bytes of a picture file, or { data, width, height, channels }, not ${show(input)}`)
+/** The bytes as the tokenizer takes them, -1..1. */
+async function floats (bytes: Uint8Array, pause: Pause): Promise<Float32Array> {
+  const pixels = new Float32Array(bytes.length)
+  for (let from = 0; from < bytes.length; from += valuesAtOnce) {
+    for (let i = from, end = Math.min(from + valuesAtOnce, bytes.length); i < end; i++) pixels[i] = bytes[i]! / 127.5 - 1
+    await pause()
   }
-  const { data: given, width, height, channels = 3 } = input as RawImage
-  const data = snapshot(given) // which has the length it says
-  if (!isUint8Array(data) && !isUint8ClampedArray(data) && !isFloat32Array(data)) {
-    throw invalid(`data of an image must be a Uint8Array or a Float32Array, not ${show(data)}`)
-  }
-  integer(width, 'width of the image', 1, 16384)
-  integer(height, 'height of the image', 1, 16384)
-  if (![1, 3, 4].includes(channels) || (isFloat32Array(data) && channels !== 3)) {
-    throw invalid(`channels of ${isFloat32Array(data) ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
-  }
-  if (data.length !== width * height * channels) {
-    throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${width * height * channels} values, found ${data.length}`)
-  }
-  return { data, width, height, channels }
+  return pixels
 }
 
-function floatPixels (raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined) {
+/** Values that are worked on before the event loop may go on. */
+const valuesAtOnce = 1 << 19
+
+async function floatPixels (
+  raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined, pause: Pause
+): Promise<{ pixels: Float32Array, width: number, height: number }> {
   const { data, width, height } = raw
   if (width % factor || height % factor) throw invalid(`Width and height of a float image must be multiples of ${factor} (pixels a token), found ${width} x ${height}`)
   if (grid && (height !== grid[0] * factor || width !== grid[1] * factor)) {
     throw invalid(`A float image for a grid of ${grid[0]} x ${grid[1]} is ${grid[1] * factor} x ${grid[0] * factor} pixels, found ${width} x ${height}`)
   }
-  if (!data.every(Number.isFinite)) throw invalid('data of the image has values that are not finite')
+  for (let from = 0; from < data.length; from += valuesAtOnce) {
+    for (let i = from, end = Math.min(from + valuesAtOnce, data.length); i < end; i++) {
+      if (!Number.isFinite(data[i])) throw invalid('data of the image has values that are not finite')
+    }
+    await pause()
+  }
   return { pixels: data, width, height }
 }
 
 /** Upright RGB on the background, cropped or squeezed to the grid. */
 async function prepared (
-  input: string | Uint8Array | Required<RawImage>, factor: number, request: CheckedEncode,
+  input: OwnImage, factor: number, request: CheckedEncode,
   grid: readonly [number, number] | undefined, check: () => void
 ): Promise<Rgb> {
   const upright = await uprightPixels(input, request.background, check)
@@ -189,10 +170,13 @@ function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows:
   return [tokens(height), tokens(width)]
 }
 
-async function uprightPixels (input: string | Uint8Array | Required<RawImage>, background: string, check: () => void): Promise<Rgb> {
+/** What libvips says of bytes that none of its readers knows, or was built for. */
+const unknownFormat = /unsupported image format|not been built|no known loader/i
+
+async function uprightPixels (input: OwnImage, background: string, check: () => void): Promise<Rgb> {
   const sharp = loadSharp()
-  const raw = typeof input === 'string' || isUint8Array(input) ? undefined : input
-  const source = typeof input === 'string' || isUint8Array(input) ? await bytesOf(input, check) : input.data as Uint8Array
+  const raw = typeof input === 'object' && 'data' in input ? input : undefined
+  const source = raw ? raw.data as Uint8Array : await fileBytes(input as Exclude<OwnImage, RawImage>, check)
   try {
     sharp().flatten({ background }) // reads the colour, nothing else
   } catch (cause) {
@@ -205,18 +189,19 @@ async function uprightPixels (input: string | Uint8Array | Required<RawImage>, b
     const { width, height, channels } = info
     if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, data.length), width, height } // no Buffer, to callers
     const rgb = new Uint8Array(width * height * 3)
-    for (let i = 0; i < width * height; i++) {
-      for (let c = 0; c < 3; c++) rgb[i * 3 + c] = data[i * channels + (channels > 3 ? c : 0)]!
+    const pause = pauses(check)
+    for (let y = 0, i = 0; y < height; y++) {
+      for (const end = i + width; i < end; i++) {
+        for (let c = 0; c < 3; c++) rgb[i * 3 + c] = data[i * channels + (channels > 3 ? c : 0)]!
+      }
+      await pause()
     }
     return { data: rgb, width, height }
   } catch (cause) {
-    const name = typeof input === 'string' ? input : 'the given picture'
-    throw new ParError('BAD_IMAGE', `Cannot read ${name}: ${(cause as Error).message}`, { cause })
+    check()
+    const name = typeof input === 'string' ? shownPath(input) : 'the given picture'
+    const { message } = cause as Error
+    const why = unknownFormat.test(message) ? 'it has none of the formats that are read: PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG' : visible(message, 300)
+    throw outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${name}: ${why}`, { cause })
   }
-}
-
-async function bytesOf (input: string | Uint8Array, check: () => void): Promise<Uint8Array> {
-  if (typeof input !== 'string') return input
-  if (input === '' || input.includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(input)}`)
-  return await readWhole(input, { check })
 }

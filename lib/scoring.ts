@@ -8,7 +8,7 @@ import { resolveClasses } from './labels.js'
 import type { Models } from './models.js'
 import { rowStride, type NativeSession, type StepRule } from './native.js'
 import type { CheckedClassify, CheckedScore } from './options.js'
-import { pauses } from './resample.js'
+import { pauses, type Pause } from './resample.js'
 import { integer, isPromise, tokenArray } from './validate.js'
 
 /** How likely one picture is. */
@@ -84,7 +84,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const schedule = scheduleFor(part, request.ablation)
   const { vocabularySize, classes } = part.model
   const length = schedule.tokens
-  const tokens = request.tokens.map((picture, i) => tokenArray(picture, `tokens[${i}]`, vocabularySize, length))
+  const tokens = await checkTokens(request.tokens, undefined, vocabularySize, length, pauses(() => call.check()))
   const resolved = await resolveClasses(request.classIds, classes, part.labels, pauses(() => call.check()))
   const classIds = request.single ? tokens.map(() => resolved[0]!) : resolved
   const wanted = request.logits?.map((position, i) => integer(position, `logits[${i}]`, 0, length - 1))
@@ -129,6 +129,19 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     }
   }
   return scores
+}
+
+/** Tokens of pictures checked; lets the event loop go on, because lists may be long. */
+export async function checkTokens (
+  list: readonly unknown[], name: string | undefined, vocabulary: number, length: number | undefined, pause: Pause
+): Promise<Int32Array[]> {
+  const pictures: Int32Array[] = []
+  for (const [i, picture] of list.entries()) {
+    pictures.push(tokenArray(picture, name ?? `tokens[${i}]`, vocabulary, length))
+    const waiting = pause()
+    if (waiting) await waiting
+  }
+  return pictures
 }
 
 /** Runs tables in order, one enqueued ahead. */

@@ -5,6 +5,7 @@
 import { ParError } from './errors.js'
 import { limits } from './limits.js'
 import { isFloat32Array, isInt32Array, isUint8Array, isUint8ClampedArray, isUrl, nodeSignal } from './realm.js'
+import { cut, visible } from './text.js'
 
 export function invalid (message: string, options?: { cause?: unknown }): ParError {
   return new ParError('INVALID_OPTION', message, options)
@@ -12,14 +13,14 @@ export function invalid (message: string, options?: { cause?: unknown }): ParErr
 
 /** What was found, short enough for a message. */
 export function show (value: unknown): string {
-  if (typeof value === 'string') return value.length > 60 ? `'${value.slice(0, 60)}...'` : `'${value}'`
-  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'string') return value.length > 60 ? `'${visible(value.slice(0, 60))}...'` : `'${visible(value)}'`
+  if (typeof value === 'bigint') return `${cut(String(value), 60)}n`
   if (Array.isArray(value)) return `an array of ${value.length}`
-  if (ArrayBuffer.isView(value)) return `a ${String(value.constructor?.name)}`
+  if (ArrayBuffer.isView(value)) return `a ${visible(String(value.constructor?.name), 60)}`
   if (typeof value === 'function') return 'a function'
   if (isUrl(value)) return 'a URL (of a file: give fileURLToPath(url))'
   if (typeof value === 'object' && value !== null) return 'an object'
-  return String(value)
+  return visible(String(value), 60) // a symbol may have any description
 }
 
 /**

@@ -1,6 +1,7 @@
 // The public types, checked by the compiler alone (npm run typecheck; test/package.test.ts runs it): what must compile
 // and what must not. An unused @ts-expect-error is an error, so each of these lines is tested too. Nothing here runs.
 
+import { createReadStream } from 'node:fs'
 import par, {
   animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
   type Ablation, type AnimateOptions, type AnimationFormat, type ClassId, type Classification, type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
@@ -156,6 +157,14 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const seen = await own.prepare('a.png', { grid: [4, 8], crop: false, background: '#fff', signal: AbortSignal.timeout(1) })
   same<typeof seen, Image>(true)
   await own.encode(seen)
+  const inputs: ImageInput[] = [
+    'a.png', new URL('file:///a.png'), new Uint8Array(8), Buffer.alloc(8), new Uint8ClampedArray(8), new ArrayBuffer(8), new SharedArrayBuffer(8), new DataView(new ArrayBuffer(8)),
+    new Blob([]), new File([], 'a.png'), new Response(''), new Blob([]).stream(), createReadStream('a.png'), seen, seen.sharp(),
+    { data: new Uint8ClampedArray(16), width: 2, height: 2 }
+  ]
+  for (const input of inputs) await par.prepare(input)
+  // @ts-expect-error: floats need width and height beside them
+  await own.encode(new Float32Array(12))
   same<[number, number], [ReturnType<typeof psnr>, ReturnType<typeof ssim>]>(true)
   ssim(seen, await par.prepare(new Uint8Array(8)))
   // @ts-expect-error: pixels have a size

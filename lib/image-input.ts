@@ -1,0 +1,226 @@
+// Pictures as callers have them: a path, an address that is a file or holds the bytes itself, bytes in any container, pixels,
+// a sharp pipeline. Whatever it is becomes one of three things here: a path, the bytes of a file, or pixels. Memory of the
+// caller is copied before the call returns, because it is read later, when the caller may have changed or transferred it.
+// No address is ever fetched: what a program asks for from the network is its own business.
+
+import { types } from 'node:util'
+import { fileURLToPath } from 'node:url'
+import type { Sharp } from 'sharp'
+import { outOfMemory, ParError } from './errors.js'
+import { readWhole } from './files.js'
+import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from './realm.js'
+import { shownPath, visible } from './text.js'
+import { integer, invalid, show, snapshot } from './validate.js'
+
+/** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
+export interface RawImage {
+  /** [height, width, channels] */
+  data: Uint8Array | Uint8ClampedArray | Float32Array
+  /** Pixels, 1 to 16384. */
+  width: number
+  /** Pixels, 1 to 16384. */
+  height: number
+  /** Bytes: 1 (grey), 3, or 4 (the fourth is opacity). Floats: 3. Default: what the length of `data` tells. */
+  channels?: 1 | 3 | 4 | undefined
+}
+
+/**
+ * A picture that goes in: the path of a file; a `file:` or `data:` URL, as text or object; the bytes of a file (PNG, JPEG, WebP,
+ * AVIF, GIF, TIFF, SVG) in a typed array of bytes, an ArrayBuffer, a Blob or File, a Response of fetch or a stream; pixels, of
+ * parvis or of a canvas (`ImageData`); or a sharp pipeline, which is taken as the picture that it makes. http addresses are
+ * refused: fetch them and give the Response.
+ */
+export type ImageInput =
+  string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | RawImage | Sharp
+
+/** Bytes that are there later only: of a Blob, a stream or a pipeline. */
+export class LaterBytes {
+  /** @param check called now and then; an error thrown in it ends the reading with that error */
+  readonly read: (check: () => void) => Promise<Uint8Array>
+
+  constructor (read: (check: () => void) => Promise<Uint8Array>) {
+    this.read = read
+  }
+}
+
+/** A picture as parvis holds it: a path, the bytes of a file, bytes that come later, or pixels. */
+export type OwnImage = string | Uint8Array | LaterBytes | (RawImage & { channels: 1 | 3 | 4 })
+
+/** Bytes of a picture that are read from a Blob or a stream: as many as {@link readWhole} takes of a file. */
+const mostBytes = 2 ** 30
+
+const kinds = 'a path, the bytes of a picture file, or { data, width, height, channels }'
+
+/** The picture checked and, as far as it is memory of the caller, copied. */
+export function ownImage (input: unknown): OwnImage {
+  if (typeof input === 'string') return ofText(input)
+  if (isUrl(input)) return ofText(String(input.href))
+  if (isUint8Array(input) || isUint8ClampedArray(input) || types.isAnyArrayBuffer(input) || types.isDataView(input)) return copyOf(input)
+  if (ArrayBuffer.isView(input)) throw invalid(`An image is ${kinds}, not ${show(input)}; pixels need their width and height beside them`)
+  if (typeof input !== 'object' || input === null) throw invalid(`An image is ${kinds}, not ${show(input)}`)
+  if (input instanceof LaterBytes) return input
+  if ('data' in input && 'width' in input) return ofPixels(input as RawImage)
+  return ofObject(input as Record<string | symbol, unknown>)
+}
+
+/** The bytes of a picture file. @throws ParError `FILE_NOT_FOUND`, `BAD_IMAGE` */
+export async function fileBytes (input: string | Uint8Array | LaterBytes, check: () => void): Promise<Uint8Array> {
+  if (input instanceof LaterBytes) return await input.read(check)
+  if (typeof input !== 'string') return input
+  try {
+    return await readWhole(input, { check })
+  } catch (error) {
+    if (!(error instanceof ParError) || !looksLikeBase64(input)) throw error
+    throw new ParError(error.code, `${error.message} The text looks like base64: its bytes are Buffer.from(text, 'base64')`, { cause: error })
+  }
+}
+
+// ---- text
+
+function ofText (text: string): string | Uint8Array {
+  if (text === '' || text.slice(0, 1 << 16).includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(text)}`)
+  // One letter and a colon are a drive of Windows.
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text.slice(0, 64))?.[1]?.toLowerCase()
+  if (scheme === 'data') return ofDataURL(text)
+  if (scheme === 'file' && /^file:\/\//i.test(text)) return ofFileURL(text)
+  if (scheme === 'blob' || (scheme !== undefined && text.startsWith('://', scheme.length))) {
+    throw invalid(`${shownPath(text)}: no address is fetched. Fetch it yourself and give the answer: par.encode(await fetch(url))`)
+  }
+  return text
+}
+
+function ofFileURL (url: string): string {
+  try {
+    const file = fileURLToPath(url)
+    if (!file.includes('\0')) return file
+  } catch {}
+  throw invalid(`${shownPath(url)}: this is no address of a file on this machine. Give its path`)
+}
+
+function ofDataURL (url: string): Uint8Array {
+  const comma = url.indexOf(',')
+  if (comma < 0) throw invalid(`${shownPath(url)}: a data: URL has its data behind a comma`)
+  const encoded = /;\s*base64\s*$/i.test(url.slice(Math.max(0, comma - 64), comma))
+  const body = url.slice(comma + 1)
+  const bytes = body.includes('%') ? percentDecoded(body) : Buffer.from(body)
+  if (!encoded) return new Uint8Array(bytes)
+  const text = bytes.toString('latin1')
+  if (/[^A-Za-z0-9+/_=\s-]/.test(text)) throw invalid(`${shownPath(url)}: what stands behind the comma is no base64`)
+  return new Uint8Array(Buffer.from(text, 'base64'))
+}
+
+/** %XX as the byte, everything else as UTF-8. */
+function percentDecoded (text: string): Buffer {
+  const bytes = Buffer.from(text)
+  let to = 0
+  for (let from = 0; from < bytes.length; from++) {
+    const digits = bytes[from] === 0x25 ? bytes.toString('latin1', from + 1, from + 3) : ''
+    if (/^[0-9a-f]{2}$/i.test(digits)) {
+      bytes[to++] = parseInt(digits, 16)
+      from += 2
+    } else bytes[to++] = bytes[from]!
+  }
+  return bytes.subarray(0, to)
+}
+
+/** Longer than a file's name can be, or with the first bytes of a picture, and of those letters alone. */
+function looksLikeBase64 (text: string): boolean {
+  return (text.length > 255 || /^(iVBORw0KGgo|\/9j\/|R0lGOD|UklGR)/.test(text)) && /^[A-Za-z0-9+/_=\s-]+$/.test(text.slice(0, 4096))
+}
+
+// ---- memory
+
+function copyOf (input: Uint8Array | Uint8ClampedArray | ArrayBufferLike | DataView): Uint8Array {
+  try {
+    if (types.isAnyArrayBuffer(input)) return new Uint8Array(new Uint8Array(input))
+    if (types.isDataView(input)) return new Uint8Array(new Uint8Array(input.buffer, input.byteOffset, input.byteLength))
+  } catch {
+    return new Uint8Array(0) // its memory was transferred
+  }
+  const bytes = snapshot(input)
+  return isUint8Array(bytes) ? bytes : new Uint8Array(bytes.buffer)
+}
+
+function ofPixels (input: RawImage): RawImage & { channels: 1 | 3 | 4 } {
+  const { data: given, width, height, channels: asked } = input
+  const data = snapshot(given) // which has the length it says
+  if (!isUint8Array(data) && !isUint8ClampedArray(data) && !isFloat32Array(data)) {
+    throw invalid(`data of an image must be a Uint8Array or a Float32Array, not ${show(data)}`)
+  }
+  integer(width, 'width of the image', 1, 16384)
+  integer(height, 'height of the image', 1, 16384)
+  const pixels = width * height
+  const channels = asked ?? ([3, 4, 1] as const).find(channels => data.length === pixels * channels)
+  if (channels === undefined) throw invalid(`data of the image has ${data.length} values; ${height} x ${width} pixels have ${pixels * 3} of RGB, ${pixels * 4} of RGBA`)
+  if (![1, 3, 4].includes(channels) || (isFloat32Array(data) && channels !== 3)) {
+    throw invalid(`channels of ${isFloat32Array(data) ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
+  }
+  if (data.length !== pixels * channels) {
+    throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${pixels * channels} values, found ${data.length}`)
+  }
+  return { data, width, height, channels }
+}
+
+// ---- objects
+
+/** Told by what they can do: Blobs and Responses come from several libraries and realms. */
+function ofObject (input: Record<string | symbol, unknown>): LaterBytes {
+  const can = (...names: Array<string | symbol>): boolean => names.every(name => typeof input[name] === 'function')
+  if (can('clone', 'metadata', 'toFormat', 'toBuffer')) return ofSharp(input as unknown as Sharp)
+  if (can('arrayBuffer', 'clone') && 'status' in input) return ofResponse(input as unknown as Response)
+  if (can('arrayBuffer') && typeof input.size === 'number') return ofBlob(input as unknown as Blob)
+  if (can(Symbol.asyncIterator)) return later('the stream', async check => await gather(input as unknown as AsyncIterable<unknown>, check))
+  throw invalid(`An image is ${kinds}, not ${show(input)}`)
+}
+
+/** What a caller's object throws is its own error; who reads ours learns which picture it was. */
+function later (what: string, read: (check: () => void) => Promise<Uint8Array>): LaterBytes {
+  return new LaterBytes(async check => {
+    try {
+      return await read(check)
+    } catch (cause) {
+      check()
+      if (cause instanceof ParError) throw cause
+      throw outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${what}: ${visible(String((cause as Error)?.message ?? cause), 300)}`, { cause })
+    }
+  })
+}
+
+function ofSharp (pipeline: Sharp): LaterBytes {
+  // Losslessly, whatever its depth and channels, and without a second way to read what it makes.
+  return later('what the sharp pipeline makes', async () => new Uint8Array(await pipeline.clone().png({ compressionLevel: 0 }).toBuffer()))
+}
+
+function ofBlob (blob: Blob): LaterBytes {
+  return later('the Blob', async () => {
+    if (blob.size > mostBytes) throw tooLarge()
+    const bytes: unknown = await blob.arrayBuffer()
+    if (!types.isAnyArrayBuffer(bytes)) throw invalid(`arrayBuffer() of the Blob must give an ArrayBuffer, not ${show(bytes)}`)
+    return new Uint8Array(bytes)
+  })
+}
+
+function ofResponse (response: Response): LaterBytes {
+  return later('the Response', async check => {
+    if (!response.ok) throw new ParError('BAD_IMAGE', `Cannot read the Response: its status is ${Number(response.status)}, so it is not the picture`)
+    if (response.bodyUsed) throw new ParError('BAD_IMAGE', 'Cannot read the Response: its body was read before. Give the bytes, or a clone()')
+    return response.body === null ? new Uint8Array(0) : await gather(response.body as unknown as AsyncIterable<unknown>, check)
+  })
+}
+
+async function gather (stream: AsyncIterable<unknown>, check: () => void): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  let length = 0
+  for await (const part of stream) {
+    check()
+    if (!isUint8Array(part)) throw invalid(`A stream of a picture gives bytes (Uint8Array), not ${show(part)}`)
+    length += part.byteLength
+    if (length > mostBytes) throw tooLarge()
+    parts.push(part)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+function tooLarge (): ParError {
+  return new ParError('BAD_IMAGE', `Cannot read the given picture: it has more than ${mostBytes} bytes, which is the limit`)
+}
