@@ -3,7 +3,6 @@
 // model run before a model is touched; those that do (class ids, n) are given what they need.
 
 import { randomInt } from 'node:crypto'
-import type { WeightsChoice } from './checkpoint/names.js'
 import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
 import type { ClassId } from './labels.js'
@@ -32,7 +31,7 @@ export interface TransformerFile {
   /** Tokens a step that the file was trained for. Default: from its transition tokens. */
   n?: number
   /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
-  weights?: WeightsChoice
+  weights?: 'model' | 'ema'
 }
 
 /** Options of `Par.load`. With neither transformer nor tokenizer: the embedded model. */
@@ -44,7 +43,7 @@ export interface LoadOptions {
     /** A .pt file of the authors, or a .safetensors file. */
     path: string
     /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
-    weights?: WeightsChoice
+    weights?: 'model' | 'ema'
   }
   /**
    * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
@@ -207,7 +206,7 @@ export type { GeneratedImage }
 
 export interface CheckedLoad {
   transformer: TransformerFile & { grid?: [number, number] } | undefined
-  tokenizer: { path: string, weights: WeightsChoice | undefined } | undefined
+  tokenizer: { path: string, weights: 'model' | 'ema' | undefined } | undefined
   device: Device
   precision: 'auto' | Precision
   threads: number
@@ -292,7 +291,7 @@ function tokenizerFile (value: unknown): CheckedLoad['tokenizer'] {
   return { path: fields.path, weights: weightsOption(fields.weights, 'tokenizer.weights') }
 }
 
-function weightsOption (value: unknown, name: string): WeightsChoice | undefined {
+function weightsOption (value: unknown, name: string): 'model' | 'ema' | undefined {
   return value === undefined ? undefined : oneOf(value, name, ['model', 'ema'] as const)
 }
 

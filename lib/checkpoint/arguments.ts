@@ -43,6 +43,7 @@ export function asNumber (value: unknown): number | undefined {
 
 /** Height and width: 256, '256', [256, 384], '256x384', '(256, 384)', [256]. */
 export function asPair (value: unknown): [number, number] | undefined {
+  if (typeof value === 'string' && value.length > 100) return undefined
   const list = typeof value === 'string' ? value.replace(/^\s*[[(]|[\])]\s*$/g, '').split(/[,x×*]/i).filter(part => part.trim() !== '') : Array.isArray(value) ? value as unknown[] : [value]
   if (list.length !== 1 && list.length !== 2) return undefined
   const [height, width] = [asNumber(list[0]), asNumber(list.at(-1))]

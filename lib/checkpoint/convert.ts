@@ -130,7 +130,7 @@ async function describe (
   return {
     kind: 'transformer',
     tensors: found.tensors,
-    warnings: found.warnings,
+    warnings: [...found.warnings, ...(found.gridFrom === 'assumed' ? ['the converted file records no grid, because nothing told it'] : [])],
     metadata: {
       kind: 'transformer',
       layers,

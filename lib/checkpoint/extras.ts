@@ -3,24 +3,27 @@
 // anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
 import { quote } from '../text.js'
-import { isAverage, tellingNames } from './names.js'
+import { isAverage, otherModel, tellingNames } from './names.js'
 import type { Needed } from './shapes.js'
 
 /** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
 const trainingPart = /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
-/** Models that are kept beside this one, and of which it makes no use. */
-const otherModel = /^(vq|vq_?model|vq_?vae|vq_?gan|vae|(image_)?tokenizer|first_stage_model)$/
 /** Buffers that are computed from sizes, and caches. */
 const buffer = /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
 /** Of a codebook, beside its codes: how often each was used, sums of moving averages. */
 const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
 const counter = /^(num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
 
+/** Far above any model with its copies; more names would hold the thread for seconds. */
+const maxTensors = 100_000
+
 export type Kind = 'transformer' | 'tokenizer'
 
 /** Anything beside the needed tensors that the model would have to use? Errors: BAD_CHECKPOINT, naming it. */
 export function refuseForeign (needed: Needed, kind: Kind): void {
   const { checkpoint } = needed
+  const all = checkpoint.tensors.size + checkpoint.others.size + (checkpoint.odd?.size ?? 0)
+  if (all > maxTensors) throw needed.bad(`it holds ${all} tensors, of which the model needs ${needed.tensors.length}: parvis reads files of up to ${maxTensors}`)
   const taken = new Set(needed.tensors.map(({ name }) => name))
   const holdsTokenizer = kind === 'transformer' && needed.has(tellingNames.codebook)
   const foreign: string[] = []

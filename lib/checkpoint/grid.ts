@@ -72,7 +72,7 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
   const [first, ...others] = told
   if (first) {
     const other = others.find(({ grid }) => show(grid) !== show(first.grid))
-    if (other) warnings.push(`${first.words} ${show(first.grid)} tokens, ${other.words} ${show(other.grid)}: ${show(first.grid)} is taken. Give grid if that is wrong`)
+    if (other) warnings.push(`${first.words} ${show(first.grid)} tokens, ${other.words} ${show(other.grid)}: ${show(first.grid)} is taken. Give grid (--grid) if that is wrong`)
     return { grid: first.grid, gridFrom: first.from, warnings }
   }
   const published = publishedGrids(official)
@@ -81,7 +81,7 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
   if (!fits(assumed)) throw needed.bad(`${does(assumed)}, the published one. Pass grid.`)
   const models = published.length > 1 ? ` (${filesOf(official).join(' and ')} have the same shapes)` : ''
   warnings.push(`nothing in the file says its token grid${models}: ${show(assumed)} is assumed, and with a wrong grid the pictures are bad. ` +
-    `Give grid${published.length > 1 ? `: ${published.map(show).join(' or ')}` : ''}`)
+    `Give grid (--grid on the command line)${published.length > 1 ? `: ${published.map(show).join(' or ')}` : ''}`)
   return { grid: assumed, gridFrom: 'assumed', warnings }
 }
 

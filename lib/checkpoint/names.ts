@@ -13,6 +13,9 @@ export type WeightsChoice = 'model' | 'ema'
 /** torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part of it. */
 const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'])
 
+/** Models that training keeps beside this one; it makes no use of them. */
+export const otherModel = /^(vq|vq_?model|vq_?vae|vq_?gan|vae|(image_)?tokenizer|first_stage_model)$/
+
 /** Tensors by which the kinds of models are known (architecture.ts). */
 export const tellingNames = {
   classes: 'cls_embedding.embedding_table.weight',
@@ -66,7 +69,9 @@ export function prefixesOf (checkpoint: Checkpoint): string[] {
 export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined): void {
   const prefixes = prefixesOf(checkpoint)
   const averages = prefixes.filter(isAverage)
-  const models = prefixes.filter(prefix => !isAverage(prefix))
+  const others = prefixes.filter(prefix => !isAverage(prefix))
+  // A tokenizer that is kept beside the transformer is not meant.
+  const models = others.length > 1 ? others.filter(prefix => !otherModel.test(prefix.slice(0, prefix.indexOf('.')).toLowerCase())) : others
   const wrapperIsAverage = checkpoint.wrapper !== undefined && isAverage(checkpoint.wrapper)
   const onlyAverages = wrapperIsAverage || (models.length === 0 && averages.length > 0)
   if (wanted === 'ema' && !wrapperIsAverage && averages.length === 0) throw absent(checkpoint, 'ema', 'an EMA copy of the weights')

@@ -5,6 +5,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/bench/shapes.js'
 import { findGolden, golden } from '../support/golden.js'
+import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
 import { py, writePt } from '../support/pt-writer.js'
 import { parvis, root, temporaryFolder } from './run.js'
 
@@ -158,4 +159,40 @@ t.test('a checkpoint of another kind is listed all the same', async t => {
   t.equal(code, 1)
   t.match(stdout, /conv\.weight +float32 +\[2, 3\] +24 B/)
   t.match(stderr, /\[BAD_CHECKPOINT\]/)
+})
+
+t.test('what is assumed, and EMA copies', async t => {
+  const folder = temporaryFolder()
+  const file = path.join(folder, 'x.pt')
+  const dict = (): Map<string, unknown> => stateDict(transformerShapes({ transitions: 0 }))
+  writePt(file, { model: dict(), 'ema\u001b[2J': dict(), steps: 3 })
+  const { stdout } = await parvis(['inspect', file, '--heads', '2'])
+  t.match(stdout, /grid +24 x 24 tokens \(assumed; nothing in the file says\)/)
+  t.match(stdout, /EMA copy +"ema\\u001b\[2J" \(--weights ema takes it\)/)
+  t.match(stdout, /note +nothing in the file says its token grid: 24 x 24 is assumed/)
+  t.match(JSON.parse((await parvis(['inspect', file, '--heads', '2', '--weights', 'ema', '--json'])).stdout), { weights: 'ema', gridFrom: 'assumed', warnings: [/24 x 24 is assumed/] })
+  const made = await parvis(['generate', '--transformer', file, '--heads', '2', '--class', '0', '--json', '--with-tokens', '--device', 'cpu'])
+  t.equal(made.code, 0)
+  t.match(made.stderr, /x\.pt: nothing in the file says its token grid: 24 x 24 is assumed/)
+  const output = path.join(folder, 'out.safetensors')
+  const converted = await parvis(['convert', file, output, '--heads', '2'])
+  t.match(converted, { code: 0, stderr: /24 x 24 is assumed[^]*the converted file records no grid/ })
+  t.equal((await parvis(['convert', file, output, '--heads', '2', '--grid', '8', '--force', '--weights', 'ema'])).stderr, '')
+  t.match(await parvis(['inspect', output, '--weights', 'ema']), { code: 1, stderr: /does not hold an EMA copy.*INVALID_OPTION/ })
+})
+
+t.test('text of a file commands no terminal', async t => {
+  const hostile = '\u001b]0;title\u0007\u001b[2J\r\u009b31m\u202etxt\u2066'
+  const file = path.join(temporaryFolder(), 'x.safetensors')
+  const shapes = transformerShapes()
+  const { entries, bytes } = tile(new Map([...shapes, [`ema.${hostile}`, [8]]]))
+  const about = { kind: 'transformer', heads: 2, grid: [8, 8], name: hostile, labels: [hostile, 'b', 'c'], sourceFile: hostile }
+  fs.writeFileSync(file, safetensorsFile({ __metadata__: { parvis: JSON.stringify(about), [hostile]: hostile }, ...entries }, bytes))
+  const pt = path.join(temporaryFolder(), 'x.pt')
+  writePt(pt, { model: new Map([...stateDict(shapes), [`ema.${hostile}`, py.reduce(py.global('odd Thing'), py.tuple(hostile))]]), [hostile]: hostile })
+  for (const args of [[file], [file, '--tensors'], [pt, '--heads', '2'], [pt, '--heads', '2', '--tensors'], [pt]]) {
+    const { stdout, stderr } = await parvis(['inspect', ...args])
+    t.notMatch(stdout + stderr, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/, args.slice(1).join(' '))
+    t.match(stdout, /u001b/)
+  }
 })

@@ -21,6 +21,9 @@ export async function loads (): Promise<void> {
   await Par.load({ transformer: 'a.pt', tokenizer: 'b.pt', device: 'cuda:1', precision: 'bfloat16', threads: 2, signal: AbortSignal.timeout(1) })
   await Par.load({ transformer: { path: 'a.pt', heads: 2, grid: [8, 16], n: 4 }, tokenizer: { path: 'b.pt' } })
   await Par.load({ transformer: { path: 'a.pt', grid: 8 } })
+  await Par.load({ transformer: { path: 'a.pt', weights: 'ema' }, tokenizer: { path: 'b.pt', weights: 'model' } })
+  // @ts-expect-error: the model's weights or their moving average
+  await Par.load({ transformer: { path: 'a.pt', weights: 'average' } })
   await using own = await Par.load()
   same<typeof own, Par>(true)
   await Par.load('par-xl-4x')
@@ -200,6 +203,8 @@ export async function images (image: GeneratedImage, plain: Image): Promise<void
 export async function information (own: Par): Promise<void> {
   same<typeof own.info, ParInfo>(true)
   same<ParInfo['transformer'], TransformerInfo | undefined>(true)
+  same<TransformerInfo['gridFrom'], 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'>(true)
+  same<TransformerInfo['warnings'], string[]>(true)
   same<ParInfo['tokenizer'], TokenizerInfo | undefined>(true)
   same<TransformerInfo['sampling'], Sampling>(true)
   same<typeof own.labels, readonly string[] | undefined>(true)
