@@ -3,7 +3,7 @@
 
 import { stat, statfs } from 'node:fs/promises'
 import { ParError } from '../errors.js'
-import { shownPath, visible } from '../text.js'
+import { shownPath } from '../text.js'
 import { CachedRepository } from './cache.js'
 import { addressOf, unquoted, type FileFacts } from './facts.js'
 import { hashFor, Judge } from './hashes.js'
@@ -56,6 +56,9 @@ async function leadsTo (pointer: string, blob: string): Promise<boolean> {
   return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino
 }
 
+/** Bytes that count as progress. A server that gives a byte and breaks off would otherwise be asked for each one. */
+const leastProgress = 1 << 14
+
 /** Another process has taken the part over, while this one slept. */
 class TakenOver extends Error {}
 
@@ -66,6 +69,8 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
   let done = 0
   /** The most that was here. A server without ranges that cuts each connection makes no progress beyond it. */
   let most = 0
+  /** As much of it as patience has begun anew for. */
+  let counted = 0
   let fresh = 0
 
   // ---- what an earlier attempt has left
@@ -82,14 +87,14 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
       done += bytesRead
     }
   }
-  most = done
+  most = counted = done
   await checkSpace(partial.file, job.size - done)
 
   // ---- the rest
   const startOver = async (why: string): Promise<void> => {
     await handle.truncate(0)
     hash = hashFor(job)
-    done = most = 0
+    done = most = counted = 0
     if (++fresh >= mostFresh) throw new ParError('DOWNLOAD_FAILED', `${job.file}: ${why}. Nothing of it was kept. Try again later, or from another network; what the Hub has is at ${hub.endpoint}/${job.repository}`)
     tell('retrying', 0, why)
   }
@@ -110,8 +115,9 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
           }
           hash.update(chunk)
           done += chunk.length
-          if (done > most) {
-            most = done
+          most = Math.max(most, done)
+          if (most - counted >= leastProgress) {
+            counted = most
             tries.progress()
           }
           tell('downloading', done)
@@ -145,9 +151,9 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     if (response.status === 416) throw new Damaged(`the server says the file ends before byte ${from}`)
     checkStatus(answer, hub, job.repository, job.file)
     const etag = unquoted(said.get('x-linked-etag'))
-    if (etag !== undefined && etag !== job.oid) throw new Damaged(`the Hub names another file (${visible(etag, 15)}) than a moment ago`)
+    if (etag !== undefined && etag !== job.oid) throw new Damaged(`the Hub names another file (${plain(etag)}) than a moment ago`)
     const linked = said.get('x-linked-size')
-    if (linked !== null && Number(linked) !== job.size) throw new Damaged(`the Hub names ${visible(linked, 20)} bytes, and ${job.size} a moment ago`)
+    if (linked !== null && Number(linked) !== job.size) throw new Damaged(`the Hub names ${plain(linked)} bytes, and ${job.size} a moment ago`)
     const packed = !['', 'identity'].includes(response.headers.get('content-encoding')?.toLowerCase() ?? '')
     if (response.status === 206) {
       const [, start, , total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '') ?? []
@@ -156,11 +162,16 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     } else if (from > 0) yield 'whole'
     const length = response.headers.get('content-length')
     const expected = response.status === 206 ? job.size - from : job.size
-    if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${visible(length, 20)} bytes where ${expected} belong`)
+    if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${plain(length)} bytes where ${expected} belong`)
     yield * answer.pieces()
   } finally {
     answer.end()
   }
+}
+
+/** A number or the beginning of a hash as a server wrote it; nothing else that it may have written there. */
+function plain (text: string): string {
+  return /^[0-9a-f]{1,64}$/.test(text) ? text.slice(0, 15) : 'something else than a number of'
 }
 
 async function checkSpace (file: string, needed: number): Promise<void> {

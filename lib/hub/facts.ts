@@ -48,7 +48,7 @@ export async function repositoryFacts (hub: Hub, repository: string, names: read
       commit ??= head.commit
       if (commit === undefined) throw notFull(hub, repository, 'the commit')
       if (head.commit !== undefined && head.commit !== commit) throw wrong('two commits of one branch')
-      files.set(name, head)
+      files.set(name, { oid: head.oid, size: head.size })
       continue
     }
     const facts = found.find(({ path, type }) => path === name && type === 'file')

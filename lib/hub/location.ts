@@ -6,7 +6,7 @@ import path from 'node:path'
 import { URL } from 'node:url'
 import { ParError } from '../errors.js'
 import { readWhole } from '../files.js'
-import { shownPath } from '../text.js'
+import { shownPath, visible } from '../text.js'
 import { invalid, show } from '../validate.js'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -54,7 +54,7 @@ export function endpoint (env: Environment = process.env): string {
   const given = env.HF_ENDPOINT || 'https://huggingface.co'
   const url = URL.canParse(given) ? new URL(given) : undefined
   // Whatever may hold a password or a key is not repeated.
-  const shown = /[@?#]/.test(given) ? 'what it is now' : show(given)
+  const shown = /[@?#]/.test(given) ? 'what it is now' : visible(show(given))
   if (!url || !['http:', 'https:'].includes(url.protocol)) throw invalid(`HF_ENDPOINT must be a URL that begins with https:// or http://, not ${shown}`)
   if (url.username !== '' || url.password !== '') throw invalid('HF_ENDPOINT must hold no user name and no password. Leave them out; an access token belongs in HF_TOKEN')
   if (/[?#]/.test(given)) throw invalid('HF_ENDPOINT must end with its path: leave out the query and the fragment (from ? or # on)')

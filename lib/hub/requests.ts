@@ -174,8 +174,9 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
       const location = response.headers.get('location')
       const next = location !== null && URL.canParse(location, at.href) ? new URL(location, at) : undefined
       if (!next || !['http:', 'https:'].includes(next.protocol) || (at.protocol === 'https:' && next.protocol === 'http:')) {
-        // The scheme alone: an address may hold a password or a signature.
-        throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to ${next ? `an address of ${visible(next.protocol, 20)}` : location === null ? 'nowhere' : 'what is no address'}, which is not followed. Check HF_ENDPOINT.`)
+        // Not the address itself: it may hold a password or a signature.
+        const where = location === null ? 'nowhere' : !next ? 'what is no address' : next.protocol === 'http:' ? 'http instead of https' : 'an address of another kind than https'
+        throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to ${where}, which is not followed. Check HF_ENDPOINT.`)
       }
       if (next.username !== '' || next.password !== '') throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to an address with a password, which is not followed. Check HF_ENDPOINT.`)
       if (response.status === 303 || (response.status < 303 && method === 'POST')) [method, body] = ['GET', undefined]
