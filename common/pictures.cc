@@ -1,6 +1,6 @@
 #include "pictures.h"
 
-#include <cmath>
+#include <cstring>
 
 namespace parvis {
 
@@ -19,9 +19,21 @@ Status checkEncode(const TokenizerModel& model, const float* pixels, int count, 
   if (count < 1 || height < factor || width < factor || height % factor || width % factor || height > 65536 || width > 65536)
     return {Code::invalidOption, "A picture to encode must be a multiple of " + std::to_string(factor) + " pixels wide and high."};
   const size_t all = static_cast<size_t>(height) * static_cast<size_t>(width) * 3 * static_cast<size_t>(count);
-  for (size_t i = 0; i < all; i++)
-    if (!std::isfinite(pixels[i])) return {Code::invalidOption, "A picture to encode has a pixel that is not finite."};
-  return {};
+  return allFinite(pixels, all) ? Status{} : Status{Code::invalidOption, "A picture to encode has a pixel that is not finite."};
+}
+
+bool allFinite(const float* values, size_t count) {
+  bool finite = true;
+  for (size_t i = 0; i < count; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, 4);
+    finite &= (bits & 0x7f800000u) != 0x7f800000u;  // infinities and NaN have every bit of the exponent
+  }
+  return finite;
+}
+
+Status pictureNotFinite() {
+  return {Code::nonFinite, "The tokenizer computed NaN or infinite numbers: the checkpoint's weights are damaged, or were not trained in this precision."};
 }
 
 }  // namespace parvis

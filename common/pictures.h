@@ -8,4 +8,7 @@ namespace parvis {
 Status checkDecode(const TokenizerModel& model, const int32_t* tokens, const DecodeOptions& options);
 Status checkEncode(const TokenizerModel& model, const float* pixels, int count, int height, int width);
 
+bool allFinite(const float* values, size_t count);
+Status pictureNotFinite();
+
 }  // namespace parvis

@@ -1,7 +1,8 @@
 #include "tensors.h"
 
+#include <algorithm>
 #include <cstring>
-#include <memory>
+#include <numeric>
 
 #include "floats.h"
 
@@ -13,7 +14,25 @@ static std::string shapeText(const std::vector<int64_t>& shape) {
   return s + "]";
 }
 
-Status Tensors::open(const std::string& file, const std::vector<TensorSource>& tensors) {
+// A part of a fused matrix, or every other row, is spread over a few times its own size.
+constexpr int64_t mostSpread = 16, smallSpan = 1 << 16;
+constexpr size_t copiesKept = 4;  // threads read the two halves of a gate while others are at the next tensor
+
+static int64_t elementsOf(const TensorSource& t) {
+  int64_t count = 1;
+  for (const int64_t size : t.shape) count *= size;
+  return count;
+}
+
+// Elements from the first to the last, both included.
+static int64_t spanOf(const TensorSource& t) {
+  int64_t span = 1;
+  for (size_t i = 0; i < t.shape.size(); i++) span += (t.shape[i] - 1) * t.strides[i];
+  return span;
+}
+
+Status Tensors::open(const std::string& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
+  cancel_ = &cancel;
   for (const auto& t : tensors) byName_[t.name] = t;
   return file_.open(file);
 }
@@ -25,7 +44,18 @@ void Tensors::add(const std::string& name, std::vector<int64_t> shape, const flo
 
 const TensorSource* Tensors::find(const std::string& name, const std::vector<int64_t>& shape) {
   const auto at = byName_.find(name);
-  if (at != byName_.end() && at->second.shape == shape) return &at->second;
+  if (at != byName_.end() && at->second.shape == shape) {
+    const TensorSource& t = at->second;
+    if (contiguous(t)) return &t;
+    if (spanOf(t) > elementsOf(t) * mostSpread + smallSpan) {
+      if (status.ok())
+        status = {Code::badCheckpoint, file_.path() + ": tensor " + name + " has " + std::to_string(elementsOf(t)) + " elements that lie spread over " + std::to_string(spanOf(t)) +
+                                           " elements of the file, more than " + std::to_string(mostSpread) + " times as many. Save it again after .contiguous()."};
+      return nullptr;
+    }
+    strided_.push_back(static_cast<size_t>(elementsOf(t)) * byteSize(t.dtype));
+    return &t;
+  }
   if (status.ok())
     status = at == byName_.end()
                  ? Status{Code::badCheckpoint, file_.path() + ": tensor " + name + " is missing; " + shapeText(shape) + " expected."}
@@ -67,22 +97,94 @@ Status Tensors::rows(const TensorSource& t, int64_t begin, int64_t end, float* o
     if (s.ok()) widen(raw.get(), t.dtype, out, count);
     return s;
   }
-  // Not contiguous: read what the rows span, gather.
-  int64_t span = 1;
-  for (size_t i = 1; i < t.shape.size(); i++) span += (t.shape[i] - 1) * t.strides[i];
-  span += (end - begin - 1) * t.strides[0];
-  std::vector<uint8_t> raw(static_cast<size_t>(span) * item);
-  Status s = file_.read(raw.data(), raw.size(), t.offset + static_cast<uint64_t>(begin * t.strides[0]) * item);
-  if (!s.ok()) return s;
-  for (size_t i = 0; i < count; i++) {
-    int64_t left = static_cast<int64_t>(i), at = 0;
-    for (size_t axis = t.shape.size(); axis-- > 0;) {
-      const int64_t size = axis == 0 ? end - begin : t.shape[axis];
-      at += left % size * t.strides[axis];
-      left /= size;
+  std::shared_ptr<Copy> copy;
+  if (Status s = straighten(t, copy); !s.ok()) return s;
+  widen(copy->data.get() + static_cast<size_t>(begin * rowElements(t)) * item, t.dtype, out, count);
+  return {};
+}
+
+size_t Tensors::copyBytes() const {
+  std::vector<size_t> sizes = strided_;
+  std::sort(sizes.rbegin(), sizes.rend());
+  return std::accumulate(sizes.begin(), sizes.begin() + static_cast<ptrdiff_t>(std::min(sizes.size(), copiesKept)), size_t{0});
+}
+
+// The tensor row by row. Its axes are walked in the order of the file, the widest step first, so that the file is read once
+// from front to back, in pieces.
+Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& c : copies_)
+    if (c->tensor == &t) {
+      out = c;
+      return {};
     }
-    widen(raw.data() + static_cast<size_t>(at) * item, t.dtype, out + i, 1);
+  constexpr int64_t pieceBytes = 4 << 20;
+  const int64_t item = static_cast<int64_t>(byteSize(t.dtype)), piece = pieceBytes / item;
+  struct Axis {
+    int64_t size, from, to;  // elements between neighbours, in the file and in the copy
+  };
+  std::vector<Axis> axes;
+  int64_t step = 1;
+  for (size_t i = t.shape.size(); i-- > 0; step *= t.shape[i])
+    if (t.shape[i] != 1) axes.push_back({t.shape[i], t.strides[i], step});
+  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.from < b.from; });
+  // As many of the inner axes as span no more than a piece, and of the next one as much as does.
+  size_t inner = 0;
+  int64_t span = 1, count = 1;
+  while (inner < axes.size() && span + (axes[inner].size - 1) * axes[inner].from <= piece) {
+    span += (axes[inner].size - 1) * axes[inner].from;
+    count *= axes[inner++].size;
   }
+  int64_t together = 1;
+  if (inner < axes.size()) together = std::clamp<int64_t>(1 + (piece - span) / std::max<int64_t>(axes[inner].from, 1), 1, axes[inner].size);
+  auto copy = std::make_shared<Copy>();
+  copy->tensor = &t;
+  copy->data = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(step * item));
+  std::vector<uint8_t> raw(static_cast<size_t>((span + (inner < axes.size() ? (together - 1) * axes[inner].from : 0)) * item));
+  std::vector<int64_t> at(axes.size());  // where the outer axes stand
+  for (;;) {
+    if (cancel_ && cancel_->load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+    int64_t from = 0, to = 0;
+    for (size_t i = inner; i < axes.size(); i++) {
+      from += at[i] * axes[i].from;
+      to += at[i] * axes[i].to;
+    }
+    const int64_t some = inner < axes.size() ? std::min(together, axes[inner].size - at[inner]) : 1;
+    const int64_t wide = inner < axes.size() ? (some - 1) * axes[inner].from : 0;
+    if (Status s = file_.read(raw.data(), static_cast<size_t>((span + wide) * item), t.offset + static_cast<uint64_t>(from * item)); !s.ok()) return s;
+    // The innermost axis in short runs, each for all of the outer ones that were read: neither side strides far, which is
+    // what a transposed matrix costs otherwise.
+    constexpr int64_t run = 64;
+    const Axis first = inner > 0 ? axes[0] : Axis{1, 0, 0}, next = inner < axes.size() ? axes[inner] : Axis{1, 0, 0};
+    for (int64_t line = 0; line < count / first.size; line++) {
+      int64_t left = line, source = 0, target = to;
+      for (size_t i = 1; i < inner; i++) {
+        source += left % axes[i].size * axes[i].from;
+        target += left % axes[i].size * axes[i].to;
+        left /= axes[i].size;
+      }
+      for (int64_t begin = 0; begin < first.size; begin += run)
+        for (int64_t k = 0; k < some; k++) {
+          const uint8_t* read = raw.data() + (source + begin * first.from + k * next.from) * item;
+          uint8_t* write = copy->data.get() + (target + begin * first.to + k * next.to) * item;
+          const int64_t length = std::min(run, first.size - begin);
+          if (item == 4)
+            for (int64_t i = 0; i < length; i++) std::memcpy(write + i * first.to * 4, read + i * first.from * 4, 4);
+          else
+            for (int64_t i = 0; i < length; i++) std::memcpy(write + i * first.to * 2, read + i * first.from * 2, 2);
+        }
+    }
+    size_t i = inner;
+    for (; i < axes.size(); i++) {
+      at[i] += i == inner ? some : 1;
+      if (at[i] < axes[i].size) break;
+      at[i] = 0;
+    }
+    if (i >= axes.size()) break;
+  }
+  if (copies_.size() == copiesKept) copies_.erase(copies_.begin());
+  copies_.push_back(copy);
+  out = std::move(copy);
   return {};
 }
 

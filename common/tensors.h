@@ -1,21 +1,26 @@
 // The tensors of a checkpoint file (or, for one operation by itself, in memory): found by name, checked against the shape that a backend expects, read row by row.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "file.h"
 #include "parvis/model.h"
+#include "parvis/step.h"
 
 namespace parvis {
 
 class Tensors {
  public:
-  Status open(const std::string& file, const std::vector<TensorSource>& tensors);
+  // cancel: looked at while a tensor is read that does not lie row by row.
+  Status open(const std::string& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
   // Instead of a file, or beside it: a tensor in memory, row-major, which outlives this.
   void add(const std::string& name, std::vector<int64_t> shape, const float* data);
-  // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other.
+  // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other, or where its elements
+  // lie so far apart that reading it would take much more than it holds.
   const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
   // Rows [begin, end) of the tensor seen as a matrix [shape[0], rest], as float32. Any thread.
   Status rows(const TensorSource& tensor, int64_t begin, int64_t end, float* out) const;
@@ -23,10 +28,23 @@ class Tensors {
   Status stored(const TensorSource& tensor, int64_t begin, int64_t end, void* out) const;
   static bool contiguous(const TensorSource& tensor);
   static int64_t rowElements(const TensorSource& tensor);
+  // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones, parts
+  // of wider ones): each is read once, piece by piece, and its copy is kept until others have taken its place.
+  size_t copyBytes() const;
   Status status;
 
  private:
+  struct Copy {
+    const TensorSource* tensor;
+    std::unique_ptr<uint8_t[]> data;
+  };
+  Status straighten(const TensorSource& tensor, std::shared_ptr<Copy>& out) const;
+
   File file_;
+  const Cancel* cancel_ = nullptr;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::shared_ptr<Copy>> copies_;  // the newest last
+  std::vector<size_t> strided_;                        // bytes of those that were asked for
   std::unordered_map<std::string, TensorSource> byName_;
   std::unordered_map<std::string, const float*> inMemory_;
 };

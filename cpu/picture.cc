@@ -5,6 +5,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "rows.h"
 #include "tokenizer.h"
 
 namespace parvis::cpu {
@@ -55,6 +56,7 @@ void Operations::statistics(const Picture& x, const GroupNorm& n, std::vector<fl
   // Each task its own sums, added in task order: the result does not depend on the threads.
   std::vector<double> sums(static_cast<size_t>(tasks) * channels * 2, 0.0);
   threads_.run(tasks, [&](int task, int) {
+    if (cancel_.load(std::memory_order_relaxed)) return;
     double* s = sums.data() + static_cast<size_t>(task) * channels * 2;
     const int begin = x.height * task / tasks, end = x.height * (task + 1) / tasks;
     kernels().sums(x.data() + static_cast<size_t>(begin) * x.width * channels, (end - begin) * x.width, channels, s, s + channels);
@@ -102,6 +104,7 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
     const size_t rowBytes = static_cast<size_t>(row) * item;
     const int rows = inHeight + border, block = std::max(1, std::min(8, rows / (threads_.count() * 4)));
     threads_.run((rows + block - 1) / block, [&](int task, int) {
+      if (cancel_.load(std::memory_order_relaxed)) return;
       for (int r = task * block; r < std::min(rows, (task + 1) * block); r++) {
         uint8_t* to = staged.data() + rowBytes * r;
         const int source = r - before;
@@ -121,10 +124,11 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
   if (!going()) return y;
   const Convolution work{input, row, c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr, y.data(), y.width};
   const auto kernel = kernels().convolve[static_cast<int>(element_)];
-  // A task is a block of rows whose input stays in the second-level cache, all panels over it.
+  // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide picture
+  // is work enough between two looks at a cancellation.
   const size_t rowBytes = static_cast<size_t>(row) * item;
   const int panels = c.w.panels;
-  int block = static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), 2, 32));
+  int block = static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), rowBytes > (2u << 20) ? 1 : 2, 32));
   block = std::min(block, std::max(1, y.height / threads_.count()));
   const int blocks = (y.height + block - 1) / block;
   // Small pictures have more weights than pixels: hand out panels.
@@ -169,6 +173,7 @@ Picture Operations::attention(const Picture& x, const SelfAttention& a) {
   const int keyPanels = slots / 32, queryBlocks = (count + 31) / 32;
   std::vector<std::vector<float>> columns(threads_.count(), std::vector<float>(static_cast<size_t>(32) * slots));
   threads_.run(keyPanels + valuePanels + queryBlocks, [&](int task, int thread) {
+    if (cancel_.load(std::memory_order_relaxed)) return;
     if (task < keyPanels) {
       const int begin = task * 32;
       packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width, element_, keys.data() + keyPanel * task);
@@ -191,8 +196,10 @@ Picture Operations::attention(const Picture& x, const SelfAttention& a) {
   const CacheHead cache{keys.data(), values.data(), slots};
   const auto kernel = kernels().attendPlain[static_cast<int>(element_)];
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
-  threads_.run(queryBlocks, [&](int task, int thread) {
-    const int begin = task * 32, size = std::min(32, count - begin);
+  const int block = inTiles(int64_t{count} * width, 32);
+  threads_.run((count + block - 1) / block, [&](int task, int thread) {
+    if (cancel_.load(std::memory_order_relaxed)) return;
+    const int begin = task * block, size = std::min(block, count - begin);
     kernel(queries.data() + static_cast<size_t>(begin) * qStride * item, qStride, size, width, cache, count, scale,
            out.data() + static_cast<size_t>(begin) * width, width, scratch.data() + scratchBytes * thread);
   });

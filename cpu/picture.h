@@ -70,6 +70,7 @@ class Operations {
   Picture residual(Picture x, const Residual& r);
   Picture attention(const Picture& x, const SelfAttention& a);
   bool going();  // false after a failure or a cancellation
+  const Cancel& cancel() const { return cancel_; }
 
  private:
   void statistics(const Picture& x, const GroupNorm& n, std::vector<float>& scale, std::vector<float>& shift);

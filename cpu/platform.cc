@@ -27,26 +27,31 @@ std::string megabytes(uint64_t bytes) { return std::to_string((bytes + (1 << 20)
 
 uint64_t availableMemory() { return memoryChecked() ? memoryLimit().free : 0; }
 
+static Status refusal(size_t bytes, const std::string& what, const MemoryLimit& limit) {
+  std::string free;
+  if (limit.free) free = " and " + megabytes(limit.free) + " are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
+  return {Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" + free + ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
+                                 (limit.free && bytes > limit.free ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
+}
+
+Status Memory::check(size_t bytes, const std::string& what) {
+  // Asking costs more than taking a little: some ten files of the system.
+  if (bytes < (1u << 20) || !memoryChecked()) return {};
+  const MemoryLimit limit = memoryLimit();
+  return limit.free && bytes > limit.free ? refusal(bytes, what, limit) : Status{};
+}
+
 Status Memory::allocate(size_t bytes, const std::string& what, Memory& out) {
   bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
-  // Asking costs more than taking a little: some ten files of the system.
-  const MemoryLimit limit = bytes >= (1u << 20) && memoryChecked() ? memoryLimit() : MemoryLimit{};
-  const bool tooMuch = limit.free && bytes > limit.free;
-  const auto refuse = [&] {
-    std::string free;
-    if (limit.free) free = " and " + megabytes(limit.free) + " are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
-    return Status{Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" + free + ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
-                                         (tooMuch ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
-  };
-  if (tooMuch) return refuse();
+  if (Status s = check(bytes, what); !s.ok()) return s;
   Memory m;
   m.bytes_ = bytes;
 #if defined(_WIN32)
   m.data_ = static_cast<uint8_t*>(VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
-  if (!m.data_) return refuse();
+  if (!m.data_) return refusal(bytes, what, {});
 #else
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return refuse();
+  if (p == MAP_FAILED) return refusal(bytes, what, {});
   m.data_ = static_cast<uint8_t*>(p);
 #if defined(MADV_HUGEPAGE)
   if (bytes >= (8u << 20)) madvise(p, bytes, MADV_HUGEPAGE);  // a wish: failure is no error

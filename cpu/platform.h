@@ -17,6 +17,7 @@ class Memory {
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
   // Refuses what the machine cannot hold: `what` starts the message ("The weights").
+  static Status check(size_t bytes, const std::string& what);
   static Status allocate(size_t bytes, const std::string& what, Memory& out);
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }

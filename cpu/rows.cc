@@ -29,16 +29,31 @@ void Angles::grow(const TransformerModel& m, int last) {
     }
 }
 
+int inTiles(int64_t work, int rows) {
+  constexpr int64_t most = int64_t{1} << 28;  // products, of some tens of milliseconds
+  constexpr int tile = 8;                     // rows of the widest instruction set's; a multiple of the others'
+  return static_cast<int>(std::clamp<int64_t>(most / std::max<int64_t>(work, 1) / tile * tile, tile, std::max(rows, tile)));
+}
+
 // ---- a layer ------------------------------------------------------------------------------------------------
 
 void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const {
   const auto kernel = kernels().matmul[static_cast<int>(element_)];
-  const Matmul m{x, xStride, rows, w.data, w.groups, epilogue, y, out, yStride};
+  const size_t item = elementSize(element_);
   // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
   const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);
   const int tasks = static_cast<int>(std::clamp<size_t>(work / (96 << 10), 1, std::min<size_t>(w.panels, static_cast<size_t>(threads_.count()) * 8)));
   threads_.run(tasks, [&](int task, int) {
-    kernel(m, static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks), static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks));
+    const int begin = static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks), end = static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks);
+    // Many rows go panel by panel and some thousands at a time, so that a cancellation is seen.
+    const int panelsEach = rows <= 256 ? end - begin : 1, rowsEach = 4096;
+    for (int panel = begin; panel < end; panel += panelsEach)
+      for (int row = 0; row < rows; row += rowsEach) {
+        if (cancel_.load(std::memory_order_relaxed)) return;
+        const Matmul m{static_cast<const uint8_t*>(x) + row * xStride * static_cast<ptrdiff_t>(item), xStride, std::min(rowsEach, rows - row), w.data, w.groups, epilogue,
+                       y ? y + row * yStride : nullptr, out ? static_cast<uint8_t*>(out) + row * yStride * static_cast<ptrdiff_t>(item) : nullptr, yStride};
+        kernel(m, panel, std::min(end, panel + panelsEach));
+      }
   });
 }
 
@@ -47,6 +62,7 @@ void Rows::norm(const float* x, ptrdiff_t stride, int rows, const float* weight,
   const size_t item = elementSize(element_);
   const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
   threads_.run(tasks, [&](int task, int) {
+    if (cancel_.load(std::memory_order_relaxed)) return;
     for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
       kernel({x + r * stride, weight, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item, dim, eps});
   });
@@ -60,15 +76,33 @@ void Rows::attention(const LayerAttention& a) const {
   for (int i = 0; i < a.count; i++) sees = std::max(sees, a.rows[i].sees);
   const int64_t work = static_cast<int64_t>(a.count) * sees * a.headSize * group;  // of one head
   const int together = static_cast<int>(std::clamp<int64_t>(100000 / std::max<int64_t>(work, 1), 1, heads));
+  // Much work goes in blocks of queries, so that a cancellation is seen: all keys and values are appended first, then
+  // each block has its queries answered, in the tiles that it would have had.
+  const int block = inTiles(work / std::max(a.count, 1), a.count);
+  std::vector<AttentionRow> appended;
+  if (block < a.count) {
+    appended.assign(a.rows, a.rows + a.count);
+    for (AttentionRow& row : appended) row.append = 0;
+  }
   threads_.run((heads + together - 1) / together, [&](int task, int thread) {
     for (int i = task * together; i < std::min(heads, (task + 1) * together); i++) {
       const int stream = i / a.kvHeads, head = i % a.kvHeads;
-      const ptrdiff_t row = static_cast<ptrdiff_t>(stream) * a.count;
-      kernel({a.qkv + row * a.qkvStride, a.qkvStride, a.rows, a.count, a.headSize, group, static_cast<ptrdiff_t>(head) * group * a.headSize,
-              static_cast<ptrdiff_t>(a.heads + head) * a.headSize, static_cast<ptrdiff_t>(a.heads + a.kvHeads + head) * a.headSize,
-              a.layout.head(a.cache, static_cast<size_t>(i)), a.angles->cosine(), a.angles->sine(),
-              static_cast<uint8_t*>(a.out) + (row * a.outStride + static_cast<ptrdiff_t>(head) * group * a.headSize) * item, a.outStride,
-              a.scratch + a.scratchBytes * thread});
+      const auto answer = [&](const AttentionRow* rows, int begin, int count, int queryHeads) {
+        const ptrdiff_t row = static_cast<ptrdiff_t>(stream) * a.count + begin;
+        kernel({a.qkv + row * a.qkvStride, a.qkvStride, rows + begin, count, a.headSize, queryHeads, static_cast<ptrdiff_t>(head) * group * a.headSize,
+                static_cast<ptrdiff_t>(a.heads + head) * a.headSize, static_cast<ptrdiff_t>(a.heads + a.kvHeads + head) * a.headSize,
+                a.layout.head(a.cache, static_cast<size_t>(i)), a.angles->cosine(), a.angles->sine(),
+                static_cast<uint8_t*>(a.out) + (row * a.outStride + static_cast<ptrdiff_t>(head) * group * a.headSize) * item, a.outStride,
+                a.scratch + a.scratchBytes * thread});
+      };
+      if (cancel_.load(std::memory_order_relaxed)) return;
+      if (appended.empty()) {
+        answer(a.rows, 0, a.count, group);
+        continue;
+      }
+      answer(a.rows, 0, a.count, 0);
+      for (int begin = 0; begin < a.count && !cancel_.load(std::memory_order_relaxed); begin += block)
+        answer(appended.data(), begin, std::min(block, a.count - begin), group);
     }
   });
 }

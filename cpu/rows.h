@@ -51,9 +51,13 @@ struct LayerAttention {
   size_t scratchBytes;
 };
 
+// Queries that attention answers between two looks at a cancellation, of so much work each: whole tiles.
+int inTiles(int64_t work, int rows);
+
 class Rows {
  public:
-  Rows(Threads& threads, Element element) : threads_(threads), element_(element) {}
+  // cancel: looked at every few tens of milliseconds; what comes out after it is of no use.
+  Rows(Threads& threads, Element element, const Cancel& cancel) : threads_(threads), element_(element), cancel_(cancel) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
   void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const;
   // x [rows, stride], weight [dim] -> out [rows, stride] elements
@@ -63,6 +67,7 @@ class Rows {
  private:
   Threads& threads_;
   Element element_;
+  const Cancel& cancel_;
 };
 
 // One draw needs scratch: guided logits and weights.

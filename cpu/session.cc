@@ -83,9 +83,9 @@ void CpuSession::embed(const Row* rows, int count) {
   }
 }
 
-void CpuSession::attention(int layer, int count) {
+void CpuSession::attention(const Rows& run, int layer, int count) {
   const TransformerModel& m = transformer_->model_;
-  run().attention({qkv_, qkvStride_, meta_.data(), count, streams(), m.heads, m.kvHeads, m.headSize, layout_,
+  run.attention({qkv_, qkvStride_, meta_.data(), count, streams(), m.heads, m.kvHeads, m.headSize, layout_,
                    cache_ + static_cast<size_t>(layer) * streams() * m.kvHeads * layout_.bytes(), &angles_, attended_, widthStride_, scratch_, scratchBytes_});
 }
 
@@ -101,7 +101,7 @@ Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const 
   }
   angles_.grow(t.model_, last);
   embed(rows, count);
-  const Rows run = this->run();
+  const Rows run = this->run(cancel);
   const int dim = t.model_.dim;
   const float eps = t.model_.normEps;
   for (int i = 0; i < t.model_.layers; i++) {
@@ -109,7 +109,7 @@ Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const 
     const Layer& l = t.layers_[i];
     run.norm(x_, dimStride_, all, l.attentionNorm, dim, eps, normed_);
     run.matmul(l.qkv, normed_, dimStride_, all, Epilogue::store, qkv_, nullptr, qkvStride_);
-    attention(i, count);
+    attention(run, i, count);
     run.matmul(l.wo, attended_, widthStride_, all, Epilogue::add, x_, nullptr, dimStride_);
     run.norm(x_, dimStride_, all, l.feedForwardNorm, dim, eps, normed_);
     run.matmul(l.gateUp, normed_, dimStride_, all, Epilogue::swiglu, nullptr, gated_, ffStride_);
@@ -141,7 +141,8 @@ Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, con
         const size_t from = static_cast<size_t>(b * sequences() + p[i].sequence) * count + p[i].row;
         normKernel({x_ + from * dimStride_, t.norm_, static_cast<uint8_t*>(gathered_) + static_cast<size_t>(b * some + i) * dimStride_ * item, m.dim, m.normEps});
       }
-    run().matmul(t.output_, gathered_, dimStride_, branches * some, Epilogue::store, logits_, nullptr, vocabularyStride_);
+    run(cancel).matmul(t.output_, gathered_, dimStride_, branches * some, Epilogue::store, logits_, nullptr, vocabularyStride_);
+    if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
     t.threads_->run(some, [&](int i, int thread) {
       const int sequence = p[i].sequence, position = rows[p[i].row].predicts;
       const size_t token = static_cast<size_t>(sequence) * o_.tokens + position;
@@ -159,6 +160,7 @@ Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, con
           std::memcpy(kept_.data() + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * m.vocabulary, d.logits, static_cast<size_t>(m.vocabulary) * 4);
     });
   }
+  if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};  // also where nothing was predicted
   if (!finite) return notFinite();
   for (const Prediction& p : all)
     if (rule.mode == StepRule::Mode::sample) known_.predicted(rows[p.row].predicts);

@@ -22,11 +22,11 @@ class CpuSession : public Session {
     int sequence, row;
   };
   void embed(const Row* rows, int count);
-  void attention(int layer, int count);
+  void attention(const Rows& run, int layer, int count);
   Status predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel);
   int sequences() const { return static_cast<int>(o_.classIds.size()); }
   int streams() const { return sequences() * (o_.guided ? 2 : 1); }
-  Rows run() const { return {*transformer_->threads_, transformer_->element_}; }
+  Rows run(const Cancel& cancel) const { return {*transformer_->threads_, transformer_->element_, cancel}; }
 
   std::shared_ptr<CpuTransformer> transformer_;
   SessionOptions o_;

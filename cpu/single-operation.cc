@@ -158,13 +158,13 @@ Status Single::projection() {
   if (norm) copyRows(x, o.rows, o.inputs, floats(memory, xAt), xStride);
   else toElements(x, o.rows, o.inputs, multiplied, xStride);
   if (before) copyRows(before, o.rows, o.outputs, floats(memory, yAt), yStride);
-  const Rows run(threads, element());
+  const Rows run(threads, element(), cancel);
   const Epilogue epilogue = swiglu ? Epilogue::swiglu : add ? Epilogue::add : Epilogue::store;
   return measure(
       [&](int copy) -> Status {
         if (norm) run.norm(floats(memory, xAt), xStride, o.rows, normWeight, o.inputs, o.eps, multiplied);
         run.matmul(packed[static_cast<size_t>(copy)], multiplied, xStride, o.rows, epilogue, swiglu ? nullptr : floats(memory, yAt), swiglu ? memory.data() + yAt : nullptr, yStride);
-        return {};
+        return cancel.load(std::memory_order_relaxed) ? Status{Code::cancelled, "Cancelled."} : Status{};
       },
       [&] { fromElements(memory.data() + yAt, swiglu ? type() : DType::float32, o.rows, yStride, o.outputs); });
 }
@@ -215,14 +215,14 @@ Status Single::attention() {
               angles.cosine(), angles.sine(), nullptr, 0, memory.data() + scratchAt + scratchBytes * thread});
   });
 
-  const Rows run(threads, element());
+  const Rows run(threads, element(), cancel);
   return measure(
       [&](int copy) -> Status {
         run.norm(floats(memory, xAt), dimStride, all, normWeight, o.dim, o.eps, memory.data() + normedAt);
         run.matmul(qkv[static_cast<size_t>(copy)], memory.data() + normedAt, dimStride, all, Epilogue::store, floats(memory, qkvAt), nullptr, qkvStride);
         run.attention({floats(memory, qkvAt), qkvStride, own.data(), o.rows, o.streams, o.heads, o.kvHeads, o.headSize, layout,
                        memory.data() + cacheAt + layout.bytes() * heads * copy, &angles, memory.data() + outAt, outStride, memory.data() + scratchAt, scratchBytes});
-        return {};
+        return cancel.load(std::memory_order_relaxed) ? Status{Code::cancelled, "Cancelled."} : Status{};
       },
       [&] { fromElements(memory.data() + outAt, type(), all, outStride, width); });
 }

@@ -33,7 +33,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& f
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
   Tensors weights;
-  if (Status s = weights.open(file, tensors); !s.ok()) return s;
+  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
   Loader loader(weights, t->element_);
   VqPlan plan(loader, t->element_);
   visitVq(plan, t->parts_, m);
@@ -42,9 +42,11 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& f
 
   t->codebook_.assign(t->codebookStored_, t->codebookStored_ + static_cast<size_t>(m.codebook) * m.codeSize);
   for (int i = 0; i < m.codebook; i++) {
+    if (i % 65536 == 0 && cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
     float* row = t->codebook_.data() + static_cast<size_t>(i) * m.codeSize;
     double squares = 0;
     for (int c = 0; c < m.codeSize; c++) squares += static_cast<double>(row[c]) * row[c];
+    t->codebookFinite_ = t->codebookFinite_ && std::isfinite(squares);
     const double inverse = 1.0 / std::max(std::sqrt(squares), 1e-12);
     for (int c = 0; c < m.codeSize; c++) row[c] = static_cast<float>(row[c] * inverse);
   }
@@ -67,13 +69,20 @@ Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, ui
   if (x.height != o.outHeight || x.width != o.outWidth) {
     Picture resized = run.make(o.outHeight, o.outWidth, 3);
     if (!run.going()) return run.status;
-    resizeBicubic(x.data(), x.height, x.width, resized.data(), o.outHeight, o.outWidth, *threads_);
+    resizeBicubic(x.data(), x.height, x.width, resized.data(), o.outHeight, o.outWidth, *threads_, &run.cancel());
     x = std::move(resized);
   }
   if (!run.going()) return run.status;
-  if (floats) std::memcpy(floats, x.data(), x.size() * sizeof(float));
-  if (bytes) toBytes(x.data(), bytes, x.size());
-  return {};
+  constexpr size_t piece = 1u << 16;
+  std::atomic<bool> finite{true};
+  threads_->run(static_cast<int>((x.size() + piece - 1) / piece), [&](int task, int) {
+    const size_t first = piece * static_cast<size_t>(task), count = std::min(piece, x.size() - first);
+    const float* from = x.data() + first;
+    if (!allFinite(from, count)) finite = false;
+    if (floats) std::memcpy(floats + first, from, count * sizeof(float));
+    if (bytes) toBytes(from, bytes + first, count);
+  });
+  return finite ? Status{} : pictureNotFinite();
 }
 
 Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
@@ -97,10 +106,11 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
   x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true);
   x = run.convolve(x, parts_.quant, nullptr, false);
   if (!run.going()) return run.status;
+  if (!codebookFinite_ || !allFinite(x.data(), x.size())) return pictureNotFinite();
   // Nearest row of length 1 = largest dot product; the length of z scales all of them alike.
   const int size = model_.codeSize;
   threads_->run(x.height, [&](int row, int) {
-    for (int i = row * x.width; i < (row + 1) * x.width; i++) {
+    for (int i = row * x.width; i < (row + 1) * x.width && !run.cancel().load(std::memory_order_relaxed); i++) {
       const float* z = x.data() + static_cast<size_t>(i) * size;
       double most = -INFINITY;
       int32_t nearest = 0;
@@ -115,7 +125,7 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
       tokens[i] = nearest;
     }
   });
-  return {};
+  return run.going() ? Status{} : run.status;
 }
 
 Status CpuTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {

@@ -54,6 +54,7 @@ class CpuTokenizer : public Tokenizer {
   VqParts<GroupNorm, ConvolutionWeights> parts_;
   float* codebookStored_ = nullptr;  // [codebook, codeSize]
   std::vector<float> codebook_;      // rows of length 1
+  bool codebookFinite_ = true;
 };
 
 }  // namespace parvis::cpu

@@ -11,7 +11,7 @@ Status CpuTransformer::load(std::shared_ptr<Threads> threads, const std::string&
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
   Tensors weights;
-  if (Status s = weights.open(file, tensors); !s.ok()) return s;
+  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
   Loader loader(weights, t->element_);
   planTransformer(loader, *t, m);
   Status s = loader.load(t->memory_, *t->threads_, cancel);

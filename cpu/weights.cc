@@ -139,11 +139,14 @@ void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> sh
   if (!t) return;
   size_t count = 1;
   for (const int64_t s : shape) count *= static_cast<size_t>(s);
-  add({(count + 31) / 32 * 128, reinterpret_cast<void**>(&to), 1, 0, [this, t, count, rounded](uint8_t* base, int, float*) {
-         float* out = reinterpret_cast<float*>(base);
-         Status s = weights_.rows(*t, 0, t->shape[0], out);
+  // In pieces, between which a cancellation is seen.
+  const int64_t width = Tensors::rowElements(*t), rows = shape[0], each = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(width, 1));
+  add({(count + 31) / 32 * 128, reinterpret_cast<void**>(&to), static_cast<int>((rows + each - 1) / each), 0, [this, t, width, rows, each, rounded](uint8_t* base, int task, float*) {
+         const int64_t begin = task * each, end = std::min(rows, begin + each);
+         float* out = reinterpret_cast<float*>(base) + begin * width;
+         Status s = weights_.rows(*t, begin, end, out);
          if (rounded && element_ == Element::bfloat16)
-           for (size_t i = 0; i < count; i++) out[i] = bf16ToFloat(floatToBf16(out[i]));
+           for (int64_t i = 0; i < (end - begin) * width; i++) out[i] = bf16ToFloat(floatToBf16(out[i]));
          return s;
        }});
 }
@@ -169,6 +172,8 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
   size_t bytes = 0;
   int64_t scratch = 0;
   for (const auto& p : plans_) bytes += (p.bytes + 63) / 64 * 64;
+  if (const size_t copies = weights_.copyBytes())
+    if (Status s = Memory::check(bytes + copies, "The weights, and copies of those that do not lie row by row,"); !s.ok()) return s;
   if (Status s = Memory::allocate(bytes, "The weights", memory); !s.ok()) return s;
   struct Task {
     const Plan* plan;

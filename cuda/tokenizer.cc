@@ -66,7 +66,7 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const std::string& fi
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->device_ = std::move(device);
   Tensors weights;
-  if (Status s = weights.open(file, tensors); !s.ok()) return s;
+  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
   Loader loader(weights, t->element_);
   Names names(loader);
   visitVq(names, t->parts_, m);

@@ -32,7 +32,7 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& 
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   Tensors source;
-  if (Status s = source.open(file, tensors); !s.ok()) return s;
+  if (Status s = source.open(file, tensors, cancel); !s.ok()) return s;
   Loader loader(source, t->element_);
   planTransformer(loader, *t, m);
   if (Status s = loader.load(device, t->memory_, cancel); !s.ok()) return s;

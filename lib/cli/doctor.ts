@@ -2,7 +2,7 @@
 // process: either may end the process that loads it, and a driver may never answer. The child says what it has found
 // line by line, so that what came before a crash is known; the decision is made here, by the lines that `auto` takes.
 
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
@@ -11,6 +11,7 @@ import { chooseFrom, cpuAfterAll, cureOf, versionText, type Choice, type Facts }
 import { ParError } from '../errors.js'
 import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '../native.js'
 import type { Attempt } from '../find-addon.js'
+import { visible } from '../text.js'
 import { integer } from './arguments.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
@@ -27,7 +28,8 @@ export function doctorCommand (signal: AbortSignal): Command {
     .description('Say what this machine computes on and why: addon, CPU, NVIDIA driver, GPUs; and what to do for more.')
     .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1), 30)
     .action(async (flags: Flags) => {
-      const report = judge(await ask(flags.timeout, signal))
+      const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])
+      const report = judge({ ...answer, sharp })
       if (flags.json) await printJson(asJson(report))
       else await print(asText(report))
       if (report.broken) throw report.broken
@@ -77,6 +79,31 @@ interface Answer extends Findings {
   end?: string
   /** What it had said on standard error. */
   noise: string
+  /** The library that reads and writes picture files: its version, or why it does not load. */
+  sharp?: Sharp
+}
+
+type Sharp = { version: string } | { problem: string }
+
+/** In a process of its own, too: it brings native libraries. */
+async function askSharp (seconds: number, signal: AbortSignal): Promise<Sharp> {
+  const script = "process.stdout.write(require('sharp').versions.sharp)"
+  return await new Promise((resolve, reject) => {
+    execFile(process.execPath, ['-e', script], { cwd: __dirname, timeout: seconds * 1000, killSignal: 'SIGKILL', signal }, (error, stdout, stderr) => {
+      if (signal.aborted) return reject(signal.reason)
+      resolve(error ? { problem: sharpProblem(stderr, error.killed, error.signal ?? undefined) } : { version: visible(stdout) })
+    })
+  })
+}
+
+/** sharp says reason and cures on several lines, between Node's own; of those the first ones. */
+function sharpProblem (stderr: string, late: boolean | undefined, by: string | undefined): string {
+  const lines = stderr.split('\n').map(line => line.trim())
+  const first = lines.findIndex(line => /^(\w*Error|Could not load)\b/.test(line))
+  const last = lines.findIndex((line, i) => i > first && /^(at |Require stack|Node\.js v|\{)/.test(line))
+  const said = first < 0 ? [] : lines.slice(first, last < 0 ? undefined : last).filter(line => line !== '')
+  if (said.length > 0) return visible(said.join(' ').replace(/^Error: /, ''), 1000)
+  return late ? 'it gave no answer in time' : by ? `a process that loads it was ended by ${by}` : 'it does not load'
 }
 
 async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
@@ -158,7 +185,7 @@ function judge (answer: Answer): Report {
 // ---- text
 
 function asText ({ answer, choice, cudaFault, next }: Report): string {
-  const { file, origin, cpu, cuda, backends } = answer
+  const { file, origin, cpu, cuda, backends, sharp } = answer
   const set = variables.filter(name => process.env[name] !== undefined)
   const parts = [
     `parvis ${version}`,
@@ -167,6 +194,7 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['node', `${process.version}, ${process.platform}-${process.arch}`],
       ['addon', file === undefined ? 'none for this platform' : `${file} (${origin})${cpu ? '' : ', unusable'}`],
       ...(backends ? [['backends', backends.join(', ')]] : []),
+      ...(sharp ? [['sharp', 'version' in sharp ? `${sharp.version}, for picture files` : `no picture files are read or written: ${sharp.problem}`]] : []),
       ...(set.length > 0 ? [['set', set.map(name => `${name}=${process.env[name]}`).join(', ')]] : [])
     ])
   ]
@@ -231,7 +259,7 @@ function processor (): string {
 // ---- JSON
 
 function asJson ({ answer, choice, cudaFault, next }: Report): object {
-  const { file, origin, cpu, cuda, backends, memory } = answer
+  const { file, origin, cpu, cuda, backends, memory, sharp } = answer
   const text = (version: number): string | null => version === 0 ? null : versionText(version)
   return {
     parvis: version,
@@ -241,6 +269,7 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
     environment: Object.fromEntries(variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])),
     addon: { file: file ?? null, origin: origin ?? null, usable: cpu !== undefined },
     backends: backends ?? [],
+    sharp: sharp ?? null,
     cpu: cpu ? { processor: processor(), ...cpu, memory: known(cpu.memory) } : null,
     cuda: cuda
       ? {

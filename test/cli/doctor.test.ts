@@ -64,6 +64,30 @@ t.test('what the process may use of the machine', async t => {
   t.match(free.stdout, /^  memory +64\.0 GB, 32\.0 GB free, not looked at \(PARVIS_MEMORY_CHECK\)$/m)
 })
 
+t.test('sharp', async t => {
+  const { version } = JSON.parse(fs.readFileSync(path.join(root, 'node_modules', 'sharp', 'package.json'), 'utf8')) as { version: string }
+  t.match((await parvis(['doctor'])).stdout, `  sharp     ${version}, for picture files\n`)
+
+  // As sharp fails without its binaries, and otherwise.
+  const refusing = async (body: string): Promise<Outcome> => {
+    const hook = path.join(folder, 'no-sharp.cjs')
+    fs.writeFileSync(hook, `const Module = require('node:module'); const load = Module._load
+      Module._load = function (name, ...rest) { if (name === 'sharp') { ${body} } return load.call(this, name, ...rest) }`)
+    return await parvis(['doctor', '--json'], { env: { NODE_OPTIONS: `--require ${hook}` } })
+  }
+  const cases: Array<[body: string, problem: RegExp]> = [
+    ["throw new Error('Could not load the \"sharp\" module using the linux-x64 runtime\\nPossible solutions:\\n- Ensure optional dependencies can be installed:\\n    npm install --include=optional sharp')",
+      /^Could not load the "sharp" module using the linux-x64 runtime Possible solutions: - Ensure .* npm install --include=optional sharp$/],
+    ["process.kill(process.pid, 'SIGSEGV'); for (;;);", /^a process that loads it was ended by SIGSEGV$/],
+    ["console.error('\\u001b[31m'); process.exit(3)", /^it does not load$/]
+  ]
+  for (const [body, problem] of cases) {
+    const { code, stdout } = await refusing(body)
+    t.equal(code, 0)
+    t.match(JSON.parse(stdout), { sharp: { problem }, cpu: { cores: Number } })
+  }
+})
+
 t.test('a GPU', async t => {
   const { code, stdout } = await doctor(working)
   t.equal(code, 0)
