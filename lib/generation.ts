@@ -157,7 +157,7 @@ export async function * run (
       const totalMs = performance.now() - started
       const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
       const made = some.map((classId, i) => new GeneratedImage({
-        data: (pictures[i]?.data ?? new Uint8Array(0)) as Uint8Array,
+        data: (pictures[i]?.data ?? new Uint8Array(0)) as Uint8Array<ArrayBuffer>,
         width: pictures[i]?.width ?? 0,
         height: pictures[i]?.height ?? 0,
         tokens: rasters[i]!,

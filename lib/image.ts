@@ -38,7 +38,7 @@ export function asBuffer (bytes: Uint8Array): Buffer {
 }
 
 /** A picture. Pixels are in `data`; the methods encode them. */
-export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
+export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuffer>> {
   /** RGB, [height, width, 3]: bytes, or floats that are nominally -1..1. Empty where no tokenizer was loaded. */
   readonly data: Data
   /** Pixels; 0 where no tokenizer was loaded. */
@@ -53,9 +53,9 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array> {
   }
 
   /** RGB bytes, [height, width, 3]. Floats become `clamp(127.5 x + 128, 0, 255)`, truncated, as the authors do. */
-  bytes (): Uint8Array {
+  bytes (): Uint8Array<ArrayBuffer> {
     const data: Uint8Array | Float32Array = this.data
-    if (isUint8Array(data)) return data
+    if (isUint8Array(data)) return data as Uint8Array<ArrayBuffer>
     if (!isFloat32Array(data)) throw invalid(`data of a picture must be a Uint8Array or a Float32Array, not ${show(data)}`)
     // A plain loop: Uint8Array.from() takes twenty times as long, all of it on this thread.
     const bytes = new Uint8Array(data.length)

@@ -25,62 +25,62 @@ export interface TransformerFile {
   /** A .pt file of the authors, or a .safetensors file. */
   path: string
   /** Attention heads. Default: from the file's metadata or the table of published models. */
-  heads?: number
+  heads?: number | undefined
   /** Tokens a side, or [rows, columns]. Default: from the metadata; 24 for published models. */
-  grid?: number | [rows: number, columns: number]
+  grid?: number | [rows: number, columns: number] | undefined
   /** Tokens a step that the file was trained for. Default: from its transition tokens. */
-  n?: number
+  n?: number | undefined
   /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
-  weights?: 'model' | 'ema'
+  weights?: 'model' | 'ema' | undefined
 }
 
 /** Options of `Par.load`. With neither transformer nor tokenizer: the embedded model. */
 export interface LoadOptions {
   /** Alone, without `tokenizer`: the instance generates and scores tokens, without pixels. */
-  transformer?: string | TransformerFile
+  transformer?: string | TransformerFile | undefined
   /** Alone, without `transformer`: the instance encodes and decodes. */
   tokenizer?: string | {
     /** A .pt file of the authors, or a .safetensors file. */
     path: string
     /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
-    weights?: 'model' | 'ema'
-  }
+    weights?: 'model' | 'ema' | undefined
+  } | undefined
   /**
    * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
    * in its memory; `info.deviceReason` says why. `cuda`: the first GPU that can be used; `cuda:1`: that one. What is asked
    * for is never replaced by another device.
    */
-  device?: Device
+  device?: Device | undefined
   /** Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else float32. */
-  precision?: 'auto' | Precision
+  precision?: 'auto' | Precision | undefined
   /** CPU threads, 1 to 1024. Default: one a core, and no more than the CPU quota of a container gives. A GPU needs none. */
-  threads?: number
+  threads?: number | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** Options of `Par.load` beside the name of a preset. */
 export interface PresetOptions extends Pick<LoadOptions, 'device' | 'precision' | 'threads' | 'signal'> {
   /** Fetch what the cache lacks, as `pull` does. Default false: `FILE_NOT_FOUND` says what to run. */
-  pull?: boolean
+  pull?: boolean | undefined
   /** Told what `pull: true` fetches, as `onProgress` of `pull`. */
-  onPull?: (progress: PullProgress) => void
+  onPull?: ((progress: PullProgress) => void) | undefined
   /** The cache's folder. Default: HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`. */
-  cache?: string
+  cache?: string | undefined
 }
 
 /** How a token is drawn from its logits. Defaults: those stored with the checkpoint, then those of the paper. */
 export interface SamplingOptions {
   /** Classifier-free guidance, 1 (off) to 1000: `logits = u + scale (c - u)`. Paper's appendix: 1.345 to 1.6. */
-  guidanceScale?: number
+  guidanceScale?: number | undefined
   /** 0 (the likeliest token) to 1000; below 0.0001 counts as 0. */
-  temperature?: number
+  temperature?: number | undefined
   /** Draw among the k likeliest tokens, ties kept. 0: off. */
-  topK?: number
+  topK?: number | undefined
   /** Draw among the likeliest tokens whose probabilities reach p, 0 < p <= 1. 1: off. */
-  topP?: number
+  topP?: number | undefined
   /** Always the likeliest token; the same as temperature 0, and stronger than a temperature given beside it. */
-  greedy?: boolean
+  greedy?: boolean | undefined
 }
 
 /** Pixels: a side, or width and height; 1 to 8192 each. */
@@ -100,22 +100,22 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
   /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
-  n?: number
+  n?: number | undefined
   /**
    * 0 to 2^53 - 1. Default: a random one below 2^32, reported as `seed` of each picture. A picture of a list has the effective
    * seed `seed + (number of earlier entries with the same class)` (modulo 2^53), so that a repeated class gives
    * different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
    */
-  seed?: number
+  seed?: number | undefined
   /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size; 256 for presets. */
-  size?: Size
+  size?: Size | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /**
    * Called after each step with what `stream()` yields. Where it returns a promise, the call waits for it before it
    * goes on. An error thrown in it, or its rejection, ends the call with that error.
    */
-  onProgress?: OnProgress
+  onProgress?: OnProgress | undefined
 }
 
 /** Options of `score`. */
@@ -125,18 +125,18 @@ export interface ScoreOptions extends Ablation {
   /** One class for all pictures, or one each. */
   classId: ClassId | readonly ClassId[]
   /** Tokens a step, as for `generate`: it decides what each token may see. */
-  n?: number
+  n?: number | undefined
   /** 1 to 1000. Default 1: the conditional distribution itself. */
-  guidanceScale?: number
+  guidanceScale?: number | undefined
   /** Sequence positions (0 = first drawn) whose logits are wanted too. */
-  logits?: readonly number[]
+  logits?: readonly number[] | undefined
   /**
    * `full` (default): one pass over all slots under the block-wise mask. `cached`: the decoding steps with forced
    * tokens, slower, equal up to rounding; for checking one against the other.
    */
-  method?: 'full' | 'cached'
+  method?: 'full' | 'cached' | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** Options of `animate`. */
@@ -175,29 +175,29 @@ export interface ClassifyOptions extends Ablation {
 /** Options of `decode`. */
 export interface DecodeOptions {
   /** Default: the tokenizer's own size, i.e. grid times its factor. */
-  size?: Size
+  size?: Size | undefined
   /** `uint8` (default), or `float32`: nominally -1..1, as the tokenizer computes it. */
-  format?: 'uint8' | 'float32'
+  format?: 'uint8' | 'float32' | undefined
   /** Tokens a side, or [rows, columns]. Default: the transformer's; without one, a square. */
-  grid?: number | [rows: number, columns: number]
+  grid?: number | [rows: number, columns: number] | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** Options of `encode` and `prepare`. */
 export interface EncodeOptions {
   /** Tokens a side, or [rows, columns], that the picture is cropped and resized to. Default: the transformer's grid. */
-  grid?: number | [rows: number, columns: number]
+  grid?: number | [rows: number, columns: number] | undefined
   /**
    * `true` (default): the middle of the picture, resized as the tokenizers' authors do (halved by a box filter while that
    * leaves enough, then bicubic, all as PIL computes it). `false`: the whole picture, squeezed to the grid; without
    * `grid` and without a transformer in its own shape, at most 64 tokens a side.
    */
-  crop?: boolean
+  crop?: boolean | undefined
   /** What transparent pixels are laid on: a colour as sharp reads it, `'#ff8800'` or `'black'`. Default: white. */
-  background?: string
+  background?: string | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 export type { GeneratedImage }

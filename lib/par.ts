@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 // The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
 
 import { Calls } from './call.js'

@@ -111,7 +111,7 @@ export async function preparePicture (
     return new Image(new Image(pixels, width, height).bytes(), width, height)
   }
   const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
-  return new Image(data, width, height)
+  return new Image(data as Uint8Array<ArrayBuffer>, width, height)
 }
 
 function isFloat (image: OwnImage): image is RawImage & { channels: 3, data: Float32Array } {

@@ -37,11 +37,11 @@ export interface PullProgress {
 /** Options of `pull`. */
 export interface PullOptions {
   /** The cache's folder. Default: HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`. */
-  cache?: string
+  cache?: string | undefined
   /** Aborts the call, which rejects with `signal.reason`. What has arrived is kept, and the next call goes on with it. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /** Called as bytes arrive, some times a second. An error thrown in it ends the call with that error. */
-  onProgress?: (progress: PullProgress) => void
+  onProgress?: ((progress: PullProgress) => void) | undefined
 }
 
 /** One file of a preset, as it is in the cache. */

@@ -24,13 +24,13 @@ export type GroupAttention = 'full' | 'causal'
 /** The choices of the method that a caller may vary; each default is the paper's own. */
 export interface Ablation {
   /** Order of the tokens (table 4d). Default: `distant`. */
-  order?: Order
+  order?: Order | undefined
   /** Whether the first group is drawn token by token (table 4a). Default: `sequential`. */
-  initial?: InitialStage
+  initial?: InitialStage | undefined
   /** What the tokens of a group see of each other (table 4c). Default: `full`. */
-  groupAttention?: GroupAttention
+  groupAttention?: GroupAttention | undefined
   /** Tokens drawn a step; divides the number of tokens. Default: n. */
-  tokensPerStep?: number
+  tokensPerStep?: number | undefined
 }
 
 /** The grid and the choices that {@link createSchedule} plans for. */

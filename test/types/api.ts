@@ -141,7 +141,7 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
     await maker.classify(tokens, { classes: 7 })
   }
 
-  same<Image['data'], Uint8Array>(true)
+  same<Image['data'], Uint8Array<ArrayBuffer>>(true)
   const [bytes, byteList] = [await own.decode(tokens), await own.decode([tokens], { size: 256 })]
   same<typeof bytes, Image>(true)
   same<typeof byteList, Image[]>(true)
