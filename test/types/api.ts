@@ -51,6 +51,7 @@ export async function loads (): Promise<void> {
 export async function pulls (options: PullOptions): Promise<void> {
   const pulled: PulledPreset = await pull('llamagen-b-256', options)
   const file: PulledFile & HubFile = pulled.transformer
+  same<typeof file.notCompared, string | undefined>(true)
   same<typeof file.licence, string | undefined>(true)
   await pull('par-3b-16x', { cache: 'a', signal: AbortSignal.timeout(1), onProgress: (progress: PullProgress) => same<typeof progress.phase, 'waiting' | 'checking' | 'downloading' | 'retrying'>(true) })
   const names: PresetName[] = presets.map((preset: Preset) => preset.name)
