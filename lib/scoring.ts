@@ -2,6 +2,7 @@
 // known beforehand. The pass is cut at step boundaries, so that it can be cancelled and its logits stay small; a
 // cut changes nothing, because no slot sees beyond its own group.
 
+import { inspect } from 'node:util'
 import type { Call } from './call.js'
 import { scheduleFor, sequencesAtOnce } from './generation.js'
 import { resolveClasses } from './labels.js'
@@ -12,13 +13,29 @@ import { pauses, type Pause } from './resample.js'
 import { integer, isPromise, tokenArray } from './validate.js'
 
 /** How likely one picture is. */
-export interface Score {
+export class Score {
   /** log p(token | class, what it may see), natural logarithm, raster order, [rows * columns]. */
   logProbs: Float32Array
   /** Sum of `logProbs`: log p(picture | class). */
   total: number
   /** Where positions were asked for: [positions, vocabularySize], after guidance. */
-  logits?: Float32Array
+  declare logits?: Float32Array
+
+  /** @internal */
+  constructor (logProbs: Float32Array) {
+    this.logProbs = logProbs
+    this.total = logProbs.reduce((sum, value) => sum + value, 0)
+  }
+
+  /** The total and the log-probabilities as plain numbers, without logits: for logs and answers. */
+  toJSON (): object {
+    return { total: this.total, logProbs: Array.from(this.logProbs) }
+  }
+
+  /** @internal */
+  [inspect.custom] (): string {
+    return `Score { total: ${this.total}, ${this.logProbs.length} tokens${this.logits ? `, ${this.logits.length} logits` : ''} }`
+  }
 }
 
 /** How likely one class is, given a picture. */
@@ -117,7 +134,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     call.release(session)
     for (let i = 0; i < some.length; i++) {
       const own = schedule.toRaster(logProbs.slice(i * length, (i + 1) * length))
-      const result: Score = { logProbs: own, total: own.reduce((sum, value) => sum + value, 0) }
+      const result = new Score(own)
       if (wanted && kept) {
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {

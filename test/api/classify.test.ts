@@ -1,6 +1,7 @@
 // classify() compares the classes of one picture: checked against score(), a class at a time, and a softmax that is written
 // another way (differences to the class itself, summed from the smallest).
 
+import { inspect } from 'node:util'
 import t from 'tap'
 import par from '../../lib/index.js'
 import type { ClassifyProgress } from '../../lib/scoring.js'
@@ -49,6 +50,14 @@ t.test('a picture of the embedded model is found to be of its class', async t =>
   own.fill(0)
   t.match(await ranking, [{ classId: 7 }], 'what the caller does with its tokens afterwards changes nothing')
   t.match(await rejection(par.score({ tokens: image.tokens, classId: [1, 2] })), { code: 'INVALID_OPTION', message: /classify\(\) compares/ })
+})
+
+t.test('a score in logs and answers', async t => {
+  const own = await smallPar()
+  t.teardown(() => own.dispose())
+  const [score] = await own.score({ tokens, classId: 1, logits: [0] })
+  t.equal(inspect(score), `Score { total: ${score!.total}, 64 tokens, 256 logits }`)
+  t.same(JSON.parse(JSON.stringify(score)), { total: score!.total, logProbs: [...score!.logProbs] })
 })
 
 t.test('a thousand classes: progress, an end in between, little kept', async t => {
