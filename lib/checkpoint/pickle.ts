@@ -48,7 +48,7 @@ export interface PickleOptions {
   file: string
   construct: Construct
   signal?: AbortSignal
-  /** Estimated bytes of heap that the values may take. Default 512 MB. */
+  /** Estimated bytes of heap that the values may take. Default 256 MB. */
   maxHeap?: number
 }
 
@@ -94,7 +94,7 @@ class Machine {
   private memoSize = 0
 
   constructor (private readonly bytes: Buffer, private readonly options: PickleOptions) {
-    this.maxHeap = options.maxHeap ?? 512e6
+    this.maxHeap = options.maxHeap ?? 256e6
   }
 
   /** Runs until the slice is over; true when the pickle ended. */
@@ -244,7 +244,7 @@ class Machine {
   // ---- containers ----
 
   private tuple (items: unknown[]): void {
-    this.charge(48 + 8 * items.length)
+    this.charge(72 + 8 * items.length)
     this.push(new Tuple(items))
   }
 
