@@ -218,6 +218,8 @@ export interface JsonLimits {
 }
 
 const maxKeys = 1_000_000
+/** V8 makes room for 17 items when the first is put into an array. */
+const firstItemBytes = 136
 
 /** Builds the value out of tokens, within a budget of memory. */
 class Builder {
@@ -263,7 +265,10 @@ class Builder {
     this.charge(12)
     const top = this.stack.at(-1)
     if (top === undefined) this.result = value
-    else if (Array.isArray(top)) top.push(value)
+    else if (Array.isArray(top)) {
+      if (top.length === 0) this.charge(firstItemBytes)
+      top.push(value)
+    }
     else top.set(this.keys.at(-1)!, value)
   }
 

@@ -61,6 +61,8 @@ const maxKeptBytes = 32
 const maxTextBytes = 1 << 16
 /** Keys of a dict, members of a set: a larger table holds the thread whenever it grows. */
 const maxKeys = 1_000_000
+/** V8 makes room for 17 items when the first is put into an array. */
+const firstItemBytes = 136
 /** Items that one step adds; the next step goes on. */
 const itemsAStep = 4096
 /** The memo is a table of pages, since numbers in it may be far apart. */
@@ -263,7 +265,7 @@ class Machine {
   }
 
   private begin (target: Adding['target'], items: readonly unknown[], bytes: number): void {
-    this.charge(bytes * items.length)
+    this.charge(bytes * items.length + (Array.isArray(target) && target.length === 0 && items.length > 0 ? firstItemBytes : 0))
     this.adding = { target, items, at: 0 }
     this.add(this.adding)
   }
