@@ -3,6 +3,8 @@
 
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import path from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { openCheckpoint } from '../../lib/checkpoint/index.js'
 import { readTokens } from '../../lib/cli/tokens.js'
@@ -13,8 +15,11 @@ import { fuzz, limits, Watch, type Fuzzer } from './harness.js'
 import { readers } from './readers.js'
 
 const seed = 20_260
-/** Bytes, with what the tests themselves leave to the collector. */
+/** Bytes, with what the readers leave to the collector meanwhile. */
 const mostMemory = 1e9
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 const found = path.resolve('test', 'fuzz', 'found')
 
 for (const fuzzer of readers(t.testdir({}))) {
@@ -50,6 +55,7 @@ t.test('the harness finds what it is to find', async t => {
 
 /** Reads in the sight of a watch; the thread must not be held for long. */
 async function watched<T> (t: Test, work: () => Promise<T>): Promise<{ outcome: T, memory: number }> {
+  collect()
   const watch = new Watch()
   watch.start()
   const outcome = await work()
