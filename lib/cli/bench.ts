@@ -17,7 +17,8 @@ import { progressBar } from './progress.js'
 import { print, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
-  model: string[]
+  size?: string[]
+  model?: string[]
   tokensPerStep: number[]
   batch: number[]
   grid: number[]
@@ -33,6 +34,7 @@ interface Flags extends CommonFlags {
   /** A path, false for --no-torch, true by default. */
   torch: string | boolean
   authors?: string
+  format?: Format
   output?: Format
   plots?: string
 }
@@ -42,8 +44,9 @@ const precisions = ['auto', 'float32', 'bfloat16'] as const
 export function benchCommand (signal: AbortSignal): Command {
   return new Command('bench')
     .description("Measure speed on random weights of the paper's sizes, beside what the machine itself can do.")
-    .optionsGroup('What to measure (comma lists; each with each other):')
-    .option('--model <names>', `sizes: ${modelNames.join(', ')}`, listOf(oneOf(modelNames)), ['L'])
+    .optionsGroup('What to measure (comma lists):')
+    .option('--size <names>', `sizes of the paper: ${modelNames.join(', ')} (default: L)`, listOf(oneOf(modelNames)))
+    .addOption(new Option('--model <names>').argParser(listOf(oneOf(modelNames))).hideHelp()) // the name it had
     .option('-n, --tokens-per-step <numbers>', 'tokens a step', listOf(integer(1)), [1, 4, 16])
     .option('--batch <pictures>', 'pictures side by side', listOf(integer(1)), [1])
     .option('--grid <tokens>', 'tokens a side', listOf(integer(1)), [24])
@@ -61,15 +64,17 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--seconds <seconds>', 'what it should take at most; repeats give way', integer(1), 240)
     .option('--full', 'time whole pictures, every step of them (always so on CUDA)')
     .optionsGroup('The report:')
-    .addOption(new Option('-o, --output <format>', 'its format (default: md)').choices(formats))
+    .addOption(new Option('--format <format>', 'its format (default: md)').choices(formats))
+    .addOption(new Option('-o, --output <format>').choices(formats).hideHelp()) // the name it had
     .option('--plots <folder>', 'write time.svg and ceilings.svg there')
     .optionsGroup('Options:')
     .action(async (flags: Flags) => await bench(flags, signal))
 }
 
 async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
-  if (flags.json && flags.output !== undefined && flags.output !== 'json') throw new UsageError(`--json and -o ${flags.output} are two formats; choose one`)
-  const format = flags.output ?? (flags.json ? 'json' : 'md')
+  const asked = flags.format ?? flags.output
+  if (flags.json && asked !== undefined && asked !== 'json') throw new UsageError(`--json and --format ${asked} are two formats; choose one`)
+  const format = asked ?? (flags.json ? 'json' : 'md')
   if (flags.plots !== undefined) await writable(flags.plots)
   const torch = await findTorch({
     plain: flags.torch !== false,
@@ -80,7 +85,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   const progress = progressBar(flags)
   try {
     const report = await runBench({
-      models: flags.model,
+      models: flags.size ?? flags.model ?? ['L'],
       n: flags.tokensPerStep,
       batches: flags.batch,
       grids: flags.grid,

@@ -13,7 +13,7 @@ import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '.
 import type { Attempt } from '../find-addon.js'
 import { visible } from '../text.js'
 import { integer } from './arguments.js'
-import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
+import { bytesText, paint, print, printJson, table, type CommonFlags } from './terminal.js'
 
 // eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
@@ -207,7 +207,7 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['memory', memoryText(cpu)]
     ]))
   }
-  const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []), ...(cudaFault !== undefined ? [['fault', cudaFault]] : [])]
+  const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []), ...(cudaFault !== undefined ? [['fault', paint('yellow', cudaFault)]] : [])]
   if (cudaRows.length > 0) parts.push('\nCUDA', table(cudaRows))
   if (choice) {
     parts.push('\nWhere no device is given', table([
@@ -215,7 +215,7 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['precision', `${choice.precision} (${choice.precisionReason})`]
     ]))
   }
-  if (next.length > 0) parts.push('\nWhat to do', ...next.map(text => `  ${text}`))
+  if (next.length > 0) parts.push('\nWhat to do', ...next.map(text => `  ${paint(text === 'Nothing is missing' ? 'green' : 'yellow', text)}`))
   return parts.join('\n') + '\n'
 }
 

@@ -5,11 +5,13 @@
 import fs from 'node:fs/promises'
 import path from 'node:path'
 import { Command, Option } from 'commander'
+import { animate, type Animation } from '../animate.js'
 import { ParError } from '../errors.js'
 import { fromSystem, writeWhole } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
 import { effectiveSeeds, mostImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
+import { shownPath } from '../text.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { classList, collect, integer, real, size } from './arguments.js'
@@ -35,6 +37,7 @@ interface Flags extends ModelFlags {
   size?: Size
   scale: number
   columns?: number
+  animate?: string
   each?: boolean
   withTokens?: boolean
 }
@@ -60,6 +63,7 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('-o, --out <file>', 'picture file, or - for standard output (default: a name made of the options)')
     .option('--each', 'write a file for each picture; --out may then be a folder/, or a pattern such as %03d-{class}-{seed}.png')
     .option('--columns <number>', 'pictures in a row, where one file holds several', integer(1))
+    .option('--animate <file>', 'also write how the picture forms, as .webp or .gif; for one picture')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -79,6 +83,12 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
   const place = placeOf(flags)
   const format = formatOf(flags.out ?? '', flags.format)
   checkModel(flags)
+  if (flags.animate !== undefined) {
+    if (!/\.(webp|gif)$/i.test(flags.animate)) throw new UsageError(`the name ${shownPath(flags.animate)} tells no format of animations; end it in .webp or .gif`)
+    if (place === 'none') throw new UsageError('--animate shows pictures; give --tokenizer too')
+    if (wanted.length > 1 || flags.count > 1 || place === 'each') throw new UsageError('--animate is for one picture; give one class, without --count and --each')
+    await checkWritable(flags.animate)
+  }
   if (place === 'sheet') {
     if (flags.out !== undefined) await checkWritable(flags.out)
     else await checkFolder('.') // its name is made of what comes out
@@ -165,12 +175,14 @@ function classesOf (wanted: readonly string[], par: Par): number[] {
 async function together ({ par, request, flags, format, progress }: Work, place: Place, columns: number): Promise<void> {
   const { signal } = request
   const started = performance.now()
-  const images = await par.generate(request)
+  const film = flags.animate === undefined ? undefined : await filmed(par, request, flags)
+  const images = film ? [film.image] : await par.generate(request)
   const milliseconds = Math.round(performance.now() - started)
   progress.stop()
 
   const sheet = place === 'none' ? undefined : arrange(images, columns, flags.scale)
   const file = flags.out ?? defaultName(images, format)
+  if (film) await film.toFile(flags.animate!)
   if (sheet) {
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
@@ -180,15 +192,22 @@ async function together ({ par, request, flags, format, progress }: Work, place:
   if (flags.json) {
     return await printJson({
       ...(sheet && { file: path.resolve(file), format, width: sheet.width, height: sheet.height }),
+      ...(film && { animation: { file: path.resolve(flags.animate!), width: film.width, height: film.height, frames: film.frames } }),
       ...summary(images),
       device: par.info.device,
       milliseconds,
       images: images.map((image, k) => ({ ...about(image), ...sheet?.places[k], ...(flags.withTokens && { tokens: Array.from(image.tokens) }) }))
     })
   }
-  const text = describe(images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds)
+  const text = describe(images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds) +
+    (film ? '\n' + shown`${flags.animate!}: ${film.frames} frames, ${film.width} x ${film.height} px` : '')
   if (place === 'stdout') note(text)
   else await printSummary(text + '\n')
+}
+
+/** The picture as it forms. Enlarged as the picture is where --scale says so, else to a size that can be seen. */
+async function filmed (par: Par, { classId, ...request }: Request, { scale }: Flags): Promise<Animation> {
+  return await animate(par, { ...request, classId: classId[0]!, ...(scale > 1 && { scale }) })
 }
 
 function summary (images: readonly GeneratedImage[]): object {

@@ -1,6 +1,6 @@
 // How help looks: whole words on terminals of any width, commands in groups, examples that can be copied.
 
-import type { Command } from 'commander'
+import { Help, type Command } from 'commander'
 import { wrap } from './terminal.js'
 
 /** Beyond this many columns lines are hard to read. */
@@ -14,9 +14,13 @@ export function helpWidth (): number {
   return Math.min(widest, asked > 0 ? asked : 80)
 }
 
+const usageTitle = 'Usage: '
+const usageOf = (command: Command): string => new Help().commandUsage(command)
+
 export function styleHelp (command: Command): void {
   command.configureOutput({ getOutHelpWidth: helpWidth, getErrHelpWidth: helpWidth }).configureHelp({
     minWidthToWrap: 16,
+    commandUsage: command => wrap(usageOf(command), helpWidth() - usageTitle.length).join('\n' + ' '.repeat(usageTitle.length)),
     subcommandTerm: command => command.name(), // their arguments and options are in their own help
     formatItem (term, termWidth, description) {
       const width = this.helpWidth ?? helpWidth()

@@ -3,6 +3,7 @@
 
 import { Command, CommanderError } from 'commander'
 import { mistakesBetween } from '../labels.js'
+import { show } from '../validate.js'
 import { benchCommand } from './bench.js'
 import { convertCommand } from './convert.js'
 import { decodeCommand } from './decode.js'
@@ -13,6 +14,7 @@ import { generateCommand } from './generate.js'
 import { examples, styleHelp } from './help.js'
 import { inspectCommand } from './inspect.js'
 import { labelsCommand } from './labels.js'
+import { modelsCommand } from './models.js'
 import { pullCommand } from './pull.js'
 import { reconstructCommand } from './reconstruct.js'
 import { scoreCommand } from './score.js'
@@ -36,6 +38,7 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
       [scoreCommand(signal), 'how likely a model finds a picture']
     ]],
     ['Models:', [
+      [modelsCommand(), 'list the published models'],
       [pullCommand(signal), 'download a published model'],
       [inspectCommand(signal), 'show what a checkpoint file is'],
       [convertCommand(signal), 'write a checkpoint as .safetensors']
@@ -55,6 +58,7 @@ export function program (signal: AbortSignal): Command {
     .helpOption('-h, --help', 'print help')
     .addHelpText('after', examples(
       'parvis generate sneaker --scale 8',
+      'parvis models',
       'parvis pull par-xl-4x',
       'parvis generate otter --model par-xl-4x',
       'parvis help generate'))
@@ -113,7 +117,7 @@ function knownCommand ({ commands }: Command, name: string): void {
   const names = commands.map(command => command.name())
   if (names.includes(name)) return
   const near = names.find(other => mistakesBetween(name, other, 2) <= 2)
-  throw new UsageError(`there is no command '${name}'${near === undefined ? '' : ` (Did you mean ${near}?)`}; parvis --help lists the commands`)
+  throw new UsageError(`there is no command ${show(name)}${near === undefined ? '' : ` (Did you mean ${near}?)`}; parvis --help lists the commands`)
 }
 
 /** What bin/parvis.js calls. The process ends by itself, so that pending output is flushed. */

@@ -54,7 +54,7 @@ export function tokenizerOptions (command: Command): Command {
 export function modelOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
-    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis help pull` lists them')
+    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis models` lists them')
     .option('--pull', 'with --model: fetch what is not in the cache')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')

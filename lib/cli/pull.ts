@@ -2,25 +2,35 @@
 // no loss: the next run goes on where it stopped.
 
 import { Command } from 'commander'
+import { presetStatus } from '../hub/status.js'
 import { presets, presetOf, type PresetName } from '../presets.js'
 import { pull, type PulledFile, type PullProgress } from '../pull.js'
+import { show } from '../validate.js'
+import { examples, remarks } from './help.js'
+import { sizeText } from './models.js'
 import { progressBar } from './progress.js'
 import { Interruption } from './signals.js'
 import { bytesText, note, print, printJson, table, UsageError, type CommonFlags } from './terminal.js'
 
+interface Flags extends CommonFlags { dryRun?: boolean }
+
 export function pullCommand (signal: AbortSignal): Command {
   return new Command('pull')
-    .description('Fetch a published checkpoint and its tokenizer from the Hugging Face Hub into its cache. What was\n' +
-      'interrupted is gone on with; a file counts only once its hash is right.')
-    .argument('[preset]', 'which: ' + presets.map(({ name }) => name).join(', '))
-    .addHelpText('after', `
-Environment:
-  HF_TOKEN                 access token, where a repository asks for one (else that of \`hf auth login\`)
-  HF_HOME, HF_HUB_CACHE    where the cache is (default: ~/.cache/huggingface, and hub in it)
-  HF_ENDPOINT              another host than https://huggingface.co`)
-    .action(async (name: string | undefined, flags: CommonFlags) => {
-      if (name === undefined) throw new UsageError(`which preset? ${presets.map(({ name }) => name).join(', ')}`)
+    .description('Download a published model and its tokenizer from the Hugging Face Hub into its cache. ' +
+      'Resumes interrupted downloads and verifies their SHA-256.')
+    .argument('[preset]', 'name of a model, such as par-xl-4x; `parvis models` lists them')
+    .option('--dry-run', 'only say what would be downloaded')
+    .addHelpText('after', remarks('Environment', [
+      ['HF_TOKEN', 'access token, where a repository asks for one (default: that of `hf auth login`)'],
+      ['HF_HOME, HF_HUB_CACHE', 'where the cache is (default: ~/.cache/huggingface, and hub in it)'],
+      ['HF_ENDPOINT', 'another host than https://huggingface.co'],
+      ['HF_HUB_OFFLINE', '1: use the cache only, never the network']
+    ]))
+    .addHelpText('after', examples('parvis pull par-xl-4x', 'parvis generate otter --model par-xl-4x'))
+    .action(async (name: string | undefined, flags: Flags) => {
+      if (name === undefined) throw new UsageError(`which preset? ${await presetSizes()}; \`parvis models\` says more`)
       const preset = knownPreset(name)
+      if (flags.dryRun) return await dryRun(preset, flags)
       const bar = progressBar(flags)
       try {
         const pulled = await pull(preset, { signal, onProgress: pullReporter(bar, flags) })
@@ -40,12 +50,28 @@ Environment:
     })
 }
 
+/** 'par-xl-4x (1.7 GB to 3.39 GB), ...' */
+async function presetSizes (): Promise<string> {
+  return (await presetStatus()).map(({ preset, files, cached }) => `${preset} (${cached ? 'in the cache' : sizeText(files)})`).join(', ')
+}
+
+/** What a pull would do, as far as the cache tells; nobody is asked over the network. */
+async function dryRun (name: PresetName, { json }: CommonFlags): Promise<void> {
+  const { files } = (await presetStatus()).find(({ preset }) => preset === name)!
+  const missing = files.filter(({ path }) => path === undefined)
+  if (json) return await printJson({ preset: name, downloads: missing.map(({ repository, file, bytes }) => ({ repository, file, bytes })), cached: files.filter(({ path }) => path !== undefined).map(({ repository, file, bytes, path }) => ({ repository, file, bytes, path })) })
+  const rows = files.map(file => [file.file, file.repository, sizeText([file]), file.path === undefined ? 'would be downloaded' : `is here: ${file.path}`])
+  await print(`${name}\n${table(rows)}\n` + (missing.length === 0
+    ? 'Nothing would be downloaded.\n'
+    : `Sizes of what is not here are estimates: the least and the most that ${name} can take.\n`))
+}
+
 /** A name that is none is wrong usage. */
 export function knownPreset (name: string): PresetName {
   try {
     return presetOf(name).name
   } catch {
-    throw new UsageError(`there is no preset '${name}'; the presets: ${presets.map(({ name }) => name).join(', ')}`)
+    throw new UsageError(`there is no preset ${show(name)}; the presets: ${presets.map(({ name }) => name).join(', ')}`)
   }
 }
 

@@ -22,13 +22,21 @@ const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 type Name = keyof typeof exitCodes
 const names = Object.keys(exitCodes) as Name[]
 
+/** Milliseconds that an interrupted command gets to end by itself once everything is said. */
+const patience = 1000
+/** Milliseconds that it gets to hear of the signal: a step of a large model, the end of a write. */
+const longestPatience = 15_000
+
 /** Aborts at the first of the signals. */
 export function abortOnSignals (): AbortSignal {
   const controller = new AbortController()
   for (const name of names) {
     process.on(name, () => {
       if (controller.signal.aborted) endBy(name)
-      else controller.abort(new Interruption(name))
+      else {
+        controller.abort(new Interruption(name))
+        setTimeout(() => endBy(name), longestPatience).unref() // a terminal that was closed sends no second signal
+      }
     })
   }
   return controller.signal
@@ -41,9 +49,6 @@ function endBy (name: Name): void {
   for (const other of names) process.removeAllListeners(other)
   process.kill(process.pid, name)
 }
-
-/** Milliseconds that an interrupted command gets to end by itself once everything is said. */
-const patience = 1000
 
 /** After the last word of a command that a signal has stopped. */
 export function endEvenIfStuck (signal: AbortSignal): void {

@@ -44,7 +44,7 @@ t.test('what it says', async t => {
   const again = await run(['pull', 'par-xl-4x', '--json'], home)
   t.match(JSON.parse(again.stdout), { preset: 'par-xl-4x', transformer: { hash: sha256(weights), downloaded: false }, tokenizer: { licence: 'mit' } })
 
-  t.match(await run(['pull'], home), { code: 2, stderr: /which preset\? par-xl-4x, .*llamagen-3b-384 \[USAGE\]/ })
+  t.match(await run(['pull'], home), { code: 2, stderr: /which preset\? par-xl-4x \(in the cache\), .*llamagen-3b-384 \(.*\[USAGE\]/ })
   t.match(await run(['pull', 'par-9b'], home), { code: 2, stderr: /no preset 'par-9b'; the presets: par-xl-4x.* \[USAGE\]/ })
   hub.token = 'hf_x'
   const refused = await run(['pull', 'par-xl-4x', '--json'], temporaryFolder())

@@ -20,6 +20,10 @@ export interface Outcome {
 export interface Options {
   env?: NodeJS.ProcessEnv
   cwd?: string
+  /** What standard input holds. Default: nothing. */
+  input?: Uint8Array
+  /** `pipe`: standard input stays open. */
+  stdin?: 'pipe'
   /** Called with the process once it runs. */
   started?: (child: ChildProcess) => void
 }
@@ -28,12 +32,14 @@ export async function parvis (args: string[], options: Options = {}): Promise<Ou
   const child = spawn(process.execPath, [bin, ...args], {
     cwd: options.cwd ?? root,
     env: { ...process.env, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe']
+    stdio: [options.input || options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe']
   })
   const out: Buffer[] = []
   const err: Buffer[] = []
-  child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
-  child.stderr.on('data', (chunk: Buffer) => err.push(chunk))
+  child.stdout!.on('data', (chunk: Buffer) => out.push(chunk))
+  child.stderr!.on('data', (chunk: Buffer) => err.push(chunk))
+  child.stdin?.on('error', () => {}) // it may end before it has read everything
+  if (options.input) child.stdin!.end(options.input)
   options.started?.(child)
   const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>(resolve => {
     child.on('close', (code, signal) => resolve([code, signal]))

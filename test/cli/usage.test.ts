@@ -16,7 +16,7 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels', 'models', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)
@@ -52,7 +52,7 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
     [['generate', '--class', '7', '--json', '--out', '-'], /standard output/],
     [['generate', '--class', '7', '--heads', '2'], /--transformer/],
     [['generate', '--class', '7', '--transformer', 'a.pt'], /--tokenizer/],
-    [['pull'], /which preset\? par-xl-4x/],
+    [['pull'], /which preset\? par-xl-4x \(.* GB to .* GB\), .*parvis models/],
     [['pull', 'a', 'b'], /too many arguments/],
     [['labels', '--model', 'par-9b'], /no preset 'par-9b'/],
     [['inspect'], /missing required argument/],
