@@ -3,7 +3,7 @@
 // anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
 import { quote } from '../text.js'
-import { isAverage, otherModel, tellingNames } from './names.js'
+import { isAverage, maxJudgedName, maxModelTensors, otherModel, tellingNames } from './names.js'
 import type { Needed } from './shapes.js'
 
 /** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
@@ -14,8 +14,8 @@ const buffer = /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(
 const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
 const counter = /^(num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
 
-/** Far above any model with its copies; more names would hold the thread for seconds. */
-const maxTensors = 100_000
+/** Foreign tensors after which the others are not looked at. */
+const maxForeign = 100
 
 export type Kind = 'transformer' | 'tokenizer'
 
@@ -23,29 +23,33 @@ export type Kind = 'transformer' | 'tokenizer'
 export function refuseForeign (needed: Needed, kind: Kind): void {
   const { checkpoint } = needed
   const all = checkpoint.tensors.size + checkpoint.others.size + (checkpoint.odd?.size ?? 0)
-  if (all > maxTensors) throw needed.bad(`it holds ${all} tensors, of which the model needs ${needed.tensors.length}: parvis reads files of up to ${maxTensors}`)
+  if (all > maxModelTensors) throw needed.bad(`it holds ${all} tensors, of which the model needs ${needed.tensors.length}: parvis reads files of up to ${maxModelTensors}`)
   const taken = new Set(needed.tensors.map(({ name }) => name))
   const holdsTokenizer = kind === 'transformer' && needed.has(tellingNames.codebook)
   const foreign: string[] = []
   for (const { name, shape } of checkpoint.tensors.values()) {
+    if (foreign.length >= maxForeign) break
     if (!taken.has(name) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
   }
   for (const { name, shape, dtype } of checkpoint.others.values()) {
+    if (foreign.length >= maxForeign) break
     if (/^float/.test(dtype) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
   }
   // Quantised or sparse parameters: other objects (hooks, extra state) change nothing.
   for (const name of checkpoint.odd?.keys() ?? []) {
+    if (foreign.length >= maxForeign) break
     if (/\.(weight|bias)$/.test(name) && !harmless(name, holdsTokenizer)) foreign.push(name)
   }
   if (foreign.length === 0) return
   const shown = foreign.slice(0, 3).map(quote).join(', ')
   const [verb, many] = foreign.length === 1 ? ['does', 'tensor'] : ['do', 'tensors']
-  const more = foreign.length > 3 ? ` and ${foreign.length - 3} more` : ''
+  const more = foreign.length >= maxForeign ? ' and many more' : foreign.length > 3 ? ` and ${foreign.length - 3} more` : ''
   throw needed.bad(`${many} ${shown}${more} ${verb} not belong to this kind of ${kind === 'transformer' ? 'model' : 'tokenizer'}; ${guess(foreign, kind)} ` +
     'parvis would leave them out, and its results would be wrong.')
 }
 
 function harmless (name: string, holdsTokenizer: boolean): boolean {
+  if (name.length > maxJudgedName) return false
   const parts = name.toLowerCase().split('.')
   return isAverage(name) || otherModel.test(parts[0]!) ||
     (holdsTokenizer && /^(encoder|decoder|quantize|quant_conv|post_quant_conv)$/.test(parts[0]!)) ||

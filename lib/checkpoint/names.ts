@@ -13,6 +13,9 @@ export type WeightsChoice = 'model' | 'ema'
 /** torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part of it. */
 const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'])
 
+/** Far above any model with its copies; more names would hold the thread for seconds. */
+export const maxModelTensors = 100_000
+
 /** Models that training keeps beside this one; it makes no use of them. */
 export const otherModel = /^(vq|vq_?model|vq_?vae|vq_?gan|vae|(image_)?tokenizer|first_stage_model)$/
 
@@ -28,6 +31,10 @@ export const tellingNames = {
 
 /** The name that `key` has in the checkpoint. Errors: BAD_CHECKPOINT when it is taken already. */
 export function nameOf (key: string, checkpoint: Checkpoint): string {
+  if (!/_orig_mod|module/.test(key)) {
+    if (isThere(checkpoint, key)) throw twice(checkpoint, key, 'wrapper parts')
+    return key
+  }
   const parts = key.split('.')
   const kept = parts.filter(part => !wrapperParts.has(part))
   const name = kept.length === 0 || kept.length === parts.length ? key : kept.join('.')
@@ -44,15 +51,19 @@ export function isThere (checkpoint: Checkpoint, name: string): boolean {
   return checkpoint.tensors.has(name) || checkpoint.others.has(name) || (checkpoint.odd?.has(name) ?? false)
 }
 
+/** Longer names have no meaning here. */
+export const maxJudgedName = 200
+
 /** Is it a name for moving averages: 'ema', 'model_ema', 'ema_model.layers...', 'state_dict_ema'? */
 export function isAverage (name: string): boolean {
-  return name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
+  return name.length <= maxJudgedName && name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
 }
 
 /** What stands before the names by which a model is known: '' for plain names, 'model.', 'ema.'... */
 export function prefixesOf (checkpoint: Checkpoint): string[] {
   const found = new Set<string>()
   for (const name of allNames(checkpoint)) {
+    if (name.length > maxJudgedName) continue
     for (const telling of Object.values(tellingNames)) {
       if (name === telling) found.add('')
       else if (name.endsWith(`.${telling}`)) found.add(name.slice(0, -telling.length))
@@ -67,6 +78,8 @@ export function prefixesOf (checkpoint: Checkpoint): string[] {
  * copy that was asked for and is not there.
  */
 export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined): void {
+  // No model has so many: whoever describes one refuses the file (extras.ts).
+  if (checkpoint.tensors.size + checkpoint.others.size > maxModelTensors) return
   const prefixes = prefixesOf(checkpoint)
   const averages = prefixes.filter(isAverage)
   const others = prefixes.filter(prefix => !isAverage(prefix))

@@ -190,3 +190,17 @@ t.test('a model without a row for "no class"', async t => {
     t.equal(found.warnings.length, warning ? 1 : 0, JSON.stringify(args))
   }
 })
+
+t.test('names without end are refused at once', async t => {
+  const dir = t.testdir({})
+  const file = path.join(dir, 'x.safetensors')
+  for (const [what, more] of [['more tensors than any model has', Array.from({ length: 100_001 }, (_, i): [string, number[]] => [`ema.${i}`, [0]])],
+    ['long names', Array.from({ length: 2000 }, (_, i): [string, number[]] => [`${'x.'.repeat(500)}${i}`, [1]])]] as const) {
+    const { entries, bytes } = tile(new Map([...shapes, ...more]))
+    writeFileSync(file, safetensorsFile(entries, bytes))
+    const checkpoint = await openCheckpoint(file)
+    const error = outcome(checkpoint) as Error
+    t.match(error, { code: 'BAD_CHECKPOINT', message: what === 'long names' ? /and many more do not belong/ : /holds \d+ tensors, of which the model needs \d+/ }, what)
+    t.ok(error.message.length < 1000)
+  }
+})
