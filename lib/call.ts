@@ -5,6 +5,7 @@
 
 import { ParError } from './errors.js'
 import { addon, toParError, type NativeCancel } from './native.js'
+import { NodeAbortController } from './realm.js'
 
 const nothing = (): void => {}
 
@@ -114,7 +115,7 @@ export class Call {
 
   /** Aborted when the call is stopped: for work in JavaScript. */
   get signal (): AbortSignal {
-    this.#controller ??= new AbortController()
+    this.#controller ??= new NodeAbortController()
     if (this.#stopped) this.#controller.abort(this.#stopped.reason)
     return this.#controller.signal
   }

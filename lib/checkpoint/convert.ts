@@ -6,6 +6,7 @@ import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../errors.js'
 import { toParError, type DType, type TensorSource } from '../native.js'
+import { NodeAbortController } from '../realm.js'
 import { describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides } from './architecture.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
@@ -71,7 +72,7 @@ export async function convertCheckpoint (input: string, output: string, options:
   const { kind, tensors, metadata, warnings } = await describe(checkpoint, options, convertFloats)
 
   const source = await FileSource.open(input)
-  const failed = new AbortController()
+  const failed = new NodeAbortController()
   // Beside the conversion, which reads other parts of the same file: it is known when the last tensor is written.
   const checksum = options.checksum === false ? undefined : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
   checksum?.catch(() => {}) // waited for below
