@@ -55,6 +55,15 @@ t.test('a platform without a prebuilt addon', { skip: missing }, async t => {
 
   const poor = temporary()
   fs.symlinkSync(process.execPath, path.join(poor, 'node'))
+  const bare = install(process.env.PATH!)
+  t.equal(bare.status, 1)
+  const add = /This installs them and builds:\n  npm install parvis (cmake-js@\S+) (node-addon-api@\S+)\n/.exec(bare.stderr)
+  t.ok(add, bare.stderr)
+  t.notOk(fs.existsSync(path.join(place, 'node_modules', 'cmake-js')) || fs.existsSync(path.join(folder, 'node_modules', 'cmake-js')), 'what only a build needs was not installed')
+  const added = run(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...add!.slice(1)], { cwd: folder, env })
+  t.equal(added.status, 0, added.stderr)
+  fs.rmSync(path.join(place, 'prebuilds'), { recursive: true, force: true })
+
   const refused = install(poor)
   t.equal(refused.status, 1)
   t.match(refused.stderr, /cannot be built here\. Missing:\n  - CMake 3\.21 or newer\n  - a C\+\+20 compiler .*\n  - make or ninja\n.*run npm install again:\n  Debian, Ubuntu:  sudo apt-get install -y cmake g\+\+ make\n/)
