@@ -109,8 +109,7 @@ t.test('a full disk is an error like any other', { skip: !fs.existsSync('/dev/fu
 
 t.test('a clone that was not built says so', async t => {
   const folder = temporaryFolder()
-  fs.mkdirSync(path.join(folder, 'bin'))
-  fs.copyFileSync(path.join(root, 'bin', 'parvis.js'), path.join(folder, 'bin', 'parvis.js'))
+  fs.cpSync(path.join(root, 'bin'), path.join(folder, 'bin'), { recursive: true })
   const child = spawnSync(process.execPath, [path.join(folder, 'bin', 'parvis.js'), '--version'], { encoding: 'utf8' })
   t.equal(child.status, 1)
   t.match(child.stderr, /not built yet.*\n.*npm install/)
