@@ -44,12 +44,17 @@ class Task : public Napi::AsyncWorker {
     task->Queue();
     return promise;
   }
-  void Execute() override { status_ = work_(result_); }
-  void OnOK() override {
-    if (status_.ok()) deferred_.Resolve(resolve_(Env(), result_));
-    else deferred_.Reject(errorValue(Env(), status_));
+  void Execute() override {
+    status_ = guarded([&] { return work_(result_); });
   }
-  void OnError(const Napi::Error& e) override { deferred_.Reject(e.Value()); }
+  void OnOK() override {
+    if (!status_.ok()) return deferred_.Reject(errorValue(Env(), status_));
+    try {
+      deferred_.Resolve(resolve_(Env(), result_));
+    } catch (const Napi::Error& e) {
+      deferred_.Reject(typedValue(Env(), e));
+    }
+  }
 
  private:
   Task(Napi::Env env, Work work, Resolve resolve)
@@ -96,7 +101,7 @@ Napi::Value cuda(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value memoryOf(const Napi::CallbackInfo& info) {
-  if (!info[0].IsNumber()) throw Napi::TypeError::New(info.Env(), "parvis native call: device must be a number");
+  if (!info[0].IsNumber()) throw typedError(info.Env(), {Code::internal, "parvis native call: device must be a number"});
   return Task<CudaMemory>::start(
       info.Env(), [device = info[0].ToNumber().Int32Value()](CudaMemory& out) { return cudaMemory(device, out); },
       [](Napi::Env env, const CudaMemory& m) -> Napi::Value {
@@ -109,15 +114,24 @@ Napi::Value memoryOf(const Napi::CallbackInfo& info) {
 
 Napi::Value convert(const Napi::CallbackInfo& info) {
   const DType from = dtype(info.Env(), info[1].ToString()), to = dtype(info.Env(), info[2].ToString());
-  return Task<std::vector<uint8_t>>::start(
+  std::vector<uint8_t> data = array<uint8_t>(info[0], "data");
+  const size_t count = data.size() / byteSize(from);
+  const auto output = std::make_shared<Output<uint8_t>>(info.Env(), count * byteSize(to));
+  return Task<int>::start(
       info.Env(),
-      [data = array<uint8_t>(info[0], "data"), from, to](std::vector<uint8_t>& out) {
-        const size_t count = data.size() / byteSize(from);
-        out.resize(count * byteSize(to));
-        convertFloats(data.data(), from, out.data(), to, count);
+      [data = std::move(data), output, count, from, to](int&) {
+        convertFloats(data.data(), from, output->data(), to, count);
         return Status{};
       },
-      [](Napi::Env env, const std::vector<uint8_t>& out) { return typedArray(env, out); });
+      [output](Napi::Env env, const int&) { return output->take(env); });
+}
+
+Napi::Value memoryOfMachine(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(freeMemory())); }
+
+// Functions that return promises reject instead of throwing.
+template <Napi::Value (*function)(const Napi::CallbackInfo&)>
+Napi::Value promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return function(info); });
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -127,6 +141,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   classes->session = Napi::Persistent(SessionHandle::define(env));
   classes->tokenizer = Napi::Persistent(TokenizerHandle::define(env));
   classes->cancel = Napi::Persistent(CancelHandle::define(env));
+  const char* const names[] = {"Int32Array", "Float32Array", "Float64Array", "Uint8Array"};
+  for (size_t i = 0; i < 4; i++) classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());
   env.SetInstanceData(classes);
   Napi::Array backends = Napi::Array::New(env);
   backends.Set(0u, "cpu");
@@ -138,11 +154,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   build.Set("cuda", PARVIS_NVCC_VERSION);
   exports.Set("build", build);
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
-  exports.Set("cuda", Napi::Function::New(env, cuda, "cuda"));
-  exports.Set("cudaMemory", Napi::Function::New(env, memoryOf, "cudaMemory"));
+  exports.Set("cuda", Napi::Function::New(env, promise<cuda>, "cuda"));
+  exports.Set("cudaMemory", Napi::Function::New(env, promise<memoryOf>, "cudaMemory"));
+  exports.Set("freeMemory", Napi::Function::New(env, memoryOfMachine, "freeMemory"));
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
-  exports.Set("convertFloats", Napi::Function::New(env, convert, "convertFloats"));
+  exports.Set("convertFloats", Napi::Function::New(env, promise<convert>, "convertFloats"));
   return exports;
 }
 

@@ -2,13 +2,15 @@
 
 #include <cmath>
 
+#include "promise.h"
+
 #include "parvis/limits.h"
 
 namespace parvis::binding {
 
 namespace {
 
-[[noreturn]] void wrong(Napi::Env env, const std::string& what) { throw Napi::TypeError::New(env, "parvis native call: " + what); }
+[[noreturn]] void wrong(Napi::Env env, const std::string& what, Code code = Code::internal) { throw typedError(env, {code, "parvis native call: " + what}); }
 
 std::vector<int64_t> integers(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) wrong(value.Env(), std::string(what) + " must be an array");
@@ -72,6 +74,17 @@ Precision precision(const Napi::Value& value) {
   wrong(value.Env(), "precision must be float32 or bfloat16");
 }
 
+CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identity) {
+  if (!path.IsString()) wrong(path.Env(), "file must be a string");
+  CheckpointFile file(path.As<Napi::String>().Utf8Value());
+  if (identity.IsUndefined()) return file;
+  const std::vector<uint64_t> numbers = array<uint64_t>(identity, "identity");
+  if (numbers.size() != 4) wrong(path.Env(), "identity must have 4 numbers");
+  file.known = true;
+  file.device = numbers[0], file.inode = numbers[1], file.size = numbers[2], file.modified = numbers[3];
+  return file;
+}
+
 std::vector<TensorSource> tensors(const Napi::Value& value) {
   if (!value.IsArray()) wrong(value.Env(), "tensors must be an array");
   const auto from = value.As<Napi::Array>();
@@ -110,7 +123,7 @@ TransformerModel transformerModel(const Napi::Object& o) {
   if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) || !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
       !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
       !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n)
-    wrong(o.Env(), "a size of the transformer is outside its range");
+    wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }
 
@@ -128,7 +141,7 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
   bool good = in(m.baseChannels, limits::baseChannels) && in(m.residualBlocks, limits::residualBlocks) && in(m.zChannels, limits::zChannels) &&
               in(m.codebook, limits::codebook) && in(m.codeSize, limits::codeSize) && in(m.groups, m.baseChannels) && in(m.levels(), limits::levels);
   for (const int x : m.multipliers) good = good && in(x, limits::multiplier) && m.baseChannels * x % m.groups == 0;
-  if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range");
+  if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range", Code::badCheckpoint);
   return m;
 }
 
@@ -140,7 +153,7 @@ SessionOptions sessionOptions(const Napi::Object& o) {
   s.slots = integer(o, "slots");
   s.tokens = integer(o, "tokens");
   s.maxRows = integer(o, "maxRows");
-  if (s.slots > limits::tokens || s.tokens > limits::tokens || s.maxRows > limits::stepRows) wrong(o.Env(), "a session's sizes are outside their range");
+  if (s.slots > limits::tokens || s.tokens > limits::tokens || s.maxRows > limits::stepRows) wrong(o.Env(), "a session's sizes are outside their range", Code::invalidOption);
   if (const Napi::Value v = o.Get("known"); v.IsTypedArray()) s.known = array<int32_t>(v, "known");
   if (const Napi::Value v = o.Get("keepLogits"); v.IsTypedArray()) s.keepLogits = array<int32_t>(v, "keepLogits");
   return s;

@@ -1,5 +1,5 @@
 // Arguments in. The caller is lib/, which has validated what users gave; a wrong type here is a defect, reported
-// as a TypeError, never a crash.
+// as INTERNAL, never a crash.
 #pragma once
 
 #include <string>
@@ -21,6 +21,8 @@ std::vector<T> array(const Napi::Value& value, const char* what);  // from a typ
 
 DType dtype(Napi::Env env, const std::string& name);
 Precision precision(const Napi::Value& value);
+// path; identity: undefined, or device, inode, size and time of the last change in a BigUint64Array
+CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identity);
 std::vector<TensorSource> tensors(const Napi::Value& value);
 TransformerModel transformerModel(const Napi::Object& from);
 TokenizerModel tokenizerModel(const Napi::Object& from);

@@ -24,22 +24,44 @@ CancelFlag CancelHandle::from(const Napi::Value& value) {
   return o.InstanceOf(classes->cancel.Value()) ? Unwrap(o)->flag_ : nullptr;
 }
 
+// ---- promises -----------------------------------------------------------------------------------------------
+
+template <Napi::Value (EngineHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value EngineHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
+template <Napi::Value (TransformerHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value TransformerHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
+template <Napi::Value (SessionHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value SessionHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
+template <Napi::Value (TokenizerHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value TokenizerHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
 // ---- engine -------------------------------------------------------------------------------------------------
 
 Napi::Function EngineHandle::define(Napi::Env env) {
   return DefineClass(env, "Engine",
                      {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
-                      InstanceMethod<&EngineHandle::loadTransformer>("loadTransformer"),
-                      InstanceMethod<&EngineHandle::loadTokenizer>("loadTokenizer"),
-                      InstanceMethod<&EngineHandle::runOperation>("runOperation"), InstanceMethod<&EngineHandle::measureCeilings>("measureCeilings"),
-                      InstanceMethod<&EngineHandle::dispose>("dispose"), InstanceMethod<&EngineHandle::halt>("halt")});
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::runOperation>>("runOperation"), InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"), InstanceMethod<&EngineHandle::halt>("halt")});
 }
 
 // 1 of "cuda:1".
 static int cudaIndex(Napi::Env env, const std::string& device) {
   const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
   if (digits.empty() || digits.size() > 4 || digits.find_first_not_of("0123456789") != std::string::npos)
-    throw Napi::TypeError::New(env, "parvis native call: device must be cpu or cuda:N");
+    throw typedError(env, {Code::internal, "parvis native call: device must be cpu or cuda:N"});
   return std::stoi(digits);
 }
 
@@ -47,16 +69,15 @@ EngineHandle::EngineHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   const Napi::Object options = object(info[0], "options");
   device_ = text(options, "device");
   const int threads = integer(options, "threads");
-  if (threads < 0 || threads > 1024) throw Napi::TypeError::New(info.Env(), "threads must be 0..1024");
-  std::unique_ptr<Backend> backend;
-  if (device_ == "cpu") {
-    backend = createCpuBackend(threads);
-    if (!backend) throw Napi::Error::New(info.Env(), "The system refused to start " + std::to_string(threads) + " threads.");
-  } else {
-    backend = createCudaBackend(cudaIndex(info.Env(), device_));
-    if (!backend) throw Napi::Error(info.Env(), errorValue(info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."}));
-  }
-  core_ = std::make_shared<Core>(info.Env(), std::move(backend));
+  if (threads < 0 || threads > 1024) throw typedError(info.Env(), {Code::invalidOption, "threads must be 0 to 1024."});
+  const bool cpu = device_ == "cpu";
+  const int index = cpu ? 0 : cudaIndex(info.Env(), device_);
+  // The executor's thread first: a backend that goes on with as many threads as there are must leave one for it.
+  const auto core = std::make_shared<Core>(info.Env());
+  core->backend = cpu ? createCpuBackend(threads) : createCudaBackend(index);
+  if (!core->backend && cpu) throw typedError(info.Env(), {Code::outOfMemory, threadsRefused(std::to_string(threads) + " threads")});
+  if (!core->backend) throw typedError(info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."});
+  core_ = core;
   executor_ = core_->executor->self();
 }
 
@@ -71,7 +92,7 @@ Napi::Value EngineHandle::loadTransformer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Transformer>(),
-      [core = core_.get(), file = info[0].ToString().Utf8Value(), sources = tensors(info[1]), model = transformerModel(object(info[2], "model")),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]), model = transformerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Transformer>& out, const Cancel& cancel) {
         return core->backend->loadTransformer(file, sources, model, type, cancel, out);
       },
@@ -82,7 +103,7 @@ Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Tokenizer>(),
-      [core = core_.get(), file = info[0].ToString().Utf8Value(), sources = tensors(info[1]), model = tokenizerModel(object(info[2], "model")),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]), model = tokenizerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Tokenizer>& out, const Cancel& cancel) {
         return core->backend->loadTokenizer(file, sources, model, type, cancel, out);
       },
@@ -117,17 +138,31 @@ Napi::Value EngineHandle::measureCeilings(const Napi::CallbackInfo& info) {
       });
 }
 
-// Resolves when everything enqueued before has run. The core goes when the last handle and job let go of it.
-Napi::Value EngineHandle::dispose(const Napi::CallbackInfo& info) {
-  if (!core_) {
-    auto deferred = Napi::Promise::Deferred::New(info.Env());
-    deferred.Resolve(info.Env().Undefined());
-    return deferred.Promise();
+// The last job of an engine. When it settles, all jobs before it have; what they made was let go of, and is freed before the
+// backend, behind which the executor's thread ends.
+struct LastJob : Job {
+  explicit LastJob(std::shared_ptr<Core> core, Napi::Promise::Deferred deferred) : core(std::move(core)), deferred(deferred) {}
+  void work() override {}
+  void settle(Napi::Env) override {
+    Executor* const executor = std::exchange(core->executor, nullptr);
+    executor->retire([last = std::move(core->backend)]() mutable { last.reset(); }, [d = deferred](Napi::Env env) { d.Resolve(env.Undefined()); });
   }
-  const std::shared_ptr<Core> core = std::move(core_);
-  core_.reset();
-  return enqueue(
-      info.Env(), core, nullptr, 0, [](int&, const Cancel&) { return Status{}; }, [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
+  std::shared_ptr<Core> core;
+  Napi::Promise::Deferred deferred;
+};
+
+// Resolves when everything enqueued before has run, all memory is free and all threads have ended.
+Napi::Value EngineHandle::dispose(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Core> core = std::exchange(core_, nullptr);
+  if (!core) return resolved(info.Env());
+  const bool open = core->open();
+  core->closed = true;
+  const std::vector<Holder*> holders(core->holders.begin(), core->holders.end());
+  for (Holder* holder : holders) holder->letGo();
+  if (!open) return resolved(info.Env());  // halted: the process or its environment is ending
+  const auto deferred = Napi::Promise::Deferred::New(info.Env());
+  core->executor->submit(std::make_unique<LastJob>(core, deferred));
+  return deferred.Promise();
 }
 
 Napi::Value EngineHandle::halt(const Napi::CallbackInfo& info) {
@@ -139,15 +174,14 @@ Napi::Value EngineHandle::halt(const Napi::CallbackInfo& info) {
 
 Napi::Function TransformerHandle::define(Napi::Env env) {
   return DefineClass(env, "Transformer",
-                     {InstanceAccessor<&TransformerHandle::bytes>("bytes"), InstanceMethod<&TransformerHandle::createSession>("createSession"),
+                     {InstanceAccessor<&TransformerHandle::bytes>("bytes"), InstanceMethod<&TransformerHandle::promise<&TransformerHandle::createSession>>("createSession"),
                       InstanceMethod<&TransformerHandle::dispose>("dispose")});
 }
 
 Napi::Value TransformerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Transformer> transformer) {
   const Napi::Object o = env.GetInstanceData<Classes>()->transformer.New({});
   TransformerHandle* handle = Unwrap(o);
-  handle->core_ = std::move(core);
-  handle->transformer_ = std::move(transformer);
+  handle->transformer_.hold(std::move(core), std::move(transformer));
   return o;
 }
 
@@ -161,15 +195,15 @@ Napi::Value TransformerHandle::createSession(const Napi::CallbackInfo& info) {
   const size_t sequences = options.classIds.size(), tokens = sequences * options.tokens,
                logits = sequences * options.keepLogits.size() * transformer_->model().vocabulary;
   return enqueue(
-      info.Env(), core_, nullptr, std::unique_ptr<Session>(),
-      [transformer = transformer_, options](std::unique_ptr<Session>& out, const Cancel&) { return transformer->createSession(options, out); },
-      [core = core_, tokens, logits](Napi::Env env, std::unique_ptr<Session>& out) {
+      info.Env(), transformer_.core(), nullptr, std::unique_ptr<Session>(),
+      [transformer = transformer_.object(), options](std::unique_ptr<Session>& out, const Cancel&) { return transformer->createSession(options, out); },
+      [core = transformer_.core(), tokens, logits](Napi::Env env, std::unique_ptr<Session>& out) {
         return SessionHandle::wrap(env, core, std::shared_ptr<Session>(std::move(out)), tokens, logits);
       });
 }
 
 Napi::Value TransformerHandle::dispose(const Napi::CallbackInfo& info) {
-  releaseLater(core_, transformer_);
+  transformer_.letGo();
   return info.Env().Undefined();
 }
 
@@ -177,16 +211,15 @@ Napi::Value TransformerHandle::dispose(const Napi::CallbackInfo& info) {
 
 Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(env, "Session",
-                     {InstanceMethod<&SessionHandle::step>("step"), InstanceMethod<&SessionHandle::readTokens>("readTokens"),
-                      InstanceMethod<&SessionHandle::readLogProbs>("readLogProbs"), InstanceMethod<&SessionHandle::readLogits>("readLogits"),
-                      InstanceMethod<&SessionHandle::dispose>("dispose")});
+                     {InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::dispose>>("dispose")});
 }
 
 Napi::Value SessionHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens, size_t logits) {
   const Napi::Object o = env.GetInstanceData<Classes>()->session.New({});
   SessionHandle* handle = Unwrap(o);
-  handle->core_ = std::move(core);
-  handle->session_ = std::move(session);
+  handle->session_.hold(std::move(core), std::move(session));
   handle->tokens_ = tokens;
   handle->logits_ = logits;
   return o;
@@ -196,12 +229,12 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
   if (!session_) return disposed(info.Env());
   const std::vector<int32_t> ints = array<int32_t>(info[0], "rows");
   constexpr size_t stride = sizeof(Row) / sizeof(int32_t);
-  if (ints.size() % stride != 0) throw Napi::TypeError::New(info.Env(), "rows must have 7 ints each");
+  if (ints.size() % stride != 0) throw typedError(info.Env(), {Code::internal, "parvis native call: rows must have 7 ints each"});
   std::vector<Row> rows(ints.size() / stride);
   std::memcpy(rows.data(), ints.data(), ints.size() * sizeof(int32_t));
   return enqueue(
-      info.Env(), core_, CancelHandle::from(info[2]), 0,
-      [session = session_, rows = std::move(rows), rule = stepRule(object(info[1], "rule"))](int&, const Cancel& cancel) {
+      info.Env(), session_.core(), CancelHandle::from(info[2]), 0,
+      [session = session_.object(), rows = std::move(rows), rule = stepRule(object(info[1], "rule"))](int&, const Cancel& cancel) {
         return session->step(rows.data(), static_cast<int>(rows.size()), rule, cancel);
       },
       [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
@@ -210,13 +243,7 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
 template <class T>
 Napi::Value SessionHandle::read(Napi::Env env, size_t count, Status (Session::*method)(T*)) {
   if (!session_) return disposed(env);
-  return enqueue(
-      env, core_, nullptr, std::vector<T>(),
-      [session = session_, count, method](std::vector<T>& out, const Cancel&) {
-        out.resize(count);
-        return (session.get()->*method)(out.data());
-      },
-      [](Napi::Env e, std::vector<T>& out) { return typedArray(e, out); });
+  return enqueueArray<T>(env, session_.core(), nullptr, count, [session = session_.object(), method](T* out, const Cancel&) { return (session.get()->*method)(out); });
 }
 
 Napi::Value SessionHandle::readTokens(const Napi::CallbackInfo& info) { return read(info.Env(), tokens_, &Session::readTokens); }
@@ -225,24 +252,27 @@ Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) { return
 
 Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) { return read(info.Env(), logits_, &Session::readLogits); }
 
+// Resolves when its memory is free.
 Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {
-  releaseLater(core_, session_);
-  return info.Env().Undefined();
+  const std::shared_ptr<Core> core = session_.core();
+  session_.letGo();
+  if (!core || !core->open()) return resolved(info.Env());
+  return enqueue(
+      info.Env(), core, nullptr, 0, [](int&, const Cancel&) { return Status{}; }, [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
 }
 
 // ---- tokenizer ----------------------------------------------------------------------------------------------
 
 Napi::Function TokenizerHandle::define(Napi::Env env) {
   return DefineClass(env, "Tokenizer",
-                     {InstanceAccessor<&TokenizerHandle::bytes>("bytes"), InstanceMethod<&TokenizerHandle::decode>("decode"),
-                      InstanceMethod<&TokenizerHandle::encode>("encode"), InstanceMethod<&TokenizerHandle::dispose>("dispose")});
+                     {InstanceAccessor<&TokenizerHandle::bytes>("bytes"), InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::decode>>("decode"),
+                      InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::encode>>("encode"), InstanceMethod<&TokenizerHandle::dispose>("dispose")});
 }
 
 Napi::Value TokenizerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Tokenizer> tokenizer) {
   const Napi::Object o = env.GetInstanceData<Classes>()->tokenizer.New({});
   TokenizerHandle* handle = Unwrap(o);
-  handle->core_ = std::move(core);
-  handle->tokenizer_ = std::move(tokenizer);
+  handle->tokenizer_.hold(std::move(core), std::move(tokenizer));
   return o;
 }
 
@@ -258,24 +288,17 @@ Napi::Value TokenizerHandle::decode(const Napi::CallbackInfo& info) {
   if (options.count < 1 || options.gridHeight < 1 || options.gridWidth < 1 || options.outHeight < 1 || options.outWidth < 1 ||
       tokens.size() / options.count / options.gridHeight != static_cast<size_t>(options.gridWidth) ||
       tokens.size() != static_cast<size_t>(options.count) * options.gridHeight * options.gridWidth)
-    throw Napi::TypeError::New(info.Env(), "tokens must fill the grids");
+    throw typedError(info.Env(), {Code::internal, "parvis native call: tokens must fill the grids"});
   const size_t size = static_cast<size_t>(options.count) * options.outHeight * options.outWidth * 3;
   const CancelFlag cancel = CancelHandle::from(info[2]);
+  const auto& tokenizer = tokenizer_.object();
   if (text(o, "format") == "float32")
-    return enqueue(
-        info.Env(), core_, cancel, std::vector<float>(),
-        [tokenizer = tokenizer_, tokens = std::move(tokens), options, size](std::vector<float>& out, const Cancel& stop) {
-          out.resize(size);
-          return tokenizer->decode(tokens.data(), options, nullptr, out.data(), stop);
-        },
-        [](Napi::Env env, std::vector<float>& out) { return typedArray(env, out); });
-  return enqueue(
-      info.Env(), core_, cancel, std::vector<uint8_t>(),
-      [tokenizer = tokenizer_, tokens = std::move(tokens), options, size](std::vector<uint8_t>& out, const Cancel& stop) {
-        out.resize(size);
-        return tokenizer->decode(tokens.data(), options, out.data(), nullptr, stop);
-      },
-      [](Napi::Env env, std::vector<uint8_t>& out) { return typedArray(env, out); });
+    return enqueueArray<float>(info.Env(), tokenizer_.core(), cancel, size, [tokenizer, tokens = std::move(tokens), options](float* out, const Cancel& stop) {
+      return tokenizer->decode(tokens.data(), options, nullptr, out, stop);
+    });
+  return enqueueArray<uint8_t>(info.Env(), tokenizer_.core(), cancel, size, [tokenizer, tokens = std::move(tokens), options](uint8_t* out, const Cancel& stop) {
+    return tokenizer->decode(tokens.data(), options, out, nullptr, stop);
+  });
 }
 
 Napi::Value TokenizerHandle::encode(const Napi::CallbackInfo& info) {
@@ -284,19 +307,17 @@ Napi::Value TokenizerHandle::encode(const Napi::CallbackInfo& info) {
   const int count = integer(o, "count"), height = integer(o, "height"), width = integer(o, "width");
   std::vector<float> pixels = array<float>(info[0], "pixels");
   if (count < 1 || height < 1 || width < 1 || pixels.size() != static_cast<size_t>(count) * height * width * 3)
-    throw Napi::TypeError::New(info.Env(), "pixels must fill the pictures");
+    throw typedError(info.Env(), {Code::internal, "parvis native call: pixels must fill the pictures"});
   const int factor = tokenizer_->model().factor();
   const size_t tokens = static_cast<size_t>(count) * (height / factor) * (width / factor);
-  return enqueue(
-      info.Env(), core_, CancelHandle::from(info[2]), std::vector<int32_t>(tokens),
-      [tokenizer = tokenizer_, pixels = std::move(pixels), count, height, width](std::vector<int32_t>& out, const Cancel& stop) {
-        return tokenizer->encode(pixels.data(), count, height, width, out.data(), stop);
-      },
-      [](Napi::Env env, std::vector<int32_t>& out) { return typedArray(env, out); });
+  return enqueueArray<int32_t>(info.Env(), tokenizer_.core(), CancelHandle::from(info[2]), tokens,
+                               [tokenizer = tokenizer_.object(), pixels = std::move(pixels), count, height, width](int32_t* out, const Cancel& stop) {
+                                 return tokenizer->encode(pixels.data(), count, height, width, out, stop);
+                               });
 }
 
 Napi::Value TokenizerHandle::dispose(const Napi::CallbackInfo& info) {
-  releaseLater(core_, tokenizer_);
+  tokenizer_.letGo();
   return info.Env().Undefined();
 }
 

@@ -1,10 +1,13 @@
 // Handles that JavaScript holds: engine, transformer, session, tokenizer, cancel. Each owns a share of its engine's
-// core; freeing large memory happens on the executor thread, also when the garbage collector finds the handle.
+// core until the engine is disposed of, which takes the shares away; freeing large memory happens on the executor thread, also
+// when the garbage collector finds the handle.
 #pragma once
 
 #include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <unordered_set>
 #include <vector>
 
 #include "executor.h"
@@ -12,24 +15,72 @@
 
 namespace parvis::binding {
 
+// Something of an engine that must be let go of before the engine can end.
+class Holder {
+ public:
+  virtual void letGo() = 0;
+
+ protected:
+  ~Holder() = default;
+};
+
+// What the handles of one engine share. Of the JavaScript thread, but for the backend, which jobs use.
 struct Core {
-  Core(Napi::Env env, std::unique_ptr<Backend> made) : backend(std::move(made)), executor(new Executor(env)) {}
-  ~Core() { executor->retire([last = std::move(backend)]() mutable { last.reset(); }); }  // joins the backend's threads
+  explicit Core(Napi::Env env) : executor(new Executor(env)) {}
+  ~Core() {
+    if (executor) executor->retire([last = std::move(backend)]() mutable { last.reset(); });  // joins the backend's threads
+  }
+  Core(const Core&) = delete;
+  bool open() const { return !closed && executor && !executor->ended(); }
+  // Frees `object` on the executor thread, behind the jobs that may use it.
+  template <class T>
+  void release(std::shared_ptr<T> object) {
+    if (executor && object) executor->post([o = std::move(object)]() mutable { o.reset(); });
+  }
   std::shared_ptr<Backend> backend;
   Executor* executor;  // goes by itself, after the core
+  bool closed = false;
+  std::unordered_set<Holder*> holders;
 };
+
+// A handle's share of a native object, whose release may take milliseconds: it is freed on the executor thread, when the
+// handle is disposed of, collected, or its engine is disposed of.
+template <class T>
+class Share final : public Holder {
+ public:
+  Share() = default;
+  Share(const Share&) = delete;
+  ~Share() { letGo(); }
+  void hold(std::shared_ptr<Core> core, std::shared_ptr<T> object) {
+    core_ = std::move(core);
+    object_ = std::move(object);
+    core_->holders.insert(this);
+    if (core_->closed) letGo();  // made while its engine was disposed of
+  }
+  void letGo() override {
+    if (!core_) return;
+    core_->holders.erase(this);
+    core_->release(std::move(object_));
+    object_.reset();
+    core_.reset();
+  }
+  explicit operator bool() const { return object_ != nullptr; }
+  T* operator->() const { return object_.get(); }
+  const std::shared_ptr<T>& object() const { return object_; }
+  const std::shared_ptr<Core>& core() const { return core_; }
+
+ private:
+  std::shared_ptr<Core> core_;
+  std::shared_ptr<T> object_;
+};
+
+template <class T>
+constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0 : std::is_same_v<T, float> ? 1 : std::is_same_v<T, double> ? 2 : 3;
 
 struct Classes {  // constructors, an environment's each
   Napi::FunctionReference engine, transformer, session, tokenizer, cancel;
+  Napi::FunctionReference arrays[4];  // by arrayKind: Int32Array, Float32Array, Float64Array, Uint8Array
 };
-
-// Shares of native objects whose release may take milliseconds.
-template <class T>
-void releaseLater(const std::shared_ptr<Core>& core, std::shared_ptr<T>& object) {
-  if (!object) return;
-  if (core) core->executor->post([o = std::move(object)]() mutable { o.reset(); });
-  object.reset();
-}
 
 class CancelHandle : public Napi::ObjectWrap<CancelHandle> {
  public:
@@ -58,6 +109,8 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value measureCeilings(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value halt(const Napi::CallbackInfo& info);
+  template <Napi::Value (EngineHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
   std::string device_;
   std::shared_ptr<Core> core_;
   std::shared_ptr<Executor*> executor_;  // longer than the core
@@ -66,7 +119,6 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
 class TransformerHandle : public Napi::ObjectWrap<TransformerHandle> {
  public:
   explicit TransformerHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
-  ~TransformerHandle() override { releaseLater(core_, transformer_); }
   static Napi::Function define(Napi::Env env);
   static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Transformer> transformer);
 
@@ -74,14 +126,14 @@ class TransformerHandle : public Napi::ObjectWrap<TransformerHandle> {
   Napi::Value bytes(const Napi::CallbackInfo& info);
   Napi::Value createSession(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
-  std::shared_ptr<Core> core_;
-  std::shared_ptr<Transformer> transformer_;
+  template <Napi::Value (TransformerHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<Transformer> transformer_;
 };
 
 class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
  public:
   explicit SessionHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
-  ~SessionHandle() override { releaseLater(core_, session_); }
   static Napi::Function define(Napi::Env env);
   static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens, size_t logits);
 
@@ -91,8 +143,9 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value readLogProbs(const Napi::CallbackInfo& info);
   Napi::Value readLogits(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
-  std::shared_ptr<Core> core_;
-  std::shared_ptr<Session> session_;
+  template <Napi::Value (SessionHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<Session> session_;
   template <class T>
   Napi::Value read(Napi::Env env, size_t count, Status (Session::*method)(T*));
   size_t tokens_ = 0, logits_ = 0;
@@ -101,7 +154,6 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
 class TokenizerHandle : public Napi::ObjectWrap<TokenizerHandle> {
  public:
   explicit TokenizerHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
-  ~TokenizerHandle() override { releaseLater(core_, tokenizer_); }
   static Napi::Function define(Napi::Env env);
   static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Tokenizer> tokenizer);
 
@@ -110,8 +162,9 @@ class TokenizerHandle : public Napi::ObjectWrap<TokenizerHandle> {
   Napi::Value decode(const Napi::CallbackInfo& info);
   Napi::Value encode(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
-  std::shared_ptr<Core> core_;
-  std::shared_ptr<Tokenizer> tokenizer_;
+  template <Napi::Value (TokenizerHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<Tokenizer> tokenizer_;
 };
 
 }  // namespace parvis::binding

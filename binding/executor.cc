@@ -1,20 +1,24 @@
 #include "executor.h"
 
-#include <string>
 #include <system_error>
+
+#include "promise.h"
 
 namespace parvis::binding {
 
 Executor::Executor(Napi::Env env) : env_(env) {
   napi_value name = Napi::String::New(env, "parvis");
   const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, onSettle, &back_);
-  if (status != napi_ok) throw Napi::Error::New(env, "parvis could not create its thread-safe function.");
+  if (status != napi_ok) throw typedError(env, {Code::internal, "parvis could not create its thread-safe function."});
   napi_unref_threadsafe_function(env, back_);  // an idle engine keeps no process alive
   try {
-    thread_ = std::thread([this] { loop(); });
-  } catch (const std::system_error& e) {
+    thread_ = startThread([this] {
+      threadEnd_.begin();
+      loop();
+    });
+  } catch (const std::exception&) {
     napi_release_threadsafe_function(back_, napi_tsfn_abort);
-    throw Napi::Error::New(env, std::string("The system refused to start a thread: ") + e.what());
+    throw typedError(env, {Code::outOfMemory, threadsRefused("a thread for parvis")});
   }
   napi_add_env_cleanup_hook(env, onCleanup, this);
 }
@@ -30,12 +34,16 @@ void Executor::onCleanup(void* context) {
   if (retired) delete self;
 }
 
-void Executor::retire(std::function<void()> last) {
+void Executor::retire(std::function<void()> last, std::function<void(Napi::Env)> done) {
   if (ended_) {
+    const Napi::Env env(env_);
     last();
     delete this;
+    if (done) done(env);
     return;
   }
+  if (done) napi_ref_threadsafe_function(env_, back_);  // somebody waits for it
+  done_ = std::move(done);
   {
     const std::lock_guard lock(mutex_);
     queue_.push_back({nullptr, std::move(last)});
@@ -55,7 +63,12 @@ void Executor::end() {
     dropped.swap(queue_);
   }
   wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  if (thread_.joinable()) {
+    thread_.join();
+    threadEnd_.wait();
+  }
+  for (auto& job : unsettled_) dropped.push_back({std::move(job), nullptr});
+  unsettled_.clear();
   for (auto& e : dropped)
     if (e.work) e.work();
   napi_release_threadsafe_function(back_, napi_tsfn_abort);
@@ -104,8 +117,12 @@ void Executor::loop() {
       continue;
     }
     entry.job->work();
-    Job* job = entry.job.release();
-    if (napi_call_threadsafe_function(back_, job, napi_tsfn_nonblocking) != napi_ok) delete job;
+    if (napi_call_threadsafe_function(back_, entry.job.get(), napi_tsfn_nonblocking) == napi_ok) {
+      (void)entry.job.release();
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    unsettled_.push_back(std::move(entry.job));
   }
 }
 
@@ -113,16 +130,18 @@ void Executor::onSettle(napi_env env, napi_value, void* context, void* data) {
   const std::unique_ptr<Job> job(static_cast<Job*>(data));
   if (env == nullptr) return;  // the environment is going down: nobody waits for the result, and the executor may be gone
   Executor* self = static_cast<Executor*>(context);
+  Napi::HandleScope scope(env);
   if (!job) {
     self->end();
+    const std::function<void(Napi::Env)> done = std::move(self->done_);
     delete self;
+    if (done) done(env);
     return;
   }
-  Napi::HandleScope scope(env);
   if (--self->pending_ == 0 && self->back_) napi_unref_threadsafe_function(env, self->back_);
   try {
     job->settle(env);
-  } catch (const Napi::Error&) {  // settling only fails where JavaScript can no longer run
+  } catch (const Napi::Error&) {  // rejecting only fails where JavaScript can no longer run
   }
 }
 

@@ -12,7 +12,9 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
+#include "../common/thread-end.h"
 #include "napi.h"
 #include "parvis/status.h"
 #include "parvis/step.h"
@@ -39,7 +41,8 @@ class Executor {
   bool ended() const { return ended_; }
   void halt();                                 // JavaScript thread: cancels the running job, drops the others, waits for the thread
   std::shared_ptr<Executor*> self() const { return self_; }  // null in it: gone. Of the JavaScript thread
-  void retire(std::function<void()> last);     // no call after this one: runs what is queued, then `last`, then goes
+  // No call after this one: runs what is queued, then `last`, then goes; `done` is called when its thread has ended.
+  void retire(std::function<void()> last, std::function<void(Napi::Env)> done = nullptr);
 
  private:
   struct Entry {
@@ -56,9 +59,12 @@ class Executor {
   napi_env env_;
   napi_threadsafe_function back_ = nullptr;
   std::thread thread_;
+  ThreadEnd threadEnd_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Entry> queue_;
+  std::vector<std::unique_ptr<Job>> unsettled_;  // done, and nobody there to be told: they go on the JavaScript thread
+  std::function<void(Napi::Env)> done_;          // JavaScript thread only
   CancelFlag running_;
   bool stop_ = false;
   bool retired_ = false;

@@ -24,10 +24,35 @@ Napi::Value errorValue(Napi::Env env, const Status& status) {
   return error.Value();
 }
 
-Napi::Value disposed(Napi::Env env) {
+Napi::Error typedError(Napi::Env env, const Status& status) { return Napi::Error(env, errorValue(env, status)); }
+
+Napi::Value typedValue(Napi::Env env, const Napi::Error& error) {
+  const Napi::Value value = error.Value();
+  if (!value.IsObject()) return errorValue(env, {Code::internal, error.Message()});
+  Napi::Object object = value.As<Napi::Object>();
+  if (object.Has("parvisCode")) return object;
+  if (object.InstanceOf(env.Global().Get("RangeError").As<Napi::Function>()))
+    return errorValue(env, {Code::outOfMemory, "There is no memory for the result (" + error.Message() + "). Free memory, or ask for less at a time."});
+  object.Set("parvisCode", codeName(Code::internal));
+  return object;
+}
+
+std::string threadsRefused(const std::string& what) {
+  return "The system refused to start " + what + ". Give Par.load fewer `threads`, or raise the limit on processes and threads (`ulimit -u`, a container's pids limit) or on memory (`ulimit -v`).";
+}
+
+Napi::Value rejected(Napi::Env env, const Napi::Value& error) {
   auto deferred = Napi::Promise::Deferred::New(env);
-  deferred.Reject(errorValue(env, {Code::disposed, "This was disposed."}));
+  deferred.Reject(error);
   return deferred.Promise();
 }
+
+Napi::Value resolved(Napi::Env env) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  deferred.Resolve(env.Undefined());
+  return deferred.Promise();
+}
+
+Napi::Value disposed(Napi::Env env) { return rejected(env, errorValue(env, {Code::disposed, "This was disposed."})); }
 
 }  // namespace parvis::binding

@@ -10,13 +10,18 @@
 #include <windows.h>
 #else
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
 namespace parvis {
 
-Status File::open(const std::string& path) {
-  path_ = path;
+static Status replaced(const std::string& path) {
+  return {Code::badCheckpoint, path + " was replaced or written to while it was being loaded. Load it again when it is complete."};
+}
+
+Status File::open(const CheckpointFile& file) {
+  const std::string& path = path_ = file.path;
 #if defined(_WIN32)
   const int length = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
   std::wstring wide(length, L'\0');
@@ -25,8 +30,45 @@ Status File::open(const std::string& path) {
   if (h == INVALID_HANDLE_VALUE) return {Code::fileNotFound, "Cannot open " + path + "."};
   handle_ = reinterpret_cast<intptr_t>(h);
 #else
-  handle_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a pipe would wait for a writer. It changes nothing about regular files.
+  handle_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (handle_ < 0) return {Code::fileNotFound, "Cannot open " + path + ": " + std::strerror(errno) + "."};
+#endif
+  if (Status s = identify(opened_); !s.ok()) return s;
+  const bool same = opened_.device == file.device && opened_.inode == file.inode && opened_.size == file.size && opened_.modified == file.modified;
+  return file.known && !same ? replaced(path) : Status{};
+}
+
+Status File::unchanged() const {
+  if (handle_ == -1) return {};
+  CheckpointFile now;
+  if (Status s = identify(now); !s.ok()) return s;
+  return now.size == opened_.size && now.modified == opened_.modified ? Status{} : replaced(path_);
+}
+
+// As Node.js tells it, from which `file.known` comes.
+Status File::identify(CheckpointFile& out) const {
+#if defined(_WIN32)
+  BY_HANDLE_FILE_INFORMATION info;
+  if (!GetFileInformationByHandle(reinterpret_cast<HANDLE>(handle_), &info)) return {Code::fileNotFound, "Cannot read " + path_ + "."};
+  const auto whole = [](DWORD high, DWORD low) { return static_cast<uint64_t>(high) << 32 | low; };
+  out.device = info.dwVolumeSerialNumber;
+  out.inode = whole(info.nFileIndexHigh, info.nFileIndexLow);
+  out.size = whole(info.nFileSizeHigh, info.nFileSizeLow);
+  out.modified = (whole(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime) - 116444736000000000ull) * 100;
+#else
+  struct stat info;
+  if (fstat(static_cast<int>(handle_), &info) != 0) return {Code::fileNotFound, "Cannot read " + path_ + ": " + std::strerror(errno) + "."};
+  if (!S_ISREG(info.st_mode)) return {Code::fileNotFound, "Cannot read " + path_ + ": it is no regular file."};
+#if defined(__APPLE__)
+  const timespec modified = info.st_mtimespec;
+#else
+  const timespec modified = info.st_mtim;
+#endif
+  out.device = static_cast<uint64_t>(info.st_dev);
+  out.inode = static_cast<uint64_t>(info.st_ino);
+  out.size = static_cast<uint64_t>(info.st_size);
+  out.modified = static_cast<uint64_t>(modified.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(modified.tv_nsec);
 #endif
   return {};
 }

@@ -31,7 +31,7 @@ static int64_t spanOf(const TensorSource& t) {
   return span;
 }
 
-Status Tensors::open(const std::string& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
+Status Tensors::open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
   cancel_ = &cancel;
   for (const auto& t : tensors) byName_[t.name] = t;
   return file_.open(file);

@@ -16,7 +16,7 @@ namespace parvis {
 class Tensors {
  public:
   // cancel: looked at while a tensor is read that does not lie row by row.
-  Status open(const std::string& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
+  Status open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
   // Instead of a file, or beside it: a tensor in memory, row-major, which outlives this.
   void add(const std::string& name, std::vector<int64_t> shape, const float* data);
   // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other, or where its elements
@@ -26,6 +26,8 @@ class Tensors {
   Status rows(const TensorSource& tensor, int64_t begin, int64_t end, float* out) const;
   // The same as they are stored; only where contiguous(tensor).
   Status stored(const TensorSource& tensor, int64_t begin, int64_t end, void* out) const;
+  // After the last read: was the file written to meanwhile?
+  Status unchanged() const { return file_.unchanged(); }
   static bool contiguous(const TensorSource& tensor);
   static int64_t rowElements(const TensorSource& tensor);
   // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones, parts

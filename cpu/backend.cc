@@ -1,6 +1,5 @@
 // Picks the instruction set and hands out models.
 #include <new>
-#include <system_error>
 
 #include "kernels.h"
 #include "machine.h"
@@ -48,14 +47,14 @@ size_t attentionScratch(int slots, int headSize) {
 
 class CpuBackend : public Backend {
  public:
-  explicit CpuBackend(int threads) : threads_(std::make_shared<Threads>(threads)) {}
+  CpuBackend(int threads, bool fewer) : threads_(std::make_shared<Threads>(threads, fewer)) {}
   std::string isa() const override { return kernels().isa; }
   int threads() const override { return threads_->count(); }
-  Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
+  Status loadTransformer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
                          const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
     return CpuTransformer::load(threads_, file, tensors, model, precision, cancel, out);
   }
-  Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
     return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
   }
@@ -81,7 +80,7 @@ CpuInfo cpuInfo(const std::string& root) {
 
 std::unique_ptr<Backend> createCpuBackend(int threads) {
   try {
-    return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::threadLimit().threads);
+    return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::threadLimit().threads, threads == 0);
   } catch (const std::exception&) {
     return nullptr;
   }

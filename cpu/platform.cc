@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ledger.h"
 #include "machine.h"
 
 #if defined(_WIN32)
@@ -27,9 +28,12 @@ std::string megabytes(uint64_t bytes) { return std::to_string((bytes + (1 << 20)
 
 uint64_t availableMemory() { return memoryChecked() ? memoryLimit().free : 0; }
 
+// What is free, without what was promised already; 0 stays "unknown".
+static uint64_t without(uint64_t free, uint64_t promised) { return free == 0 ? 0 : free > promised ? free - promised : 1; }
+
 static Status refusal(size_t bytes, const std::string& what, const MemoryLimit& limit) {
   std::string free;
-  if (limit.free) free = " and " + megabytes(limit.free) + " are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
+  if (limit.free) free = " and " + std::to_string(limit.free >> 20) + " MB are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
   return {Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" + free + ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
                                  (limit.free && bytes > limit.free ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
 }
@@ -37,26 +41,33 @@ static Status refusal(size_t bytes, const std::string& what, const MemoryLimit& 
 Status Memory::check(size_t bytes, const std::string& what) {
   // Asking costs more than taking a little: some ten files of the system.
   if (bytes < (1u << 20) || !memoryChecked()) return {};
-  const MemoryLimit limit = memoryLimit();
+  MemoryLimit limit = memoryLimit();
+  limit.free = without(limit.free, promisedMemory());
   return limit.free && bytes > limit.free ? refusal(bytes, what, limit) : Status{};
 }
 
 Status Memory::allocate(size_t bytes, const std::string& what, Memory& out) {
   bytes = std::max<size_t>((bytes + 63) / 64 * 64, 64);
-  if (Status s = check(bytes, what); !s.ok()) return s;
-  Memory m;
-  m.bytes_ = bytes;
+  MemoryLimit limit = bytes >= leastPromised && memoryChecked() ? memoryLimit() : MemoryLimit{};
+  bool tooMuch = false;
+  void* const p = promise(bytes, [&](uint64_t promised) -> void* {
+    limit.free = without(limit.free, promised);
+    tooMuch = limit.free && bytes > limit.free;
+    if (tooMuch) return nullptr;
 #if defined(_WIN32)
-  m.data_ = static_cast<uint8_t*>(VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE));
-  if (!m.data_) return refusal(bytes, what, {});
+    return VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
 #else
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return refusal(bytes, what, {});
-  m.data_ = static_cast<uint8_t*>(p);
+    void* const mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return mapped == MAP_FAILED ? nullptr : mapped;
+#endif
+  });
+  if (!p) return refusal(bytes, what, tooMuch ? limit : MemoryLimit{});
 #if defined(MADV_HUGEPAGE)
   if (bytes >= (8u << 20)) madvise(p, bytes, MADV_HUGEPAGE);  // a wish: failure is no error
 #endif
-#endif
+  Memory m;
+  m.data_ = static_cast<uint8_t*>(p);
+  m.bytes_ = bytes;
   out = std::move(m);
   return {};
 }
@@ -71,6 +82,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 Memory::~Memory() {
   if (!data_) return;
+  forget(data_);
 #if defined(_WIN32)
   VirtualFree(data_, 0, MEM_RELEASE);
 #else

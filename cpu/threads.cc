@@ -33,10 +33,16 @@ bool spin(Done done) {
 
 }  // namespace
 
-Threads::Threads(int count) {
+Threads::Threads(int count, bool fewer) : ends_(static_cast<size_t>(count)) {
   try {
-    for (int i = 1; i < count; i++) workers_.emplace_back([this, i] { work(i); });
-  } catch (...) {  // the system has no more threads: end those that run, or their destructors would end the process
+    workers_.reserve(static_cast<size_t>(count));
+    for (int i = 1; i < count; i++)
+      workers_.push_back(startThread([this, i] {
+        ends_[static_cast<size_t>(i)].begin();
+        work(i);
+      }));
+  } catch (const std::exception&) {  // the system has no more threads: end those that run, or their destructors would end the process
+    if (fewer) return;
     end();
     throw;
   }
@@ -49,6 +55,7 @@ void Threads::end() {
   round_.fetch_add(1);
   round_.notify_all();
   for (auto& w : workers_) w.join();
+  for (size_t i = 1; i <= workers_.size(); i++) ends_[i].wait();
 }
 
 void Threads::drain(int thread) {

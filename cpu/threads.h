@@ -12,11 +12,14 @@
 #include <type_traits>
 #include <vector>
 
+#include "../common/thread-end.h"
+
 namespace parvis::cpu {
 
 class Threads {
  public:
-  explicit Threads(int count);  // the calling thread is one of them
+  // The calling thread is one of them. Where the system refuses some: throws, or (`fewer`) goes on with those that it grants.
+  explicit Threads(int count, bool fewer = false);
   ~Threads();
   int count() const { return static_cast<int>(workers_.size()) + 1; }
 
@@ -35,6 +38,7 @@ class Threads {
   void end();
 
   std::vector<std::thread> workers_;
+  std::vector<ThreadEnd> ends_;  // of the workers
   // Written before the section's tickets, read only by holders of a valid ticket, which the section waits for.
   Call call_ = nullptr;
   void* body_ = nullptr;

@@ -26,7 +26,7 @@ void VqPlan::convolution(ConvolutionWeights& c, const std::string& name, int cha
   loader_.vector(c.bias, name + ".bias", {outputs}, false);
 }
 
-Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
+Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
                           Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   auto t = std::make_shared<CpuTokenizer>();
   t->model_ = m;

@@ -36,7 +36,7 @@ class VqPlan {
 
 class CpuTokenizer : public Tokenizer {
  public:
-  static Status load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,
+  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
                      const TokenizerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }

@@ -4,7 +4,7 @@
 
 namespace parvis::cpu {
 
-Status CpuTransformer::load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,
+Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
                             const TransformerModel& m, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   auto t = std::make_shared<CpuTransformer>();
   t->model_ = m;

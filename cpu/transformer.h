@@ -20,7 +20,7 @@ struct Layer {
 
 class CpuTransformer : public Transformer {
  public:
-  static Status load(std::shared_ptr<Threads> threads, const std::string& file, const std::vector<TensorSource>& tensors,
+  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
                      const TransformerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TransformerModel& model() const override { return model_; }

@@ -210,7 +210,7 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
     if (failed.ok()) failed = std::move(s);
   });
   if (starved && failed.ok()) failed = {Code::outOfMemory, "Loading the weights ran out of memory."};
-  return failed;
+  return failed.ok() ? weights_.unchanged() : failed;
 }
 
 }  // namespace parvis::cpu

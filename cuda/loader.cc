@@ -182,7 +182,8 @@ Status Loader::load(std::shared_ptr<Device> device, DeviceMemory& memory, const 
     if (plans_[i].target) *plans_[i].target = at;
     if (Status s = plans_[i].run(at, staging, device->stream(), cancel); !s.ok()) return s;
   }
-  return device->finish("loading weights");
+  if (Status s = device->finish("loading weights"); !s.ok()) return s;
+  return tensors_.unchanged();
 }
 
 }  // namespace parvis::cuda

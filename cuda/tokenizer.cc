@@ -55,11 +55,11 @@ class Names {
 
 }  // namespace
 
-Status CudaTokenizer::load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
+Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
                            Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (m.codeSize > vq::mostCodeSize || m.baseChannels * m.multipliers.back() > vq::mostAttentionChannels)
-    return {Code::badCheckpoint, file + ": the CUDA backend runs tokenizers with codes of up to " + std::to_string(vq::mostCodeSize) + " numbers and up to " + std::to_string(vq::mostAttentionChannels) +
+    return {Code::badCheckpoint, file.path + ": the CUDA backend runs tokenizers with codes of up to " + std::to_string(vq::mostCodeSize) + " numbers and up to " + std::to_string(vq::mostAttentionChannels) +
                                      " channels at the coarsest level, and this one has " + std::to_string(m.codeSize) + " and " + std::to_string(m.baseChannels * m.multipliers.back()) + "."};
   auto t = std::make_shared<CudaTokenizer>();
   t->model_ = m;

@@ -15,7 +15,7 @@ class CudaTokenizer : public Tokenizer, private Spare {
  public:
   CudaTokenizer() = default;
   ~CudaTokenizer() override;
-  static Status load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
+  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                      Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }

@@ -23,7 +23,7 @@ Status checkModel(const TransformerModel& m, const Device& device) {
 
 }  // namespace
 
-Status CudaTransformer::load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& m,
+Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& m,
                              Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (Status s = checkModel(m, *device); !s.ok()) return s;

@@ -22,7 +22,7 @@ class CudaTransformer : public Transformer, private Spare {
  public:
   CudaTransformer() = default;
   ~CudaTransformer() override;
-  static Status load(std::shared_ptr<Device> device, const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
+  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
                      Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TransformerModel& model() const override { return model_; }

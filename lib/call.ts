@@ -203,6 +203,8 @@ export class Calls {
     const call = this.begin(signal)
     try {
       return await work(call)
+    } catch (error) {
+      throw toParError(error) // memory that JavaScript could not have
     } finally {
       call.end()
     }

@@ -135,9 +135,12 @@ function probe (): Promise<CudaProbe> {
   return asked
 }
 
-/** Bytes that caches and work space of one session may take; `device` has its weights loaded. */
-export async function sessionBudget (device: string): Promise<number> {
-  if (device === 'cpu') return 2 ** 30
-  const { free } = await addon().cudaMemory(Number(device.slice(5)))
-  return Math.min(2 ** 34, Math.floor(free / 2))
+/** Bytes of a device that are free now; 0: unknown. */
+export async function freeMemory (device: string): Promise<number> {
+  return device === 'cpu' ? addon().freeMemory() : (await addon().cudaMemory(Number(device.slice(5)))).free
+}
+
+/** Bytes of caches and work space beyond which one session gains nothing. */
+export function mostSessionBytes (device: string): number {
+  return device === 'cpu' ? 2 ** 30 : 2 ** 34
 }

@@ -22,7 +22,10 @@ import { integer, invalid } from './validate.js'
 export interface Progress {
   /** Steps done, 1 .. steps. */
   step: number
-  /** Steps of the whole call. A long list runs in several groups, one after another, each with all its steps. */
+  /**
+   * Steps of the whole call. A long list runs in several groups, one after another, each with all its steps; there are more
+   * groups than foreseen where memory gets scarce meanwhile.
+   */
   steps: number
   /** Tokens known so far, of all pictures together. */
   tokensDone: number
@@ -45,30 +48,24 @@ export interface Progress {
 }
 
 /** Beyond this many sequences a session gains nothing. */
-const mostAtOnce = 64
+export const mostAtOnce = 64
 
-/** Kept logits lie in the session, in the copy that is read from it and in each sequence's own. */
-const keptCopies = 3
-
-/**
- * Sequences a session takes: bounded by the bytes of keys, values and logits, as if all were float32.
- * @param sessionBytes what the device has for one session
- * @param kept positions whose logits are kept
- */
-export function sequencesAtOnce (sessionBytes: number, part: Pick<TransformerPart, 'model'>, slots: number, guided: boolean, rows: number, kept = 0): number {
-  const { layers, kvHeads, headSize, dim, feedForward, vocabularySize } = part.model
-  const cache = 2 * layers * slots * kvHeads * headSize
-  const work = rows * (vocabularySize + 2 * feedForward + 8 * dim)
-  const bytes = 4 * ((guided ? 2 : 1) * (cache + work) + keptCopies * kept * vocabularySize)
-  return Math.max(1, Math.min(mostAtOnce, Math.floor(sessionBytes / bytes)))
-}
+/** Schedules that calls of a part have asked for, by their options: a burst of calls must not plan the same thousands of times. */
+const planned = new WeakMap<TransformerPart, Map<string, Schedule>>()
+const mostPlanned = 16
 
 /** The schedule of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
 export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['ablation']): Schedule {
+  const known = planned.get(part) ?? new Map<string, Schedule>()
+  const key = JSON.stringify([ablation.order, ablation.initial, ablation.groupAttention, ablation.tokensPerStep])
+  const found = known.get(key)
+  if (found) return found
   const schedule = createSchedule({ grid: part.grid, n: part.n, ...ablation })
   if (schedule.transitions > part.model.transitions) {
     throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
   }
+  if (known.size >= mostPlanned) known.clear()
+  planned.set(part, known.set(key, schedule))
   return schedule
 }
 
@@ -104,23 +101,23 @@ export async function * run (
   const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
   const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: new Map() }
 
-  const atOnce = sequencesAtOnce(models.sessionBytes, part, schedule.tokens, guided, schedule.maxRows)
-  const groups = Math.ceil(classIds.length / atOnce)
-  const steps = groups * schedule.steps.length
+  const shape = { guided, slots: schedule.tokens, tokens: schedule.tokens, maxRows: schedule.maxRows }
   const images: GeneratedImage[] = []
-  for (let group = 0; group < groups; group++) {
-    const from = group * atOnce
-    const some = classIds.slice(from, from + atOnce)
-    const someSeeds = seeds.slice(from, from + atOnce)
+  for (let [group, from] = [0, 0]; from < classIds.length; group++) {
+    const begin = from
+    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, classIds.length - begin), models.sessionBytes(part, shape),
+      async sequences => await part.native.createSession({
+        classIds: Int32Array.from(classIds.slice(begin, begin + sequences)),
+        seeds: BigUint64Array.from(seeds.slice(begin, begin + sequences), BigInt),
+        ...shape
+      })))
+    const { session, sequences: count } = lease
+    const some = classIds.slice(begin, begin + count)
+    const someSeeds = seeds.slice(begin, begin + count)
+    from += count
+    // The rest in groups of this size: more steps where memory gets scarce meanwhile.
+    const steps = (group + 1 + Math.ceil((classIds.length - from) / count)) * schedule.steps.length
     const started = performance.now()
-    const session = await call.hold(part.native.createSession({
-      classIds: Int32Array.from(some),
-      seeds: BigUint64Array.from(someSeeds, BigInt),
-      guided,
-      slots: schedule.tokens,
-      tokens: schedule.tokens,
-      maxRows: schedule.maxRows
-    }))
 
     // ---- steps, one ahead
     const enqueue = (k: number): Promise<void> | undefined => {
@@ -139,19 +136,19 @@ export async function * run (
       const finished = next ? undefined : await finish()
       const known = next ? schedule.tokensAfter[k]! : schedule.tokens
       const step = group * schedule.steps.length + k + 1
-      const event = progress(work, call, next ? session : undefined, { step, steps, from, count: some.length, known })
-      const last = !next && group === groups - 1
+      const event = progress(work, call, next ? session : undefined, { step, steps, from: begin, count, known })
+      const last = !next && from === classIds.length
       yield finished ? { ...event, finished, ...(last && keep && { images }) } : event
       if (!last) call.check()
     }
 
     async function finish (): Promise<GeneratedImage[]> {
       const tokens = await call.wait(session.readTokens())
-      call.release(session)
+      call.release(lease)
       const transformerMs = performance.now() - started
       const sequences = some.map((_, i) => tokens.slice(i * schedule.tokens, (i + 1) * schedule.tokens))
       if (!keep) work.finished.clear()
-      sequences.forEach((sequence, i) => work.finished.set(from + i, sequence))
+      sequences.forEach((sequence, i) => work.finished.set(begin + i, sequence))
       const rasters = sequences.map(sequence => schedule.toRaster(sequence))
       const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8') : []
       const totalMs = performance.now() - started

@@ -2,7 +2,7 @@
 // they plan theirs (cpu/weights.cc, cpu/session.cc; cuda/loader.cc, cuda/session.cc), which test/memory-plan.test.ts holds
 // against what they then allocate. Of a GPU's session the tables of rows and predictions (kilobytes) are left out.
 
-import type { Precision, TransformerModel } from './native.js'
+import type { Precision, TokenizerModel, TransformerModel } from './native.js'
 
 export type MemoryDevice = 'cpu' | 'cuda'
 
@@ -17,7 +17,12 @@ export interface SessionShape {
   maxRows: number
   /** Of the CPU. */
   threads: number
+  /** Positions whose logits are kept. */
+  kept?: number
 }
+
+/** Kept logits lie in the session, in what is read from it and in each sequence's own. */
+const keptCopies = 3
 
 const up = (value: number, to: number): number => Math.ceil(value / to) * to
 const itemBytes = (precision: Precision): number => precision === 'float32' ? 4 : 2
@@ -44,8 +49,12 @@ export function weightBytes (device: MemoryDevice, m: TransformerModel, precisio
   return m.layers * sum(layer, alignment) + sum(whole, alignment)
 }
 
-/** Bytes of keys, values and work space of a session. */
+/** Bytes of keys, values and work space of a session, and of logits that are kept. */
 export function sessionBytes (device: MemoryDevice, m: TransformerModel, precision: Precision, shape: SessionShape): number {
+  return workBytes(device, m, precision, shape) + shape.sequences * (shape.kept ?? 0) * m.vocabularySize * 4 * keptCopies
+}
+
+function workBytes (device: MemoryDevice, m: TransformerModel, precision: Precision, shape: SessionShape): number {
   const { sequences, guided, slots, maxRows, threads } = shape
   const item = itemBytes(precision)
   const streams = sequences * (guided ? 2 : 1)
@@ -75,4 +84,14 @@ export function sessionBytes (device: MemoryDevice, m: TransformerModel, precisi
     rows * up(m.feedForward, 16) * item, chunk * up(m.vocabularySize, 16) * 4, chunk * up(m.dim, 16) * item,
     2 * m.layers * streams * m.kvHeads * slots * head * item, partials, sequences * slots * 8
   ], 256)
+}
+
+/**
+ * About what a tokenizer takes while it makes or reads one picture of so many tokens, without its result: at the level that has
+ * most numbers a picture before and after, one that is added, and the padded input of a convolution.
+ */
+export function pictureBytes (m: TokenizerModel, [rows, columns]: readonly [rows: number, columns: number]): number {
+  const finest = m.multipliers.length - 1
+  const numbers = m.multipliers.map((multiplier, level) => rows * columns * 4 ** (finest - level) * m.baseChannels * multiplier)
+  return 5 * 4 * Math.max(...numbers)
 }

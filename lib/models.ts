@@ -2,13 +2,16 @@
 // any weight is read, so that a wrong pair of files costs nothing. The embedded model has a file for each n, read
 // when first asked for; concurrent callers share one read, which no single caller's abort can spoil.
 
+import path from 'node:path'
 import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource, type WeightsChoice } from './checkpoint/index.js'
+import { Budget, Turns } from './budget.js'
 import type { Call } from './call.js'
-import { choose, cpuAfterAll, sessionBudget, type Choice } from './device.js'
+import { choose, cpuAfterAll, freeMemory, mostSessionBytes, type Choice } from './device.js'
 import { embedded, needEmbedded } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
 import { createEngine } from './engine.js'
+import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
 import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
@@ -16,6 +19,7 @@ import { presetFiles } from './pull.js'
 import { shownPath } from './text.js'
 
 export interface TransformerPart {
+  /** As given. */
   file: string
   n: number
   grid: [rows: number, columns: number]
@@ -34,6 +38,7 @@ export interface TransformerPart {
 }
 
 export interface TokenizerPart {
+  /** As given. */
   file: string
   model: TokenizerModel
   /** Pixels a token, each way. */
@@ -44,18 +49,29 @@ export interface TokenizerPart {
   /** Hash of its codebook: read from the file when a transformer first asks for it. */
   codebookSha256: () => Promise<string | undefined>
   native: NativeTokenizer
+  /** Pictures are made and read by few calls at a time, in turn. */
+  turns: Turns
+}
+
+/** What the native side needs to read the weights of a file that was described. */
+interface Weights {
+  tensors: TensorSource[]
+  /** The absolute path: the process may go to another folder meanwhile. */
+  place: string
+  identity: BigUint64Array | undefined
 }
 
 /** A transformer file that was looked at, its weights unread. */
-interface Described extends Omit<TransformerPart, 'native'> { tensors: TensorSource[] }
-interface DescribedTokenizer extends Omit<TokenizerPart, 'native'> { tensors: TensorSource[] }
+type Described = Omit<TransformerPart, 'native'> & Weights
+type DescribedTokenizer = Omit<TokenizerPart, 'native'> & Weights
+
+/** A file by the name that was given, and where that was when it was given. */
+interface Placed { file: string, place: string }
 
 /** An engine with the weights in it. */
 interface Loaded {
   engine: NativeEngine
   choice: Choice
-  /** Bytes that the caches and work space of one session may take. */
-  sessionBytes: number
   transformer: NativeTransformer | undefined
   tokenizer: NativeTokenizer | undefined
 }
@@ -63,8 +79,8 @@ interface Loaded {
 export class Models {
   readonly engine: NativeEngine
   readonly choice: Choice
-  /** Bytes that the caches and work space of one native session may take. */
-  readonly sessionBytes: number
+  /** Memory of everything that runs. */
+  readonly budget: Budget
   /** n at hand, ascending. */
   readonly supportedN: readonly number[]
   /** n where the caller gives none. */
@@ -79,12 +95,18 @@ export class Models {
   readonly #closing = addon().createCancel()
 
   private constructor (
-    { engine, choice, sessionBytes }: Loaded, files: ReadonlyMap<number, string>,
+    { engine, choice }: Loaded, files: ReadonlyMap<number, string>,
     transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined, preset: Preset | undefined
   ) {
     this.engine = engine
     this.choice = choice
-    this.sessionBytes = sessionBytes
+    const { device } = choice
+    this.budget = new Budget({
+      device,
+      free: async () => await freeMemory(device),
+      most: mostSessionBytes(device),
+      pictures: tokenizer ? pictureBytes(tokenizer.model, transformer?.grid ?? tokenizer.grid ?? [24, 24]) : 0
+    })
     this.#files = files
     this.supportedN = [...files.keys()].sort((a, b) => a - b)
     this.defaultN = transformer?.n ?? 0
@@ -95,6 +117,8 @@ export class Models {
   }
 
   static async open (given: CheckedLoad, call: Call): Promise<Models> {
+    // Before anything is waited for: relative names are of the folder in which the process is now.
+    const place = placesFrom(process.cwd())
     const options = given.preset ? await call.wait(placed(given, given.preset)) : given
     const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
@@ -103,8 +127,8 @@ export class Models {
     const tokenizerFile = own ? { path: embedded.tokenizer, weights: undefined } : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
-    const described = transformerFile && await call.wait(describe(transformerFile, call, options.preset))
-    const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(tokenizerFile, call))
+    const described = transformerFile && await call.wait(describe(place(transformerFile.path), transformerFile, call.signal, options.preset))
+    const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile.weights, call.signal))
     if (described && tokenizer) await call.wait(checkPair(described, tokenizer))
 
     // ---- weights
@@ -137,24 +161,33 @@ export class Models {
   }
 
   async #load (n: number, file: string): Promise<TransformerPart> {
-    const described = await describe({ path: file })
+    const described = await describe({ file, place: file }, {})
     if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
     if (this.tokenizer) await checkPair(described, this.tokenizer)
     try {
-      return part(described, await this.engine.loadTransformer(file, described.tensors, described.model, this.choice.precision, this.#closing))
+      const { place, tensors, model, identity } = described
+      return part(described, await this.engine.loadTransformer(place, tensors, model, this.choice.precision, this.#closing, identity))
     } catch (error) {
       throw toParError(error)
     }
   }
 
-  /** Frees everything once the queued jobs are done. */
+  /** Bytes that so many sequences of a session take. */
+  sessionBytes (part: TransformerPart, shape: Omit<SessionShape, 'sequences' | 'threads' | 'kept'>, kept = 0): (sequences: number) => number {
+    const device = this.choice.device === 'cpu' ? 'cpu' : 'cuda'
+    const { threads } = this.engine
+    return sequences => sessionBytes(device, part.model, this.choice.precision, { ...shape, sequences, threads, kept })
+  }
+
+  /** Resolves when the queued jobs are done, all memory is free and all threads have ended. */
   async dispose (): Promise<void> {
     this.#closing.cancel()
-    for (const loading of this.#parts.values()) (await loading.catch(() => undefined))?.native.dispose()
-    this.tokenizer?.native.dispose()
     await this.engine.dispose()
   }
 }
+
+/** Calls that make or read pictures at a time: one works, the next one has its picture unpacked meanwhile. */
+const mostPictures = 2
 
 /** Faults of a device while weights are loaded after which `auto` goes on with the CPU; INTERNAL: it failed in mid-work. */
 const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE', 'INTERNAL'])
@@ -165,29 +198,35 @@ async function loadWeights (
   const engine = createEngine(choice.device, threads)
   // Not the call's own: where this device fails, the call goes on with another.
   const cancel = addon().createCancel()
-  const loading: { transformer?: Promise<NativeTransformer>, tokenizer?: Promise<NativeTokenizer> } = {}
   try {
     // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
-    if (transformer) loading.transformer = engine.loadTransformer(transformer.file, transformer.tensors, transformer.model, choice.precision, cancel)
-    if (tokenizer) loading.tokenizer = engine.loadTokenizer(tokenizer.file, tokenizer.tensors, tokenizer.model, choice.precision, cancel)
-    const [transformerNative, tokenizerNative] = await call.wait(Promise.all([loading.transformer, loading.tokenizer]))
-    const sessionBytes = await call.wait(sessionBudget(choice.device))
-    return { engine, choice, sessionBytes, transformer: transformerNative, tokenizer: tokenizerNative }
+    const { precision } = choice
+    const [transformerNative, tokenizerNative] = await call.wait(Promise.all([
+      transformer && engine.loadTransformer(transformer.place, transformer.tensors, transformer.model, precision, cancel, transformer.identity),
+      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.tensors, tokenizer.model, precision, cancel, tokenizer.identity)
+    ]))
+    return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative }
   } catch (error) {
     cancel.cancel()
-    for (const part of Object.values(loading)) part.then(native => { native.dispose() }, () => {}) // memory of the device above all
-    await engine.dispose()
-    throw error
+    const gone = engine.dispose()
+    // A call that was aborted rejects at once, even where the system holds a read; one that failed leaves nothing behind.
+    if (call.signal.aborted) gone.catch(() => {})
+    else await gone
+    throw toParError(error)
   }
 }
 
 /** What was described, with its weights. */
-function part<D extends { tensors: TensorSource[] }, N> (described: D, native: N): Omit<D, 'tensors'> & { native: N } {
-  const { tensors: _, ...rest } = described
+function part<D extends Weights, N> (described: D, native: N): Omit<D, keyof Weights> & { native: N } {
+  const { tensors: _, place: _place, identity: _identity, ...rest } = described
   return { ...rest, native }
 }
 
 // ---- files
+
+function placesFrom (folder: string): (file: string) => Placed {
+  return file => ({ file, place: path.resolve(folder, file) })
+}
 
 /** The options with a preset's files in them. */
 async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['preset']>): Promise<CheckedLoad> {
@@ -196,12 +235,15 @@ async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['pr
   return { ...options, transformer: { path: files.transformer, heads, grid: [...grid], n }, tokenizer: { path: files.tokenizer, weights: undefined } }
 }
 
-async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: Call, preset?: Preset): Promise<Described> {
-  const checkpoint = await open(file, 'transformer', call)
-  const { heads, grid, n } = file
+async function describe (
+  { file, place }: Placed, { heads, grid, n, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>, signal?: AbortSignal, preset?: Preset
+): Promise<Described> {
+  const checkpoint = await open(place, weights, 'transformer', signal)
   const found = describeTransformer(checkpoint, { heads, grid, n })
   return {
-    file: file.path,
+    file,
+    place,
+    identity: checkpoint.identity,
     n: found.n,
     grid: found.grid,
     gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
@@ -217,22 +259,29 @@ async function describe (file: NonNullable<CheckedLoad['transformer']>, call?: C
   }
 }
 
-async function describeTokenizerFile (given: NonNullable<CheckedLoad['tokenizer']>, call: Call): Promise<DescribedTokenizer> {
-  const file = given.path
-  const checkpoint = await open(given, 'tokenizer', call)
+async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsChoice | undefined, signal: AbortSignal): Promise<DescribedTokenizer> {
+  const checkpoint = await open(place, weights, 'tokenizer', signal)
   const { model, name, official, imageSize, tensors } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
   const factor = 2 ** (model.multipliers.length - 1)
   const [height, width] = imageSize ?? (official ? [384, 384] : [0, 0])
   const whole = height > 0 && width > 0 && height % factor === 0 && width % factor === 0
-  return { file, model, factor, grid: whole ? [height / factor, width / factor] : undefined, name, codebookSha256: () => hash ??= codebookHash(checkpoint), tensors }
+  return {
+    file,
+    place,
+    identity: checkpoint.identity,
+    model,
+    factor,
+    grid: whole ? [height / factor, width / factor] : undefined,
+    name,
+    codebookSha256: () => hash ??= codebookHash(checkpoint),
+    turns: new Turns(mostPictures),
+    tensors
+  }
 }
 
-async function open (
-  { path: file, weights }: { path: string, weights?: WeightsChoice }, kind: 'transformer' | 'tokenizer', call?: Call
-): Promise<Checkpoint> {
-  const checkpoint = await openCheckpoint(file, { weights, signal: call?.signal })
-  call?.check()
+async function open (file: string, weights: WeightsChoice | undefined, kind: 'transformer' | 'tokenizer', signal?: AbortSignal): Promise<Checkpoint> {
+  const checkpoint = await openCheckpoint(file, { weights, signal })
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
   if (found === other) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)

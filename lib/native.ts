@@ -3,7 +3,7 @@
 //
 // The order of calls on one engine is the order of execution: an engine owns one executor thread, each call
 // is a job in its queue, and its promise settles when the job is done. So TypeScript may enqueue several steps
-// before it awaits the first. Rejections carry `code`; `toParError` turns them into ParError in one place.
+// before it awaits the first. Errors, thrown or rejected with, carry `parvisCode`; `toParError` turns them into ParError in one place.
 
 import { isNativeError } from 'node:util/types'
 import { outOfMemory, ParError, type ParErrorCode } from './errors.js'
@@ -108,8 +108,8 @@ export interface NativeSession {
   readLogProbs(): Promise<Float32Array>
   /** [sequences, keepLogits.length, vocabularySize], after guidance, before temperature. */
   readLogits(): Promise<Float32Array>
-  /** Frees the cache. Jobs already queued finish first. */
-  dispose(): void
+  /** Frees the cache: resolves when that is done. Jobs already queued finish first. */
+  dispose(): Promise<void>
 }
 
 export interface NativeTransformer {
@@ -150,13 +150,17 @@ export interface NativeEngine {
   readonly isa: string
   /** CPU threads; 0 for CUDA. */
   readonly threads: number
-  loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTransformer>
-  loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel): Promise<NativeTokenizer>
+  /** identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT where it is another now. */
+  loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTransformer>
+  loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTokenizer>
   /** Runs one operation by itself: on `inputs`, or (timed, and without an output) on random numbers. */
   runOperation(which: Operation, run: OperationRun, cancel?: NativeCancel): Promise<{ output: Float32Array, ms: Float64Array }>
   /** Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is free and 4 GiB at most. */
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
-  /** Ends the executor after the queued jobs; later calls reject with DISPOSED. */
+  /**
+   * Ends the executor after the queued jobs, and takes from transformers, tokenizers and sessions what they hold; later calls
+   * reject with DISPOSED. Resolves when all memory is free and all threads have ended.
+   */
   dispose(): Promise<void>
   /** For the end of the process: stops the running job, drops those behind it and waits for the executor to end; also after `dispose`. */
   halt(): void
@@ -232,7 +236,12 @@ export interface Addon {
   cuda(): Promise<CudaProbe>
   /** Bytes of a CUDA device. Takes the device for this process: time, and some hundred megabytes of it. */
   cudaMemory(device: number): Promise<{ free: number, total: number }>
-  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}; CUDA has none. */
+  /**
+   * Bytes of the machine's memory that this process may still take: what the system and its limits leave, without what the CPU
+   * backend has promised to sessions and weights that have not touched it yet. 0: unknown.
+   */
+  freeMemory(): number
+  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}, or as many as the system grants; CUDA has none. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */

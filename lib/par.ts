@@ -5,13 +5,13 @@ import { Calls } from './call.js'
 import { run, type Progress } from './generation.js'
 import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
-import type { Precision } from './native.js'
+import { toParError, type Precision } from './native.js'
 import {
   checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
   type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
   type ScoreOptions, type Tokens
 } from './options.js'
-import { ownImage, type ImageInput } from './image-input.js'
+import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
 import { decodePictures, encodePicture, gridOf, preparePicture } from './pixels.js'
 import type { PresetName } from './presets.js'
 import { isInt32Array } from './realm.js'
@@ -227,7 +227,7 @@ export class Par {
     const events = run(this.#models, this.#calls, request, call, keep)
     try {
       for (;;) {
-        const { value, done } = await events.next()
+        const { value, done } = await events.next().catch(error => { throw toParError(error) })
         if (done) return value
         const told: unknown = request.onProgress?.(value)
         // The caller has the turn. Through the call, so that a callback which never settles can be aborted.
@@ -267,7 +267,7 @@ export class Par {
     return await this.#calls.run(request.signal, async call => {
       const { grid } = await this.#models.transformerFor(request.n, call)
       const tokens = given.tokens ??
-        await encodePicture(this.#models.tokenizerPart(), call, given.image, checkEncode({}), grid)
+        await encodePicture(this.#models.tokenizerPart(), call, given.image!, checkEncode({}), grid)
       return await classify(this.#models, tokens, request, call)
     })
   }
@@ -305,8 +305,8 @@ export class Par {
   async encode (image: ImageInput, options?: EncodeOptions): Promise<Int32Array> {
     const request = checkEncode(options)
     const tokenizer = this.#models.tokenizerPart()
-    return await this.#calls.run(request.signal, async call =>
-      await encodePicture(tokenizer, call, image, request, this.#encodeGrid(request)))
+    const own = ownImage(image)
+    return await this.#calls.run(request.signal, async call => await encodePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
   }
 
   /**
@@ -318,8 +318,8 @@ export class Par {
   async prepare (image: ImageInput, options?: EncodeOptions): Promise<Image> {
     const request = checkEncode(options, 'prepare')
     const tokenizer = this.#models.tokenizerPart()
-    return await this.#calls.run(request.signal, async call =>
-      await preparePicture(tokenizer, call, image, request, this.#encodeGrid(request)))
+    const own = ownImage(image)
+    return await this.#calls.run(request.signal, async call => await preparePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
   }
 
   /** What pictures are resized to; undefined where each has its own. */
@@ -343,7 +343,7 @@ export class Par {
 }
 
 /** What `classify` is given, copied: the caller may go on with the original. */
-export function pictureOrTokens (picture: unknown): { tokens?: unknown, image?: unknown } {
+export function pictureOrTokens (picture: unknown): { tokens?: unknown, image?: OwnImage } {
   if (!isInt32Array(picture) && !Array.isArray(picture)) return { image: ownImage(picture) }
   const { list, single } = tokenList(picture, 'picture')
   if (!single) throw invalid(`classify takes one picture, not ${show(picture)} of them`)

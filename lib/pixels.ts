@@ -5,7 +5,7 @@
 import type { Call } from './call.js'
 import { outOfMemory, ParError } from './errors.js'
 import { asBuffer, Image, loadSharp } from './image.js'
-import { fileBytes, ownImage, type OwnImage, type RawImage } from './image-input.js'
+import { fileBytes, LaterBytes, type OwnImage, type RawImage } from './image-input.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
 import { isFloat32Array, isUint8Array } from './realm.js'
@@ -41,9 +41,9 @@ export async function decodePictures (
     const tokens = new Int32Array(some.length * gridHeight * gridWidth)
     some.forEach((picture, i) => tokens.set(picture, i * picture.length))
     const options = { count: some.length, gridHeight, gridWidth, outHeight: height, outWidth: width }
-    const pixels = format === 'uint8'
-      ? await call.wait(tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
-      : await call.wait(tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
+    const pixels = await tokenizer.turns.run<Uint8Array | Float32Array>(call, async () => format === 'uint8'
+      ? await tokenizer.native.decode(tokens, { ...options, format }, call.cancel)
+      : await tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
     const length = height * width * 3
     for (let i = 0; i < some.length; i++) {
       // A copy each, so that keeping one picture does not keep the batch.
@@ -73,45 +73,57 @@ const defaultSide = 24
 const wholeSide = 64
 
 /**
- * Tokens in raster order of a picture.
+ * Tokens in raster order of a picture. A file is read, and its picture unpacked, when it is this call's turn.
  * @param grid what it is resized to; where there is none, the picture decides
  */
 export async function encodePicture (
   tokenizer: TokenizerPart,
   call: Call,
-  input: unknown,
+  given: OwnImage,
   request: CheckedEncode,
   grid: readonly [rows: number, columns: number] | undefined
 ): Promise<Int32Array> {
   const { factor } = tokenizer
-  const image = ownImage(input)
-  const pause = pauses(() => call.check())
-  let picture: { pixels: Float32Array, width: number, height: number }
-  if (isFloat(image)) {
-    picture = await floatPixels(image, factor, request.grid, pause)
-  } else {
-    const { data, width, height } = await call.wait(prepared(image, factor, request, grid, () => call.check()))
-    picture = { pixels: await call.wait(floats(data, pause)), width, height }
-  }
-  const { pixels, width, height } = picture
-  return await call.wait(tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel))
+  const image = await arrived(given, call)
+  return await tokenizer.turns.run(call, async () => {
+    const pause = pauses(() => call.check())
+    let picture: { pixels: Float32Array, width: number, height: number }
+    if (isFloat(image)) {
+      picture = await floatPixels(image, factor, request.grid, pause)
+    } else {
+      const { data, width, height } = await call.wait(prepared(image, factor, request, grid, () => call.check()))
+      picture = { pixels: await call.wait(floats(data, pause)), width, height }
+    }
+    const { pixels, width, height } = picture
+    return await tokenizer.native.encode(pixels, { count: 1, height, width }, call.cancel)
+  })
+}
+
+/**
+ * Waits for bytes that come from elsewhere (a stream, a pipeline) before the call has its turn: they may take for ever, or
+ * depend on another call of the same instance.
+ */
+async function arrived (image: OwnImage, call: Call): Promise<Exclude<OwnImage, LaterBytes>> {
+  return image instanceof LaterBytes ? await call.wait(image.read(() => call.check())) : image
 }
 
 /** The picture whose tokens `encodePicture` finds. */
 export async function preparePicture (
   tokenizer: TokenizerPart,
   call: Call,
-  input: unknown,
+  given: OwnImage,
   request: CheckedEncode,
   grid: readonly [rows: number, columns: number] | undefined
 ): Promise<Image> {
-  const image = ownImage(input)
-  if (isFloat(image)) {
-    const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid, pauses(() => call.check()))
-    return new Image(new Image(pixels, width, height).bytes(), width, height)
-  }
-  const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
-  return new Image(data as Uint8Array<ArrayBuffer>, width, height)
+  const image = await arrived(given, call)
+  return await tokenizer.turns.run(call, async () => {
+    if (isFloat(image)) {
+      const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid, pauses(() => call.check()))
+      return new Image(new Image(pixels, width, height).bytes(), width, height)
+    }
+    const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
+    return new Image(data as Uint8Array<ArrayBuffer>, width, height)
+  })
 }
 
 function isFloat (image: OwnImage): image is RawImage & { channels: 3, data: Float32Array } {

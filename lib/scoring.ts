@@ -4,7 +4,7 @@
 
 import { inspect } from 'node:util'
 import type { Call } from './call.js'
-import { scheduleFor, sequencesAtOnce } from './generation.js'
+import { mostAtOnce, scheduleFor } from './generation.js'
 import { resolveClasses } from './labels.js'
 import type { Models } from './models.js'
 import { rowStride, type NativeSession, type StepRule } from './native.js'
@@ -111,28 +111,31 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const maxRows = tables.reduce((most, table) => Math.max(most, table.length / rowStride), 0)
   const guided = request.guidanceScale > 1
   const rule: StepRule = { mode: 'score', guidanceScale: request.guidanceScale, temperature: 1, topK: 0, topP: 1 }
-  const atOnce = sequencesAtOnce(models.sessionBytes, part, length, guided, maxRows, kept?.length)
+  const shape = { guided, slots: length, tokens: length, maxRows }
+  const keepLogits = kept && kept.length > 0 ? Int32Array.from(kept) : undefined
 
   const scores: Score[] = []
-  for (let from = 0; from < tokens.length; from += atOnce) {
-    const some = tokens.slice(from, from + atOnce)
-    const known = new Int32Array(some.length * length)
-    some.forEach((picture, i) => known.set(schedule.toSequence(picture), i * length))
-    const session = await call.hold(part.native.createSession({
-      classIds: Int32Array.from(classIds.slice(from, from + atOnce)),
-      seeds: new BigUint64Array(some.length),
-      guided,
-      slots: length,
-      tokens: length,
-      maxRows,
-      known,
-      ...(kept && kept.length > 0 && { keepLogits: Int32Array.from(kept) })
-    }))
+  for (let from = 0; from < tokens.length;) {
+    const begin = from
+    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin), models.sessionBytes(part, shape, keepLogits?.length),
+      async sequences => {
+        const known = new Int32Array(sequences * length)
+        for (let i = 0; i < sequences; i++) known.set(schedule.toSequence(tokens[begin + i]!), i * length)
+        return await part.native.createSession({
+          classIds: Int32Array.from(classIds.slice(begin, begin + sequences)),
+          seeds: new BigUint64Array(sequences),
+          ...shape,
+          known,
+          ...(keepLogits && { keepLogits })
+        })
+      }))
+    const { session, sequences } = lease
+    from += sequences
     await runAll(session, tables, rule, call)
     const logProbs = await call.wait(session.readLogProbs())
-    const logits = kept && kept.length > 0 ? await call.wait(session.readLogits()) : new Float32Array(0)
-    call.release(session)
-    for (let i = 0; i < some.length; i++) {
+    const logits = keepLogits ? await call.wait(session.readLogits()) : new Float32Array(0)
+    call.release(lease)
+    for (let i = 0; i < sequences; i++) {
       const own = schedule.toRaster(logProbs.slice(i * length, (i + 1) * length))
       const result = new Score(own)
       if (wanted && kept) {

@@ -70,9 +70,9 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string isa() const = 0;
   virtual int threads() const = 0;
-  virtual Status loadTransformer(const std::string& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
+  virtual Status loadTransformer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
                                  Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
-  virtual Status loadTokenizer(const std::string& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
+  virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                                Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
   virtual Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) = 0;
   virtual Status measureCeilings(Ceilings& out) = 0;
@@ -81,7 +81,11 @@ class Backend {
 // root: the folder in which /proc and /sys are looked for; tests have trees of their own.
 CpuInfo cpuInfo(const std::string& root = "");
 
-// threads 0: as CpuInfo::threads says. Null where the threads could not be started.
+// Bytes of the machine's memory that this process may still take, as far as its limits and what it has promised already leave
+// them; 0: unknown.
+uint64_t freeMemory();
+
+// threads 0: as CpuInfo::threads says, or as many as the system grants. Null where as many as asked for could not be started.
 std::unique_ptr<Backend> createCpuBackend(int threads);
 
 // Converts stored floats, rounding to nearest even. Sizes are those of `count` elements.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace parvis {
@@ -21,6 +22,17 @@ struct TensorSource {
   std::vector<int64_t> shape;
   uint64_t offset = 0;           // bytes from the start of the file to element [0, 0, ...]
   std::vector<int64_t> strides;  // elements; empty: contiguous
+};
+
+// A checkpoint file, and (where `known`) what the system said of it when its header was read: another file that has taken its
+// place, and one that has been written to since, are refused.
+struct CheckpointFile {
+  CheckpointFile() = default;
+  CheckpointFile(std::string path) : path(std::move(path)) {}
+  CheckpointFile(const char* path) : path(path) {}
+  std::string path;
+  bool known = false;
+  uint64_t device = 0, inode = 0, size = 0, modified = 0;  // nanoseconds since 1970
 };
 
 // LlamaGen / PAR transformer: pre-norm blocks, RMSNorm, SwiGLU, 2-D rotary embedding, no biases.

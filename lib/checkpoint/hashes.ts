@@ -47,7 +47,7 @@ export async function codebookHash (checkpoint: Checkpoint, convertFloats: Conve
   if (metadata?.codebookSha256 !== undefined) return metadata.codebookSha256
   const codebook = checkpoint.tensors.get(tellingNames.codebook)
   if (!codebook || countElements(codebook.shape) === undefined) return undefined
-  const source = await FileSource.open(checkpoint.file)
+  const source = await FileSource.open(checkpoint.file, checkpoint.identity)
   try {
     const hash = createHash('sha256')
     for await (const chunk of readElements(source, codebook, chunkBytes, signal)) {

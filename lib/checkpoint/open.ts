@@ -28,6 +28,7 @@ export async function openCheckpoint (file: string, options: { signal?: AbortSig
     const checkpoint = await (format === 'pt' ? readTorch(source, signal, weights) : readSafetensors(source, signal))
     checkpoint.names = await namesOfFile(file)
     settleNames(checkpoint, weights)
+    checkpoint.identity = source.identity
     return checkpoint
   } catch (error) {
     signal?.throwIfAborted()

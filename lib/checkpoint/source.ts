@@ -1,21 +1,39 @@
 // The one place that reads bytes of a checkpoint. Every read is checked against the size of the file first, so that
 // no length found in a file can drive an allocation or a read past the end. Offsets are doubles: exact to 2^53.
 
+import { constants, type BigIntStats } from 'node:fs'
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
 import { bad } from './bad.js'
+
+/** Opening a pipe that has taken the place of a file must not wait for a writer. Windows has no such flag. */
+const withoutWaiting = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
+
+/**
+ * Which file it is and in which state: device, inode, size, and nanoseconds of the last change. Whoever opens a file again
+ * by its name compares it, as the addon does: another file may have taken its place.
+ */
+export type FileIdentity = BigUint64Array
+
+function identityOf ({ dev, ino, size, mtimeNs }: BigIntStats): FileIdentity {
+  return BigUint64Array.of(dev, ino, size, mtimeNs)
+}
 
 /** A file opened for reading. */
 export class FileSource {
   private constructor (
     readonly file: string,
     readonly size: number,
+    readonly identity: FileIdentity,
     private readonly handle: FileHandle
   ) {}
 
-  /** Opens a regular file. Errors: FILE_NOT_FOUND (absent, unreadable, a folder, a pipe or a device). */
-  static async open (file: string): Promise<FileSource> {
+  /**
+   * Opens a regular file. Errors: FILE_NOT_FOUND (absent, unreadable, a folder, a pipe or a device).
+   * @param expected what it was when it was read before; BAD_CHECKPOINT where it is another now
+   */
+  static async open (file: string, expected?: FileIdentity): Promise<FileSource> {
     if (typeof file !== 'string' || file === '' || file.includes('\0')) {
       throw new ParError('INVALID_OPTION', 'a checkpoint is given as a path: a string that is not empty')
     }
@@ -27,9 +45,12 @@ export class FileSource {
         throw new ParError('FILE_NOT_FOUND', `${file}: cannot be read: it is ${before.isDirectory() ? 'a folder' : 'no regular file'}. ` +
           'Give the path of a .pt or .safetensors file.')
       }
-      handle = await open(file, 'r')
-      const { size } = await handle.stat()
-      return new FileSource(file, size, handle)
+      handle = await open(file, withoutWaiting)
+      const identity = identityOf(await handle.stat({ bigint: true }))
+      if (expected?.some((value, i) => value !== identity[i])) {
+        throw bad(file, 'was replaced or written to while it was being loaded. Load it again when it is complete.')
+      }
+      return new FileSource(file, Number(identity[2]), identity, handle)
     } catch (error) {
       await handle?.close()
       throw fromSystem(error, file, 'read')

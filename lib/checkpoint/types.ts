@@ -2,6 +2,7 @@
 // ever read here; the native side reads each tensor from its place in the file, so weights exist once in memory.
 
 import type { TensorSource } from '../native.js'
+import type { FileIdentity } from './source.js'
 
 /** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
 export interface StoredTensor extends TensorSource {
@@ -38,6 +39,8 @@ export interface Checkpoint {
   file: string
   format: 'pt' | 'safetensors'
   fileBytes: number
+  /** The file that this describes, as it was then: the places of tensors are of no other. */
+  identity?: FileIdentity
   /** By name, without what wrappers of training put into names (names.ts). */
   tensors: Map<string, StoredTensor>
   /** Tensors that are not float32, float16 or bfloat16, by name; for listing only. */

@@ -3,8 +3,8 @@
 
 import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
 import { decodeFlops, stepCost, vq16, vq16Factor } from '../bench/shapes.js'
-import { choose, sessionBudget } from '../device.js'
-import { sequencesAtOnce } from '../generation.js'
+import { largest } from '../budget.js'
+import { choose, mostSessionBytes } from '../device.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
 import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
@@ -40,8 +40,6 @@ const threads = (): number => {
     return 8 // no addon: a figure all the same
   }
 }
-/** What a session of a GPU with plenty of memory may take; it depends on the device (device.ts). */
-const cudaSession = 2 ** 34
 
 /** Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. */
 export function memoryNeeds (about: TransformerDescription): Need[] {
@@ -51,15 +49,15 @@ export function memoryNeeds (about: TransformerDescription): Need[] {
   const here = threads()
   return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
     const weights = weightBytes(device, model, precision)
-    const budget = device === 'cpu' ? 2 ** 30 : cudaSession
+    const bytesOf = (sequences: number): number => sessionBytes(device, model, precision, { sequences, guided, slots: tokens, maxRows, threads: here })
     return {
       device,
       precision,
       guided,
       weights,
       batches: batches.map(batch => {
-        const atOnce = Math.min(batch, sequencesAtOnce(budget, { model }, tokens, guided, maxRows))
-        return { batch, atOnce, bytes: weights + sessionBytes(device, model, precision, { sequences: atOnce, guided, slots: tokens, maxRows, threads: here }) }
+        const atOnce = largest(batch, bytesOf, mostSessionBytes(device)) // where there is plenty
+        return { batch, atOnce, bytes: weights + bytesOf(atOnce) }
       })
     }
   }))
@@ -98,9 +96,11 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
     const { model, n, grid } = about
     const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
     const schedule = createSchedule({ grid, n })
-    const budget = await sessionBudget(chosen)
+    const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
+    const here = threads()
     const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
-      const atOnce = Math.min(batch, sequencesAtOnce(budget, { model }, schedule.tokens, guided, schedule.maxRows))
+      const shape = { guided, slots: schedule.tokens, maxRows: schedule.maxRows, threads: here }
+      const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, { ...shape, sequences }), mostSessionBytes(chosen))
       let [total, reading] = [0, 0]
       for (const step of schedule.steps) {
         const rows = step.length / rowStride

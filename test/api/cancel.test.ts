@@ -63,7 +63,7 @@ t.test('abort, counted: nothing is enqueued after it, and at most two steps stil
                 done.then(() => { seen.ran++ }, () => { seen.cancelled++ })
                 return done
               },
-              dispose: () => { seen.disposed++; session.dispose() }
+              dispose: async () => { seen.disposed++; await session.dispose() }
             })
           }
         })

@@ -5,7 +5,8 @@ import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { sequencesAtOnce } from '../../lib/generation.js'
+import { largest } from '../../lib/budget.js'
+import { sessionBytes } from '../../lib/memory.js'
 import { built } from '../support/built.js'
 import { tokenizerFile, transformerFile } from '../support/fixtures.js'
 
@@ -32,8 +33,10 @@ async function megabytes (body: string): Promise<number> {
 
 t.test('kept logits count among the bytes of a session', async t => {
   const model = { layers: 12, dim: 768, heads: 12, kvHeads: 12, headSize: 64, feedForward: 2048, vocabularySize: 16384, classes: 1000, transitions: 3, normEps: 1e-5, ropeBase: 10000 }
-  const few = sequencesAtOnce(2 ** 30, { model }, 576, false, 256)
-  const kept = sequencesAtOnce(2 ** 30, { model }, 576, false, 256, 576)
+  const atOnce = (kept: number): number =>
+    largest(64, sequences => sessionBytes('cpu', model, 'float32', { sequences, guided: false, slots: 576, maxRows: 256, threads: 2, kept }), 2 ** 30)
+  const few = atOnce(0)
+  const kept = atOnce(576)
   t.ok(kept >= 1 && kept < few, `${kept} of ${few}`)
   t.ok(kept * 576 * 16384 * 4 * 3 <= 2 ** 30, 'the logits and their copies fit in a gigabyte')
 })

@@ -1,0 +1,247 @@
+// Memory in flight: calls wait in turn instead of being promised more than there is, nobody waits for ever, and the process lives
+// inside its control group.
+
+import { execFile } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { Budget, Turns } from '../../lib/budget.js'
+import { Call } from '../../lib/call.js'
+import { ParError } from '../../lib/errors.js'
+import { addon, type Addon, type NativeSession } from '../../lib/native.js'
+import { built } from '../support/built.js'
+import { codeOf, rejection, smallPar } from '../support/fixtures.js'
+
+const turn = async (ms = 0): Promise<void> => { await new Promise(resolve => setTimeout(resolve, ms)) }
+
+/** A device of so many bytes, whose sessions take 10 a sequence. */
+function deviceOf (free: number, most = 1000) {
+  const device = { free, freed: [] as number[], asked: [] as number[] }
+  const budget = new Budget({ device: `pretended ${Math.random()}`, free: async () => device.free, most, pictures: 0 })
+  const session = async (wanted: number, call = new Call()) => {
+    const lease = await call.hold(budget.session(call, wanted, sequences => 10 * sequences, async sequences => {
+      device.asked.push(sequences)
+      if (10 * sequences > device.free) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
+      device.free -= 10 * sequences
+      return { dispose: async () => { device.free += 10 * sequences; device.freed.push(sequences) } } as unknown as NativeSession
+    }))
+    return { call, sequences: lease.sequences }
+  }
+  return { device, session }
+}
+
+t.test('who does not fit waits, in turn', async t => {
+  const { device, session } = deviceOf(400)
+  const first = await session(20)
+  t.equal(first.sequences, 20, 'half of what is free')
+  const order: string[] = []
+  const second = session(11).then(one => { order.push('second'); return one })
+  const third = session(1).then(one => { order.push('third'); return one })
+  await turn(60)
+  t.same(order, [], 'the third would fit, but it is not its turn')
+  first.call.end()
+  t.equal((await second).sequences, 11)
+  await third
+  t.same(order, ['second', 'third'])
+  ;(await second).call.end()
+  ;(await third).call.end()
+  await turn()
+  t.equal(device.free, 400)
+})
+
+t.test('a list larger than what is free gets smaller groups, the smallest of one', async t => {
+  t.equal((await deviceOf(400).session(64)).sequences, 20)
+  t.equal((await deviceOf(15).session(64)).sequences, 1, 'more than half, where nobody else is there')
+  t.equal((await deviceOf(1e6, 100).session(64)).sequences, 10, 'more than one session needs is not given')
+  t.match(await rejection(deviceOf(5).session(64)), { name: 'ParError', code: 'OUT_OF_MEMORY' })
+})
+
+t.test('memory that is gone when it is taken: smaller groups are tried', async t => {
+  const { device, session } = deviceOf(1000)
+  const free = device.free
+  Object.defineProperty(device, 'free', { get: () => 45, set: () => {}, configurable: true }) // of another process by now
+  t.equal((await session(64)).sequences, 2, String(free))
+  const late = deviceOf(1000)
+  let real = 45
+  const budget = new Budget({ device: 'late', free: async () => 1000, most: 1000, pictures: 0 })
+  const call = new Call()
+  const lease = await budget.session(call, 64, sequences => 10 * sequences, async sequences => {
+    late.device.asked.push(sequences)
+    if (10 * sequences > real) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
+    real -= 10 * sequences
+    return { dispose: async () => {} } as unknown as NativeSession
+  })
+  t.same([lease.sequences, late.device.asked], [4, [50, 25, 13, 7, 4]])
+})
+
+t.test('nobody waits for a paused call', async t => {
+  const { session } = deviceOf(400)
+  const paused = await session(20)
+  paused.call.pause()
+  const second = await session(64)
+  t.equal(second.sequences, 10, 'a smaller group beside it')
+  second.call.end()
+  const { session: tight } = deviceOf(15)
+  const holder = await tight(1)
+  holder.call.pause()
+  t.match(await rejection(tight(1)), { code: 'OUT_OF_MEMORY' }, 'or an error, not a wait without end')
+  holder.call.end()
+})
+
+t.test('who waits can be stopped, and leaves the line', async t => {
+  const { session, device } = deviceOf(400)
+  const first = await session(20)
+  const call = new Call()
+  const waiting = session(15, call)
+  const behind = session(15)
+  await turn(30)
+  call.stop('enough')
+  t.equal(await rejection(waiting), 'enough')
+  first.call.end()
+  ;(await behind).call.end()
+  await turn()
+  t.equal(device.free, 400)
+})
+
+t.test('turns are taken in order; who is stopped passes', async t => {
+  const turns = new Turns(2)
+  const seen: number[] = []
+  const ends: Array<() => void> = []
+  const work = (i: number) => async (): Promise<number> => { seen.push(i); await new Promise<void>(resolve => { ends[i] = resolve }); return i }
+  const calls = [0, 1, 2, 3].map(() => new Call())
+  const results = calls.map(async (call, i) => await turns.run(call, work(i)).catch(error => error))
+  await turn()
+  t.same(seen, [0, 1])
+  calls[2]!.stop('enough')
+  calls[0]!.stop('early')
+  t.same([await results[2], await results[0]], ['enough', 'early'])
+  t.same(seen, [0, 1], 'its work has the turn until it has settled')
+  ends[0]!()
+  await turn()
+  t.same(seen, [0, 1, 3])
+  ends[1]!()
+  ends[3]!()
+  t.same(await Promise.all([results[1], results[3]]), [1, 3])
+  t.match(await rejection(turns.run(new Call(), () => { throw new ParError('INTERNAL', 'at once') })), { code: 'INTERNAL' })
+  t.equal(await turns.run(new Call(), async () => 4), 4)
+})
+
+// ---- whole calls
+
+const native = addon() as { -readonly [K in keyof Addon]: Addon[K] }
+const { freeMemory } = native
+
+t.test('a callback may await another call of the same instance, however little memory there is', async t => {
+  const par = await smallPar()
+  t.teardown(async () => { native.freeMemory = freeMemory; await par.dispose() })
+  native.freeMemory = () => 1000 // less than one session
+  const expected = await par.generate({ classId: 2, seed: 5 })
+  let inner = 0
+  const outer = await par.generate({
+    classId: 1,
+    seed: 3,
+    onProgress: async ({ step, preview }) => {
+      if (step !== 3) return
+      const image = await par.generate({ classId: 2, seed: 5 })
+      if (Buffer.compare(Buffer.from(image.data), Buffer.from(expected.data)) === 0) inner++
+      if ((await preview()).width === 32) inner++
+    }
+  })
+  t.same([outer.tokens.length, inner], [64, 2])
+
+  const stream = par.stream({ classId: 1 })
+  await stream.next() // its consumer does something else
+  t.equal((await par.generate({ classId: 2, seed: 5 })).tokens.length, 64, 'a suspended stream keeps nobody waiting')
+  const waiting = codeOf(par.generate({ classId: 2 }))
+  await par.dispose()
+  t.equal(await waiting, 'DISPOSED')
+})
+
+t.test('thousands of calls at once hold the memory of a few', async t => {
+  const body = `
+    const { Par } = require(process.argv[1])
+    ;(async () => {
+      const par = await Par.load({ device: 'cpu', threads: 1 })
+      await par.generate({ classId: 1 })
+      const before = process.memoryUsage().rss
+      let [late, most, last] = [0, 0, performance.now()]
+      const timer = setInterval(() => {
+        const now = performance.now()
+        late = Math.max(late, now - last)
+        last = now
+        most = Math.max(most, process.memoryUsage().rss)
+      }, 10)
+      const begun = performance.now()
+      const controller = new AbortController()
+      const calls = Array.from({ length: 5000 }, (_, i) => par.generate({ classId: i % 10, n: 16, seed: i, signal: controller.signal }).then(() => 'done', error => error))
+      last = performance.now()
+      await Promise.race(calls)
+      await new Promise(resolve => setTimeout(resolve, 300))
+      const grown = most - before
+      controller.abort('enough')
+      const ends = new Set(await Promise.all(calls))
+      const image = await par.generate({ classId: 1 })
+      await par.dispose()
+      clearInterval(timer)
+      console.log(JSON.stringify({ grown, late, ends: [...ends], tokens: image.tokens.length }))
+    })()`
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', body, path.join(await built(), 'index.js')], { env: { ...process.env, NODE_OPTIONS: '' } })
+  const { grown, late, ends, tokens } = JSON.parse(stdout)
+  t.ok(grown < 300e6, `${(grown / 1e6).toFixed(0)} MB more`)
+  t.same([new Set(ends), tokens], [new Set(['done', 'enough']), 256])
+  t.comment(`a timer was ${late.toFixed(0)} ms late`)
+})
+
+t.test('300 calls of 64 pictures in 400 MB', async t => {
+  const folder = `/sys/fs/cgroup/memory/parvis-test-${process.pid}`
+  const skip = (() => {
+    try {
+      fs.mkdirSync(folder)
+      fs.writeFileSync(path.join(folder, 'memory.limit_in_bytes'), '400000000')
+      return undefined
+    } catch (error) {
+      return `no control group could be made: ${(error as Error).message.split('\n')[0]}`
+    }
+  })()
+  await t.test('in a control group', { skip }, async t => {
+    t.teardown(() => { fs.rmdirSync(folder) })
+    const body = `
+      require('node:fs').writeFileSync('${folder}/cgroup.procs', String(process.pid))
+      const { Par } = require(process.argv[1])
+      ;(async () => {
+        const par = await Par.load({ device: 'cpu', threads: 2 })
+        const controller = new AbortController()
+        const calls = Array.from({ length: 300 }, (_, i) => par.generate({ classId: Array(64).fill(i % 10), n: 16, guidanceScale: 2, seed: i, signal: controller.signal }))
+        let done = 0
+        for (const call of calls) call.then(() => { if (++done === 4) controller.abort('enough') }, () => {}) // the others would take minutes
+        const ends = await Promise.all(calls.map(call => call.then(images => images.length === 64 ? 'done' : 'too few', error => error.code ?? error)))
+        const count = {}
+        for (const end of ends) count[end] = (count[end] ?? 0) + 1
+        const image = await par.generate({ classId: 1 })
+        await par.dispose()
+        console.log(JSON.stringify({ count, tokens: image.tokens.length }))
+      })()`
+    const { stdout } = await promisify(execFile)(process.execPath, ['-e', body, path.join(await built(), 'index.js')], { env: { ...process.env, NODE_OPTIONS: '' } })
+    const { count, tokens } = JSON.parse(stdout)
+    t.ok(count.done >= 4, JSON.stringify(count))
+    t.equal(count.done + count.enough, 300, 'the others were stopped by us')
+    t.equal(tokens, 256)
+  })
+})
+
+t.test('pictures that arrive slowly keep nobody waiting', async t => {
+  const par = await smallPar()
+  t.teardown(async () => await par.dispose())
+  const { grid } = par.info.transformer!
+  const picture = await par.decode(new Int32Array(grid[0] * grid[1]))
+  const bytes = await picture.toBuffer('png')
+  // Each stream waits for a call of the same instance; there are more of them than turns.
+  const late = async function * (): AsyncGenerator<Uint8Array> {
+    await par.encode(bytes)
+    yield bytes
+  }
+  const tokens = await Promise.all(Array.from({ length: 5 }, async () => await par.encode(late())))
+  const expected = await par.encode(bytes)
+  for (const found of tokens) t.same(found, expected)
+})
