@@ -7,6 +7,7 @@ import crypto from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { withLock } from './lock.js'
 
 const root = path.join(__dirname, '..', '..')
 const compiler = process.env.CXX || 'g++'
@@ -55,7 +56,7 @@ async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
     await cmakeJs(cli, ['configure', ...settings, ...place])
     await cmakeJs(cli, ['build', '--parallel', jobs, ...settings, ...place])
     fs.writeFileSync(stamp, wanted)
-  })
+  }, 1500)
 }
 
 async function cmakeJs (cli: string, args: string[]): Promise<void> {
@@ -83,31 +84,4 @@ function digest (): string {
 
 function layer (): string[] {
   return ['fiber.h', 'machine.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'machine.cc', 'memory.cc', 'runtime.cc', 'scheduler.cc', 'streams.cc'].map(name => `test/simt/${name}`)
-}
-
-/** One process does the work, others wait for it; a lock of a process that is no more counts for nothing. */
-async function withLock (lock: string, done: () => boolean, work: () => Promise<void>): Promise<void> {
-  while (!done()) {
-    try {
-      fs.writeFileSync(lock, String(process.pid), { flag: 'wx' })
-    } catch {
-      const owner = Number(fs.existsSync(lock) && fs.readFileSync(lock, 'utf8'))
-      if (owner > 0 && !alive(owner)) fs.rmSync(lock, { force: true })
-      else await new Promise(resolve => setTimeout(resolve, 300))
-      continue
-    }
-    try {
-      if (!done()) await work()
-    } finally {
-      fs.rmSync(lock, { force: true })
-    }
-  }
-}
-
-function alive (pid: number): boolean {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
 }
