@@ -32,7 +32,7 @@ export type ParErrorCode =
   | 'BAD_IMAGE'
   /** A file of tokens that could not be read. */
   | 'BAD_TOKENS'
-  /** The model computed NaN or infinite logits: its weights are damaged. */
+  /** The model computed NaN or infinite values: its weights are damaged. */
   | 'NON_FINITE'
   /** The native addon could not be loaded. */
   | 'NATIVE_UNAVAILABLE'

@@ -80,9 +80,9 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
   if (flags.prompt !== undefined) throw new UsageError('parvis draws classes, not prompts; `parvis labels` lists them')
   const wanted = [...given, ...flags.class ?? []]
   if (wanted.length === 0) throw new UsageError('which class? Give its name or number, for example: parvis generate sneaker; `parvis labels` lists the classes of the embedded model. --class does the same')
+  checkModel(flags)
   const place = placeOf(flags)
   const format = formatOf(flags.out ?? '', flags.format)
-  checkModel(flags)
   if (flags.animate !== undefined) {
     if (!/\.(webp|gif)$/i.test(flags.animate)) throw new UsageError(`the name ${shownPath(flags.animate)} tells no format of animations; end it in .webp or .gif`)
     if (place === 'none') throw new UsageError('--animate shows pictures; give --tokenizer too')

@@ -88,7 +88,7 @@ t.test('what is refused', async t => {
     'words.json': ['["a", "b", "c", "d"]', /holds "a" at place 0/],
     'part.json': ['[1, 2, 3.5, 4]', /holds 3\.5 at place 2/],
     'ragged.json': ['[[1, 2], [3]]', /different lengths/],
-    'deep.json': [deep, /too deeply/],
+    'deep.json': [deep, /nested deeper than/],
     'grid.json': ['{"tokens": [1, 2, 3, 4], "grid": [2, 3]}', /no pictures of 2 x 3/],
     'sides.json': ['{"tokens": [1, 2, 3, 4], "grid": "2x2"}', /not \[rows, columns\]/],
     'square.json': ['[1, 2, 3]', /no square; give --grid/],
