@@ -69,8 +69,8 @@ __global__ void nearestKernel(const __grid_constant__ Nearest n) {
   }
   __syncthreads();
   if (thread < cellsEach && first + thread < n.cells) {
-    const int32_t row = found[thread * threads].row;
-    n.tokens[first + thread] = row < n.rows ? row : 0;  // NaN is near nothing
+    const Best& nearest = found[thread * threads];
+    n.tokens[first + thread] = nearest.row < n.rows && fabs(nearest.product) < HUGE_VAL ? nearest.row : -1;  // NaN is near nothing
   }
 }
 

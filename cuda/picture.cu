@@ -65,6 +65,7 @@ __global__ void outputKernel(const __grid_constant__ Output o) {
     }
   }
   for (int c = 0; c < 3; c++) {
+    if (o.nonFinite && !(fabsf(rgb[c]) < HUGE_VALF)) atomicExch(o.nonFinite, 1);
     if (o.floats) o.floats[to + static_cast<size_t>(c)] = rgb[c];
     const float v = 127.5f * rgb[c] + 128.0f;
     if (o.bytes) o.bytes[to + static_cast<size_t>(c)] = static_cast<uint8_t>(v >= 255.0f ? 255 : v > 0.0f ? static_cast<int>(v) : 0);

@@ -74,7 +74,11 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile&
   if (Status s = loader.load(t->device_, t->memory_, cancel); !s.ok()) return s;
   // The codebook lies in memory_, which is ours to write.
   if (Status s = statusOf(vq::normaliseRows(const_cast<float*>(t->codebook_), m.codebook, m.codeSize, threads, t->device_->stream()), "loading weights"); !s.ok()) return s;
+  // NaN is never the nearest, so that encoding would not notice such rows.
+  std::vector<float> codebook(static_cast<size_t>(m.codebook) * static_cast<size_t>(m.codeSize));
+  if (Status s = statusOf(cudaMemcpyAsync(codebook.data(), t->codebook_, codebook.size() * sizeof(float), cudaMemcpyDeviceToHost, t->device_->stream()), "loading weights"); !s.ok()) return s;
   if (Status s = t->device_->finish("loading weights"); !s.ok()) return s;
+  t->codebookFinite_ = allFinite(codebook.data(), codebook.size());
   t->device_->keeps(t.get());
   out = std::move(t);
   return {};
@@ -121,7 +125,7 @@ Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
 
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
-void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats) const {
+void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, int* nonFinite) const {
   const int cells = o.gridHeight * o.gridWidth * run.images();
   DevicePicture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
   {
@@ -137,21 +141,27 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
   const Place rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
   x = DevicePicture();
   const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3, size = values * (bytes ? 1 : 4);
-  const Place out = run.take(size);
+  const Place out = run.take(size), flag = run.take(sizeof(int));
+  run.run([&](cudaStream_t stream) { return cudaMemsetAsync(run.at<int>(flag), 0, sizeof(int), stream); });
   run.run([&](cudaStream_t stream) {
-    return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth, bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads}, stream);
+    return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth, bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads, run.at<int>(flag)}, stream);
   });
   run.copyOut(bytes ? static_cast<void*>(bytes) : floats, out, size);
+  run.copyOut(nonFinite, flag, sizeof(int));
 }
 
 Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
   if (Status s = device_->use(); !s.ok()) return s;
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
   const size_t cells = static_cast<size_t>(o.gridHeight) * static_cast<size_t>(o.gridWidth), values = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3;
-  return passes(o.count, cancel, [&](Operations& run, int first) {
-    const size_t i = static_cast<size_t>(first);
-    decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr, floats ? floats + values * i : nullptr);
-  });
+  std::vector<int> nonFinite(static_cast<size_t>(o.count));  // of each pass, where its first picture is
+  if (Status s = passes(o.count, cancel, [&](Operations& run, int first) {
+        const size_t i = static_cast<size_t>(first);
+        decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr, floats ? floats + values * i : nullptr, nonFinite.data() + i);
+      });
+      !s.ok())
+    return s;
+  return std::find(nonFinite.begin(), nonFinite.end(), 1) == nonFinite.end() ? Status{} : pictureNotFinite();
 }
 
 // ---- pixels to tokens ---------------------------------------------------------------------------------------
@@ -180,10 +190,15 @@ Status CudaTokenizer::encode(const float* pixels, int count, int height, int wid
   if (Status s = device_->use(); !s.ok()) return s;
   if (Status s = checkEncode(model_, pixels, count, height, width); !s.ok()) return s;
   const size_t factor = static_cast<size_t>(model_.factor()), values = static_cast<size_t>(height) * static_cast<size_t>(width) * 3, cells = static_cast<size_t>(height) / factor * (static_cast<size_t>(width) / factor);
-  return passes(count, cancel, [&](Operations& run, int first) {
-    const size_t i = static_cast<size_t>(first);
-    encodePass(run, pixels + values * i, height, width, tokens + cells * i);
-  });
+  if (!codebookFinite_) return pictureNotFinite();
+  if (Status s = passes(count, cancel, [&](Operations& run, int first) {
+        const size_t i = static_cast<size_t>(first);
+        encodePass(run, pixels + values * i, height, width, tokens + cells * i);
+      });
+      !s.ok())
+    return s;
+  const int32_t* end = tokens + cells * static_cast<size_t>(count);
+  return std::find(static_cast<const int32_t*>(tokens), end, -1) == end ? Status{} : pictureNotFinite();
 }
 
 }  // namespace parvis::cuda

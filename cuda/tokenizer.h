@@ -24,7 +24,7 @@ class CudaTokenizer : public Tokenizer, private Spare {
 
  private:
   bool giveUp() override { return std::exchange(scratch_, DeviceMemory()).data() != nullptr; }  // never while a pass runs: it has taken its memory
-  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats) const;
+  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, int* nonFinite) const;
   void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
   // Calls pass(run, first image) for `count` images, some at a time.
   template <class Pass>
@@ -37,6 +37,7 @@ class CudaTokenizer : public Tokenizer, private Spare {
   DeviceMemory scratch_;  // pictures of the last call, kept where it is small
   VqParts<VqNorm, VqFilter> parts_;
   const float* codebook_ = nullptr;  // [codebook, codeSize], rows of length 1
+  bool codebookFinite_ = true;
 };
 
 }  // namespace parvis::cuda

@@ -119,7 +119,7 @@ struct Nearest {
   int rows, size;         // size up to mostCodeSize
   const float* z;         // [cells, size]
   int cells;
-  int32_t* tokens;        // [cells]: the row with the largest product, the first of equals
+  int32_t* tokens;        // [cells]: the row with the largest product, the first of equals; -1 where that is no number
   int threads;            // a power of two
 };
 cudaError_t nearest(const Nearest& n, cudaStream_t stream);
@@ -144,6 +144,7 @@ struct Output {
   float* floats;   // one of the two is null
   uint8_t* bytes;  // clamp(127.5 x + 128, 0, 255), truncated
   int threads;
+  int* nonFinite = nullptr;  // becomes 1 where a number is NaN or infinite
 };
 cudaError_t output(const Output& o, cudaStream_t stream);
 

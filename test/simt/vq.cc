@@ -122,6 +122,17 @@ void codebook(int rows, int size, int cells) {
   e = cases::finish(nearest({book.data(), rows, size, z.data(), cells, tokens.data(), 64}, nullptr));
   cases::check(e == cudaSuccess && std::equal(tokens.begin(), tokens.end(), expected.begin()) && tokens[0] == 2, "nearest of %d rows of %d, %d cells", rows, size, cells);
 
+  // A number that is not finite is near nothing, in z as in the codebook.
+  Array<float> strange(z.begin(), z.end()), lost(book.begin(), book.end());
+  for (int i = 0; i < 3; i++) strange[static_cast<size_t>((i + 1) * size)] = i == 0 ? NAN : i == 1 ? INFINITY : -INFINITY;
+  std::fill(lost.begin(), lost.end(), NAN);
+  Array<int32_t> near(static_cast<size_t>(cells), -2), nowhere(static_cast<size_t>(cells), -2);
+  e = cases::finish(nearest({book.data(), rows, size, strange.data(), cells, near.data(), 64}, nullptr));
+  if (e == cudaSuccess) e = cases::finish(nearest({lost.data(), rows, size, z.data(), cells, nowhere.data(), 64}, nullptr));
+  bool right = e == cudaSuccess;
+  for (int i = 0; i < cells; i++) right = right && near[static_cast<size_t>(i)] == (i >= 1 && i <= 3 ? -1 : tokens[static_cast<size_t>(i)]) && nowhere[static_cast<size_t>(i)] == -1;
+  cases::check(right, "what is not finite is near no row of %d", rows);
+
   const auto rowsOf = [&](auto element_) {
     using E = decltype(element_);
     Array<E> out(static_cast<size_t>(cells * pictureStride(size)));
@@ -156,6 +167,17 @@ void resize(int height, int width, int outHeight, int outWidth, int images) {
   if (e == cudaSuccess) e = cases::finish(output({from.data(), images, height, width, outHeight, outWidth, nullptr, bytes.data(), 96}, nullptr));
   cases::check(e == cudaSuccess && std::equal(floats.begin(), floats.end(), expected.begin()) && std::equal(bytes.begin(), bytes.end(), expectedBytes.begin()),
                "%d x %d to %d x %d, floats and bytes: the CPU's bits", height, width, outHeight, outWidth);
+
+  // The flag of a picture with a number that is not finite, and of one without.
+  bool flagged = true;
+  for (const float value : {0.5f, NAN, INFINITY, -INFINITY}) {
+    Array<float> strange(from.begin(), from.end());
+    strange.back() = value;
+    Array<int> flag(1, 0);
+    e = cases::finish(output({strange.data(), images, height, width, outHeight, outWidth, nullptr, bytes.data(), 64, flag.data()}, nullptr));
+    flagged = flagged && e == cudaSuccess && flag[0] == (std::isfinite(value) ? 0 : 1);
+  }
+  cases::check(flagged, "%d x %d to %d x %d: what is not finite is told", height, width, outHeight, outWidth);
 }
 
 template <class E>

@@ -1,0 +1,13 @@
+// The cases of ../damaged-tokenizer.test.ts on the CUDA backend, on the SIMT layer.
+
+import t from 'tap'
+import path from 'node:path'
+import { simtAddon } from '../support/simt-addon.js'
+
+t.setTimeout(1_200_000) // a first build takes minutes
+
+t.test('a tokenizer of damaged numbers', async t => {
+  const { env } = await simtAddon({ sanitize: true })
+  const settings = { ...env, NODE_OPTIONS: process.env.NODE_OPTIONS ?? '', PARVIS_TEST_DEVICE: 'cuda', PARVIS_SIMT: 'seed=2' }
+  await t.spawn(process.execPath, [...process.execArgv, path.join(__dirname, '..', 'damaged-tokenizer.test.ts')], { env: settings, timeout: 280_000 })
+})
