@@ -98,7 +98,7 @@ Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
   if (Status s = statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); !s.ok()) return s;
   const size_t bytes = std::max<size_t>(std::min(mostRead, free / 8) / 4096 * 4096, 4096);
   DeviceMemory memory;
-  if (Status s = DeviceMemory::allocate(device, bytes + 256, "The measurements of ceilings", memory); !s.ok()) return s;
+  if (Status s = DeviceMemory::allocate(device, bytes + 256, {"The measurements of ceilings", "Free memory of the device."}, memory); !s.ok()) return s;
   const cudaStream_t stream = device->stream();
   if (Status s = statusOf(fill(memory.data(), bytes, stream), "measuring ceilings"); !s.ok()) return s;
   uint8_t* const sink = memory.data() + bytes;

@@ -35,7 +35,7 @@ struct Window {
   static constexpr int pieces = (pixels * 4 + B::threads * kernel - 1) / (B::threads * kernel);  // of 8 channels, a thread and row of taps
   static constexpr int stageElements = kernel * 2 * B::tiles * B::outputWarps * 256;             // weights of a row of taps
   static constexpr size_t fixedBytes = static_cast<size_t>(2 * elements + 2 * stageElements) * 2;
-  static_assert(fixedBytes <= 94 << 10);  // small devices have 99 KB, and 512 channels have 4 KB of factors
+  static_assert(fixedBytes <= convolutionBytes);
   static constexpr size_t bytes(int chunks) { return fixedBytes + (resample == Resample::none ? static_cast<size_t>(chunks) * windowChannels * 8 : 0); }
   // The stored pixel, before the window's origin is added, that output pixel `p` reads at tap `k`.
   static constexpr int twoRows = resample == Resample::down ? 4 : resample == Resample::up ? 1 : 2;  // at(p + 2, k) - at(p, k)

@@ -1,8 +1,11 @@
 #include "device.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
+#include <vector>
 
 namespace parvis::cuda {
 
@@ -18,23 +21,44 @@ Status statusOf(cudaError_t error, const char* doing) {
     case cudaErrorMemoryAllocation:
       cudaGetLastError();  // not a sticky one: the device goes on
       return {Code::outOfMemory, what + ". Free memory of the device, or ask for less at a time."};
+    // What a wrong call gets: a defect of this code, and not of the device.
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidMemcpyDirection:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorIllegalState:
+    case cudaErrorNotReady:
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorCooperativeLaunchTooLarge:
+    case cudaErrorNotSupported:
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+    case cudaErrorStreamCaptureUnmatched:
+    case cudaErrorStreamCaptureImplicit:
+    case cudaErrorStreamCaptureWrongThread:
+      return {Code::internal, what + "."};
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorDevicesUnavailable:
     case cudaErrorNoKernelImageForDevice:
       return {Code::deviceUnavailable, what + ". `npx parvis doctor` says more."};
-    default:
-      return {Code::internal, what + ". The process must be started again before it can use this device."};
+    default:  // A kernel was stopped, or the device or its driver failed: CUDA reports the same for every later call.
+      return {Code::deviceUnavailable, what + ". The process must be started again before it can use this device; `npx parvis doctor` says more."};
   }
 }
 
-std::string sizeText(uint64_t bytes) {
-  char text[32];
-  if (bytes >= 9'950'000'000) std::snprintf(text, sizeof text, "%.0f GB", static_cast<double>(bytes) / 1e9);
-  else if (bytes >= 1'000'000'000) std::snprintf(text, sizeof text, "%.1f GB", static_cast<double>(bytes) / 1e9);
-  else std::snprintf(text, sizeof text, "%.0f MB", std::max(1.0, static_cast<double>(bytes) / 1e6));
-  return text;
+// All in the unit of what is needed, which is rounded up; what is free is rounded down. So the text shows that it does not fit.
+static std::string needText(uint64_t need, uint64_t free, uint64_t total, const std::string& how) {
+  const bool large = need >= 10'000'000'000;
+  const double unit = large ? 1e8 : 1e6;
+  const auto text = [&](double units) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, large ? "%.1f GB" : "%.0f MB", large ? units / 10 : units);
+    return std::string(digits);
+  };
+  const auto in = [&](uint64_t bytes) { return static_cast<double>(bytes) / unit; };
+  return "need " + text(std::ceil(in(need))) + how + ", and " + text(std::floor(in(free))) + " of " + text(std::round(in(total))) + " are free";
 }
 
 // ---- device -------------------------------------------------------------------------------------------------
@@ -80,31 +104,70 @@ Status Device::finish(const char* doing) {
   return statusOf(cudaEventSynchronize(finished_), doing);
 }
 
+// ---- what is kept for speed -----------------------------------------------------------------------------------
+
+namespace {
+
+struct Kept {
+  const Device* owner;
+  Spare* spare;
+};
+// Of the whole process. Held while a spare gives up: it stays where it is meanwhile. Never destroyed: threads may outlive statics.
+std::mutex& keptLock = *new std::mutex;
+std::vector<Kept>& kept = *new std::vector<Kept>;
+
+}  // namespace
+
+size_t spareBytes(int device) {
+  const std::lock_guard<std::mutex> hold(keptLock);
+  size_t bytes = 0;
+  for (const Kept& k : kept)
+    if (k.owner->index() == device) bytes += k.spare->spareBytes();
+  return bytes;
+}
+
+void Device::keeps(Spare* spare) {
+  const std::lock_guard<std::mutex> hold(keptLock);
+  kept.push_back({this, spare});
+}
+
+void Device::forgets(Spare* spare) {
+  const std::lock_guard<std::mutex> hold(keptLock);
+  kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.spare == spare; }), kept.end());
+}
+
+bool Device::giveUpSpares(bool others) {
+  const std::lock_guard<std::mutex> hold(keptLock);
+  return std::count_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.owner->index() == index_ && (k.owner != this) == others && k.spare->giveUp(); }) > 0;
+}
+
 // ---- memory -------------------------------------------------------------------------------------------------
 
 // What is not planned, because CUDA takes it by itself when kernels are first used and graphs made and launched: left free, or
 // a picture would fail in its middle for want of it.
 static size_t unplanned(size_t total) { return std::min<size_t>(size_t{64} << 20, total / 64); }
 
-Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, const std::string& what, DeviceMemory& out) {
+Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, const Purpose& purpose, DeviceMemory& out) {
   bytes = std::max<size_t>((bytes + 255) / 256 * 256, 256);
   size_t free = 0, total = 0;
   const auto ask = [&] { return statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); };
   if (Status s = ask(); !s.ok()) return s;
   const auto fits = [&] { return bytes <= free && unplanned(total) <= free - bytes; };
-  if (!fits() && device->giveUpSpares())
-    if (Status s = ask(); !s.ok()) return s;
+  for (const bool others : {false, true})
+    if (!fits() && device->giveUpSpares(others))
+      if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
-    return Status{Code::outOfMemory, what + " need " + sizeText(bytes) + " of device memory" + how + ", beside " + sizeText(unplanned(total)) + " for kernels and graphs, and " + sizeText(free) + " of " + sizeText(total) + " are free on " + device->describe() +
-                                         ". Free memory of the device, or ask for less at a time."};
+    const size_t need = bytes + unplanned(total);
+    return Status{Code::outOfMemory, purpose.what + " " + needText(need, free, total, std::string(" of device memory") + how) + " on " + device->describe() + ". " + purpose.cure};
   };
-  if (!fits()) return refuse("");
+  if (!fits()) return refuse(", with what kernels and graphs take");
   DeviceMemory m;
   void* p = nullptr;
   cudaError_t e = cudaMalloc(&p, bytes);
-  if (e == cudaErrorMemoryAllocation) {  // there, but in pieces
+  for (const bool others : {false, true}) {
+    if (e != cudaErrorMemoryAllocation) break;  // there, but in pieces
     cudaGetLastError();
-    if (device->giveUpSpares()) e = cudaMalloc(&p, bytes);
+    if (device->giveUpSpares(others)) e = cudaMalloc(&p, bytes);
   }
   if (e == cudaErrorMemoryAllocation) {
     cudaGetLastError();
@@ -126,9 +189,21 @@ DeviceMemory::~DeviceMemory() {
   cudaFree(data_);
 }
 
+void DeviceMemory::freeIdle() {
+  if (!data_) return;
+  cudaSetDevice(device_->index());
+  cudaFree(std::exchange(data_, nullptr));
+  bytes_ = 0;
+}
+
 Status HostMemory::allocate(size_t bytes, HostMemory& out) {
   void* p = nullptr;
-  if (Status s = statusOf(cudaHostAlloc(&p, std::max<size_t>(bytes, 1), cudaHostAllocMapped), "taking page-locked memory"); !s.ok()) return s;
+  const cudaError_t e = cudaHostAlloc(&p, std::max<size_t>(bytes, 1), cudaHostAllocMapped);
+  if (e == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return {Code::outOfMemory, "The system refused " + std::to_string((bytes + 999'999) / 1'000'000) + " MB of page-locked memory, through which data go to the device. Free memory of the machine or of its container: this is not the device's."};
+  }
+  if (Status s = statusOf(e, "taking page-locked memory"); !s.ok()) return s;
   HostMemory m;
   m.data_ = static_cast<uint8_t*>(p);
   m.bytes_ = bytes;

@@ -1,5 +1,5 @@
 // What host code holds on a device: memory, staging memory, a stream, events. Each frees itself. All of it is used by the
-// backend's executor thread alone. Memory is planned before it is taken: one allocation a model, session or picture.
+// backend's executor thread alone, but for what is kept for speed (Spare). Memory is planned before it is taken: one allocation a model, session or picture.
 #pragma once
 
 #include <algorithm>
@@ -17,17 +17,17 @@ namespace parvis::cuda {
 // cudaSuccess: ok. `doing` completes "CUDA failed while ..."; out of memory and lost devices get codes of their own.
 Status statusOf(cudaError_t error, const char* doing);
 
-// 12.3 GB, 45 MB
-std::string sizeText(uint64_t bytes);
-
-// Who keeps memory for speed only.
+// Who keeps memory for speed only. Whoever needs memory of the same device asks for it, from any thread of the process.
 class Spare {
  public:
-  virtual bool giveUp() = 0;  // false: there was none
+  virtual bool giveUp() = 0;          // false: there was none, or it is in use
+  virtual size_t spareBytes() = 0;    // what giveUp() would free now
 
  protected:
   ~Spare() = default;
 };
+// What all backends of the process keep on a device for speed only.
+size_t spareBytes(int device);
 
 // What the kernels of a step do before those ahead of them have ended, where the device can (capability 9.0): nothing; start, and
 // load the weights that their registers hold (platform.cuh); bring more weights into the second-level cache besides.
@@ -56,12 +56,10 @@ class Device {
   std::string describe() const;      // "GPU 0 (NVIDIA H200)"
   // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
-  // Gives its memory up before an allocation is refused, until it is forgotten.
-  void keeps(Spare* spare) { spares_.push_back(spare); }
-  void forgets(Spare* spare) { spares_.erase(std::remove(spares_.begin(), spares_.end(), spare), spares_.end()); }
-  bool giveUpSpares() {
-    return std::count_if(spares_.begin(), spares_.end(), [](Spare* s) { return s->giveUp(); }) > 0;
-  }
+  // Gives its memory up before an allocation on this device is refused, this backend's or another's, until it is forgotten.
+  void keeps(Spare* spare);
+  void forgets(Spare* spare);
+  bool giveUpSpares(bool others);  // this backend's, or those of all others on the device; whether there were any
 
  private:
   int index_, processors_ = 1;
@@ -72,7 +70,11 @@ class Device {
   std::string name_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t finished_ = nullptr;
-  std::vector<Spare*> spares_;
+};
+
+// For the message where memory is refused: what needs it ("The weights"), and what its user can do then.
+struct Purpose {
+  std::string what, cure;
 };
 
 class DeviceMemory {
@@ -86,8 +88,10 @@ class DeviceMemory {
     return *this;
   }
   ~DeviceMemory();
-  // 256-byte aligned, zeroed in stream order. Refuses what does not fit: `what` starts the message ("The weights").
-  static Status allocate(std::shared_ptr<Device> device, size_t bytes, const std::string& what, DeviceMemory& out);
+  // 256-byte aligned, zeroed in stream order. Refuses what does not fit.
+  static Status allocate(std::shared_ptr<Device> device, size_t bytes, const Purpose& purpose, DeviceMemory& out);
+  // Frees it without a look at the backend's stream, whose thread may be another: nothing that is enqueued uses it.
+  void freeIdle();
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
 

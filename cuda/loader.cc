@@ -33,11 +33,11 @@ Status cancelled() { return {Code::cancelled, "Cancelled."}; }
 
 // ---- the ring -----------------------------------------------------------------------------------------------
 
-Status Staging::allocate(std::shared_ptr<Device> device, size_t partBytes) {
+Status Staging::allocate(std::shared_ptr<Device> device, size_t partBytes, const std::string& cure) {
   device_ = std::move(device);
   partBytes_ = (partBytes + 255) / 256 * 256;
   if (Status s = HostMemory::allocate(2 * partBytes_, host_); !s.ok()) return s;
-  return DeviceMemory::allocate(device_, 2 * partBytes_, "Buffers for loading", memory_);
+  return DeviceMemory::allocate(device_, 2 * partBytes_, {"Buffers for loading", cure}, memory_);
 }
 
 Status Staging::next(uint8_t*& host, uint8_t*& device) {
@@ -173,9 +173,9 @@ Status Loader::load(std::shared_ptr<Device> device, DeviceMemory& memory, const 
     least = std::max(least, p.partBytes);
     largest = std::max(largest, 2 * p.bytes);
   }
-  if (Status s = DeviceMemory::allocate(device, layout.bytes(), "The weights", memory); !s.ok()) return s;
+  if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"The weights", modelCure(element_)}, memory); !s.ok()) return s;
   Staging staging;
-  if (Status s = staging.allocate(device, std::max(least, std::min(usualPart, largest))); !s.ok()) return s;
+  if (Status s = staging.allocate(device, std::max(least, std::min(usualPart, largest)), modelCure(element_)); !s.ok()) return s;
   for (size_t i = 0; i < plans_.size(); i++) {
     if (cancel.load(std::memory_order_relaxed)) return cancelled();
     uint8_t* at = memory.data() + places[i];

@@ -13,6 +13,11 @@
 
 namespace parvis::cuda {
 
+// What helps where a model does not fit (Purpose).
+inline std::string modelCure(Element element) {
+  return std::string("Free memory of the device, ") + (element == Element::float32 ? "use precision 'bfloat16', " : "") + "or use device 'cpu'.";
+}
+
 // A matrix of a projection: packed in bfloat16, as it is in the checkpoint in float32.
 struct Matrix {
   Packed packed{};
@@ -24,7 +29,7 @@ struct Matrix {
 // the kernels that read the device's copy have been enqueued.
 class Staging {
  public:
-  Status allocate(std::shared_ptr<Device> device, size_t partBytes);
+  Status allocate(std::shared_ptr<Device> device, size_t partBytes, const std::string& cure);
   size_t partBytes() const { return partBytes_; }
   Status next(uint8_t*& host, uint8_t*& device);
   Status send(size_t bytes);

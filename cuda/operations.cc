@@ -6,7 +6,7 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int threads = 256, factorThreads = 512;  // at least the channels of the coarsest level in one group
+constexpr int threads = 256;
 constexpr double mostAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
 
 }  // namespace

@@ -48,6 +48,8 @@ class Place {
   size_t at_ = 0;
 };
 
+constexpr int factorThreads = 512;  // of a group norm: at least the channels of a group
+
 struct VqNorm {
   const float* weight = nullptr;  // [channels]
   const float* bias = nullptr;

@@ -1,6 +1,7 @@
 // Asks the driver for devices. Static cudart only: the addon loads, and this answers, on a machine without a driver.
 // No context is taken before cudaMemory, which is why memory in use is asked for apart from the devices.
 #include "architectures.h"
+#include "device.h"
 #include "parvis/cuda.h"
 #include "platform.cuh"
 
@@ -53,7 +54,7 @@ Status cudaMemory(int device, CudaMemory& out) {
   if (e == cudaSuccess) e = cudaMemGetInfo(&free, &total);
   if (e != cudaSuccess)
     return {e == cudaErrorMemoryAllocation ? Code::outOfMemory : Code::deviceUnavailable, deviceText(device, "") + " cannot be used; the NVIDIA driver reports: " + cudaGetErrorString(e) + "."};
-  out = {free, total};
+  out = {free + cuda::spareBytes(device), total};  // what is kept goes where it is needed
   return {};
 }
 

@@ -59,7 +59,7 @@ Status Single::allocate() {
     staging_ = layout_.add(largest);
     plan();
   }
-  return DeviceMemory::allocate(device_, layout_.bytes(), "The numbers of an operation", memory_);
+  return DeviceMemory::allocate(device_, layout_.bytes(), {"The numbers of an operation", "Free memory of the device, or take smaller sizes."}, memory_);
 }
 
 Status Single::measure(OperationResult& out) {

@@ -53,14 +53,26 @@ class Names {
   Loader& loader_;
 };
 
+// What the kernels can run; others are refused by name, not by a failing launch.
+Status checkModel(const TokenizerModel& m, Precision precision, const Device& device) {
+  const auto refuse = [](const std::string& what, int found, int most) {
+    return Status{Code::deviceUnavailable, "The CUDA backend cannot run this tokenizer: " + what + " " + std::to_string(found) + ", and at most " + std::to_string(most) + " are possible. Use device 'cpu'."};
+  };
+  const int coarsest = m.baseChannels * m.multipliers.back(), widest = m.baseChannels * *std::max_element(m.multipliers.begin(), m.multipliers.end());
+  if (m.codeSize > vq::mostCodeSize) return refuse("the numbers of a code are", m.codeSize, vq::mostCodeSize);
+  if (coarsest > vq::mostAttentionChannels) return refuse("the channels of its coarsest level are", coarsest, vq::mostAttentionChannels);
+  if (const int most = factorThreads * m.groups; widest > most) return refuse("the channels of its widest level are", widest, most);
+  if (precision == Precision::float32) return {};
+  const int most = vq::channelLimit(device.sharedLimit());
+  return std::max(widest, m.zChannels) > most ? refuse("the channels of its widest part are", std::max(widest, m.zChannels), most) : Status{};
+}
+
 }  // namespace
 
 Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
                            Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
-  if (m.codeSize > vq::mostCodeSize || m.baseChannels * m.multipliers.back() > vq::mostAttentionChannels)
-    return {Code::badCheckpoint, file.path + ": the CUDA backend runs tokenizers with codes of up to " + std::to_string(vq::mostCodeSize) + " numbers and up to " + std::to_string(vq::mostAttentionChannels) +
-                                     " channels at the coarsest level, and this one has " + std::to_string(m.codeSize) + " and " + std::to_string(m.baseChannels * m.multipliers.back()) + "."};
+  if (Status s = checkModel(m, precision, *device); !s.ok()) return s;
   auto t = std::make_shared<CudaTokenizer>();
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
@@ -88,10 +100,34 @@ CudaTokenizer::~CudaTokenizer() {
   if (device_) device_->forgets(this);
 }
 
+bool CudaTokenizer::giveUp() {
+  const std::lock_guard<std::mutex> hold(scratchLock_);
+  if (busy_ || !scratch_.data()) return false;
+  scratch_.freeIdle();  // the call that used it has waited for what it enqueued
+  return true;
+}
+
+size_t CudaTokenizer::spareBytes() {
+  const std::lock_guard<std::mutex> hold(scratchLock_);
+  return busy_ ? 0 : scratch_.bytes();
+}
+
 // ---- passes -------------------------------------------------------------------------------------------------
 
 template <class Pass>
 Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
+  const auto use = [this](bool busy) {
+    const std::lock_guard<std::mutex> hold(scratchLock_);
+    busy_ = busy;
+  };
+  use(true);
+  Status status = usedPasses(count, cancel, pass);
+  use(false);
+  return status;
+}
+
+template <class Pass>
+Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   const auto need = [&](int images) {
     Arena arena;
     Operations dry(arena, nullptr, *device_, element_, model_.groups, model_.normEps, images, cancel);
@@ -106,7 +142,7 @@ Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
     const size_t bytes = needs(together);
     if (scratch_.bytes() >= bytes) break;
     scratch_ = DeviceMemory();
-    Status s = DeviceMemory::allocate(device_, bytes, "The tokenizer's pictures", scratch_);
+    Status s = DeviceMemory::allocate(device_, bytes, {"The tokenizer's pictures", "Free memory of the device, ask for a smaller picture, or use device 'cpu'."}, scratch_);
     if (s.ok()) break;
     if (s.code != Code::outOfMemory || together == 1) return s;
     together /= 2;

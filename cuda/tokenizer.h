@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "loader.h"
@@ -23,18 +24,23 @@ class CudaTokenizer : public Tokenizer, private Spare {
   Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
 
  private:
-  bool giveUp() override { return std::exchange(scratch_, DeviceMemory()).data() != nullptr; }  // never while a pass runs: it has taken its memory
+  bool giveUp() override;
+  size_t spareBytes() override;
   void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, int* nonFinite) const;
   void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
   // Calls pass(run, first image) for `count` images, some at a time.
   template <class Pass>
   Status passes(int count, const Cancel& cancel, Pass&& pass);
+  template <class Pass>
+  Status usedPasses(int count, const Cancel& cancel, Pass&& pass);
 
   TokenizerModel model_;
   Element element_ = Element::float32;
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;   // weights
   DeviceMemory scratch_;  // pictures of the last call, kept where it is small
+  std::mutex scratchLock_;
+  bool busy_ = false;     // a call uses scratch_: nobody else does
   VqParts<VqNorm, VqFilter> parts_;
   const float* codebook_ = nullptr;  // [codebook, codeSize], rows of length 1
   bool codebookFinite_ = true;

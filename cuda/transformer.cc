@@ -12,7 +12,7 @@ namespace {
 
 // What the kernels can run; larger models are refused by name, not by a failing launch.
 Status checkModel(const TransformerModel& m, const Device& device) {
-  const auto refuse = [](const std::string& what) { return Status{Code::badCheckpoint, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."}; };
+  const auto refuse = [](const std::string& what) { return Status{Code::deviceUnavailable, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."}; };
   if (m.dim % 2 != 0) return refuse("its width of " + std::to_string(m.dim) + " is odd");
   if (m.headSize % 4 != 0 || m.headSize > mostHeadSize) return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " + std::to_string(mostHeadSize));
   if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
@@ -39,7 +39,7 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFil
 
   Layout layout;
   const size_t bytes = static_cast<size_t>(maxPosition) * static_cast<size_t>(std::max(1, m.headSize / 4)) * 4, cosine = layout.add(bytes), sine = layout.add(bytes);
-  if (Status s = DeviceMemory::allocate(device, layout.bytes(), "Rotation tables", t->angles_); !s.ok()) return s;
+  if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"Rotation tables", modelCure(t->element_)}, t->angles_); !s.ok()) return s;
   t->cosine_ = reinterpret_cast<float*>(t->angles_.data() + cosine);
   t->sine_ = reinterpret_cast<float*>(t->angles_.data() + sine);
   if (Status s = t->growAngles(64); !s.ok()) return s;
@@ -53,13 +53,26 @@ CudaTransformer::~CudaTransformer() {
 }
 
 std::unique_ptr<Workspace> CudaTransformer::takeKept(const Shape& shape) {
-  std::unique_ptr<Workspace> kept = std::move(kept_);
+  std::unique_ptr<Workspace> kept = exchangeKept(nullptr);
   if (kept && !(kept->shape == shape)) kept.reset();
+  if (kept) kept->idle = false;
   return kept;
 }
 
 void CudaTransformer::keep(std::unique_ptr<Workspace> workspace) {
-  if (workspace->bytes() <= Workspace::mostKept) kept_ = std::move(workspace);
+  if (workspace->bytes() > Workspace::mostKept) return;
+  workspace->idle = true;
+  exchangeKept(std::move(workspace));
+}
+
+std::unique_ptr<Workspace> CudaTransformer::exchangeKept(std::unique_ptr<Workspace> workspace) {
+  const std::lock_guard<std::mutex> hold(keptLock_);
+  return std::exchange(kept_, std::move(workspace));
+}
+
+size_t CudaTransformer::spareBytes() {
+  const std::lock_guard<std::mutex> hold(keptLock_);
+  return kept_ ? kept_->bytes() : 0;
 }
 
 Status CudaTransformer::growAngles(int positions) {

@@ -1,6 +1,8 @@
 // The transformer's weights on a device, and the rotation tables that its sessions share.
 #pragma once
 
+#include <mutex>
+
 #include "device.h"
 #include "kernels.cuh"
 #include "loader.h"
@@ -29,7 +31,7 @@ class CudaTransformer : public Transformer, private Spare {
   Status createSession(SessionOptions options, std::unique_ptr<Session>& out) override;
   // What the last session leaves for the next one of its shape; null where there is nothing. Anything of another shape goes.
   std::unique_ptr<Workspace> takeKept(const Shape& shape);
-  void keep(std::unique_ptr<Workspace> workspace);
+  void keep(std::unique_ptr<Workspace> workspace);  // which has been waited for
   // Rotation tables that reach the last of these positions; their place does not change.
   Status growAngles(int positions);
 
@@ -48,7 +50,10 @@ class CudaTransformer : public Transformer, private Spare {
   std::vector<std::vector<float>> angleTables_;  // as they are copied, which may be as late as the device gets there
 
  private:
-  bool giveUp() override { return std::exchange(kept_, nullptr) != nullptr; }
+  bool giveUp() override { return exchangeKept(nullptr) != nullptr; }
+  size_t spareBytes() override;
+  std::unique_ptr<Workspace> exchangeKept(std::unique_ptr<Workspace> workspace);
+  std::mutex keptLock_;
   std::unique_ptr<Workspace> kept_;
 };
 

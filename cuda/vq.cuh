@@ -56,6 +56,10 @@ struct Convolution {
   __host__ __device__ int outWidth() const { return resample == Resample::up ? 2 * width : resample == Resample::down ? width / 2 : width; }
 };
 cudaError_t convolve(const Convolution& c, cudaStream_t stream);
+// Channels that a device can take in, given its shared memory a block: scales and shifts of all of them lie beside what else a
+// block has. 99 KB: 640.
+constexpr size_t convolutionBytes = 94 << 10;
+constexpr int channelLimit(size_t sharedBytes) { return sharedBytes < convolutionBytes ? 0 : static_cast<int>((sharedBytes - convolutionBytes) / 256) * 32; }
 cudaError_t convolvePlain(const Convolution& c, cudaStream_t stream);  // float32; what convolve calls where the filter is
 
 // ---- group-norm.cu --------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "loader.h"
+
 namespace parvis::cuda {
 
 // ---- memory -------------------------------------------------------------------------------------------------
@@ -56,7 +58,10 @@ Status Workspace::allocate(const TransformerModel& m, Element element) {
     place(predictions, mostKinds * places * sizeof(Prediction));
     place(gather, mostKinds * rows * 4);
     if (taken) break;
-    if (Status s = DeviceMemory::allocate(device_, layout.bytes(), "The KV cache and activations of " + std::to_string(shape.sequences) + (shape.sequences == 1 ? " image" : " images"), memory_); !s.ok()) return s;
+    const bool one = shape.sequences == 1;
+    const Purpose purpose{"The KV cache and activations of " + std::to_string(shape.sequences) + (one ? " image" : " images"),
+                          one ? modelCure(element) : "Free memory of the device, or ask for fewer images at a time."};
+    if (Status s = DeviceMemory::allocate(device_, layout.bytes(), purpose, memory_); !s.ok()) return s;
     if (Status s = HostMemory::allocate(ringBytes + sizeof(int), host_); !s.ok()) return s;
   }
   ring = reinterpret_cast<Row*>(host_.data());
@@ -85,10 +90,11 @@ Status Workspace::reset(const TransformerModel& m, const SessionOptions& o) {
 
 Workspace::~Workspace() {
   if (!memory_.data()) return;
-  (void)device_->use();
-  (void)device_->finish("ending a session");
+  cudaSetDevice(device_->index());
+  if (!idle) (void)device_->finish("ending a session");
   for (Kind& k : kinds_)
     if (k.graph) cudaGraphExecDestroy(k.graph);
+  memory_.freeIdle();
 }
 
 // ---- kinds of steps -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // What a session works in: memory of one shape, and the steps captured on it. A transformer keeps that of its last session, and
 // the next one of the same shape finds memory taken and graphs ready: some milliseconds (predicted, not measured) of each image
-// against memory that stays taken between images. It is given up before an allocation is refused (device.h), and where it is
+// against memory that stays taken between images. It is given up before an allocation on the device is refused (device.h), and where it is
 // larger than `mostKept` at once.
 #pragma once
 
@@ -58,6 +58,7 @@ class Workspace {
   size_t bytes() const { return memory_.bytes(); }
 
   const Shape shape;
+  bool idle = false;             // what ran in it has been waited for: any thread may destroy it
   // Strides of rows, padded to 16 elements; rows are stream-major (kernels.cuh).
   ptrdiff_t xStride = 0, wideStride = 0, ffStride = 0, vocabularyStride = 0;
   size_t cacheBytes = 0;         // keys or values of one layer

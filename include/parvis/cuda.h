@@ -35,7 +35,7 @@ bool cudaCompiled();
 CudaProbe probeCuda();
 
 struct CudaMemory {
-  uint64_t free = 0, total = 0;  // bytes
+  uint64_t free = 0, total = 0;  // bytes; what this process keeps for speed counts as free
 };
 // Takes the device for this process, which costs time and a few hundred megabytes of it.
 Status cudaMemory(int device, CudaMemory& out);

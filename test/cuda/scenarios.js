@@ -44,6 +44,15 @@ const scenarios = {
     return await failure(async () => await load({ device: argument }))
   },
 
+  /** What is said of a tokenizer of these sizes whose file does not exist. */
+  async sizes () {
+    const { model, precision } = JSON.parse(argument)
+    const engine = addon().createEngine({ device: 'cuda:0', threads: 0 })
+    const found = await engine.loadTokenizer('/no/such/file', [], model, precision, addon().createCancel()).catch(({ parvisCode, message }) => ({ code: parvisCode, message }))
+    await engine.dispose()
+    return found
+  },
+
   /** The same calls on both backends, in float32. */
   async same () {
     const found = []
