@@ -103,7 +103,11 @@ export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProb
   const rebuild = `${enter} npx cmake-js rebuild --CDPARVIS_CUDA=ON`
   if (!compiled) return `To build the CUDA backend (it takes nvcc, of the CUDA toolkit 12 or newer): ${enter} PARVIS_CUDA=on npm run install`
   if (driver === 0) return "Where there is an NVIDIA GPU, install NVIDIA's driver; a container is given it with `docker run --gpus all`"
-  if (Math.floor(driver / 1000) < Math.floor(runtime / 1000)) return `Install a driver for CUDA ${versionText(runtime)} or newer, or build with a CUDA toolkit that this driver supports: ${rebuild}`
+  if (Math.floor(driver / 1000) < Math.floor(runtime / 1000)) {
+    const install = `Install a driver for CUDA ${versionText(runtime)} or newer`
+    // parvis does not build with a toolkit older than 12.
+    return driver < 12000 ? install : `${install}, or build with a CUDA toolkit that this driver supports: ${rebuild}`
+  }
   if (devices.length === 0) {
     const hidden = process.env.CUDA_VISIBLE_DEVICES
     return hidden !== undefined ? `CUDA_VISIBLE_DEVICES is '${hidden}', which hides devices` : '`nvidia-smi` shows what the driver sees'

@@ -49,7 +49,8 @@ t.test('explicit devices', async t => {
   const refusals: Array<[CudaProbe, Device, RegExp]> = [
     [none, 'cuda', /^Device cuda is not available: this build has no CUDA code\. To build .*nvcc.*: cd .* PARVIS_CUDA=on npm run install\. Use device: 'cpu' or 'auto'$/],
     [noDriver, 'cuda', /: no NVIDIA driver was found\. .*install NVIDIA's driver.*--gpus all.*\. Use device: 'cpu' or 'auto'$/],
-    [oldDriver, 'cuda:0', /supports CUDA 11\.4 and this build needs 13\.0\. Install a driver for CUDA 13\.0 or newer, or .*\. Use device: 'cpu' or 'auto'$/],
+    [oldDriver, 'cuda:0', /supports CUDA 11\.4 and this build needs 13\.0\. Install a driver for CUDA 13\.0 or newer\. Use device: 'cpu' or 'auto'$/],
+    [{ ...oldDriver, driver: 12040 }, 'cuda', /\. Install a driver for CUDA 13\.0 or newer, or build with a CUDA toolkit that this driver supports: .*\. Use device: 'cpu' or 'auto'$/],
     [old, 'cuda', /GPU 0 \(Tesla V100\) has compute capability 7\.0; this build has 8\.0 and 9\.0\. .*8\.0 \(Ampere\) or newer\. Use/],
     [old, 'cuda:0', /Device cuda:0 is not available: GPU 0 \(Tesla V100\) has/],
     [two, 'cuda:0', /GPU 0 \(Tesla V100\) has compute capability 7\.0; this build has 8\.0 and 9\.0\. Use device: 'cuda:1', 'cpu' or 'auto'$/],
