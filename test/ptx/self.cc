@@ -46,6 +46,7 @@ const std::vector<Row>& all() {
       {"setp.lt.s32 %p, -1, 1;", 1}, {"setp.lt.u32 %p, -1, 1;", 0}, {"setp.ge.u64 %p, -1, 1;", 1}, {"setp.eq.s16 %p, 65536, 0;", 1}, {"setp.ne.s64 %p, 4294967296, 0;", 1}, {"setp.hi.u32 %p, 2, 1;", 1},
       {"setp.lt.f32 %p, 0f7FC00000, 0f3F800000;", 0}, {"setp.ltu.f32 %p, 0f7FC00000, 0f3F800000;", 1}, {"setp.neu.f32 %p, 0f7FC00000, 0f7FC00000;", 1}, {"setp.eq.f32 %p, 0f80000000, 0f00000000;", 1},
       {"setp.ne.f32 %p, 0f7FC00000, 0f3F800000;", 0}, {"setp.leu.f32 %p, 0f40000000, 0f3F800000;", 0}, {"setp.gt.f64 %p, 0d4000000000000000, 0d3FF0000000000000;", 1},
+      {"setp.geu.f64 %p, 0d7FF8000000000000, 0d7FF0000000000000;", 1}, {"setp.geu.f64 %p, 0d7FF0000000000000, 0d7FF0000000000000;", 1}, {"setp.geu.f64 %p, 0d3FF0000000000000, 0d7FF0000000000000;", 0},
       {"setp.eq.s32 %q, 1, 1; not.pred %p, %q;", 0}, {"setp.eq.s32 %q, 1, 2; mov.pred %p, -1; xor.pred %p, %p, %q;", 1}, {"setp.eq.s32 %q, 1, 1; selp.b32 %d, 5, 6, %q;", 5},
       {"setp.eq.s32 %q, 1, 2; selp.f32 %d, 0f3F800000, 0f40400000, %q;", 0x40400000}, {"mov.b64 %d, 1; setp.eq.s32 %q, 1, 2; @%q mov.b64 %d, 2;", 1}, {"mov.b64 %d, 1; setp.eq.s32 %q, 1, 2; @!%q mov.b64 %d, 2;", 2},
       {"mov.b64 %d, 1; bra.uni $A; mov.b64 %d, 2; $A: add.s64 %d, %d, 4;", 5}, {"mov.b64 %d, 0; $B: add.s64 %d, %d, 3; setp.lt.s64 %q, %d, 10; @%q bra $B;", 12},
@@ -62,6 +63,7 @@ const std::vector<Row>& all() {
       {"fma.rm.f32 %d, 0f3F800001, 0f3F800001, 0f00000000;", bits(1.0000001f * 1.0000001f)}, {"ex2.approx.ftz.f32 %d, 0f40400000;", bits(8.0f)}, {"ex2.approx.ftz.f32 %d, 0fFF800000;", 0}, {"ex2.approx.ftz.f32 %d, 0fC3000000;", 0},
       {"ex2.approx.f32 %d, 0fC3000000;", 0x00200000}, {"rcp.approx.ftz.f32 %d, 0f40800000;", bits(0.25f)}, {"rcp.approx.ftz.f32 %d, 0f7F800000;", 0}, {"rcp.approx.ftz.f32 %d, 0f00000001;", 0x7f800000},
       {"rcp.approx.ftz.f64 %d, 0d4008000000000000;", 0x3fd5555500000000}, {"copysign.f32 %d, 0f80000000, 0f3F800000;", bits(-1.0f)},
+      {"abs.f32 %d, 0fFF800000;", 0x7f800000}, {"abs.f64 %d, 0dFFF0000000000000;", 0x7ff0000000000000}, {"abs.f64 %d, 0dBFF0000000000000;", bits(1.0)},
       // conversions
       {"cvt.rn.bf16x2.f32 %d, 0f3F800000, 0f40400000;", 0x3f804040}, {"cvt.rn.bf16x2.f32 %d, 0f3F808000, 0f3F818000;", 0x3f803f82}, {"cvt.rn.bf16x2.f32 %d, 0f7FC00000, 0f3F808001;", 0x7fff3f81},
       {"cvt.rn.bf16x2.f32 %d, 0f7F7FFFFF, 0fFF800000;", 0x7f80ff80}, {"cvt.rzi.s32.f32 %d, 0fBFC00000;", ~uint64_t{0}}, {"cvt.rmi.s32.f32 %d, 0fBFC00000;", 0xfffffffffffffffe}, {"cvt.rzi.u32.f32 %d, 0fBFC00000;", 0},
