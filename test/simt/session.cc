@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -381,39 +380,48 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
 // ---- what may go wrong --------------------------------------------------------------------------------------
 
 #if !defined(__CUDACC__)
-// What one backend keeps goes where another on the same device needs the room, also while both work.
+// What one backend keeps goes where another on the same device needs the room, also while that one works. The large sessions
+// run no step: to the layer each launch costs time by the memory that is taken.
 void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const Both one = load(checkpoint, m, Precision::bfloat16), other = load(checkpoint, m, Precision::bfloat16);
-  const auto table = steps(4, 12, 4, false);
   const size_t before = freeMemory();
   SessionOptions wide = options(2, 12, 4, true);
   wide.slots = 40000;
   std::unique_ptr<parvis::Session> session;
+  const auto make = [&](const Both& both) {
+    const Status s = both.cuda->createSession(wide, session);
+    session.reset();
+    return s;
+  };
   Status s = one.cuda->createSession(wide, session);
   const size_t left = freeMemory();
   session.reset();
   wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
-  const Results first = run(*one.cuda, wide, table, {});
+  if (s.ok()) s = make(one);
   const size_t kept = freeMemory();
-  cases::check(s.ok() && first.status.ok() && kept < before / 2 && parvis::cuda::spareBytes(0) >= before - kept - 4096 && parvis::cuda::spareBytes(1) == 0, "a session keeps most of the memory %s", first.status.message.c_str());
-  const Results second = run(*other.cuda, wide, table, {});
-  cases::check(second.status.ok() && second.tokens == first.tokens, "which another backend takes where it needs it %s", second.status.message.c_str());
-  const Results third = run(*one.cuda, wide, table, {});
-  cases::check(third.status.ok() && third.tokens == first.tokens, "and the first one again %s", third.status.message.c_str());
+  cases::check(s.ok() && kept < before / 2 && parvis::cuda::spareBytes(0) == before - kept && parvis::cuda::spareBytes(1) == 0, "a session keeps most of the memory %s", s.message.c_str());
+  s = make(other);
+  cases::check(s.ok() && freeMemory() == kept && parvis::cuda::spareBytes(0) == before - kept, "which another backend takes where it needs it %s", s.message.c_str());
+  s = make(one);
+  cases::check(s.ok() && freeMemory() == kept, "and the first one again %s", s.message.c_str());
 
-  std::atomic<int> drawn{0}, refused{0}, wrong{0};
-  const auto work = [&](const Both& both) {
-    for (int i = 0; i < 6; i++) {
-      const Results r = run(*both.cuda, wide, table, {});
-      if (r.status.code == Code::outOfMemory) refused++;  // the other one was using it
-      else if (r.status.ok() && r.tokens == first.tokens) drawn++;
-      else wrong++;
+  const auto table = steps(4, 12, 4, false);
+  const SessionOptions narrow = options(2, 12, 4, true);
+  const Results wanted = run(*one.cuda, narrow, table, {});
+  int drawn = 0, made = 0;
+  std::thread beside([&] {
+    for (int i = 0; i < 3; i++) {
+      const Results r = run(*one.cuda, narrow, table, {});
+      drawn += r.status.ok() && r.tokens == wanted.tokens;
     }
-  };
-  std::thread beside([&] { work(other); });
-  work(one);
+  });
+  for (int i = 0; i < 3; i++) {  // gives up what the other thread keeps whenever it keeps something
+    wide.slots += i;
+    made += make(other).ok();
+    parvis::cuda::Device(0).giveUpSpares(true);
+  }
   beside.join();
-  cases::check(drawn > 0 && drawn + refused == 12 && wrong == 0, "two at once: %d drawn, %d refused, %d wrong", drawn.load(), refused.load(), wrong.load());
+  cases::check(wanted.status.ok() && drawn == 3 && made == 3, "while the first one works: %d drawn, %d made", drawn, made);
 }
 #endif
 
