@@ -384,6 +384,7 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
 // run no step: to the layer each launch costs time by the memory that is taken.
 void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const Both one = load(checkpoint, m, Precision::bfloat16), other = load(checkpoint, m, Precision::bfloat16);
+  parvis::cuda::Device(0).giveUpSpares(true);  // what those before have kept
   const size_t before = freeMemory();
   SessionOptions wide = options(2, 12, 4, true);
   wide.slots = 40000;
