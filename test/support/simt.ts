@@ -28,7 +28,7 @@ const scheduler = [...common, '-O2', ...(sanitizers.length > 0 ? ['-DSIMT_SANITI
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
 /** The whole CPU backend, for tests that compare sessions. */
-export const cpuBackend = ['backend', 'ceiling', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'single-operation', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
+export const cpuBackend = ['backend', 'ceiling', 'ledger', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'single-operation', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
   .concat(['file', 'floats', 'operation', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
 /** The CUDA backend but for the tokenizer. */
