@@ -7,9 +7,10 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { Budget, Turns } from '../../lib/budget.js'
-import { Call } from '../../lib/call.js'
+import { Call, Calls } from '../../lib/call.js'
 import { ParError } from '../../lib/errors.js'
 import { addon, type Addon, type NativeSession } from '../../lib/native.js'
+import { Random } from '../fuzz/harness.js'
 import { built } from '../support/built.js'
 import { codeOf, rejection, smallPar } from '../support/fixtures.js'
 
@@ -127,7 +128,144 @@ t.test('turns are taken in order; who is stopped passes', async t => {
   t.equal(await turns.run(new Call(), async () => 4), 4)
 })
 
+/** Calls of all kinds beside one another on a device that is sometimes full. Returns what went wrong: nothing. */
+async function melee (seed: number): Promise<string[]> {
+  const random = new Random(seed)
+  const whole = (most: number): number => random.int(most + 1)
+  const chance = (share: number): boolean => random.chance(share)
+  const size = 10 + whole(600)
+  const most = chance(0.5) ? 1000 : 10 + whole(300)
+  let [taken, elsewhere] = [0, 0]
+  const options = { device: `melee ${seed}`, pictures: whole(1) * 5, most }
+  const budget = new Budget({
+    ...options,
+    free: async () => {
+      if (chance(0.3)) await turn(whole(3))
+      if (chance(0.02)) throw new Error('the system does not say')
+      return chance(0.02) ? 0 : Math.max(1, size - taken - elsewhere)
+    }
+  })
+  const turns = new Turns(2)
+  const all = new Calls()
+  const controller = new AbortController()
+  const stages = new Map<number, string>()
+  let [names, still] = [0, 0]
+
+  const create = async (sequences: number): Promise<NativeSession> => {
+    await turn(whole(4))
+    if (taken + elsewhere + 10 * sequences > size || chance(0.03)) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
+    if (chance(0.01)) throw Object.assign(new Error('broken'), { parvisCode: 'INTERNAL' })
+    taken += 10 * sequences
+    return { dispose: async () => { await turn(whole(6)); taken -= 10 * sequences } } as unknown as NativeSession
+  }
+
+  const call = async (depth: number): Promise<string> => {
+    const name = names++
+    const at = (stage: string): void => {
+      stages.set(name, stage)
+      still = 0
+    }
+    const own = new AbortController()
+    if (chance(0.25)) setTimeout(() => own.abort('enough'), whole(300))
+    try {
+      await all.run(chance(0.5) ? own.signal : controller.signal, async call => {
+        for (let rest = 1 + whole(12); rest > 0;) {
+          at('waits for a session')
+          const lease = await call.hold(budget.session(call, rest, sequences => 10 * sequences, create))
+          rest -= lease.sequences
+          for (let step = whole(3); step >= 0; step--) {
+            at('steps')
+            await call.wait(turn(whole(4)))
+            if (chance(0.9)) continue
+            at('paused')
+            call.pause()
+            if (depth < 2 && chance(0.4)) await call.wait(Promise.all([1, 2].map(async () => await run(depth + 1))))
+            else await call.wait(turn(whole(200)))
+            call.resume()
+          }
+          at('waits for its picture')
+          const picture = async (): Promise<void> => {
+            await turn(whole(4))
+            if (chance(0.05)) throw new ParError('NON_FINITE', 'no picture')
+          }
+          if (chance(0.5)) await turns.run(call, picture)
+          call.release(lease)
+          if (chance(0.3)) await turns.run(call, picture)
+        }
+      })
+      return 'done'
+    } catch (error) {
+      return error instanceof ParError ? error.code : String(error)
+    } finally {
+      stages.delete(name)
+    }
+  }
+  const ends: string[] = []
+  const run = async (depth: number): Promise<void> => { ends.push(await call(depth)) }
+
+  const work = Array.from({ length: 2 + whole(12) }, async () => {
+    await turn(whole(40))
+    await run(0)
+  })
+  const other = setInterval(() => { elsewhere = chance(0.5) ? 0 : whole(size) }, 30)
+  if (chance(0.3)) setTimeout(() => controller.abort('enough'), whole(400))
+  if (chance(0.1)) setTimeout(() => all.dispose(), whole(400))
+  // By turns of the loop, not by the clock: the machine may be busy.
+  const idle = (async () => {
+    while (++still < 100) await turn(30)
+    return 'late'
+  })()
+  const ended = async (): Promise<void> => {
+    await Promise.all(work)
+    while (stages.size > 0) await turn(5) // those that a stopped call had awaited
+  }
+  const late = await Promise.race([ended(), idle])
+  clearInterval(other)
+  elsewhere = 0
+  if (late === 'late') return [...stages].map(([name, stage]) => `seed ${seed}: call ${name} ${stage}`)
+  // All that was promised is given back, in the end: a call gets what it gets on a device that is new.
+  const fresh = async (device: string): Promise<number> => {
+    const one = new Budget({ ...options, device, free: async () => size })
+    const call = new Call()
+    const lease = await call.hold(one.session(call, 64, sequences => 10 * sequences, async () => ({ dispose: async () => {} }) as unknown as NativeSession))
+    call.end()
+    return lease.sequences
+  }
+  const expected = await fresh(`${options.device}, new`)
+  let found = 0
+  for (let tries = 0; tries < 100 && (taken > 0 || found !== expected); tries++) {
+    await turn(30)
+    found = await fresh(options.device)
+  }
+  const wrong = ends.filter(end => !['done', 'enough', 'OUT_OF_MEMORY', 'INTERNAL', 'NON_FINITE', 'DISPOSED'].includes(end))
+  if (taken !== 0) wrong.push(`${taken} bytes were kept`)
+  if (found !== expected) wrong.push(`${found} sequences instead of ${expected}`)
+  return wrong.map(what => `seed ${seed}: ${what}`)
+}
+
+t.test('whatever calls do beside one another, none waits for ever and nothing stays taken', async t => {
+  const wrong = await Promise.all(Array.from({ length: 100 }, async (_, seed) => await melee(seed)))
+  t.same(wrong.flat(), [])
+})
+
 // ---- whole calls
+
+/**
+ * What a child process prints, which is JSON. It tells its stages on stderr; one that hangs is killed, and the error
+ * names them.
+ */
+async function printed (body: string, seconds: number): Promise<any> {
+  const entry = path.join(await built(), 'index.js')
+  try {
+    const { stdout } = await promisify(execFile)(process.execPath, ['-e', body, entry], {
+      env: { ...process.env, NODE_OPTIONS: '' }, timeout: seconds * 1000, killSignal: 'SIGKILL'
+    })
+    return JSON.parse(stdout)
+  } catch (error) {
+    const { signal, code, stderr } = error as { signal?: string, code?: number, stderr?: string }
+    throw new Error(`The child ended with ${signal ?? code ?? error}. Its stages: ${stderr?.trim().slice(-2000) || 'none'}`)
+  }
+}
 
 const native = addon() as { -readonly [K in keyof Addon]: Addon[K] }
 const { freeMemory } = native
@@ -164,6 +302,7 @@ t.test('thousands of calls at once hold the memory of a few', async t => {
     ;(async () => {
       const par = await Par.load({ device: 'cpu', threads: 1 })
       await par.generate({ classId: 1 })
+      console.error('loaded')
       const before = process.memoryUsage().rss
       let [late, most, last] = [0, 0, performance.now()]
       const timer = setInterval(() => {
@@ -172,22 +311,24 @@ t.test('thousands of calls at once hold the memory of a few', async t => {
         last = now
         most = Math.max(most, process.memoryUsage().rss)
       }, 10)
-      const begun = performance.now()
       const controller = new AbortController()
       const calls = Array.from({ length: 5000 }, (_, i) => par.generate({ classId: i % 10, n: 16, seed: i, signal: controller.signal }).then(() => 'done', error => error))
       last = performance.now()
       await Promise.race(calls)
+      console.error('the first call has ended')
       await new Promise(resolve => setTimeout(resolve, 300))
       const grown = most - before
       controller.abort('enough')
       const ends = new Set(await Promise.all(calls))
+      console.error('all calls have ended')
       const image = await par.generate({ classId: 1 })
+      console.error('another call has ended')
       await par.dispose()
+      console.error('disposed')
       clearInterval(timer)
       console.log(JSON.stringify({ grown, late, ends: [...ends], tokens: image.tokens.length }))
     })()`
-  const { stdout } = await promisify(execFile)(process.execPath, ['-e', body, path.join(await built(), 'index.js')], { env: { ...process.env, NODE_OPTIONS: '' } })
-  const { grown, late, ends, tokens } = JSON.parse(stdout)
+  const { grown, late, ends, tokens } = await printed(body, 100)
   t.ok(grown < 300e6, `${(grown / 1e6).toFixed(0)} MB more`)
   t.same([new Set(ends), tokens], [new Set(['done', 'enough']), 256])
   t.comment(`a timer was ${late.toFixed(0)} ms late`)
@@ -211,19 +352,22 @@ t.test('300 calls of 64 pictures in 400 MB', async t => {
       const { Par } = require(process.argv[1])
       ;(async () => {
         const par = await Par.load({ device: 'cpu', threads: 2 })
+        console.error('loaded')
         const controller = new AbortController()
         const calls = Array.from({ length: 300 }, (_, i) => par.generate({ classId: Array(64).fill(i % 10), n: 16, guidanceScale: 2, seed: i, signal: controller.signal }))
         let done = 0
-        for (const call of calls) call.then(() => { if (++done === 4) controller.abort('enough') }, () => {}) // the others would take minutes
+        for (const call of calls) call.then(() => { console.error('a list is done'); if (++done === 4) controller.abort('enough') }, () => {}) // the others would take minutes
         const ends = await Promise.all(calls.map(call => call.then(images => images.length === 64 ? 'done' : 'too few', error => error.code ?? error)))
+        console.error('all calls have ended')
         const count = {}
         for (const end of ends) count[end] = (count[end] ?? 0) + 1
         const image = await par.generate({ classId: 1 })
+        console.error('another call has ended')
         await par.dispose()
+        console.error('disposed')
         console.log(JSON.stringify({ count, tokens: image.tokens.length }))
       })()`
-    const { stdout } = await promisify(execFile)(process.execPath, ['-e', body, path.join(await built(), 'index.js')], { env: { ...process.env, NODE_OPTIONS: '' } })
-    const { count, tokens } = JSON.parse(stdout)
+    const { count, tokens } = await printed(body, 150)
     t.ok(count.done >= 4, JSON.stringify(count))
     t.equal(count.done + count.enough, 300, 'the others were stopped by us')
     t.equal(tokens, 256)
