@@ -12,7 +12,8 @@ t.test('work is done once, also where it does not help', async t => {
   let times = 0
   await withLock(lock, () => false, async () => { times++ }, 1)
   t.same([times, fs.existsSync(lock)], [1, false])
-  await t.rejects(withLock(lock, () => false, async () => { throw new Error('no compiler') }, 1), { message: 'no compiler' })
+  const failing = withLock(lock, () => false, async () => { throw new Error('no compiler') }, 1)
+  await t.rejects(failing, { message: 'no compiler' })
   t.notOk(fs.existsSync(lock), 'the lock goes with work that failed')
 })
 
@@ -40,7 +41,8 @@ t.test('a lock that was left behind counts for nothing, one that is held is name
   await withLock(lock, () => false, work, 1)
   t.equal(times, 2)
   fs.writeFileSync(lock, String(process.pid))
-  await t.rejects(withLock(lock, () => false, work, 0.1), { message: `Process ${process.pid} has held ${lock} for 0.1 s` })
+  const waiting = withLock(lock, () => false, work, 0.1)
+  await t.rejects(waiting, { message: `Process ${process.pid} has held ${lock} for 0.1 s` })
 })
 
 t.test('a source that is newer, and compiles to the same, is built once', async t => {

@@ -153,7 +153,8 @@ async function melee (seed: number): Promise<string[]> {
 
   const create = async (sequences: number): Promise<NativeSession> => {
     await turn(whole(4))
-    if (taken + elsewhere + 10 * sequences > size || chance(0.03)) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
+    const full = taken + elsewhere + 10 * sequences > size
+    if (full || chance(0.03)) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
     if (chance(0.01)) throw Object.assign(new Error('broken'), { parvisCode: 'INTERNAL' })
     taken += 10 * sequences
     return { dispose: async () => { await turn(whole(6)); taken -= 10 * sequences } } as unknown as NativeSession
@@ -179,7 +180,8 @@ async function melee (seed: number): Promise<string[]> {
             if (chance(0.9)) continue
             at('paused')
             call.pause()
-            if (depth < 2 && chance(0.4)) await call.wait(Promise.all([1, 2].map(async () => await run(depth + 1))))
+            const others = async (): Promise<unknown> => await Promise.all([run(depth + 1), run(depth + 1)])
+            if (depth < 2 && chance(0.4)) await call.wait(others())
             else await call.wait(turn(whole(200)))
             call.resume()
           }
@@ -227,7 +229,8 @@ async function melee (seed: number): Promise<string[]> {
   const fresh = async (device: string): Promise<number> => {
     const one = new Budget({ ...options, device, free: async () => size })
     const call = new Call()
-    const lease = await call.hold(one.session(call, 64, sequences => 10 * sequences, async () => ({ dispose: async () => {} }) as unknown as NativeSession))
+    const create = async (): Promise<NativeSession> => ({ dispose: async () => {} }) as unknown as NativeSession
+    const lease = await call.hold(one.session(call, 64, sequences => 10 * sequences, create))
     call.end()
     return lease.sequences
   }
@@ -237,7 +240,8 @@ async function melee (seed: number): Promise<string[]> {
     await turn(30)
     found = await fresh(options.device)
   }
-  const wrong = ends.filter(end => !['done', 'enough', 'OUT_OF_MEMORY', 'INTERNAL', 'NON_FINITE', 'DISPOSED'].includes(end))
+  const known = ['done', 'enough', 'OUT_OF_MEMORY', 'INTERNAL', 'NON_FINITE', 'DISPOSED']
+  const wrong = ends.filter(end => !known.includes(end))
   if (taken !== 0) wrong.push(`${taken} bytes were kept`)
   if (found !== expected) wrong.push(`${found} sequences instead of ${expected}`)
   return wrong.map(what => `seed ${seed}: ${what}`)

@@ -2,15 +2,17 @@
 
 import fs from 'node:fs'
 
-/** A process writes its number right after it has made the file; a file that is empty for longer is of one that was killed. */
+/** A process writes its number right after it has made the file; one that was killed between the two leaves it empty. */
 const emptyFor = 10_000
 
 /**
- * Does `work` where `done` says that it is needed: once, also where `done` still says so afterwards (a clock that was set back).
- * Others wait for it meanwhile. A lock of a process that is no more counts for nothing.
+ * Does `work` where `done` says that it is needed: once, also where `done` says the same afterwards (files may be dated
+ * in the future). Others wait for it meanwhile. A lock of a process that is no more counts for nothing.
  * @param seconds how long one that waits does so; then it throws
  */
-export async function withLock (lock: string, done: () => boolean, work: () => Promise<void>, seconds: number): Promise<void> {
+export async function withLock (
+  lock: string, done: () => boolean, work: () => Promise<void>, seconds: number
+): Promise<void> {
   const begun = Date.now()
   while (!done()) {
     if (take(lock)) {
