@@ -128,6 +128,22 @@ t.test('turns are taken in order; who is stopped passes', async t => {
   t.equal(await turns.run(new Call(), async () => 4), 4)
 })
 
+t.test('who is stopped in the moment of its turn passes it on', async t => {
+  for (let k = 0; k < 12; k++) {
+    const turns = new Turns(1)
+    let end!: () => void
+    const first = turns.run(new Call(), async () => { await new Promise<void>(resolve => { end = resolve }) })
+    const call = new Call()
+    const second = turns.run(call, async () => 2).catch(() => 'stopped')
+    const third = turns.run(new Call(), async () => 3)
+    end()
+    for (let i = 0; i < k; i++) await undefined
+    call.stop('enough')
+    t.equal(await Promise.race([third, turn(2000)]), 3, `${k} microtasks later`)
+    await Promise.all([first, second])
+  }
+})
+
 /** Calls of all kinds beside one another on a device that is sometimes full. Returns what went wrong: nothing. */
 async function melee (seed: number): Promise<string[]> {
   const random = new Random(seed)
@@ -141,6 +157,7 @@ async function melee (seed: number): Promise<string[]> {
     ...options,
     free: async () => {
       if (chance(0.3)) await turn(whole(3))
+      if (chance(0.3)) void stopSoon()
       if (chance(0.02)) throw new Error('the system does not say')
       return chance(0.02) ? 0 : Math.max(1, size - taken - elsewhere)
     }
@@ -149,6 +166,15 @@ async function melee (seed: number): Promise<string[]> {
   const all = new Calls()
   const controller = new AbortController()
   const stages = new Map<number, string>()
+  const stoppable = new Set<AbortController>()
+
+  /** Stops a call within the next few microtasks, which may be between its being let in and its knowing of it. */
+  const stopSoon = async (): Promise<void> => {
+    const victim = chance(0.3) && random.pick([...stoppable])
+    if (!victim) return
+    for (let k = whole(12); k > 0; k--) await undefined
+    victim.abort('enough')
+  }
   let [names, still] = [0, 0]
 
   const create = async (sequences: number): Promise<NativeSession> => {
@@ -168,6 +194,7 @@ async function melee (seed: number): Promise<string[]> {
     }
     const own = new AbortController()
     if (chance(0.25)) setTimeout(() => own.abort('enough'), whole(300))
+    if (chance(0.3)) stoppable.add(own)
     try {
       await all.run(chance(0.5) ? own.signal : controller.signal, async call => {
         for (let rest = 1 + whole(12); rest > 0;) {
@@ -188,6 +215,7 @@ async function melee (seed: number): Promise<string[]> {
           at('waits for its picture')
           const picture = async (): Promise<void> => {
             await turn(whole(4))
+            void stopSoon()
             if (chance(0.05)) throw new ParError('NON_FINITE', 'no picture')
           }
           if (chance(0.5)) await turns.run(call, picture)
@@ -200,6 +228,7 @@ async function melee (seed: number): Promise<string[]> {
       return error instanceof ParError ? error.code : String(error)
     } finally {
       stages.delete(name)
+      stoppable.delete(own)
     }
   }
   const ends: string[] = []
