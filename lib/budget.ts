@@ -9,6 +9,8 @@
 // - Who holds a session never waits here for another one. Pictures (decode, encode, previews) have turns of their own, and
 //   sessions leave room for them, so that a call which holds a session can always have its pictures.
 
+import { performance } from 'node:perf_hooks'
+import { clearTimeout, setTimeout } from 'node:timers'
 import type { Call, Held } from './call.js'
 import { ParError } from './errors.js'
 import { toParError, type NativeSession } from './native.js'

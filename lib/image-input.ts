@@ -84,7 +84,7 @@ function ofText (text: string): string | Uint8Array {
   if (scheme === 'data') return ofDataURL(text)
   if (scheme === 'file' && /^file:\/\//i.test(text)) return ofFileURL(text)
   if (scheme === 'blob' || (scheme !== undefined && text.startsWith('://', scheme.length))) {
-    throw invalid(`${shownPath(text)}: no address is fetched. Fetch it yourself and give the answer: par.encode(await fetch(url))`)
+    throw invalid(`${shownPath(text)}: no address is fetched. Fetch it yourself, and give par.encode the Response of fetch`)
   }
   return text
 }

@@ -149,6 +149,11 @@ t.test('no built-in is asked for by its constructor', t => {
     t.same(found, [], name)
     const decoder = /TextDecoder } from 'node:util'/.test(source)
     t.same(source.match(global)?.filter(text => !(decoder && /TextDecoder/.test(text))) ?? [], [], name)
+    // A vm context has no timers and no clock of its own. The command line runs in its own process.
+    if (/^(cli|bench)[\\/]/.test(name)) continue
+    const used = new Set([...source.matchAll(/(?<![.\w$'])((?:set|clear)(?:Timeout|Interval|Immediate)(?=\()|performance(?=\.))/g)].map(([, word]) => word!))
+    const imported = [...source.matchAll(/import \{([^}]*)\} from 'node:(?:timers(?:\/promises)?|perf_hooks)'/g)].map(([, words]) => words).join()
+    t.same([...used].filter(word => !new RegExp(`\\b${word}\\b`).test(imported)), [], `${name}: timers and clock from Node itself`)
   }
   t.end()
 })
