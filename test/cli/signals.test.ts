@@ -29,8 +29,12 @@ function send (...signals: NodeJS.Signals[]): { env: NodeJS.ProcessEnv, started:
 const codes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
 t.test('a pipe that nobody opens does not outlive a signal', async t => {
-  const lines: string[][] = [['generate', '7', '--out', fifo], ['encode', fifo], ['decode', fifo], ['score', fifo, '--class', '7'], ['reconstruct', fifo]]
-  await Promise.all(lines.map(async (line, k) => {
+  const lines: string[][] = [['generate', '7', '--out'], ['encode'], ['decode'], ['score', '--class', '7'], ['reconstruct']]
+  await Promise.all(lines.map(async (command, k) => {
+    // A pipe for each: the one that writes would find a reader in the others.
+    const pipe = at(`pipe-${k}.png`)
+    execFileSync('mkfifo', [pipe])
+    const line = [...command, pipe]
     const signal = (['SIGINT', 'SIGTERM', 'SIGHUP'] as const)[k % 3]!
     const { code, signal: by, stderr } = await parvis(line, send(signal))
     t.ok(code === codes[signal] || by === signal, `${line[0]}: ended by ${signal} (${code}, ${by})`)

@@ -8,7 +8,8 @@ import { coloured, shown, table, wrap } from '../../lib/cli/terminal.js'
 import { parvis, temporaryFolder } from './run.js'
 
 t.test('the bar', async t => {
-  t.equal(barText(0.45, '12/60 pictures', 3.2, 40).replace(/[█░]/g, '#'), '########  45%  12/60 pictures  ETA 3 s')
+  t.equal(barText(0.45, '12/60 pictures', 3.2, 40).replace(/[█░]/g, '#'), '#########  45%  12/60 pictures  ETA 3 s')
+  t.equal(barText(0.45, '12/60 pictures', 3.2, 40).length, 39, 'one column less than the terminal has')
   t.match(barText(0.5, '12/60 pictures', 90, 120), /^█{15}░{15}  50% {2}12\/60 pictures {2}ETA 90 s$/)
   t.match(barText(0, 'loading the model', NaN, 80), /^░{30} {3}0% {2}loading the model$/, 'no time where nothing is known')
   t.match(barText(0.1, 'x', 7300, 80), /ETA 2 h 2 min$/)
