@@ -51,7 +51,6 @@ function prebuiltFile (folder: string): string | undefined {
 
 function nodeGypBuild (): NodeGypBuild {
   try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
     return require('node-gyp-build') as NodeGypBuild
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ERR_ACCESS_DENIED') throw error
@@ -59,7 +58,6 @@ function nodeGypBuild (): NodeGypBuild {
     // where it is told.
     process.env.LIBC = libcText().replace(/ .*/, '')
     try {
-      // eslint-disable-next-line @typescript-eslint/no-require-imports
       return require('node-gyp-build') as NodeGypBuild
     } finally {
       delete process.env.LIBC
@@ -94,7 +92,6 @@ export function loadAddon (): { attempt: Attempt, addon: unknown } {
       continue
     }
     try {
-      // eslint-disable-next-line @typescript-eslint/no-require-imports
       return { attempt, addon: require(attempt.file) }
     } catch (cause) {
       failures.push({ attempt, reason: visible((cause as Error).message.split('\n')[0]!.replace(`${attempt.file}: `, ''), 400), cause })

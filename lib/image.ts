@@ -24,7 +24,6 @@ const extensions: Record<string, ImageFormat> = {
 /** sharp, at first use. */
 export function loadSharp (): Sharp {
   try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
     return require('sharp') as Sharp
   } catch (cause) {
     throw new ParError('NATIVE_UNAVAILABLE',

@@ -12,7 +12,6 @@ export const maxShownPath = 200
  * C0 and C1 controls, soft hyphen, zero-width and bidirectional marks, line and paragraph separators, tags, lone surrogates.
  * `\p{Cf}` would take the joiners of emoji and of Indic scripts too: they are escaped as well, and stay readable.
  */
-// eslint-disable-next-line no-control-regex
 const hidden = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]|\p{Cf}|\p{Cs}/gu
 
 /** `text` with every character that a terminal would act on, or that cannot be seen, as `\u{...}`; cut to `max` characters. */

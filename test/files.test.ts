@@ -268,7 +268,6 @@ t.test('errors of the file system', async t => {
       const error = fromSystem(system(code), `/a\u001b]0;title\u0007/${'b'.repeat(5000)}/c.pt`, doing) as ParError
       if (!(error instanceof ParError) || error.code !== 'FILE_NOT_FOUND') t.fail(`${code}: ${error.code}`)
       if (!/^\/a\\u001b\]0;title\\u0007\/b+\.\.\.b+\/c\.pt: cannot be (read|written): [a-z]\S* .*\.$/.test(error.message)) t.fail(error.message)
-      // eslint-disable-next-line no-control-regex
       if (error.message.length > 600 || /[\u0000-\u001f]|undefined|\/very/.test(error.message)) t.fail(error.message)
     }
   }

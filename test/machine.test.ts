@@ -8,7 +8,6 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { addon } from '../lib/native.js'
 
-// eslint-disable-next-line @typescript-eslint/no-require-imports
 const { limits } = require('../scripts/machine.js') as { limits: (root: string) => { quota: number, free: number } }
 
 type Tree = Record<string, string>

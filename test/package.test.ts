@@ -115,7 +115,6 @@ t.test('package.json', t => {
 })
 
 t.test('a Node that is too old', t => {
-  // eslint-disable-next-line @typescript-eslint/no-require-imports
   const { problem } = require('../bin/node-version.js') as { problem: (version: string) => string | undefined }
   const { engines } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { engines: { node: string } }
   t.equal(engines.node, '^20.17.0 || >=22.2.0')

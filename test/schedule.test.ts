@@ -157,7 +157,7 @@ t.test('bad options', async t => {
     { grid: [8, 8], n: 4, initial: 'maybe' }, { grid: [8, 8], n: 4, groupAttention: 'half' }, { grid: [8, 8], n: 4, tokensPerStep: 3 },
     { grid: [8, 8], n: 4, tokensPerStep: 0.5 }, { grid: [8, 8], n: 5, order: 'raster' }, { grid: [1e5, 1e5], n: 1 },
     // Holes, names that are unknown, objects that cannot be turned into text.
-    { grid: new Array(2), n: 1 }, { grid: new Array(3), n: 1 }, { grid: [8, , 8], n: 4 }, { grid: [8, 8], n: 4, ordr: 'raster' }, [[8, 8], 4], // eslint-disable-line no-sparse-arrays
+    { grid: new Array(2), n: 1 }, { grid: new Array(3), n: 1 }, { grid: [8, , 8], n: 4 }, { grid: [8, 8], n: 4, ordr: 'raster' }, [[8, 8], 4],
     ...[hostile, Object.create(null), Symbol('x'), null].flatMap(value => [
       { grid: value, n: 4 }, { grid: [value, 8], n: 4 }, { grid: [8, 8], n: value }, { grid: [8, 8], n: 4, order: value }, { grid: [8, 8], n: 4, initial: value },
       { grid: [8, 8], n: 4, groupAttention: value }, { grid: [8, 8], n: 4, tokensPerStep: value }

@@ -24,7 +24,6 @@ import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from './
 import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
 import { randomWeights } from './weights.js'
 
-// eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
 
 export interface RunOptions {

@@ -15,7 +15,6 @@ import { visible } from '../text.js'
 import { integer } from './arguments.js'
 import { bytesText, paint, print, printJson, table, type CommonFlags } from './terminal.js'
 
-// eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
 
 interface Flags extends CommonFlags { timeout: number }

@@ -21,7 +21,6 @@ import { scoreCommand } from './score.js'
 import { abortOnSignals, endEvenIfStuck } from './signals.js'
 import { catchOutputErrors, hush, print, printJson, UsageError, type CommonFlags } from './terminal.js'
 
-// eslint-disable-next-line @typescript-eslint/no-require-imports
 const { version } = require('../../package.json') as { version: string }
 
 /** The commands by what they are about, each with the line that stands in the list of all; its own help says more. */

@@ -65,7 +65,6 @@ export async function repositoryFacts (hub: Hub, repository: string, names: read
 /** Loaded at first use, so that nothing but a pull pays for it; by require(), because import() works in no vm context. */
 function library (): typeof import('@huggingface/hub') {
   try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
     return require('@huggingface/hub') as typeof import('@huggingface/hub')
   } catch (cause) {
     throw new ParError('DOWNLOAD_FAILED', `The package @huggingface/hub, which knows the Hub, could not be loaded: ${visible((cause as Error).message, 300)}. Install parvis again, or pull outside of this test environment.`, { cause })

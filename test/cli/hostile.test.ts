@@ -14,7 +14,6 @@ const hostile = '\u001b]0;title\u0007\u001b[2J\u001b[31m\u001b]52;c;aGk=\u0007\r
 /** The same as far as a file can be called so. */
 const hostileName = hostile.replaceAll('/', '')
 /** What no output may hold, written out here and not taken from the code. */
-// eslint-disable-next-line no-control-regex
 const forbidden = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|[\u{e0000}-\u{e007f}]/u
 
 /** The embedded model with hostile names in all its texts. */

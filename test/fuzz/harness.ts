@@ -109,7 +109,6 @@ async function judge (fuzzer: Fuzzer, input: Buffer, outcome: Outcome): Promise<
     if (!fuzzer.codes.includes(error.code)) return `refused with the code ${error.code}: ${error.message.slice(0, 500)}`
     if (error.message.includes('unexpected failure')) return `failed: ${(error.cause as Error)?.stack ?? error.message}`
     if (error.message.length > 2000) return `a message of ${error.message.length} characters`
-    // eslint-disable-next-line no-control-regex
     if (/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/.test(error.message)) return `a control character in the message ${JSON.stringify(error.message.slice(0, 500))}`
     return undefined
   }

@@ -135,7 +135,6 @@ t.test('texts of a repository are shown as text', async t => {
   ]) {
     hub.api = (request, response) => request.url!.includes('/revision/') && json(response, { sha: commitOf(request.url!.includes('PAR') ? 'Epiphqny/PAR' : 'FoundationVision/LlamaGen'), ...info })
     const [{ licence }] = await fetchAll({ cache: temporaryFolder() })
-    // eslint-disable-next-line no-control-regex
     t.ok(licence !== undefined && licence.startsWith('\\u001b]0;title') && !/[\u0000-\u001f\u007f-\u009f\u202e]/.test(licence) && licence.length < 150, `${licence?.length} characters`)
   }
   for (const info of [{ cardData: 5 }, { cardData: { license: {} } }, { tags: 5 }, { tags: ['license:'] }, { cardData: { license: [[[]]] } }, { cardData: { license: ' ' } }]) {
@@ -145,7 +144,6 @@ t.test('texts of a repository are shown as text', async t => {
   for (const [name, value] of [['x-linked-etag', '"\u009b2J' + 'e'.repeat(3000) + '"'], ['x-linked-size', '\u009b' + '9'.repeat(3000)]] as const) {
     hub.api = (request, response) => request.url!.includes('/resolve/') && refuse(response, 302, { location: hub.storageUrl + '/' + sha256(weights), [name]: value })
     const error = await failure(fetchAll())
-    // eslint-disable-next-line no-control-regex
     t.ok(error.code === 'DOWNLOAD_FAILED' && error.message.length < 800 && !/[\u0000-\u001f\u007f-\u009f]/.test(error.message), error.message)
   }
 })
