@@ -3,7 +3,7 @@
 // `N passed, N failed`. A FILE may be a folder.
 //
 //   npm test             what a contributor runs: everything but `slow` below, minutes on two cores
-//   npm run test:rest    the rest: simulated GPU, release, other runners and package managers
+//   npm run test:rest    the rest, `slow` below: simulated GPU, release, other runners, hostile files, documents
 //   npm run test:all     both
 //
 // The files are tap tests, one process each, one after another: they measure time and memory, and the native
@@ -33,9 +33,14 @@ const grace = 20
 const longest = 30 * 60 * 1000
 /**
  * What only continuous integration has to run each time, by the beginning of its path: minutes of compiling kernels as
- * plain C++, packing a release, installing other people's tools.
+ * plain C++, of packing and installing, of hostile files, signals and documents. Whoever changes something there runs it by
+ * its name.
  */
-const slow = ['test/cuda/', 'test/ptx.test.ts', 'test/release/', 'test/runners/', 'test/simt']
+const slow = [
+  'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.', 'test/bench/', 'test/checkpoint/hostile.', 'test/checkpoint/variants.',
+  'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.', 'test/cuda/', 'test/docs/', 'test/examples/', 'test/fuzz/', 'test/package.',
+  'test/ptx.', 'test/release/', 'test/runners/', 'test/simt', 'test/snippets.'
+]
 const total = { passed: 0, failed: 0, skipped: 0, todo: 0 }
 
 main().then(finish, error => {
