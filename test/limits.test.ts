@@ -43,7 +43,7 @@ t.test('the addon has the numbers of the table', async t => {
   fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }])
   for (const [at, above] of fields) {
     t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
-    t.throws(() => engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel), /outside its range/, JSON.stringify(above))
+    t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))
   }
   const parts: Array<[Partial<TokenizerModel>, Partial<TokenizerModel>]> = [
     [{ multipliers: Array<number>(limits.levels).fill(1) }, { multipliers: Array<number>(limits.levels + 1).fill(1) }],
@@ -53,7 +53,7 @@ t.test('the addon has the numbers of the table', async t => {
   ]
   for (const [at, above] of parts) {
     t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
-    t.throws(() => engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...above }, 'float32', cancel), /outside its range/, JSON.stringify(above))
+    t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))
   }
   await engine.dispose()
 })
