@@ -28,6 +28,11 @@ for (const [name, shape] of shapes) {
   for (let i = 0; i < count; i++) values.push(/norm(\d|_out)?\.weight$/.test(name) ? 1 + random() / 4 : random() * 1.5 / Math.sqrt(fan))
 }
 
+// A simulated GPU takes seconds for each: there, one tensor of each kind of operation.
+const kinds = /^(quantize\.embedding\.weight|decoder\.conv_in\.weight|decoder\.norm_out\.weight|encoder\.conv_out\.bias|decoder\.mid\.1\.q\.weight)$/
+const tried = tensors.map((tensor, i) => ({ ...tensor, value: [NaN, Infinity, -Infinity][i % 3]! })).filter(({ name }) => device === 'cpu' || kinds.test(name))
+if (tried.length < 5) throw new Error('a name of a tensor has changed')
+
 const tokens = new Int32Array(16).map((_, i) => i)
 const pixels = new Float32Array(8 * 8 * 3).map(random)
 const decode = async (tokenizer: NativeTokenizer): Promise<unknown> => {
@@ -58,9 +63,8 @@ for (const precision of ['float32', 'bfloat16'] as const) {
     t.ok(found.length === 16 && found.every(token => token >= 0 && token < 16), 'whole: tokens')
     whole.dispose()
 
-    for (const [i, { name, shape, offset }] of tensors.entries()) {
+    for (const { name, shape, offset, value } of tried) {
       const count = shape.reduce((a, b) => a * b, 1)
-      const value = [NaN, Infinity, -Infinity][i % 3]!
       const tokenizer = await damaged(offset / 4 + Math.floor(count / 2), value, precision)
       const [decoded, encoded] = [await decode(tokenizer), await encode(tokenizer)]
       const what = `${name}: ${value}`
