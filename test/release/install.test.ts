@@ -9,6 +9,8 @@ import path from 'node:path'
 import par from '../../lib/index.js'
 import { missing, network, root, run, tarball, temporary } from './tarball.js'
 
+t.setTimeout(1_200_000) // builds and installations, on machines of any speed
+
 const managers: Array<{ name: string, install: (scripts: boolean) => string[], cli: string }> = [
   { name: 'npm', cli: '', install: scripts => ['install', '--no-audit', '--no-fund', ...scripts ? ['--foreground-scripts', '--ignore-scripts=false'] : ['--ignore-scripts']] },
   { name: 'pnpm', cli: 'pnpm/bin/pnpm.cjs', install: scripts => ['install', ...scripts ? [] : ['--ignore-scripts']] },

@@ -8,6 +8,8 @@ import path from 'node:path'
 import par, { Par } from '../../lib/index.js'
 import { missing, network, run, tarball, temporary } from './tarball.js'
 
+t.setTimeout(1_200_000) // builds and installations, on machines of any speed
+
 const npm = fs.realpathSync((process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'npm')).find(file => fs.existsSync(file))!)
 const env = { ...network, HOME: temporary(), PATH: process.env.PATH, npm_config_cafile: process.env.NODE_EXTRA_CA_CERTS, npm_config_cache: process.env.npm_config_cache ?? path.join(process.env.HOME!, '.npm') }
 
