@@ -10,7 +10,9 @@ namespace parvis::binding {
 
 namespace {
 
-[[noreturn]] void wrong(Napi::Env env, const std::string& what, Code code = Code::internal) { throw typedError(env, {code, "parvis native call: " + what}); }
+[[noreturn]] void wrong(Napi::Env env, const std::string& what, Code code = Code::internal) {
+  throw typedError(env, {code, "parvis native call: " + what});
+}
 
 std::vector<int64_t> integers(const Napi::Value& value, const char* what) {
   if (!value.IsArray()) wrong(value.Env(), std::string(what) + " must be an array");
@@ -120,7 +122,8 @@ TransformerModel transformerModel(const Napi::Object& o) {
   m.normEps = static_cast<float>(number(o, "normEps"));
   m.ropeBase = static_cast<float>(number(o, "ropeBase"));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) || !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
+  if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) ||
+      !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
       !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
       !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n)
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
