@@ -16,7 +16,9 @@ static std::string shapeText(const std::vector<int64_t>& shape) {
 
 // A part of a fused matrix, or every other row, is spread over a few times its own size.
 constexpr int64_t mostSpread = 16, smallSpan = 1 << 16;
-constexpr size_t copiesKept = 4;  // threads read the two halves of a gate while others are at the next tensor
+// Threads read the two halves of a gate while others are at the next tensor. A copy goes when its rows have been read. One
+// more than these takes the place of the one that was used longest ago, which is read again if a thread still needs it.
+constexpr size_t copiesKept = 4;
 
 static int64_t elementsOf(const TensorSource& t) {
   int64_t count = 1;
@@ -100,7 +102,17 @@ Status Tensors::rows(const TensorSource& t, int64_t begin, int64_t end, float* o
   std::shared_ptr<Copy> copy;
   if (Status s = straighten(t, copy); !s.ok()) return s;
   widen(copy->data.get() + static_cast<size_t>(begin * rowElements(t)) * item, t.dtype, out, count);
+  used(copy, end - begin);
   return {};
+}
+
+void Tensors::used(const std::shared_ptr<Copy>& copy, int64_t rows) const {
+  const std::lock_guard lock(mutex_);
+  copy->rowsLeft -= rows;
+  const auto at = std::find(copies_.begin(), copies_.end(), copy);
+  if (at == copies_.end()) return;
+  copies_.erase(at);
+  if (copy->rowsLeft > 0) copies_.push_back(copy);
 }
 
 size_t Tensors::copyBytes() const {
@@ -139,6 +151,7 @@ Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) co
   if (inner < axes.size()) together = std::clamp<int64_t>(1 + (piece - span) / std::max<int64_t>(axes[inner].from, 1), 1, axes[inner].size);
   auto copy = std::make_shared<Copy>();
   copy->tensor = &t;
+  copy->rowsLeft = t.shape[0];
   copy->data = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(step * item));
   std::vector<uint8_t> raw(static_cast<size_t>((span + (inner < axes.size() ? (together - 1) * axes[inner].from : 0)) * item));
   std::vector<int64_t> at(axes.size());  // where the outer axes stand

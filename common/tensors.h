@@ -31,7 +31,7 @@ class Tensors {
   static bool contiguous(const TensorSource& tensor);
   static int64_t rowElements(const TensorSource& tensor);
   // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones, parts
-  // of wider ones): each is read once, piece by piece, and its copy is kept until others have taken its place.
+  // of wider ones): each is read once, piece by piece, and its copy is kept until all of its rows were asked for.
   size_t copyBytes() const;
   Status status;
 
@@ -39,13 +39,16 @@ class Tensors {
   struct Copy {
     const TensorSource* tensor;
     std::unique_ptr<uint8_t[]> data;
+    int64_t rowsLeft;  // not asked for yet
   };
   Status straighten(const TensorSource& tensor, std::shared_ptr<Copy>& out) const;
+  // A copy whose `rows` have been asked for: it is dropped after its last ones.
+  void used(const std::shared_ptr<Copy>& copy, int64_t rows) const;
 
   File file_;
   const Cancel* cancel_ = nullptr;
   mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<Copy>> copies_;  // the newest last
+  mutable std::vector<std::shared_ptr<Copy>> copies_;  // the last used one last
   std::vector<size_t> strided_;                        // bytes of those that were asked for
   std::unordered_map<std::string, TensorSource> byName_;
   std::unordered_map<std::string, const float*> inMemory_;

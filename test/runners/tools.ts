@@ -17,7 +17,7 @@ export function tools (): string {
     fs.mkdirSync(folder, { recursive: true })
     for (const name of ['package.json', 'package-lock.json']) fs.copyFileSync(path.join(__dirname, name), path.join(folder, name))
     // No scripts: what is needed of them comes prebuilt.
-    const { status, stderr } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: folder, encoding: 'utf8' })
+    const { status, stderr } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: folder, encoding: 'utf8' })
     if (status !== 0) throw new Error(`npm ci in ${folder} failed: ${stderr}`)
     fs.writeFileSync(stamp, lock)
   }
