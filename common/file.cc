@@ -35,7 +35,10 @@ Status File::open(const CheckpointFile& file) {
   if (handle_ < 0) return {Code::fileNotFound, "Cannot open " + path + ": " + std::strerror(errno) + "."};
 #endif
   if (Status s = identify(opened_); !s.ok()) return s;
-  const bool same = opened_.device == file.device && opened_.inode == file.inode && opened_.size == file.size && opened_.modified == file.modified;
+  // Deno tells times in milliseconds.
+  constexpr uint64_t millisecond = 1'000'000;
+  const uint64_t modified = file.modified % millisecond == 0 ? opened_.modified / millisecond * millisecond : opened_.modified;
+  const bool same = opened_.device == file.device && opened_.inode == file.inode && opened_.size == file.size && modified == file.modified;
   return file.known && !same ? replaced(path) : Status{};
 }
 

@@ -3,14 +3,14 @@
 // TextDecoder may be missing, and AbortController may be a stand-in that Node's own functions refuse. So values are told
 // by brand, and what Node brings is taken from its modules.
 
-import { transferableAbortController, types } from 'node:util'
+import * as util from 'node:util'
 import vm from 'node:vm'
 
-export const { isInt32Array, isUint8Array, isUint8ClampedArray, isFloat32Array } = types
+export const { isInt32Array, isUint8Array, isUint8ClampedArray, isFloat32Array } = util.types
 
 /** An error of any realm, DOMException included. */
 export function isError (value: unknown): value is Error {
-  return types.isNativeError(value) || brand(value) === 'DOMException'
+  return util.types.isNativeError(value) || brand(value) === 'DOMException'
 }
 
 export function isUrl (value: unknown): value is URL {
@@ -34,8 +34,10 @@ export function nodeWeb (): Pick<typeof globalThis, 'fetch' | 'Response'> {
   return vm.runInThisContext('globalThis') as typeof globalThis
 }
 
-// The one way to it that no test environment replaces.
-export const NodeAbortController = transferableAbortController().constructor as typeof AbortController
+// The one way to it that no test environment replaces. Bun has no such function, and its test environments replace nothing.
+export const NodeAbortController = typeof util.transferableAbortController === 'function'
+  ? util.transferableAbortController().constructor as typeof AbortController
+  : AbortController
 const NodeAbortSignal = new NodeAbortController().signal.constructor as typeof AbortSignal
 
 /** Signals of other realms and of polyfills -> Node's own that follow them. */
