@@ -326,13 +326,14 @@ export async function measureDecode (bench: Bench, which: Case): Promise<DecodeR
 
 // ---- cold start
 
-const coldScript = `
-  const { Par } = require(process.argv[1])
+// The paths are in its text: not every runtime passes arguments to it.
+const coldScript = (device: string): string => `
+  const { Par } = require(${JSON.stringify(path.join(__dirname, '..', 'index.js'))})
   const timed = async work => { const start = performance.now(); await work(); return performance.now() - start }
   const importMs = performance.now() // since the process began
   ;(async () => {
     let par
-    const loadMs = await timed(async () => { par = await Par.load({ device: process.argv[2] }) })
+    const loadMs = await timed(async () => { par = await Par.load({ device: ${JSON.stringify(device)} }) })
     const picture = () => par.generate({ classId: 7, n: 4, seed: 1 })
     const firstImageMs = await timed(picture)
     const later = []
@@ -343,7 +344,7 @@ const coldScript = `
 
 /** The embedded model in a process of its own: its weights come from real files, though from the system's cache. */
 export async function measureColdStart (device: string, signal?: AbortSignal): Promise<ColdStart> {
-  const child = spawn(process.execPath, ['-e', coldScript, path.join(__dirname, '..', 'index.js'), device], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  const child = spawn(process.execPath, ['-e', coldScript(device)], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
   let [out, noise] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })

@@ -95,6 +95,12 @@ async function askSharp (seconds: number, signal: AbortSignal): Promise<Sharp> {
   })
 }
 
+/** ' (Bun 1.4.5)' where it is not Node.js that runs this. */
+function otherRuntime (): string {
+  const { bun, deno } = process.versions
+  return bun !== undefined ? ` (Bun ${bun})` : deno !== undefined ? ` (Deno ${deno})` : ''
+}
+
 /** sharp says reason and cures on several lines, between Node's own; of those the first ones. */
 function sharpProblem (stderr: string, late: boolean | undefined, by: string | undefined): string {
   const lines = stderr.split('\n').map(line => line.trim())
@@ -106,8 +112,8 @@ function sharpProblem (stderr: string, late: boolean | undefined, by: string | u
 }
 
 async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
-  const script = 'require(process.argv[1]).examine()'
-  const child = spawn(process.execPath, ['-e', script, __filename], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  const script = `require(${JSON.stringify(__filename)}).examine()`
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
   let [out, noise] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })
@@ -190,7 +196,7 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
     `parvis ${version}`,
     table([
       ['package', path.join(__dirname, '..', '..')],
-      ['node', `${process.version}, ${process.platform}-${process.arch}`],
+      ['node', `${process.version}${otherRuntime()}, ${process.platform}-${process.arch}`],
       ['addon', file === undefined ? 'none for this platform' : `${file} (${origin})${cpu ? '' : ', unusable'}`],
       ...(backends ? [['backends', backends.join(', ')]] : []),
       ...(sharp ? [['sharp', 'version' in sharp ? `${sharp.version}, for picture files` : `no picture files are read or written: ${sharp.problem}`]] : []),
