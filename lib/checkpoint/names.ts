@@ -80,6 +80,7 @@ export function prefixesOf (checkpoint: Checkpoint): string[] {
 export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined): void {
   // No model has so many: whoever describes one refuses the file (extras.ts).
   if (checkpoint.tensors.size + checkpoint.others.size > maxModelTensors) return
+  giveDotsBack(checkpoint)
   const prefixes = prefixesOf(checkpoint)
   const averages = prefixes.filter(isAverage)
   const others = prefixes.filter(prefix => !isAverage(prefix))
@@ -99,6 +100,38 @@ export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | und
   if (average && models.length > 0) keepOnly(checkpoint, prefix)
   for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd]) {
     if (map) rename(checkpoint, map as Map<string, { name: string } | string>, prefix)
+  }
+}
+
+/**
+ * An average that stands in a module of its own has names without dots, 'model_ema.decoderconv_inweight' (LitEma of
+ * CompVis' latent-diffusion, which the training of many tokenizers took over): they become those of the weights beside it.
+ */
+function giveDotsBack (checkpoint: Checkpoint): void {
+  const dotless = /^((?:.*\.)?[^.]*ema[^.]*\.)([^.]+)$/i
+  const models = prefixesOf(checkpoint).filter(prefix => !isAverage(prefix))
+  const plain = new Map<string, string | undefined>()
+  for (const name of allNames(checkpoint)) {
+    if (name.length > maxJudgedName || isAverage(name)) continue
+    const key = name.replaceAll('.', '')
+    plain.set(key, plain.has(key) ? undefined : name) // of two nobody knows which
+  }
+  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd] as Array<Map<string, { name: string } | string> | undefined>) {
+    for (const [before, value] of [...map ?? []]) {
+      if (before.length > maxJudgedName || !isAverage(before)) continue
+      const [, prefix, rest] = dotless.exec(before) ?? []
+      if (prefix === undefined) continue
+      // The average is of what it stands in ('first_stage_model.model_ema.'), or of a model beside it ('model.').
+      for (const outer of [prefix.slice(0, prefix.slice(0, -1).lastIndexOf('.') + 1), ...models]) {
+        const known = plain.get(outer.replaceAll('.', '') + rest!)
+        if (known === undefined || !known.startsWith(outer)) continue
+        const name = prefix + known.slice(outer.length)
+        if (isThere(checkpoint, name)) break
+        map!.delete(before)
+        map!.set(name, typeof value === 'string' ? value : { ...value, name })
+        break
+      }
+    }
   }
 }
 

@@ -145,13 +145,16 @@ t.test('EMA copies', async t => {
     return readTensor(checkpoint, 'norm.weight')[0]!
   }
   const prefixed = (dict: Map<string, unknown>, prefix: string): Array<[string, unknown]> => [...dict].map(([name, tensor]) => [prefix + name, tensor])
+  const dotless = (dict: Map<string, unknown>): Map<string, unknown> => new Map([...dict].map(([name, tensor]) => [name.replaceAll('.', ''), tensor]))
   const both: Array<[string, unknown, string]> = [
     ...['ema', 'model_ema', 'ema_state_dict', 'state_dict_ema', 'EMA'].map((key): [string, unknown, string] => [key, { model: filled(1), [key]: filled(2), steps: 3 }, key]),
     ['module and ema', { module: filled(1), ema: filled(2) }, 'ema'],
     ['an EMA object', { model: filled(1), ema: { decay: 0.999, shadow: filled(2) } }, 'ema'],
     ['wrapped', { model: filled(1), ema: new Map(prefixed(filled(2), 'module.')) }, 'ema'],
     ['side by side', { state_dict: new Map([...prefixed(filled(1), 'model.'), ...prefixed(filled(2), 'model_ema.')]) }, 'model_ema'],
-    ['beside plain names', new Map([...filled(1), ...prefixed(filled(2), 'ema.')]), 'ema']
+    ['beside plain names', new Map([...filled(1), ...prefixed(filled(2), 'ema.')]), 'ema'],
+    ['without dots', new Map([...filled(1), ...prefixed(dotless(filled(2)), 'model_ema.'), ['model_ema.decay', py.tensor({ shape: [] })]]), 'model_ema'],
+    ['without dots, of a part', { state_dict: new Map([...prefixed(filled(1), 'model.'), ...prefixed(dotless(filled(2)), 'model_ema.')]) }, 'model_ema']
   ]
   for (const [what, root, copy] of both) {
     writePt(file, root)
