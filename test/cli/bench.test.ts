@@ -7,6 +7,7 @@ import { addon } from '../../lib/native.js'
 import { groupParts, isStep, speedUp } from '../../lib/bench/figures.js'
 import { markdown } from '../../lib/bench/report.js'
 import type { DecodeResult, Report } from '../../lib/bench/types.js'
+import { root } from '../support/built.js'
 import { parvis, temporaryFolder } from './run.js'
 
 const small = ['bench', '--model', 'b', '--device', 'cpu', '--precision', 'bfloat16', '--grid', '8', '--repeats', '2', '--no-torch']
@@ -204,7 +205,7 @@ t.test('what is wrong is said before anything is measured', async t => {
   const wrong: Array<[args: string[], message: RegExp, code?: number]> = [
     [['--model', 'M'], /--model.*B, L, XL, XXL or 3B/], [['-n', '0'], /-n.*at least 1/], [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
     [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/], [['--seconds', '0'], /seconds.*at least 1/],
-    [['-n', '3'], /n must be a square/, 1], [['-n', '16', '--grid', '6'], /does not divide/, 1], [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1], [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
+    [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide/, 1], [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1], [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
     [['--plots', path.join(__filename, 'x')], /no folder/, 1]
   ]
   for (const [args, message, expected = 2] of wrong) {
@@ -220,7 +221,9 @@ t.test('what is wrong is said before anything is measured', async t => {
 t.test('a model that does not fit is left out, with the reason', async t => {
   // A machine with little memory.
   const hook = path.join(folder, 'hook.cjs')
-  fs.writeFileSync(hook, `require('node:os').freemem = () => ${300e6}`)
+  fs.writeFileSync(hook, `const native = require(${JSON.stringify(path.join(root, 'dist', 'native.js'))}).addon()
+const { cpu } = native
+native.cpu = () => { const facts = cpu(); return { ...facts, memory: { ...facts.memory, free: ${300e6} } } }`)
   const { code, stdout } = await parvis(['bench', '--model', 'B,L', '-n', '16', '--grid', '8', '--repeats', '1', '--device', 'cpu', '--precision', 'bfloat16', '--no-decode', '--no-cold-start', '--no-torch', '--json'],
     { env: { ...own, NODE_OPTIONS: `--require ${hook}` } })
   t.equal(code, 0)
