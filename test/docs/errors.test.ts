@@ -21,7 +21,7 @@ t.test('codes', async t => {
 t.test('exit codes', async t => {
   await built()
   const listed = [...guide.matchAll(/^\| (\d+) \| .+ \|$/gm)].map(row => Number(row[1]))
-  t.same([...new Set([...commands.matchAll(/Exit codes: ([^(]*)\(/g)].flatMap(match => match[1]!.match(/\d+/g)!.map(Number)))], listed, 'docs/command-line.md has the same')
+  t.same([...commands.matchAll(/^\| (\d+) \| .+ \|$/gm)].map(row => Number(row[1])), listed, 'docs/command-line.md has the same')
   const stopped = async (signal: NodeJS.Signals): Promise<number | null> => {
     // Work for minutes, and a signal once the process listens: before that the system would end it.
     const { code } = await parvis(['generate', '--class', '7', '-n', '1', '--count', '60000', '--out', '-', '--verbose'], {
