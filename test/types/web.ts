@@ -1,10 +1,23 @@
 // What a web application writes with parvis, compiled under several settings and versions of TypeScript by
 // test/types.test.ts. The types of the web (Response, Blob) are those of lib "dom" or of @types/node.
 
-import par, { animate, createSchedule, Image, Par, pull, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type ScoreOptions } from 'parvis'
+import par, { animate, createSchedule, Image, Par, ParError, pull, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type ScoreOptions } from 'parvis'
+
+/** The route of docs/recipes.md. */
+export async function GET (request: Request, { params }: { params: Promise<{ class: string }> }) {
+  try {
+    const image = await par.generate({ classId: (await params).class, signal: request.signal })
+    return new Response(await image.toBuffer('webp'), { headers: { 'content-type': 'image/webp' } })
+  } catch (error) {
+    if (request.signal.aborted) return new Response(null, { status: 499 })      // nobody reads this answer
+    const known = error instanceof ParError && ['BAD_CLASS_ID', 'UNSUPPORTED_N', 'INVALID_OPTION'].includes(error.code)
+    const body = { code: known ? error.code : 'INTERNAL', message: known ? error.message : 'failed' }
+    return Response.json(body, { status: known ? 400 : 500 })
+  }
+}
 
 /** A route: everything that comes out of a query may be absent. */
-export async function GET (query: { classId: string, seed?: number | undefined, n?: number | undefined, size?: number | undefined }, signal: AbortSignal | undefined): Promise<Response> {
+export async function POST (query: { classId: string, seed?: number | undefined, n?: number | undefined, size?: number | undefined }, signal: AbortSignal | undefined): Promise<Response> {
   const { classId, seed, n, size } = query
   const image = await par.generate({ classId, seed, n, size, signal, guidanceScale: undefined, topK: undefined, onProgress: undefined, order: undefined })
   return new Response(await image.toBuffer('webp'), { headers: { 'content-type': 'image/webp' } })
