@@ -34,7 +34,7 @@ export function convertCommand (signal: AbortSignal): Command {
     .option('--tokenizer <file>', 'for a transformer: the tokenizer that it needs, recorded so that another one is refused')
     .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--no-checksum', 'do not read the whole input for its SHA-256')
-    .option('--force', 'replace the file if it exists (of a link: what it leads to)')
+    .option('--force', 'replace the file if it exists; for a link, replaces its target')
     .action(async (input: string, output: string, flags: Flags) => {
       const { kind } = await checkWritable(output)
       // What is no file is refused by the conversion, with or without --force.

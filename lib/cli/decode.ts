@@ -27,14 +27,14 @@ interface Flags extends TokenizerFlags {
 
 export function decodeCommand (signal: AbortSignal): Command {
   const command = new Command('decode')
-    .description('Make pictures of tokens. Without --tokenizer: that of the embedded model.')
+    .description("Make pictures from tokens. Default tokenizer: the embedded model's.")
     .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it; - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file, - for standard output, or of several pictures the name they share (default: a name made of that of the tokens)')
+    .option('-o, --out <file>', 'picture file, or - for standard output; several pictures share this name, with numbers (default: named after the token file)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
-    .option('--grid <rows>x<columns>', 'rows and columns of a picture, where the files do not say', grid)
+    .option('--grid <rows>x<columns>', 'rows and columns of a picture, if the files do not say', grid)
   return tokenizerOptions(command)
     .action(async (files: string[], flags: Flags) => await decode(files, flags, signal))
 }

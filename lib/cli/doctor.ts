@@ -24,7 +24,7 @@ const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEM
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
-    .description('Say what this machine computes on and why: addon, CPU, NVIDIA driver, GPUs; and what to do for more.')
+    .description('Show which device is used, and why: addon, CPU, NVIDIA driver, GPUs. If no GPU is used, say what to do.')
     .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1), 30)
     .action(async (flags: Flags) => {
       const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])

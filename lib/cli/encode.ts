@@ -22,14 +22,14 @@ interface Flags extends TokenizerFlags, PictureFlags {
 export function pictureOptions (command: Command): Command {
   return command
     .optionsGroup('The picture:')
-    .option('--size <pixels>', 'size that the picture is cropped and resized to: 256 or 256x192 (default: that of the model)', size)
+    .option('--size <pixels>', 'size that the picture is cropped and resized to: 256 or 256x192 (default: the size of the model)', size)
     .option('--no-crop', 'squeeze the whole picture into the size; without --size keep its own shape')
     .option('--background <colour>', 'what transparent pixels are laid on', 'white')
 }
 
 export function encodeCommand (signal: AbortSignal): Command {
   const command = new Command('encode')
-    .description('Make tokens of pictures. Without --tokenizer: that of the embedded model.')
+    .description("Make tokens from pictures. Default tokenizer: the embedded model's.")
     .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The file:')
     .option('-o, --out <file>', '.json or .npy file, or - for standard output (default: JSON on standard output)')

@@ -37,7 +37,7 @@ export function inspectCommand (signal: AbortSignal): Command {
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
     .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
-    .option('--speed', 'measure what the device can do at most (a few seconds), and say what an image would take at best')
+    .option('--speed', 'measure the limit of the device (a few seconds), and show the shortest possible time for a picture')
     .option('--no-checksum', 'do not read the weights of a .pt file to compare its checksums')
     .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:N', 'auto')
     .action(async (file: string, flags: Flags) => {

@@ -23,7 +23,7 @@ interface Named { model: string, labels: readonly string[] }
 
 export function labelsCommand (signal: AbortSignal): Command {
   return new Command('labels')
-    .description('List the classes of a model by number and name. Without --model or --transformer: those of the embedded model.')
+    .description('List the classes of a model by number and name. Default: the embedded model.')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x (ImageNet\'s classes)')
     .option('--transformer <file>', 'transformer checkpoint')
     .option('-s, --search <text>', 'filter by substring; without --model searches the embedded model and ImageNet')

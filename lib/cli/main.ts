@@ -34,7 +34,7 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
       [encodeCommand(signal), 'pictures to tokens'],
       [decodeCommand(signal), 'tokens to pictures'],
       [reconstructCommand(signal), 'encode, decode and compare'],
-      [scoreCommand(signal), 'how likely a model finds a picture']
+      [scoreCommand(signal), 'how probable a picture is for a model']
     ]],
     ['Models:', [
       [modelsCommand(), 'list the published models'],
@@ -43,7 +43,7 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
       [convertCommand(signal), 'write a checkpoint as .safetensors']
     ]],
     ['This machine:', [
-      [doctorCommand(signal), 'show what parvis computes on, and why'],
+      [doctorCommand(signal), 'show which device parvis uses, and why'],
       [benchCommand(signal), 'measure how fast it is']
     ]]
   ]
@@ -68,7 +68,7 @@ export function program (signal: AbortSignal): Command {
         .helpGroup(title)
         .option('--json', 'print the result (and errors, on standard error) as JSON')
         .option('-q, --quiet', 'print results and errors only: no progress, no notes')
-        .option('--verbose', 'say what runs where; print the stack of an error'))
+        .option('--verbose', 'show the device and precision; print the stack of an error'))
     }
   }
   program.addCommand(new Command('version').summary('print the version').helpGroup('Help:').option('--json', 'print it as JSON')

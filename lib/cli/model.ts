@@ -37,7 +37,7 @@ function machineOptions (command: Command): Command {
   return command
     .option('--device <device>', 'auto, cpu, cuda or cuda:<number>')
     .addOption(new Option('--precision <type>', 'type of the weights').choices(['auto', 'float32', 'bfloat16']))
-    .option('--threads <number>', 'CPU threads (default: one a core)', integer(1))
+    .option('--threads <number>', 'CPU threads (default: one per core)', integer(1))
     .optionsGroup('Options:')
 }
 
@@ -46,7 +46,7 @@ export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
-    .option('--tokenizer <file>', 'VQ tokenizer checkpoint, .pt or .safetensors (default: that of the embedded model)')
+    .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)")
     .addOption(weightsOption('tokenizer')))
 }
 
@@ -55,11 +55,11 @@ export function modelOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis models` lists them')
-    .option('--pull', 'with --model: fetch what is not in the cache')
+    .option('--pull', 'with --model: download files that are not in the cache')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
-    .option('--heads <number>', 'attention heads, where the checkpoint is of no known size', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, where the checkpoint does not say', grid)
+    .option('--heads <number>', 'attention heads, if the checkpoint has no known size', integer(1))
+    .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say', grid)
     .addOption(weightsOption('transformer')))
 }
 

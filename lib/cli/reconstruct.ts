@@ -25,12 +25,12 @@ interface Flags extends TokenizerFlags, PictureFlags {
 
 export function reconstructCommand (signal: AbortSignal): Command {
   const command = new Command('reconstruct')
-    .description('Encode and decode pictures; say how near the result is (PSNR, SSIM). Without --tokenizer: that of the embedded model.')
+    .description("Encode and decode pictures, and say how close the result is (PSNR, SSIM). Default tokenizer: the embedded model's.")
     .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file, or of several pictures the name they share (default: none is written)')
+    .option('-o, --out <file>', 'picture file; several pictures share this name, with numbers (default: no file is written)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
-    .option('--beside', 'write what was encoded to the left of what came back')
+    .option('--beside', 'write the original to the left of the result')
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
   return tokenizerOptions(pictureOptions(command))
     .action(async (files: string[], flags: Flags) => await reconstruct(files, flags, signal))
