@@ -1,4 +1,5 @@
-# The GPUs that kernels are compiled for: -DPARVIS_ARCHITECTURES=dev, release, or a list such as "86-real;90-real".
+# The GPUs that kernels are compiled for: -DPARVIS_ARCHITECTURES=dev, release, or a list such as "86-real;90-real". The
+# environment variable of that name is the default.
 # `-real` is machine code, which also runs on later GPUs of the same generation (first digits); `-virtual` is PTX, which
 # the driver of any later GPU compiles when the addon first uses it, for minutes' worth of patience at worst. So the
 # newest has PTX beside it, and no GPU from A100 on is left out.
@@ -12,7 +13,11 @@ set(architectures_release
   120-real   # RTX 50, RTX PRO Blackwell
   120-virtual)
 
-set(PARVIS_ARCHITECTURES dev CACHE STRING "GPUs to compile kernels for: dev, release, or a list in CMake's form")
+set(architectures_default dev)
+if(DEFINED ENV{PARVIS_ARCHITECTURES})
+  set(architectures_default $ENV{PARVIS_ARCHITECTURES})
+endif()
+set(PARVIS_ARCHITECTURES ${architectures_default} CACHE STRING "GPUs to compile kernels for: dev, release, or a list in CMake's form")
 if(PARVIS_ARCHITECTURES MATCHES "^(dev|release)$")
   set(architectures ${architectures_${PARVIS_ARCHITECTURES}})
 else()

@@ -51,7 +51,7 @@ async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
   await withLock(path.join(prebuild, 'building'), upToDate, async () => {
     const cli = require.resolve('cmake-js/bin/cmake-js')
     const place = ['--directory', root, '--out', path.join(prebuild, 'build'), '--log-level', 'warn']
-    const settings = ['--CDPARVIS_CUDA=SIMT', `--CDPARVIS_SANITIZE=${sanitized ? 'ON' : 'OFF'}`, `--CDCMAKE_CXX_COMPILER=${compiler}`]
+    const settings = ['--CDPARVIS_CUDA=SIMT', '--CDPARVIS_ARCHITECTURES=dev', `--CDPARVIS_SANITIZE=${sanitized ? 'ON' : 'OFF'}`, `--CDCMAKE_CXX_COMPILER=${compiler}`]
     const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || '2'
     await cmakeJs(cli, ['configure', ...settings, ...place])
     await cmakeJs(cli, ['build', '--parallel', jobs, ...settings, ...place])

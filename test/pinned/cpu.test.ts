@@ -1,0 +1,18 @@
+// "Same seed, same picture" across versions, on the CPU: every instruction set that this machine has.
+
+import t from 'tap'
+import { addon } from '../../lib/native.js'
+import { compute, embeddedModel, goldenModels, pinned } from './pinned.js'
+
+t.setTimeout(600_000)
+
+const sets = ['baseline', 'avx2', 'avx512', 'avx512_bf16']
+for (const isa of sets.slice(0, sets.indexOf(addon().cpu().isa) + 1)) {
+  t.test(isa, async t => {
+    const env = { ...process.env, NODE_OPTIONS: '', PARVIS_ISA: isa }
+    const found = await compute('cpu', { ...embeddedModel, ...goldenModels }, env)
+    const wanted = pinned(found)
+    t.ok(Object.keys(found).length > 160, `${Object.keys(found).length} hashes`)
+    for (const [what, hash] of Object.entries(found)) t.equal(hash, wanted[what], what)
+  })
+}
