@@ -60,6 +60,6 @@ t.test('a device that fails', async t => {
     const { found, ceilings } = await run<{ found: Failure[], ceilings: Failure }>(`fail=launch:${launch}`, 'failing')
     const failed = found.findIndex(Boolean)
     t.ok(failed >= 0, `launch ${launch} fails operation ${failed}`)
-    for (const one of [...found.slice(failed), ceilings]) t.match(one, { code: 'INTERNAL', message: /CUDA failed while/ })
+    for (const one of [...found.slice(failed), ceilings]) t.match(one, { code: 'DEVICE_UNAVAILABLE', message: /CUDA failed while/ })
   }
 })

@@ -17,7 +17,7 @@ function hash (...arrays) {
 const ofImages = images => hash(...[images].flat().flatMap(({ tokens, data, seed }) => [tokens, data ?? tokens, BigUint64Array.of(BigInt(seed))]))
 
 /** Options of generate() by name. Class numbers fit the model. */
-function requests (classes, ns) {
+function requests (classes, ns, brief) {
   const [a, b, c] = classes
   const all = {}
   for (const n of ns) {
@@ -32,6 +32,7 @@ function requests (classes, ns) {
     add('top-p', { topP: 0.8, guidanceScale: 3 })
     add('all rules', { classId: [c, a], topK: 100, topP: 0.95, temperature: 1.2, guidanceScale: 1.345 })
   }
+  if (brief) return Object.fromEntries(Object.entries(all).filter(([name]) => /alone|all rules/.test(name)))
   const n = ns[1] ?? ns[0]
   const own = n ? { n } : {}
   const ablations = [{ order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' }, { tokensPerStep: 1 }]
@@ -41,18 +42,18 @@ function requests (classes, ns) {
 
 async function main () {
   const found = {}
-  for (const [name, { load, classes, ns, pixels = true }] of Object.entries(JSON.parse(models))) {
+  for (const [name, { load, classes, ns, pixels = true, brief = false }] of Object.entries(JSON.parse(models))) {
     for (const precision of ['float32', 'bfloat16']) {
       const par = await Par.load({ ...load, device, precision })
       const place = `${device === 'cpu' ? par.info.isa : device}, ${precision}, ${name}`
       const put = (what, value) => { found[`${place}, ${what}`] = value }
-      for (const [what, options] of Object.entries(requests(classes, ns))) {
+      for (const [what, options] of Object.entries(requests(classes, ns, brief))) {
         // Not every ablation is possible with every n.
         put(what, await par.generate(options).then(ofImages, ({ code }) => code))
       }
       for (const n of ns) {
         const image = await par.generate({ classId: classes[0], seed: 9, ...n && { n } })
-        for (const method of ['full', 'cached']) {
+        for (const method of brief ? ['full'] : ['full', 'cached']) {
           const [{ logProbs }] = await par.score({ tokens: [image.tokens], classId: classes[1], ...n && { n }, method })
           put(`n=${n ?? 'own'}, score, ${method}`, hash(logProbs))
         }
