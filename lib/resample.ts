@@ -32,40 +32,48 @@ const bicubic: Filter = {
   }
 }
 
-/** Which pixels make up each pixel of a line, and how much of each. */
-interface Taps {
-  /** [to] */
-  first: Int32Array
-  /** [to] */
-  count: Int32Array
-  /** [to, most] in units of 2^-22 */
-  weights: Int32Array
-  most: number
-}
+/** Neighbouring pixels of a line (a row or a column). */
+interface Span { start: number, length: number }
+
+/** One direction of a resizing: the line's length before and after it, and which of the pixels after it are wanted. */
+interface Pass { from: number, to: number, filter: Filter, wanted: Span }
 
 const precision = 22
 
-function taps (from: number, to: number, filter: Filter): Taps {
+/** Pixels of a line that make up pixel `i` of the resized one. */
+function reach ({ from, to, filter }: Omit<Pass, 'wanted'>, i: number): Span {
   const scale = from / to
-  const wide = Math.max(scale, 1)
-  const support = filter.support * wide
-  const most = Math.ceil(support) * 2 + 1
-  const made: Taps = { first: new Int32Array(to), count: new Int32Array(to), weights: new Int32Array(to * most), most }
-  const line = new Float64Array(most)
-  for (let i = 0; i < to; i++) {
-    const centre = (i + 0.5) * scale
-    const first = Math.max(0, Math.trunc(centre - support + 0.5))
-    const count = Math.min(from, Math.trunc(centre + support + 0.5)) - first
-    let sum = 0
-    for (let k = 0; k < count; k++) sum += line[k] = filter.weight((k + first - centre + 0.5) * (1 / wide))
-    made.first[i] = first
-    made.count[i] = count
-    for (let k = 0; k < count; k++) {
-      const weight = line[k]! / sum * 2 ** precision
-      made.weights[i * most + k] = Math.trunc(weight < 0 ? weight - 0.5 : weight + 0.5)
-    }
+  const support = filter.support * Math.max(scale, 1)
+  const centre = (i + 0.5) * scale
+  const start = Math.max(0, Math.trunc(centre - support + 0.5))
+  return { start, length: Math.min(from, Math.trunc(centre + support + 0.5)) - start }
+}
+
+/** Pixels of a line that the wanted ones of the resized line are made of. */
+function needed (pass: Pass): Span {
+  const { from, to, wanted } = pass
+  if (from === to) return wanted
+  const { start } = reach(pass, wanted.start)
+  const last = reach(pass, wanted.start + wanted.length - 1)
+  return { start, length: last.start + last.length - start }
+}
+
+/** How much of each pixel of its reach is in pixel `i`, in units of 2^-22, written from place `at` of `into` on. */
+function weigh ({ from, to, filter }: Pass, i: number, { start, length }: Span, into: Int32Array, at: number): void {
+  const scale = from / to
+  const centre = (i + 0.5) * scale
+  const wide = 1 / Math.max(scale, 1)
+  let sum = 0
+  for (let k = 0; k < length; k++) sum += filter.weight((k + start - centre + 0.5) * wide)
+  for (let k = 0; k < length; k++) {
+    const weight = filter.weight((k + start - centre + 0.5) * wide) / sum * 2 ** precision
+    into[at + k] = Math.trunc(weight < 0 ? weight - 0.5 : weight + 0.5)
   }
-  return made
+}
+
+/** Pixels that one pixel can be made of. */
+function mostTaps ({ from, to, filter }: Pass): number {
+  return Math.ceil(filter.support * Math.max(from / to, 1)) * 2 + 1
 }
 
 /** Called between rows; may wait, so that the event loop goes on, or throw. */
@@ -83,81 +91,164 @@ export function pauses (check: () => void = () => {}): Pause {
   }
 }
 
-async function across ({ data, width, height }: Rgb, to: number, filter: Filter, pause: Pause): Promise<Rgb> {
-  const { first, count, weights, most } = taps(width, to, filter)
-  const out = new Uint8ClampedArray(to * height * 3)
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < to; x++) {
-      let from = (y * width + first[x]!) * 3
-      let red = 1 << precision - 1
-      let green = red
-      let blue = red
-      for (let k = x * most, end = k + count[x]!; k < end; k++) {
-        const weight = weights[k]!
-        red += data[from++]! * weight
-        green += data[from++]! * weight
-        blue += data[from++]! * weight
+/** Pixels that are added up between two looks at the clock: less than a millisecond. */
+const unitsALook = 1 << 16
+
+/** Weights that are kept at a time. */
+const mostWeights = 1 << 16
+
+/** What is held of a picture, which need not be all of it, and where in the picture that lies. */
+interface Region extends Rgb { x: number, y: number }
+
+/** Resizes the rows `rows`, as far as the pass wants it. */
+async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Promise<Region> {
+  const { data, width } = region
+  const { wanted } = pass
+  const out = new Uint8ClampedArray(wanted.length * rows.length * 3)
+  const most = mostTaps(pass)
+  // In strips of so many columns that their weights stay few, however long a row is.
+  const strip = Math.min(wanted.length, Math.max(1, Math.floor(mostWeights / most)))
+  const weights = new Int32Array(strip * most)
+  const [first, count] = [new Int32Array(strip), new Int32Array(strip)]
+  let units = 0
+  for (let begin = 0; begin < wanted.length; begin += strip) {
+    const columns = Math.min(strip, wanted.length - begin)
+    for (let x = 0; x < columns; x++) {
+      const i = wanted.start + begin + x
+      const own = reach(pass, i)
+      weigh(pass, i, own, weights, x * most)
+      first[x] = own.start - region.x
+      count[x] = own.length
+    }
+    units += columns * most
+    for (let y = 0; y < rows.length; y++) {
+      const row = (rows.start - region.y + y) * width
+      let at = (y * wanted.length + begin) * 3
+      for (let x = 0; x < columns; x++) {
+        let from = (row + first[x]!) * 3
+        let red = 1 << precision - 1
+        let green = red
+        let blue = red
+        for (let k = x * most, end = k + count[x]!; k < end; k++) {
+          const weight = weights[k]!
+          red += data[from++]! * weight
+          green += data[from++]! * weight
+          blue += data[from++]! * weight
+        }
+        out[at++] = red >> precision
+        out[at++] = green >> precision
+        out[at++] = blue >> precision
       }
-      out[at++] = red >> precision
-      out[at++] = green >> precision
-      out[at++] = blue >> precision
+      if ((units += columns * most) < unitsALook) continue
+      units = 0
+      const waiting = pause()
+      if (waiting) await waiting
     }
-    const waiting = pause()
-    if (waiting) await waiting
   }
-  return { data: new Uint8Array(out.buffer), width: to, height }
+  return { data: new Uint8Array(out.buffer), width: wanted.length, height: rows.length, x: wanted.start, y: rows.start }
 }
 
-async function down ({ data, width, height }: Rgb, to: number, filter: Filter, pause: Pause): Promise<Rgb> {
-  const { first, count, weights, most } = taps(height, to, filter)
-  const stride = width * 3
-  const out = new Uint8ClampedArray(to * stride)
-  const sums = new Int32Array(stride)
-  for (let y = 0; y < to; y++) {
-    sums.fill(1 << precision - 1)
-    for (let k = 0; k < count[y]!; k++) {
-      const weight = weights[y * most + k]!
-      const from = (first[y]! + k) * stride
-      for (let i = 0; i < stride; i++) sums[i]! += data[from + i]! * weight
+/** Resizes the columns `columns`, as far as the pass wants it. */
+async function down (region: Region, pass: Pass, columns: Span, pause: Pause): Promise<Region> {
+  const { data, width } = region
+  const { wanted } = pass
+  const stride = columns.length * 3
+  const out = new Uint8ClampedArray(wanted.length * stride)
+  const weights = new Int32Array(mostTaps(pass))
+  const sums = new Int32Array(Math.min(stride, unitsALook))
+  let units = 0
+  for (let y = 0; y < wanted.length; y++) {
+    const own = reach(pass, wanted.start + y)
+    weigh(pass, wanted.start + y, own, weights, 0)
+    units += own.length
+    // A stretch of the row at a time, so that the clock is looked at within long rows too.
+    for (let begin = 0; begin < stride; begin += sums.length) {
+      const length = Math.min(sums.length, stride - begin)
+      sums.fill(1 << precision - 1)
+      for (let k = 0; k < own.length; k++) {
+        const weight = weights[k]!
+        const from = ((own.start - region.y + k) * width + columns.start - region.x) * 3 + begin
+        for (let i = 0; i < length; i++) sums[i]! += data[from + i]! * weight
+        if ((units += length) < unitsALook) continue
+        units = 0
+        const waiting = pause()
+        if (waiting) await waiting
+      }
+      for (let i = 0, at = y * stride + begin; i < length; i++) out[at + i] = sums[i]! >> precision
     }
-    for (let i = 0; i < stride; i++) out[y * stride + i] = sums[i]! >> precision
-    const waiting = pause()
-    if (waiting) await waiting
   }
-  return { data: new Uint8Array(out.buffer), width, height: to }
+  return { data: new Uint8Array(out.buffer), width: columns.length, height: wanted.length, x: columns.start, y: wanted.start }
 }
 
-/** As PIL's `resize`: a direction that keeps its length is left alone. */
-async function resize (picture: Rgb, width: number, height: number, filter: Filter, pause: Pause): Promise<Rgb> {
-  const wide = picture.width === width ? picture : await across(picture, width, filter, pause)
-  return wide.height === height ? wide : await down(wide, height, filter, pause)
+/** One step of a resizing, both directions. */
+interface Step { columns: Pass, rows: Pass }
+
+/**
+ * From the picture's size to `to`: halved by a box filter while both sides stay at least those of `least`, then bicubic. From
+ * what is wanted in the end each step learns what it has to make: a picture that is long and thin would become huge.
+ */
+function stepsOf (from: Size, to: (halved: Size) => Size, least: Size, columns: (width: number) => Span, rows: (height: number) => Span): Step[] {
+  const sizes = [from]
+  let half = from
+  while (half.width >= 2 * least.width && half.height >= 2 * least.height) sizes.push(half = { width: half.width >> 1, height: half.height >> 1 })
+  const end = to(half)
+  sizes.push(end)
+  const steps: Step[] = []
+  let wanted = { columns: columns(end.width), rows: rows(end.height) }
+  for (let k = sizes.length - 1; k > 0; k--) {
+    const [before, after] = [sizes[k - 1]!, sizes[k]!]
+    const filter = k === sizes.length - 1 ? bicubic : box
+    const step: Step = {
+      columns: { from: before.width, to: after.width, filter, wanted: wanted.columns },
+      rows: { from: before.height, to: after.height, filter, wanted: wanted.rows }
+    }
+    steps.unshift(step)
+    wanted = { columns: needed(step.columns), rows: needed(step.rows) }
+  }
+  return steps
 }
 
-/** Halves while both sides stay at least those of the target. */
-async function halved (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
-  let half = picture
-  while (half.width >= 2 * width && half.height >= 2 * height) half = await resize(half, half.width >> 1, half.height >> 1, box, pause)
-  return half
+/** Does the steps, as PIL's `resize` does each of them: a direction that keeps its length is left alone. */
+async function resize (picture: Rgb, steps: readonly Step[], pause: Pause): Promise<Rgb> {
+  let region: Region = { ...picture, x: 0, y: 0 }
+  for (const { columns, rows } of steps) {
+    if (columns.from !== columns.to) region = await across(region, columns, needed(rows), pause)
+    if (rows.from !== rows.to) region = await down(region, rows, columns.wanted, pause)
+  }
+  const { columns: { wanted: columns }, rows: { wanted: rows } } = steps.at(-1)!
+  return await cutOut(region, columns, rows, pause)
 }
 
-/** The middle of the picture, width x height; for a square exactly the authors' `center_crop_arr`. */
-export async function centreCrop (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
-  const half = await halved(picture, width, height, pause)
-  const scale = Math.max(width / half.width, height / half.height)
-  const near = await resize(half, Math.max(width, roundToEven(half.width * scale)), Math.max(height, roundToEven(half.height * scale)), bicubic, pause)
-  if (near.width === width && near.height === height) return near
-  const [left, top] = [(near.width - width) >> 1, (near.height - height) >> 1]
+async function cutOut (region: Region, columns: Span, rows: Span, pause: Pause): Promise<Rgb> {
+  const [width, height] = [columns.length, rows.length]
+  if (region.width === width && region.height === height) return { data: region.data, width, height }
   const data = new Uint8Array(width * height * 3)
   for (let y = 0; y < height; y++) {
-    const from = ((top + y) * near.width + left) * 3
-    data.set(near.data.subarray(from, from + width * 3), y * width * 3)
+    const from = ((rows.start - region.y + y) * region.width + columns.start - region.x) * 3
+    data.set(region.data.subarray(from, from + width * 3), y * width * 3)
+    const waiting = pause()
+    if (waiting) await waiting
   }
   return { data, width, height }
 }
 
+interface Size { width: number, height: number }
+
+/** The middle of the picture, width x height; for a square exactly the authors' `center_crop_arr`. */
+export async function centreCrop (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
+  const near = (half: Size): Size => {
+    const scale = Math.max(width / half.width, height / half.height)
+    return { width: Math.max(width, roundToEven(half.width * scale)), height: Math.max(height, roundToEven(half.height * scale)) }
+  }
+  const middle = (length: number) => (all: number): Span => ({ start: Math.floor((all - length) / 2), length })
+  return await resize(picture, stepsOf(picture, near, { width, height }, middle(width), middle(height)), pause)
+}
+
 /** The whole picture, width x height, by the same filters; its sides' ratio gives way. */
 export async function squeezed (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
-  return await resize(await halved(picture, width, height, pause), width, height, bicubic, pause)
+  const size = { width, height }
+  const whole = (length: number): Span => ({ start: 0, length })
+  return await resize(picture, stepsOf(picture, () => size, size, whole, whole), pause)
 }
 
 /** Repeats each pixel `scale` times each way, from place (x, y) of a larger picture on. Exact: no pixels are mixed. */

@@ -47,6 +47,32 @@ t.test('targets that are no square', async t => {
   t.ok((await centreCrop(flat, 13, 17, pauses())).data.every(byte => byte === 77), 'an even colour stays')
 })
 
+t.test('of a long thin picture only the part that stays is made', async t => {
+  const cut = ({ data, width }: Rgb, left: number, top: number, side: number): Buffer =>
+    Buffer.concat(Array.from({ length: side }, (_, y) => data.subarray(((top + y) * width + left) * 3, ((top + y) * width + left + side) * 3)))
+  const wide = await squeezed(picture(60, 3), 600, 30, pauses())
+  t.ok(identical((await centreCrop(picture(60, 3), 30, 30, pauses())).data, cut(wide, 285, 0, 30)), 'the same bytes as out of the whole')
+  const tall = await squeezed(picture(3, 61), 30, 610, pauses())
+  t.ok(identical((await centreCrop(picture(3, 61), 30, 30, pauses())).data, cut(tall, 0, 290, 30)))
+  // The whole would be 960 million pixels wide, and as many high.
+  for (const size of [{ width: 2_500_000, height: 1 }, { width: 1, height: 2_500_000 }]) {
+    const made = await centreCrop({ data: new Uint8Array(7_500_000).fill(99), ...size }, 384, 384, pauses())
+    t.ok(made.data.length === 384 * 384 * 3 && made.data.every(byte => byte === 99))
+  }
+})
+
+t.test('the event loop goes on within a row', async t => {
+  for (const size of [{ width: 20_000_000, height: 1 }, { width: 1, height: 20_000_000 }]) {
+    const long = { data: new Uint8Array(60_000_000), ...size }
+    let [turns, running] = [0, true]
+    const count = (): void => { if (running) setImmediate(count, turns++) }
+    count()
+    await squeezed(long, 64, 1, pauses())
+    running = false
+    t.ok(turns > 10, `${turns} turns`)
+  }
+})
+
 t.test('the event loop goes on, and work can be stopped', async t => {
   const large = { data: new Uint8Array(4000 * 3000 * 3), width: 4000, height: 3000 }
   let turns = 0
