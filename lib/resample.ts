@@ -100,6 +100,28 @@ const mostWeights = 1 << 16
 /** What is held of a picture, which need not be all of it, and where in the picture that lies. */
 interface Region extends Rgb { x: number, y: number }
 
+/** Which pixels of a row make up each of some neighbouring columns, and how much of each: [columns], and [columns, most]. */
+interface Taps { columns: number, most: number, first: Int32Array, count: Int32Array, weights: Int32Array }
+
+/** Columns of one row, from place `at` of `out` on. No async function: V8 leaves loops in those unoptimized for long. */
+function mix (data: Uint8Array, row: number, { columns, most, first, count, weights }: Taps, out: Uint8ClampedArray, at: number): void {
+  for (let x = 0; x < columns; x++) {
+    let from = (row + first[x]!) * 3
+    let red = 1 << precision - 1
+    let green = red
+    let blue = red
+    for (let k = x * most, end = k + count[x]!; k < end; k++) {
+      const weight = weights[k]!
+      red += data[from++]! * weight
+      green += data[from++]! * weight
+      blue += data[from++]! * weight
+    }
+    out[at++] = red >> precision
+    out[at++] = green >> precision
+    out[at++] = blue >> precision
+  }
+}
+
 /** Resizes the rows `rows`, as far as the pass wants it. */
 async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Promise<Region> {
   const { data, width } = region
@@ -107,38 +129,21 @@ async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Pr
   const out = new Uint8ClampedArray(wanted.length * rows.length * 3)
   const most = mostTaps(pass)
   // In strips of so many columns that their weights stay few, however long a row is.
-  const strip = Math.min(wanted.length, Math.max(1, Math.floor(mostWeights / most)))
-  const weights = new Int32Array(strip * most)
-  const [first, count] = [new Int32Array(strip), new Int32Array(strip)]
+  const widest = Math.min(wanted.length, Math.max(1, Math.floor(mostWeights / most)))
+  const strip: Taps = { columns: 0, most, weights: new Int32Array(widest * most), first: new Int32Array(widest), count: new Int32Array(widest) }
   let units = 0
-  for (let begin = 0; begin < wanted.length; begin += strip) {
-    const columns = Math.min(strip, wanted.length - begin)
+  for (let begin = 0; begin < wanted.length; begin += widest) {
+    const columns = strip.columns = Math.min(widest, wanted.length - begin)
     for (let x = 0; x < columns; x++) {
       const i = wanted.start + begin + x
       const own = reach(pass, i)
-      weigh(pass, i, own, weights, x * most)
-      first[x] = own.start - region.x
-      count[x] = own.length
+      weigh(pass, i, own, strip.weights, x * most)
+      strip.first[x] = own.start - region.x
+      strip.count[x] = own.length
     }
     units += columns * most
     for (let y = 0; y < rows.length; y++) {
-      const row = (rows.start - region.y + y) * width
-      let at = (y * wanted.length + begin) * 3
-      for (let x = 0; x < columns; x++) {
-        let from = (row + first[x]!) * 3
-        let red = 1 << precision - 1
-        let green = red
-        let blue = red
-        for (let k = x * most, end = k + count[x]!; k < end; k++) {
-          const weight = weights[k]!
-          red += data[from++]! * weight
-          green += data[from++]! * weight
-          blue += data[from++]! * weight
-        }
-        out[at++] = red >> precision
-        out[at++] = green >> precision
-        out[at++] = blue >> precision
-      }
+      mix(data, (rows.start - region.y + y) * width, strip, out, (y * wanted.length + begin) * 3)
       if ((units += columns * most) < unitsALook) continue
       units = 0
       const waiting = pause()
@@ -146,6 +151,10 @@ async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Pr
     }
   }
   return { data: new Uint8Array(out.buffer), width: wanted.length, height: rows.length, x: wanted.start, y: rows.start }
+}
+
+function add (data: Uint8Array, from: number, weight: number, sums: Int32Array, length: number): void {
+  for (let i = 0; i < length; i++) sums[i]! += data[from + i]! * weight
 }
 
 /** Resizes the columns `columns`, as far as the pass wants it. */
@@ -168,7 +177,7 @@ async function down (region: Region, pass: Pass, columns: Span, pause: Pause): P
       for (let k = 0; k < own.length; k++) {
         const weight = weights[k]!
         const from = ((own.start - region.y + k) * width + columns.start - region.x) * 3 + begin
-        for (let i = 0; i < length; i++) sums[i]! += data[from + i]! * weight
+        add(data, from, weight, sums, length)
         if ((units += length) < unitsALook) continue
         units = 0
         const waiting = pause()
@@ -208,6 +217,12 @@ function stepsOf (from: Size, to: (halved: Size) => Size, least: Size, columns: 
   return steps
 }
 
+/** Bytes that the steps take beside the picture, at most: what one has made may lie there until the end. */
+function bytesOf (steps: readonly Step[]): number {
+  return steps.reduce((sum, { columns, rows }) =>
+    sum + columns.wanted.length * ((columns.from === columns.to ? 0 : needed(rows).length) + rows.wanted.length) * 3, 0)
+}
+
 /** Does the steps, as PIL's `resize` does each of them: a direction that keeps its length is left alone. */
 async function resize (picture: Rgb, steps: readonly Step[], pause: Pause): Promise<Rgb> {
   let region: Region = { ...picture, x: 0, y: 0 }
@@ -234,21 +249,36 @@ async function cutOut (region: Region, columns: Span, rows: Span, pause: Pause):
 
 interface Size { width: number, height: number }
 
-/** The middle of the picture, width x height; for a square exactly the authors' `center_crop_arr`. */
-export async function centreCrop (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
+/** How a picture of that size becomes its middle, width x height; for a square exactly as the authors' `center_crop_arr`. */
+function cropSteps (from: Size, width: number, height: number): Step[] {
   const near = (half: Size): Size => {
     const scale = Math.max(width / half.width, height / half.height)
     return { width: Math.max(width, roundToEven(half.width * scale)), height: Math.max(height, roundToEven(half.height * scale)) }
   }
   const middle = (length: number) => (all: number): Span => ({ start: Math.floor((all - length) / 2), length })
-  return await resize(picture, stepsOf(picture, near, { width, height }, middle(width), middle(height)), pause)
+  return stepsOf(from, near, { width, height }, middle(width), middle(height))
+}
+
+/** How a picture of that size becomes width x height, whatever its own shape. */
+function squeezeSteps (from: Size, width: number, height: number): Step[] {
+  const size = { width, height }
+  const whole = (length: number): Span => ({ start: 0, length })
+  return stepsOf(from, () => size, size, whole, whole)
+}
+
+/** The middle of the picture, width x height; for a square exactly the authors' `center_crop_arr`. */
+export async function centreCrop (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
+  return await resize(picture, cropSteps(picture, width, height), pause)
 }
 
 /** The whole picture, width x height, by the same filters; its sides' ratio gives way. */
 export async function squeezed (picture: Rgb, width: number, height: number, pause: Pause): Promise<Rgb> {
-  const size = { width, height }
-  const whole = (length: number): Span => ({ start: 0, length })
-  return await resize(picture, stepsOf(picture, () => size, size, whole, whole), pause)
+  return await resize(picture, squeezeSteps(picture, width, height), pause)
+}
+
+/** Bytes that `centreCrop`, or `squeezed`, takes beside a picture of that size. */
+export function resizingBytes (from: Size, width: number, height: number, crop: boolean): number {
+  return bytesOf((crop ? cropSteps : squeezeSteps)(from, width, height))
 }
 
 /** Repeats each pixel `scale` times each way, from place (x, y) of a larger picture on. Exact: no pixels are mixed. */
