@@ -1,11 +1,10 @@
 // A picture as it forms: a frame after every few steps, the finished picture last. Frames are kept as plain RGB at the
 // model's own size, in one buffer whose length is known before the second step; they are enlarged when they are encoded.
 
-import path from 'node:path'
 import { inspect } from 'node:util'
 import type { DefaultPar } from './default.js'
 import { outOfMemory } from './errors.js'
-import { writeWhole } from './files.js'
+import { absolute, writeWhole } from './files.js'
 import { asBuffer, loadSharp, type GeneratedImage, type Image } from './image.js'
 import { checkAnimate, type AnimateOptions } from './options.js'
 import type { Par } from './par.js'
@@ -79,7 +78,7 @@ export class Animation {
   async toFile (file: string, options: object = {}): Promise<void> {
     const format = formats.find(format => nonEmptyString(file, 'path').toLowerCase().endsWith(`.${format}`))
     if (!format) throw invalid(`The name ${show(file)} chooses no format of animations; end it in .webp or .gif`)
-    const target = path.resolve(file) // as of now: the working directory may change while the animation is encoded
+    const target = absolute(file) // before the animation is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
 

@@ -11,9 +11,10 @@
 
 import { performance } from 'node:perf_hooks'
 import { clearTimeout, setTimeout } from 'node:timers'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call, Held } from './call.js'
 import { ParError } from './errors.js'
-import { toParError, type NativeSession } from './native.js'
+import { addon, toParError, type NativeSession } from './native.js'
 
 /** Sessions that run at a time: they take turns step by step, so more would only make all of them slower. */
 const mostActive = 8
@@ -193,6 +194,85 @@ export class Budget {
   #took (lease: Lease): void {
     if (this.#untaken.delete(lease)) granted.set(this.#options.device, granted.get(this.#options.device)! - lease.bytes)
   }
+}
+
+// ---- memory of results, and of pictures that are unpacked
+
+/** What takes less is not compared: asking the system costs more. The addon has the same number. */
+const leastClaimed = 1 << 20
+
+/** Looks before a claim is refused: V8 collects in the background. */
+const looks = 10
+
+/** Claims of memory that is given back without anybody's doing. */
+const passing = new Set<Claim>()
+
+export interface ClaimOptions {
+  /** What takes the bytes, in the plural. */
+  what: string
+  /** What to ask for instead. */
+  cure: string
+  /** Bytes that the addon takes meanwhile, and gives back. */
+  work?: number
+  /** All of it is free again when the work is done. Who has such a claim waits for no other one: others may wait for it. */
+  temporary?: boolean
+}
+
+/**
+ * Memory of JavaScript that a call is about to take, bit by bit, on any device in the machine's own memory. The sum is compared
+ * with what is free before the first bit is taken: where the system finds in the middle that it has no more, it ends the process.
+ */
+export class Claim implements Held {
+  #left: number
+
+  private constructor (bytes: number) {
+    this.#left = bytes
+    granted.set('cpu', (granted.get('cpu') ?? 0) + bytes)
+  }
+
+  /** @throws ParError `OUT_OF_MEMORY` */
+  static async of (call: Call, bytes: number, { what, cure, work = 0, temporary = false }: ClaimOptions): Promise<Claim> {
+    for (let look = 1; ; look++) {
+      const free = bytes < leastClaimed ? 0 : addon().freeMemory()
+      const room = free - (granted.get('cpu') ?? 0)
+      if (free === 0 || bytes + work <= room) {
+        const claim = new Claim(bytes < leastClaimed ? bytes : bytes + work)
+        if (temporary) passing.add(claim)
+        call.keep(claim)
+        return claim
+      }
+      if (passing.size === 0 && look >= looks) {
+        const megabytes = (bytes: number): string => `${Math.ceil(Math.max(0, bytes) / 2 ** 20)} MB`
+        throw new ParError('OUT_OF_MEMORY', `${what} need ${megabytes(bytes + work)} of memory and ${megabytes(room)} are free. Free memory, or ${cure}. ` +
+          'PARVIS_MEMORY_CHECK=0 turns this check off.')
+      }
+      nudge()
+      await call.wait(sleep(lookAgain))
+    }
+  }
+
+  /** So many bytes were taken: the system knows of them by now. */
+  took (bytes: number): void {
+    const taken = Math.min(bytes, this.#left)
+    this.#left -= taken
+    granted.set('cpu', granted.get('cpu')! - taken)
+  }
+
+  /** What was not taken will not be. */
+  dispose (): void {
+    passing.delete(this)
+    this.took(this.#left)
+  }
+}
+
+/**
+ * Has V8 collect what pictures of earlier calls hold, which it otherwise does when it likes: it counts the bytes of arrays that
+ * are asked for. These are never written to, so the system gives no memory for them.
+ */
+function nudge (): void {
+  try {
+    void new ArrayBuffer(1 << 26)
+  } catch {} // not even that: then V8 has collected already
 }
 
 /** The largest number of at most `most` that takes at most `bytes`; at least 1. */

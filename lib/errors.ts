@@ -2,7 +2,7 @@
 // across package versions and across duplicated copies of the package, where `instanceof` fails.
 
 import { isNativeError } from 'node:util/types'
-import { visible } from './text.js'
+import { cutMiddle, visible } from './text.js'
 
 /** Why a call failed. The strings are stable: they are part of the public interface. */
 export type ParErrorCode =
@@ -39,13 +39,24 @@ export type ParErrorCode =
   /** A defect in parvis itself. */
   | 'INTERNAL'
 
+/** Characters of a message at most. The longest of parvis's own lists the places where the addon was looked for. */
+const longestMessage = 8000
+
+/**
+ * No message commands a terminal or fills a log, whatever name of a file found its way into it: the last resort, since names are
+ * shown by `shownPath` where a message is put together. Line breaks stay: there is a message of several lines.
+ */
+function shown (message: string): string {
+  return cutMiddle(message, longestMessage).split('\n').map(line => visible(line)).join('\n')
+}
+
 /** Base class of every error that parvis raises; `code` says which (see {@link ParErrorCode}). */
 export class ParError extends Error {
   /** Stable across versions; docs/errors.md has cause and cure of each. */
   readonly code: ParErrorCode
 
   constructor (code: ParErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+    super(shown(message), options)
     this.name = 'ParError'
     this.code = code
   }

@@ -4,7 +4,7 @@
 // Nothing here waits inside the system for somebody else (a pipe without a reader): such a wait could not be ended.
 
 import { randomBytes } from 'node:crypto'
-import { constants, unlinkSync, type Stats } from 'node:fs'
+import { constants, existsSync, unlinkSync, write, type Stats } from 'node:fs'
 import { access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,8 +17,23 @@ import { shownPath } from './text.js'
 export interface Target {
   /** The file itself, links followed; for `special` the name as given. */
   path: string
+  /** Of a name for what this process has open (/dev/stdout, /dev/fd/3): its number. The kind is `special`. */
+  descriptor?: number
   /** `special`: a device, a pipe or a socket. */
   kind: 'absent' | 'file' | 'folder' | 'special'
+}
+
+/**
+ * The absolute path of a file, as of now: the working directory may change.
+ * @throws ParError `FILE_NOT_FOUND` where it is a relative one and the working directory is gone
+ */
+export function absolute (file: string): string {
+  try {
+    return path.resolve(file)
+  } catch (cause) {
+    throw new ParError('FILE_NOT_FOUND',
+      `${shownPath(file)}: cannot be found: the path is relative, and the working directory was removed. Give an absolute path, or go to another folder.`, { cause })
+  }
 }
 
 /** As many as Linux follows. */
@@ -26,6 +41,8 @@ const mostLinks = 40
 
 /** Follows links, also one whose target does not exist yet. Errors: those of the system, but not that nothing is there. */
 export async function findTarget (file: string): Promise<Target> {
+  const descriptor = await descriptorOf(file)
+  if (descriptor !== undefined) return { path: file, kind: 'special', descriptor }
   const found = await ifThere(stat(file))
   if (found?.isDirectory()) return { path: file, kind: 'folder' }
   if (found && !found.isFile()) return { path: file, kind: 'special' }
@@ -36,6 +53,25 @@ export async function findTarget (file: string): Promise<Target> {
     at = path.resolve(await realpath(path.dirname(at)), await readlink(at))
   }
   return { path: at, kind: 'absent' }
+}
+
+/**
+ * The number of the descriptor that a name stands for. On Linux such a name is a link to the file that is open, and may not be
+ * followed: that file would be replaced, with all that it held (`>>`), and who reads it would see nothing of the new one.
+ */
+async function descriptorOf (file: string): Promise<number | undefined> {
+  let at = file
+  for (let links = 0; links < mostLinks; links++) {
+    const folder = await realpath(path.dirname(at)).catch(() => undefined)
+    if (folder === undefined) return undefined
+    const name = path.basename(at)
+    const own = folder === '/dev/fd' || /^\/proc\/(\d+)(?:\/task\/\d+)?\/fd$/.exec(folder)?.[1] === String(process.pid)
+    if (own && /^\d{1,9}$/.test(name)) return Number(name)
+    const next = await readlink(path.join(folder, name)).catch(() => undefined)
+    if (next === undefined) return undefined
+    at = path.resolve(folder, next)
+  }
+  return undefined
 }
 
 async function ifThere<T> (asked: Promise<T>): Promise<T | undefined> {
@@ -116,7 +152,7 @@ export async function withPart<T> (folder: string, work: (part: string) => Promi
  * @param keep false where what is replaced says nothing about who may read the new file
  */
 export async function writePart<T> (file: string, write: (handle: FileHandle) => Promise<T>, { keep = true } = {}): Promise<T> {
-  const target = path.resolve(file)
+  const target = absolute(file)
   const before = keep ? await replaceable(target) : undefined
   return await withPart(path.dirname(target), async part => {
     // Nobody may read the new content who could not read the old.
@@ -172,10 +208,12 @@ async function flush (handle: FileHandle): Promise<void> {
  * @throws ParError `FILE_NOT_FOUND`
  */
 export async function writeWhole (file: string, bytes: Uint8Array, check: () => void = () => {}): Promise<void> {
-  const full = path.resolve(file) // as of now: the working directory may change
+  const full = absolute(file)
+  let target: Target | undefined
   try {
     check()
-    const target = await findTarget(full)
+    target = await findTarget(full)
+    if (target.descriptor !== undefined) return await writeBits((from, length) => writeTo(target!.descriptor!, bytes, from, length), bytes.length, check)
     if (target.kind === 'special') return await writeSpecial(target.path, bytes, check)
     if (target.kind === 'folder') throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
     await writePart(target.path, async handle => {
@@ -184,7 +222,7 @@ export async function writeWhole (file: string, bytes: Uint8Array, check: () => 
     })
   } catch (error) {
     check()
-    throw fromSystem(error, full, 'written')
+    throw fromSystem(error, full, 'written', target?.path)
   }
 }
 
@@ -205,20 +243,33 @@ async function writeSpecial (file: string, bytes: Uint8Array, check: () => void)
       return undefined
     })
   }
+  const opened = handle
   try {
-    const full = pauses(check)
-    for (let done = 0; done < bytes.length;) {
-      try {
-        done += (await handle.write(bytes, done, bytes.length - done)).bytesWritten
-        full.restart()
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
-        await full()
-      }
-    }
+    await writeBits(async (from, length) => (await opened.write(bytes, from, length)).bytesWritten, bytes.length, check)
   } finally {
     await handle.close()
   }
+}
+
+/** Writes so many bytes, as many at a time as are taken. */
+async function writeBits (write: (from: number, length: number) => Promise<number>, length: number, check: () => void): Promise<void> {
+  const full = pauses(check)
+  for (let done = 0; done < length;) {
+    try {
+      done += await write(done, length - done)
+      full.restart()
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+      await full()
+    }
+  }
+}
+
+/** Writes where a descriptor stands, or at the end where it is open for appending. */
+async function writeTo (descriptor: number, bytes: Uint8Array, from: number, length: number): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    write(descriptor, bytes, from, length, null, (error, written) => { error ? reject(error) : resolve(written) })
+  })
 }
 
 /** Waits, longer each time. @throws what `check` throws */
@@ -234,7 +285,7 @@ function pauses (check: () => void): (() => Promise<void>) & { restart: () => vo
 
 /** Whether files can be made in `folder`: makes one, since permissions alone do not tell (read-only, full, /proc). */
 export async function tryFolder (folder: string): Promise<Stats> {
-  return await withPart(path.resolve(folder), async part => {
+  return await withPart(absolute(folder), async part => {
     const handle = await open(part, 'wx')
     try {
       return await handle.stat()
@@ -259,7 +310,7 @@ const mostBytes = 2 ** 30
 export async function readWhole (
   file: string, { limit = mostBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
 ): Promise<Buffer> {
-  const full = path.resolve(file)
+  const full = absolute(file)
   let handle: FileHandle | undefined
   try {
     check()
@@ -325,6 +376,7 @@ const cures: Record<string, { read: string, written: string } | string> = {
   EMFILE: 'this process has too many files open. Close some, or raise the limit (ulimit -n).',
   ENFILE: 'the system has too many files open. Close some, or raise its limit.',
   ENOMEM: 'the system has no memory left for it. Free some, and try again.',
+  EBADF: 'this process has nothing open under that number, or not for that. Open it, or give the name of a file.',
   EIO: 'the disk or the network failed while it was in work. Check the disk, and try again.',
   ESTALE: 'the network file system no longer knows it. Mount it again, and try again.',
   ETIMEDOUT: 'the network file system does not answer. Check the connection, and try again.',
@@ -344,7 +396,11 @@ const cures: Record<string, { read: string, written: string } | string> = {
 /** Why the system refused, and what to do. */
 export function systemReason (error: unknown, doing: Doing, file?: string): string {
   const { code = '', errno = 0 } = error as NodeJS.ErrnoException
-  if (code === 'ENOENT' && doing === 'written' && file !== undefined) return `there is no folder ${shownPath(path.dirname(file))}. Make it, or check the path.`
+  if (code === 'ENOENT' && doing === 'written' && file !== undefined) {
+    const folder = path.dirname(file)
+    // Folders that the system makes up (/proc) say of a new file that it is not there.
+    return existsSync(folder) ? `no file can be made in ${shownPath(folder)}. Choose another place.` : `there is no folder ${shownPath(folder)}. Make it, or check the path.`
+  }
   const cure = cures[code]
   if (cure !== undefined) return typeof cure === 'string' ? cure : cure[doing]
   // Not the error's own message: it holds the path as it is.
@@ -352,9 +408,12 @@ export function systemReason (error: unknown, doing: Doing, file?: string): stri
   return `the system says ${words === undefined ? code : `${words} (${code})`}. ${missing}`
 }
 
-/** Turns an error of the file system into FILE_NOT_FOUND; anything else is returned unchanged. */
-export function fromSystem (error: unknown, file: string, doing: Doing): unknown {
+/**
+ * Turns an error of the file system into FILE_NOT_FOUND; anything else is returned unchanged.
+ * @param place where `file` leads, if it is a link
+ */
+export function fromSystem (error: unknown, file: string, doing: Doing, place = file): unknown {
   const code = (error as { code?: unknown } | null)?.code
   if (error instanceof ParError || typeof code !== 'string' || !/^(E[A-Z0-9]+|UNKNOWN|ERR_ACCESS_DENIED|ERR_FS_\w+)$/.test(code)) return error
-  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be ${doing}: ${systemReason(error, doing, file)}`, { cause: error })
+  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be ${doing}: ${systemReason(error, doing, place)}`, { cause: error })
 }

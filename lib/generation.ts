@@ -7,10 +7,10 @@ import { performance } from 'node:perf_hooks'
 import type { Call, Calls } from './call.js'
 import { GeneratedImage, Image } from './image.js'
 import { resolveClasses } from './labels.js'
-import type { Models, TransformerPart } from './models.js'
+import type { Models, TokenizerPart, TransformerPart } from './models.js'
 import type { NativeSession, StepRule } from './native.js'
 import { effectiveSeeds, resolveSampling, type CheckedGenerate } from './options.js'
-import { decodePictures } from './pixels.js'
+import { claimPictures, decodePictures, fullSize } from './pixels.js'
 import { fillMissing } from './preview.js'
 import { pauses } from './resample.js'
 import { createSchedule, type Schedule } from './schedule.js'
@@ -101,6 +101,11 @@ export async function * run (
   const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
   const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: new Map() }
 
+  // Of all groups, before the first one is begun.
+  const claim = keep && tokenizer
+    ? await claimPictures(tokenizer, call, classIds.length, part.grid, size ?? fullSize(tokenizer, part.grid), 'uint8', ', or use images(), which keeps none')
+    : undefined
+
   const shape = { guided, slots: schedule.tokens, tokens: schedule.tokens, maxRows: schedule.maxRows }
   const images: GeneratedImage[] = []
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
@@ -150,7 +155,7 @@ export async function * run (
       if (!keep) work.finished.clear()
       sequences.forEach((sequence, i) => work.finished.set(begin + i, sequence))
       const rasters = sequences.map(sequence => schedule.toRaster(sequence))
-      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8') : []
+      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8', claim) : []
       const totalMs = performance.now() - started
       const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
       const made = some.map((classId, i) => new GeneratedImage({
@@ -189,7 +194,7 @@ function progress (
       return await calls.run(undefined, async own => {
         const known = index < at.from ? schedule.tokens : index < at.from + at.count ? at.known : 0
         const raster = fillMissing(schedule, known === 0 ? new Int32Array(0) : await sequence(index, own), known)
-        if (!raster) return grey(work, tokenizer.factor)
+        if (!raster) return grey(work, tokenizer)
         return (await decodePictures(tokenizer, own, [raster], part.grid, work.size, 'uint8'))[0] as Image
       })
     }
@@ -213,8 +218,7 @@ function progress (
   }
 }
 
-function grey (work: Work, factor: number): Image {
-  const [rows, columns] = work.part.grid
-  const { width, height } = work.size ?? { width: columns * factor, height: rows * factor }
+function grey (work: Work, tokenizer: TokenizerPart): Image {
+  const { width, height } = work.size ?? fullSize(tokenizer, work.part.grid)
   return new Image(new Uint8Array(width * height * 3).fill(128), width, height)
 }

@@ -9,6 +9,7 @@ import type { Sharp } from 'sharp'
 import { outOfMemory, ParError } from './errors.js'
 import { readWhole } from './files.js'
 import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from './realm.js'
+import { Slices } from './slices.js'
 import { shownPath, visible } from './text.js'
 import { integer, invalid, show, snapshot } from './validate.js'
 
@@ -77,7 +78,7 @@ export async function fileBytes (input: string | Uint8Array | LaterBytes, check:
 
 // ---- text
 
-function ofText (text: string): string | Uint8Array {
+function ofText (text: string): string | LaterBytes {
   if (text === '' || text.slice(0, 1 << 16).includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(text)}`)
   // One letter and a colon are a drive of Windows.
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text.slice(0, 64))?.[1]?.toLowerCase()
@@ -97,26 +98,61 @@ function ofFileURL (url: string): string {
   throw invalid(`${shownPath(url)}: this is no address of a file on this machine. Give its path`)
 }
 
-function ofDataURL (url: string): Uint8Array {
+function ofDataURL (url: string): LaterBytes {
   const comma = url.indexOf(',')
   if (comma < 0) throw invalid(`${shownPath(url)}: a data: URL has its data behind a comma`)
   const encoded = /;\s*base64\s*$/i.test(url.slice(Math.max(0, comma - 64), comma))
-  const body = url.slice(comma + 1)
-  const bytes = body.includes('%') ? percentDecoded(body) : Buffer.from(body)
-  if (!encoded) return new Uint8Array(bytes)
-  const text = bytes.toString('latin1')
-  if (/[^A-Za-z0-9+/_=\s-]/.test(text)) throw invalid(`${shownPath(url)}: what stands behind the comma is no base64`)
-  return new Uint8Array(Buffer.from(text, 'base64'))
+  // Later, in slices: text can have any length, and does not change.
+  return later('the data: URL', async check => {
+    const slices = new Slices()
+    const parts: Buffer[] = []
+    let rest = '' // of base64: characters that make no whole bytes yet
+    for (let from = comma + 1; from < url.length;) {
+      const end = endOfPart(url, from)
+      const bytes = percentDecoded(url.slice(from, end))
+      if (encoded) {
+        const text = bytes.toString('latin1')
+        if (/[^A-Za-z0-9+/_=\s-]/.test(text)) throw invalid(`${shownPath(url)}: what stands behind the comma is no base64`)
+        const letters = rest + text.replace(/\s+/g, '')
+        const whole = letters.length - letters.length % 4
+        parts.push(Buffer.from(letters.slice(0, whole), 'base64'))
+        rest = letters.slice(whole)
+      } else parts.push(bytes)
+      if (slices.spend(end - from)) {
+        await slices.rest()
+        check()
+      }
+      from = end
+    }
+    parts.push(Buffer.from(rest, 'base64'))
+    return new Uint8Array(Buffer.concat(parts))
+  })
 }
+
+/** Characters that are decoded at a stretch: some milliseconds. */
+const lettersAtOnce = 1 << 17
+
+/** Where a part of the text from `from` on ends, that cuts neither an escape nor a character in two. */
+function endOfPart (text: string, from: number): number {
+  let end = from + lettersAtOnce
+  if (end >= text.length) return text.length
+  const escape = text.slice(end - 2, end).indexOf('%')
+  if (escape >= 0) end += escape - 2
+  return /[\udc00-\udfff]/.test(text[end]!) ? end - 1 : end
+}
+
+/** The value of a hexadecimal digit; -1 for any other byte. */
+const digits = new Int8Array(256).fill(-1)
+for (let value = 0; value < 16; value++) for (const digit of [value.toString(16), value.toString(16).toUpperCase()]) digits[digit.charCodeAt(0)] = value
 
 /** %XX as the byte, everything else as UTF-8. */
 function percentDecoded (text: string): Buffer {
   const bytes = Buffer.from(text)
   let to = 0
   for (let from = 0; from < bytes.length; from++) {
-    const digits = bytes[from] === 0x25 ? bytes.toString('latin1', from + 1, from + 3) : ''
-    if (/^[0-9a-f]{2}$/i.test(digits)) {
-      bytes[to++] = parseInt(digits, 16)
+    const [high, low] = [digits[bytes[from + 1] ?? 0]!, digits[bytes[from + 2] ?? 0]!]
+    if (bytes[from] === 0x25 && high >= 0 && low >= 0) {
+      bytes[to++] = high * 16 + low
       from += 2
     } else bytes[to++] = bytes[from]!
   }

@@ -6,7 +6,7 @@ import path from 'node:path'
 import { inspect } from 'node:util'
 import type sharpModule from 'sharp'
 import { outOfMemory, ParError } from './errors.js'
-import { writeWhole } from './files.js'
+import { absolute, writeWhole } from './files.js'
 import { isFloat32Array, isUint8Array } from './realm.js'
 import { quote, visible } from './text.js'
 import { invalid, nonEmptyString, oneOf, show } from './validate.js'
@@ -97,7 +97,7 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
     const extension = path.extname(nonEmptyString(file, 'path')).toLowerCase()
     const format = extensions[extension]
     if (!format) throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
-    const target = path.resolve(file) // as of now: the working directory may change while the picture is encoded
+    const target = absolute(file) // before the picture is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
 

@@ -15,6 +15,7 @@ import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
 import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
+import { absolute } from './files.js'
 import { presetFiles } from './pull.js'
 import { shownPath } from './text.js'
 
@@ -49,6 +50,8 @@ export interface TokenizerPart {
   /** Hash of its codebook: read from the file when a transformer first asks for it. */
   codebookSha256: () => Promise<string | undefined>
   native: NativeTokenizer
+  /** 'cpu' or 'cuda:N'. */
+  device: string
   /** Pictures are made and read by few calls at a time, in turn. */
   turns: Turns
 }
@@ -63,7 +66,7 @@ interface Weights {
 
 /** A transformer file that was looked at, its weights unread. */
 type Described = Omit<TransformerPart, 'native'> & Weights
-type DescribedTokenizer = Omit<TokenizerPart, 'native'> & Weights
+type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Weights
 
 /** A file by the name that was given, and where that was when it was given. */
 interface Placed { file: string, place: string }
@@ -118,7 +121,7 @@ export class Models {
 
   static async open (given: CheckedLoad, call: Call): Promise<Models> {
     // Before anything is waited for: relative names are of the folder in which the process is now.
-    const place = placesFrom(process.cwd())
+    const place = placesNow()
     const options = given.preset ? await call.wait(placed(given, given.preset)) : given
     const choice = await call.wait(choose(options.device, options.precision))
     const own = options.transformer === undefined && options.tokenizer === undefined
@@ -138,7 +141,7 @@ export class Models {
       return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
     const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
-    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && part(tokenizer, loaded.tokenizer!), options.preset)
+    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && { ...part(tokenizer, loaded.tokenizer!), device: loaded.choice.device }, options.preset)
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
@@ -224,8 +227,13 @@ function part<D extends Weights, N> (described: D, native: N): Omit<D, keyof Wei
 
 // ---- files
 
-function placesFrom (folder: string): (file: string) => Placed {
-  return file => ({ file, place: path.resolve(folder, file) })
+/** Absolute names need no working directory, and there may be none: it may have been removed. */
+function placesNow (): (file: string) => Placed {
+  let folder = ''
+  try {
+    folder = process.cwd()
+  } catch {}
+  return file => ({ file, place: folder === '' ? absolute(file) : path.resolve(folder, file) })
 }
 
 /** The options with a preset's files in them. */

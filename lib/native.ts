@@ -8,6 +8,7 @@
 import { isNativeError } from 'node:util/types'
 import { outOfMemory, ParError, type ParErrorCode } from './errors.js'
 import { addonPlaces, isThere, loadAddon, type Attempt } from './find-addon.js'
+import { visible } from './text.js'
 
 /** Element type of a stored tensor. */
 export type DType = 'float32' | 'float16' | 'bfloat16'
@@ -266,5 +267,6 @@ export function toParError (error: unknown): unknown {
   if (error instanceof ParError || !isNativeError(error)) return error
   const code = (error as { parvisCode?: unknown }).parvisCode
   if (typeof code !== 'string') return outOfMemory(error) ?? error
-  return new ParError(code as ParErrorCode, error.message, { cause: error })
+  // Names of files and tensors are in it as they are.
+  return new ParError(code as ParErrorCode, visible(error.message), { cause: error })
 }

@@ -2,14 +2,16 @@
 // background where it is transparent, and cropped as the authors do for training (resample.ts). Floats of exact size
 // go in untouched, because they are what the tokenizer was measured on.
 
+import { Claim } from './budget.js'
 import type { Call } from './call.js'
 import { outOfMemory, ParError } from './errors.js'
 import { asBuffer, Image, loadSharp } from './image.js'
 import { fileBytes, LaterBytes, type OwnImage, type RawImage } from './image-input.js'
+import { pictureBytes } from './memory.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
 import { isFloat32Array, isUint8Array } from './realm.js'
-import { centreCrop, pauses, squeezed, type Pause, type Rgb } from './resample.js'
+import { centreCrop, pauses, resizingBytes, squeezed, type Pause, type Rgb, type Size } from './resample.js'
 import { shownPath, visible } from './text.js'
 import { invalid, show } from './validate.js'
 
@@ -18,9 +20,30 @@ import { invalid, show } from './validate.js'
 /** Output pixels of one native call: seven pictures of 384 x 384. */
 const pixelsAtOnce = 1 << 20
 
+/** Pixels that so many tokens make where nobody asks for another size. */
+export function fullSize ({ factor }: TokenizerPart, [rows, columns]: readonly [rows: number, columns: number]): Size {
+  return { width: columns * factor, height: rows * factor }
+}
+
+/**
+ * The memory of so many results, claimed.
+ * @param cure what else to do where it is not there
+ * @throws ParError `OUT_OF_MEMORY`
+ */
+export async function claimPictures (
+  { device, model }: TokenizerPart, call: Call, count: number, grid: readonly [rows: number, columns: number], { width, height }: Size, format: 'uint8' | 'float32', cure = ''
+): Promise<Claim> {
+  const bytes = width * height * 3 * (format === 'uint8' ? 1 : 4)
+  const pixels = count === 1 ? 'The pixels of a picture' : `The pixels of ${count} pictures`
+  // Beside the results: one picture in work, as floats before and after it is resized, and a batch that is cut into pictures.
+  const work = (device === 'cpu' ? Math.max(pictureBytes(model, grid), 12 * width * height) : 0) + Math.min(bytes * count, 12 * pixelsAtOnce)
+  return await Claim.of(call, count * bytes, { what: `${pixels} of ${width} x ${height}`, cure: `ask for ${count === 1 ? 'a smaller one' : 'fewer or smaller ones at a time'}${cure}`, work })
+}
+
 /**
  * @param pictures tokens in raster order, [rows * columns] each
  * @param size default: grid times the tokenizer's factor
+ * @param claimed the memory that the results belong to; absent: it is claimed here
  */
 export async function decodePictures (
   tokenizer: TokenizerPart,
@@ -28,13 +51,15 @@ export async function decodePictures (
   pictures: readonly Int32Array[],
   grid: readonly [rows: number, columns: number],
   size: { width: number, height: number } | undefined,
-  format: 'uint8' | 'float32'
+  format: 'uint8' | 'float32',
+  claimed?: Claim
 ): Promise<Array<Image<Uint8Array> | Image<Float32Array>>> {
   const [gridHeight, gridWidth] = grid
-  const full = { width: gridWidth * tokenizer.factor, height: gridHeight * tokenizer.factor }
+  const full = fullSize(tokenizer, grid)
   const { width, height } = size ?? full
   const largest = Math.max(width * height, full.width * full.height)
   const atOnce = Math.max(1, Math.floor(pixelsAtOnce / largest))
+  const claim = claimed ?? await claimPictures(tokenizer, call, pictures.length, grid, { width, height }, format)
   const images: Array<Image<Uint8Array> | Image<Float32Array>> = []
   for (let from = 0; from < pictures.length; from += atOnce) {
     const some = pictures.slice(from, from + atOnce)
@@ -44,6 +69,7 @@ export async function decodePictures (
     const pixels = await tokenizer.turns.run<Uint8Array | Float32Array>(call, async () => format === 'uint8'
       ? await tokenizer.native.decode(tokens, { ...options, format }, call.cancel)
       : await tokenizer.native.decode(tokens, { ...options, format }, call.cancel))
+    claim.took(pixels.byteLength)
     const length = height * width * 3
     for (let i = 0; i < some.length; i++) {
       // A copy each, so that keeping one picture does not keep the batch.
@@ -51,6 +77,7 @@ export async function decodePictures (
       images.push(isUint8Array(own) ? new Image(own, width, height) : new Image(own, width, height))
     }
   }
+  if (!claimed) call.release(claim)
   return images
 }
 
@@ -91,7 +118,7 @@ export async function encodePicture (
     if (isFloat(image)) {
       picture = await floatPixels(image, factor, request.grid, pause)
     } else {
-      const { data, width, height } = await call.wait(prepared(image, factor, request, grid, () => call.check()))
+      const { data, width, height } = await prepared(image, factor, request, grid, call)
       picture = { pixels: await call.wait(floats(data, pause)), width, height }
     }
     const { pixels, width, height } = picture
@@ -121,7 +148,7 @@ export async function preparePicture (
       const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid, pauses(() => call.check()))
       return new Image(new Image(pixels, width, height).bytes(), width, height)
     }
-    const { data, width, height } = await call.wait(prepared(image, tokenizer.factor, request, grid, () => call.check()))
+    const { data, width, height } = await prepared(image, tokenizer.factor, request, grid, call)
     return new Image(data as Uint8Array<ArrayBuffer>, width, height)
   })
 }
@@ -162,17 +189,36 @@ async function floatPixels (
 
 /** Upright RGB on the background, cropped or squeezed to the grid. */
 async function prepared (
-  input: OwnImage, factor: number, request: CheckedEncode,
-  grid: readonly [number, number] | undefined, check: () => void
+  input: Exclude<OwnImage, LaterBytes>, factor: number, request: CheckedEncode, grid: readonly [number, number] | undefined, call: Call
 ): Promise<Rgb> {
-  const upright = await uprightPixels(input, request.background, check)
-  const [rows, columns] = grid ?? ownGrid(upright, factor, request.crop)
-  const [width, height] = [columns * factor, rows * factor]
-  return await (request.crop ? centreCrop : squeezed)(upright, width, height, pauses(check))
+  const check = (): void => call.check()
+  checkBackground(request.background)
+  const target = (upright: Size): Size => {
+    const [rows, columns] = grid ?? ownGrid(upright, factor, request.crop)
+    return { width: columns * factor, height: rows * factor }
+  }
+  const source: Source = typeof input === 'object' && 'data' in input
+    ? { bytes: input.data as Uint8Array, raw: { width: input.width, height: input.height, channels: input.channels }, name: 'the given picture' }
+    : { bytes: await call.wait(fileBytes(input, check)), name: typeof input === 'string' ? shownPath(input) : 'the given picture' }
+  const { width, height, unpacking } = await call.wait(measured(source, check))
+  const end = target({ width, height })
+  // The picture as it is unpacked, and what is made of it, down to the floats that the tokenizer takes.
+  const bytes = Math.max(unpacking, 3 * width * height + resizingBytes({ width, height }, end.width, end.height, request.crop) + 12 * end.width * end.height)
+  const claim = await Claim.of(call, bytes, {
+    what: `A picture of ${width} x ${height} pixels and what is made of it`, cure: 'give a smaller one or a smaller grid', temporary: true
+  })
+  try {
+    const upright = await call.wait(uprightPixels(source, request.background, check))
+    claim.took(upright.data.length)
+    const { width, height } = target(upright)
+    return await call.wait((request.crop ? centreCrop : squeezed)(upright, width, height, pauses(check)))
+  } finally {
+    call.release(claim)
+  }
 }
 
 /** The largest square inside the picture, or the picture's own shape. */
-function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows: number, columns: number] {
+function ownGrid ({ width, height }: Size, factor: number, crop: boolean): [rows: number, columns: number] {
   if (crop) {
     const side = Math.min(defaultSide, Math.max(1, Math.floor(Math.min(width, height) / factor)))
     return [side, side]
@@ -185,17 +231,43 @@ function ownGrid ({ width, height }: Rgb, factor: number, crop: boolean): [rows:
 /** What libvips says of bytes that none of its readers knows, or was built for. */
 const unknownFormat = /unsupported image format|not been built|no known loader/i
 
-async function uprightPixels (input: OwnImage, background: string, check: () => void): Promise<Rgb> {
-  const sharp = loadSharp()
-  const raw = typeof input === 'object' && 'data' in input ? input : undefined
-  const source = raw ? raw.data as Uint8Array : await fileBytes(input as Exclude<OwnImage, RawImage>, check)
+/** Bytes of a picture file, or pixels; and its name for messages. */
+interface Source { bytes: Uint8Array, raw?: { width: number, height: number, channels: 1 | 3 | 4 }, name: string }
+
+/** Bytes a pixel that libvips holds at the peak, with the result: measured. Readers that go row by row need little more than that. */
+const bytesAPixel = { rows: 4, whole: 9, heif: 20 }
+
+/** What a picture is, without unpacking it: its sides when it stands upright, and bytes that unpacking it takes. */
+async function measured ({ bytes, raw, name }: Source, check: () => void): Promise<Size & { unpacking: number }> {
+  if (raw) return { width: raw.width, height: raw.height, unpacking: bytesAPixel.rows * raw.width * raw.height }
   try {
-    sharp().flatten({ background }) // reads the colour, nothing else
+    const { format, orientation = 1, isProgressive, autoOrient: { width, height } } = await loadSharp()(asBuffer(bytes)).metadata()
+    const rows = ['png', 'jpeg', 'tiff'].includes(format) && orientation === 1 && !isProgressive
+    return { width, height, unpacking: bytesAPixel[format === 'heif' ? 'heif' : rows ? 'rows' : 'whole'] * width * height }
   } catch (cause) {
+    check()
+    throw unreadable(name, cause)
+  }
+}
+
+function unreadable (name: string, cause: unknown): ParError {
+  const { message } = cause as Error
+  const why = unknownFormat.test(message) ? 'it has none of the formats that are read: PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG' : visible(message, 300)
+  return outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${name}: ${why}`, { cause })
+}
+
+function checkBackground (background: CheckedEncode['background']): void {
+  try {
+    loadSharp()().flatten({ background }) // reads the colour, nothing else
+  } catch (cause) {
+    if (cause instanceof ParError) throw cause // there is no sharp
     throw invalid(`background must be a colour such as 'white' or '#ff8800', not ${show(background)}`, { cause })
   }
+}
+
+async function uprightPixels ({ bytes, raw, name }: Source, background: CheckedEncode['background'], check: () => void): Promise<Rgb> {
   try {
-    const { data, info } = await sharp(asBuffer(source), raw ? { raw: { width: raw.width, height: raw.height, channels: raw.channels } } : {})
+    const { data, info } = await loadSharp()(asBuffer(bytes), raw ? { raw } : {})
       .autoOrient().flatten({ background }).toColourspace('srgb').removeAlpha()
       .raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
     const { width, height, channels } = info
@@ -211,9 +283,6 @@ async function uprightPixels (input: OwnImage, background: string, check: () => 
     return { data: rgb, width, height }
   } catch (cause) {
     check()
-    const name = typeof input === 'string' ? shownPath(input) : 'the given picture'
-    const { message } = cause as Error
-    const why = unknownFormat.test(message) ? 'it has none of the formats that are read: PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG' : visible(message, 300)
-    throw outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${name}: ${why}`, { cause })
+    throw unreadable(name, cause)
   }
 }

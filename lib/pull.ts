@@ -122,7 +122,8 @@ export async function pullFiles (files: readonly HubFile[], work: Work): Promise
   } catch (error) {
     if (error instanceof Thrown) throw error.thrown
     signal?.throwIfAborted()
-    const at = (error as NodeJS.ErrnoException | null)?.path
+    const { path, dest, syscall } = (error ?? {}) as NodeJS.ErrnoException & { dest?: unknown }
+    const at = syscall === 'rename' ? dest : path // what is renamed has a name that nobody knows
     const known = fromSystem(error, typeof at === 'string' ? at : cache, 'written')
     throw known === error || !(known instanceof ParError) ? known : new ParError(known.code, `${known.message} HF_HUB_CACHE chooses another folder for the cache.`, { cause: error })
   }
@@ -236,7 +237,7 @@ export interface Placing {
  */
 export async function presetTokenizer ({ name, tokenizer }: Preset, folder = cacheFolder()): Promise<string> {
   const path = await findCached(folder, tokenizer)
-  if (path === undefined) throw new ParError('FILE_NOT_FOUND', `${tokenizer.file} of ${name} is not in the cache (${folder}). Run: npx parvis pull ${name}`)
+  if (path === undefined) throw new ParError('FILE_NOT_FOUND', `${tokenizer.file} of ${name} is not in the cache (${shownPath(folder)}). Run: npx parvis pull ${name}`)
   return path
 }
 
@@ -251,7 +252,7 @@ export async function presetFiles (preset: Preset, { cache, pull: fetching, sign
   if (!fetching) {
     const missing = transformer === undefined ? preset.transformer : preset.tokenizer
     throw new ParError('FILE_NOT_FOUND',
-      `${missing.file} of ${preset.name} is not in the cache (${folder}). Run: npx parvis pull ${preset.name}; or ask Par.load for it: { pull: true }`)
+      `${missing.file} of ${preset.name} is not in the cache (${shownPath(folder)}). Run: npx parvis pull ${preset.name}; or ask Par.load for it: { pull: true }`)
   }
   const pulled = await pull(preset.name, { cache: folder, signal, onProgress: onPull })
   return { transformer: pulled.transformer.path, tokenizer: pulled.tokenizer.path }

@@ -247,7 +247,7 @@ async function cutOut (region: Region, columns: Span, rows: Span, pause: Pause):
   return { data, width, height }
 }
 
-interface Size { width: number, height: number }
+export interface Size { width: number, height: number }
 
 /** How a picture of that size becomes its middle, width x height; for a square exactly as the authors' `center_crop_arr`. */
 function cropSteps (from: Size, width: number, height: number): Step[] {

@@ -34,6 +34,12 @@ export function cut (text: string, max: number): string {
   return text.length > max ? `${text.slice(0, Math.max(0, max - 3))}...` : text
 }
 
+/** The same, but what is missing is missing in the middle. */
+export function cutMiddle (text: string, max: number): string {
+  const half = Math.floor((max - 3) / 2)
+  return text.length > max ? `${text.slice(0, half)}...${text.slice(-half)}` : text
+}
+
 /** Text from a file, in double quotes, with escapes as in JSON, cut at {@link maxShownName} characters. */
 export function quote (text: string): string {
   return visible(JSON.stringify(cut(text, maxShownName)))
@@ -41,6 +47,5 @@ export function quote (text: string): string {
 
 /** A path or an address given by a caller, for messages: its beginning and its end, where the file name is. */
 export function shownPath (file: string): string {
-  const half = Math.floor((maxShownPath - 3) / 2)
-  return visible(file.length > maxShownPath ? `${file.slice(0, half)}...${file.slice(-half)}` : file)
+  return visible(cutMiddle(file, maxShownPath))
 }

@@ -1,11 +1,11 @@
 // How a checkpoint is refused. Text out of a file is shown by `quote`.
 
 import { ParError } from '../errors.js'
-import { quote } from '../text.js'
+import { quote, shownPath } from '../text.js'
 
 /** A ParError `BAD_CHECKPOINT` that starts with the file. */
 export function bad (file: string, message: string, cause?: unknown): ParError {
-  return new ParError('BAD_CHECKPOINT', `${file}: ${message}`, cause === undefined ? undefined : { cause })
+  return new ParError('BAD_CHECKPOINT', `${shownPath(file)}: ${message}`, cause === undefined ? undefined : { cause })
 }
 
 /** The refusal of an entry of the weights that is no plain tensor; `what` is as in Checkpoint.odd. */

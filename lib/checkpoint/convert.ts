@@ -5,8 +5,10 @@
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../errors.js'
+import { absolute } from '../files.js'
 import { toParError, type DType, type TensorSource } from '../native.js'
 import { NodeAbortController } from '../realm.js'
+import { shownPath } from '../text.js'
 import { describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides } from './architecture.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
@@ -119,7 +121,7 @@ async function describe (
 ): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata, warnings: string[] }> {
   const { heads, grid, n, tokenizer, signal } = options
   if (identify(checkpoint) === 'tokenizer') {
-    if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${checkpoint.file} is a tokenizer`)
+    if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${shownPath(checkpoint.file)} is a tokenizer`)
     const { tensors, name, imageSize } = describeTokenizer(checkpoint)
     const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
     const metadata: ParvisMetadata = { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 }
@@ -153,19 +155,19 @@ async function describe (
 /** The hash of the codebook that a transformer's tokens are numbers of. */
 async function hashOf (file: string, transformer: string, vocabulary: number, convertFloats: ConvertFloats, signal?: AbortSignal): Promise<string | undefined> {
   const checkpoint = await openCheckpoint(file, { signal })
-  if (identify(checkpoint) !== 'tokenizer') throw new ParError('INVALID_OPTION', `tokenizer: ${file} is a transformer`)
+  if (identify(checkpoint) !== 'tokenizer') throw new ParError('INVALID_OPTION', `tokenizer: ${shownPath(file)} is a transformer`)
   const { codebookSize } = describeTokenizer(checkpoint).model
   if (codebookSize !== vocabulary) {
     throw new ParError('TOKENIZER_MISMATCH',
-      `Transformer and tokenizer do not belong together: ${transformer} has a vocabulary of ${vocabulary} tokens, ${file} a codebook of ${codebookSize}`)
+      `Transformer and tokenizer do not belong together: ${shownPath(transformer)} has a vocabulary of ${vocabulary} tokens, ${shownPath(file)} a codebook of ${codebookSize}`)
   }
   return await codebookHash(checkpoint, convertFloats, signal)
 }
 
 async function refuseSameFile (input: string, output: string): Promise<void> {
   const [from, to] = await Promise.all([stat(input, { bigint: true }), stat(output, { bigint: true }).catch(() => undefined)])
-  if (path.resolve(input) === path.resolve(output) || (to && from.dev === to.dev && from.ino === to.ino)) {
-    throw new ParError('INVALID_OPTION', `input and output are the same file: ${input}. Give another output.`)
+  if (absolute(input) === absolute(output) || (to && from.dev === to.dev && from.ino === to.ino)) {
+    throw new ParError('INVALID_OPTION', `input and output are the same file: ${shownPath(input)}. Give another output.`)
   }
   if (to && !to.isFile()) throw notRegular(output, to.isDirectory() ? 'folder' : 'special')
 }

@@ -7,7 +7,7 @@ import path from 'node:path'
 import { ParError } from '../errors.js'
 import { limits } from '../limits.js'
 import { presets } from '../presets.js'
-import { cut, quote } from '../text.js'
+import { cut, quote, shownPath } from '../text.js'
 import { asNumber, asPair, trainingArgument } from './arguments.js'
 import { pixelsOfName } from './file-names.js'
 import { showValue, type Needed } from './shapes.js'
@@ -53,7 +53,7 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
   const fits = (grid: Grid): boolean => grid.every(side => side % root === 0)
   const does = (grid: Grid): string => `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
   if (option) {
-    if (!fits(option)) throw new ParError('INVALID_OPTION', `${needed.checkpoint.file}: ${does(option)}`)
+    if (!fits(option)) throw new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${does(option)}`)
     return { grid: option, gridFrom: 'option', warnings: [] }
   }
   if (metadata && !fits(metadata)) throw needed.bad(`${does(metadata)} from its metadata. Pass grid.`)

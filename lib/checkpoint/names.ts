@@ -3,7 +3,7 @@
 // their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
 
 import { ParError } from '../errors.js'
-import { quote } from '../text.js'
+import { quote, shownPath } from '../text.js'
 import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
 
@@ -136,7 +136,7 @@ function giveDotsBack (checkpoint: Checkpoint): void {
 }
 
 function absent (checkpoint: Checkpoint, wanted: WeightsChoice, what: string): ParError {
-  return new ParError('INVALID_OPTION', `${checkpoint.file}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
+  return new ParError('INVALID_OPTION', `${shownPath(checkpoint.file)}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
 }
 
 function allNames (checkpoint: Checkpoint): string[] {

@@ -3,7 +3,7 @@
 
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
-import { quote } from '../text.js'
+import { quote, visible } from '../text.js'
 import { bad } from './bad.js'
 import { namesOfFile } from './file-names.js'
 import { settleNames, type WeightsChoice } from './names.js'
@@ -34,7 +34,7 @@ export async function openCheckpoint (file: string, options: { signal?: AbortSig
     signal?.throwIfAborted()
     const known = fromSystem(error, file, 'read')
     // A defect in the reader must not look like one of the caller's.
-    throw known instanceof ParError ? known : bad(file, `unexpected failure while reading: ${(error as Error).message}`, error)
+    throw known instanceof ParError ? known : bad(file, `unexpected failure while reading: ${visible((error as Error).message, 300)}`, error)
   } finally {
     await source.close()
   }

@@ -4,7 +4,8 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { DType } from '../native.js'
 import { ParError } from '../errors.js'
-import { findTarget, fromSystem, writePart } from '../files.js'
+import { findTarget, fromSystem, writePart, type Target } from '../files.js'
+import { shownPath } from '../text.js'
 import { countElements, elementBytes } from './dtypes.js'
 
 /** One tensor to write: its description, and its bytes (row-major, little-endian) in order. */
@@ -26,8 +27,9 @@ export async function writeSafetensors (
   file: string, tensors: TensorToWrite[], metadata: Record<string, string>, signal?: AbortSignal, last?: () => Promise<Record<string, string>>
 ): Promise<{ bytes: number }> {
   const header = makeHeader(tensors, metadata)
+  let target: Target | undefined
   try {
-    const target = await findTarget(file)
+    target = await findTarget(file)
     if (target.kind === 'folder' || target.kind === 'special') throw notRegular(file, target.kind)
     return await writePart(target.path, async handle => {
       let bytes = await writeAll(handle, header)
@@ -51,14 +53,14 @@ export async function writeSafetensors (
       return { bytes }
     })
   } catch (error) {
-    throw fromSystem(error, file, 'written')
+    throw fromSystem(error, file, 'written', target?.path)
   }
 }
 
 /** The refusal of an output that a rename would destroy. */
 export function notRegular (file: string, kind: 'folder' | 'special'): ParError {
   const what = kind === 'folder' ? 'a folder' : 'no regular file (a device, a pipe or a socket), which a checkpoint cannot be written to'
-  return new ParError('INVALID_OPTION', `output ${file} is ${what}: give the name of a file`)
+  return new ParError('INVALID_OPTION', `output ${shownPath(file)} is ${what}: give the name of a file`)
 }
 
 /** Bytes that the tensor takes in the file. */

@@ -99,7 +99,8 @@ class Header {
         return
       case State.dtype:
         if (token !== 'string') throw this.wrong('its dtype is no string and not known')
-        this.entry.dtype = this.scanner.textBytes > 64 ? '' : this.scanner.text()
+        if (this.scanner.textBytes > 64) throw this.wrong(`its dtype, a text of ${this.scanner.textBytes} bytes, is not known`)
+        this.entry.dtype = this.scanner.text()
         this.state = State.fields
         return
       case State.shape:

@@ -1,10 +1,11 @@
 // The one place that reads bytes of a checkpoint. Every read is checked against the size of the file first, so that
 // no length found in a file can drive an allocation or a read past the end. Offsets are doubles: exact to 2^53.
 
-import { constants, type BigIntStats } from 'node:fs'
+import { constants, type BigIntStats, type Stats } from 'node:fs'
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
+import { shownPath } from '../text.js'
 import { bad } from './bad.js'
 
 /** Opening a pipe that has taken the place of a file must not wait for a writer. Windows has no such flag. */
@@ -18,6 +19,12 @@ export type FileIdentity = BigUint64Array
 
 function identityOf ({ dev, ino, size, mtimeNs }: BigIntStats): FileIdentity {
   return BigUint64Array.of(dev, ino, size, mtimeNs)
+}
+
+function regular (found: Stats | BigIntStats, file: string): void {
+  if (found.isFile()) return
+  throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be read: it is ${found.isDirectory() ? 'a folder' : 'no regular file'}. ` +
+    'Give the path of a .pt or .safetensors file.')
 }
 
 /** A file opened for reading. */
@@ -40,13 +47,11 @@ export class FileSource {
     let handle: FileHandle | undefined
     try {
       // Asked before opening: opening a pipe waits for a writer.
-      const before = await stat(file)
-      if (!before.isFile()) {
-        throw new ParError('FILE_NOT_FOUND', `${file}: cannot be read: it is ${before.isDirectory() ? 'a folder' : 'no regular file'}. ` +
-          'Give the path of a .pt or .safetensors file.')
-      }
+      regular(await stat(file), file)
       handle = await open(file, withoutWaiting)
-      const identity = identityOf(await handle.stat({ bigint: true }))
+      const found = await handle.stat({ bigint: true })
+      regular(found, file) // something else may bear the name by now
+      const identity = identityOf(found)
       if (expected?.some((value, i) => value !== identity[i])) {
         throw bad(file, 'was replaced or written to while it was being loaded. Load it again when it is complete.')
       }

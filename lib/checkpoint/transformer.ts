@@ -5,6 +5,7 @@
 import { ParError } from '../errors.js'
 import type { TensorSource, TransformerModel } from '../native.js'
 import { limits } from '../limits.js'
+import { shownPath } from '../text.js'
 import { asNumber, trainingArgument } from './arguments.js'
 import { refuseForeign } from './extras.js'
 import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
@@ -99,7 +100,7 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
   const { grid, gridFrom, warnings } = chooseGrid(needed, { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
   const classWarning = checkClasses(needed, classRows)
   if (callerN !== undefined && callerN !== n) {
-    throw new ParError('UNSUPPORTED_N', `${checkpoint.file}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
+    throw new ParError('UNSUPPORTED_N', `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
       `(${transitions} transition tokens). Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`)
   }
   const name = metadata?.name ?? official
@@ -199,7 +200,7 @@ function chooseHeads (
   const kvHeads = (qkvRows / headSize - heads) / 2
   const wrong = (why: string): Error => {
     const message = `${heads} heads (${words}) cannot be: ${why}`
-    return from === 'option' ? new ParError('INVALID_OPTION', `${needed.checkpoint.file}: ${message}`) : needed.bad(`${message}. Pass heads.`)
+    return from === 'option' ? new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${message}`) : needed.bad(`${message}. Pass heads.`)
   }
   // Rotation turns pairs of elements, half of the pairs by row, half by column.
   if (!Number.isInteger(headSize) || headSize % 4 !== 0) throw wrong(`the width ${dim} gives a head size of ${Number(headSize.toFixed(3))}, which must be a multiple of 4`)

@@ -3,10 +3,11 @@
 import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
-import { writeWhole } from '../files.js'
+import { absolute, writeWhole } from '../files.js'
 import type { ImageFormat } from '../image.js'
 import type { Size } from '../options.js'
 import type { Par } from '../par.js'
+import { shownPath } from '../text.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
@@ -78,7 +79,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       signal.throwIfAborted()
       if (!toStdout) await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
       else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
-      written.push({ file: toStdout ? '-' : path.resolve(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
+      written.push({ file: toStdout ? '-' : absolute(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
     }
     progress.stop()
     if (flags.json) return await printJson({ format, device: par.info.device, pictures: written })
@@ -94,7 +95,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
 /** A fault of tokens (one that the codebook does not have) is one of their file. */
 export function inFile (error: unknown, file: string): unknown {
   if (!(error instanceof ParError) || error.code !== 'INVALID_OPTION' || !error.message.startsWith('tokens')) return error
-  return new ParError('BAD_TOKENS', `${file}: ${error.message}`, { cause: error })
+  return new ParError('BAD_TOKENS', `${shownPath(file)}: ${error.message}`, { cause: error })
 }
 
 /**

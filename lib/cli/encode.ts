@@ -1,9 +1,8 @@
 // parvis encode: picture files to tokens, in one file of JSON or NumPy, or as JSON on standard output.
 
-import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
-import { writeWhole } from '../files.js'
+import { absolute, writeWhole } from '../files.js'
 import type { Par } from '../par.js'
 import { size } from './arguments.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
@@ -67,7 +66,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     }
     await writeWhole(flags.out!, bytes, () => signal.throwIfAborted())
     if (flags.json) {
-      await printJson({ file: path.resolve(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
+      await printJson({ file: absolute(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
     } else {
       const lines = pictures.map(({ file, grid, width, height }) => shown`${sourceName(file)}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px`)
       await printSummary([...lines, shown`${flags.out!}: ${count(pictures.length)}`].join('\n') + '\n')

@@ -7,7 +7,7 @@ import path from 'node:path'
 import { Command, Option } from 'commander'
 import { animate, type Animation } from '../animate.js'
 import { ParError } from '../errors.js'
-import { fromSystem, writeWhole } from '../files.js'
+import { absolute, fromSystem, writeWhole } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
 import { effectiveSeeds, mostImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
@@ -191,8 +191,8 @@ async function together ({ par, request, flags, format, progress }: Work, place:
   }
   if (flags.json) {
     return await printJson({
-      ...(sheet && { file: path.resolve(file), format, width: sheet.width, height: sheet.height }),
-      ...(film && { animation: { file: path.resolve(flags.animate!), width: film.width, height: film.height, frames: film.frames } }),
+      ...(sheet && { file: absolute(file), format, width: sheet.width, height: sheet.height }),
+      ...(film && { animation: { file: absolute(flags.animate!), width: film.width, height: film.height, frames: film.frames } }),
       ...summary(images),
       device: par.info.device,
       milliseconds,
@@ -240,7 +240,7 @@ async function oneByOne ({ par, request, flags, format, progress }: Work, pictur
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
     await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
-    written.push({ file: path.resolve(names[k]!), ...about(image), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
+    written.push({ file: absolute(names[k]!), ...about(image), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
   }
   const milliseconds = Math.round(performance.now() - started)
   progress.stop()

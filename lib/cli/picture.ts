@@ -4,7 +4,7 @@
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
-import { findTarget, systemReason, tryFolder, type Target } from '../files.js'
+import { absolute, findTarget, systemReason, tryFolder, type Target } from '../files.js'
 import { Image, type ImageFormat } from '../image.js'
 import { enlarge } from '../resample.js'
 import { shownPath } from '../text.js'
@@ -89,7 +89,7 @@ export async function encode ({ data, width, height }: Pixels, format: ImageForm
 export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
   if (file === '') throw new UsageError('the name of the output file is empty; leave the option out for a name made of the options')
   const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
-  const folder = path.dirname(path.resolve(file))
+  const folder = path.dirname(absolute(file))
   if (!(await fs.stat(folder).catch(() => undefined))?.isDirectory()) throw refused(`there is no folder ${shownPath(folder)}`)
   let target: Target
   try {
@@ -116,6 +116,6 @@ export async function checkAllWritable (files: readonly string[]): Promise<void>
 /** Complains about a folder in which no file can be made. */
 export async function checkFolder (folder: string): Promise<void> {
   await tryFolder(folder).catch((cause: unknown) => {
-    throw new UsageError(`no file can be made in ${shownPath(path.resolve(folder))}: ${systemReason(cause, 'written')}`, { cause })
+    throw new UsageError(`no file can be made in ${shownPath(absolute(folder))}: ${systemReason(cause, 'written')}`, { cause })
   })
 }

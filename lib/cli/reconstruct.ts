@@ -1,12 +1,11 @@
 // parvis reconstruct: what a tokenizer keeps of a picture. Encodes, decodes and compares with what was encoded, which is
 // the picture after cropping: what cropping takes away is no fault of the tokenizer.
 
-import path from 'node:path'
 import { Command, Option } from 'commander'
 import type { ImageFormat } from '../image.js'
 import type { Par } from '../par.js'
 import { psnr, ssim } from '../quality.js'
-import { writeWhole } from '../files.js'
+import { absolute, writeWhole } from '../files.js'
 import { integer } from './arguments.js'
 import { outputNames } from './decode.js'
 import { count, pictureOptions } from './encode.js'
@@ -65,7 +64,7 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
       const { width, height } = picture
       pictures.push({
         file,
-        ...(names[k] !== undefined && { out: path.resolve(names[k]) }),
+        ...(names[k] !== undefined && { out: absolute(names[k]) }),
         width,
         height,
         grid,

@@ -1,11 +1,10 @@
 // parvis score: how likely a model finds a picture, token by token, in bits: what an ideal coder that knows the model
 // would need for it. For several n side by side, because n decides what each token may see.
 
-import path from 'node:path'
 import { Command } from 'commander'
 import type { Par } from '../par.js'
 import type { Classification, ClassifyProgress, Score } from '../scoring.js'
-import { writeWhole } from '../files.js'
+import { absolute, writeWhole } from '../files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'
@@ -132,7 +131,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
         guidanceScale: flags.guidanceScale ?? 1,
         scores: results.map(({ tokens, logProbs, ...rest }) => ({ ...rest, logProbs: Array.from(logProbs) })),
         ...(best.length > 0 && { classes: best }),
-        ...(flags.heatmap !== undefined && { heatmap: path.resolve(flags.heatmap) }),
+        ...(flags.heatmap !== undefined && { heatmap: absolute(flags.heatmap) }),
         device: par.info.device
       })
     }

@@ -28,7 +28,7 @@ export function tokenFormatOf (file: string | undefined, asked: TokenFormat | un
   const extension = path.extname(file ?? '').toLowerCase()
   if (file === undefined || file === '-' || extension === '.json') return 'json'
   if (extension === '.npy') return 'npy'
-  throw new UsageError(`the name ${file} tells no format of tokens; end it in .json or .npy, or give --format`)
+  throw new UsageError(`the name ${shownPath(file)} tells no format of tokens; end it in .json or .npy, or give --format`)
 }
 
 /** Tokens, as far as the first bytes tell; a picture otherwise. */
@@ -93,7 +93,7 @@ async function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined,
   if (!Array.isArray(list)) throw bad(file, 'holds no tokens: a list of numbers is wanted, or what parvis encode writes')
   const pictures: TokenPicture[] = []
   for (const [k, entry] of list.entries()) {
-    const where = `${file}: pictures[${k}]`
+    const where = `${shownPath(file)}: pictures[${k}]`
     const [tokens, grid] = entry instanceof Map ? [entry.get('tokens'), entry.get('grid')] : []
     if (!Array.isArray(tokens)) throw bad(where, 'has no list of tokens')
     const sides = grid === undefined ? undefined : Array.isArray(grid) ? grid : [grid, grid]

@@ -5,7 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { URL } from 'node:url'
 import { ParError } from '../errors.js'
-import { readWhole } from '../files.js'
+import { absolute, readWhole } from '../files.js'
 import { shownPath, visible } from '../text.js'
 import { invalid, show } from '../validate.js'
 
@@ -40,7 +40,7 @@ function expanded (name: string, env: Environment): string {
   }
   const value = (text: string, variable: string): string => env[variable.replace(/^\{|\}$/g, '')] ?? text
   const unix = own.replace(/\$(\w+|\{[^}]*\})/g, value)
-  return path.resolve(process.platform === 'win32' ? unix.replace(/%([^%]+)%/g, value) : unix)
+  return absolute(process.platform === 'win32' ? unix.replace(/%([^%]+)%/g, value) : unix)
 }
 
 /** The folder of the standard cache. @throws ParError `FILE_NOT_FOUND`, `INVALID_OPTION` */

@@ -293,7 +293,8 @@ function secondsToWait (headers: Headers): number {
 
 function duration (seconds: number): string {
   if (seconds < 120) return `${Math.ceil(seconds)} seconds`
-  return seconds < 7200 ? `${Math.ceil(seconds / 60)} minutes` : `${Math.ceil(seconds / 3600)} hours`
+  if (seconds < 7200) return `${Math.ceil(seconds / 60)} minutes`
+  return seconds < 1e7 ? `${Math.ceil(seconds / 3600)} hours` : 'for months'
 }
 
 /** Bytes and milliseconds that an answer of the API may take. */

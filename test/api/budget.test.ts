@@ -5,8 +5,9 @@ import { execFile } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import sharp from 'sharp'
 import t from 'tap'
-import { Budget, Turns } from '../../lib/budget.js'
+import { Budget, Claim, Turns } from '../../lib/budget.js'
 import { Call, Calls } from '../../lib/call.js'
 import { ParError } from '../../lib/errors.js'
 import { addon, type Addon, type NativeSession } from '../../lib/native.js'
@@ -327,6 +328,53 @@ t.test('a callback may await another call of the same instance, however little m
   const waiting = codeOf(par.generate({ classId: 2 }))
   await par.dispose()
   t.equal(await waiting, 'DISPOSED')
+})
+
+t.test('memory of results is claimed before the first one is made', async t => {
+  const par = await smallPar()
+  t.teardown(async () => { native.freeMemory = freeMemory; await par.dispose() })
+  native.freeMemory = () => 100e6
+  const list = Array.from({ length: 40 }, () => new Int32Array(64))
+  const message = /pixels of 40 pictures of 2048 x 2048 need \d+ MB of memory and \d+ MB are free\. Free memory, or ask for fewer or smaller ones/
+  t.match(await rejection(par.decode(list, { size: 2048 })), { name: 'ParError', code: 'OUT_OF_MEMORY', message })
+  t.match(await rejection(par.generate({ classId: Array(40).fill(1), size: 2048 })), { code: 'OUT_OF_MEMORY', message: /images\(\)/ })
+  t.equal(await codeOf(par.decode(list.slice(0, 3), { size: 2048, format: 'float32' })), 'OUT_OF_MEMORY', 'floats are four times as large')
+  for await (const image of par.images({ classId: [1, 2], size: 256 })) t.equal(image.width, 256)
+  t.equal((await par.decode(list, { size: 128 })).length, 40)
+
+  const call = new Call()
+  const words = { what: 'Pictures', cure: 'ask for less' }
+  const first = await Claim.of(call, 60e6, words)
+  t.match(await rejection(Claim.of(call, 60e6, words)), { code: 'OUT_OF_MEMORY', message: 'Pictures need 58 MB of memory and 39 MB are free. Free memory, or ask for less.' })
+  first.took(30e6)
+  const other = new Call() // a call that nobody holds is over when it is collected
+  const second = await Claim.of(other, 60e6, words)
+  second.dispose()
+  call.end()
+  const passing = await Claim.of(other, 90e6, { ...words, temporary: true })
+  let third: Claim | undefined
+  const waiting = Claim.of(other, 60e6, words).then(claim => { third = claim })
+  await turn(500)
+  t.equal(third, undefined, 'what is given back soon is waited for')
+  passing.dispose()
+  await waiting
+  third!.dispose()
+  ;(await Claim.of(other, 100e6, words)).dispose()
+  other.end()
+})
+
+t.test('a picture is compared with the free memory before it is unpacked', async t => {
+  const par = await smallPar()
+  t.teardown(async () => { native.freeMemory = freeMemory; await par.dispose() })
+  native.freeMemory = () => 100e6
+  const file = await sharp({ create: { width: 6000, height: 6000, channels: 3, background: 'red' } }).png({ palette: true }).toBuffer()
+  const message = /^A picture of 6000 x 6000 pixels and what is made of it need \d+ MB of memory and \d+ MB are free/
+  t.match(await rejection(par.encode(file)), { name: 'ParError', code: 'OUT_OF_MEMORY', message })
+  t.match(await rejection(par.prepare({ data: new Uint8Array(36e6), width: 6000, height: 6000 })), { code: 'OUT_OF_MEMORY', message })
+  const thin = await sharp({ create: { width: 2500, height: 1, channels: 3, background: 'red' } }).png().toBuffer()
+  t.equal((await par.prepare(thin, { grid: 96 })).width, 384, 'a long thin one takes little')
+  native.freeMemory = () => 1e9
+  t.equal((await Promise.all([1, 2, 3].map(async () => await par.encode(file)))).length, 3, 'several wait for one another')
 })
 
 t.test('thousands of calls at once hold the memory of a few', async t => {
