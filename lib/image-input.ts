@@ -148,6 +148,7 @@ for (let value = 0; value < 16; value++) for (const digit of [value.toString(16)
 /** %XX as the byte, everything else as UTF-8. */
 function percentDecoded (text: string): Buffer {
   const bytes = Buffer.from(text)
+  if (!text.includes('%')) return bytes
   let to = 0
   for (let from = 0; from < bytes.length; from++) {
     const [high, low] = [digits[bytes[from + 1] ?? 0]!, digits[bytes[from + 2] ?? 0]!]

@@ -9,11 +9,14 @@ import fsp from 'node:fs/promises'
 import path from 'node:path'
 import { constants } from 'node:os'
 import { ParError } from '../lib/errors.js'
+import { convertCheckpoint, openCheckpoint } from '../lib/checkpoint/index.js'
 import { fromSystem, readWhole, removeParts, writePart, writeWhole } from '../lib/files.js'
 import { Image } from '../lib/image.js'
+import { toParError } from '../lib/native.js'
 import { Par } from '../lib/par.js'
 import { bin, root, temporaryFolder } from './cli/run.js'
 import { built } from './support/built.js'
+import { golden } from './support/golden.js'
 
 process.setMaxListeners(0)
 const picture = (value: number): Image => new Image(new Uint8Array(64 * 64 * 3).fill(value), 64, 64)
@@ -65,6 +68,91 @@ t.test('a picture is there whole or not at all, and what was there stays', async
   t.match(await failure(picture(1).toFile(folder + '/a.png/b.png')), { code: 'FILE_NOT_FOUND', message: /no folder/ })
   fs.mkdirSync(path.join(folder, 'c.png'))
   t.match(await failure(picture(1).toFile(path.join(folder, 'c.png'))), { code: 'FILE_NOT_FOUND', message: /it is a folder/ })
+})
+
+const onLinux = { skip: process.platform !== 'linux' && 'names of Linux' }
+
+t.test('names of what is open already are written to as it is open', onLinux, async t => {
+  const folder = temporaryFolder()
+  const [file, link, out] = ['a.bin', 'link.raw', 'out.bin'].map(name => path.join(folder, name)) as [string, string, string]
+  fs.writeFileSync(file, 'before')
+  const descriptor = fs.openSync(file, 'a')
+  t.teardown(() => { fs.closeSync(descriptor) })
+  fs.symlinkSync(`/dev/fd/${descriptor}`, link)
+  await writeWhole(`/dev/fd/${descriptor}`, Buffer.from('1'))
+  await writeWhole(`/proc/self/fd/${descriptor}`, Buffer.from('2'))
+  await writeWhole(`/proc/${process.pid}/fd/${descriptor}`, Buffer.from('3'))
+  await new Image(Buffer.from('456'), 1, 1).toFile(link)
+  t.equal(fs.readFileSync(file, 'latin1'), 'before123456')
+  t.same(fs.readdirSync(folder).sort(), ['a.bin', 'link.raw'])
+  for (const absent of ['/dev/fd/987654', '/proc/self/fd/987654']) {
+    t.match(await failure(writeWhole(absent, Buffer.from('1'))), { code: 'FILE_NOT_FOUND', message: /nothing open under that number/ })
+  }
+  fs.writeFileSync(out, 'before')
+  const child = spawn(process.execPath, [bin, 'generate', '7', '-n', '16', '--out', '/dev/stdout', '--format', 'raw', '-q'], { stdio: ['ignore', fs.openSync(out, 'a'), 'inherit'] })
+  t.same(await once(child, 'close'), [0, null])
+  t.ok(fs.readFileSync(out, 'latin1').startsWith('before') && fs.statSync(out).size === 6 + 32 * 32 * 3)
+})
+
+t.test('why a file cannot be made', onLinux, async t => {
+  const folder = temporaryFolder()
+  const link = path.join(folder, 'dangling.png')
+  fs.symlinkSync('absent/x.png', link)
+  t.match(await failure(picture(1).toFile(link)), { code: 'FILE_NOT_FOUND', message: `${link}: cannot be written: there is no folder ${folder}/absent. Make it` })
+  t.match(await failure(picture(1).toFile('/proc/x.png')), { code: 'FILE_NOT_FOUND', message: 'no file can be made in /proc.' })
+})
+
+t.test('a working directory that was removed', onLinux, async t => {
+  const folder = temporaryFolder()
+  const script = `
+    const { Par } = require(process.argv[1])
+    const [, , folder, tokenizer] = process.argv
+    process.chdir(folder + '/gone')
+    require('node:fs').rmdirSync(folder + '/gone')
+    ;(async () => {
+      const par = await Par.load({ device: 'cpu', threads: 1 })
+      const image = await par.generate({ classId: 1, n: 16 })
+      await image.toFile(folder + '/a.png')
+      const tokens = await par.encode(folder + '/a.png')
+      await (await Par.load({ tokenizer, device: 'cpu' })).dispose()
+      const errors = await Promise.all([() => image.toFile('x.png'), () => par.encode('x.png'), () => Par.load({ tokenizer: 'x.pt' }), () => Par.load({ transformer: 'x.pt' })]
+        .map(work => work().then(() => 'it went well', ({ name, code, message }) => ({ name, code, message }))))
+      await par.dispose()
+      console.log(JSON.stringify({ tokens: tokens.length, errors }))
+    })()`
+  fs.mkdirSync(path.join(folder, 'gone'))
+  const printed = execFileSync(process.execPath, ['-e', script, path.join(await built(), 'index.js'), folder, golden('vq-small/vq.pt')], { encoding: 'utf8' })
+  const { tokens, errors } = JSON.parse(printed) as { tokens: number, errors: object[] }
+  t.equal(tokens, 256)
+  const message = /^x\.\w+: cannot be found: the path is relative, and the working directory was removed\. /
+  t.match(errors, Array(4).fill({ name: 'ParError', code: 'FILE_NOT_FOUND', message }))
+})
+
+t.test('no name of a file commands a terminal or fills a log', onLinux, async t => {
+  const folder = path.join(temporaryFolder(), '\u001b[2J\u202e\n' + 'long'.repeat(50), 'long'.repeat(60), 'long'.repeat(60))
+  fs.mkdirSync(folder, { recursive: true })
+  const at = (name: string): string => path.join(folder, name)
+  fs.writeFileSync(at('empty.pt'), '')
+  fs.copyFileSync(golden('par-4x/model.pt'), at('par.pt'))
+  fs.copyFileSync(golden('vq-small/vq.pt'), at('vq.pt'))
+  const load = async (options: object, path = at('par.pt')): Promise<unknown> => await Par.load({ device: 'cpu', transformer: { path, heads: 2, grid: 8, ...options } })
+  for (const [code, work] of [
+    ['BAD_CHECKPOINT', async () => await openCheckpoint(at('empty.pt'))], ['FILE_NOT_FOUND', async () => await openCheckpoint(folder)], ['UNSUPPORTED_N', async () => await load({ n: 16 })],
+    ['INVALID_OPTION', async () => await load({ grid: 7 })], ['INVALID_OPTION', async () => await load({ heads: 5 })], ['INVALID_OPTION', async () => await load({ weights: 'ema' })],
+    ['BAD_CHECKPOINT', async () => await load({}, at('vq.pt'))], ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), at('vq.pt'))], ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), folder)],
+    ['INVALID_OPTION', async () => await convertCheckpoint(at('par.pt'), at('x'), { heads: 2, grid: 8, tokenizer: at('par.pt') })],
+    ['FILE_NOT_FOUND', async () => await Par.load('par-xl-4x', { cache: folder + '/x'.repeat(1e6) })], ['FILE_NOT_FOUND', async () => await picture(1).toFile(at('no/such.png'))]
+  ] as Array<[string, () => Promise<unknown>]>) {
+    const error = await failure(work())
+    t.equal(error.code, code, error.message)
+    t.notMatch(error.message, /[\u0000-\u001f\u007f-\u009f\u202a-\u202e]/)
+    t.ok(error.message.length < 1000, `${error.message.length} characters`)
+  }
+  const last = new ParError('INTERNAL', `\u001b[2J two\nlines ${'x'.repeat(1e6)} end`)
+  t.match(last.message, /^\\u001b\[2J two\nlines x+\.\.\.x+ end$/)
+  t.ok(last.message.length < 10_000)
+  const native = toParError(Object.assign(new Error('Cannot open a\u001b[2J\nb.'), { parvisCode: 'FILE_NOT_FOUND' })) as ParError
+  t.equal(native.message, 'Cannot open a\\u001b[2J\\u000ab.')
 })
 
 t.test('who reads meanwhile sees the old or the new', async t => {

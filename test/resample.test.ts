@@ -65,9 +65,12 @@ t.test('the event loop goes on within a row and within a column', async t => {
   for (const [size, to] of [[{ width: 4_000_000, height: 1 }, [64, 1]], [{ width: 1, height: 4_000_000 }, [1, 64]]] as const) {
     const long = { data: new Uint8Array(12_000_000).fill(5), ...size }
     let [turns, running] = [0, true]
-    const count = (): void => { if (running) setImmediate(count, turns++) }
+    const count = (): void => {
+      turns++
+      if (running) setImmediate(count)
+    }
     count()
-    const made = await squeezed(long, ...to, pauses())
+    const made = await squeezed(long, to[0], to[1], pauses())
     running = false
     t.ok(turns > 5, `${turns} turns`)
     t.ok(made.data.length === 64 * 3 && made.data.every(byte => byte === 5))

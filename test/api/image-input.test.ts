@@ -47,6 +47,7 @@ t.test('containers of one picture', async t => {
     ['generator', async function * () { yield png.subarray(0, 9); yield png.subarray(9) }],
     ['data: URL', () => `data:image/png;base64,${base64}`], ['data: URL object', () => new URL(`data:image/png;base64,${base64}`)],
     ['data: URL with parameters and escapes', () => `DATA:image/png;charset=x;BASE64,${base64.replaceAll('+', '%2B').replaceAll('=', '%3D').slice(0, 40)}\n${base64.slice(40).replaceAll('/', '%2f').replaceAll('=', '')}`.replace(/%2B|%3D/g, x => x)],
+    ['data: URL of many parts', () => `data:image/png;base64,${' '.repeat(131_070)}${base64.replaceAll('=', '%3d').replaceAll('A', '%41')}${'%20'.repeat(90_000)}`],
     ['data: URL without base64', () => `data:image/png,${[...png].map(byte => `%${byte.toString(16).padStart(2, '0')}`).join('')}`],
     ['sharp', () => sharp(png)], ['sharp of raw pixels', () => new Image(rgb, side, side).sharp()],
     ['Image', () => new Image(rgb, side, side)], ['RGB without channels', () => ({ data: rgb, width: side, height: side })],

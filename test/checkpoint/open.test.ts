@@ -3,6 +3,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
+import fsp from 'node:fs/promises'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
@@ -162,6 +163,12 @@ t.test('files that cannot be read', async t => {
   await t.rejects(openCheckpoint(dir), { code: 'FILE_NOT_FOUND', message: /folder/ })
   execFileSync('mkfifo', [path.join(dir, 'pipe')])
   await t.rejects(openCheckpoint(path.join(dir, 'pipe')), { code: 'FILE_NOT_FOUND', message: /no regular file/ }, 'a pipe does not block')
+  // Another thing may bear the name when it is opened.
+  const { stat } = fsp
+  Object.assign(fsp, { stat: async (file: string) => await stat(file.replace(/pipe$/, 'plain')) })
+  writeFileSync(path.join(dir, 'plain'), '')
+  await t.rejects(openCheckpoint(path.join(dir, 'pipe')), { code: 'FILE_NOT_FOUND', message: /no regular file/ }, 'a pipe in the place of a file')
+  Object.assign(fsp, { stat })
   for (const odd of ['', 'a\0b', 7, undefined, null, {}]) {
     await t.rejects(openCheckpoint(odd as string), { code: 'INVALID_OPTION' })
   }

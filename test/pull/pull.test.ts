@@ -10,6 +10,7 @@ import zlib from 'node:zlib'
 import { ParError } from '../../lib/errors.js'
 import { pull, pullFiles, type PullProgress } from '../../lib/pull.js'
 import { presetOf } from '../../lib/presets.js'
+import { shownPath } from '../../lib/text.js'
 import { temporaryFolder } from '../cli/run.js'
 import { commitOf, FakeHub, noise, random, sha256 } from '../support/hub.js'
 
@@ -252,6 +253,13 @@ t.test('folders', async t => {
   const blocked = path.join(temporaryFolder(), 'a-file')
   fs.writeFileSync(blocked, '')
   t.match(await failure(pull('par-xl-4x', { cache: blocked })), { code: 'FILE_NOT_FOUND', message: /cannot be written/ })
+
+  const planted = temporaryFolder()
+  const [pointer] = await fetchAll({ cache: planted })
+  fs.rmSync(pointer!.path)
+  fs.mkdirSync(path.join(pointer!.path, 'x'), { recursive: true })
+  const { message } = await failure(fetchAll({ cache: planted }))
+  t.ok(message.startsWith(`${shownPath(pointer!.path)}: cannot be written: `), `a folder is reported by its own name: ${message}`)
 
   const { statfs, open, mkdir } = fsp
   t.teardown(() => Object.assign(fsp, { statfs, open, mkdir }))

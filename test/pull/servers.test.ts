@@ -85,7 +85,7 @@ t.test('refusals that name their end', async t => {
   for (const after of ['86400', 'Thu, 01 Jan 2099 00:00:00 GMT', '1e9', '9'.repeat(400), '4']) {
     hub.api = (_request, response) => refuse(response, 429, { 'retry-after': after })
     const started = performance.now()
-    t.match(await failure(fetchAll()), { code: 'DOWNLOAD_FAILED', message: /answered 429/ }, after)
+    t.match(await failure(fetchAll()), { code: 'DOWNLOAD_FAILED', message: /^(?!.*Infinity).*answered 429/ }, after)
     t.ok(performance.now() - started < 1500, 'not waited for')
   }
   hub.api = (_request, response) => refuse(response, 429, { 'retry-after': '1' })
