@@ -3,14 +3,14 @@
 
 import { inspect } from 'node:util'
 import type { DefaultPar } from './default.js'
-import { outOfMemory } from './errors.js'
+import { outOfMemory, type ParError } from './errors.js'
 import { absolute, writeWhole } from './files.js'
 import { asBuffer, loadSharp, type GeneratedImage, type Image } from './image.js'
 import { checkAnimate, type AnimateOptions } from './options.js'
 import type { Par } from './par.js'
 import { enlarge, pauses } from './resample.js'
 import { visible } from './text.js'
-import { invalid, nonEmptyString, oneOf, show } from './validate.js'
+import { invalid, isObject, nonEmptyString, oneOf, show } from './validate.js'
 
 /** Encodings of an animation. */
 export type AnimationFormat = 'webp' | 'gif'
@@ -63,9 +63,10 @@ export class Animation {
     if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
     const { width, height, frames } = this
     try {
+      const given = { ...options } // as of now
       const input = { raw: { width, height: height * frames, channels: 3 as const, pageHeight: height }, limitInputPixels: false }
       const usual = { delay: [...this.delays], loop: 0, ...(known === 'webp' && this.#scale > 1 && { lossless: true }) }
-      return await loadSharp()(asBuffer(await this.#enlarged()), input).toFormat(known, { ...usual, ...options }).toBuffer() as Buffer<ArrayBuffer>
+      return await loadSharp()(asBuffer(await this.#enlarged()), input).toFormat(known, { ...usual, ...given }).toBuffer() as Buffer<ArrayBuffer>
     } catch (cause) {
       throw outOfMemory(cause) ?? invalid(`Could not encode the animation as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
     }
@@ -121,16 +122,19 @@ export class Animation {
  * have more than 100 million pixels
  */
 export async function animate (par: Par | DefaultPar, options: AnimateOptions): Promise<Animation> {
-  if (typeof par?.stream !== 'function') throw invalid(`animate needs an instance of Par first, animate(par, { classId }), not ${show(par)}`)
+  if (!isObject(par) || typeof par.stream !== 'function') throw noPar(par)
   const { every: asked, scale: given, delay, hold, generate } = checkAnimate(options)
   let pixels: Uint8Array | undefined
   let image: GeneratedImage | undefined
   let [every, frames, done, scale] = [1, 0, 0, 1]
-  for await (const event of par.stream(generate)) {
+  const events = par.stream(generate)
+  if (!isObject(events) || typeof events[Symbol.asyncIterator] !== 'function') throw noPar(par)
+  for await (const event of events) {
     every = asked ?? Math.ceil(event.steps / usualFrames)
     if (!event.images && event.step > 1 && event.step % every !== 0) continue
     image = event.images?.[0]
-    const frame: Image = image?.width ? image : await event.preview() // which says so where there are no pixels
+    // A preview says so where there are no pixels, and makes them again where a callback transferred them.
+    const frame: Image = image?.data.length ? image : await event.preview()
     if (pixels === undefined) {
       frames = Math.floor((event.steps - 1) / every) + 1
       scale = given ?? Math.max(1, Math.floor(usualSide / Math.max(frame.width, frame.height)))
@@ -140,7 +144,12 @@ export async function animate (par: Par | DefaultPar, options: AnimateOptions): 
     // The first step was only looked at for the size, unless every step has a frame.
     if (image || event.step % every === 0) pixels.set(frame.data, done++ * frame.data.length)
   }
-  return new Animation(pixels!, image!, scale, Array.from({ length: frames }, (_, k) => k === frames - 1 ? hold : delay))
+  if (!pixels || !image) throw noPar(par)
+  return new Animation(pixels, image, scale, Array.from({ length: frames }, (_, k) => k === frames - 1 ? hold : delay))
+}
+
+function noPar (found: unknown): ParError {
+  return invalid(`animate needs an instance of Par first, animate(par, { classId }), not ${show(found)}`)
 }
 
 function checkSize (frame: Image, scale: number, frames: number): void {

@@ -7,7 +7,7 @@ import sharp from 'sharp'
 import t from 'tap'
 import { animate } from '../../lib/animate.js'
 import par from '../../lib/index.js'
-import { codeOf, rejection, smallPar, transformerOnly } from '../support/fixtures.js'
+import { codeOf, rejection, revoked, smallPar, transformerOnly } from '../support/fixtures.js'
 
 /** Frames that a viewer shows, with the time of each; encoders put equal frames together. */
 async function shown (bytes: Buffer): Promise<Array<{ rgb: Buffer, ms: number }>> {
@@ -92,4 +92,27 @@ t.test('ends and refusals', async t => {
   ]) t.equal(await codeOf(animate(own, options as never)), 'INVALID_OPTION', JSON.stringify(options))
   t.equal(await codeOf(animate({ classId: 1 } as never, { classId: 1 })), 'INVALID_OPTION', 'no instance')
   t.equal(await codeOf(animate(own, { classId: 99 })), 'BAD_CLASS_ID')
+  for (const [what, wrong] of Object.entries({
+    null: null, 'no iterator': { stream () {} }, 'an iterator of nothing': { async * stream () {} }, revoked: revoked(), 'of a revoked Proxy': { stream: () => revoked() }
+  })) t.match(await rejection(animate(wrong as never, { classId: 1 })), { code: 'INVALID_OPTION', message: /needs an instance of Par/ }, what)
+})
+
+t.test('what the caller does meanwhile changes nothing', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  for (const instance of [own, par]) {
+    await par.dispose() // its next call loads the model first
+    const options = { classId: 1, seed: 1, size: { width: 8, height: 6 } }
+    const making = animate(instance, options)
+    options.size.width = 100
+    options.classId = 2
+    t.match((await making).image, { classId: 1, width: 8, height: 6 })
+  }
+  const expected = await animate(own, { classId: 1, seed: 1 })
+  const moved = await animate(own, { classId: 1, seed: 1, onProgress: ({ images }) => { if (images) structuredClone(null, { transfer: [images[0]!.data.buffer] }) } })
+  t.same(await moved.toBuffer(), await expected.toBuffer(), 'a callback transfers the finished picture')
+  const options = { delay: Array.from({ length: expected.frames }, () => 60) as number | number[] }
+  const encoding = expected.toBuffer('webp', options)
+  options.delay = 500
+  t.ok((await shown(await encoding)).every(({ ms }) => ms % 60 === 0), 'options of sharp')
 })

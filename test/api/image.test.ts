@@ -213,3 +213,39 @@ t.test('data: addresses and blobs', async t => {
   t.equal(await codeOf(image.toBlob('bmp' as never)), 'INVALID_OPTION')
   t.equal(await codeOf(new Image(new Uint8Array(0), 0, 0).toDataURL()), 'MISSING_PART')
 })
+
+t.test('what the caller does with the pixels after a call changes nothing', async t => {
+  const folder = t.testdir()
+  const floats = Float32Array.from(smooth, byte => (byte - 128) / 127.5)
+  const calls: Record<string, (image: Image<Uint8Array | Float32Array>, name: string) => Promise<unknown>> = {
+    png: image => image.toBuffer(),
+    webp: image => image.toBuffer('webp'),
+    raw: image => image.toBuffer('raw'),
+    address: image => image.toDataURL(),
+    blob: async image => Buffer.from(await (await image.toBlob()).arrayBuffer()),
+    file: async (image, name) => { await image.toFile(path.join(folder, name)); return await fs.readFile(path.join(folder, name)) },
+    pipeline: image => { const pipeline = image.sharp(); return new Promise(resolve => setImmediate(resolve)).then(() => pipeline.png().toBuffer()) }
+  }
+  for (const [name, call] of Object.entries(calls)) {
+    for (const data of [smooth, floats]) {
+      const copy = (): Image<Uint8Array | Float32Array> => new Image(data.slice(), width, height)
+      const expected = await call(copy(), 'a.png')
+      const [changed, moved] = [copy(), copy()]
+      const results = [call(changed, 'b.png'), call(moved, 'c.png')]
+      changed.data.fill(0)
+      structuredClone(null, { transfer: [moved.data.buffer as ArrayBuffer] })
+      for (const result of results) t.same(await result, expected, name)
+    }
+  }
+})
+
+t.test('pixels that were transferred: the true cause', async t => {
+  for (const data of [smooth.slice(), new Float32Array(smooth.length)]) {
+    const image = new Image(data, width, height)
+    structuredClone(null, { transfer: [data.buffer] })
+    for (const call of [() => image.toBuffer(), () => image.toBuffer('raw'), async () => image.sharp(), () => image.toDataURL()]) {
+      t.match(await rejection(call()), { code: 'INVALID_OPTION', message: /24 x 16 pixels .*transferred.*data\.slice\(\)/ })
+    }
+  }
+  t.match(await rejection(new Image(new Uint8Array(0), 0, 0).toBuffer()), { code: 'MISSING_PART', message: /no tokenizer was loaded/ })
+})

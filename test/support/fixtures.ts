@@ -49,3 +49,10 @@ export async function rejection (work: Promise<unknown>): Promise<unknown> {
 export async function codeOf (work: Promise<unknown>): Promise<unknown> {
   return (await rejection(work) as { code?: unknown }).code
 }
+
+/** A Proxy that throws whatever it is asked for. */
+export function revoked (): never {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  return proxy as never
+}
