@@ -3,6 +3,7 @@
 // caller is copied before the call returns, because it is read later, when the caller may have changed or transferred it.
 // No address is ever fetched: what a program asks for from the network is its own business.
 
+import path from 'node:path'
 import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import type { Sharp } from 'sharp'
@@ -11,7 +12,7 @@ import { readWhole } from './files.js'
 import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from './realm.js'
 import { Slices } from './slices.js'
 import { shownPath, visible } from './text.js'
-import { integer, invalid, show, snapshot } from './validate.js'
+import { integer, invalid, isObject, show, snapshot } from './validate.js'
 
 /** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
 export interface RawImage {
@@ -32,20 +33,45 @@ export interface RawImage {
  * refused: fetch them and give the Response.
  */
 export type ImageInput =
-  string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | RawImage | Sharp
+  string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | ByteStream | RawImage | Sharp
+
+/** A ReadableStream of bytes, as far as it is used: that of lib "dom" is no AsyncIterable in the types of many projects. */
+export interface ByteStream {
+  /** Its default reader. */
+  getReader (): {
+    read (): Promise<{ done: boolean, value?: Uint8Array | undefined }>
+    cancel (): Promise<void>
+  }
+}
+
+/** A file: its name as given, and where that was when it was given. The process may go to another folder before it is read. */
+export class ImageFile {
+  readonly name: string
+  readonly place: string
+
+  constructor (name: string) {
+    this.name = name
+    this.place = path.isAbsolute(name) ? name : path.resolve(name)
+  }
+}
+
+/** The call that reads: `check` is called now and then, and an error thrown in it ends the reading; `signal` tells a stop at once. */
+export interface Reader {
+  check (): void
+  readonly signal: AbortSignal
+}
 
 /** Bytes that are there later only: of a Blob, a stream or a pipeline. */
 export class LaterBytes {
-  /** @param check called now and then; an error thrown in it ends the reading with that error */
-  readonly read: (check: () => void) => Promise<Uint8Array>
+  readonly read: (by: Reader) => Promise<Uint8Array>
 
-  constructor (read: (check: () => void) => Promise<Uint8Array>) {
+  constructor (read: (by: Reader) => Promise<Uint8Array>) {
     this.read = read
   }
 }
 
-/** A picture as parvis holds it: a path, the bytes of a file, bytes that come later, or pixels. */
-export type OwnImage = string | Uint8Array | LaterBytes | (RawImage & { channels: 1 | 3 | 4 })
+/** A picture as parvis holds it: a file, the bytes of one, bytes that come later, or pixels. */
+export type OwnImage = ImageFile | Uint8Array | LaterBytes | (RawImage & { channels: 1 | 3 | 4 })
 
 /** Bytes of a picture that are read from a Blob or a stream: as many as {@link readWhole} takes of a file. */
 const mostBytes = 2 ** 30
@@ -58,27 +84,26 @@ export function ownImage (input: unknown): OwnImage {
   if (isUrl(input)) return ofText(String(input.href))
   if (isUint8Array(input) || isUint8ClampedArray(input) || types.isAnyArrayBuffer(input) || types.isDataView(input)) return copyOf(input)
   if (ArrayBuffer.isView(input)) throw invalid(`An image is ${kinds}, not ${show(input)}; pixels need their width and height beside them`)
-  if (typeof input !== 'object' || input === null) throw invalid(`An image is ${kinds}, not ${show(input)}`)
-  if (input instanceof LaterBytes) return input
+  if (!isObject(input)) throw invalid(`An image is ${kinds}, not ${show(input)}`)
+  if (input instanceof LaterBytes || input instanceof ImageFile) return input
   if ('data' in input && 'width' in input) return ofPixels(input as RawImage)
   return ofObject(input as Record<string | symbol, unknown>)
 }
 
 /** The bytes of a picture file. @throws ParError `FILE_NOT_FOUND`, `BAD_IMAGE` */
-export async function fileBytes (input: string | Uint8Array | LaterBytes, check: () => void): Promise<Uint8Array> {
-  if (input instanceof LaterBytes) return await input.read(check)
-  if (typeof input !== 'string') return input
+export async function fileBytes (input: ImageFile | Uint8Array, check: () => void): Promise<Uint8Array> {
+  if (!(input instanceof ImageFile)) return input
   try {
-    return await readWhole(input, { check })
+    return await readWhole(input.place, { check })
   } catch (error) {
-    if (!(error instanceof ParError) || !looksLikeBase64(input)) throw error
+    if (!(error instanceof ParError) || !looksLikeBase64(input.name)) throw error
     throw new ParError(error.code, `${error.message} The text looks like base64: its bytes are Buffer.from(text, 'base64')`, { cause: error })
   }
 }
 
 // ---- text
 
-function ofText (text: string): string | LaterBytes {
+function ofText (text: string): ImageFile | LaterBytes {
   if (text === '' || text.slice(0, 1 << 16).includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(text)}`)
   // One letter and a colon are a drive of Windows.
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text.slice(0, 64))?.[1]?.toLowerCase()
@@ -87,13 +112,13 @@ function ofText (text: string): string | LaterBytes {
   if (scheme === 'blob' || (scheme !== undefined && text.startsWith('://', scheme.length))) {
     throw invalid(`${shownPath(text)}: no address is fetched. Fetch it yourself, and give par.encode the Response of fetch`)
   }
-  return text
+  return new ImageFile(text)
 }
 
-function ofFileURL (url: string): string {
+function ofFileURL (url: string): ImageFile {
   try {
     const file = fileURLToPath(url)
-    if (!file.includes('\0')) return file
+    if (!file.includes('\0')) return new ImageFile(file)
   } catch {}
   throw invalid(`${shownPath(url)}: this is no address of a file on this machine. Give its path`)
 }
@@ -103,7 +128,7 @@ function ofDataURL (url: string): LaterBytes {
   if (comma < 0) throw invalid(`${shownPath(url)}: a data: URL has its data behind a comma`)
   const encoded = /;\s*base64\s*$/i.test(url.slice(Math.max(0, comma - 64), comma))
   // Later, in slices: text can have any length, and does not change.
-  return later('the data: URL', async check => {
+  return later('the data: URL', async by => {
     const slices = new Slices()
     const parts: Buffer[] = []
     let rest = '' // of base64: characters that make no whole bytes yet
@@ -120,7 +145,7 @@ function ofDataURL (url: string): LaterBytes {
       } else parts.push(bytes)
       if (slices.spend(end - from)) {
         await slices.rest()
-        check()
+        by.check()
       }
       from = end
     }
@@ -206,17 +231,17 @@ function ofObject (input: Record<string | symbol, unknown>): LaterBytes {
   if (can('clone', 'metadata', 'toFormat', 'toBuffer')) return ofSharp(input as unknown as Sharp)
   if (can('arrayBuffer', 'clone') && 'status' in input) return ofResponse(input as unknown as Response)
   if (can('arrayBuffer') && typeof input.size === 'number') return ofBlob(input as unknown as Blob)
-  if (can(Symbol.asyncIterator)) return later('the stream', async check => await gather(input as unknown as AsyncIterable<unknown>, check))
+  if (can(Symbol.asyncIterator) || can('getReader')) return later('the stream', async by => await gather(input as unknown as AsyncIterable<unknown>, by))
   throw invalid(`An image is ${kinds}, not ${show(input)}`)
 }
 
 /** What a caller's object throws is its own error; who reads ours learns which picture it was. */
-function later (what: string, read: (check: () => void) => Promise<Uint8Array>): LaterBytes {
-  return new LaterBytes(async check => {
+function later (what: string, read: (by: Reader) => Promise<Uint8Array>): LaterBytes {
+  return new LaterBytes(async by => {
     try {
-      return await read(check)
+      return await read(by)
     } catch (cause) {
-      check()
+      by.check()
       if (cause instanceof ParError) throw cause
       throw outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${what}: ${visible(String((cause as Error)?.message ?? cause), 300)}`, { cause })
     }
@@ -233,29 +258,72 @@ function ofBlob (blob: Blob): LaterBytes {
     if (blob.size > mostBytes) throw tooLarge()
     const bytes: unknown = await blob.arrayBuffer()
     if (!types.isAnyArrayBuffer(bytes)) throw invalid(`arrayBuffer() of the Blob must give an ArrayBuffer, not ${show(bytes)}`)
-    return new Uint8Array(bytes)
+    return copyOf(bytes) // another library's Blob may hand out its own memory
   })
 }
 
 function ofResponse (response: Response): LaterBytes {
-  return later('the Response', async check => {
+  return later('the Response', async by => {
     if (!response.ok) throw new ParError('BAD_IMAGE', `Cannot read the Response: its status is ${Number(response.status)}, so it is not the picture`)
     if (response.bodyUsed) throw new ParError('BAD_IMAGE', 'Cannot read the Response: its body was read before. Give the bytes, or a clone()')
-    return response.body === null ? new Uint8Array(0) : await gather(response.body as unknown as AsyncIterable<unknown>, check)
+    return response.body === null ? new Uint8Array(0) : await gather(response.body as unknown as AsyncIterable<unknown>, by)
   })
 }
 
-async function gather (stream: AsyncIterable<unknown>, check: () => void): Promise<Uint8Array> {
+/** Where a stream is read from, and how it is told that nobody will read on, also while a read stands still. */
+interface Source {
+  next (): PromiseLike<{ done?: boolean | undefined, value?: unknown }>
+  close (): unknown
+}
+
+function sourceOf (stream: AsyncIterable<unknown> | ByteStream): Source {
+  // Not by its iterator, whose return() waits for the read that stands still.
+  if ('getReader' in stream && typeof stream.getReader === 'function') {
+    const reader = stream.getReader()
+    return { next: async () => await reader.read(), close: () => reader.cancel() }
+  }
+  const iterator = (stream as AsyncIterable<unknown>)[Symbol.asyncIterator]()
+  const { destroy } = stream as { destroy?: unknown }
+  return {
+    next: () => iterator.next(),
+    // return() of a generator waits, too; a stream of Node.js can be destroyed at once.
+    close: () => [typeof destroy === 'function' && destroy.call(stream), iterator.return?.()][1]
+  }
+}
+
+async function gather (stream: AsyncIterable<unknown> | ByteStream, by: Reader): Promise<Uint8Array> {
+  const { signal } = by
+  const source = sourceOf(stream)
+  const close = (): void => {
+    // Its failure is no news: the call has failed already.
+    void (async () => { await source.close() })().catch(() => {})
+  }
+  signal.addEventListener('abort', close, { once: true })
   const parts: Uint8Array[] = []
   let length = 0
-  for await (const part of stream) {
-    check()
-    if (!isUint8Array(part)) throw invalid(`A stream of a picture gives bytes (Uint8Array), not ${show(part)}`)
-    length += part.byteLength
-    if (length > mostBytes) throw tooLarge()
-    parts.push(part)
+  try {
+    for (;;) {
+      const { value: part, done } = await source.next()
+      by.check()
+      if (done) break
+      if (!isUint8Array(part)) throw invalid(`A stream of a picture gives bytes (Uint8Array), not ${show(part)}`)
+      length += part.byteLength
+      if (length > mostBytes) throw tooLarge()
+      parts.push(snapshot(part)) // the stream may use its memory again for the next part
+    }
+  } catch (error) {
+    if (!signal.aborted) close()
+    throw error
+  } finally {
+    signal.removeEventListener('abort', close)
   }
-  return new Uint8Array(Buffer.concat(parts))
+  const bytes = new Uint8Array(length)
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
 }
 
 function tooLarge (): ParError {

@@ -6,7 +6,7 @@ import { Claim } from './budget.js'
 import type { Call } from './call.js'
 import { outOfMemory, ParError } from './errors.js'
 import { asBuffer, Image, loadSharp } from './image.js'
-import { fileBytes, LaterBytes, type OwnImage, type RawImage } from './image-input.js'
+import { fileBytes, ImageFile, LaterBytes, type OwnImage, type RawImage } from './image-input.js'
 import { pictureBytes } from './memory.js'
 import type { TokenizerPart } from './models.js'
 import type { CheckedEncode } from './options.js'
@@ -131,7 +131,7 @@ export async function encodePicture (
  * depend on another call of the same instance.
  */
 async function arrived (image: OwnImage, call: Call): Promise<Exclude<OwnImage, LaterBytes>> {
-  return image instanceof LaterBytes ? await call.wait(image.read(() => call.check())) : image
+  return image instanceof LaterBytes ? await call.wait(image.read(call)) : image
 }
 
 /** The picture whose tokens `encodePicture` finds. */
@@ -154,7 +154,7 @@ export async function preparePicture (
 }
 
 function isFloat (image: OwnImage): image is RawImage & { channels: 3, data: Float32Array } {
-  return typeof image === 'object' && 'data' in image && isFloat32Array(image.data)
+  return 'data' in image && isFloat32Array(image.data)
 }
 
 /** The bytes as the tokenizer takes them, -1..1. */
@@ -197,9 +197,9 @@ async function prepared (
     const [rows, columns] = grid ?? ownGrid(upright, factor, request.crop)
     return { width: columns * factor, height: rows * factor }
   }
-  const source: Source = typeof input === 'object' && 'data' in input
+  const source: Source = !(input instanceof ImageFile) && 'data' in input
     ? { bytes: input.data as Uint8Array, raw: { width: input.width, height: input.height, channels: input.channels }, name: 'the given picture' }
-    : { bytes: await call.wait(fileBytes(input, check)), name: typeof input === 'string' ? shownPath(input) : 'the given picture' }
+    : { bytes: await call.wait(fileBytes(input, check)), name: input instanceof ImageFile ? shownPath(input.name) : 'the given picture' }
   const { width, height, unpacking } = await call.wait(measured(source, check))
   const end = target({ width, height })
   // The picture as it is unpacked, and what is made of it, down to the floats that the tokenizer takes.

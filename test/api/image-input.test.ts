@@ -4,7 +4,7 @@ import fs from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
-import { Readable } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import { pathToFileURL } from 'node:url'
 import vm from 'node:vm'
 import sharp from 'sharp'
@@ -12,7 +12,7 @@ import t from 'tap'
 import { ParError } from '../../lib/errors.js'
 import { Image } from '../../lib/image.js'
 import { Par } from '../../lib/par.js'
-import par from '../../lib/index.js'
+import par, { pull } from '../../lib/index.js'
 import { codeOf, rejection, smallPar, tokenizerOnly } from '../support/fixtures.js'
 
 const side = 32
@@ -127,6 +127,8 @@ t.test('a stream that stands still, a pipe and a slow read can be aborted', asyn
 
 t.test('Par: the constructor and load say what to write instead', async t => {
   const cases: Array<[message: RegExp, call: () => unknown]> = [
+    [/second argument only behind the name of a preset/, () => Par.load({ device: 'cpu' } as never, { threads: 'x' } as never)],
+    [/second argument/, () => Par.load(undefined as never, {})],
     [/await Par\.load\(\)/, () => new (Par as unknown as new () => Par)()],
     [/first argument: Par\.load\('par-xl-4x'/, () => Par.load({ model: 'par-xl-4x' } as never)],
     [/Par\.load\(\{ transformer: 'x\.safetensors' \}\)/, () => Par.load('x.safetensors' as never)],
@@ -149,4 +151,92 @@ t.test('Par: the constructor and load say what to write instead', async t => {
   const lost = await rejection(Par.load({ transformer: 'A'.repeat(3e6) }))
   t.equal((lost as ParError).code, 'FILE_NOT_FOUND')
   t.ok((lost as ParError).message.length < 600, `${(lost as ParError).message.length} characters`)
+})
+
+t.test('relative paths are those of the moment of the call', async t => {
+  const own = await tokenizerOnly()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  const folder = t.testdir({ 'a.png': await new Image(rgb, side, side).toBuffer() })
+  const before = process.cwd()
+  t.teardown(() => { process.chdir(before) })
+  for (const instance of [own, par]) {
+    const expected = await instance.encode(path.join(folder, 'a.png'))
+    const classes = instance === par ? await par.classify(path.join(folder, 'a.png')) : undefined
+    await par.dispose() // its next call loads the model first
+    process.chdir(folder)
+    const calls = [instance.encode('a.png'), instance.prepare('a.png').then(picture => instance.encode(picture)), classes && par.classify('a.png')]
+    const missing = rejection(instance.encode('b.png'))
+    process.chdir('/')
+    const [encoded, prepared, classified] = await Promise.all(calls)
+    t.same([encoded, prepared, classified], [expected, expected, classes])
+    t.match(await missing, { code: 'FILE_NOT_FOUND', message: /b\.png/ })
+  }
+  process.chdir(folder)
+  process.env.HF_HUB_OFFLINE = '1'
+  const loads = [Par.load('par-xl-4x', { cache: 'none' }), pull('par-xl-4x', { cache: 'none' })].map(rejection)
+  process.chdir('/')
+  t.match(await loads[0], { code: 'FILE_NOT_FOUND', message: path.join(folder, 'none') })
+  t.match(await loads[1], { code: 'DOWNLOAD_FAILED', message: path.join(folder, 'none') })
+})
+
+t.test('a source is closed when its call ends early', async t => {
+  const own = await tokenizerOnly()
+  t.teardown(() => own.dispose())
+  let closed = 0
+  const close = (): void => { closed++ }
+  const wait = async (): Promise<never> => await new Promise<never>(() => {})
+  const iterator = (next: () => Promise<unknown>): unknown => ({ [Symbol.asyncIterator]: () => ({ next, return: async () => { close(); return {} } }) })
+  const part = async (): Promise<unknown> => ({ value: new Uint8Array(10), done: false })
+  const sources: Record<string, () => unknown> = {
+    'web stream': () => new ReadableStream({ pull: wait, cancel: close }),
+    'stream of bytes': () => new ReadableStream({ type: 'bytes', pull: wait, cancel: close }),
+    Response: () => new Response(new ReadableStream({ pull: wait, cancel: close })),
+    'stream of Node.js': () => new PassThrough().on('close', close),
+    iterator: () => iterator(wait),
+    'endless iterator': () => iterator(async () => { await new Promise(resolve => setTimeout(resolve, 1)); return await part() })
+  }
+  for (const [name, source] of Object.entries(sources)) {
+    closed = 0
+    const controller = new AbortController()
+    const encoding = own.encode(source() as never, { signal: controller.signal })
+    setTimeout(() => controller.abort('enough'), 10)
+    t.equal(await rejection(encoding), 'enough')
+    await new Promise(resolve => setTimeout(resolve, 10))
+    t.equal(closed, 1, name)
+  }
+  closed = 0
+  t.equal(await codeOf(own.encode(iterator(async () => ({ value: 'text', done: false })) as never)), 'INVALID_OPTION')
+  t.equal(await codeOf(own.encode(new ReadableStream({ start (stream) { stream.enqueue('text') }, cancel: close }) as never)), 'INVALID_OPTION')
+  t.equal(closed, 2, 'what it gives is refused')
+  const other = await tokenizerOnly()
+  const code = codeOf(other.encode(new ReadableStream({ pull: wait, cancel: close })))
+  await other.dispose()
+  t.equal(await code, 'DISPOSED')
+  t.equal(closed, 3, 'dispose()')
+})
+
+t.test('parts of a stream are copied', async t => {
+  const own = await tokenizerOnly()
+  t.teardown(() => own.dispose())
+  const png = await new Image(rgb, side, side).toBuffer()
+  const expected = await own.encode(png)
+  const again = new Uint8Array(100)
+  t.same(await own.encode((async function * () {
+    for (let at = 0; at < png.length; at += again.length) {
+      again.set(png.subarray(at, at + again.length))
+      yield again.subarray(0, Math.min(again.length, png.length - at))
+    }
+  })()), expected, 'memory that is used again')
+  t.same(await own.encode((async function * () {
+    const part = new Uint8Array(png)
+    yield part
+    structuredClone(null, { transfer: [part.buffer] })
+  })()), expected, 'memory that is transferred')
+  const memory = new Uint8Array(png).buffer
+  const encoding = own.encode({ size: png.length, arrayBuffer: async () => memory } as never)
+  setTimeout(() => { new Uint8Array(memory).fill(0) })
+  t.same(await encoding, expected, 'of a Blob of another library')
+  const stream = new Blob([png]).stream()
+  const { getReader } = stream
+  t.same(await own.encode({ getReader: getReader.bind(stream) as never }), expected, 'a stream that is no iterable')
 })
