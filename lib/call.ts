@@ -3,9 +3,10 @@
 // same cancellation. Instance and signal hold their calls weakly: an iterator that a caller forgets half-way must be
 // collectable, and what it holds is then freed.
 
-import { ParError } from './errors.js'
+import { callersOwn, ParError } from './errors.js'
 import { addon, toParError, type NativeCancel } from './native.js'
 import { NodeAbortController } from './realm.js'
+import { isPromise } from './validate.js'
 
 const nothing = (): void => {}
 
@@ -24,7 +25,7 @@ class Estate {
   constructor (readonly cancel: NativeCancel) {}
 
   // A method of its own: closures made in one function share what they hold, and these must not hold the call.
-  enter (call: WeakRef<Call>, signal: AbortSignal | undefined, running: Set<WeakRef<Call>> | undefined): void {
+  enter (call: WeakRef<Call>, signal: AbortSignal | undefined, running: Set<object> | undefined): void {
     if (signal) this.#undo.push(listenerOf(signal).add(call))
     if (!running) return
     running.add(call)
@@ -98,8 +99,11 @@ export class Call {
   #over = false
   #controller: AbortController | undefined
 
-  /** @param running the calls of the instance: among them until the end */
-  constructor (signal?: AbortSignal, running?: Set<WeakRef<Call>>) {
+  /**
+   * @param running the calls of the instance (WeakRefs, a name that declarations must not have: lib es2020 lacks it): among them
+   * until the end
+   */
+  constructor (signal?: AbortSignal, running?: Set<object>) {
     this.#interrupted = new Promise((_resolve, reject) => { this.#interrupt = reject })
     this.#interrupted.catch(nothing)
     if (signal?.aborted) {
@@ -137,6 +141,17 @@ export class Call {
     }
   }
 
+  /** Calls back to the caller and waits for what that returns. An error of a callback ends the call as it is. */
+  async tell<T> (callback: ((told: T) => unknown) | undefined, told: T): Promise<void> {
+    try {
+      const answer = callback?.(told)
+      // Through the call, so that a callback which never settles can be aborted.
+      if (isPromise(answer)) await this.wait(Promise.resolve(answer).catch(error => { throw callersOwn(error) }))
+    } catch (error) {
+      throw callersOwn(error)
+    }
+  }
+
   /** Waits for an object that is to be freed with the call, also where it comes too late. */
   async hold<T extends Held> (work: Promise<T>): Promise<T> {
     work.then(held => { this.keep(held) }, nothing)
@@ -166,7 +181,7 @@ export class Call {
   /** Rejects what waits, cancels the native jobs and frees what is held. */
   stop (reason: unknown): void {
     if (this.#over || this.#stopped) return
-    this.#stopped = { reason }
+    this.#stopped = { reason: callersOwn(reason) }
     this.#free()
     this.#controller?.abort(reason)
     this.#interrupt(reason)

@@ -62,6 +62,19 @@ export class ParError extends Error {
   }
 }
 
+/** Errors that are not parvis's: reasons of signals, what callbacks throw. */
+const foreign = new WeakSet<object>()
+
+/** Marks an error as the caller's own: it passes unchanged, whatever it looks like. Returns it. */
+export function callersOwn (error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) foreign.add(error)
+  return error
+}
+
+export function isCallersOwn (error: unknown): boolean {
+  return typeof error === 'object' && error !== null && foreign.has(error)
+}
+
 /** What JavaScript, Node.js, V8 and libvips say when memory cannot be had; they have neither class nor code in common. */
 const starved = /array buffer allocation failed|invalid (typed array|array buffer) length|out of memory|cannot allocate memory|allocation failed/i
 

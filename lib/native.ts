@@ -6,7 +6,7 @@
 // before it awaits the first. Errors, thrown or rejected with, carry `parvisCode`; `toParError` turns them into ParError in one place.
 
 import { isNativeError } from 'node:util/types'
-import { outOfMemory, ParError, type ParErrorCode } from './errors.js'
+import { isCallersOwn, outOfMemory, ParError, type ParErrorCode } from './errors.js'
 import { addonPlaces, isThere, loadAddon, type Attempt } from './find-addon.js'
 import { visible } from './text.js'
 
@@ -264,7 +264,7 @@ export function addon (): Addon {
 
 /** Turns a rejection of the addon, or memory that JavaScript could not have, into a ParError; other errors pass unchanged. */
 export function toParError (error: unknown): unknown {
-  if (error instanceof ParError || !isNativeError(error)) return error
+  if (error instanceof ParError || !isNativeError(error) || isCallersOwn(error)) return error
   const code = (error as { parvisCode?: unknown }).parvisCode
   if (typeof code !== 'string') return outOfMemory(error) ?? error
   // Names of files and tensors are in it as they are.

@@ -12,10 +12,10 @@ import { hashOf } from './hub/hashes.js'
 import { accessToken, cacheFolder, endpoint, offlineBy } from './hub/location.js'
 import { Thrown, defaultPatience, type Hub, type Patience } from './hub/requests.js'
 import { presetOf, type HubFile, type Preset, type PresetName } from './presets.js'
-import { ParError } from './errors.js'
+import { callersOwn, ParError } from './errors.js'
 import { fromSystem } from './files.js'
 import { shownPath } from './text.js'
-import { abortSignal, callback, nonEmptyString, optionsObject } from './validate.js'
+import { abortSignal, callback, folderPath, optionsObject } from './validate.js'
 
 /** How far a pull has come. */
 export interface PullProgress {
@@ -92,7 +92,7 @@ export async function pull (preset: PresetName, options?: PullOptions): Promise<
   const { cache, signal, onProgress } = optionsObject(options, 'pull', ['cache', 'signal', 'onProgress'])
   const { transformer, tokenizer } = known
   const [first, second] = await pullFiles([transformer, tokenizer], {
-    cache: cache === undefined ? cacheFolder() : nonEmptyString(cache, 'cache'),
+    cache: cache === undefined ? cacheFolder() : folderPath(cache, 'cache'),
     signal: abortSignal(signal),
     onProgress: callback(onProgress, 'onProgress')
   })
@@ -114,7 +114,7 @@ export async function pullFiles (files: readonly HubFile[], work: Work): Promise
     try {
       onProgress?.(progress)
     } catch (error) {
-      throw new Thrown(error) // whatever it looks like, it is none of ours
+      throw new Thrown(callersOwn(error)) // whatever it looks like, it is none of ours
     }
   }
   try {

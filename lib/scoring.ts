@@ -10,7 +10,7 @@ import type { Models } from './models.js'
 import { rowStride, type NativeSession, type StepRule } from './native.js'
 import type { CheckedClassify, CheckedScore } from './options.js'
 import { pauses, type Pause } from './resample.js'
-import { integer, isPromise, tokenArray } from './validate.js'
+import { integer, tokenArray } from './validate.js'
 
 /** How likely one picture is. */
 export class Score {
@@ -79,8 +79,7 @@ export async function classify (models: Models, tokens: unknown, request: Checke
       logits: undefined, method: 'full', ablation: request.ablation, signal: undefined
     }, call)
     totals.push(...scores.map(({ total }) => total))
-    const told: unknown = request.onProgress?.({ classesDone: totals.length, classes: classIds.length })
-    if (isPromise(told)) await call.wait(Promise.resolve(told))
+    await call.tell(request.onProgress, { classesDone: totals.length, classes: classIds.length })
     call.check()
   }
   // Divided by the largest, so that the likeliest class is counted as 1 and nothing overflows.

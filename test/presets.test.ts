@@ -117,6 +117,8 @@ t.test('Par.load by name', async t => {
     t.match(await failure(...args), { code: 'INVALID_OPTION' })
   }
   t.equal(await failure('par-xl-4x', { cache, pull: true, signal: AbortSignal.abort(3) }), 3 as unknown)
+  const mine = Object.assign(new Error('mine'), { code: 'ENOMEM' })
+  t.equal(await failure('par-xl-4x', { cache, pull: true, onPull: () => { throw mine } }), mine as unknown, 'an error of the callback, whatever it looks like')
 
   let bytes = 0
   const par = await Par.load('par-xl-4x', { cache, pull: true, precision: 'float32', onPull: progress => { bytes = progress.bytesDone } })

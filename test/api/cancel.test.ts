@@ -2,6 +2,7 @@
 // steps. How long two steps take is measured first, on the same work.
 
 import t from 'tap'
+import type { Progress } from '../../lib/generation.js'
 import { addon, type NativeEngine, type NativeSession, type SessionOptions } from '../../lib/native.js'
 import { Par } from '../../lib/par.js'
 import { codeOf, device, rejection, smallPar, transformerFile } from '../support/fixtures.js'
@@ -183,3 +184,52 @@ function instead<T extends object> (object: T, methods: Partial<T>): T {
     }
   })
 }
+
+t.test('reasons of signals and errors of callbacks pass unchanged, whatever they look like', async t => {
+  const par = await smallPar()
+  t.teardown(() => par.dispose())
+  const tokens = new Int32Array(64)
+  const looks: Record<string, () => Error> = {
+    'out of memory': () => new Error('cannot allocate memory'),
+    'out of memory, by code': () => Object.assign(new Error('mine'), { code: 'ENOMEM' }),
+    'of the addon': () => Object.assign(new Error('mine'), { parvisCode: 'WEIRD' }),
+    'a range': () => new RangeError('Array buffer allocation failed')
+  }
+  for (const [look, make] of Object.entries(looks)) {
+    const aborted: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+      generate: signal => par.generate({ classId, signal }),
+      stream: async signal => { for await (const _ of par.stream({ classId, signal })); },
+      images: async signal => { for await (const _ of par.images({ classId, signal })); },
+      score: signal => par.score({ tokens: Array(40).fill(tokens), classId: 1, signal }),
+      classify: signal => par.classify(tokens, { signal }),
+      decode: signal => par.decode(Array(40).fill(tokens), { size: 512, signal }),
+      encode: signal => par.encode(new ReadableStream() as never, { signal }),
+      load: signal => smallPar({ signal })
+    }
+    for (const [name, call] of Object.entries(aborted)) {
+      const reason = make()
+      t.equal(await rejection(call(AbortSignal.abort(reason))), reason, `${name}, before: ${look}`)
+      if (quick) continue
+      const controller = new AbortController()
+      const work = call(controller.signal)
+      controller.abort(reason)
+      t.equal(await rejection(work), reason, `${name}: ${look}`)
+    }
+    const called: Record<string, (onProgress: () => never) => Promise<unknown>> = {
+      generate: onProgress => par.generate({ classId: 1, onProgress }),
+      stream: onProgress => par.stream({ classId: 1, onProgress }).next(),
+      images: onProgress => par.images({ classId: 1, onProgress }).next(),
+      classify: onProgress => par.classify(tokens, { onProgress })
+    }
+    for (const [name, call] of Object.entries(called)) {
+      const error = make()
+      t.equal(await rejection(call(() => { throw error })), error, `${name}, thrown: ${look}`)
+      t.equal(await rejection(call((async () => { throw error }) as () => never)), error, `${name}, rejected: ${look}`)
+    }
+    const reason = make()
+    const controller = new AbortController()
+    const { value } = await par.stream({ classId: 1, signal: controller.signal }).next()
+    controller.abort(reason)
+    t.equal(await rejection((value as Progress).preview()), reason, `a preview of a call that was aborted: ${look}`)
+  }
+})
