@@ -4,10 +4,10 @@
 
 import type { Progress } from './generation.js'
 import type { GeneratedImage } from './image.js'
-import type { GenerateOptions } from './options.js'
+import { CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate, type GenerateOptions } from './options.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
 import { ownImage, type ImageInput } from './image-input.js'
-import { snapshot } from './validate.js'
+import { forLater } from './validate.js'
 
 /**
  * The embedded model, loaded at first use. Methods are those of {@link Par}. `dispose()` frees it; a later call loads
@@ -16,8 +16,10 @@ import { snapshot } from './validate.js'
 export class DefaultPar {
   #loading: Promise<Par> | undefined
 
+  // Every method is a property, so that it can be taken out of the instance: `const { stream } = par`.
+
   /** The instance itself; loads it where need be. */
-  load (): Promise<Par> {
+  readonly load = (): Promise<Par> => {
     if (!this.#loading) {
       const loading = Par.load()
       this.#loading = loading
@@ -31,60 +33,71 @@ export class DefaultPar {
   /** Class names by class id ({@link Par.labels}); loads the model where need be. */
   get labels (): Promise<readonly string[] | undefined> { return this.load().then(par => par.labels) }
 
-  // Each takes a copy of what it is given before it waits for the model: the caller may go on with the original.
+  // Each checks what it is given, and takes a copy, before it waits for the model: the caller may go on with the original.
 
   /** Makes a picture of a class, or one of each class in a list: {@link Par.generate}. */
   readonly generate = (async (options: GenerateOptions) => {
-    const own = snapshot(options)
+    const own = checked(checkGenerate(options))
     return await (await this.load()).generate(own)
   }) as Par['generate']
 
   /** How likely the model finds pictures: {@link Par.score}. */
   readonly score: Par['score'] = async options => {
-    const own = snapshot(options)
+    const own = checked(checkScore(options))
     return await (await this.load()).score(own)
   }
 
   /** Which class a picture most likely is of: {@link Par.classify}. */
   readonly classify: Par['classify'] = async (picture, options) => {
-    const own = { ...pictureOrTokens(picture), options: snapshot(options) }
+    const own = { options: checked(checkClassify(options)), ...pictureOrTokens(picture) }
     return await (await this.load()).classify((own.tokens ?? own.image) as ImageInput, own.options)
   }
 
   /** Tokens to pixels: {@link Par.decode}. */
   readonly decode = (async (tokens: Int32Array, options: undefined) => {
-    const own = snapshot({ tokens, options })
-    return await (await this.load()).decode(own.tokens, own.options)
+    const own = { options: checked(checkDecode(options)), ...tokenList(tokens, 'tokens') }
+    return await (await this.load()).decode((own.single ? own.list[0] : own.list) as Int32Array, own.options)
   }) as unknown as Par['decode']
 
   /** A picture to tokens: {@link Par.encode}. */
   readonly encode: Par['encode'] = async (image, options) => {
-    const own = { image: ownImage(image), options: snapshot(options) }
+    const own = { options: checked(checkEncode(options)), image: ownImage(image) }
     return await (await this.load()).encode(own.image as ImageInput, own.options)
   }
 
   /** The picture that `encode` finds tokens of: {@link Par.prepare}. */
   readonly prepare: Par['prepare'] = async (image, options) => {
-    const own = { image: ownImage(image), options: snapshot(options) }
+    const own = { options: checked(checkEncode(options, 'prepare')), image: ownImage(image) }
     return await (await this.load()).prepare(own.image as ImageInput, own.options)
   }
 
   /** `generate` step by step: {@link Par.stream}. */
-  async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
-    return yield * (await this.load()).stream(options)
+  readonly stream: Par['stream'] = options => this.#stream(forLater(() => checkGenerate(options, 'stream')))
+
+  async * #stream (request: () => CheckedGenerate): AsyncGenerator<Progress, GeneratedImage[], void> {
+    const own = checked(request())
+    return yield * (await this.load()).stream(own)
   }
 
   /** The pictures of a list, one after another, none of them kept: {@link Par.images}. */
-  async * images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
-    yield * (await this.load()).images(options)
+  readonly images: Par['images'] = options => this.#images(forLater(() => checkGenerate(options, 'images')))
+
+  async * #images (request: () => CheckedGenerate): AsyncGenerator<GeneratedImage, void, void> {
+    const own = checked(request())
+    yield * (await this.load()).images(own)
   }
 
   /** Ends running calls with ParError `DISPOSED` and frees all native memory. A later call loads the model again. */
-  async dispose (): Promise<void> {
+  readonly dispose = async (): Promise<void> => {
     const loading = this.#loading
     this.#loading = undefined
     await (await loading?.catch(() => undefined))?.dispose()
   }
+}
+
+/** As a Par takes it. */
+function checked<T> (request: T): never {
+  return new CheckedOptions(request) as never
 }
 
 /** The embedded model: ten classes of clothing, 32 x 32 pixels, n = 1, 4 or 16. Loaded by its first call. */

@@ -258,7 +258,7 @@ async function describe (
     warnings: found.warnings,
     model: found.model,
     // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
-    labels: found.labels ?? (found.official !== undefined || preset ? imagenetLabels() : undefined),
+    labels: (found.labels && Object.freeze(found.labels)) ?? (found.official !== undefined || preset ? imagenetLabels() : undefined),
     sampling: found.sampling ?? preset?.sampling ?? publishedSampling(found.official),
     name: found.name,
     official: found.official,

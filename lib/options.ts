@@ -11,11 +11,11 @@ import type { Precision } from './native.js'
 import { presetOf, presets, type Preset } from './presets.js'
 import type { PullProgress } from './pull.js'
 import type { Progress } from './generation.js'
-import { isInt32Array, isUrl } from './realm.js'
+import { isInt32Array, isUrl, trueLength } from './realm.js'
 import type { ClassifyProgress } from './scoring.js'
 import type { Ablation } from './schedule.js'
 import { shownPath } from './text.js'
-import { abortSignal, boolean, callback, finite, gridOption, integer, invalid, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
+import { abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
 
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
@@ -202,6 +202,15 @@ export interface EncodeOptions {
 
 export type { GeneratedImage }
 
+/** Options that were checked, and so copied, before: as the default instance does, which may have to load its model first. */
+export class CheckedOptions<T> {
+  constructor (readonly request: T) {}
+}
+
+function isChecked<T> (value: unknown): value is CheckedOptions<T> {
+  return isObject(value) && value instanceof CheckedOptions
+}
+
 // ---- load
 
 export interface CheckedLoad {
@@ -224,7 +233,7 @@ export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
       ...preset,
       pull: pull !== undefined && boolean(pull, 'pull'),
       onPull: callback(onPull, 'onPull'),
-      cache: cache === undefined ? undefined : nonEmptyString(cache, 'cache')
+      cache: cache === undefined ? undefined : folderPath(cache, 'cache')
     }
   }
 }
@@ -244,7 +253,7 @@ function presetNamed (name: unknown): Preset {
 }
 
 export function checkLoad (value: unknown): CheckedLoad {
-  if (typeof value === 'object' && value !== null && 'model' in value && !('transformer' in value)) {
+  if (isObject(value) && 'model' in value && !('transformer' in value)) {
     throw invalid("Par.load has no option 'model'. A preset is the first argument: Par.load('par-xl-4x', options); files are { transformer, tokenizer }")
   }
   const options = optionsObject(value, 'Par.load', ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
@@ -261,7 +270,7 @@ export function checkLoad (value: unknown): CheckedLoad {
 
 function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
   if (typeof value === 'string') return { path: filePath(value, name) }
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || isUrl(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  if (!isObject(value) || isList(value) || isUrl(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
   const fields = optionsObject(value, name, known)
   return { ...fields, path: filePath(fields.path, `${name}.path`) }
 }
@@ -333,10 +342,11 @@ const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', '
 export const mostImages = 65536
 
 export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
+  if (isChecked<CheckedGenerate>(value)) return value.request
   const options = optionsObject(value, call, generateNames)
   return {
     classIds: classList(options.classId, call),
-    single: !Array.isArray(options.classId),
+    single: !isList(options.classId),
     n: tokensAStep(options.n),
     sampling: sampling(options),
     seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
@@ -358,7 +368,7 @@ export interface CheckedAnimate {
 
 export function checkAnimate (value: unknown): CheckedAnimate {
   const { every, scale, delay, hold, ...generate } = optionsObject(value, 'animate', [...generateNames, 'every', 'scale', 'delay', 'hold'])
-  if (Array.isArray(generate.classId)) throw invalid(`animate makes one picture: classId must be a number or a name, not ${show(generate.classId)}`)
+  if (isList(generate.classId)) throw invalid(`animate makes one picture: classId must be a number or a name, not ${show(generate.classId)}`)
   checkGenerate(generate, 'animate')
   const milliseconds = (given: unknown, name: string, otherwise: number): number => given === undefined ? otherwise : integer(given, name, 20, 60000)
   return {
@@ -441,21 +451,24 @@ export interface CheckedScore {
 }
 
 export function checkScore (value: unknown): CheckedScore {
+  if (isChecked<CheckedScore>(value)) return value.request
   const options = optionsObject(value, 'score', ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...ablationNames])
   const tokens = tokenList(options.tokens, 'tokens').list
   const classIds = classList(options.classId, 'score')
-  if (Array.isArray(options.classId) && classIds.length !== tokens.length) {
+  if (isList(options.classId) && classIds.length !== tokens.length) {
     const cure = tokens.length === 1 ? '. classify() compares the classes of one picture' : ''
     throw invalid(`score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes${cure}`)
   }
-  if (options.logits !== undefined && !Array.isArray(options.logits)) throw invalid(`logits must be an array of sequence positions, not ${show(options.logits)}`)
+  const { logits } = options
+  if (logits !== undefined && !isList(logits)) throw invalid(`logits must be an array of sequence positions, not ${show(logits)}`)
+  if (logits && logits.length > mostTokens) throw invalid(`logits has ${logits.length} positions; at most ${mostTokens} can be asked for`)
   return {
     tokens,
     classIds,
-    single: !Array.isArray(options.classId),
+    single: !isList(options.classId),
     n: tokensAStep(options.n),
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
-    logits: options.logits && [...options.logits as number[]], // a copy; holes become undefined, and are refused as such
+    logits: logits && [...logits as number[]], // a copy; holes become undefined, and are refused as such
     method: oneOf(options.method === undefined ? 'full' : options.method, 'method', ['full', 'cached'] as const),
     ablation: ablation(options),
     signal: abortSignal(options.signal)
@@ -469,9 +482,10 @@ export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale
 }
 
 export function checkClassify (value: unknown): CheckedClassify {
+  if (isChecked<CheckedClassify>(value)) return value.request
   const options = optionsObject(value, 'classify', ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...ablationNames])
   const { classes } = options
-  if (classes !== undefined && !Array.isArray(classes)) throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
+  if (classes !== undefined && !isList(classes)) throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
   return {
     classes: classes === undefined ? undefined : classList(classes, 'classify'),
     top: options.top === undefined ? undefined : integer(options.top, 'top', 1, Number.MAX_SAFE_INTEGER),
@@ -491,6 +505,7 @@ export interface CheckedDecode {
 }
 
 export function checkDecode (value: unknown): CheckedDecode {
+  if (isChecked<CheckedDecode>(value)) return value.request
   const options = optionsObject(value, 'decode', ['size', 'format', 'grid', 'signal'])
   return {
     size: sizeOption(options.size),
@@ -506,6 +521,7 @@ export interface CheckedEncode extends Pick<CheckedDecode, 'grid' | 'signal'> {
 }
 
 export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
+  if (isChecked<CheckedEncode>(value)) return value.request
   const options = optionsObject(value, call, ['grid', 'crop', 'background', 'signal'])
   return {
     grid: options.grid === undefined ? undefined : gridOption(options.grid),
@@ -526,11 +542,18 @@ const mostTokens = 1 << 20
  * are is checked where vocabulary and length are known.
  */
 export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
-  if (isInt32Array(value)) return { list: [snapshot(value)], single: true }
-  if (!Array.isArray(value)) throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
+  if (isInt32Array(value)) return { list: [ownTokens(value, name)], single: true }
+  if (!isList(value)) throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
   if (typeof value[0] === 'number') return { list: [wholeNumbers(value, name)], single: true }
   if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
-  return { list: Array.from(value, (item: unknown, i) => Array.isArray(item) ? wholeNumbers(item, `${name}[${i}]`) : snapshot(item)), single: false }
+  return { list: Array.from(value, (item: unknown, i) => isList(item) ? wholeNumbers(item, `${name}[${i}]`) : ownTokens(item, `${name}[${i}]`)), single: false }
+}
+
+function ownTokens (value: unknown, name: string): unknown {
+  if (!isInt32Array(value)) return value
+  const length = trueLength(value)
+  if (length > mostTokens) throw invalid(`${name} has ${length} numbers; a picture has at most ${mostTokens} tokens`)
+  return snapshot(value)
 }
 
 function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
@@ -560,7 +583,7 @@ function guidance (value: unknown): number {
 
 function classList (value: unknown, call: string): unknown[] {
   if (value === undefined) throw invalid(`${call} needs classId: a number, a name or a list of these`)
-  if (!Array.isArray(value)) return [value]
+  if (!isList(value)) return [value]
   if (value.length === 0 || value.length > mostImages) throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
   return [...value] // holes become undefined, and are refused as such
 }

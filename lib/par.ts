@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 // The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
 
-import { Calls } from './call.js'
+import { Calls, type Call } from './call.js'
 import { run, type Progress } from './generation.js'
 import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
@@ -18,7 +18,7 @@ import { isInt32Array } from './realm.js'
 import { pauses } from './resample.js'
 import { checkTokens, classify, score, type Classification, type Score } from './scoring.js'
 import type { ClassId } from './labels.js'
-import { invalid, isPromise, show } from './validate.js'
+import { forLater, invalid, isList, show } from './validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
@@ -132,6 +132,9 @@ export class Par {
   static load (options?: LoadOptions): Promise<Par>
   static load (preset: PresetName, options?: PresetOptions): Promise<Par>
   static async load (what?: LoadOptions | PresetName, options?: PresetOptions): Promise<Par> {
+    if (typeof what !== 'string' && options !== undefined) {
+      throw invalid('Par.load takes a second argument only behind the name of a preset. Give one object: Par.load({ transformer, tokenizer, threads, ... })')
+    }
     const checked = typeof what === 'string' ? checkLoadPreset(what, options) : checkLoad(what)
     const calls = new Calls()
     return await calls.run(checked.signal, async call => new Par(await Models.open(checked, call), calls))
@@ -194,7 +197,7 @@ export class Par {
   generate (options: GenerateOptions): Promise<GeneratedImage | GeneratedImage[]>
   async generate (options: GenerateOptions): Promise<GeneratedImage | GeneratedImage[]> {
     const request = checkGenerate(options)
-    const events = this.#stream(request)
+    const events = this.#stream(() => request)
     for (;;) {
       const { value, done } = await events.next()
       if (done) return request.single ? value[0]! : value
@@ -207,8 +210,8 @@ export class Par {
    * iterator's return value too. Bad options reject the first `next()`. Leaving the
    * loop early ends the work and frees its memory.
    */
-  async * stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
-    return yield * this.#stream(checkGenerate(options, 'stream'))
+  stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
+    return this.#stream(forLater(() => checkGenerate(options, 'stream')))
   }
 
   /**
@@ -218,21 +221,34 @@ export class Par {
    * early ends the work and frees its memory.
    * @throws ParError as `generate` does
    */
-  async * images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
-    for await (const { finished } of this.#stream(checkGenerate(options, 'images'), false)) if (finished) yield * finished
+  images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
+    return this.#images(forLater(() => checkGenerate(options, 'images')))
   }
 
-  async * #stream (request: CheckedGenerate, keep = true): AsyncGenerator<Progress, GeneratedImage[], void> {
+  async * #images (checked: () => CheckedGenerate): AsyncGenerator<GeneratedImage, void, void> {
+    const request = checked()
     const call = this.#calls.begin(request.signal)
+    for await (const { finished } of this.#run(request, call, false)) {
+      for (const image of finished ?? []) {
+        call.check() // the loop may take long over each picture of a group
+        yield image
+      }
+    }
+  }
+
+  async * #stream (checked: () => CheckedGenerate): AsyncGenerator<Progress, GeneratedImage[], void> {
+    const request = checked()
+    return yield * this.#run(request, this.#calls.begin(request.signal), true)
+  }
+
+  async * #run (request: CheckedGenerate, call: Call, keep: boolean): AsyncGenerator<Progress, GeneratedImage[], void> {
     const events = run(this.#models, this.#calls, request, call, keep)
     try {
       for (;;) {
         const { value, done } = await events.next().catch(error => { throw toParError(error) })
         if (done) return value
-        const told: unknown = request.onProgress?.(value)
-        // The caller has the turn. Through the call, so that a callback which never settles can be aborted.
-        call.pause()
-        if (isPromise(told)) await call.wait(Promise.resolve(told))
+        call.pause() // the caller has the turn
+        await call.tell(request.onProgress, value)
         yield value
         call.resume()
       }
@@ -281,6 +297,10 @@ export class Par {
   decode (tokens: readonly Tokens[], options: DecodeOptions & { format: 'float32' }): Promise<Array<Image<Float32Array>>>
   decode (tokens: Tokens, options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image>
   decode (tokens: readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image[]>
+  decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image | Image[]>
+  decode (tokens: Tokens, options?: DecodeOptions): Promise<Image | Image<Float32Array>>
+  decode (tokens: readonly Tokens[], options?: DecodeOptions): Promise<Image[] | Array<Image<Float32Array>>>
+  decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions): Promise<Image | Image<Float32Array> | Image[] | Array<Image<Float32Array>>>
   async decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions): Promise<unknown> {
     const request = checkDecode(options)
     const { list, single } = tokenList(tokens, 'tokens')
@@ -344,7 +364,7 @@ export class Par {
 
 /** What `classify` is given, copied: the caller may go on with the original. */
 export function pictureOrTokens (picture: unknown): { tokens?: unknown, image?: OwnImage } {
-  if (!isInt32Array(picture) && !Array.isArray(picture)) return { image: ownImage(picture) }
+  if (!isInt32Array(picture) && !isList(picture)) return { image: ownImage(picture) }
   const { list, single } = tokenList(picture, 'picture')
   if (!single) throw invalid(`classify takes one picture, not ${show(picture)} of them`)
   return { tokens: list[0] }

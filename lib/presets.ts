@@ -24,26 +24,26 @@ export interface HubFile {
 /** What is known of a published checkpoint. */
 export interface Preset {
   /** What `Par.load`, `pull` and `--model` take. */
-  name: PresetName
+  readonly name: PresetName
   /** Which of the published architectures: 'PAR-XL-4x', 'LlamaGen-L'... */
-  official: string
+  readonly official: string
   /** The transformer's file. */
-  transformer: HubFile
+  readonly transformer: Readonly<HubFile>
   /** The tokenizer's file. */
-  tokenizer: HubFile
+  readonly tokenizer: Readonly<HubFile>
   /** Attention heads. */
-  heads: number
+  readonly heads: number
   /** Tokens: [rows, columns]. */
-  grid: [rows: number, columns: number]
+  readonly grid: [rows: number, columns: number]
   /** Tokens a step. */
-  n: number
+  readonly n: number
   /** Pixels a side that `generate` makes where it is given no size: the authors show 384 px at 256. */
-  size: number
+  readonly size: number
   /** The authors' sampling options. */
-  sampling: Sampling
+  readonly sampling: Readonly<Sampling>
 }
 
-const tokenizer: HubFile = { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }
+const tokenizer: HubFile = Object.freeze({ repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' })
 
 function par (size: 'XL' | 'XXL' | '3B', heads: number, n: 4 | 16, guidanceScale: number): Preset {
   const official = `PAR-${size}-${n}x`
@@ -60,8 +60,8 @@ function llamaGen (size: 'B' | 'L' | 'XL' | 'XXL' | '3B', heads: number, pixels:
 function made (of: { name: PresetName, official: string, repository: string, file: string, heads: number, side: number, n: number, guidanceScale: number }): Preset {
   const { name, official, repository, file, heads, side, n, guidanceScale } = of
   return Object.freeze({
-    name, official, transformer: { repository, file }, tokenizer, heads, grid: [side, side] as [number, number], n, size: 256,
-    sampling: { guidanceScale, temperature: 1, topK: 0, topP: 1 }
+    name, official, transformer: Object.freeze({ repository, file }), tokenizer, heads, grid: Object.freeze([side, side]) as unknown as [number, number], n, size: 256,
+    sampling: Object.freeze({ guidanceScale, temperature: 1, topK: 0, topP: 1 })
   })
 }
 

@@ -3,7 +3,7 @@
 // elsewhere (a Gaussian window, luminance only, an assumed range), and figures of different definitions do not compare.
 
 import { isUint8Array, trueLength } from './realm.js'
-import { invalid } from './validate.js'
+import { invalid, isObject } from './validate.js'
 
 /** Pixels to compare. An `Image` of bytes is one. */
 export interface Comparable {
@@ -80,7 +80,8 @@ export function ssim (a: Comparable, b: Comparable): number {
 }
 
 function check (a: Comparable, b: Comparable): void {
-  for (const { data, width, height } of [a, b]) {
+  for (const picture of [a, b]) {
+    const { data, width, height } = isObject(picture) ? picture : {} as Comparable
     if (!isUint8Array(data) || data.length === 0 || data.length !== width * height * 3 || data.length !== trueLength(data)) {
       throw invalid('Pictures are compared as RGB bytes: { data, width, height } with width * height * 3 values in a Uint8Array')
     }

@@ -18,14 +18,18 @@ export function isUrl (value: unknown): value is URL {
 }
 
 function brand (value: unknown): string {
-  return Object.prototype.toString.call(value).slice(8, -1)
+  try {
+    return Object.prototype.toString.call(value).slice(8, -1)
+  } catch {
+    return '' // a Proxy that was revoked
+  }
 }
 
 // `length` of a typed array can be hidden by a property of its own, which native code does not see.
 const lengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'length')!.get!
 
 /** Elements that a typed array of any realm really has. */
-export function trueLength (array: Uint8Array | Float32Array): number {
+export function trueLength (array: Uint8Array | Int32Array | Float32Array): number {
   return lengthOf.call(array) as number
 }
 

@@ -12,7 +12,7 @@
 
 import { limits } from './limits.js'
 import { classInput, rowStride } from './native.js'
-import { invalid, oneOf, optionsObject, show } from './validate.js'
+import { invalid, isList, oneOf, optionsObject, show } from './validate.js'
 
 /** Order of the tokens: `distant` takes the same place of every region (paper, section 3.2), `raster` scans rows. */
 export type Order = 'distant' | 'raster'
@@ -211,7 +211,7 @@ function check (given: ScheduleOptions) {
   const options = optionsObject(given, 'createSchedule', optionNames)
   const { grid: shape, n, order: inOrder = 'distant', initial: stage = 'sequential', groupAttention: attention = 'full', tokensPerStep = n } = options
   // Spread, so that the holes of a sparse array are looked at too.
-  const sizes: unknown[] = Array.isArray(shape) ? [...shape] : []
+  const sizes: unknown[] = isList(shape) && shape.length <= 3 ? [...shape] : []
   if ((sizes.length !== 2 && sizes.length !== 3) || !sizes.every(size => Number.isInteger(size) && size as number >= 1)) {
     throw invalid(`grid must be [rows, columns] or [frames, rows, columns], integers of at least 1, not ${show(shape)}`)
   }

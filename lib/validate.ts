@@ -2,6 +2,8 @@
 // must be right; so each check returns the narrowed value or throws ParError INVALID_OPTION that names the option,
 // the range and what was found instead.
 
+import path from 'node:path'
+import { types } from 'node:util'
 import { ParError } from './errors.js'
 import { limits } from './limits.js'
 import { isFloat32Array, isInt32Array, isUint8Array, isUint8ClampedArray, isUrl, nodeSignal } from './realm.js'
@@ -15,6 +17,7 @@ export function invalid (message: string, options?: { cause?: unknown }): ParErr
 export function show (value: unknown): string {
   if (typeof value === 'string') return value.length > 60 ? `'${visible(value.slice(0, 60))}...'` : `'${visible(value)}'`
   if (typeof value === 'bigint') return `${cut(String(value), 60)}n`
+  if (isRevoked(value)) return 'a Proxy that was revoked'
   if (Array.isArray(value)) return `an array of ${value.length}`
   if (ArrayBuffer.isView(value)) return `a ${visible(String(value.constructor?.name), 60)}`
   if (typeof value === 'function') return 'a function'
@@ -23,38 +26,59 @@ export function show (value: unknown): string {
   return visible(String(value), 60) // a symbol may have any description
 }
 
-/**
- * What the caller passed, as it is now: typed arrays copied, lists and plain objects with them. Anything else (an
- * AbortSignal, a function, what is no option at all) stays itself.
- */
-export function snapshot<T> (value: T): T {
-  return copied(value, 4) as T
-}
-
-/** @param depth levels of lists and objects that options have; deeper ones (cyclic, even) are no options */
-function copied (value: unknown, depth: number): unknown {
-  if (typeof value !== 'object' || value === null || depth === 0) return value
-  if (ArrayBuffer.isView(value)) {
-    // One whose buffer was transferred has no elements, and is refused for that.
-    const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
-    return own ? (value.byteLength > 0 ? new own(value as Uint8Array) : new own(0)) : value
+/** Nothing can be asked of a Proxy that was revoked: even Array.isArray() throws. */
+function isRevoked (value: unknown): boolean {
+  if (!types.isProxy(value)) return false
+  try {
+    Array.isArray(value)
+    return false
+  } catch {
+    return true
   }
-  if (Array.isArray(value)) return Array.from(value, item => copied(item, depth - 1))
-  const prototype: unknown = Object.getPrototypeOf(value)
-  // Of any realm: the prototype of a plain object has none itself.
-  if (prototype !== null && Object.getPrototypeOf(prototype) !== null) return value
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, copied(item, depth - 1)]))
 }
 
-/** An options object, all of whose names are known; absent is empty. A misspelt option must not pass silently. */
+/** Something that has properties, and can be asked for them. */
+export function isObject (value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !isRevoked(value)
+}
+
+export function isList (value: unknown): value is unknown[] {
+  return isObject(value) && Array.isArray(value)
+}
+
+/** A typed array as it is now, in memory of its own. One whose buffer was transferred has no elements, and is refused for that. */
+export function snapshot<T> (value: T): T {
+  const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
+  if (!own) return value
+  const array = value as Uint8Array
+  return (array.byteLength > 0 ? new own(array) : new own(0)) as T
+}
+
+/**
+ * An options object, all of whose names are known; absent is empty. A misspelt option must not pass silently.
+ * @returns a record of its own, each option read once, wherever it comes from: a getter, a class, a property that is not enumerable
+ */
 export function optionsObject (value: unknown, call: string, known: readonly string[]): Record<string, unknown> {
   if (value === undefined) return {}
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
-    throw invalid(`${call} takes an object of options, not ${show(value)}`)
-  }
+  if (!isObject(value) || isList(value) || ArrayBuffer.isView(value)) throw invalid(`${call} takes an object of options, not ${show(value)}`)
   const unknown = Object.keys(value).find(name => !known.includes(name))
   if (unknown !== undefined) throw invalid(`${call} has no option ${show(unknown)}; it knows ${known.join(', ')}`)
-  return value as Record<string, unknown>
+  const options: Record<string, unknown> = {}
+  for (const name of known) {
+    const option = (value as Record<string, unknown>)[name]
+    if (option !== undefined) options[name] = option
+  }
+  return options
+}
+
+/** What a check finds now, to be told when somebody asks: what it throws, too. */
+export function forLater<T> (check: () => T): () => T {
+  try {
+    const checked = check()
+    return () => checked
+  } catch (error) {
+    return () => { throw error }
+  }
 }
 
 export function integer (value: unknown, name: string, least: number, most: number): number {
@@ -88,10 +112,16 @@ export function nonEmptyString (value: unknown, name: string): string {
   return value
 }
 
+/** The path of a folder, as of now: the working directory may change. */
+export function folderPath (value: unknown, name: string): string {
+  const folder = nonEmptyString(value, name)
+  return path.isAbsolute(folder) ? folder : path.resolve(folder)
+}
+
 export function abortSignal (value: unknown, name = 'signal'): AbortSignal | undefined {
   if (value === undefined) return undefined
   const signal = value as AbortSignal
-  if (typeof value !== 'object' || value === null || typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
+  if (!isObject(value) || typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function') {
     throw invalid(`${name} must be an AbortSignal, not ${show(value)}`)
   }
   return nodeSignal(signal)
@@ -104,13 +134,13 @@ export function callback<T> (value: unknown, name: string): T | undefined {
 
 /** What a callback returned: something to wait for, or not. */
 export function isPromise (value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+  return isObject(value) && typeof (value as { then?: unknown }).then === 'function'
 }
 
 /** One number for both sides, or [rows, columns]. */
 export function gridOption (value: unknown, name = 'grid'): [rows: number, columns: number] {
   const most = limits.gridSide
-  if (Array.isArray(value)) {
+  if (isList(value)) {
     if (value.length !== 2) throw invalid(`${name} must be a number or [rows, columns], not ${show(value)}`)
     return [integer(value[0], `${name}[0]`, 1, most), integer(value[1], `${name}[1]`, 1, most)]
   }

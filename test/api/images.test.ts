@@ -86,3 +86,23 @@ t.test('errors, aborts and early ends', async t => {
   await own.dispose()
   t.equal(await codeOf(own.images({ classId: 1 }).next()), 'DISPOSED')
 })
+
+t.test('abort and dispose between two pictures of a finished group', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  for (const instance of [own, par]) {
+    const controller = new AbortController()
+    const taken: number[] = []
+    t.equal(await rejection((async () => {
+      for await (const image of instance.images({ classId: [1, 2, 3], n: 4, signal: controller.signal })) {
+        taken.push(image.classId)
+        controller.abort('enough')
+      }
+    })()), 'enough')
+    t.same(taken, [1])
+    const images = instance.images({ classId: [1, 2, 3], n: 4 })
+    await images.next()
+    await instance.dispose()
+    t.equal(await codeOf(images.next()), 'DISPOSED')
+  }
+})

@@ -6,14 +6,14 @@ import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { openCheckpoint } from '../../lib/checkpoint/index.js'
-import par from '../../lib/index.js'
+import par, { animate, createSchedule, presets, psnr, pull, ssim } from '../../lib/index.js'
 import { ParError } from '../../lib/errors.js'
 import { Image } from '../../lib/image.js'
 import { resolveClass } from '../../lib/labels.js'
 import { addon } from '../../lib/native.js'
 import { resolveSampling } from '../../lib/options.js'
 import { Par } from '../../lib/par.js'
-import { codeOf, rejection, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly } from '../support/fixtures.js'
+import { codeOf, rejection, revoked, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly } from '../support/fixtures.js'
 
 t.test('generate', async t => {
   const par = await smallPar()
@@ -217,3 +217,122 @@ t.test('sampling: caller, then checkpoint, then paper', async t => {
 function inspect (options: unknown): string {
   return JSON.stringify(options, (_, value) => typeof value === 'bigint' ? `${value}n` : typeof value === 'number' && !Number.isFinite(value) ? String(value) : value) ?? 'undefined'
 }
+
+t.test('lists that are far too long are refused before they are copied', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  const big = new Array(2 ** 32 - 1) as never
+  const tokens = new Int32Array(64)
+  for (const instance of [own, par]) {
+    const calls: Record<string, () => Promise<unknown>> = {
+      classId: () => instance.generate({ classId: big }),
+      'classId in a list': () => instance.generate({ classId: [big] }),
+      stream: () => instance.stream({ classId: big }).next(),
+      images: () => instance.images({ classId: big }).next(),
+      size: () => instance.generate({ classId: 1, size: big }),
+      tokens: () => instance.decode(big),
+      'tokens in a list': () => instance.decode([tokens, big]),
+      'more tokens than a picture has': () => instance.decode(new Int32Array(2 ** 21)),
+      grid: () => instance.decode(tokens, { grid: big }),
+      'grid of a picture': () => instance.encode(new Uint8Array(8), { grid: big }),
+      'picture to classify': () => instance.classify(big),
+      classes: () => instance.classify(tokens, { classes: big }),
+      'tokens to score': () => instance.score({ tokens: big, classId: 1 }),
+      logits: () => instance.score({ tokens, classId: 1, logits: big }),
+      animate: () => animate(instance, { classId: big }),
+      'grid of a schedule': async () => createSchedule({ grid: big, n: 4 })
+    }
+    for (const [name, call] of Object.entries(calls)) t.match(await codeOf(call()), /^(INVALID_OPTION|BAD_CLASS_ID)$/, name)
+  }
+})
+
+t.test('options of any kind are read once, at the call, and the same by an instance and the default export', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  class Options {
+    classId: unknown = [1, 2]
+    n = 4
+    #seed = 5
+    get seed (): number { return this.#seed }
+    size = new (class { width = 8; get height (): number { return 6 } })()
+    change (): void { this.classId = 'nonsense'; this.#seed = 6; this.size.width = 50 }
+  }
+  const hidden = (): Record<string, unknown> => Object.defineProperties({}, { classId: { value: [1, 2], writable: true }, n: { value: 4 }, seed: { value: 5, writable: true }, size: { value: { width: 8, height: 6 } } })
+  for (const instance of [own, par]) {
+    const expected = (await instance.generate({ classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } })).map(({ data }) => data)
+    const calls: Record<string, (options: never) => Promise<Image[]>> = {
+      generate: async options => await instance.generate(options) as never,
+      stream: async options => {
+        const stream = instance.stream(options)
+        await new Promise(resolve => setImmediate(resolve))
+        for await (const { images } of stream) if (images) return images
+        return []
+      },
+      images: async options => {
+        const images: Image[] = []
+        const iterator = instance.images(options)
+        await new Promise(resolve => setImmediate(resolve))
+        for await (const image of iterator) images.push(image)
+        return images
+      }
+    }
+    for (const [name, call] of Object.entries(calls)) {
+      await par.dispose() // its next call loads the model first
+      const [given, odd, plain] = [new Options(), hidden(), { classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } }]
+      const making = [call(given as never), call(odd as never), call(plain as never)]
+      given.change()
+      odd.classId = 3
+      plain.classId.length = 0
+      plain.size.width = 50
+      for (const made of making) t.same((await made).map(({ data }) => data), expected, name)
+    }
+    const grid = { grid: [4, 4] as [number, number] }
+    await par.dispose()
+    const encoding = instance.encode({ data: new Uint8Array(3072), width: 32, height: 32 }, grid)
+    grid.grid[0] = 2
+    t.equal((await encoding).length, 16)
+    t.match(await rejection(instance.stream({ classId: 1, steps: 5 } as never).next()), { code: 'INVALID_OPTION', message: /^stream has no option/ })
+  }
+})
+
+t.test('a Proxy that was revoked is refused wherever it stands', async t => {
+  const own = await smallPar()
+  t.teardown(async () => { await own.dispose(); await par.dispose() })
+  const tokens = new Int32Array(64)
+  for (const instance of [own, par]) {
+    const calls: Record<string, () => Promise<unknown>> = {
+      options: () => instance.generate(revoked()), classId: () => instance.generate({ classId: revoked() }), 'a class': () => instance.generate({ classId: [revoked()] }),
+      size: () => instance.generate({ classId: 1, size: revoked() }), signal: () => instance.generate({ classId: 1, signal: revoked() }), stream: () => instance.stream(revoked()).next(),
+      tokens: () => instance.decode(revoked()), 'tokens of a list': () => instance.decode([tokens, revoked()]), 'options of decode': () => instance.decode(tokens, revoked()),
+      grid: () => instance.decode(tokens, { grid: revoked() }), picture: () => instance.encode(revoked()), pixels: () => instance.encode({ data: revoked(), width: 1, height: 1 }),
+      classify: () => instance.classify(revoked()), classes: () => instance.classify(tokens, { classes: revoked() }), score: () => instance.score({ tokens: revoked(), classId: 1 }),
+      logits: () => instance.score({ tokens, classId: 1, logits: revoked() }), load: () => Par.load(revoked()), transformer: () => Par.load({ transformer: revoked() }),
+      pull: () => pull('par-xl-4x', revoked()), preset: () => pull(revoked()), schedule: async () => createSchedule(revoked()), psnr: async () => psnr(revoked(), revoked()),
+      format: () => new Image(new Uint8Array(3), 1, 1).toBuffer(revoked()), data: () => new Image(revoked(), 1, 1).toBuffer(), 'options of a format': () => new Image(new Uint8Array(3), 1, 1).toBuffer('jpeg', revoked())
+    }
+    for (const [name, call] of Object.entries(calls)) t.equal(await codeOf(call()), 'INVALID_OPTION', name)
+  }
+  t.ok(await own.generate({ classId: 1, onProgress: () => revoked() }), 'what a callback returns is not looked at')
+  for (const wrong of [null, undefined, 5, 'x']) for (const compare of [psnr, ssim]) t.throws(() => compare(wrong as never, new Image(new Uint8Array(300), 10, 10)), { code: 'INVALID_OPTION' })
+})
+
+t.test('what is shared cannot be changed', async t => {
+  t.teardown(() => par.dispose())
+  const frozen = (value: unknown): boolean => typeof value !== 'object' || value === null || (Object.isFrozen(value) && Object.values(value).every(frozen))
+  t.ok(frozen(presets))
+  t.ok(frozen(await par.labels))
+  t.ok((await par.labels)!.length > 0)
+})
+
+t.test('the methods of the default export can be taken out of it', async t => {
+  const { load, generate, stream, images, score, classify, decode, encode, prepare, dispose } = par
+  t.teardown(() => dispose())
+  const picture = await generate({ classId: 7, n: 16, seed: 1 })
+  for await (const event of stream({ classId: 7, n: 16, seed: 1 })) if (event.images) t.same(event.images[0]!.tokens, picture.tokens)
+  for await (const image of images({ classId: 7, n: 16, seed: 1 })) t.same(image.tokens, picture.tokens)
+  t.equal((await score({ tokens: picture.tokens, classId: 7 })).length, 1)
+  t.equal((await classify(picture.tokens, { top: 1 })).length, 1)
+  t.same((await decode(picture.tokens)).data, picture.data)
+  t.equal((await encode(await prepare(picture))).length, 256)
+  t.ok(await load() instanceof Par)
+})
