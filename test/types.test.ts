@@ -23,6 +23,8 @@ t.before(async () => {
 const strict = { target: 'es2022', module: 'nodenext', strict: true, noEmit: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false }
 for (const [name, options] of Object.entries({
   'a Next.js route: dom, exact optional properties': { ...strict, lib: ['es2022', 'dom', 'dom.iterable'], types: ['node'] },
+  'an application of the web: dom, without async iterables': { ...strict, target: 'esnext', lib: ['dom', 'dom.iterable', 'esnext'], types: [] },
+  'an old target: es2020': { ...strict, target: 'es2020', lib: ['es2020'], types: ['node'] },
   'a server: types of Node alone': { ...strict, lib: ['es2022'], types: ['node'] },
   'a bundler': { ...strict, module: 'esnext', moduleResolution: 'bundler', lib: ['es2022', 'dom', 'dom.iterable'], types: ['node'], verbatimModuleSyntax: true, isolatedModules: true }
 })) {

@@ -152,6 +152,15 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const [floats, floatList] = [await own.decode(tokens, { format: 'float32' }), await own.decode([tokens], { format: 'float32', grid: [4, 8] })]
   same<typeof floats, Image<Float32Array>>(true)
   same<typeof floatList, Array<Image<Float32Array>>>(true)
+  const either = tokens as Int32Array | Int32Array[]
+  const perhaps = { format: 'float32' } as { format: 'float32' } | undefined
+  for (const maker of [own, par]) {
+    const [some, anyOne, anyList, all] = [await maker.decode(either), await maker.decode(tokens, perhaps), await maker.decode([tokens], perhaps), await maker.decode(either, perhaps as DecodeOptions)]
+    same<typeof some, Image | Image[]>(true)
+    same<typeof anyOne, Image | Image<Float32Array>>(true)
+    same<typeof anyList, Image[] | Array<Image<Float32Array>>>(true)
+    same<typeof all, Image | Image<Float32Array> | Image[] | Array<Image<Float32Array>>>(true)
+  }
   // @ts-expect-error: no such format
   await own.decode(tokens, { format: 'uint16' })
 

@@ -45,3 +45,9 @@ export async function others (some: undefined | number): Promise<void> {
   await pull('par-xl-4x', { cache: undefined, signal: undefined })
   void animate
 }
+
+/** What fetch and an upload bring. */
+export async function pictures (response: Response, request: Request, file: File): Promise<void> {
+  if (response.body && request.body) await Promise.all([par.encode(response.body), par.prepare(request.body), par.classify(response.body)])
+  await Promise.all([par.encode(response), par.encode(file), par.encode(file.stream())])
+}
