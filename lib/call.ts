@@ -100,8 +100,8 @@ export class Call {
   #controller: AbortController | undefined
 
   /**
-   * @param running the calls of the instance (WeakRefs, a name that declarations must not have: lib es2020 lacks it): among them
-   * until the end
+   * @param running the calls of the instance: among them until the end. They are WeakRefs, which the declarations must not
+   * name: lib es2020 does not know them
    */
   constructor (signal?: AbortSignal, running?: Set<object>) {
     this.#interrupted = new Promise((_resolve, reject) => { this.#interrupt = reject })

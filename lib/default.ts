@@ -33,7 +33,7 @@ export class DefaultPar {
   /** Class names by class id ({@link Par.labels}); loads the model where need be. */
   get labels (): Promise<readonly string[] | undefined> { return this.load().then(par => par.labels) }
 
-  // Each checks what it is given, and takes a copy, before it waits for the model: the caller may go on with the original.
+  // Each checks and copies what it is given before it waits for the model: the caller may go on with the original.
 
   /** Makes a picture of a class, or one of each class in a list: {@link Par.generate}. */
   readonly generate = (async (options: GenerateOptions) => {

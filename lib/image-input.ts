@@ -35,7 +35,7 @@ export interface RawImage {
 export type ImageInput =
   string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | ByteStream | RawImage | Sharp
 
-/** A ReadableStream of bytes, as far as it is used: that of lib "dom" is no AsyncIterable in the types of many projects. */
+/** A ReadableStream of bytes, as far as it is used: to the types of many projects that of lib "dom" is no AsyncIterable. */
 export interface ByteStream {
   /** Its default reader. */
   getReader (): {
@@ -44,7 +44,7 @@ export interface ByteStream {
   }
 }
 
-/** A file: its name as given, and where that was when it was given. The process may go to another folder before it is read. */
+/** A file: its name as given, and where that was then. The process may go to another folder before it is read. */
 export class ImageFile {
   readonly name: string
   readonly place: string
@@ -55,7 +55,7 @@ export class ImageFile {
   }
 }
 
-/** The call that reads: `check` is called now and then, and an error thrown in it ends the reading; `signal` tells a stop at once. */
+/** The call that reads: `check` is called now and then and throws where the call was stopped; `signal` tells it at once. */
 export interface Reader {
   check (): void
   readonly signal: AbortSignal

@@ -46,7 +46,7 @@ export function isList (value: unknown): value is unknown[] {
   return isObject(value) && Array.isArray(value)
 }
 
-/** A typed array as it is now, in memory of its own. One whose buffer was transferred has no elements, and is refused for that. */
+/** A typed array as it is now, in memory of its own. One that was transferred has no elements, and is refused for that. */
 export function snapshot<T> (value: T): T {
   const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
   if (!own) return value
@@ -56,7 +56,7 @@ export function snapshot<T> (value: T): T {
 
 /**
  * An options object, all of whose names are known; absent is empty. A misspelt option must not pass silently.
- * @returns a record of its own, each option read once, wherever it comes from: a getter, a class, a property that is not enumerable
+ * @returns a record of its own, each option read once, wherever it is: in a getter, in a class, or not enumerable
  */
 export function optionsObject (value: unknown, call: string, known: readonly string[]): Record<string, unknown> {
   if (value === undefined) return {}
