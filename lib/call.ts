@@ -100,7 +100,7 @@ export class Call {
   #controller: AbortController | undefined
 
   /**
-   * @param running the calls of the instance: among them until the end. They are WeakRefs, which the declarations must not
+   * @param running the calls of the instance: among them until the end. They are WeakRefs, which declarations must not
    * name: lib es2020 does not know them
    */
   constructor (signal?: AbortSignal, running?: Set<object>) {

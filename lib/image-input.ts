@@ -35,7 +35,7 @@ export interface RawImage {
 export type ImageInput =
   string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | ByteStream | RawImage | Sharp
 
-/** A ReadableStream of bytes, as far as it is used: to the types of many projects that of lib "dom" is no AsyncIterable. */
+/** A ReadableStream of bytes, as far as it is used: that of lib "dom" is no AsyncIterable by itself. */
 export interface ByteStream {
   /** Its default reader. */
   getReader (): {
@@ -55,7 +55,7 @@ export class ImageFile {
   }
 }
 
-/** The call that reads: `check` is called now and then and throws where the call was stopped; `signal` tells it at once. */
+/** The call that reads: `check` is called now and then and throws where it was stopped; `signal` tells it at once. */
 export interface Reader {
   check (): void
   readonly signal: AbortSignal

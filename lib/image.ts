@@ -69,13 +69,13 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
    * The picture in a file format.
    * @param format png where not given
    * @param options sharp's options for that format, e.g. `{ quality: 90 }`
-   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format, a wrong option, or
-   * where the memory of the pixels was transferred; `OUT_OF_MEMORY`
+   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format or a wrong option, or
+   * where the pixels were transferred; `OUT_OF_MEMORY`
    */
   async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer<ArrayBuffer>> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
     if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
-    if (known === 'raw') return this.#ownBytes()
+    if (known === 'raw') return ownBytes(this)
     const picture = this.sharp()
     try {
       return await picture.toFormat(known, options).toBuffer() as Buffer<ArrayBuffer>
@@ -134,21 +134,23 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
 
   /** A sharp pipeline on a copy of the pixels, to resize, compose or encode as you like. */
   sharp (): ReturnType<Sharp> {
-    return loadSharp()(this.#ownBytes(), { raw: { width: this.width, height: this.height, channels: 3 } })
+    return loadSharp()(ownBytes(this), { raw: { width: this.width, height: this.height, channels: 3 } })
   }
+}
 
-  /** The bytes in memory of their own: they are read later, when the caller may have changed or transferred `data`. */
-  #ownBytes (): Buffer<ArrayBuffer> {
-    const bytes = this.bytes()
-    if (bytes.length === 0) throw this.#noPixels()
-    return bytes === this.data as Uint8Array ? Buffer.from(asBuffer(bytes)) : Buffer.from(bytes.buffer)
-  }
+// Functions, not private methods: those refuse a Proxy of a picture, such as frameworks of user interfaces make.
 
-  #noPixels (): ParError {
-    if (this.width === 0) return new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
-    return invalid(`data of this picture of ${this.width} x ${this.height} pixels is empty: its memory was transferred, to a worker for instance. ` +
-      'Encode the picture before, or transfer a copy: data.slice()')
-  }
+/** The bytes in memory of their own: they are read later, when the caller may have changed or transferred `data`. */
+function ownBytes (image: Image<Uint8Array | Float32Array>): Buffer<ArrayBuffer> {
+  const bytes = image.bytes()
+  if (bytes.length === 0) throw noPixels(image)
+  return bytes === image.data ? Buffer.from(asBuffer(bytes)) : Buffer.from(bytes.buffer)
+}
+
+function noPixels ({ width, height }: { width: number, height: number }): ParError {
+  if (width === 0) return new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
+  return invalid(`data of this picture of ${width} x ${height} pixels is empty: its memory was transferred, to a worker for instance. ` +
+    'Encode the picture before, or transfer a copy: data.slice()')
 }
 
 function mediaType (format: ImageFormat | 'jpg'): string {

@@ -202,7 +202,7 @@ export interface EncodeOptions {
 
 export type { GeneratedImage }
 
-/** Options that were checked, and so copied, before: by the default instance, which may have to load its model first. */
+/** Options that were checked, and so copied, before: by the default instance, which may have to load a model first. */
 export class CheckedOptions<T> {
   constructor (readonly request: T) {}
 }

@@ -46,7 +46,7 @@ export function isList (value: unknown): value is unknown[] {
   return isObject(value) && Array.isArray(value)
 }
 
-/** A typed array as it is now, in memory of its own. One that was transferred has no elements, and is refused for that. */
+/** A typed array as it is now, in memory of its own. A transferred one has no elements, and is refused for that. */
 export function snapshot<T> (value: T): T {
   const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
   if (!own) return value

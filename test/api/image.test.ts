@@ -247,5 +247,6 @@ t.test('pixels that were transferred: the true cause', async t => {
       t.match(await rejection(call()), { code: 'INVALID_OPTION', message: /24 x 16 pixels .*transferred.*data\.slice\(\)/ })
     }
   }
+  t.ok(await new Proxy(new Image(smooth, width, height), {}).toBuffer(), 'a Proxy of a picture is one')
   t.match(await rejection(new Image(new Uint8Array(0), 0, 0).toBuffer()), { code: 'MISSING_PART', message: /no tokenizer was loaded/ })
 })
