@@ -69,8 +69,8 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
    * The picture in a file format.
    * @param format png where not given
    * @param options sharp's options for that format, e.g. `{ quality: 90 }`
-   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` for an unknown format or a wrong option, or
-   * where the pixels were transferred; `OUT_OF_MEMORY`
+   * @throws ParError `MISSING_PART` where there are no pixels; `INVALID_OPTION` where they were transferred, for an
+   * unknown format or a wrong option; `OUT_OF_MEMORY`
    */
   async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer<ArrayBuffer>> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
