@@ -3,12 +3,11 @@
 // caller is copied before the call returns, because it is read later, when the caller may have changed or transferred it.
 // No address is ever fetched: what a program asks for from the network is its own business.
 
-import path from 'node:path'
 import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import type { Sharp } from 'sharp'
 import { outOfMemory, ParError } from './errors.js'
-import { readWhole } from './files.js'
+import { absolute, readWhole } from './files.js'
 import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from './realm.js'
 import { Slices } from './slices.js'
 import { shownPath, visible } from './text.js'
@@ -51,7 +50,7 @@ export class ImageFile {
 
   constructor (name: string) {
     this.name = name
-    this.place = path.isAbsolute(name) ? name : path.resolve(name)
+    this.place = absolute(name)
   }
 }
 

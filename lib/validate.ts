@@ -2,9 +2,9 @@
 // must be right; so each check returns the narrowed value or throws ParError INVALID_OPTION that names the option,
 // the range and what was found instead.
 
-import path from 'node:path'
 import { types } from 'node:util'
 import { ParError } from './errors.js'
+import { absolute } from './files.js'
 import { limits } from './limits.js'
 import { isFloat32Array, isInt32Array, isUint8Array, isUint8ClampedArray, isUrl, nodeSignal } from './realm.js'
 import { cut, visible } from './text.js'
@@ -114,8 +114,7 @@ export function nonEmptyString (value: unknown, name: string): string {
 
 /** The path of a folder, as of now: the working directory may change. */
 export function folderPath (value: unknown, name: string): string {
-  const folder = nonEmptyString(value, name)
-  return path.isAbsolute(folder) ? folder : path.resolve(folder)
+  return absolute(nonEmptyString(value, name))
 }
 
 export function abortSignal (value: unknown, name = 'signal'): AbortSignal | undefined {
