@@ -89,6 +89,14 @@ const partPattern = /^\.parvis-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part$/
 /** Milliseconds without a write after which a part has no owner, wherever that ran. */
 const forgottenAfter = 24 * 3600 * 1000
 
+/** Makes a part file. A file system that takes no files (that of /proc) says that the folder is not there, though it is. */
+async function create (part: string, mode?: number): Promise<FileHandle> {
+  return await open(part, 'wx', mode).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT' || !(await stat(path.dirname(part)).catch(() => undefined))?.isDirectory()) throw error
+    throw Object.assign(new Error('the file system takes no new files', { cause: error }), { code: 'ENOTSUP' })
+  })
+}
+
 /** A name that nobody else has. Short, because the name it stands for may be as long as names can be. */
 function partName (folder: string): string {
   return path.join(folder, `.parvis-${ownMark}-${randomBytes(6).toString('hex')}.part`)
@@ -156,7 +164,7 @@ export async function writePart<T> (file: string, write: (handle: FileHandle) =>
   const before = keep ? await replaceable(target) : undefined
   return await withPart(path.dirname(target), async part => {
     // Nobody may read the new content who could not read the old.
-    const handle = await open(part, 'wx', before ? 0o600 : 0o666)
+    const handle = await create(part, before ? 0o600 : 0o666)
     let result: T
     try {
       if (before) await passOn(before, handle)
@@ -286,7 +294,7 @@ function pauses (check: () => void): (() => Promise<void>) & { restart: () => vo
 /** Whether files can be made in `folder`: makes one, since permissions alone do not tell (read-only, full, /proc). */
 export async function tryFolder (folder: string): Promise<Stats> {
   return await withPart(absolute(folder), async part => {
-    const handle = await open(part, 'wx')
+    const handle = await create(part)
     try {
       return await handle.stat()
     } finally {
@@ -371,6 +379,7 @@ const cures: Record<string, { read: string, written: string } | string> = {
   EDQUOT: 'the disk quota is used up. Free some space, or choose another place.',
   EFBIG: 'it would become larger than the file system or a limit of this process (ulimit -f) allows. Choose another place.',
   EROFS: 'the file system is read-only. Choose another place.',
+  ENOTSUP: 'its file system takes no new files and folders there. Choose another place.',
   ENAMETOOLONG: 'the name is too long. Choose a shorter one.',
   ELOOP: `its symbolic links go round in a circle. ${missing}`,
   EMFILE: 'this process has too many files open. Close some, or raise the limit (ulimit -n).',

@@ -5,7 +5,7 @@
 import { readlink, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { performance } from 'node:perf_hooks'
-import { findCached, CachedRepository } from './hub/cache.js'
+import { findCached, CachedRepository, elsewhere } from './hub/cache.js'
 import { download, type Phase } from './hub/download.js'
 import { repositoryFacts, type RepositoryFacts } from './hub/facts.js'
 import { hashOf } from './hub/hashes.js'
@@ -125,7 +125,7 @@ export async function pullFiles (files: readonly HubFile[], work: Work): Promise
     const { path, dest, syscall } = (error ?? {}) as NodeJS.ErrnoException & { dest?: unknown }
     const at = syscall === 'rename' ? dest : path // what is renamed has a name that nobody knows
     const known = fromSystem(error, typeof at === 'string' ? at : cache, 'written')
-    throw known === error || !(known instanceof ParError) ? known : new ParError(known.code, `${known.message} HF_HUB_CACHE chooses another folder for the cache.`, { cause: error })
+    throw known === error || !(known instanceof ParError) ? known : new ParError(known.code, `${known.message} ${elsewhere}`, { cause: error })
   }
 }
 
@@ -203,7 +203,7 @@ async function fetched (
     await cached.publish(commit, file, oid, named)
   } catch (error) {
     // A cache that cannot be written, but has the content under the name of an earlier commit: that is as good.
-    const earlier = downloaded ? undefined : await cached.find(file)
+    const earlier = downloaded ? undefined : await cached.find(file).catch(() => undefined)
     const [one, other] = await Promise.all([earlier?.path ?? '', cached.blob(oid)].map(async file => await stat(file).catch(() => undefined)))
     if (earlier && one && one.ino === other?.ino && one.dev === other.dev) return { ...earlier, downloaded }
     throw error

@@ -3,38 +3,58 @@
 
 import { InvalidArgumentError } from 'commander'
 import { resolveClass } from '../labels.js'
+import type { Device } from '../options.js'
 
-/** An integer of at least `least`. */
-export function integer (least: number): (text: string) => number {
+/** An integer of at least `least`, and at most as large as numbers of JavaScript are exact unless `most` says less. */
+export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return text => {
     const value = Number(text)
-    if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(value) || value < least) {
-      throw new InvalidArgumentError(`Give a whole number of at least ${least}.`)
-    }
+    if (!/^[+-]?\d+$/.test(text) || value < least) throw new InvalidArgumentError(`Give a whole number of at least ${least}.`)
+    if (value > most) throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`)
     return value
   }
 }
 
 export function real (text: string): number {
   const value = Number(text)
-  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('Give a number.')
+  if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('Give a number.')
+  if (!Number.isFinite(value)) throw new InvalidArgumentError(`Give a number from ${-Number.MAX_VALUE} to ${Number.MAX_VALUE}.`)
   return value
+}
+
+/** Two numbers of at least 1, or one for both; undefined for any other text. */
+function sides (text: string, separators: string): [first: number, second: number, isOne: boolean] | undefined {
+  const match = new RegExp(`^(\\d+)(?:[${separators}](\\d+))?$`, 'i').exec(text)
+  if (!match) return undefined
+  const [first, second] = [Number(match[1]), Number(match[2] ?? match[1])]
+  if (Math.max(first, second) > Number.MAX_SAFE_INTEGER) throw new InvalidArgumentError(`Give whole numbers from 1 to ${Number.MAX_SAFE_INTEGER}.`)
+  return Math.min(first, second) < 1 ? undefined : [first, second, match[2] === undefined]
 }
 
 /** `24x24`, or `24` for a square. */
 export function grid (text: string): [number, number] {
-  const match = /^(\d+)(?:[x×,](\d+))?$/i.exec(text)
-  const [rows, columns] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
-  if (!match || rows < 1 || columns < 1) throw new InvalidArgumentError('Give rows and columns of tokens, such as 24x24.')
-  return [rows, columns]
+  const found = sides(text, 'x×,')
+  if (!found) throw new InvalidArgumentError('Give rows and columns of tokens, such as 24x24.')
+  return [found[0], found[1]]
 }
 
 /** `256`, or `256x192` (width by height). */
 export function size (text: string): number | { width: number, height: number } {
-  const match = /^(\d+)(?:[x×](\d+))?$/i.exec(text)
-  const [width, height] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
-  if (!match || width < 1 || height < 1) throw new InvalidArgumentError('Give pixels, such as 256 or 256x192 (width by height).')
-  return match[2] === undefined ? width : { width, height }
+  const found = sides(text, 'x×')
+  if (!found) throw new InvalidArgumentError('Give pixels, such as 256 or 256x192 (width by height).')
+  const [width, height, square] = found
+  return square ? width : { width, height }
+}
+
+/** The name of a file that is read. */
+export function fileName (text: string): string {
+  if (text === '') throw new InvalidArgumentError('Give the name of a file.')
+  return text
+}
+
+export function device (text: string): Device {
+  if (!/^(auto|cpu|cuda|cuda:\d{1,4})$/.test(text)) throw new InvalidArgumentError('Give auto, cpu, cuda or cuda:<number>.')
+  return text as Device
 }
 
 /** Repeatable option: gathers the values as they are. */

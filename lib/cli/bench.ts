@@ -1,7 +1,6 @@
 // parvis bench: how fast this machine is, on random weights of the paper's sizes: no file is needed. The report goes to
 // standard output; plots, which are several files, into a folder.
 
-import fs from 'node:fs/promises'
 import path from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { findTorch } from '../bench/peers.js'
@@ -9,10 +8,12 @@ import { sharePlot, timePlot } from '../bench/plot.js'
 import { formats, write, type Format } from '../bench/report.js'
 import { runBench } from '../bench/run.js'
 import { modelNames } from '../bench/shapes.js'
-import { fromSystem, tryFolder, writeWhole } from '../files.js'
+import { fromSystem, tryFolder } from '../files.js'
+import { makeFolder } from '../folders.js'
 import type { Precision } from '../native.js'
 import type { Device } from '../options.js'
-import { integer } from './arguments.js'
+import { device, fileName, integer } from './arguments.js'
+import { writeOutput } from './outputs.js'
 import { progressBar } from './progress.js'
 import { print, UsageError, type CommonFlags } from './terminal.js'
 
@@ -56,9 +57,9 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--no-decode', 'do not measure the VQ-16 decoder')
     .option('--operations', 'also measure each operation of a step and of a decode by itself')
     .option('--no-cold-start', 'do not measure a new process with the embedded model')
-    .option('--torch <file>', 'PyTorch program to compare with on the CPU (default: bench/torch/decode.py of the repository, if Python has torch)')
+    .option('--torch <file>', 'PyTorch program to compare with on the CPU (default: bench/torch/decode.py of the repository, if Python has torch)', fileName)
     .option('--no-torch', 'do not compare with PyTorch')
-    .option('--authors <folder>', "also compare with a checkout of the authors' code (Epiphqny/PAR)")
+    .option('--authors <folder>', "also compare with a checkout of the authors' code (Epiphqny/PAR)", fileName)
     .optionsGroup('How long:')
     .option('--repeats <number>', 'timed runs: steps at each place of the cache, or whole pictures', integer(1), 5)
     .option('--seconds <seconds>', 'maximum time; fewer repeats if needed', integer(1), 240)
@@ -66,7 +67,7 @@ export function benchCommand (signal: AbortSignal): Command {
     .optionsGroup('The report:')
     .addOption(new Option('--format <format>', 'its format (default: md)').choices(formats))
     .addOption(new Option('-o, --output <format>').choices(formats).hideHelp()) // the name it had
-    .option('--plots <folder>', 'write time.svg and ceilings.svg there')
+    .option('--plots <folder>', 'write time.svg and ceilings.svg there', fileName)
     .optionsGroup('Options:')
     .action(async (flags: Flags) => await bench(flags, signal))
 }
@@ -75,6 +76,11 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   const asked = flags.format ?? flags.output
   if (flags.json && asked !== undefined && asked !== 'json') throw new UsageError(`--json and --format ${asked} are two formats; choose one`)
   const format = asked ?? (flags.json ? 'json' : 'md')
+  for (const n of flags.tokensPerStep) {
+    const side = Math.sqrt(n)
+    const grid = Number.isInteger(side) ? flags.grid.find(grid => grid % side !== 0) : undefined
+    if (grid !== undefined) throw new UsageError(`--tokens-per-step ${n} cuts the grid into ${side} x ${side} regions, but ${side} does not divide --grid ${grid}`)
+  }
   if (flags.plots !== undefined) await writable(flags.plots)
   const torch = await findTorch({
     plain: flags.torch !== false,
@@ -106,8 +112,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
     progress.stop()
     if (flags.plots !== undefined) {
       for (const [name, svg] of [['time.svg', timePlot(report)], ['ceilings.svg', sharePlot(report)]] as const) {
-        const file = path.join(flags.plots, name)
-        await writeWhole(file, Buffer.from(svg), () => signal.throwIfAborted())
+        await writeOutput(path.join(flags.plots, name), Buffer.from(svg), signal)
       }
     }
     await print(write(report, format))
@@ -119,7 +124,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
 /** Before minutes of measuring. */
 async function writable (folder: string): Promise<void> {
   try {
-    await fs.mkdir(folder, { recursive: true })
+    await makeFolder(folder)
     await tryFolder(folder)
   } catch (error) {
     throw fromSystem(error, folder, 'written')
@@ -139,9 +144,4 @@ function oneOf<T extends string> (choices: readonly T[]): (text: string) => T {
     if (found === undefined) throw new InvalidArgumentError(`Give ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}.`)
     return found
   }
-}
-
-function device (text: string): Device {
-  if (!/^(auto|cpu|cuda|cuda:\d{1,4})$/.test(text)) throw new InvalidArgumentError('Give auto, cpu, cuda or cuda:<number>.')
-  return text as Device
 }

@@ -6,10 +6,10 @@ import { convertCheckpoint, type WeightsChoice } from '../checkpoint/index.js'
 import { ParError } from '../errors.js'
 import type { DType } from '../native.js'
 import { shownPath, visible } from '../text.js'
-import { grid, integer } from './arguments.js'
-import { checkWritable } from './picture.js'
+import { fileName, grid, integer } from './arguments.js'
+import { checkOneFile } from './outputs.js'
 import { progressBar } from './progress.js'
-import { bytesText, note, printJson, printSummary, shown, type CommonFlags } from './terminal.js'
+import { bytesText, note, printJson, printSummary, shown, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   precision?: DType
@@ -25,18 +25,19 @@ interface Flags extends CommonFlags {
 export function convertCommand (signal: AbortSignal): Command {
   return new Command('convert')
     .description('Write a checkpoint as .safetensors: the weights alone, with the architecture in the metadata.')
-    .argument('<in>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
+    .argument('<in>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .argument('<out.safetensors>', 'file to write')
     .addOption(new Option('--precision <type>', 'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16']))
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say; an assumed grid is not recorded', grid)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens per step', integer(1))
-    .option('--tokenizer <file>', 'for a transformer: the tokenizer that it needs, recorded so that another one is refused')
+    .option('--tokenizer <file>', 'for a transformer: the tokenizer that it needs, recorded so that another one is refused', fileName)
     .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--no-checksum', 'do not read the whole input for its SHA-256')
     .option('--force', 'replace the file if it exists; for a link, replaces its target')
     .action(async (input: string, output: string, flags: Flags) => {
-      const { kind } = await checkWritable(output)
+      if (output === '-') throw new UsageError('a checkpoint is not written to standard output; give the name of a file (./- for one that is called so)')
+      const { kind } = await checkOneFile(output)
       // What is no file is refused by the conversion, with or without --force.
       if (!flags.force && kind === 'file') throw new ParError('INVALID_OPTION', `${shownPath(output)} exists already; --force replaces it`)
       const progress = progressBar(flags)

@@ -1,9 +1,8 @@
 // parvis decode: tokens to pictures, a file each. A file of tokens is read whole and checked before a model is loaded.
 
-import path from 'node:path'
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
-import { absolute, writeWhole } from '../files.js'
+import { absolute } from '../files.js'
 import type { ImageFormat } from '../image.js'
 import type { Size } from '../options.js'
 import type { Par } from '../par.js'
@@ -11,9 +10,10 @@ import { shownPath } from '../text.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkAllWritable, checkFolder, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
+import { isPattern, outputNames } from './names.js'
+import { asFolder, checkFolder, checkWritable, prepare, writeOutput } from './outputs.js'
+import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { checkSources, readSource, sourceName } from './sources.js'
-import { extensionOf, safeName } from './names.js'
 import { progressBar } from './progress.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 import { readTokens, type TokenPicture } from './tokens.js'
@@ -31,7 +31,7 @@ export function decodeCommand (signal: AbortSignal): Command {
     .description("Make pictures from tokens. Default tokenizer: the embedded model's.")
     .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it; - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file, or - for standard output; several pictures share this name, with numbers (default: named after the token file)')
+    .option('-o, --out <file>', 'picture file, folder/, pattern such as %03d.png, or - for standard output; several pictures share a plain name, with numbers (default: named after the token file)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -41,12 +41,13 @@ export function decodeCommand (signal: AbortSignal): Command {
 }
 
 async function decode (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
-  const format = formatOf(flags.out ?? '', flags.format)
+  const out = await asFolder(flags.out)
+  const format = formatOf(out ?? '', flags.format)
   const toStdout = flags.out === '-'
   if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
   if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
-  if (!toStdout && flags.out !== undefined) await checkWritable(flags.out)
-  else if (!toStdout) await checkFolder('.')
+  if (!toStdout && out === undefined) await checkFolder('.')
+  else if (!toStdout && !isPattern(out!)) await checkWritable(out!)
   checkSources(files)
   const sources: Array<{ file: string, bytes: Buffer }> = []
   for (const file of files) sources.push({ file, bytes: await readSource(file, signal) })
@@ -66,8 +67,8 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       const one = flags.size === undefined ? { width: columns * factor, height: rows * factor } : typeof flags.size === 'number' ? { width: flags.size, height: flags.size } : flags.size
       checkSheet(1, one, 1, flags.scale, format)
     }
-    const names = outputNames(pictures.map(({ file }) => file), flags.out, '-decoded', format)
-    if (!toStdout) await checkAllWritable(names)
+    const names = outputNames(pictures.map(({ file }) => file), out, '-decoded', format)
+    if (!toStdout) await prepare(names, out)
     const written = []
     for (const [k, { file, grid, tokens }] of pictures.entries()) {
       progress.update(k, pictures.length, `${k}/${count(pictures.length)}`)
@@ -77,7 +78,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       const sheet = arrange([image], 1, flags.scale)
       const bytes = await encode(sheet, format)
       signal.throwIfAborted()
-      if (!toStdout) await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
+      if (!toStdout) await writeOutput(names[k]!, bytes, signal)
       else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
       written.push({ file: toStdout ? '-' : absolute(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
     }
@@ -96,25 +97,4 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
 export function inFile (error: unknown, file: string): unknown {
   if (!(error instanceof ParError) || error.code !== 'INVALID_OPTION' || !error.message.startsWith('tokens')) return error
   return new ParError('BAD_TOKENS', `${shownPath(file)}: ${error.message}`, { cause: error })
-}
-
-/**
- * A name for each picture: `out` for a single one, numbered for several; without `out` that of its source and a suffix.
- * No two are the same.
- */
-export function outputNames (sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat): string[] {
-  if (out !== undefined && sources.length === 1) return [out]
-  const extension = out === undefined ? extensionOf(format) : path.extname(out)
-  const stems = sources.map(source => out === undefined
-    ? safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix
-    : out.slice(0, out.length - extension.length))
-  const used = new Set<string>()
-  return stems.map((stem, k) => {
-    const alone = stems.indexOf(stem) === k && stems.lastIndexOf(stem) === k
-    let number = stems.slice(0, k).filter(other => other === stem).length + 1
-    let name = alone ? stem : `${stem}-${number}`
-    while (used.has(name)) name = `${stem}-${++number}`
-    used.add(name)
-    return name + extension
-  })
 }

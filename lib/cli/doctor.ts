@@ -19,13 +19,16 @@ const { version } = require('../../package.json') as { version: string }
 
 interface Flags extends CommonFlags { timeout: number }
 
+/** Timers go no further than 2^31 - 1 milliseconds. */
+const mostSeconds = 2147483
+
 /** Variables that decide what is found, shown where they are set. */
 const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
     .description('Show which device is used, and why: addon, CPU, NVIDIA driver, GPUs. If no GPU is used, say what to do.')
-    .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1), 30)
+    .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1, mostSeconds), 30)
     .action(async (flags: Flags) => {
       const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])
       const report = judge({ ...answer, sharp })
@@ -52,15 +55,15 @@ interface Findings {
 
 type Line = Partial<Omit<Findings, 'memory'>> & { memory?: Findings['memory'] }
 
-/** Runs in the child; a JSON object a line on standard output. */
-export async function examine (): Promise<void> {
-  const say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') } // out before the next thing is tried
+/** Runs in the child; a JSON object a line on standard output, out before the next thing is tried. */
+export async function examine (say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') }, gpus = true): Promise<void> {
   try {
     say({ ...addonFile() }) // before it is loaded, which may be the end
     const native: Addon = addon()
     say({ ...addonFile() })
     await native.createEngine({ device: 'cpu', threads: 1 }).dispose()
     say({ cpu: native.cpu(), backends: native.backends })
+    if (!gpus) return
     const cuda = await native.cuda()
     say({ cuda })
     for (const { index, problem } of cuda.devices) {
@@ -78,14 +81,17 @@ interface Answer extends Findings {
   end?: string
   /** What it had said on standard error. */
   noise: string
+  /** No process may be started, so this one has looked, and has left GPUs alone: a driver may end it. */
+  confined?: boolean
   /** The library that reads and writes picture files: its version, or why it does not load. */
   sharp?: Sharp
 }
 
 type Sharp = { version: string } | { problem: string }
 
-/** In a process of its own, too: it brings native libraries. */
-async function askSharp (seconds: number, signal: AbortSignal): Promise<Sharp> {
+/** In a process of its own, too: it brings native libraries. Undefined where none may be started. */
+async function askSharp (seconds: number, signal: AbortSignal): Promise<Sharp | undefined> {
+  if (!mayStartProcesses()) return undefined
   const script = "process.stdout.write(require('sharp').versions.sharp)"
   return await new Promise((resolve, reject) => {
     execFile(process.execPath, ['-e', script], { cwd: __dirname, timeout: seconds * 1000, killSignal: 'SIGKILL', signal }, (error, stdout, stderr) => {
@@ -111,7 +117,19 @@ function sharpProblem (stderr: string, late: boolean | undefined, by: string | u
   return late ? 'it gave no answer in time' : by ? `a process that loads it was ended by ${by}` : 'it does not load'
 }
 
+/** Node's permission model forbids child processes unless it is told otherwise. */
+function mayStartProcesses (): boolean {
+  return (process as { permission?: { has: (scope: string) => boolean } }).permission?.has('child') ?? true
+}
+
+async function askHere (): Promise<Answer> {
+  const answer: Answer = { memory: {}, noise: '', confined: true }
+  await examine(line => { Object.assign(answer, line) }, false)
+  return answer
+}
+
 async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
+  if (!mayStartProcesses()) return await askHere()
   const script = `require(${JSON.stringify(__filename)}).examine()`
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
   let [out, noise] = ['', '']
@@ -160,6 +178,15 @@ function judge (answer: Answer): Report {
       : new ParError('NATIVE_UNAVAILABLE', `${file ?? 'The native addon'} cannot be used: a process that loads it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
         `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && node scripts/install.js --build`)
     return { answer, choice: undefined, cudaFault: undefined, broken, next: [] }
+  }
+  if (answer.confined) {
+    return {
+      answer,
+      choice: undefined,
+      cudaFault: "Node's permission model forbids the process that would ask for GPUs",
+      broken: undefined,
+      next: ['Start node with --allow-child-process too: GPUs and sharp are looked at in processes of their own, which they may end']
+    }
   }
   const fault = error?.message ?? (end && `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
   if (!cuda || fault) {

@@ -2,11 +2,11 @@
 
 import { Command, Option } from 'commander'
 import { ParError } from '../errors.js'
-import { absolute, writeWhole } from '../files.js'
+import { absolute } from '../files.js'
 import type { Par } from '../par.js'
 import { size } from './arguments.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { checkWritable } from './picture.js'
+import { checkOneFile, writeOutput } from './outputs.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
 import { progressBar } from './progress.js'
 import { print, printJson, printSummary, shown, UsageError } from './terminal.js'
@@ -38,11 +38,11 @@ export function encodeCommand (signal: AbortSignal): Command {
 }
 
 async function encode (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
-  const format = tokenFormatOf(flags.out, flags.format)
   const toStdout = flags.out === undefined || flags.out === '-'
+  if (!toStdout) await checkOneFile(flags.out!)
+  const format = tokenFormatOf(flags.out, flags.format)
   if (format === 'npy' && toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
   if (format === 'npy' && toStdout && flags.json) throw new UsageError('--json and a .npy array both write to standard output; give --out a file')
-  if (!toStdout) await checkWritable(flags.out!)
   checkSources(files)
   const progress = progressBar(flags)
   let par: Par | undefined
@@ -64,7 +64,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
       if (!await print(bytes)) throw new ParError('BAD_TOKENS', 'standard output was closed before it had taken the tokens')
       return
     }
-    await writeWhole(flags.out!, bytes, () => signal.throwIfAborted())
+    await writeOutput(flags.out!, bytes, signal)
     if (flags.json) {
       await printJson({ file: absolute(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
     } else {

@@ -39,7 +39,7 @@ interface Failure {
 function describe (error: unknown, command: Command | undefined): Failure {
   if (error instanceof ParError) return inFlags(error, command)
   if (error instanceof UsageError) return { code: error.code, message: error.message, usage: true }
-  if (error instanceof Interruption) return { code: error.code, message: error.message }
+  if (error instanceof Interruption) return { code: error.code, message: error.told }
   if (!isError(error)) return { code: 'UNKNOWN', message: typeof error === 'string' ? error : inspect(error) }
   const code = (error as NodeJS.ErrnoException).code
   // System errors say what happened and to which file; anything else that comes here is a defect.

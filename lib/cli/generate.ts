@@ -2,12 +2,10 @@
 // make a sheet. It is one call of the API, whose seeds count up from `seed` within a class, so any picture of it can be made
 // again alone.
 
-import fs from 'node:fs/promises'
-import path from 'node:path'
 import { Command, Option } from 'commander'
 import { animate, type Animation } from '../animate.js'
 import { ParError } from '../errors.js'
-import { absolute, fromSystem, writeWhole } from '../files.js'
+import { absolute } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
 import { effectiveSeeds, mostImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
@@ -16,9 +14,11 @@ import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js
 import { pullReporter } from './pull.js'
 import { classList, collect, integer, real, size } from './arguments.js'
 import { examples } from './help.js'
-import { defaultName, isFolderName, isPattern, namesOf, type Named } from './names.js'
-import { arrange, checkAllWritable, checkFolder, checkSheet, checkWritable, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
+import { defaultName, isPattern, namesOf, type Named } from './names.js'
+import { asFolder, checkFolder, checkOneFile, checkWritable, isSameFile, prepare, writeOutput } from './outputs.js'
+import { arrange, checkSheet, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
 import { progressBar, type Progress } from './progress.js'
+import { wrote } from './signals.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 
 interface Flags extends ModelFlags {
@@ -82,15 +82,16 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
   if (wanted.length === 0) throw new UsageError('which class? Give its name or number, for example: parvis generate sneaker; `parvis labels` lists the classes of the embedded model. --class does the same')
   checkModel(flags)
   const place = placeOf(flags)
-  const format = formatOf(flags.out ?? '', flags.format)
+  const out = place === 'each' ? await asFolder(flags.out) : flags.out
+  const format = formatOf(out ?? '', flags.format)
   if (flags.animate !== undefined) {
     if (!/\.(webp|gif)$/i.test(flags.animate)) throw new UsageError(`the name ${shownPath(flags.animate)} tells no format of animations; end it in .webp or .gif`)
     if (place === 'none') throw new UsageError('--animate shows pictures; give --tokenizer too')
     if (wanted.length > 1 || flags.count > 1 || place === 'each') throw new UsageError('--animate is for one picture; give one class, without --count and --each')
-    await checkWritable(flags.animate)
+    await checkOneFile(flags.animate)
   }
   if (place === 'sheet') {
-    if (flags.out !== undefined) await checkWritable(flags.out)
+    if (out !== undefined) await checkWritable(out)
     else await checkFolder('.') // its name is made of what comes out
   }
 
@@ -113,14 +114,19 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     }
     const one = place === 'none' ? undefined : pictureSize(par.info, size)
     const work: Work = { par, request, flags, format, progress }
+    const seeds = effectiveSeeds(classId, seed)
+    const pictures: Named[] = classId.map((id, k) => ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
     if (place === 'each') {
       checkSheet(1, one!, 1, flags.scale, format)
-      const seeds = effectiveSeeds(classId, seed)
-      return await oneByOne(work, classId.map((id, k) => ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! })))
+      return await oneByOne(work, pictures, out)
     }
     const columns = Math.min(count, flags.columns ?? columnsOf(classes.length, flags.count))
-    if (one) checkSheet(count, one, columns, flags.scale, format)
-    await together(work, place, columns)
+    if (one) checkSheet(count, one, columns, flags.scale, format, 'choose a smaller --scale, --size or --count, or another number of --columns')
+    const file = out ?? defaultName(pictures, format)
+    if (place === 'sheet' && flags.animate !== undefined && await isSameFile(file, flags.animate)) {
+      throw new UsageError(`the picture and its animation would both be ${shownPath(file)}; give --out or --animate another name`)
+    }
+    await together(work, place, columns, file)
   } finally {
     progress.stop()
     await par?.dispose()
@@ -172,7 +178,7 @@ function classesOf (wanted: readonly string[], par: Par): number[] {
 
 // ---- one file
 
-async function together ({ par, request, flags, format, progress }: Work, place: Place, columns: number): Promise<void> {
+async function together ({ par, request, flags, format, progress }: Work, place: Place, columns: number, file: string): Promise<void> {
   const { signal } = request
   const started = performance.now()
   const film = flags.animate === undefined ? undefined : await filmed(par, request, flags)
@@ -181,12 +187,14 @@ async function together ({ par, request, flags, format, progress }: Work, place:
   progress.stop()
 
   const sheet = place === 'none' ? undefined : arrange(images, columns, flags.scale)
-  const file = flags.out ?? defaultName(images, format)
-  if (film) await film.toFile(flags.animate!)
+  if (film) {
+    await film.toFile(flags.animate!)
+    wrote(flags.animate!)
+  }
   if (sheet) {
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
-    if (place === 'sheet') await writeWhole(file, bytes, () => signal.throwIfAborted())
+    if (place === 'sheet') await writeOutput(file, bytes, signal)
     else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
   }
   if (flags.json) {
@@ -226,12 +234,10 @@ function rounded (milliseconds: number): number {
 
 // ---- a file each
 
-async function oneByOne ({ par, request, flags, format, progress }: Work, pictures: readonly Named[]): Promise<void> {
+async function oneByOne ({ par, request, flags, format, progress }: Work, pictures: readonly Named[], out: string | undefined): Promise<void> {
   const { signal } = request
-  const out = flags.out !== undefined && !isPattern(flags.out) && await isFolder(flags.out) ? flags.out + path.sep : flags.out
   const names = namesOf(pictures, out, format)
-  if (out !== undefined && (isFolderName(out) || isPattern(path.dirname(out)))) await makeFolders(names)
-  await checkAllWritable(names)
+  await prepare(names, out)
   const started = performance.now()
   const written: object[] = []
   for await (const image of par.images(request)) {
@@ -239,7 +245,7 @@ async function oneByOne ({ par, request, flags, format, progress }: Work, pictur
     const sheet = arrange([image], 1, flags.scale)
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
-    await writeWhole(names[k]!, bytes, () => signal.throwIfAborted())
+    await writeOutput(names[k]!, bytes, signal)
     written.push({ file: absolute(names[k]!), ...about(image), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
   }
   const milliseconds = Math.round(performance.now() - started)
@@ -252,16 +258,6 @@ async function oneByOne ({ par, request, flags, format, progress }: Work, pictur
 
 /** Names that are printed; of more files the last one. */
 const shownFiles = 10
-
-async function isFolder (file: string): Promise<boolean> {
-  return await fs.stat(file).then(found => found.isDirectory(), () => false)
-}
-
-async function makeFolders (names: readonly string[]): Promise<void> {
-  for (const folder of new Set(names.map(name => path.dirname(name)))) {
-    await fs.mkdir(folder, { recursive: true }).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
-  }
-}
 
 // ---- words
 

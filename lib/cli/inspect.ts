@@ -12,7 +12,8 @@ import { limits } from '../limits.js'
 import type { Device } from '../options.js'
 import { maxShownName, quote, shownPath, visible } from '../text.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
-import { grid, integer } from './arguments.js'
+import { device, fileName, grid, integer } from './arguments.js'
+import { orAborted } from './signals.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
@@ -21,7 +22,7 @@ interface Flags extends CommonFlags {
   weights?: WeightsChoice
   tensors?: boolean
   speed?: boolean
-  device: string
+  device: Device
   checksum: boolean
 }
 
@@ -32,14 +33,14 @@ type Found =
 export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
     .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Weights are only compared with the checksums of a .pt file.')
-    .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer')
+    .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
     .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
     .option('--speed', 'measure the limit of the device (a few seconds), and show the shortest possible time for a picture')
     .option('--no-checksum', 'do not read the weights of a .pt file to compare its checksums')
-    .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:N', 'auto')
+    .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:<number>', device, 'auto')
     .action(async (file: string, flags: Flags) => {
       const checkpoint = await openCheckpoint(file, { signal, weights: flags.weights })
       let found: Found | undefined
@@ -53,7 +54,7 @@ export function inspectCommand (signal: AbortSignal): Command {
         signal.throwIfAborted()
         fault = error
       }
-      const speed = flags.speed && !fault ? await speedOf(found, flags.device as Device) : undefined
+      const speed = flags.speed && !fault ? await orAborted(speedOf(found, flags.device), signal) : undefined
       if (flags.json) await printJson(asJson(checkpoint, found, speed))
       else await print(asText(checkpoint, found, speed, flags.tensors === true || fault !== undefined))
       if (fault) throw fault

@@ -10,6 +10,7 @@ import { imagenetLabels } from '../imagenet.js'
 import { searchLabels } from '../labels.js'
 import { shownPath } from '../text.js'
 import { show } from '../validate.js'
+import { fileName } from './arguments.js'
 import { knownPreset } from './pull.js'
 import { print, printJson, shown, UsageError, type CommonFlags } from './terminal.js'
 
@@ -25,7 +26,7 @@ export function labelsCommand (signal: AbortSignal): Command {
   return new Command('labels')
     .description('List the classes of a model by number and name. Default: the embedded model.')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x (ImageNet\'s classes)')
-    .option('--transformer <file>', 'transformer checkpoint')
+    .option('--transformer <file>', 'transformer checkpoint', fileName)
     .option('-s, --search <text>', 'filter by substring; without --model searches the embedded model and ImageNet')
     .action(async (flags: Flags) => {
       const { model, transformer, search } = flags

@@ -95,9 +95,10 @@ export async function main (argv: readonly string[], signal = abortOnSignals()):
     command.configureOutput({ outputError: () => {}, writeOut: text => { help = help.then(async () => await print(text)) } })
   }
   try {
-    const [first, second] = argv.slice(2)
-    if (first === 'help' && second !== undefined && !second.startsWith('-') && second !== 'help') knownCommand(commands, second)
-    await commands.parseAsync(first === '-V' ? [...argv.slice(0, 2), '--version'] : argv)
+    const words = asCommand(argv.slice(2))
+    const [first, second] = words
+    if (first === 'help' && second !== undefined && !second.startsWith('-')) knownCommand(commands, second)
+    await commands.parseAsync([...argv.slice(0, 2), ...words])
     return 0
   } catch (error) {
     if (!(error instanceof CommanderError)) return report(error, flags, running)
@@ -110,6 +111,14 @@ export async function main (argv: readonly string[], signal = abortOnSignals()):
     const fault = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ').replace(/\.$/, '')
     return report(new UsageError(`${fault}; ${hint}`), flags)
   }
+}
+
+/** Words that stand for a command, as that command: --version may be asked for as JSON, and the help of `help` is all of it. */
+function asCommand (words: readonly string[]): readonly string[] {
+  const versions = words.filter(word => ['-v', '-V', '--version'].includes(word))
+  if (versions.length > 0 && words.every(word => word === '--json' || versions.includes(word))) return ['version', ...words.filter(word => word === '--json')]
+  if (words[0] === 'help' && words[1] === 'help') return ['help', ...words.slice(2)]
+  return words
 }
 
 function knownCommand ({ commands }: Command, name: string): void {

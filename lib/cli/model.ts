@@ -9,7 +9,7 @@ import { Par, type ParInfo } from '../par.js'
 import { presetOf } from '../presets.js'
 import { presetTokenizer, type PullProgress } from '../pull.js'
 import { shownPath, visible } from '../text.js'
-import { grid, integer } from './arguments.js'
+import { fileName, grid, integer } from './arguments.js'
 import { knownPreset } from './pull.js'
 import { note, shown, UsageError, type CommonFlags } from './terminal.js'
 
@@ -46,7 +46,7 @@ export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
-    .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)")
+    .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)", fileName)
     .addOption(weightsOption('tokenizer')))
 }
 
@@ -56,8 +56,8 @@ export function modelOptions (command: Command): Command {
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis models` lists them')
     .option('--pull', 'with --model: download files that are not in the cache')
-    .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)')
-    .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)')
+    .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)', fileName)
+    .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)', fileName)
     .option('--heads <number>', 'attention heads, if the checkpoint has no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say', grid)
     .addOption(weightsOption('transformer')))

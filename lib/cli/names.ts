@@ -2,6 +2,7 @@
 
 import path from 'node:path'
 import type { ImageFormat } from '../image.js'
+import { shownPath } from '../text.js'
 import { UsageError } from './terminal.js'
 
 /** UTF-8 bytes of a part that is made of any text; a suffix and a number have to fit behind it, and names go up to 255. */
@@ -66,15 +67,55 @@ export function isPattern (out: string): boolean {
  */
 export function namesOf (pictures: readonly Named[], out: string | undefined, format: ImageFormat): string[] {
   if (out === undefined || isFolderName(out)) return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
-  const pattern = new RegExp(placeholder).test(out) ? out : out.replace(/(\.[^./\\]*)?$/, '-%d$1')
+  const pattern = patternOf(out)
   const names = pictures.map((picture, k) => pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
     if (what === 'class' || what === 'label') return className(picture)
     if (what !== undefined) return String(picture[what as 'seed' | 'n'])
-    return String(k + 1).padStart(Number(width), width?.startsWith('0') ? '0' : ' ')
+    return numberText(k, width!)
   }))
   const twice = names.find((name, k) => names.indexOf(name) !== k)
-  if (twice !== undefined) throw new UsageError(`--out gives several pictures the name ${twice}; put %d into it, their number`)
+  if (twice !== undefined) throw new UsageError(`--out gives several pictures the name ${shownPath(twice)}; put %d into it, their number`)
   return names
+}
+
+/**
+ * A name for each picture that comes out of a file.
+ * @param sources the file of each
+ * @param out as for `namesOf`, but without {class}, {seed} and {n}, which nobody knows here; a plain name stays as it is for a
+ * single picture; absent or a folder: names made of those of the sources and a suffix
+ */
+export function outputNames (sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat): string[] {
+  if (out !== undefined && !isFolderName(out)) {
+    const unknown = /\{(class|label|seed|n)\}/.exec(out)?.[0]
+    if (unknown !== undefined) throw new UsageError(`--out has ${unknown}, which only \`parvis generate\` fills in; put %d into it, the number of the picture`)
+    if (sources.length === 1 && !isPattern(out)) return [out]
+    return sources.map((_, k) => numbered(out, k))
+  }
+  const stems = sources.map(source => safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix)
+  const used = new Set<string>()
+  return stems.map((stem, k) => {
+    const alone = stems.indexOf(stem) === k && stems.lastIndexOf(stem) === k
+    let number = stems.slice(0, k).filter(other => other === stem).length + 1
+    let name = alone ? stem : `${stem}-${number}`
+    while (used.has(name)) name = `${stem}-${++number}`
+    used.add(name)
+    return path.join(out ?? '', name + extensionOf(format))
+  })
+}
+
+/** The pattern that a plain name stands for where several files are written. */
+function patternOf (out: string): string {
+  return new RegExp(placeholder).test(out) ? out : out.replace(/(\.[^./\\]*)?$/, '-%d$1')
+}
+
+/** %d of a pattern, filled in. @param k from 0 */
+function numbered (out: string, k: number): string {
+  return patternOf(out).replace(/%(0?\d?)d/g, (_, width: string) => numberText(k, width))
+}
+
+/** Padded as C does it. */
+function numberText (k: number, width: string): string {
+  return String(k + 1).padStart(Number(width), width.startsWith('0') ? '0' : ' ')
 }
 
 /** Numbers behind names that came before. */

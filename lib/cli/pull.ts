@@ -9,7 +9,7 @@ import { show } from '../validate.js'
 import { examples, remarks } from './help.js'
 import { sizeText } from './models.js'
 import { progressBar } from './progress.js'
-import { Interruption } from './signals.js'
+import { leaves } from './signals.js'
 import { bytesText, note, print, printJson, table, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags { dryRun?: boolean }
@@ -32,6 +32,7 @@ export function pullCommand (signal: AbortSignal): Command {
       const preset = knownPreset(name)
       if (flags.dryRun) return await dryRun(preset, flags)
       const bar = progressBar(flags)
+      leaves(kept)
       try {
         const pulled = await pull(preset, { signal, onProgress: pullReporter(bar, flags) })
         bar.stop()
@@ -41,14 +42,13 @@ export function pullCommand (signal: AbortSignal): Command {
         for (const text of why) if (text !== undefined) note(`parvis: ${text}`)
         await print(`${pulled.preset}\n${table(files.map(row))}\n` +
           `Check the licences before you use them. parvis generate --model ${pulled.preset} --class otter\n`)
-      } catch (error) {
-        if (error instanceof Interruption) error.message = `stopped by ${error.signal}; what has arrived is kept, and the next pull goes on with it`
-        throw error
       } finally {
         bar.stop()
       }
     })
 }
+
+const kept = 'what has arrived is kept, and the next pull goes on with it'
 
 /** 'par-xl-4x (1.7 GB to 3.39 GB), ...' */
 async function presetSizes (): Promise<string> {
@@ -79,6 +79,7 @@ export function knownPreset (name: string): PresetName {
 export function pullReporter (bar: ReturnType<typeof progressBar>, flags: CommonFlags): (progress: PullProgress) => void {
   const words = { waiting: 'another process is fetching', checking: 'checking what is here of', downloading: 'fetching', retrying: 'trying again:' }
   return ({ file, phase, bytesDone, bytes, problem }) => {
+    if (phase === 'downloading') leaves(kept)
     if (flags.verbose && problem !== undefined && !process.stderr.isTTY) note(`${file}: ${problem}; trying again`)
     bar.update(bytesDone, Math.max(bytes, 1), `${words[phase]} ${file}, ${bytesText(bytesDone)} of ${bytesText(bytes)}${problem === undefined ? '' : ` (${problem})`}`)
   }

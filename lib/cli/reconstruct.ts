@@ -5,12 +5,13 @@ import { Command, Option } from 'commander'
 import type { ImageFormat } from '../image.js'
 import type { Par } from '../par.js'
 import { psnr, ssim } from '../quality.js'
-import { absolute, writeWhole } from '../files.js'
+import { absolute } from '../files.js'
 import { integer } from './arguments.js'
-import { outputNames } from './decode.js'
 import { count, pictureOptions } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
-import { arrange, checkAllWritable, checkSheet, checkWritable, encode, formatOf, formats } from './picture.js'
+import { outputNames } from './names.js'
+import { asFolder, prepare, writeOutput } from './outputs.js'
+import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
 import { progressBar } from './progress.js'
 import { print, printJson, shown, UsageError } from './terminal.js'
@@ -27,7 +28,7 @@ export function reconstructCommand (signal: AbortSignal): Command {
     .description("Encode and decode pictures, and say how close the result is (PSNR, SSIM). Default tokenizer: the embedded model's.")
     .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file; several pictures share this name, with numbers (default: no file is written)')
+    .option('-o, --out <file>', 'picture file, folder/, or pattern such as %03d.png; several pictures share a plain name, with numbers (default: no file is written)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--beside', 'write the original to the left of the result')
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -38,11 +39,11 @@ export function reconstructCommand (signal: AbortSignal): Command {
 async function reconstruct (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
   if (flags.out === '-') throw new UsageError('the figures go to standard output; give --out a file')
   if (flags.out === undefined && (flags.beside || flags.format || flags.scale > 1)) throw new UsageError('--beside, --format and --scale are about a file; give --out too')
-  const format = formatOf(flags.out ?? '', flags.format)
-  if (flags.out !== undefined) await checkWritable(flags.out)
-  const names = flags.out === undefined ? [] : outputNames(files, flags.out, '', format)
-  await checkAllWritable(names)
+  const out = await asFolder(flags.out)
+  const format = formatOf(out ?? '', flags.format)
   checkSources(files)
+  const names = out === undefined ? [] : outputNames(files, out, '-reconstructed', format)
+  await prepare(names, out)
   const progress = progressBar(flags)
   let par: Par | undefined
   try {
@@ -56,10 +57,10 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
       const back = await par.decode(tokens, { grid, signal })
       if (names[k] !== undefined) {
         const shown = flags.beside ? [picture, back] : [back]
-        checkSheet(shown.length, back, shown.length, flags.scale, format)
+        checkSheet(shown.length, back, shown.length, flags.scale, format, `choose a smaller --scale or --size${flags.beside ? ', or leave out --beside' : ''}`)
         const bytes = await encode(arrange(shown, shown.length, flags.scale), format)
         signal.throwIfAborted()
-        await writeWhole(names[k], bytes, () => signal.throwIfAborted())
+        await writeOutput(names[k], bytes, signal)
       }
       const { width, height } = picture
       pictures.push({

@@ -4,14 +4,15 @@
 import { Command } from 'commander'
 import type { Par } from '../par.js'
 import type { Classification, ClassifyProgress, Score } from '../scoring.js'
-import { absolute, writeWhole } from '../files.js'
+import { absolute } from '../files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'
 import { heatmap, type Panel } from './heatmap.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
-import { checkWritable, encode, formatOf, type Pixels } from './picture.js'
+import { checkOneFile, writeOutput } from './outputs.js'
+import { encode, formatOf, type Pixels } from './picture.js'
 import { encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
 import { progressBar } from './progress.js'
 import { print, printJson, shown, table, UsageError } from './terminal.js'
@@ -53,8 +54,8 @@ function integers (text: string): number[] {
 async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Promise<void> {
   checkModel(flags)
   if (flags.heatmap === '-') throw new UsageError('the figures go to standard output; give --heatmap a file')
-  const format = formatOf(flags.heatmap ?? '')
-  if (flags.heatmap !== undefined) await checkWritable(flags.heatmap)
+  if (flags.heatmap !== undefined) await checkOneFile(flags.heatmap)
+  const format = formatOf(flags.heatmap ?? '', undefined, '')
   const name = sourceName(file)
   const bytes = await readSource(file, signal)
   const isTokens = looksLikeTokens(bytes)
@@ -116,7 +117,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
       const panels: Panel[] = results.map(({ n, bits, bitsPerToken, tokens }) => ({ title: `n = ${n}: ${bits.toFixed(0)} bits, ${bitsPerToken.toFixed(2)} a token`, bits: tokens }))
       const image = await encode(heatmap(picture!, grid, panels), format)
       signal.throwIfAborted()
-      await writeWhole(flags.heatmap, image, () => signal.throwIfAborted())
+      await writeOutput(flags.heatmap, image, signal)
     }
 
     if (flags.json) {

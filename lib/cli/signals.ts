@@ -3,6 +3,7 @@
 // exit while one does; so a second signal, or the end of a command that does not end, takes the system's own way out.
 
 import { removeParts } from '../files.js'
+import { shownPath } from '../text.js'
 import { clearBar } from './progress.js'
 
 /** Why a call was aborted: the signal that came. */
@@ -10,12 +11,33 @@ export class Interruption extends Error {
   readonly code = 'INTERRUPTED'
 
   constructor (readonly signal: Name) {
-    super(`stopped by ${signal}; nothing was written`)
+    super(`stopped by ${signal}`)
+  }
+
+  /** With what is left of the work. As of now: what was in work when the signal came may have ended well. */
+  get told (): string {
+    const written = files === 0 ? [] : [`${files === 1 ? 'one file was' : `${files} files were`} written before, the last one ${shownPath(last)}`]
+    const said = [...written, ...left === undefined ? [] : [left]]
+    return `${this.message}; ${said.length > 0 ? said.join('; ') : 'no file was written'}`
   }
 
   get exitCode (): number {
     return exitCodes[this.signal]
   }
+}
+
+/** Files that this command has written. */
+let [files, last] = [0, '']
+/** What it leaves besides files, in words. */
+let left: string | undefined
+
+export function wrote (file: string): void {
+  files++
+  last = file
+}
+
+export function leaves (words: string): void {
+  left = words
 }
 
 const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const

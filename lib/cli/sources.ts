@@ -1,9 +1,11 @@
 // Picture files that go in: read once (a pipe can be read no more often), described as far as what was done to them has
 // to be said, and made what the tokenizer sees.
 
+import fs from 'node:fs'
 import { ParError } from '../errors.js'
 import { fromSystem, readWhole } from '../files.js'
 import { loadSharp, type Image } from '../image.js'
+import { limits } from '../limits.js'
 import type { Par, TokenizerInfo } from '../par.js'
 import type { Size } from '../options.js'
 import { shownPath } from '../text.js'
@@ -57,6 +59,8 @@ export async function readSource (file: string, signal: AbortSignal): Promise<Bu
   checkSource(file)
   if (file !== '-') return await readWhole(file, { limit: mostSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
   try {
+    // Node.js reads a folder as a stream without bytes.
+    if (fs.fstatSync(0).isDirectory()) throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
     return await orAborted(readStandardInput(), signal)
   } catch (error) {
     throw fromSystem(error, sourceName(file), 'read')
@@ -84,6 +88,9 @@ export function gridOfSize (size: Size | undefined, { factor }: TokenizerInfo): 
   const { width, height } = typeof size === 'number' ? { width: size, height: size } : size
   if (width % factor || height % factor) {
     throw new UsageError(`--size ${width}x${height}: a token of this tokenizer is ${factor} x ${factor} pixels, so both sides must be multiples of ${factor}`)
+  }
+  if (Math.max(width, height) > limits.gridSide * factor) {
+    throw new UsageError(`--size ${width}x${height}: this tokenizer takes at most ${limits.gridSide * factor} pixels a side (${limits.gridSide} tokens)`)
   }
   return [height / factor, width / factor]
 }

@@ -1,19 +1,27 @@
 // The standard cache of the Hub, as huggingface_hub, hf-hub and @huggingface/hub lay it out: contents under their
 // hashes in `blobs`, a folder of links for each commit in `snapshots`, and the commit of a branch in `refs`.
 
-import { copyFile, link, mkdir, readdir, rename, stat, symlink } from 'node:fs/promises'
+import { copyFile, link, readdir, rename, stat, symlink } from 'node:fs/promises'
 import path from 'node:path'
-import { readWhole, withPart, writePart } from '../files.js'
+import { ParError } from '../errors.js'
+import { readWhole, systemReason, withPart, writePart } from '../files.js'
+import { makeFolder } from '../folders.js'
 import type { HubFile } from '../presets.js'
+import { shownPath } from '../text.js'
 
 /** The branch that presets mean. */
 export const branch = 'main'
+
+/** What the system says of a name that is not there; any other error leaves open whether it is. */
+const absent = new Set(['ENOENT', 'ENOTDIR'])
+/** The cure of a cache that is of no use. */
+export const elsewhere = 'HF_HUB_CACHE chooses another folder for the cache.'
 
 export class CachedRepository {
   readonly folder: string
   readonly blobs: string
 
-  constructor (cache: string, repository: string) {
+  constructor (private readonly cache: string, repository: string) {
     this.folder = path.join(cache, `models--${repository.replaceAll('/', '--')}`)
     this.blobs = path.join(this.folder, 'blobs')
   }
@@ -28,15 +36,28 @@ export class CachedRepository {
     return bytes?.toString('latin1').trim() ?? ''
   }
 
-  /** The file as of the branch, else as of any commit that has it. */
+  /**
+   * The file as of the branch, else as of any commit that has it.
+   * @throws ParError `FILE_NOT_FOUND` where it is not found, and the cache cannot be looked through: it may be there
+   */
   async find (file: string): Promise<{ path: string, commit: string } | undefined> {
+    let fault: { error: NodeJS.ErrnoException, at: string } | undefined
+    const unlessAbsent = (at: string) => (error: NodeJS.ErrnoException): undefined => {
+      if (!absent.has(error.code ?? '')) fault ??= { error, at }
+    }
     const current = await this.#commit()
-    const others = (await readdir(path.join(this.folder, 'snapshots')).catch(() => [] as string[])).filter(commit => commit !== current)
+    const snapshots = path.join(this.folder, 'snapshots')
+    const others = (await readdir(snapshots).catch(unlessAbsent(snapshots)) ?? []).filter(commit => commit !== current)
     for (const commit of [current, ...others.sort()]) {
       if (!/^[0-9a-f]{40}$/.test(commit)) continue
       const pointer = this.pointer(commit, file)
-      if (await isFile(pointer)) return { path: pointer, commit }
+      if ((await stat(pointer).catch(unlessAbsent(pointer)))?.isFile()) return { path: pointer, commit }
     }
+    const folder = await stat(this.cache).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') fault ??= { error, at: this.cache }
+    })
+    if (folder?.isDirectory() === false) throw new ParError('FILE_NOT_FOUND', `${shownPath(this.cache)}: is no folder, so it is no cache. ${elsewhere}`)
+    if (fault) throw new ParError('FILE_NOT_FOUND', `${shownPath(fault.at)}: cannot be read: ${systemReason(fault.error, 'read')} ${elsewhere}`, { cause: fault.error })
     return undefined
   }
 
@@ -49,7 +70,7 @@ export class CachedRepository {
     const pointer = this.pointer(commit, file)
     if (!named) {
       const folder = path.dirname(pointer)
-      await mkdir(folder, { recursive: true })
+      await makeFolder(folder)
       await withPart(folder, async part => {
         // Windows lets only some users make symbolic links, and some file systems know none.
         await symlink(path.relative(folder, this.blob(oid)), part).catch(async () => await link(this.blob(oid), part)).catch(async () => await copyFile(this.blob(oid), part))
@@ -58,16 +79,12 @@ export class CachedRepository {
     }
     if (await this.#commit() === commit) return
     const refs = path.join(this.folder, 'refs')
-    await mkdir(refs, { recursive: true })
+    await makeFolder(refs)
     await writePart(path.join(refs, branch), async handle => { await handle.writeFile(commit) }, { keep: false })
   }
 }
 
-/** Where a file lies in the cache, if it does. */
+/** Where a file lies in the cache, if it does. @throws ParError `FILE_NOT_FOUND` where the cache cannot be looked through */
 export async function findCached (cache: string, { repository, file }: HubFile): Promise<string | undefined> {
   return (await new CachedRepository(cache, repository).find(file))?.path
-}
-
-async function isFile (file: string): Promise<boolean> {
-  return (await stat(file).catch(() => undefined))?.isFile() === true
 }

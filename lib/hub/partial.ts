@@ -8,12 +8,13 @@
 
 import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { lstat, mkdir, open, readdir, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { lstat, open, readdir, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { clearInterval, setInterval } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tryFolder } from '../files.js'
+import { makeFolder } from '../folders.js'
 import { host, ownMark, runs } from '../owner.js'
 
 /** Milliseconds between signs of life. */
@@ -46,7 +47,7 @@ export class Partial {
     if (await finished()) return undefined // before anything is written: a cache that is complete may be read-only
     const free = path.join(folder, `${oid}.parvis.incomplete`)
     const own = path.join(folder, `${oid}.parvis-${ownMark}-${randomBytes(4).toString('hex')}.incomplete`)
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder)
     const { uid } = await tryFolder(folder) // as this file system shows our files, which need not be our own number
     const watch = new Watch()
     for (;;) {

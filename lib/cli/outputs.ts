@@ -1,0 +1,102 @@
+// The files that commands write: whether they can be, said before the work; the folders that they lie in; and the count of
+// them, for what a command says that was stopped on its way.
+
+import fs from 'node:fs/promises'
+import path from 'node:path'
+import { absolute, findTarget, fromSystem, systemReason, tryFolder, writeWhole, type Target } from '../files.js'
+import { makeFolder } from '../folders.js'
+import { shownPath } from '../text.js'
+import { isFolderName, isPattern } from './names.js'
+import { wrote } from './signals.js'
+import { UsageError } from './terminal.js'
+
+// ---- before the work
+
+/** Complains about a name or a folder that cannot take the file. */
+export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
+  if (file === '') throw new UsageError('the name of the output file is empty; give one, or leave the option out')
+  const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
+  const folder = path.dirname(absolute(file))
+  const missing = await whyNoFolder(folder)
+  if (missing !== undefined) throw refused(missing)
+  let target: Target
+  try {
+    target = await findTarget(file)
+    if (target.kind === 'special' || target.kind === 'file') await fs.access(file, fs.constants.W_OK)
+  } catch (cause) {
+    throw refused(systemReason(cause, 'written'), cause)
+  }
+  if (target.kind === 'folder') throw refused('it is a folder')
+  const place = path.dirname(target.path)
+  if (target.kind !== 'special' && !tried.has(place)) {
+    await checkFolder(place)
+    tried.add(place)
+  }
+  return target
+}
+
+/** Why a name leads to no folder; undefined where it does. Only what is known to be absent is called so. */
+async function whyNoFolder (folder: string): Promise<string | undefined> {
+  try {
+    return (await fs.stat(folder)).isDirectory() ? undefined : `${shownPath(folder)} is no folder`
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return systemReason(error, 'written')
+    const isLink = await fs.lstat(folder).then(found => found.isSymbolicLink(), () => false)
+    return isLink ? `${shownPath(folder)} is a link to a folder that does not exist` : `there is no folder ${shownPath(folder)}`
+  }
+}
+
+/** The same for several files. Their folders are tried once each. */
+export async function checkAllWritable (files: readonly string[]): Promise<void> {
+  const tried = new Set<string>()
+  for (const file of files) await checkWritable(file, tried)
+}
+
+/** For a command that writes one file: a name that would be several files elsewhere is none here. */
+export async function checkOneFile (file: string): Promise<Target> {
+  if (isFolderName(file)) throw new UsageError(`${shownPath(file)} names a folder, and one file is written; add a name for it`)
+  if (isPattern(file)) throw new UsageError(`${shownPath(file)} stands for several files, and one is written; leave out %d and what is in braces`)
+  return await checkWritable(file)
+}
+
+/** Complains about a folder in which no file can be made. */
+export async function checkFolder (folder: string): Promise<void> {
+  await tryFolder(folder).catch((cause: unknown) => {
+    throw new UsageError(`no file can be made in ${shownPath(absolute(folder))}: ${systemReason(cause, 'written')}`, { cause })
+  })
+}
+
+/** Whether two names lead to one file, by whatever spelling and links. */
+export async function isSameFile (one: string, other: string): Promise<boolean> {
+  const [first, second] = await Promise.all([one, other].map(async file => {
+    const target = absolute((await findTarget(file)).path)
+    return path.join(await fs.realpath(path.dirname(target)), path.basename(target))
+  }))
+  return first === second
+}
+
+// ---- a file for each picture
+
+/** `out`, with a / at its end where it is a folder that is there: a file for each picture is then written into it. */
+export async function asFolder (out: string | undefined): Promise<string | undefined> {
+  if (out === undefined || out === '' || isPattern(out)) return out
+  return await fs.stat(out).then(found => found.isDirectory(), () => false) ? out + path.sep : out
+}
+
+/** Makes the folders that `out` asks for, then complains about names that cannot be written. */
+export async function prepare (names: readonly string[], out: string | undefined): Promise<void> {
+  if (out !== undefined && (isFolderName(out) || isPattern(path.dirname(out)))) {
+    for (const folder of new Set(names.map(name => path.dirname(name)))) {
+      await makeFolder(folder).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
+    }
+  }
+  await checkAllWritable(names)
+}
+
+// ---- writing
+
+/** @throws ParError `FILE_NOT_FOUND`; the signal's reason */
+export async function writeOutput (file: string, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  await writeWhole(file, bytes, () => signal.throwIfAborted())
+  wrote(file)
+}
