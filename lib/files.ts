@@ -379,7 +379,7 @@ const cures: Record<string, { read: string, written: string } | string> = {
   EDQUOT: 'the disk quota is used up. Free some space, or choose another place.',
   EFBIG: 'it would become larger than the file system or a limit of this process (ulimit -f) allows. Choose another place.',
   EROFS: 'the file system is read-only. Choose another place.',
-  ENOTSUP: 'its file system takes no new files and folders there. Choose another place.',
+  ENOTSUP: 'its file system takes no new files or folders. Choose another place.',
   ENAMETOOLONG: 'the name is too long. Choose a shorter one.',
   ELOOP: `its symbolic links go round in a circle. ${missing}`,
   EMFILE: 'this process has too many files open. Close some, or raise the limit (ulimit -n).',

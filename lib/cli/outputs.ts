@@ -14,7 +14,7 @@ import { UsageError } from './terminal.js'
 
 /** Complains about a name or a folder that cannot take the file. */
 export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
-  if (file === '') throw new UsageError('the name of the output file is empty; give one, or leave the option out')
+  if (file === '') throw emptyName()
   const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
   const folder = path.dirname(absolute(file))
   const missing = await whyNoFolder(folder)
@@ -33,6 +33,10 @@ export async function checkWritable (file: string, tried = new Set<string>()): P
     tried.add(place)
   }
   return target
+}
+
+function emptyName (): UsageError {
+  return new UsageError('the name of the output file is empty; give one, or leave the option out')
 }
 
 /** Why a name leads to no folder; undefined where it does. Only what is known to be absent is called so. */
@@ -70,7 +74,9 @@ export async function checkFolder (folder: string): Promise<void> {
 export async function isSameFile (one: string, other: string): Promise<boolean> {
   const [first, second] = await Promise.all([one, other].map(async file => {
     const target = absolute((await findTarget(file)).path)
-    return path.join(await fs.realpath(path.dirname(target)), path.basename(target))
+    const folder = path.dirname(target)
+    // Folders above it need not be readable.
+    return path.join(await fs.realpath(folder).catch(() => folder), path.basename(target))
   }))
   return first === second
 }
@@ -79,7 +85,8 @@ export async function isSameFile (one: string, other: string): Promise<boolean> 
 
 /** `out`, with a / at its end where it is a folder that is there: a file for each picture is then written into it. */
 export async function asFolder (out: string | undefined): Promise<string | undefined> {
-  if (out === undefined || out === '' || isPattern(out)) return out
+  if (out === '') throw emptyName()
+  if (out === undefined || isPattern(out)) return out
   return await fs.stat(out).then(found => found.isDirectory(), () => false) ? out + path.sep : out
 }
 
