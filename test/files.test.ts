@@ -11,6 +11,7 @@ import { constants } from 'node:os'
 import { ParError } from '../lib/errors.js'
 import { convertCheckpoint, openCheckpoint } from '../lib/checkpoint/index.js'
 import { fromSystem, readWhole, removeParts, writePart, writeWhole } from '../lib/files.js'
+import { makeFolder } from '../lib/folders.js'
 import { Image } from '../lib/image.js'
 import { toParError } from '../lib/native.js'
 import { Par } from '../lib/par.js'
@@ -372,4 +373,23 @@ t.test('errors of the file system', async t => {
     files.readWhole(process.argv[1] + '/a').catch(told).then(() => files.writeWhole(process.argv[1] + '/b', Buffer.from('b')).catch(told))`
   const said = execFileSync(process.execPath, [flag, `--allow-fs-read=${root}/*`, '-e', program, folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
   t.match(said, /^FILE_NOT_FOUND .*permission model.*--allow-fs-read.*\nFILE_NOT_FOUND .*permission model.*\n$/)
+})
+
+t.test('folders are made a step at a time', async t => {
+  const folder = temporaryFolder()
+  const deep = path.join(folder, 'a', 'b', 'c')
+  await Promise.all([makeFolder(deep), makeFolder(deep)])
+  t.ok(fs.statSync(deep).isDirectory(), 'also where two make it')
+  await makeFolder(deep)
+  fs.writeFileSync(path.join(folder, 'file'), '')
+  t.match(await failure(makeFolder(path.join(folder, 'file'))), { code: 'EEXIST' })
+  t.match(await failure(makeFolder(path.join(folder, 'file', 'x'))), { code: 'ENOTDIR' })
+  if (process.platform !== 'win32') {
+    fs.symlinkSync('nowhere', path.join(folder, 'link'))
+    for (const name of ['link', 'link/x']) t.match(await failure(makeFolder(path.join(folder, name))), { code: 'FILE_NOT_FOUND', message: /\/link: .*a link to a folder that does not exist/ })
+  }
+  if (!fs.existsSync('/proc/self')) return t.comment('there is no /proc')
+  const refused = await failure(makeFolder('/proc/xx/yy'))
+  t.match(fromSystem(refused, '/proc/xx', 'written'), { code: 'FILE_NOT_FOUND', message: /its file system takes no new files or folders/ })
+  t.match(await failure(picture(1).toFile('/proc/x.png')), { code: 'FILE_NOT_FOUND', message: /\/proc\/x\.png: cannot be written: its file system takes no new files or folders/ })
 })

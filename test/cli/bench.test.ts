@@ -205,7 +205,7 @@ t.test('what is wrong is said before anything is measured', async t => {
   const wrong: Array<[args: string[], message: RegExp, code?: number]> = [
     [['--model', 'M'], /--model.*B, L, XL, XXL or 3B/], [['-n', '0'], /-n.*at least 1/], [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
     [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/], [['--seconds', '0'], /seconds.*at least 1/],
-    [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide/, 1], [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1], [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
+    [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide --grid 6/], [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1], [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
     [['--plots', path.join(__filename, 'x')], /no folder/, 1]
   ]
   for (const [args, message, expected = 2] of wrong) {

@@ -107,7 +107,7 @@ t.test('what is refused', async t => {
     [[at('two.json'), '--out', '-'], /one picture; these are 2/],
     [[at('two.json'), '--out', at('a.xyz')], /--format/],
     [[at('two.json'), '--out', '-', '--json'], /standard output/],
-    [[at('two.json'), '--scale', '100000', '--out', at('never.png')], /pixels/]
+    [[at('two.json'), '--scale', '100000', '--out', at('never.png')], /pixels.*choose a smaller --scale or --size \[USAGE\]/]
   ]
   for (const [args, message] of usage) t.match(await parvis(['decode', ...args]), { code: 2, stderr: message }, args.join(' '))
   t.match(await parvis(['decode', at('nowhere.npy')]), { code: 1, stderr: /FILE_NOT_FOUND/ })

@@ -2,10 +2,11 @@
 // one that finds GPUs, crashes, hangs or does not load. The parent must tell what it saw, and survive.
 
 import t from 'tap'
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { addon } from '../../lib/native.js'
-import { parvis, root, temporaryFolder, type Outcome } from './run.js'
+import { bin, parvis, root, temporaryFolder, type Outcome } from './run.js'
 
 const folder = temporaryFolder()
 
@@ -174,4 +175,15 @@ t.test('a signal ends it, child and all', async t => {
   t.equal(code, 130)
   t.match(stderr, /SIGINT/)
   t.ok(performance.now() - started < 15000)
+})
+
+t.test('where no process may be started', async t => {
+  const permission = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission'
+  const confined = (...flags: string[]) => spawnSync(process.execPath, [permission, '--no-warnings', `--allow-fs-read=${root}/*`, ...flags, bin, 'doctor'], { encoding: 'utf8' })
+  const { status, stdout, stderr } = confined('--allow-addons')
+  t.same({ status, stderr }, { status: 0, stderr: '' })
+  t.match(stdout, /^  kernels +\S/m, 'the CPU is looked at all the same')
+  t.match(stdout, /^  fault +Node's permission model forbids the process that would ask for GPUs$/m)
+  t.match(stdout, /^What to do\n  Start node with --allow-child-process too/m)
+  t.match(confined(), { status: 1, stdout: /^  addon +.*unusable$/m, stderr: /--allow-addons.* \[NATIVE_UNAVAILABLE\]\n$/ })
 })

@@ -1,13 +1,14 @@
 // encode: the tokens that the API finds, as JSON and as .npy; every kind of picture that goes in, and what is said of it.
 
 import t from 'tap'
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
 import { Par } from '../../lib/index.js'
 import { readNpy } from '../../lib/npy.js'
 import { golden } from '../support/golden.js'
-import { parvis, temporaryFolder } from './run.js'
+import { bin, parvis, temporaryFolder } from './run.js'
 
 const folder = temporaryFolder()
 const at = (name: string): string => path.join(folder, name)
@@ -126,6 +127,7 @@ t.test('what is refused', async t => {
     [[at('text.png')], 1, 'BAD_IMAGE', /text\.png/],
     [[at('a.png'), at('short.png')], 1, 'BAD_IMAGE', /short\.png/],
     [[at('a.png'), '--size', '33'], 2, 'USAGE', /33x33.*multiples of 2/],
+    [[at('a.png'), '--size', '99999998'], 2, 'USAGE', /--size 99999998x99999998: .*at most 2048 pixels a side/],
     [[at('a.png'), '--background', 'no colour'], 2, 'INVALID_OPTION', /--background.*#ff8800/],
     [[at('a.png'), '--out', at('x.png')], 2, 'USAGE', /\.json or \.npy/],
     [[at('a.png'), '--out', at('no/x.npy')], 2, 'USAGE', /there is no folder/],
@@ -140,4 +142,11 @@ t.test('what is refused', async t => {
     t.match(result.stderr, name)
   }
   t.notOk(fs.existsSync(at('x.npy')))
+  const here = fs.openSync(folder, 'r')
+  t.teardown(() => fs.closeSync(here))
+  for (const command of ['encode', 'decode', 'reconstruct', 'score']) {
+    const { status, stderr } = spawnSync(process.execPath, [bin, command, '-'], { stdio: [here, 'pipe', 'pipe'], encoding: 'utf8', cwd: folder })
+    t.equal(status, 1, command)
+    t.match(stderr, /^parvis: standard input: cannot be read: it is a folder, not a file\..* \[FILE_NOT_FOUND\]\n$/)
+  }
 })

@@ -196,3 +196,18 @@ t.test('text of a file commands no terminal', async t => {
     t.match(stdout, /u001b/)
   }
 })
+
+t.test('a signal ends --speed', async t => {
+  const started = performance.now()
+  // While the device is measured, which nothing else in this process can end.
+  const hook = path.join(temporaryFolder(), 'hook.cjs')
+  fs.writeFileSync(hook, `require(${JSON.stringify(path.join(root, 'dist', 'engine.js'))}).createEngine = () => ({
+  measureCeilings: async () => { process.kill(process.pid, 'SIGINT'); return await new Promise(() => setTimeout(() => {}, 60_000)) },
+  dispose: async () => {}
+})`)
+  const { code, signal, stdout, stderr } = await parvis(['inspect', path.join(root, 'models', 'fashion', 'par-4.safetensors'), '--speed', '--device', 'cpu'], { env: { NODE_OPTIONS: `--require ${hook}` } })
+  t.ok(code === 130 || signal === 'SIGINT', `${code}, ${signal}`)
+  t.same(stdout, '')
+  t.match(stderr, /stopped by SIGINT; no file was written \[INTERRUPTED\]/)
+  t.ok(performance.now() - started < 15_000)
+})

@@ -5,6 +5,7 @@ import t from 'tap'
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
+import { tokenFormatOf } from '../../lib/cli/tokens.js'
 import { built } from '../support/built.js'
 import { bin, parvis, root, temporaryFolder } from './run.js'
 
@@ -61,17 +62,16 @@ t.test('what is no name of the file that is written', async t => {
   ]
   for (const [line, message] of cases) t.match(await run(...line), { code: 2, stdout: '', stderr: message }, line.join(' '))
   t.same(listed('.'), before)
+  t.throws(() => tokenFormatOf(`${'a'.repeat(300)}.txt`, undefined), { code: 'USAGE', message: /^the name a+\.\.\.a+\.txt tells no format of tokens/ })
 })
 
 t.test('a picture and its animation are two files', unix, async t => {
   fs.symlinkSync('same.webp', inside('link.webp'))
   fs.symlinkSync('.', inside('here'))
   const line = ['generate', 'bag', '--seed', '1', '-n', '16']
-  const cases: Array<[out: string[], animation: string]> = [
-    [['same.webp'], 'same.webp'], [['./same.webp'], inside('same.webp')], [['same.webp'], 'link.webp'], [['here/same.webp'], 'same.webp']
-  ]
-  for (const [[out], animation] of cases) {
-    t.match(await run(...line, '--out', out!, '--animate', animation), { code: 2, stderr: /would both be/ }, `${out}, ${animation}`)
+  const cases = [['same.webp', 'same.webp'], ['./same.webp', inside('same.webp')], ['same.webp', 'link.webp'], ['here/same.webp', 'same.webp']] as const
+  for (const [out, animation] of cases) {
+    t.match(await run(...line, '--out', out, '--animate', animation), { code: 2, stderr: /would both be/ }, `${out}, ${animation}`)
   }
   t.match(await run(...line, '--format', 'webp', '--animate', 'bag-n16-seed1.webp'), { code: 2, stderr: /would both be bag-n16-seed1\.webp/ })
   t.notOk(fs.existsSync(inside('same.webp')))

@@ -68,6 +68,9 @@ t.test('what is refused', async t => {
     [[at('bag.png'), '--out', '-'], 2, /standard output/],
     [[at('bag.png'), '--beside'], 2, /--out/],
     [[at('bag.png'), '--size', '31'], 2, /multiples of 2/],
+    [[at('bag.png'), '--size', '4096'], 2, /--size 4096x4096: .*at most 2048 pixels a side/],
+    [[at('bag.png'), '--scale', '99999', '--out', at('never.png')], 2, /pixels.*choose a smaller --scale or --size \[USAGE\]/],
+    [[at('bag.png'), '--beside', '--scale', '99999', '--out', at('never.png')], 2, /choose a smaller --scale or --size, or leave out --beside \[USAGE\]/],
     [[at('none.png')], 1, /FILE_NOT_FOUND/]
   ]
   for (const [args, code, message] of cases) t.match(await parvis(['reconstruct', ...args]), { code, stdout: '', stderr: message }, args.join(' '))

@@ -11,8 +11,8 @@ const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 
 t.test('version and help', async t => {
   t.match(await parvis(['--version']), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
   for (const args of [['-V'], ['-v'], ['version']]) t.match(await parvis(args), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
-  t.same(JSON.parse((await parvis(['version', '--json'])).stdout), { version })
-  for (const args of [['--help'], ['help']]) {
+  for (const args of [['version', '--json'], ['--version', '--json'], ['--json', '-v']]) t.same(JSON.parse((await parvis(args)).stdout), { version }, args.join(' '))
+  for (const args of [['--help'], ['help'], ['help', 'help']]) {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
@@ -59,7 +59,23 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
     [['convert', 'in.pt'], /missing required argument/],
     [['inspect', 'a', 'b'], /too many arguments/],
     [['doctor', '--timeout', '0'], /timeout.*at least 1/],
-    [['inspect', 'a', '--grid', '8y8'], /grid.*24x24/]
+    [['inspect', 'a', '--grid', '8y8'], /grid.*24x24/],
+    [['generate', '7', '--seed', '18446744073709551615'], /seed.*from 0 to 9007199254740991;/],
+    [['generate', '7', '--seed', '9007199254740992'], /seed.*from 0 to 9007199254740991;/],
+    [['generate', '7', '--count', '9007199254740992'], /count.*from 1 to 9007199254740991;/],
+    [['generate', '7', '--temperature', '1e999'], /temperature.*from -1\.79.*e\+308 to 1\.79.*e\+308;/],
+    [['generate', '7', '--size', '9007199254740992'], /size.*from 1 to 9007199254740991;/],
+    [['inspect', 'a', '--grid', '8x9007199254740992'], /grid.*from 1 to 9007199254740991;/],
+    [['doctor', '--timeout', '2147484'], /timeout.*from 1 to 2147483;/],
+    [['inspect', ''], /file.*Give the name of a file/],
+    [['convert', '', 'a.safetensors'], /Give the name of a file/],
+    [['labels', '--transformer', ''], /--transformer.*Give the name of a file/],
+    [['generate', '7', '--transformer', '', '--tokenizer', ''], /--transformer.*Give the name of a file/],
+    [['decode', 'a.json', '--tokenizer', ''], /--tokenizer.*Give the name of a file/],
+    [['bench', '--plots', ''], /--plots.*Give the name of a file/],
+    [['bench', '-n', '16', '--grid', '6'], /--tokens-per-step 16 .*4 does not divide --grid 6/],
+    [['inspect', 'a', '--device', 'bogus'], /--device.*Give auto, cpu, cuda or cuda:<number>/],
+    [['score', 'a.png', '--heatmap', 'a.txt'], /a\.txt tells no picture format; end it in [^-]*\[USAGE\]$/m]
   ]
   for (const [args, message] of cases) {
     const { code, stdout, stderr } = await parvis(args)

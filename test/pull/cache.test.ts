@@ -6,7 +6,10 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import fsp from 'node:fs/promises'
 import path from 'node:path'
-import { pull, type PullProgress } from '../../lib/pull.js'
+import { presetStatus } from '../../lib/hub/status.js'
+import { Par } from '../../lib/par.js'
+import { presetOf } from '../../lib/presets.js'
+import { presetTokenizer, pull, type PullProgress } from '../../lib/pull.js'
 import { temporaryFolder } from '../cli/run.js'
 import { commitOf, type FakeHub, sha256 } from '../support/hub.js'
 import { afresh, cacheOf, everything, failure, fetchAll, folderOf, startHub, tokenizer, weights } from '../support/pulling.js'
@@ -234,4 +237,26 @@ t.test('parts whose time stamps tell nothing', async t => {
   clearInterval(timer)
   fs.rmSync(part)
   t.match((await done)[0], { downloaded: true })
+})
+
+t.test('a cache that cannot be looked through is not called empty', async t => {
+  const file = path.join(temporaryFolder(), 'a-file')
+  fs.writeFileSync(file, '')
+  const isFile = { code: 'FILE_NOT_FOUND', message: /a-file: is no folder, so it is no cache\. HF_HUB_CACHE chooses another/ }
+  t.match(await failure(Par.load('par-xl-4x', { cache: file })), isFile)
+  t.match(await failure(presetStatus(file)), isFile)
+  t.match(await failure(presetStatus(path.join(file, 'hub'))), { code: 'FILE_NOT_FOUND', message: /a part of the path is no folder/ })
+  t.match(await failure(presetTokenizer(presetOf('par-xl-4x'), file)), isFile)
+  t.match(await failure(presetTokenizer(presetOf('par-xl-4x'), temporaryFolder())), { code: 'FILE_NOT_FOUND', message: /not in the cache .*parvis pull/ })
+
+  await fetchAll()
+  const { readdir, stat } = fsp
+  t.teardown(() => Object.assign(fsp, { readdir, stat }))
+  const refuse = async (): Promise<never> => { throw system('EACCES') }
+  Object.assign(fsp, { readdir: refuse })
+  t.match(await presetTokenizer(presetOf('par-xl-4x'), cacheOf()), /vq_ds16_c2i\.pt$/, 'what is found is enough')
+  Object.assign(fsp, { stat: refuse })
+  for (const work of [Par.load('par-xl-4x', { cache: cacheOf() }), presetStatus(cacheOf()), fetchAll()]) {
+    t.match(await failure(work), { code: 'FILE_NOT_FOUND', message: /cannot be read: permission denied\. .*HF_HUB_CACHE chooses another/ })
+  }
 })
