@@ -1,6 +1,6 @@
-// Makes folders. Node's own `mkdir(folder, { recursive: true })` never comes back where a file system says that the parent
-// of a new folder is not there though it is, as that of /proc does: it makes the parent again and again. A step at a time
-// ends everywhere.
+// Makes folders. Node's own `mkdir(folder, { recursive: true })` never comes back where a file system says that the
+// parent of a new folder is not there though it is, as that of /proc does: it makes the parent again and again. A step at
+// a time ends everywhere.
 
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -16,13 +16,16 @@ export async function makeFolder (folder: string): Promise<void> {
   const refusal = await tryMake(full)
   if (refusal === undefined) return
   if (refusal.code === 'EEXIST' && await leadsNowhere(full)) {
-    throw new ParError('FILE_NOT_FOUND', `${shownPath(full)}: cannot be written: it is a link to a folder that does not exist. Make that, or remove the link.`, { cause: refusal })
+    const why = 'it is a link to a folder that does not exist. Make that, or remove the link.'
+    throw new ParError('FILE_NOT_FOUND', `${shownPath(full)}: cannot be written: ${why}`, { cause: refusal })
   }
   if (refusal.code !== 'ENOENT') throw refusal
   const parent = path.dirname(full)
   if (parent !== full) await makeFolder(parent)
   const again = await tryMake(full)
-  if (again?.code === 'ENOENT') throw Object.assign(new Error('the file system takes no new folders', { cause: again }), { code: 'ENOTSUP' })
+  if (again?.code === 'ENOENT') {
+    throw Object.assign(new Error('the file system takes no new folders', { cause: again }), { code: 'ENOTSUP' })
+  }
   if (again) throw again
 }
 

@@ -1,5 +1,5 @@
-// The files that commands write: whether they can be, said before the work; the folders that they lie in; and the count of
-// them, for what a command says that was stopped on its way.
+// The files that commands write: whether they can be, said before the work; the folders that they lie in; and the count
+// of them, for what a command says that was stopped on its way.
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
@@ -15,7 +15,8 @@ import { UsageError } from './terminal.js'
 /** Complains about a name or a folder that cannot take the file. */
 export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
   if (file === '') throw emptyName()
-  const refused = (why: string, cause?: unknown): UsageError => new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
+  const refused = (why: string, cause?: unknown): UsageError =>
+    new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
   const folder = path.dirname(absolute(file))
   const missing = await whyNoFolder(folder)
   if (missing !== undefined) throw refused(missing)
@@ -46,7 +47,8 @@ async function whyNoFolder (folder: string): Promise<string | undefined> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return systemReason(error, 'written')
     const isLink = await fs.lstat(folder).then(found => found.isSymbolicLink(), () => false)
-    return isLink ? `${shownPath(folder)} is a link to a folder that does not exist` : `there is no folder ${shownPath(folder)}`
+    const shown = shownPath(folder)
+    return isLink ? `${shown} is a link to a folder that does not exist` : `there is no folder ${shown}`
   }
 }
 
@@ -58,15 +60,18 @@ export async function checkAllWritable (files: readonly string[]): Promise<void>
 
 /** For a command that writes one file: a name that would be several files elsewhere is none here. */
 export async function checkOneFile (file: string): Promise<Target> {
-  if (isFolderName(file)) throw new UsageError(`${shownPath(file)} names a folder, and one file is written; add a name for it`)
-  if (isPattern(file)) throw new UsageError(`${shownPath(file)} stands for several files, and one is written; leave out %d and what is in braces`)
+  const why = isFolderName(file)
+    ? 'names a folder, and one file is written; add a name for it'
+    : isPattern(file) ? 'stands for several files, and one is written; leave out %d and what is in braces' : undefined
+  if (why !== undefined) throw new UsageError(`${shownPath(file)} ${why}`)
   return await checkWritable(file)
 }
 
 /** Complains about a folder in which no file can be made. */
 export async function checkFolder (folder: string): Promise<void> {
   await tryFolder(folder).catch((cause: unknown) => {
-    throw new UsageError(`no file can be made in ${shownPath(absolute(folder))}: ${systemReason(cause, 'written')}`, { cause })
+    const why = systemReason(cause, 'written')
+    throw new UsageError(`no file can be made in ${shownPath(absolute(folder))}: ${why}`, { cause })
   })
 }
 

@@ -95,7 +95,7 @@ t.test('why a folder cannot be used', unix, async t => {
   for (const line of [['generate', 'bag'], ['decode', inside('a.json')]]) {
     const { status, stderr } = spawnSync(process.execPath, [bin, ...line, '--out', inside('closed/sub/x.png')], { encoding: 'utf8', uid: 65534, gid: 65534 })
     t.equal(status, 2)
-    t.match(stderr, /cannot write .*: permission denied\./, line[0])
+    t.match(stderr, /cannot write .*: permission denied\./, line[0]!)
   }
 })
 
