@@ -130,6 +130,8 @@ export function searchLabels (labels: readonly string[], text: string): number[]
 const mostProposed = 5
 /** Longer names are not compared letter by letter: they are no typing mistakes. */
 const longestCompared = 40
+/** Pairs of letters that are compared for one name, some 50 ms: tens of thousands of labels of usual lengths. */
+const mostCompared = 1 << 22
 
 /**
  * Classes whose names come near: those with the text among their words, then those that a few typing mistakes turn into it
@@ -139,10 +141,16 @@ function nearest (name: string, names: readonly string[]): number[] {
   if (name.length < 2) return []
   const allowed = name.length < 3 || name.length > longestCompared ? 0 : Math.ceil(name.length / 4)
   const found: Array<[id: number, distance: number]> = []
+  let left = mostCompared
+  const mistakesIn = (part: string): number => {
+    if (left < 0 || Math.abs(name.length - part.length) > allowed) return Infinity
+    left -= name.length * Math.min(part.length, 2 * allowed + 1)
+    return mistakesBetween(name, part, allowed)
+  }
   for (const [id, own] of names.entries()) {
     if (` ${own}`.includes(` ${name}`) || (own.length > 1 && ` ${name} `.includes(` ${own} `))) found.push([id, 0])
     else {
-      const mistakes = allowed === 0 ? Infinity : Math.min(...own.split(', ').map(part => mistakesBetween(name, part, allowed)))
+      const mistakes = allowed === 0 ? Infinity : Math.min(...own.split(', ').map(mistakesIn))
       if (mistakes <= allowed) found.push([id, mistakes])
       else if (own.includes(name)) found.push([id, allowed + 1])
     }
@@ -156,18 +164,22 @@ function nearest (name: string, names: readonly string[]): number[] {
  */
 export function mistakesBetween (a: string, b: string, allowed: number): number {
   if (Math.abs(a.length - b.length) > allowed) return Infinity
-  let before: number[] = []
-  let above = Array.from({ length: b.length + 1 }, (_, k) => k)
+  const [width, beyond] = [b.length + 1, allowed + 1]
+  let [before, above, row] = [new Uint16Array(width), Uint16Array.from({ length: width }, (_, k) => k), new Uint16Array(width)]
   for (let i = 1; i <= a.length; i++) {
-    const row = [i]
-    for (let k = 1; k <= b.length; k++) {
-      const same = a[i - 1] === b[k - 1]
-      let mistakes = Math.min(above[k]! + 1, row[k - 1]! + 1, above[k - 1]! + (same ? 0 : 1))
-      if (i > 1 && k > 1 && a[i - 1] === b[k - 2] && a[i - 2] === b[k - 1]) mistakes = Math.min(mistakes, before[k - 2]! + 1)
-      row.push(mistakes)
+    // Farther from the diagonal there are more letters to put in or leave out than are allowed.
+    const [from, to] = [Math.max(1, i - allowed), Math.min(b.length, i + allowed)]
+    let least = row[from - 1] = from === 1 ? i : beyond
+    for (let k = from; k <= to; k++) {
+      const [letter, other] = [a.charCodeAt(i - 1), b.charCodeAt(k - 1)]
+      let mistakes = Math.min(above[k]! + 1, row[k - 1]! + 1, above[k - 1]! + (letter === other ? 0 : 1))
+      if (i > 1 && k > 1 && letter === b.charCodeAt(k - 2) && a.charCodeAt(i - 2) === other) mistakes = Math.min(mistakes, before[k - 2]! + 1)
+      row[k] = mistakes
+      least = Math.min(least, mistakes)
     }
-    if (Math.min(...row) > allowed) return Infinity // it only grows from row to row
-    ;[before, above] = [above, row]
+    if (to < b.length) row[to + 1] = beyond
+    if (least > allowed) return Infinity // it only grows from row to row
+    ;[before, above, row] = [above, row, before]
   }
   return above[b.length]! <= allowed ? above[b.length]! : Infinity
 }

@@ -10,7 +10,7 @@ t.test('mistakes between two texts', async t => {
   // Known distances, worked out by hand: kitten to sitting is the textbook's example.
   for (const [a, b, mistakes] of [
     ['sneaker', 'sneaker', 0], ['snaker', 'sneaker', 1], ['sneakers', 'sneaker', 1], ['snaeker', 'sneaker', 1], ['kitten', 'sitting', 3],
-    ['', 'bag', 3], ['bag', '', 3], ['ca', 'abc', 3], ['abcd', 'badc', 2]
+    ['abcdefgh', 'bcdefghi', 2], ['', 'bag', 3], ['bag', '', 3], ['ca', 'abc', 3], ['abcd', 'badc', 2]
   ] as const) {
     t.equal(mistakesBetween(a, b, 9), mistakes, `${a} and ${b}`)
     t.equal(mistakesBetween(b, a, 9), mistakes, `${b} and ${a}`)
@@ -43,6 +43,14 @@ t.test('many long names are compared quickly', async t => {
   const began = performance.now()
   t.throws(() => resolveClass('snaeker 19999', labels.length, labels), { message: /\(19999\)/ })
   t.ok(performance.now() - began < 5000)
+})
+
+t.test('many labels that are all alike do not hold the thread', async t => {
+  const labels = Array.from({ length: 90_000 }, (_, k) => 'a'.repeat(34) + String(k).padStart(6, '0'))
+  resolveClass(labels[0]!, labels.length, labels) // makes the index
+  const began = performance.now()
+  t.throws(() => resolveClass('a'.repeat(39) + 'z', labels.length, labels), { code: 'BAD_CLASS_ID', message: /Did you mean/ })
+  t.ok(performance.now() - began < 1500, `${performance.now() - began} ms`)
 })
 
 t.test('digits in a string are the number, unless a class has that name', async t => {
