@@ -171,7 +171,8 @@ export function mistakesBetween (a: string, b: string, allowed: number): number 
     const [from, to] = [Math.max(1, i - allowed), Math.min(b.length, i + allowed)]
     let least = row[from - 1] = from === 1 ? i : beyond
     for (let k = from; k <= to; k++) {
-      const [letter, other] = [a.charCodeAt(i - 1), b.charCodeAt(k - 1)]
+      const letter = a.charCodeAt(i - 1)
+      const other = b.charCodeAt(k - 1)
       let mistakes = Math.min(above[k]! + 1, row[k - 1]! + 1, above[k - 1]! + (letter === other ? 0 : 1))
       if (i > 1 && k > 1 && letter === b.charCodeAt(k - 2) && a.charCodeAt(i - 2) === other) mistakes = Math.min(mistakes, before[k - 2]! + 1)
       row[k] = mistakes

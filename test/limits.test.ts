@@ -21,7 +21,7 @@ function paper (shapes: Map<string, number[]>, parvis: object): Checkpoint {
     tensors.set(name, { name, dtype: 'bfloat16', shape, offset, bytes })
     offset += bytes
   }
-  return { file: 'paper', format: 'safetensors', fileBytes: offset, tensors, others: new Map(), metadata: { parvis: JSON.stringify(parvis) } }
+  return { file: 'paper', format: 'safetensors', fileBytes: offset, tensors, others: new Map(), metadata: {}, own: new Map(Object.entries(parvis)) }
 }
 
 const refusal = { code: 'BAD_CHECKPOINT' } as const

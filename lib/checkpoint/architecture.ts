@@ -2,7 +2,7 @@
 
 import { quote } from '../text.js'
 import { bad } from './bad.js'
-import { isThere, prefixesOf, tellingNames } from './names.js'
+import { countEntries, isThere, maxModelTensors, tellingNames } from './names.js'
 import type { Checkpoint } from './types.js'
 
 export { describeTokenizer, type TokenizerDescription } from './tokenizer.js'
@@ -10,15 +10,20 @@ export { describeTransformer, type TransformerDescription, type TransformerOverr
 
 export type CheckpointKind = 'transformer' | 'tokenizer'
 
-/** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither. */
+/** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither, or for more tensors than any model has. */
 export function identify (checkpoint: Checkpoint): CheckpointKind {
+  const count = countEntries(checkpoint)
+  if (count > maxModelTensors) {
+    throw bad(checkpoint.file, `it holds ${count} tensors, and parvis runs models from files of up to ${maxModelTensors}. ` +
+      'Save the state_dict() of the one model in a file of its own.')
+  }
   const has = (name: string): boolean => isThere(checkpoint, name)
   if (has(tellingNames.textToImage)) {
     throw bad(checkpoint.file, 'a text-to-image transformer: parvis runs class-conditional ones (c2i)')
   }
   if (has(tellingNames.tokens) || has(tellingNames.classes) || has(tellingNames.layer)) return 'transformer'
   if (has(tellingNames.codebook) || has(tellingNames.decoder)) return 'tokenizer'
-  const prefixes = prefixesOf(checkpoint)
+  const { prefixes = [] } = checkpoint
   if (prefixes.length > 0) {
     throw bad(checkpoint.file, `its tensors stand under the prefixes ${prefixes.slice(0, 4).map(quote).join(' and ')}, and which are meant cannot be told. ` +
       'Save the state_dict() of the one model in a file of its own.')

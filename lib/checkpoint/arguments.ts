@@ -1,22 +1,42 @@
 // The few training arguments that tell what shapes cannot: picture size, downsampling, number of classes. Trainers store
 // them as numbers, as texts, as lists, as NumPy's numbers; under `args`, `config` or beside the weights. All of it is untrusted.
 
+import type { Slices } from '../slices.js'
+import { JsonError, readJson, type Json } from './json.js'
 import type { Checkpoint } from './types.js'
+
+const names = ['image_size', 'downsample_size', 'num_classes', 'class_dropout_prob'] as const
+export type ArgumentName = typeof names[number]
 
 /** Where trainers keep their arguments; '' is beside the weights. */
 const places = ['args', '', 'config', 'cfg', 'hparams', 'hyper_parameters', 'opt', 'opts']
 
-/** The value of the first of the places that has one. */
-export function trainingArgument (checkpoint: Checkpoint, name: string): unknown {
+// ---- of the texts that the metadata of a .safetensors file are
+const maxTextLength = 1e6
+const maxDepth = 64
+/** Memory that the values of one text may take while it is read. */
+const textMemory = 64e6
+
+/** Finds the arguments, in slices: each place is read once. */
+export async function readArguments (checkpoint: Checkpoint, slices: Slices): Promise<void> {
+  const found = new Map<ArgumentName, unknown>()
   for (const place of places) {
-    const value = field(place === '' ? checkpoint.metadata : field(checkpoint.metadata, place), name)
-    if (value !== undefined && value !== null) return value
+    const holder = place === '' ? checkpoint.metadata : field(checkpoint.metadata, place)
+    const values = typeof holder === 'string' ? await fromJson(holder, slices) : (name: string) => field(holder, name)
+    for (const name of names) {
+      const value = values(name)
+      if (value !== undefined && value !== null && !found.has(name)) found.set(name, value)
+    }
   }
-  return undefined
+  checkpoint.trainingArguments = found
+}
+
+/** The value of the first of the places that has one. */
+export function trainingArgument ({ trainingArguments }: Checkpoint, name: ArgumentName): unknown {
+  return trainingArguments?.get(name)
 }
 
 function field (holder: unknown, name: string, depth = 0): unknown {
-  if (typeof holder === 'string') return fromJson(holder, name)
   if (typeof holder !== 'object' || holder === null) return undefined
   if (Object.hasOwn(holder, name)) return (holder as Record<string, unknown>)[name]
   // An object of an unknown class is its attributes.
@@ -24,15 +44,21 @@ function field (holder: unknown, name: string, depth = 0): unknown {
   return depth < 4 && state !== undefined ? field(state, name, depth + 1) : undefined
 }
 
-/** The metadata of a .safetensors file are texts. */
-function fromJson (text: string, name: string): unknown {
-  if (text.length > 1e6 || !/^\s*\{/.test(text)) return undefined
+/** The fields of a text; of one that is no JSON object, none. */
+async function fromJson (text: string, slices: Slices): Promise<(name: string) => Json | undefined> {
+  if (text.length > maxTextLength || !/^\s*\{/.test(text)) return () => undefined
   try {
-    const parsed: unknown = JSON.parse(text)
-    return typeof parsed === 'object' && parsed !== null && Object.hasOwn(parsed, name) ? (parsed as Record<string, unknown>)[name] : undefined
-  } catch {
-    return undefined
+    const parsed = await readJson(Buffer.from(text), slices, { depth: maxDepth, memory: textMemory })
+    return name => parsed instanceof Map ? shortened(parsed.get(name)) : undefined
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error
+    return () => undefined
   }
+}
+
+/** A list that is no size is not kept: it may be long. */
+function shortened (value: Json | undefined): Json | undefined {
+  return Array.isArray(value) ? value.slice(0, 3) : value
 }
 
 /** A number: 256, 256.0, '256'. */

@@ -2,9 +2,11 @@
 // left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are computed
 // anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
+import type { Slices } from '../slices.js'
 import { quote } from '../text.js'
-import { isAverage, maxJudgedName, maxModelTensors, otherModel, tellingNames } from './names.js'
+import { countEntries, isAverage, maxJudgedName, maxModelTensors, namesOf, otherModel, tellingNames } from './names.js'
 import type { Needed } from './shapes.js'
+import type { Checkpoint } from './types.js'
 
 /** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
 const trainingPart = /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
@@ -12,34 +14,42 @@ const trainingPart = /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_
 const buffer = /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
 /** Of a codebook, beside its codes: how often each was used, sums of moving averages. */
 const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
-const counter = /^(num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
+/** Also what a module of another library keeps of itself (TransformerEngine). */
+const counter = /^(_extra_state|num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
 
 /** Foreign tensors after which the others are not looked at. */
 const maxForeign = 100
+
+/** Counters, masks and indices have such types; what is of any other, known or not, is a parameter. */
+const wholeNumbers = /^(u?int\d+|bool)$/
+/** Where a parameter of the model itself would stand: nothing there is left out, whatever type it was packed into. */
+const within: Record<Kind, RegExp> = {
+  transformer: /^(layers\.|pos_)|\.(weight|bias)$/,
+  tokenizer: /^(encoder|decoder|quant_conv|post_quant_conv)\.|\.(weight|bias)$/
+}
+
+/** Where a tokenizer stands that is kept beside the transformer. */
+const ofTokenizer = /^(encoder|decoder|quantize|quant_conv|post_quant_conv)(\.|$)/i
 
 export type Kind = 'transformer' | 'tokenizer'
 
 /** Anything beside the needed tensors that the model would have to use? Errors: BAD_CHECKPOINT, naming it. */
 export function refuseForeign (needed: Needed, kind: Kind): void {
   const { checkpoint } = needed
-  const all = checkpoint.tensors.size + checkpoint.others.size + (checkpoint.odd?.size ?? 0)
-  if (all > maxModelTensors) throw needed.bad(`it holds ${all} tensors, of which the model needs ${needed.tensors.length}: parvis reads files of up to ${maxModelTensors}`)
+  const { tensors, others, odd } = checkpoint
   const taken = new Set(needed.tensors.map(({ name }) => name))
   const holdsTokenizer = kind === 'transformer' && needed.has(tellingNames.codebook)
   const foreign: string[] = []
-  for (const { name, shape } of checkpoint.tensors.values()) {
-    if (foreign.length >= maxForeign) break
-    if (!taken.has(name) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
+  const judge = (name: string): void => {
+    if (foreign.length >= maxForeign || taken.has(name) || isHarmless(checkpoint, name)) return
+    if (!holdsTokenizer || !ofTokenizer.test(name)) foreign.push(name)
   }
-  for (const { name, shape, dtype } of checkpoint.others.values()) {
-    if (foreign.length >= maxForeign) break
-    if (/^float/.test(dtype) && !shape.includes(0) && !harmless(name, holdsTokenizer)) foreign.push(name)
+  for (const { name, shape } of tensors.values()) if (!shape.includes(0)) judge(name)
+  for (const { name, shape, dtype } of others.values()) {
+    if (!shape.includes(0) && (!wholeNumbers.test(dtype) || within[kind].test(name))) judge(name)
   }
   // Quantised or sparse parameters: other objects (hooks, extra state) change nothing.
-  for (const name of checkpoint.odd?.keys() ?? []) {
-    if (foreign.length >= maxForeign) break
-    if (/\.(weight|bias)$/.test(name) && !harmless(name, holdsTokenizer)) foreign.push(name)
-  }
+  for (const name of odd?.keys() ?? []) if (within[kind].test(name)) judge(name)
   if (foreign.length === 0) return
   const shown = foreign.slice(0, 3).map(quote).join(', ')
   const [verb, many] = foreign.length === 1 ? ['does', 'tensor'] : ['do', 'tensors']
@@ -48,11 +58,26 @@ export function refuseForeign (needed: Needed, kind: Kind): void {
     'parvis would leave them out, and its results would be wrong.')
 }
 
-function harmless (name: string, holdsTokenizer: boolean): boolean {
+/** Judges all names, in slices: there may be many, and long ones. */
+export async function judgeNames (checkpoint: Checkpoint, slices: Slices): Promise<void> {
+  if (countEntries(checkpoint) > maxModelTensors) return
+  const harmless = new Map<string, boolean>()
+  for (const name of namesOf(checkpoint)) {
+    harmless.set(name, judged(name))
+    if (slices.spend(32 + name.length)) await slices.rest()
+  }
+  checkpoint.harmless = harmless
+}
+
+/** Does it change nothing to leave out what has this name? */
+export function isHarmless ({ harmless }: Checkpoint, name: string): boolean {
+  return harmless?.get(name) ?? judged(name)
+}
+
+function judged (name: string): boolean {
   if (name.length > maxJudgedName) return false
   const parts = name.toLowerCase().split('.')
   return isAverage(name) || otherModel.test(parts[0]!) ||
-    (holdsTokenizer && /^(encoder|decoder|quantize|quant_conv|post_quant_conv)$/.test(parts[0]!)) ||
     parts.some(part => trainingPart.test(part) || buffer.test(part) || statistics.test(part)) || counter.test(parts.at(-1)!)
 }
 

@@ -88,9 +88,10 @@ export class JsonScanner {
   /** Its bytes, escapes as they stand: never fewer than its characters. */
   get textBytes (): number { return this.end - this.start }
 
-  /** Is it `word`? For words without escapes. */
+  /** Is it `word`, a plain one? Each of its letters may stand as an escape of six bytes. */
   is (word: string): boolean {
-    if (this.textBytes !== word.length || this.escaped) return false
+    if (this.escaped) return this.textBytes <= 6 * word.length && this.text() === word
+    if (this.textBytes !== word.length) return false
     for (let i = 0; i < word.length; i++) if (this.bytes[this.start + i] !== word.charCodeAt(i)) return false
     return true
   }
@@ -278,15 +279,7 @@ class Builder {
   }
 }
 
-/** Reads one JSON value at a stretch; white space may surround it. For texts of bounded length. Errors: JsonError. */
-export function parseJson (text: string, limits: JsonLimits = { memory: 32e6 }): Json {
-  const scanner = new JsonScanner(Buffer.from(text), limits.depth)
-  const builder = new Builder(scanner, limits)
-  for (let token = scanner.next(); token !== 'end'; token = scanner.next()) builder.accept(token)
-  return builder.result
-}
-
-/** Reads one JSON value in slices. Errors: JsonError. */
+/** Reads one JSON value in slices; white space may surround it. Errors: JsonError. */
 export async function readJson (bytes: Uint8Array, slices: Slices, limits: JsonLimits): Promise<Json> {
   const scanner = new JsonScanner(bytes, limits.depth)
   const builder = new Builder(scanner, limits)

@@ -3,9 +3,10 @@
 // untrusted as everything else in a file: types, ranges and agreement with the shapes.
 
 import { limits } from '../limits.js'
+import type { Slices } from '../slices.js'
 import { quote } from '../text.js'
 import { bad } from './bad.js'
-import { JsonError, parseJson, type Json } from './json.js'
+import { JsonError, readJson, type Json } from './json.js'
 import type { Checkpoint } from './types.js'
 
 /** Key in the `__metadata__` of a .safetensors file. */
@@ -66,16 +67,26 @@ const maxLabels = 100_000
 /** The smallest number that native code, which computes in float32, tells from 0. */
 const leastTopP = 2 ** -126
 
-/** Reads and checks `metadata.parvis`; undefined where the file has none. Errors: BAD_CHECKPOINT, naming the field. */
-export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | undefined {
+/** Memory that the values of what parvis writes may take. */
+const ownMemory = 32e6
+
+/** Parses `metadata.parvis` in slices; the text may be long. What is wrong with it is said by whoever describes the model. */
+export async function parseOwnMetadata (checkpoint: Checkpoint, slices: Slices): Promise<void> {
   const text = checkpoint.format === 'safetensors' ? checkpoint.metadata[metadataKey] : undefined
-  if (typeof text !== 'string') return undefined
-  let parsed: Json
+  if (typeof text !== 'string') return
   try {
-    parsed = parseJson(text)
+    checkpoint.own = await readJson(Buffer.from(text), slices, { memory: ownMemory })
   } catch (error) {
-    throw bad(checkpoint.file, `__metadata__.${metadataKey} is no proper JSON: ${error instanceof JsonError ? error.message : 'unreadable'}`, error)
+    if (!(error instanceof JsonError)) throw error
+    checkpoint.own = error
   }
+}
+
+/** Checks `metadata.parvis`; undefined where the file has none. Errors: BAD_CHECKPOINT, naming the field. */
+export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | undefined {
+  const parsed = checkpoint.own
+  if (parsed === undefined) return undefined
+  if (parsed instanceof JsonError) throw bad(checkpoint.file, `__metadata__.${metadataKey} is no proper JSON: ${parsed.message}`, parsed)
   if (!(parsed instanceof Map)) throw bad(checkpoint.file, `__metadata__.${metadataKey} is no JSON object`)
   const fields = new Fields(parsed, checkpoint.file)
   const kind = parsed.get('kind')

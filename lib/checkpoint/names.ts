@@ -3,6 +3,7 @@
 // their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
 
 import { ParError } from '../errors.js'
+import type { Slices } from '../slices.js'
 import { quote, shownPath } from '../text.js'
 import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
@@ -13,8 +14,10 @@ export type WeightsChoice = 'model' | 'ema'
 /** torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part of it. */
 const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'])
 
-/** Far above any model with its copies; more names would hold the thread for seconds. */
-export const maxModelTensors = 100_000
+/** Twice the deepest model that parvis runs; more names would hold the thread. */
+export const maxModelTensors = 60_000
+/** Copies and neighbours of a model in one file. Every dotless name is compared with each of them. */
+const maxPrefixes = 16
 
 /** Models that training keeps beside this one; it makes no use of them. */
 export const otherModel = /^(vq|vq_?model|vq_?vae|vq_?gan|vae|(image_)?tokenizer|first_stage_model)$/
@@ -59,29 +62,46 @@ export function isAverage (name: string): boolean {
   return name.length <= maxJudgedName && name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
 }
 
+/** Entries of the weights, readable or not. */
+export function countEntries ({ tensors, others, odd }: Checkpoint): number {
+  return tensors.size + others.size + (odd?.size ?? 0)
+}
+
+const afterPrefix = Object.values(tellingNames).map(name => `.${name}`)
+
 /** What stands before the names by which a model is known: '' for plain names, 'model.', 'ema.'... */
-export function prefixesOf (checkpoint: Checkpoint): string[] {
+function addPrefixes (name: string, found: Set<string>): void {
+  if (name.length > maxJudgedName) return
+  for (const telling of afterPrefix) {
+    if (name.endsWith(telling)) found.add(name.slice(0, 1 - telling.length))
+    else if (name.length === telling.length - 1 && telling.endsWith(name)) found.add('')
+  }
+}
+
+async function prefixesOf (checkpoint: Checkpoint, slices: Slices): Promise<string[]> {
   const found = new Set<string>()
-  for (const name of allNames(checkpoint)) {
-    if (name.length > maxJudgedName) continue
-    for (const telling of Object.values(tellingNames)) {
-      if (name === telling) found.add('')
-      else if (name.endsWith(`.${telling}`)) found.add(name.slice(0, -telling.length))
+  for (const name of namesOf(checkpoint)) {
+    addPrefixes(name, found)
+    if (found.size > maxPrefixes) {
+      throw bad(checkpoint.file, `its tensors stand under more than ${maxPrefixes} prefixes (${[...found].slice(0, 3).map(quote).join(', ')}...), ` +
+        'as if it held that many models. Save the state_dict() of the one model in a file of its own.')
     }
+    if (slices.spend(8)) await slices.rest()
   }
   return [...found]
 }
 
 /**
  * Makes the names those of the wanted copy of the weights: takes its prefix off. Where there is no single copy, the names
- * stay, and whoever looks for a model says so. Errors: BAD_CHECKPOINT when two tensors get one name; INVALID_OPTION for a
- * copy that was asked for and is not there.
+ * stay, and whoever looks for a model says so. Errors: BAD_CHECKPOINT when two tensors get one name, or for more copies than
+ * any file has; INVALID_OPTION for a copy that was asked for and is not there.
  */
-export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined): void {
-  // No model has so many: whoever describes one refuses the file (extras.ts).
-  if (checkpoint.tensors.size + checkpoint.others.size > maxModelTensors) return
-  giveDotsBack(checkpoint)
-  const prefixes = prefixesOf(checkpoint)
+export async function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined, slices: Slices): Promise<void> {
+  // No model has so many: whoever asks what it is refuses the file (architecture.ts).
+  if (countEntries(checkpoint) > maxModelTensors) return
+  await giveDotsBack(checkpoint, slices)
+  const prefixes = await prefixesOf(checkpoint, slices)
+  checkpoint.prefixes = prefixes
   const averages = prefixes.filter(isAverage)
   const others = prefixes.filter(prefix => !isAverage(prefix))
   // A tokenizer that is kept beside the transformer is not meant.
@@ -98,39 +118,43 @@ export function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | und
   if (prefix === undefined || prefix === '') return
   // The other copy has the plain names, which the average is to have.
   if (average && models.length > 0) keepOnly(checkpoint, prefix)
-  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd]) {
-    if (map) rename(checkpoint, map as Map<string, { name: string } | string>, prefix)
-  }
+  for (const map of mapsOf(checkpoint)) rename(checkpoint, map, prefix)
 }
 
 /**
  * An average that stands in a module of its own has names without dots, 'model_ema.decoderconv_inweight' (LitEma of
  * CompVis' latent-diffusion, which the training of many tokenizers took over): they become those of the weights beside it.
  */
-function giveDotsBack (checkpoint: Checkpoint): void {
-  const dotless = /^((?:.*\.)?[^.]*ema[^.]*\.)([^.]+)$/i
-  const models = prefixesOf(checkpoint).filter(prefix => !isAverage(prefix))
+async function giveDotsBack (checkpoint: Checkpoint, slices: Slices): Promise<void> {
+  const averages: string[] = []
   const plain = new Map<string, string | undefined>()
-  for (const name of allNames(checkpoint)) {
-    if (name.length > maxJudgedName || isAverage(name)) continue
+  for (const name of namesOf(checkpoint)) {
+    if (slices.spend(8 + name.length / 8)) await slices.rest()
+    if (name.length > maxJudgedName) continue
+    if (isAverage(name)) {
+      averages.push(name)
+      continue
+    }
     const key = name.replaceAll('.', '')
     plain.set(key, plain.has(key) ? undefined : name) // of two nobody knows which
   }
-  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd] as Array<Map<string, { name: string } | string> | undefined>) {
-    for (const [before, value] of [...map ?? []]) {
-      if (before.length > maxJudgedName || !isAverage(before)) continue
-      const [, prefix, rest] = dotless.exec(before) ?? []
-      if (prefix === undefined) continue
-      // The average is of what it stands in ('first_stage_model.model_ema.'), or of a model beside it ('model.').
-      for (const outer of [prefix.slice(0, prefix.slice(0, -1).lastIndexOf('.') + 1), ...models]) {
-        const known = plain.get(outer.replaceAll('.', '') + rest!)
-        if (known === undefined || !known.startsWith(outer)) continue
-        const name = prefix + known.slice(outer.length)
-        if (isThere(checkpoint, name)) break
-        map!.delete(before)
-        map!.set(name, typeof value === 'string' ? value : { ...value, name })
-        break
-      }
+  if (averages.length === 0) return
+  const models = (await prefixesOf(checkpoint, slices)).filter(prefix => !isAverage(prefix))
+  for (const before of averages) {
+    if (slices.spend(32)) await slices.rest()
+    const end = before.lastIndexOf('.') + 1
+    const start = before.lastIndexOf('.', end - 2) + 1
+    // 'model_ema.' of a name in which more follows.
+    if (end < 2 || end === before.length || !/ema/i.test(before.slice(start, end))) continue
+    const [prefix, rest] = [before.slice(0, end), before.slice(end)]
+    // The average is of what it stands in ('first_stage_model.model_ema.'), or of a model beside it ('model.').
+    for (const outer of [before.slice(0, start), ...models]) {
+      const known = plain.get(outer.replaceAll('.', '') + rest)
+      if (known === undefined || !known.startsWith(outer)) continue
+      const name = prefix + known.slice(outer.length)
+      if (isThere(checkpoint, name)) break
+      for (const map of mapsOf(checkpoint)) move(map, before, name)
+      break
     }
   }
 }
@@ -139,14 +163,26 @@ function absent (checkpoint: Checkpoint, wanted: WeightsChoice, what: string): P
   return new ParError('INVALID_OPTION', `${shownPath(checkpoint.file)}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
 }
 
-function allNames (checkpoint: Checkpoint): string[] {
-  return [...checkpoint.tensors.keys(), ...checkpoint.others.keys(), ...checkpoint.odd?.keys() ?? []]
+function mapsOf ({ tensors, others, odd }: Checkpoint): Array<Map<string, { name: string } | string>> {
+  return [tensors, others, ...(odd ? [odd] : [])] as Array<Map<string, { name: string } | string>>
+}
+
+/** Of all entries, readable or not. */
+export function * namesOf (checkpoint: Checkpoint): Generator<string> {
+  for (const map of mapsOf(checkpoint)) yield * map.keys()
 }
 
 function keepOnly (checkpoint: Checkpoint, prefix: string): void {
-  for (const map of [checkpoint.tensors, checkpoint.others, checkpoint.odd]) {
-    for (const name of [...map?.keys() ?? []]) if (!name.startsWith(prefix)) map!.delete(name)
+  for (const map of mapsOf(checkpoint)) {
+    for (const name of [...map.keys()]) if (!name.startsWith(prefix)) map.delete(name)
   }
+}
+
+function move (map: Map<string, { name: string } | string>, before: string, name: string): void {
+  const value = map.get(before)
+  if (value === undefined) return
+  map.delete(before)
+  map.set(name, typeof value === 'string' ? value : { ...value, name })
 }
 
 function rename (checkpoint: Checkpoint, map: Map<string, { name: string } | string>, prefix: string): void {

@@ -3,9 +3,13 @@
 
 import { ParError } from '../errors.js'
 import { fromSystem } from '../files.js'
+import { Slices } from '../slices.js'
 import { quote, visible } from '../text.js'
+import { readArguments } from './arguments.js'
 import { bad } from './bad.js'
+import { judgeNames } from './extras.js'
 import { namesOfFile } from './file-names.js'
+import { parseOwnMetadata } from './metadata.js'
 import { settleNames, type WeightsChoice } from './names.js'
 import { readSafetensors } from './safetensors.js'
 import { FileSource } from './source.js'
@@ -27,7 +31,11 @@ export async function openCheckpoint (file: string, options: { signal?: AbortSig
     const format = await sniff(source)
     const checkpoint = await (format === 'pt' ? readTorch(source, signal, weights) : readSafetensors(source, signal))
     checkpoint.names = await namesOfFile(file)
-    settleNames(checkpoint, weights)
+    const slices = new Slices(signal)
+    await settleNames(checkpoint, weights, slices)
+    await judgeNames(checkpoint, slices)
+    await parseOwnMetadata(checkpoint, slices)
+    await readArguments(checkpoint, slices)
     checkpoint.identity = source.identity
     return checkpoint
   } catch (error) {

@@ -198,12 +198,12 @@ class Machine {
         const name = this.line()
         const args = this.popMark()
         this.global(module, name)
-        this.call(this.pop(), new Tuple(args))
+        this.call(this.pop(), this.tupleOf(args))
         return false
       }
       case 0x6f: { // OBJ
-        const [callee, ...args] = this.popMark()
-        this.call(callee, new Tuple(args))
+        const items = this.popMark()
+        this.call(items[0], this.tupleOf(items.slice(1)))
         return false
       }
       case 0x62: { // BUILD: the state is noted on inert records only; nothing has a __setstate__ here
@@ -245,9 +245,11 @@ class Machine {
 
   // ---- containers ----
 
-  private tuple (items: unknown[]): void {
+  private tuple (items: unknown[]): void { this.push(this.tupleOf(items)) }
+
+  private tupleOf (items: unknown[]): Tuple {
     this.charge(72 + 8 * items.length)
-    this.push(new Tuple(items))
+    return new Tuple(items)
   }
 
   private append (items: unknown[]): void {

@@ -91,7 +91,8 @@ export async function readTorch (source: FileSource, signal?: AbortSignal, weigh
   const bytes = await readEntry(zip, zip.entries.get(`${prefix}data.pkl`)!, source, maxPickleBytes)
   const root = await readPickle(bytes, { file: source.file, construct, signal })
   const slices = new Slices(signal)
-  const { dict, wrapper } = await findStateDict(root, zip, prefix, source, slices, weights)
+  const copies = await averages(root, slices)
+  const { dict, wrapper } = await findStateDict(root, copies, zip, prefix, source, slices, weights)
   const checkpoint: Checkpoint = {
     file: source.file,
     format: 'pt',
@@ -101,7 +102,7 @@ export async function readTorch (source: FileSource, signal?: AbortSignal, weigh
     odd: new Map(),
     checked: [],
     metadata: besides(root, dict),
-    copies: averages(root).filter(([, copy]) => copy !== dict).map(([key]) => key),
+    copies: copies.filter(([, copy]) => copy !== dict).map(([key]) => key),
     wrapper
   }
   const locate = new Locator(zip, prefix, source, checkpoint.checked!)
@@ -200,9 +201,8 @@ function holdsUnknown (map: Map<unknown, unknown>, anyName: boolean): boolean {
 }
 
 async function findStateDict (
-  root: unknown, zip: ZipDirectory, prefix: string, source: FileSource, slices: Slices, weights?: WeightsChoice
+  root: unknown, copies: ReadonlyArray<[string, Map<unknown, unknown>]>, zip: ZipDirectory, prefix: string, source: FileSource, slices: Slices, weights?: WeightsChoice
 ): Promise<{ dict: Map<unknown, unknown>, wrapper?: string }> {
-  const copies = averages(root)
   const [average] = copies.map(([wrapper, dict]) => ({ dict, wrapper }))
   if (weights === 'ema' && average) {
     if (copies.length > 1) throw bad(source.file, `it holds ${copies.length} EMA copies (${copies.map(([key]) => quote(key)).join(', ')}): save the one that is meant`)
@@ -240,11 +240,13 @@ function firstKeys (map: Map<unknown, unknown>): string[] {
 }
 
 /** EMA copies of the weights, by key: dicts of tensors, or what holds one. */
-function averages (root: unknown): Array<[string, Map<unknown, unknown>]> {
+async function averages (root: unknown, slices: Slices): Promise<Array<[string, Map<unknown, unknown>]>> {
   if (!(root instanceof Map)) return []
   const found: Array<[string, Map<unknown, unknown>]> = []
   for (const [key, value] of root) {
-    if (typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) || !isAverage(key) || !(value instanceof Map)) continue
+    if (slices.spend(1)) await slices.rest()
+    if (!(value instanceof Map) || typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) || !isAverage(key)) continue
+    if (slices.spend(16)) await slices.rest()
     const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params'].map(inner => (value as Map<unknown, unknown>).get(inner))].find(beginsWithTensors)
     if (dict) found.push([key, dict as Map<unknown, unknown>])
     if (found.length >= 8) break

@@ -7,10 +7,10 @@ import type { TensorSource, TransformerModel } from '../native.js'
 import { limits } from '../limits.js'
 import { shownPath } from '../text.js'
 import { asNumber, trainingArgument } from './arguments.js'
-import { refuseForeign } from './extras.js'
+import { isHarmless, refuseForeign } from './extras.js'
 import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
-import { tellingNames } from './names.js'
+import { namesOf, tellingNames } from './names.js'
 import { Needed, positiveOption } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -144,12 +144,15 @@ function takeLayers (needed: Needed, dim: number): { layers: number, qkvRows: nu
   return { layers, qkvRows: qkvRows as number, feedForward: feedForward as number }
 }
 
-/** One more than the highest layer that any tensor names, so that a hole is reported as a missing tensor. */
+/**
+ * One more than the highest layer that any entry names, so that a hole is reported as a missing tensor, and a layer of
+ * another type as that. Buffers alone make no layer.
+ */
 function countLayers (checkpoint: Checkpoint): number {
   let layers = 0
-  for (const name of checkpoint.tensors.keys()) {
+  for (const name of namesOf(checkpoint)) {
     const match = /^layers\.(0|[1-9]\d{0,6})\./.exec(name)
-    if (match) layers = Math.max(layers, Number(match[1]) + 1)
+    if (match && Number(match[1]) >= layers && !isHarmless(checkpoint, name)) layers = Number(match[1]) + 1
   }
   return layers
 }

@@ -2,6 +2,8 @@
 // ever read here; the native side reads each tensor from its place in the file, so weights exist once in memory.
 
 import type { TensorSource } from '../native.js'
+import type { ArgumentName } from './arguments.js'
+import type { Json, JsonError } from './json.js'
 import type { FileIdentity } from './source.js'
 
 /** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
@@ -57,10 +59,18 @@ export interface Checkpoint {
    * `__metadata__` strings. Objects have no prototype. Unknown Python objects are `{ global, args, state }`.
    */
   metadata: Record<string, unknown>
+  /** Of a .safetensors file: what parvis wrote beside the weights, parsed, or why it cannot be (metadata.ts). */
+  own?: Json | JsonError
+  /** The training arguments that are asked for, as they stood there (arguments.ts). */
+  trainingArguments?: ReadonlyMap<ArgumentName, unknown>
   /** Key the weights stood under: 'model', 'module', 'state_dict', or that of an EMA copy; absent when they were at the top. */
   wrapper?: string
   /** Names of the file, without folders: as given, of links on the way, its own, those in the cache that it lies in. */
   names?: string[]
+  /** Whether it does no harm to leave an entry out, as far as its name tells (extras.ts). */
+  harmless?: ReadonlyMap<string, boolean>
+  /** What stood before the names by which a model is known: '' for plain names, 'model.', 'ema.'... */
+  prefixes?: string[]
   /** Keys or prefixes of EMA copies of the weights that stand beside those that were taken. */
   copies?: string[]
   /** Present where the weights are an EMA copy. */

@@ -2,7 +2,7 @@
 // checkpoint only; no weights, no addon. A search without a model looks wherever names are at hand.
 
 import { Command } from 'commander'
-import { describeTransformer, openCheckpoint } from '../checkpoint/index.js'
+import { describeTransformer, identify, openCheckpoint } from '../checkpoint/index.js'
 import { readParvisMetadata } from '../checkpoint/metadata.js'
 import { embedded } from '../embedded.js'
 import { ParError } from '../errors.js'
@@ -62,8 +62,8 @@ async function ofFile (file: string, signal: AbortSignal): Promise<Named> {
 
 function isPublished (checkpoint: Parameters<typeof describeTransformer>[0]): boolean {
   try {
-    return describeTransformer(checkpoint).official !== undefined
+    return identify(checkpoint) === 'transformer' && describeTransformer(checkpoint).official !== undefined
   } catch {
-    return false // a tokenizer, or a transformer that needs to be told more: without names either way
+    return false // no model, or a transformer that needs to be told more: without names either way
   }
 }

@@ -4,6 +4,9 @@ import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
+import { readArguments } from '../../lib/checkpoint/arguments.js'
+import { parseOwnMetadata } from '../../lib/checkpoint/metadata.js'
+import { Slices } from '../../lib/slices.js'
 import { findGolden, golden } from '../support/golden.js'
 import { py, writePt } from '../support/pt-writer.js'
 import { safetensorsFile, stateDict, tile, transformerShapes, type TinyOptions } from './tiny.js'
@@ -20,8 +23,15 @@ function paper (shapes: Map<string, number[]>, metadata: Record<string, unknown>
   return { file: 'paper', format: 'parvis' in metadata ? 'safetensors' : 'pt', fileBytes: offset, tensors, others: new Map(), metadata }
 }
 
-const withMetadata = (parvis: unknown, options: TinyOptions = {}): Checkpoint =>
-  paper(transformerShapes(options), { parvis: typeof parvis === 'string' ? parvis : JSON.stringify(parvis) })
+/** With what is read out of the metadata, as of a file. */
+async function read (checkpoint: Checkpoint): Promise<Checkpoint> {
+  await parseOwnMetadata(checkpoint, new Slices())
+  await readArguments(checkpoint, new Slices())
+  return checkpoint
+}
+
+const withMetadata = async (parvis: unknown, options: TinyOptions = {}): Promise<Checkpoint> =>
+  await read(paper(transformerShapes(options), { parvis: typeof parvis === 'string' ? parvis : JSON.stringify(parvis) }))
 
 t.test('golden transformers', async t => {
   const par = await openCheckpoint(golden('par-4x/model.pt'))
@@ -92,16 +102,15 @@ t.test('overrides', t => {
   t.end()
 })
 
-t.test('the grid from training arguments', t => {
-  const grid = (args: unknown): unknown => {
-    const { grid, gridFrom } = describeTransformer(paper(transformerShapes(), { args }), { heads: 2 })
+t.test('the grid from training arguments', async t => {
+  const grid = async (args: unknown): Promise<unknown> => {
+    const { grid, gridFrom } = describeTransformer(await read(paper(transformerShapes(), { args })), { heads: 2 })
     return [...grid, gridFrom]
   }
-  t.same(grid({ image_size: 256 }), [16, 16, 'training arguments'])
-  t.same(grid({ image_size: 256, downsample_size: 8 }), [32, 32, 'training arguments'])
+  t.same(await grid({ image_size: 256 }), [16, 16, 'training arguments'])
+  t.same(await grid({ image_size: 256, downsample_size: 8 }), [32, 32, 'training arguments'])
   const odd = [undefined, null, 'x', [], {}, { image_size: '25 6' }, { image_size: 250 }, { image_size: 256, downsample_size: 0 }, { image_size: 240, downsample_size: 16 }, { image_size: 1e9 }, { image_size: -256 }, { image_size: NaN }]
-  for (const args of odd) t.same(grid(args), [24, 24, 'assumed'], JSON.stringify(args))
-  t.end()
+  for (const args of odd) t.same(await grid(args), [24, 24, 'assumed'], JSON.stringify(args))
 })
 
 t.test('every needed tensor, missing or misshapen, is named', t => {
@@ -143,15 +152,15 @@ t.test('weights of other types and kinds', async t => {
   t.throws(() => describeTransformer(tied, { heads: 2 }), { code: 'BAD_CHECKPOINT', message: /share storages/ })
 })
 
-t.test('parvis metadata', t => {
+t.test('parvis metadata', async t => {
   const whole = {
     kind: 'transformer', layers: 1, dim: 8, heads: 2, vocabularySize: 6, classes: 3, n: 4, grid: [4, 6], labels: ['a', 'b', 'c'],
     sampling: { guidanceScale: 1.5, temperature: 0.9, topK: 5, topP: 0.95 }, name: 'tiny', sourceFile: 'x.pt', future: { deep: [1] }
   }
-  t.match(describeTransformer(withMetadata(whole)), {
+  t.match(describeTransformer(await withMetadata(whole)), {
     headsFrom: 'metadata', gridFrom: 'metadata', grid: [4, 6], labels: ['a', 'b', 'c'], sampling: { guidanceScale: 1.5, topK: 5 }, name: 'tiny', n: 4, model: { heads: 2 }
   })
-  t.match(describeTransformer(withMetadata(whole), { heads: 1, grid: 8 }), { headsFrom: 'option', gridFrom: 'option', model: { headSize: 8 } })
+  t.match(describeTransformer(await withMetadata(whole), { heads: 1, grid: 8 }), { headsFrom: 'option', gridFrom: 'option', model: { headSize: 8 } })
   const wrong: Array<[object | string, RegExp]> = [
     ['{', /no proper JSON/], ['[]', /no JSON object/], ['"x"', /no JSON object/], [{}, /kind/], [{ kind: 'tokenizer' }, /a transformer is expected/], [{ kind: '__proto__' }, /kind/],
     ['{"kind":"transformer","kind":"transformer"}', /twice/],
@@ -167,12 +176,14 @@ t.test('parvis metadata', t => {
     ...[{ topP: 0 }, { topP: 1.1 }, { topK: -1 }, { topK: 1.5 }, { temperature: -1 }, { guidanceScale: 'x' }, { guidanceScale: 1e9 }].map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
     [{ ...whole, name: 7 }, /parvis\.name is not/]
   ]
-  for (const [metadata, message] of wrong) t.throws(() => describeTransformer(withMetadata(metadata)), { code: 'BAD_CHECKPOINT', message }, JSON.stringify(metadata).slice(0, 60))
-  const tokenizer = paper(tokenizerShapes(), { parvis: JSON.stringify({ kind: 'tokenizer', name: 'vq', imageSize: [32, 48] }) }, 'float32')
+  for (const [metadata, message] of wrong) {
+    const checkpoint = await withMetadata(metadata)
+    t.throws(() => describeTransformer(checkpoint), { code: 'BAD_CHECKPOINT', message }, JSON.stringify(metadata).slice(0, 60))
+  }
+  const tokenizer = await read(paper(tokenizerShapes(), { parvis: JSON.stringify({ kind: 'tokenizer', name: 'vq', imageSize: [32, 48] }) }, 'float32'))
   t.match(describeTokenizer(tokenizer), { name: 'vq', imageSize: [32, 48] })
-  const other = paper(tokenizerShapes(), { parvis: JSON.stringify({ kind: 'transformer' }) }, 'float32')
+  const other = await read(paper(tokenizerShapes(), { parvis: JSON.stringify({ kind: 'transformer' }) }, 'float32'))
   t.throws(() => describeTokenizer(other), { code: 'BAD_CHECKPOINT', message: /a tokenizer is expected/ })
-  t.end()
 })
 
 t.test('metadata through a file', async t => {

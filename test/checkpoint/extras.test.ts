@@ -58,6 +58,48 @@ t.test('parameters of other models, of every float type', async t => {
   t.notMatch((outcome(await openCheckpoint(escape)) as Error).message, /[\u001b\u0007\u202e]/)
 })
 
+t.test('parameters of other types than weights have', async t => {
+  const dir = t.testdir({})
+  const [file, pt] = [path.join(dir, 'x.safetensors'), path.join(dir, 'x.pt')]
+  for (const [name, dtype] of [
+    ['pos_instruct_embeddings', 'NVFP4'], ['pos_instruct_embeddings', 'I8'], ['layers.0.attention.q_norm.weight', 'C64'], ['layers.0.attention.q_norm.weight', 'I8'],
+    ['layers.0.attention.sinks', 'U8'], ['layers.0.attention.wqkv.weight_scale', 'F8_E8M0'], ['head.weight', 'I8'], ['logit_scale', 'F8_E4M3'], ['table', 'FP4X']
+  ] as const) {
+    const { entries, bytes } = tile(shapes)
+    writeFileSync(file, safetensorsFile({ ...entries, [name]: { dtype, shape: [8], data_offsets: [bytes, bytes + (dtype === 'C64' ? 64 : 8)] } }, bytes + (dtype === 'C64' ? 64 : 8)))
+    t.match(outcome(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message: new RegExp(`"${name.replaceAll('.', '\\.')}" does not belong`) }, `${name}, ${dtype}`)
+  }
+  const object = py.reduce(py.global('quantised Tensor'), py.tuple())
+  for (const name of ['pos_instruct_embeddings', 'layers.0.attention.filter', 'head.weight']) {
+    writePt(pt, { model: new Map([...stateDict(shapes), [name, object]]) })
+    t.match(outcome(await openCheckpoint(pt)), { code: 'BAD_CHECKPOINT', message: /does not belong/ }, `${name}, an object`)
+  }
+  for (const name of ['layers.0._extra_state', 'hooks.0']) {
+    writePt(pt, { model: new Map([...stateDict(shapes), [name, object]]) })
+    t.same(outcome(await openCheckpoint(pt)), names, `${name}, an object`)
+  }
+})
+
+t.test('a layer of another type is not left out', async t => {
+  const dir = t.testdir({})
+  const [file, pt] = [path.join(dir, 'x.safetensors'), path.join(dir, 'x.pt')]
+  for (const [dtype, size] of [['I8', 1], ['U8', 1], ['F8_E4M3', 1], ['FP4X', 1], ['C64', 8]] as const) {
+    const entries: Record<string, unknown> = {}
+    let bytes = 0
+    for (const [name, shape] of shapes) {
+      const other = name.startsWith('layers.1.')
+      const end = bytes + (other ? size : 4) * shape.reduce((product, side) => product * side, 1)
+      entries[name] = { dtype: other ? dtype : 'F32', shape, data_offsets: [bytes, end] }
+      bytes = end
+    }
+    writeFileSync(file, safetensorsFile(entries, bytes))
+    t.match(outcome(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message: /"layers\.1\.attention\.wqkv\.weight" is stored as / }, dtype)
+  }
+  const object = py.reduce(py.global('quantised Tensor'), py.tuple())
+  writePt(pt, { model: new Map([...stateDict(shapes)].map(([name, tensor]) => [name, name.startsWith('layers.1.') ? object : tensor])) })
+  t.match(outcome(await openCheckpoint(pt)), { code: 'BAD_CHECKPOINT', message: /"layers\.1\.attention\.wqkv\.weight" of the weights is a Python object/ })
+})
+
 t.test('what does no harm', async t => {
   const dir = t.testdir({})
   const file = path.join(dir, 'x.pt')
@@ -66,8 +108,10 @@ t.test('what does no harm', async t => {
     t.same(outcome(await openCheckpoint(file)), names, name)
   }
   for (const dtype of ['int64', 'int32', 'uint8', 'bool'] as const) {
-    writePt(file, { model: new Map([...stateDict(shapes), ['layers.0.anything', py.tensor({ shape: [8], dtype })]]) })
-    t.same(outcome(await openCheckpoint(file)), names, dtype)
+    for (const name of ['anything', 'layers.0.attention.causal_mask', 'layers.7.attention.mask']) {
+      writePt(file, { model: new Map([...stateDict(shapes), [name, py.tensor({ shape: [8], dtype })]]) })
+      t.same(outcome(await openCheckpoint(file)), names, `${name}, ${dtype}`)
+    }
   }
   const { entries, bytes } = tile(new Map([...shapes, ...harmless]))
   writeFileSync(path.join(dir, 'all.safetensors'), safetensorsFile(entries, bytes))
@@ -194,16 +238,66 @@ t.test('a model without a row for "no class"', async t => {
   }
 })
 
+/** The longest time that the thread was held while `work` ran, ms. */
+async function longestHold (work: () => Promise<unknown>): Promise<number> {
+  let [longest, last] = [0, performance.now()]
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last)
+    last = performance.now()
+  }, 1)
+  await work()
+  longest = Math.max(longest, performance.now() - last)
+  clearInterval(timer)
+  return longest
+}
+
 t.test('names without end are refused at once', async t => {
   const dir = t.testdir({})
   const file = path.join(dir, 'x.safetensors')
-  for (const [what, more] of [['more tensors than any model has', Array.from({ length: 100_001 }, (_, i): [string, number[]] => [`ema.${i}`, [0]])],
-    ['long names', Array.from({ length: 2000 }, (_, i): [string, number[]] => [`${'x.'.repeat(500)}${i}`, [1]])]] as const) {
-    const { entries, bytes } = tile(new Map([...shapes, ...more]))
+  const empty = (count: number, name: (i: number) => string): Array<[string, number[]]> => Array.from({ length: count }, (_, i) => [name(i), [0]])
+  const cases: Array<[string, Array<[string, number[]]>, RegExp]> = [
+    ['more tensors than any model has', empty(60_001, i => `ema.${i}`), /it holds 600\d\d tensors.*files of up to 60000/],
+    ['long names', empty(2000, i => `${'x.'.repeat(500)}${i}`).map(([name]) => [name, [1]]), /and many more do not belong/],
+    ['names of many parts', empty(59_000, i => `${'a.'.repeat(90)}${i}.mask`).map(([name]) => [name, [1]]), /"layers\.0\.nothing" does not belong/],
+    ['names that are nearly averages', empty(59_000, i => '1ema'.repeat(47) + String(i)), /"layers\.0\.nothing" does not belong/],
+    ['names that are nearly averages of parts', empty(59_000, i => `${'1ema.'.repeat(37)}${i}.`), /"layers\.0\.nothing" does not belong/],
+    ['many models and averages', empty(3000, i => `m${i}.tok_embeddings.weight`).concat(empty(3000, i => `ema.x${i}`)), /under more than 16 prefixes \("", "m0\.", "m1\."/]
+  ]
+  for (const [what, more, message] of cases) {
+    const { entries, bytes } = tile(new Map([...shapes, ['layers.0.nothing', [1]], ...more]))
     writeFileSync(file, safetensorsFile(entries, bytes))
-    const checkpoint = await openCheckpoint(file)
-    const error = outcome(checkpoint) as Error
-    t.match(error, { code: 'BAD_CHECKPOINT', message: what === 'long names' ? /and many more do not belong/ : /holds \d+ tensors, of which the model needs \d+/ }, what)
-    t.ok(error.message.length < 1000)
+    let error: unknown
+    const held = await longestHold(async () => {
+      error = await openCheckpoint(file).then(outcome, (error: unknown) => error)
+    })
+    t.match(error, { code: 'BAD_CHECKPOINT', message }, what)
+    t.ok((error as Error).message.length < 1000)
+    t.ok(held < 500, `${what}: ${held} ms`)
+  }
+})
+
+t.test('objects count, too', async t => {
+  const file = path.join(t.testdir({}), 'x.pt')
+  const object = py.reduce(py.global('quantised Tensor'), py.tuple())
+  writePt(file, { model: new Map([...stateDict(shapes), ...Array.from({ length: 60_001 }, (_, i): [string, unknown] => [`l${i}.ema.x`, object])]) })
+  const checkpoint = await openCheckpoint(file)
+  t.match(outcome(checkpoint), { code: 'BAD_CHECKPOINT', message: /it holds 600\d\d tensors/ })
+})
+
+t.test('long texts beside the weights do not hold the thread', async t => {
+  const file = path.join(t.testdir({}), 'x.safetensors')
+  const { entries, bytes } = tile(shapes)
+  const lists = `{"a":[${'[],'.repeat(333_000)}[]],"image_size":128}`
+  const texts: Array<[string, Record<string, string>]> = [
+    ['numbers', { parvis: `{"kind":"transformer","heads":2,"x":[${'1e1,'.repeat(1_900_000)}1]}` }],
+    ['arguments', Object.fromEntries(['args', 'config', 'cfg', 'hparams', 'hyper_parameters', 'opt', 'opts'].map(key => [key, lists]))]
+  ]
+  for (const [what, metadata] of texts) {
+    writeFileSync(file, safetensorsFile({ __metadata__: metadata, ...entries }, bytes))
+    const held = await longestHold(async () => {
+      const found = describeTransformer(await openCheckpoint(file), { heads: 2 })
+      t.same(found.grid, what === 'arguments' ? [8, 8] : [24, 24], what)
+    })
+    t.ok(held < 500, `${what}: ${held} ms`)
   }
 })
