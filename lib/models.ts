@@ -47,6 +47,8 @@ export interface TokenizerPart {
   /** Tokens of the pictures it was trained on, where that is known. */
   grid: [rows: number, columns: number] | undefined
   name: string | undefined
+  /** What could not be told, what will not work. */
+  warnings: readonly string[]
   /** Hash of its codebook: read from the file when a transformer first asks for it. */
   codebookSha256: () => Promise<string | undefined>
   native: NativeTokenizer
@@ -269,10 +271,10 @@ async function describe (
 
 async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsChoice | undefined, signal: AbortSignal): Promise<DescribedTokenizer> {
   const checkpoint = await open(place, weights, 'tokenizer', signal)
-  const { model, name, official, imageSize, tensors } = describeTokenizer(checkpoint)
+  const { model, name, official, mayBe, warnings, imageSize, tensors } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
   const factor = 2 ** (model.multipliers.length - 1)
-  const [height, width] = imageSize ?? (official ? [384, 384] : [0, 0])
+  const [height, width] = imageSize ?? (official ?? mayBe ? [384, 384] : [0, 0])
   const whole = height > 0 && width > 0 && height % factor === 0 && width % factor === 0
   return {
     file,
@@ -282,6 +284,7 @@ async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsC
     factor,
     grid: whole ? [height / factor, width / factor] : undefined,
     name,
+    warnings,
     codebookSha256: () => hash ??= codebookHash(checkpoint),
     turns: new Turns(mostPictures),
     tensors

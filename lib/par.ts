@@ -97,6 +97,8 @@ export interface TokenizerInfo {
   factor: number
   /** Size of decoded pictures, [height, width] in pixels, where transformer or file tell the grid. */
   imageSize?: [height: number, width: number]
+  /** What could not be told, what will not work: sentences without a full stop. */
+  warnings: string[]
   /** Native memory that the weights take. */
   bytes: number
 }
@@ -175,6 +177,7 @@ export class Par {
         codeSize: tokenizer.model.codeSize,
         factor: tokenizer.factor,
         ...(grid && { imageSize: [grid[0] * tokenizer.factor, grid[1] * tokenizer.factor] as [number, number] }),
+        warnings: [...tokenizer.warnings],
         bytes: tokenizer.native.bytes
       }
     }

@@ -40,10 +40,10 @@ export class Checksums {
  *
  * Errors: BAD_CHECKPOINT, naming the first part that does not match. An aborted call rejects with `signal.reason`.
  */
-export async function compareChecksums ({ file, checked }: Pick<Checkpoint, 'file' | 'checked'>, signal?: AbortSignal): Promise<void> {
+export async function compareChecksums ({ file, checked, identity }: Pick<Checkpoint, 'file' | 'checked' | 'identity'>, signal?: AbortSignal): Promise<void> {
   const checksums = new Checksums(file, checked)
   if (checksums.parts.length === 0) return
-  const source = await FileSource.open(file)
+  const source = await FileSource.open(file, identity)
   try {
     for (const { what, offset, bytes } of checksums.parts) {
       for (let at = 0; at < bytes; at += chunkBytes) {
@@ -51,6 +51,7 @@ export async function compareChecksums ({ file, checked }: Pick<Checkpoint, 'fil
         checksums.add(offset + at, await source.read(offset + at, Math.min(chunkBytes, bytes - at), what))
       }
     }
+    await source.refuseChanged()
   } finally {
     await source.close()
   }

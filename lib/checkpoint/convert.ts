@@ -68,12 +68,16 @@ export async function convertCheckpoint (input: string, output: string, options:
     throw new ParError('INVALID_OPTION', `precision must be 'float32', 'float16' or 'bfloat16', got ${showValue(precision)}`)
   }
   if (typeof output !== 'string' || output === '' || output.includes('\0')) throw new ParError('INVALID_OPTION', 'output must be a path')
-  const checkpoint = await openCheckpoint(input, { signal, weights: options.weights })
-  await refuseSameFile(input, output)
+  // Before anything is waited for: relative names are of the folder in which the process is now.
+  const [from, to] = [placeOf(input), placeOf(output)]
+  const tokenizer = options.tokenizer === undefined ? undefined : placeOf(options.tokenizer)
+  const checkpoint = await openCheckpoint(from, { signal, weights: options.weights })
+  await refuseSameFile(from, to)
   const convertFloats = options.convertFloats ?? convertNatively
-  const { kind, tensors, metadata, warnings } = await describe(checkpoint, options, convertFloats)
+  const { kind, tensors, metadata, warnings } = await describe(checkpoint, { ...options, tokenizer }, convertFloats)
 
-  const source = await FileSource.open(input)
+  // The places of the tensors are those of the file that was described.
+  const source = await FileSource.open(from, checkpoint.identity)
   const failed = new NodeAbortController()
   // Beside the conversion, which reads other parts of the same file: it is known when the last tensor is written.
   const checksum = options.checksum === false ? undefined : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
@@ -95,6 +99,7 @@ export async function convertCheckpoint (input: string, output: string, options:
             doneBytes += converted.length
             onProgress?.(doneBytes, totalBytes)
           }
+          await source.refuseChanged()
         }
       }
     })
@@ -102,7 +107,7 @@ export async function convertCheckpoint (input: string, output: string, options:
       ...metadata, sourceFile: path.basename(input).slice(0, 1000), ...(sourceSha256 !== undefined && { sourceSha256 })
     })
     const texts = (sha256?: string): Record<string, string> => ({ [metadataKey]: JSON.stringify(complete(sha256)) })
-    const { bytes } = await writeSafetensors(output, toWrite, texts(checksum && '0'.repeat(64)), signal, checksum && (async () => texts(await checksum)))
+    const { bytes } = await writeSafetensors(to, toWrite, texts(checksum && '0'.repeat(64)), signal, checksum && (async () => texts(await checksum)))
     return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum), warnings }
   } catch (error) {
     signal?.throwIfAborted()
@@ -122,10 +127,10 @@ async function describe (
   const { heads, grid, n, tokenizer, signal } = options
   if (identify(checkpoint) === 'tokenizer') {
     if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${shownPath(checkpoint.file)} is a tokenizer`)
-    const { tensors, name, imageSize } = describeTokenizer(checkpoint)
+    const { tensors, name, imageSize, warnings } = describeTokenizer(checkpoint)
     const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
     const metadata: ParvisMetadata = { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 }
-    return { kind: 'tokenizer', tensors, metadata, warnings: [] }
+    return { kind: 'tokenizer', tensors, metadata, warnings }
   }
   const found = describeTransformer(checkpoint, { heads, grid, n })
   const { layers, dim, vocabularySize, classes } = found.model
@@ -162,6 +167,11 @@ async function hashOf (file: string, transformer: string, vocabulary: number, co
       `Transformer and tokenizer do not belong together: ${shownPath(transformer)} has a vocabulary of ${vocabulary} tokens, ${shownPath(file)} a codebook of ${codebookSize}`)
   }
   return await codebookHash(checkpoint, convertFloats, signal)
+}
+
+/** What is no path is left to whoever opens it. */
+function placeOf (file: string): string {
+  return typeof file === 'string' && file !== '' ? absolute(file) : file
 }
 
 async function refuseSameFile (input: string, output: string): Promise<void> {

@@ -1,6 +1,6 @@
 // Which published model a checkpoint is, as far as shapes can tell, and what sets one apart that is none of them.
 
-import type { TokenizerModel } from '../native.js'
+import { publishedTokenizers, type TokenizerDescription } from './tokenizer.js'
 import { published, publishedClasses, publishedN, publishedVocabulary, type TransformerDescription } from './transformer.js'
 
 /** A property in which a checkpoint differs from a published model. */
@@ -45,10 +45,10 @@ export function nearestTransformer ({ model, n }: Pick<TransformerDescription, '
   return best!
 }
 
-/** The published tokenizer. */
-export function nearestTokenizer (model: TokenizerModel): Nearest {
+/** The published tokenizer that is meant; the other one has the same shapes. */
+export function nearestTokenizer ({ model, official }: Pick<TokenizerDescription, 'model' | 'official'>): Nearest {
   return {
-    name: 'vq_ds16_c2i',
+    name: official ?? publishedTokenizers[0],
     differences: compare([
       ['base width', model.baseChannels, 128],
       ['levels', model.multipliers.length, 5],

@@ -27,6 +27,12 @@ function regular (found: Stats | BigIntStats, file: string): void {
     'Give the path of a .pt or .safetensors file.')
 }
 
+function refuseOther (file: string, identity: FileIdentity, expected: FileIdentity | undefined): void {
+  if (expected?.some((value, i) => value !== identity[i])) {
+    throw bad(file, 'was replaced or written to while it was being loaded. Load it again when it is complete.')
+  }
+}
+
 /** A file opened for reading. */
 export class FileSource {
   private constructor (
@@ -52,9 +58,7 @@ export class FileSource {
       const found = await handle.stat({ bigint: true })
       regular(found, file) // something else may bear the name by now
       const identity = identityOf(found)
-      if (expected?.some((value, i) => value !== identity[i])) {
-        throw bad(file, 'was replaced or written to while it was being loaded. Load it again when it is complete.')
-      }
+      refuseOther(file, identity, expected)
       return new FileSource(file, Number(identity[2]), identity, handle)
     } catch (error) {
       await handle?.close()
@@ -88,6 +92,9 @@ export class FileSource {
       done += bytesRead
     }
   }
+
+  /** Was it written to since it was opened? Errors: BAD_CHECKPOINT. */
+  async refuseChanged (): Promise<void> { refuseOther(this.file, identityOf(await this.handle.stat({ bigint: true })), this.identity) }
 
   async close (): Promise<void> { await this.handle.close() }
 }

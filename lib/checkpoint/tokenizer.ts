@@ -16,13 +16,21 @@ export interface TokenizerDescription {
   /** [height, width] of the pictures it was trained on, pixels, where the file tells. */
   imageSize?: [number, number]
   name?: string
-  /** 'vq_ds16_c2i' when it has that model's shapes. */
-  official?: string
+  /** Which published tokenizer it is, where it has the shapes of those and a name of its file tells. */
+  official?: PublishedTokenizer
+  /** The published tokenizers that it may be, where nothing tells which: they have the same shapes. */
+  mayBe?: PublishedTokenizer[]
+  /** What could not be told, what will not work: sentences without a full stop. */
+  warnings: string[]
   /** What it was converted from, where its metadata says. */
   source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
 }
+
+/** LlamaGen's, of one size: of the class-conditional models, which PAR took over, and of the text-to-image ones. */
+export const publishedTokenizers = ['vq_ds16_c2i', 'vq_ds16_t2i'] as const
+export type PublishedTokenizer = typeof publishedTokenizers[number]
 
 const groups = 32
 
@@ -52,13 +60,15 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   needed.limit(limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize })
   checkImageSize(needed, metadata?.imageSize, 2 ** (levels - 1))
   const model: TokenizerModel = { baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6 }
-  const official = isOfficial(model) ? 'vq_ds16_c2i' : undefined
+  const { official, mayBe, warnings } = published(model, [...checkpoint.names ?? [], metadata?.sourceFile ?? '', metadata?.name ?? ''])
   const name = metadata?.name ?? official
   return {
     model,
     ...(metadata?.imageSize && { imageSize: metadata.imageSize }),
     ...(name !== undefined && { name }),
     ...(official !== undefined && { official }),
+    ...(mayBe && { mayBe }),
+    warnings,
     ...sourceOf(metadata),
     tensors: needed.tensors
   }
@@ -71,9 +81,17 @@ function checkImageSize (needed: Needed, imageSize: [number, number] | undefined
   }
 }
 
-function isOfficial (model: TokenizerModel): boolean {
-  return model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
+/** Shapes tell that it is one of the published tokenizers; which one, only a name of the file does. */
+function published (model: TokenizerModel, names: readonly string[]): Pick<TokenizerDescription, 'official' | 'mayBe' | 'warnings'> {
+  const alike = model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
     model.zChannels === 256 && model.codebookSize === 16384 && model.codeSize === 8
+  if (!alike) return { warnings: [] }
+  const [own, other] = publishedTokenizers
+  const told = publishedTokenizers.filter(published => names.some(name => name.toLowerCase().includes(published)))
+  if (told.length !== 1) {
+    return { mayBe: [...publishedTokenizers], warnings: [`nothing in the file says which tokenizer it is, ${own} or ${other}, which have the same shapes: class-conditional models need ${own}`] }
+  }
+  return { official: told[0], warnings: told[0] === other ? [`${other} belongs to text-to-image models: with class-conditional ones, which need ${own}, pictures are noise`] : [] }
 }
 
 /** Levels and residual blocks a level of the encoder, from the names alone. */

@@ -16,7 +16,7 @@ import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { checkSources, readSource, sourceName } from './sources.js'
 import { progressBar } from './progress.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
-import { readTokens, type TokenPicture } from './tokens.js'
+import { checkCount, readTokens, type TokenPicture } from './tokens.js'
 
 interface Flags extends TokenizerFlags {
   out?: string
@@ -61,6 +61,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
     const pictures: Array<TokenPicture & { file: string }> = []
     for (const { file, bytes } of sources) {
       for (const picture of await readTokens(bytes, sourceName(file), own, flags.grid, signal)) pictures.push({ file, ...picture })
+      checkCount(pictures.length, sourceName(file))
     }
     if (toStdout && pictures.length > 1) throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
     for (const { grid: [rows, columns] } of pictures) {
@@ -68,7 +69,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       checkSheet(1, one, 1, flags.scale, format)
     }
     const names = outputNames(pictures.map(({ file }) => file), out, '-decoded', format)
-    if (!toStdout) await prepare(names, out)
+    if (!toStdout) await prepare(names, out, signal)
     const written = []
     for (const [k, { file, grid, tokens }] of pictures.entries()) {
       progress.update(k, pictures.length, `${k}/${count(pictures.length)}`)

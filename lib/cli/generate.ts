@@ -237,7 +237,7 @@ function rounded (milliseconds: number): number {
 async function oneByOne ({ par, request, flags, format, progress }: Work, pictures: readonly Named[], out: string | undefined): Promise<void> {
   const { signal } = request
   const names = namesOf(pictures, out, format)
-  await prepare(names, out)
+  await prepare(names, out, signal)
   const started = performance.now()
   const written: object[] = []
   for await (const image of par.images(request)) {

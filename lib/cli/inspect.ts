@@ -90,7 +90,7 @@ async function speedOf (found: Found | undefined, device: Device): Promise<Speed
 // ---- figures
 
 function nearest (found: Found): Nearest {
-  return found.kind === 'tokenizer' ? nearestTokenizer(found.about.model) : nearestTransformer(found.about, found.headsKnown)
+  return found.kind === 'tokenizer' ? nearestTokenizer(found.about) : nearestTransformer(found.about, found.headsKnown)
 }
 
 /** Elements of the tensors that a model needs. */
@@ -204,7 +204,7 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
   }
   if (checkpoint.weights) rows.push(['weights taken', 'an EMA copy (a moving average)'])
   if (checkpoint.copies?.length) rows.push(['EMA copy', `${checkpoint.copies.map(quote).join(', ')} (--weights ema takes it)`])
-  if (found?.kind === 'transformer') for (const warning of found.about.warnings) rows.push(['note', visible(warning)])
+  for (const warning of found?.about.warnings ?? []) rows.push(['note', visible(warning)])
   if (!listed) rows.push(['tensors', `${tensorsText(checkpoint)} (--tensors lists them)`])
   const beside = Object.keys(checkpoint.metadata)
   if (beside.length > 0) rows.push(['beside them', beside.map(name => visible(name, maxShownName)).join(', ') + ' (--json shows them)'])
@@ -245,10 +245,11 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
 function modelText (checkpoint: Checkpoint, found: Found): string {
   const { about } = found
   const { name, differences } = nearest(found)
+  if (found.kind === 'tokenizer' && found.about.mayBe) return `VQ-16, ${found.about.mayBe.join(' or ')} (by its shapes, which both have)`
   if (about.official !== undefined) {
     if (found.kind === 'transformer') return transformerText(checkpoint, found.about)
     const of = origin(checkpoint, found)
-    return `${about.official}, VQ-16 (${of}, by its shapes)`
+    return `${about.official}, VQ-16 (${of}, by its shapes and its name)`
   }
   return `none of the published ones; nearest is ${name}, but for ${differences.map(({ what, here, published }) => `${what} ${here} (there ${published})`).join(', ')}`
 }

@@ -106,8 +106,9 @@ export async function loadModel (flags: ModelFlags, signal: AbortSignal, onPull?
 
 /** What the file leaves open; with --verbose also what runs, where and why. */
 function said (par: Par, flags: CommonFlags): Par {
-  const { transformer: about } = par.info
-  for (const warning of about?.warnings ?? []) note(`parvis: ${shownPath(about!.path)}: ${visible(warning)}`)
+  for (const part of [par.info.transformer, par.info.tokenizer]) {
+    for (const warning of part?.warnings ?? []) note(`parvis: ${shownPath(part!.path)}: ${visible(warning)}`)
+  }
   if (flags.verbose) {
     const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
     const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')

@@ -92,12 +92,13 @@ export function outputNames (sources: readonly string[], out: string | undefined
     return sources.map((_, k) => numbered(out, k))
   }
   const stems = sources.map(source => safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix)
-  const used = new Set<string>()
-  return stems.map((stem, k) => {
-    const alone = stems.indexOf(stem) === k && stems.lastIndexOf(stem) === k
-    let number = stems.slice(0, k).filter(other => other === stem).length + 1
-    let name = alone ? stem : `${stem}-${number}`
+  const [inAll, numbers, used] = [new Map<string, number>(), new Map<string, number>(), new Set<string>()]
+  for (const stem of stems) inAll.set(stem, (inAll.get(stem) ?? 0) + 1)
+  return stems.map(stem => {
+    let number = (numbers.get(stem) ?? 0) + 1
+    let name = inAll.get(stem) === 1 ? stem : `${stem}-${number}`
     while (used.has(name)) name = `${stem}-${++number}`
+    numbers.set(stem, number)
     used.add(name)
     return path.join(out ?? '', name + extensionOf(format))
   })

@@ -90,7 +90,7 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
     if (!('n' in about)) {
       const grid = (about.imageSize?.[0] ?? 384) / vq16Factor
       // The sums are those of VQ-16; of another tokenizer nothing is said.
-      const known = about.official !== undefined && about.model.codebookSize === vq16.codebookSize
+      const known = (about.official ?? about.mayBe) !== undefined && about.model.codebookSize === vq16.codebookSize
       return { device: chosen, ceilings, atBest: known ? precisions.map(precision => ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' })) : [] }
     }
     const { model, n, grid } = about

@@ -53,9 +53,12 @@ async function whyNoFolder (folder: string): Promise<string | undefined> {
 }
 
 /** The same for several files. Their folders are tried once each. */
-export async function checkAllWritable (files: readonly string[]): Promise<void> {
+export async function checkAllWritable (files: readonly string[], signal: AbortSignal): Promise<void> {
   const tried = new Set<string>()
-  for (const file of files) await checkWritable(file, tried)
+  for (const file of files) {
+    signal.throwIfAborted()
+    await checkWritable(file, tried)
+  }
 }
 
 /** For a command that writes one file: a name that would be several files elsewhere is none here. */
@@ -96,13 +99,13 @@ export async function asFolder (out: string | undefined): Promise<string | undef
 }
 
 /** Makes the folders that `out` asks for, then complains about names that cannot be written. */
-export async function prepare (names: readonly string[], out: string | undefined): Promise<void> {
+export async function prepare (names: readonly string[], out: string | undefined, signal: AbortSignal): Promise<void> {
   if (out !== undefined && (isFolderName(out) || isPattern(path.dirname(out)))) {
     for (const folder of new Set(names.map(name => path.dirname(name)))) {
       await makeFolder(folder).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
     }
   }
-  await checkAllWritable(names)
+  await checkAllWritable(names, signal)
 }
 
 // ---- writing

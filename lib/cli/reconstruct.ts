@@ -43,7 +43,7 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
   const format = formatOf(out ?? '', flags.format)
   checkSources(files)
   const names = out === undefined ? [] : outputNames(files, out, '-reconstructed', format)
-  await prepare(names, out)
+  await prepare(names, out, signal)
   const progress = progressBar(flags)
   let par: Par | undefined
   try {

@@ -6,6 +6,7 @@
 import path from 'node:path'
 import { ParError } from '../errors.js'
 import { JsonError, readJson, type Json } from '../checkpoint/json.js'
+import { mostImages } from '../options.js'
 import { isNpy, readNpy, writeNpy, type Whole } from '../npy.js'
 import { Slices } from '../slices.js'
 import { shownPath, visible } from '../text.js'
@@ -99,6 +100,7 @@ async function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined,
     const sides = grid === undefined ? undefined : Array.isArray(grid) ? grid : [grid, grid]
     if (sides && (sides.length !== 2 || !sides.every(side => Number.isInteger(side) && Number(side) > 0))) throw bad(where, 'has a grid that is not [rows, columns]')
     for (const picture of split(await nested(tokens, where, slices), where, own, said ?? sides as [number, number] | undefined)) pictures.push(picture)
+    checkCount(pictures.length, file)
     if (slices.spend(16)) await slices.rest()
   }
   return pictures
@@ -145,16 +147,23 @@ function split ({ data, shape }: Whole, where: string, own: Grid | undefined, sa
   const [last, before] = [shape.at(-1)!, shape.at(-2)]
   const whole = (grid: Grid): boolean => last === grid[0] * grid[1] || (last === grid[1] && before === grid[0])
   const grid = said ?? own
-  if (grid && whole(grid)) return cut(data, grid)
+  if (grid && whole(grid)) return cut(data, grid, where)
   const text = shape.join(' x ')
   if (said) throw bad(where, `holds ${text} tokens, which are no pictures of ${said[0]} x ${said[1]}`)
-  if (before !== undefined) return cut(data, [before, last])
+  if (before !== undefined) return cut(data, [before, last], where)
   const side = Math.round(Math.sqrt(last))
   if (side * side !== last) throw bad(where, `holds ${last} tokens, which make no square; give --grid`)
-  return cut(data, [side, side])
+  return cut(data, [side, side], where)
 }
 
-function cut (data: Int32Array, grid: Grid): TokenPicture[] {
+function cut (data: Int32Array, grid: Grid, where: string): TokenPicture[] {
   const length = grid[0] * grid[1]
-  return Array.from({ length: data.length / length }, (_, k) => ({ tokens: data.slice(k * length, (k + 1) * length), grid }))
+  const count = data.length / length
+  checkCount(count, where)
+  return Array.from({ length: count }, (_, k) => ({ tokens: data.subarray(k * length, (k + 1) * length), grid }))
+}
+
+/** A file of a few bytes a picture is no file of pictures, and each would be an object and a file of its own. */
+export function checkCount (count: number, where: string): void {
+  if (count > mostImages) throw bad(where, `holds ${count} pictures; at most ${mostImages} are made at a time`)
 }

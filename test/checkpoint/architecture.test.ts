@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
+import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type TokenizerDescription } from '../../lib/checkpoint/index.js'
 import { readArguments } from '../../lib/checkpoint/arguments.js'
 import { parseOwnMetadata } from '../../lib/checkpoint/metadata.js'
 import { Slices } from '../../lib/slices.js'
@@ -72,8 +72,15 @@ t.test('official models by their dimensions', t => {
   }
   t.equal(describeTransformer(paper(transformerShapes({ layers: 12, dim: 768, vocabulary: 16384, classes: 999 }))).official, undefined)
   t.equal(describeTransformer(paper(transformerShapes({ layers: 13, dim: 768, vocabulary: 16384, classes: 1000 }))).official, undefined)
-  const vq = describeTokenizer(paper(tokenizerShapes({ base: 128, multipliers: [1, 1, 2, 2, 4], z: 256, codebook: 16384 }), {}, 'float32'))
-  t.match(vq, { official: 'vq_ds16_c2i', name: 'vq_ds16_c2i', model: { residualBlocks: 2, multipliers: [1, 1, 2, 2, 4] } })
+  const vq = (...names: string[]): TokenizerDescription =>
+    describeTokenizer({ ...paper(tokenizerShapes({ base: 128, multipliers: [1, 1, 2, 2, 4], z: 256, codebook: 16384 }), {}, 'float32'), names })
+  t.match(vq('vq_ds16_c2i.pt'), { official: 'vq_ds16_c2i', name: 'vq_ds16_c2i', warnings: [], model: { residualBlocks: 2, multipliers: [1, 1, 2, 2, 4] } })
+  t.match(vq('0a1b', 'VQ_DS16_T2I.pt'), { official: 'vq_ds16_t2i', name: 'vq_ds16_t2i', warnings: [/belongs to text-to-image models/] })
+  for (const names of [[], ['vq.pt'], ['vq_ds16_c2i.pt', 'vq_ds16_t2i.pt']]) {
+    const one = vq(...names)
+    t.match(one, { mayBe: ['vq_ds16_c2i', 'vq_ds16_t2i'], warnings: [/which have the same shapes/] })
+    t.same([one.official, one.name], [undefined, undefined])
+  }
   t.end()
 })
 

@@ -2,10 +2,10 @@
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { linkSync, lstatSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, lstatSync, readFileSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { convertCheckpoint, describeTokenizer, describeTransformer, identify, openCheckpoint, type ConvertOptions } from '../../lib/checkpoint/index.js'
+import { compareChecksums, convertCheckpoint, describeTokenizer, describeTransformer, identify, openCheckpoint, type ConvertOptions } from '../../lib/checkpoint/index.js'
 import { writeSafetensors } from '../../lib/checkpoint/safetensors-write.js'
 import { findGolden, golden } from '../support/golden.js'
 import { py, writePt } from '../support/pt-writer.js'
@@ -163,6 +163,44 @@ t.test('failure and abort leave nothing, and an old output as it was', async t =
   t.equal(outcome, reason)
   t.same(readdirSync(dir).sort(), ['in.pt', 'out.safetensors'])
   t.equal(readFileSync(output, 'utf8'), 'old')
+})
+
+t.test('an input that is replaced or written to meanwhile is refused', async t => {
+  const dir = t.testdir({})
+  const [input, other, output] = [path.join(dir, 'in.safetensors'), path.join(dir, 'other.safetensors'), path.join(dir, 'out.safetensors')]
+  const shapes = transformerShapes()
+  // The same tensors in another order: their places differ.
+  const [one, two] = [tile(shapes), tile(new Map([...shapes].reverse()))]
+  const refused = { code: 'BAD_CHECKPOINT', message: /was replaced or written to/ }
+  writeFileSync(input, safetensorsFile(one.entries, one.bytes))
+  const described = await openCheckpoint(input)
+  writeFileSync(other, safetensorsFile(two.entries, two.bytes))
+  renameSync(other, input)
+  await t.rejects(compareChecksums({ ...described, checked: [{ what: 'all', offset: 0, bytes: 8, crc32: 0 }] }), refused, 'checksums')
+  for (const rewrite of [() => { writeFileSync(other, safetensorsFile(one.entries, one.bytes)); renameSync(other, input) }, () => { writeFileSync(input, safetensorsFile(one.entries, one.bytes)) }]) {
+    writeFileSync(input, safetensorsFile(two.entries, two.bytes))
+    // The grid is asked for when the file was read and is not yet opened again.
+    const options: ConvertOptions = { heads: 2, grid: 8, checksum: false }
+    Object.defineProperty(options, 'grid', { enumerable: true, get: () => { rewrite(); return 8 } })
+    await t.rejects(convertCheckpoint(input, output, options), refused)
+  }
+  t.notOk(readdirSync(dir).includes('out.safetensors'))
+  writeFileSync(input, safetensorsFile(two.entries, two.bytes))
+  let written = false
+  await t.rejects(convertCheckpoint(input, output, { heads: 2, checksum: false, onProgress: done => { if (done > 0 && !written) { written = true; writeFileSync(input, safetensorsFile(one.entries, one.bytes)) } } }), refused, 'while it is read')
+  t.notOk(readdirSync(dir).includes('out.safetensors'))
+})
+
+t.test('names are of the folder in which the process is when it is called', async t => {
+  const dir = t.testdir({ elsewhere: {} })
+  const before = process.cwd()
+  t.teardown(() => { process.chdir(before) })
+  writePt(path.join(dir, 'in.pt'), stateDict(transformerShapes()))
+  process.chdir(dir)
+  const converting = convertCheckpoint('in.pt', 'out.safetensors', { heads: 2 })
+  process.chdir(path.join(dir, 'elsewhere'))
+  t.equal((await converting).file, 'out.safetensors')
+  t.same(readdirSync(dir).sort(), ['elsewhere', 'in.pt', 'out.safetensors'])
 })
 
 t.test('the reference conversion itself', t => {

@@ -92,6 +92,8 @@ t.test('what is refused', async t => {
     'grid.json': ['{"tokens": [1, 2, 3, 4], "grid": [2, 3]}', /no pictures of 2 x 3/],
     'sides.json': ['{"tokens": [1, 2, 3, 4], "grid": "2x2"}', /not \[rows, columns\]/],
     'square.json': ['[1, 2, 3]', /no square; give --grid/],
+    'many.npy': [writeNpy({ data: new Int32Array(70_000), shape: [70_000, 1, 1] }), /holds 70000 pictures; at most 65536/],
+    'many.json': [`{"pictures":[${'{"tokens":[1]},'.repeat(70_000)}{"tokens":[1]}]}`, /holds 65537 pictures; at most 65536/],
     'large.json': ['[1, 2, 3, 128]', /tokens\[3\] is 128; tokens are 0 to 127/],
     'float.npy': [Buffer.concat([Buffer.from('\x93NUMPY\x01\0\x46\0', 'latin1'), Buffer.from("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".padEnd(70))]), /<f8/]
   }

@@ -77,8 +77,15 @@ t.test('published models are named, others by what sets them apart from the near
     const report = JSON.parse((await parvis(['inspect', file, ...args, '--json'])).stdout) as { mayBe?: string[] }
     t.same(report.mayBe, model.match(/c2i_B_\d+/g) ?? undefined)
   }
-  t.match((await parvis(['inspect', write('a.pt', new Map(tokenizerTensors(vq16).map(([name, shape]) => [name, [...shape]])))])).stdout,
-    /model +vq_ds16_c2i, VQ-16 \(the authors' file, by its shapes\)/)
+  for (const [name, model] of [
+    ['vq_ds16_c2i.pt', /model +vq_ds16_c2i, VQ-16 \(the authors' file, by its shapes and its name\)/],
+    ['vq_ds16_t2i.pt', /model +vq_ds16_t2i, VQ-16 [^]*note +vq_ds16_t2i belongs to text-to-image models/],
+    ['a.pt', /model +VQ-16, vq_ds16_c2i or vq_ds16_t2i \(by its shapes, which both have\)[^]*note +nothing in the file says which/]
+  ] as const) {
+    const file = write(name, new Map(tokenizerTensors(vq16).map(([name, shape]) => [name, [...shape]])))
+    t.match((await parvis(['inspect', file])).stdout, model, name)
+    t.same((JSON.parse((await parvis(['inspect', file, '--json'])).stdout) as { mayBe?: string[] }).mayBe, name === 'a.pt' ? ['vq_ds16_c2i', 'vq_ds16_t2i'] : undefined)
+  }
 
   const other = { ...transformerModel('XL', 9), layers: 35, classes: 999 }
   const file = write('b.pt', new Map(transformerTensors(other).map(([name, shape]) => [name, [...shape]])))
