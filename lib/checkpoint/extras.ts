@@ -1,6 +1,6 @@
-// What stands in a file beside the tensors that a model needs. A parameter that belongs to another kind of model must not be
-// left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are computed
-// anyway, copies, what only training needs) is left out, because a file is not worse for it.
+// What stands in a file beside the tensors that a model needs. A parameter that belongs to another kind of model must not
+// be left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are
+// computed anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
 import type { Slices } from '../slices.js'
 import { quote } from '../text.js'
@@ -22,7 +22,10 @@ const maxForeign = 100
 
 /** Counters, masks and indices have such types; what is of any other, known or not, is a parameter. */
 const wholeNumbers = /^(u?int\d+|bool)$/
-/** Where a parameter of the model itself would stand: nothing there is left out, whatever type it was packed into. */
+/** Whole numbers that parameters are packed into. Wider ones are indices and counts, unless the name says otherwise. */
+const packed = /^u?int8$/
+const packedName = /\.((.*_)?weight|bias|q(weight|zeros))$/
+/** Where a parameter of the model itself would stand: what may be one is not left out there. */
 const within: Record<Kind, RegExp> = {
   transformer: /^(layers\.|pos_)|\.(weight|bias)$/,
   tokenizer: /^(encoder|decoder|quant_conv|post_quant_conv)\.|\.(weight|bias)$/
@@ -46,7 +49,8 @@ export function refuseForeign (needed: Needed, kind: Kind): void {
   }
   for (const { name, shape } of tensors.values()) if (!shape.includes(0)) judge(name)
   for (const { name, shape, dtype } of others.values()) {
-    if (!shape.includes(0) && (!wholeNumbers.test(dtype) || within[kind].test(name))) judge(name)
+    const parameter = !wholeNumbers.test(dtype) || (packed.test(dtype) ? within[kind] : packedName).test(name)
+    if (parameter && !shape.includes(0)) judge(name)
   }
   // Quantised or sparse parameters: other objects (hooks, extra state) change nothing.
   for (const name of odd?.keys() ?? []) if (within[kind].test(name)) judge(name)

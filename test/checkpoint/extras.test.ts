@@ -63,10 +63,11 @@ t.test('parameters of other types than weights have', async t => {
   const [file, pt] = [path.join(dir, 'x.safetensors'), path.join(dir, 'x.pt')]
   for (const [name, dtype] of [
     ['pos_instruct_embeddings', 'NVFP4'], ['pos_instruct_embeddings', 'I8'], ['layers.0.attention.q_norm.weight', 'C64'], ['layers.0.attention.q_norm.weight', 'I8'],
-    ['layers.0.attention.sinks', 'U8'], ['layers.0.attention.wqkv.weight_scale', 'F8_E8M0'], ['head.weight', 'I8'], ['logit_scale', 'F8_E4M3'], ['table', 'FP4X']
+    ['layers.0.attention.sinks', 'U8'], ['layers.0.attention.wqkv.weight_scale', 'F8_E8M0'], ['head.weight', 'I8'], ['layers.0.attention.wo.qweight', 'I32'], ['logit_scale', 'F8_E4M3'], ['table', 'FP4X']
   ] as const) {
     const { entries, bytes } = tile(shapes)
-    writeFileSync(file, safetensorsFile({ ...entries, [name]: { dtype, shape: [8], data_offsets: [bytes, bytes + (dtype === 'C64' ? 64 : 8)] } }, bytes + (dtype === 'C64' ? 64 : 8)))
+    const end = bytes + 8 * (dtype === 'C64' ? 8 : dtype === 'I32' ? 4 : 1)
+    writeFileSync(file, safetensorsFile({ ...entries, [name]: { dtype, shape: [8], data_offsets: [bytes, end] } }, end))
     t.match(outcome(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message: new RegExp(`"${name.replaceAll('.', '\\.')}" does not belong`) }, `${name}, ${dtype}`)
   }
   const object = py.reduce(py.global('quantised Tensor'), py.tuple())
@@ -108,7 +109,8 @@ t.test('what does no harm', async t => {
     t.same(outcome(await openCheckpoint(file)), names, name)
   }
   for (const dtype of ['int64', 'int32', 'uint8', 'bool'] as const) {
-    for (const name of ['anything', 'layers.0.attention.causal_mask', 'layers.7.attention.mask']) {
+    const indices = dtype === 'uint8' ? [] : ['layers.0.anything', 'layers.0.attention.position_ids', 'pos_ids']
+    for (const name of ['anything', 'layers.0.attention.causal_mask', 'layers.7.attention.mask', ...indices]) {
       writePt(file, { model: new Map([...stateDict(shapes), [name, py.tensor({ shape: [8], dtype })]]) })
       t.same(outcome(await openCheckpoint(file)), names, `${name}, ${dtype}`)
     }
