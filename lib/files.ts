@@ -4,7 +4,7 @@
 // Nothing here waits inside the system for somebody else (a pipe without a reader): such a wait could not be ended.
 
 import { randomBytes } from 'node:crypto'
-import { constants, existsSync, unlinkSync, write, type Stats } from 'node:fs'
+import { constants, unlinkSync, write, type Stats } from 'node:fs'
 import { access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -406,9 +406,7 @@ const cures: Record<string, { read: string, written: string } | string> = {
 export function systemReason (error: unknown, doing: Doing, file?: string): string {
   const { code = '', errno = 0 } = error as NodeJS.ErrnoException
   if (code === 'ENOENT' && doing === 'written' && file !== undefined) {
-    const folder = path.dirname(file)
-    // Folders that the system makes up (/proc) say of a new file that it is not there.
-    return existsSync(folder) ? `no file can be made in ${shownPath(folder)}. Choose another place.` : `there is no folder ${shownPath(folder)}. Make it, or check the path.`
+    return `there is no folder ${shownPath(path.dirname(file))}. Make it, or check the path.`
   }
   const cure = cures[code]
   if (cure !== undefined) return typeof cure === 'string' ? cure : cure[doing]
