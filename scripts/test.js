@@ -6,8 +6,9 @@
 //   npm run test:rest    the rest, `slow` below: simulated GPU, release, other runners, hostile files, documents
 //   npm run test:all     both
 //
-// The files are tap tests, one process each, one after another: they measure time and memory, and the native
-// code uses every core by itself. This script reads their TAP streams instead of tap's own runner because that
+// The files are tap tests, one process each. What a contributor runs goes in two lanes, since most of it is starting
+// processes; the files of `alone`, which measure time or memory, follow one after another, as all of the rest does: it uses
+// every core by itself. This script reads their TAP streams instead of tap's own runner because that
 // one loses the files after one that ran out of time. A file that crashes, times out, bails out or asserts
 // nothing counts as a failure. Skipped and todo assertions are named, and count as neither. A single file also
 // runs by itself: npx tap test/schedule.test.ts
@@ -41,6 +42,11 @@ const slow = [
   'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.', 'test/cuda/', 'test/docs/', 'test/examples/', 'test/fuzz/', 'test/package.',
   'test/ptx.', 'test/release/', 'test/runners/', 'test/simt', 'test/snippets.'
 ]
+/** What measures time or memory, by the beginning of its path. */
+const alone = [
+  'test/api/budget.', 'test/api/concurrency.', 'test/cancel-work.', 'test/checkpoint/extras.', 'test/checkpoint/pickle.',
+  'test/labels.', 'test/machine.', 'test/resample.', 'test/strided-tensors.'
+]
 const total = { passed: 0, failed: 0, skipped: 0, todo: 0 }
 
 main().then(finish, error => {
@@ -63,14 +69,20 @@ async function main () {
   const loader = path.join(path.dirname(plugin), 'dist', 'esm', 'import.mjs')
   fs.mkdirSync(path.dirname(tapFile), { recursive: true })
   fs.writeFileSync(tapFile, `TAP version 14\n1..${files.length}\n`)
-  for (const [index, file] of files.entries()) {
-    const { counts, tap, time } = await runFile(file, loader)
-    for (const key of Object.keys(total)) total[key] += counts[key]
-    const ok = counts.failed === 0 ? 'ok' : 'not ok'
-    fs.appendFileSync(tapFile, `# Subtest: ${file}\n${tap}${ok} ${index + 1} - ${file} # time=${time}ms\n`)
-    const figures = Object.entries(counts).filter(([key, value]) => value > 0 || key === 'passed').map(([key, value]) => `${value} ${key}`)
-    console.log(`${ok.padEnd(6)}  ${file}  ${figures.join(', ')}  ${(time / 1000).toFixed(1)} s`)
+  let index = 0
+  const lane = async queue => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const { counts, tap, time } = await runFile(file, loader)
+      for (const key of Object.keys(total)) total[key] += counts[key]
+      const ok = counts.failed === 0 ? 'ok' : 'not ok'
+      fs.appendFileSync(tapFile, `# Subtest: ${file}\n${tap}${ok} ${++index} - ${file} # time=${time}ms\n`)
+      const figures = Object.entries(counts).filter(([key, value]) => value > 0 || key === 'passed').map(([key, value]) => `${value} ${key}`)
+      console.log(`${ok.padEnd(6)}  ${file}  ${figures.join(', ')}  ${(time / 1000).toFixed(1)} s`)
+    }
   }
+  const together = files.filter(file => !beginsWithOneOf(slow, file) && !beginsWithOneOf(alone, file))
+  await Promise.all([lane(together), lane(together)])
+  await lane(files.filter(file => beginsWithOneOf(slow, file) || beginsWithOneOf(alone, file)))
 }
 
 /** Runs one test file. { counts, tap: its stream as an indented subtest, time: milliseconds } */
@@ -178,7 +190,7 @@ function finish () {
 /** The test files that the command line names; undefined, said on standard error, where it names nothing that is there. */
 function chosenFiles (args) {
   const all = testFiles()
-  const isSlow = file => slow.some(beginning => file.startsWith(beginning))
+  const isSlow = file => beginsWithOneOf(slow, file)
   if (args.length === 0) return all.filter(file => !isSlow(file))
   if (args[0] === '--rest') return all.filter(isSlow)
   if (args[0] === '--all') return all
@@ -192,6 +204,10 @@ function chosenFiles (args) {
     return undefined
   }
   return [...new Set(chosen.flat())]
+}
+
+function beginsWithOneOf (beginnings, file) {
+  return beginnings.some(beginning => file.startsWith(beginning))
 }
 
 function testFiles () {
