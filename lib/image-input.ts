@@ -37,10 +37,23 @@ export type ImageInput =
 /** A ReadableStream of bytes, as far as it is used: that of lib "dom" is no AsyncIterable by itself. */
 export interface ByteStream {
   /** Its default reader. */
-  getReader (): {
-    read (): Promise<{ done: boolean, value?: Uint8Array | undefined }>
-    cancel (): Promise<void>
-  }
+  getReader (): ByteReader
+}
+
+/** A reader of a {@link ByteStream}. */
+export interface ByteReader {
+  /** The next bytes of the picture, or that there are no more. */
+  read (): Promise<ByteChunk>
+  /** Says that nobody will read on. */
+  cancel (): Promise<void>
+}
+
+/** What a {@link ByteReader} gives. */
+export interface ByteChunk {
+  /** Whether the stream has ended. */
+  done: boolean
+  /** Bytes of the picture; absent at the end. */
+  value?: Uint8Array | undefined
 }
 
 /** A file: its name as given, and where that was then. The process may go to another folder before it is read. */

@@ -11,7 +11,7 @@ export { Image, GeneratedImage, type ImageFormat, type Timings } from './image.j
 export { animate, Animation, type AnimationFormat } from './animate.js'
 export type { Progress } from './generation.js'
 export type { Classification, ClassifyProgress, Score } from './scoring.js'
-export type { ByteStream, ImageInput, RawImage } from './image-input.js'
+export type { ByteChunk, ByteReader, ByteStream, ImageInput, RawImage } from './image-input.js'
 export { psnr, ssim, type Comparable } from './quality.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
