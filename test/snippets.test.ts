@@ -14,7 +14,7 @@ import { built, root } from './support/built.js'
 import { FakeHub } from './support/hub.js'
 import { guides, keeps, promisedOutput, snippetsOf, standIn, type Snippet } from './support/snippets.js'
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 
 /** Blocks that no machine of ours runs, with the reason above each. */
 const notRun = 8
