@@ -12,6 +12,9 @@ for (const isa of sets.slice(0, sets.indexOf(addon().cpu().isa) + 1)) {
     const env = { ...process.env, NODE_OPTIONS: '', PARVIS_ISA: isa }
     const found = await compute('cpu', { ...embeddedModel, ...goldenModels }, env)
     const wanted = pinned(found)
+    if (!Object.keys(wanted).some(what => what.startsWith(`${isa},`))) {
+      return t.pass(`no machine with ${isa} has added its hashes yet (PARVIS_PIN=write)`, { skip: true })
+    }
     t.ok(Object.keys(found).length > 160, `${Object.keys(found).length} hashes`)
     for (const [what, hash] of Object.entries(found)) t.equal(hash, wanted[what], what)
   })
