@@ -66,7 +66,8 @@ export class Animation {
       const given = { ...options } // as of now
       const input = { raw: { width, height: height * frames, channels: 3 as const, pageHeight: height }, limitInputPixels: false }
       const usual = { delay: [...this.delays], loop: 0, ...(known === 'webp' && this.#scale > 1 && { lossless: true }) }
-      return await loadSharp()(asBuffer(await this.#enlarged()), input).toFormat(known, { ...usual, ...given }).toBuffer() as Buffer<ArrayBuffer>
+      const pipeline = loadSharp()(asBuffer(await this.#enlarged()), input)
+      return await pipeline.toFormat(known, { ...usual, ...given }).toBuffer() as Buffer<ArrayBuffer>
     } catch (cause) {
       throw outOfMemory(cause) ?? invalid(`Could not encode the animation as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
     }

@@ -243,8 +243,9 @@ export class Claim implements Held {
       }
       if (passing.size === 0 && look >= looks) {
         const megabytes = (bytes: number): string => `${Math.ceil(Math.max(0, bytes) / 2 ** 20)} MB`
-        throw new ParError('OUT_OF_MEMORY', `${what} need ${megabytes(bytes + work)} of memory and ${megabytes(room)} are free. Free memory, or ${cure}. ` +
-          'PARVIS_MEMORY_CHECK=0 turns this check off.')
+        const sizes = `${megabytes(bytes + work)} of memory and ${megabytes(room)} are free`
+        throw new ParError('OUT_OF_MEMORY',
+          `${what} need ${sizes}. Free memory, or ${cure}. PARVIS_MEMORY_CHECK=0 turns this check off.`)
       }
       nudge()
       await call.wait(sleep(lookAgain))

@@ -5,6 +5,7 @@
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from './errors.js'
+import { absolute } from './files.js'
 import { shownPath } from './text.js'
 
 /**
@@ -12,7 +13,7 @@ import { shownPath } from './text.js'
  * @throws ParError `FILE_NOT_FOUND` for a link that leads nowhere; else the system's error
  */
 export async function makeFolder (folder: string): Promise<void> {
-  const full = path.resolve(folder)
+  const full = absolute(folder)
   const refusal = await tryMake(full)
   if (refusal === undefined) return
   if (refusal.code === 'EEXIST' && await leadsNowhere(full)) {

@@ -40,7 +40,9 @@ export class Checksums {
  *
  * Errors: BAD_CHECKPOINT, naming the first part that does not match. An aborted call rejects with `signal.reason`.
  */
-export async function compareChecksums ({ file, checked, identity }: Pick<Checkpoint, 'file' | 'checked' | 'identity'>, signal?: AbortSignal): Promise<void> {
+export async function compareChecksums (
+  { file, checked, identity }: Pick<Checkpoint, 'file' | 'checked' | 'identity'>, signal?: AbortSignal
+): Promise<void> {
   const checksums = new Checksums(file, checked)
   if (checksums.parts.length === 0) return
   const source = await FileSource.open(file, identity)

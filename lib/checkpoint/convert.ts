@@ -107,7 +107,10 @@ export async function convertCheckpoint (input: string, output: string, options:
       ...metadata, sourceFile: path.basename(input).slice(0, 1000), ...(sourceSha256 !== undefined && { sourceSha256 })
     })
     const texts = (sha256?: string): Record<string, string> => ({ [metadataKey]: JSON.stringify(complete(sha256)) })
-    const { bytes } = await writeSafetensors(to, toWrite, texts(checksum && '0'.repeat(64)), signal, checksum && (async () => texts(await checksum)))
+    // As long as the checksum that takes its place.
+    const first = texts(checksum && '0'.repeat(64))
+    const final = checksum && (async () => texts(await checksum))
+    const { bytes } = await writeSafetensors(to, toWrite, first, signal, final)
     return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum), warnings }
   } catch (error) {
     signal?.throwIfAborted()
