@@ -4,7 +4,7 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { tokenizerTensors } from '../lib/bench/shapes.js'
+import { tokenizerTensors } from '../lib/shapes.js'
 import { addon, type NativeTokenizer, type TensorSource, type TokenizerModel } from '../lib/native.js'
 
 const device = process.env.PARVIS_TEST_DEVICE ?? 'cpu'

@@ -4,7 +4,7 @@
 import t from 'tap'
 import fs from 'node:fs'
 import { randomWeights } from '../lib/bench/weights.js'
-import { transformerModel, transformerTensors } from '../lib/bench/shapes.js'
+import { transformerModel, transformerTensors } from '../lib/shapes.js'
 import { sessionBytes, weightBytes } from '../lib/memory.js'
 import { addon, type Precision, type TransformerModel } from '../lib/native.js'
 

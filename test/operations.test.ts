@@ -4,7 +4,7 @@
 
 import t from 'tap'
 import { decodeOperations, edgeOperations, stepOperations, type EdgeCase } from '../lib/bench/operations.js'
-import { transformerModel, vq16 } from '../lib/bench/shapes.js'
+import { transformerModel, vq16 } from '../lib/shapes.js'
 import { addon, type Operation, type OperationRun, type Precision } from '../lib/native.js'
 import { device, rejection } from './support/fixtures.js'
 import { inputShapes, randomInputs, reference, worstOfLargest } from './support/operations.js'

@@ -11,10 +11,12 @@ import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
 import { addon, rowStride, type NativeEngine, type NativeSession, type NativeTransformer } from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
+import {
+  cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost
+} from '../shapes.js'
 import { extrapolate, places, spread } from './figures.js'
 import { benchRule as rule } from './operations.js'
 import { Peers, peersOf, type Torch } from './peers.js'
-import { cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost } from './shapes.js'
 import type { Case, ColdStart, DecodeResult, NotRun, StepCase, StepResult } from './types.js'
 import type { RandomWeights } from './weights.js'
 

@@ -3,7 +3,7 @@
 // from the shapes, like those of a whole step (shapes.ts), and add up to them.
 
 import type { Operation, Precision, StepRule, TokenizerModel, TransformerModel } from '../native.js'
-import { itemBytes } from './shapes.js'
+import { itemBytes } from '../shapes.js'
 
 export interface OperationCase {
   name: string

@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fromSystem } from '../files.js'
 import type { TensorSource } from '../native.js'
-import type { Shaped } from './shapes.js'
+import type { Shaped } from '../shapes.js'
 
 export interface RandomWeights {
   file: string

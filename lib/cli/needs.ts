@@ -2,7 +2,6 @@
 // time of an image at best, from the device's ceilings. Nothing is loaded for either.
 
 import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
-import { decodeFlops, stepCost, vq16, vq16Factor } from '../bench/shapes.js'
 import { largest } from '../budget.js'
 import { choose, mostSessionBytes } from '../device.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
@@ -10,6 +9,7 @@ import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
 import { resolveSampling, type Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
+import { decodeFlops, stepCost, vq16, vq16Factor } from '../shapes.js'
 import { table } from './terminal.js'
 
 const precisions: readonly Precision[] = ['bfloat16', 'float32']

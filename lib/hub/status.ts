@@ -1,8 +1,8 @@
 // What the presets are and what of them is here: for a table before anything is fetched. Nobody is asked over the network.
 
 import { stat } from 'node:fs/promises'
-import { tokenizerTensors, transformerModel, transformerTensors, vq16, type Shaped } from '../bench/shapes.js'
 import { presets, type HubFile, type Preset, type PresetName } from '../presets.js'
+import { tokenizerTensors, transformerModel, transformerTensors, vq16, type Shaped } from '../shapes.js'
 import { findCached } from './cache.js'
 import { cacheFolder } from './location.js'
 

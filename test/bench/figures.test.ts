@@ -4,9 +4,11 @@ import t from 'tap'
 import fs from 'node:fs'
 import { better, explain, extrapolate, places, shares, speedUp, spread } from '../../lib/bench/figures.js'
 import { stepsOfPicture, stepsOfVideo, table2, table3 } from '../../lib/bench/paper.js'
-import { decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/bench/shapes.js'
 import { randomWeights } from '../../lib/bench/weights.js'
 import { createSchedule } from '../../lib/schedule.js'
+import {
+  decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16
+} from '../../lib/shapes.js'
 import { pretend } from './pretend.js'
 
 t.test('median, least, greatest', async t => {

@@ -6,7 +6,7 @@ import { Call } from '../../lib/call.js'
 import { groupParts, limitOf } from '../../lib/bench/figures.js'
 import { measureOperations } from '../../lib/bench/measure-operations.js'
 import { decodeOperations, edgeOperations, operationCopies, operationCost, operationShape, stepOperations } from '../../lib/bench/operations.js'
-import { decodeFlops, modelNames, stepCost, transformerModel, vq16 } from '../../lib/bench/shapes.js'
+import { decodeFlops, modelNames, stepCost, transformerModel, vq16 } from '../../lib/shapes.js'
 import type { NativeCancel, NativeEngine, Operation, OperationRun } from '../../lib/native.js'
 import { pretend, pretendOperations } from './pretend.js'
 

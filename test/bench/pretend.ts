@@ -2,7 +2,7 @@
 
 import { shares, spread } from '../../lib/bench/figures.js'
 import { decodeOperations, operationCopies, operationCost, operationShape, stepOperations, type OperationCase } from '../../lib/bench/operations.js'
-import { stepCost, transformerModel, vq16 } from '../../lib/bench/shapes.js'
+import { stepCost, transformerModel, vq16 } from '../../lib/shapes.js'
 import type { Ceilings, OperationResult, Report, Result, StepResult } from '../../lib/bench/types.js'
 import { createSchedule } from '../../lib/schedule.js'
 

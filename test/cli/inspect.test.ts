@@ -3,7 +3,7 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/bench/shapes.js'
+import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/shapes.js'
 import { findGolden, golden } from '../support/golden.js'
 import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
 import { py, writePt } from '../support/pt-writer.js'

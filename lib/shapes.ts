@@ -1,8 +1,8 @@
 // Shapes of the paper's models (design: section 1) as the native side takes them, and what a step of them costs: bytes
-// that have to be read and products that have to be made, counted from the shapes and never measured.
+// that have to be read and products that have to be made. Both are counted from the shapes.
 
-import { published } from '../checkpoint/transformer.js'
-import type { Precision, TokenizerModel, TransformerModel } from '../native.js'
+import { published } from './checkpoint/transformer.js'
+import type { Precision, TokenizerModel, TransformerModel } from './native.js'
 
 /** A tensor by name and row-major sizes. */
 export type Shaped = readonly [name: string, shape: readonly number[]]
