@@ -13,7 +13,7 @@ const parts = ['# Results', 'Made by `node bench/results.js` from the files name
 const others = []
 for (const name of fs.readdirSync(folder).filter(name => name.endsWith('.json')).sort()) {
   const report = JSON.parse(fs.readFileSync(path.join(folder, name), 'utf8'))
-  if (!['parvis-bench-2', 'parvis-bench-3'].includes(report.format)) {
+  if (!['parvis-bench-2', 'parvis-bench-3', 'parvis-bench-4'].includes(report.format)) {
     others.push(name)
     continue
   }

@@ -170,6 +170,33 @@ Napi::Value EngineHandle::halt(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// ---- profiles -----------------------------------------------------------------------------------------------
+
+// profile(on) of what is Profiled: an array of { name, shape, ms, bytes, flops }.
+template <class T>
+static Napi::Value enqueueProfile(const Napi::CallbackInfo& info, const Share<T>& profiled) {
+  if (!profiled) return disposed(info.Env());
+  return enqueue(
+      info.Env(), profiled.core(), nullptr, Profile(),
+      [object = profiled.object(), on = info[0].ToBoolean().Value()](Profile& out, const Cancel&) {
+        out = object->profile(on);
+        return Status{};
+      },
+      [](Napi::Env env, const Profile& profile) -> Napi::Value {
+        Napi::Array records = Napi::Array::New(env, profile.size());
+        for (size_t i = 0; i < profile.size(); i++) {
+          Napi::Object record = Napi::Object::New(env);
+          record.Set("name", profile[i].name);
+          record.Set("shape", profile[i].shape);
+          record.Set("ms", profile[i].ms);
+          record.Set("bytes", profile[i].bytes);
+          record.Set("flops", profile[i].flops);
+          records.Set(static_cast<uint32_t>(i), record);
+        }
+        return records;
+      });
+}
+
 // ---- transformer --------------------------------------------------------------------------------------------
 
 Napi::Function TransformerHandle::define(Napi::Env env) {
@@ -266,7 +293,9 @@ Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {
 Napi::Function TokenizerHandle::define(Napi::Env env) {
   return DefineClass(env, "Tokenizer",
                      {InstanceAccessor<&TokenizerHandle::bytes>("bytes"), InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::decode>>("decode"),
-                      InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::encode>>("encode"), InstanceMethod<&TokenizerHandle::dispose>("dispose")});
+                      InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::encode>>("encode"),
+                      InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::profile>>("profile"),
+                      InstanceMethod<&TokenizerHandle::dispose>("dispose")});
 }
 
 Napi::Value TokenizerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Tokenizer> tokenizer) {
@@ -314,6 +343,10 @@ Napi::Value TokenizerHandle::encode(const Napi::CallbackInfo& info) {
                                [tokenizer = tokenizer_.object(), pixels = std::move(pixels), count, height, width](int32_t* out, const Cancel& stop) {
                                  return tokenizer->encode(pixels.data(), count, height, width, out, stop);
                                });
+}
+
+Napi::Value TokenizerHandle::profile(const Napi::CallbackInfo& info) {
+  return enqueueProfile(info, tokenizer_);
 }
 
 Napi::Value TokenizerHandle::dispose(const Napi::CallbackInfo& info) {

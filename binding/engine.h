@@ -161,6 +161,7 @@ class TokenizerHandle : public Napi::ObjectWrap<TokenizerHandle> {
   Napi::Value bytes(const Napi::CallbackInfo& info);
   Napi::Value decode(const Napi::CallbackInfo& info);
   Napi::Value encode(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   template <Napi::Value (TokenizerHandle::*method)(const Napi::CallbackInfo&)>
   Napi::Value promise(const Napi::CallbackInfo& info);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <mutex>
 
+#include "../common/launches.h"
+#include "launch-timer.h"
 #include "rows.h"
 #include "tokenizer.h"
 
@@ -51,7 +53,7 @@ Picture Operations::make(int height, int width, int channels) {
 // ---- group norm ---------------------------------------------------------------------------------------------
 
 // Per channel factors such that norm(x) = x * scale + shift.
-void Operations::statistics(const Picture& x, const GroupNorm& n, std::vector<float>& scale, std::vector<float>& shift) {
+void Operations::statistics(const Picture& x, const GroupNorm& n, Factors& factors) {
   const int channels = x.channels, tasks = std::min(x.height, 64);
   // Each task its own sums, added in task order: the result does not depend on the threads.
   std::vector<double> sums(static_cast<size_t>(tasks) * channels * 2, 0.0);
@@ -61,6 +63,7 @@ void Operations::statistics(const Picture& x, const GroupNorm& n, std::vector<fl
     const int begin = x.height * task / tasks, end = x.height * (task + 1) / tasks;
     kernels().sums(x.data() + static_cast<size_t>(begin) * x.width * channels, (end - begin) * x.width, channels, s, s + channels);
   });
+  std::vector<float>&scale = factors.scale, &shift = factors.shift;
   scale.resize(channels);
   shift.resize(channels);
   const int size = channels / groups_;
@@ -83,23 +86,41 @@ void Operations::statistics(const Picture& x, const GroupNorm& n, std::vector<fl
 
 // ---- convolution --------------------------------------------------------------------------------------------
 
-Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish, Resample resample, const Picture* residual) {
+static PictureShape shapeOf(const Picture& x) { return {1, x.height, x.width, x.channels}; }
+
+Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish,
+                             Resample resample, const Picture* residual) {
+  const int repeat = resample == Resample::up ? 2 : 1, stride = resample == Resample::down ? 2 : 1;
+  const size_t item = elementSize(element_);
+  Picture y = make(x.height * repeat / stride, x.width * repeat / stride, c.outputs);
+  Factors factors;
+  if (norm && going())
+    timed(
+        profile_, [&] { return groupNormLaunch(shapeOf(x), false, item); }, [&] { statistics(x, *norm, factors); });
+  if (going()) {
+    const bool normed = norm != nullptr, added = residual != nullptr;
+    timed(
+        profile_, [&] { return convolutionLaunch({shapeOf(x), shapeOf(y), c.kernel, normed, added}, item); },
+        [&] { convolve(x, c, norm ? &factors : nullptr, swish, resample, residual, y); });
+  }
+  return y;
+}
+
+void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const Factors* factors, bool swish,
+                          Resample resample, const Picture* residual, Picture& y) {
   const int repeat = resample == Resample::up ? 2 : 1, stride = resample == Resample::down ? 2 : 1;
   const int inHeight = x.height * repeat, inWidth = x.width * repeat;
-  Picture y = make(inHeight / stride, inWidth / stride, c.outputs);
-  if (!going()) return y;
   const size_t item = elementSize(element_);
   // The border: one pixel around, or (down-sampling) right and bottom only; none for 1x1.
   const int before = c.kernel == 3 && stride == 1 ? 1 : 0, border = c.kernel == 3 ? (stride == 1 ? 2 : 1) : 0;
   const ptrdiff_t pixel = c.padded, row = (inWidth + border) * pixel;
-  const bool direct = c.kernel == 1 && !norm && !swish && element_ == Element::float32 && c.padded == x.channels;
+  const bool direct =
+      c.kernel == 1 && !factors && !swish && element_ == Element::float32 && c.padded == x.channels;
   Buffer staged;
   const void* input = x.data();
   if (!direct) {
     status = pool_.take(static_cast<size_t>(inHeight + border) * row * item + 256, staged);
-    if (!status.ok()) return y;
-    std::vector<float> scale, shift;
-    if (norm) statistics(x, *norm, scale, shift);
+    if (!status.ok()) return;
     const auto kernel = kernels().stage[static_cast<int>(element_)];
     const size_t rowBytes = static_cast<size_t>(row) * item;
     const int rows = inHeight + border, block = std::max(1, std::min(8, rows / (threads_.count() * 4)));
@@ -115,13 +136,14 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
         const size_t pixelBytes = static_cast<size_t>(pixel) * item;
         std::memset(to, 0, pixelBytes * before);
         std::memset(to + pixelBytes * (before + inWidth), 0, pixelBytes * (border - before));
-        kernel({x.data() + static_cast<size_t>(source / repeat) * x.width * x.channels, x.width, x.channels, norm ? scale.data() : nullptr,
-                norm ? shift.data() : nullptr, swish, repeat, to + pixelBytes * before, c.padded});
+        kernel({x.data() + static_cast<size_t>(source / repeat) * x.width * x.channels, x.width, x.channels,
+                factors ? factors->scale.data() : nullptr, factors ? factors->shift.data() : nullptr, swish, repeat,
+                to + pixelBytes * before, c.padded});
       }
     });
     input = staged.data();
   }
-  if (!going()) return y;
+  if (!going()) return;
   const Convolution work{input, row, c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr, y.data(), y.width};
   const auto kernel = kernels().convolve[static_cast<int>(element_)];
   // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide picture
@@ -139,7 +161,6 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
     if (byPanel) kernel(work, task, task + 1, 0, y.height);
     else kernel(work, 0, panels, task * block, std::min(y.height, (task + 1) * block));
   });
-  return y;
 }
 
 Picture Operations::residual(Picture x, const Residual& r) {
@@ -157,7 +178,14 @@ Picture Operations::attention(const Picture& x, const SelfAttention& a) {
   const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false), v = convolve(x, a.v, &a.norm, false);
   Picture out = make(x.height, x.width, x.channels);
   if (!going()) return out;
-  const int count = x.height * x.width, width = x.channels, slots = roundUp(count, 32), step = inputStep(element_);
+  timed(
+      profile_, [&] { return pixelAttentionLaunch(shapeOf(x), elementSize(element_)); }, [&] { attend(q, k, v, out); });
+  return convolve(out, a.out, nullptr, false, Resample::none, &x);
+}
+
+void Operations::attend(const Picture& q, const Picture& k, const Picture& v, Picture& out) {
+  const int count = out.height * out.width, width = out.channels, slots = roundUp(count, 32);
+  const int step = inputStep(element_);
   const size_t item = elementSize(element_);
   const int keyGroups = (width + step - 1) / step;
   const size_t keyPanel = static_cast<size_t>(keyGroups) * groupBytes, valuePanel = static_cast<size_t>(slots / step) * groupBytes;
@@ -168,7 +196,7 @@ Picture Operations::attention(const Picture& x, const SelfAttention& a) {
   if (!(status = pool_.take(keyPanel * (slots / 32), keys)).ok() || !(status = pool_.take(valuePanel * valuePanels, values)).ok() ||
       !(status = pool_.take(static_cast<size_t>(count) * qStride * item, queries)).ok() ||
       !(status = pool_.take(scratchBytes * threads_.count(), scratch)).ok())
-    return out;
+    return;
   const auto toElements = kernels().toElements[static_cast<int>(element_)];
   const int keyPanels = slots / 32, queryBlocks = (count + 31) / 32;
   std::vector<std::vector<float>> columns(threads_.count(), std::vector<float>(static_cast<size_t>(32) * slots));
@@ -203,7 +231,6 @@ Picture Operations::attention(const Picture& x, const SelfAttention& a) {
     kernel(queries.data() + static_cast<size_t>(begin) * qStride * item, qStride, size, width, cache, count, scale,
            out.data() + static_cast<size_t>(begin) * width, width, scratch.data() + scratchBytes * thread);
   });
-  return convolve(out, a.out, nullptr, false, Resample::none, &x);
 }
 
 }  // namespace parvis::cpu

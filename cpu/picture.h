@@ -7,6 +7,7 @@
 
 #include "../common/vq.h"
 #include "kernels.h"
+#include "parvis/profile.h"
 #include "parvis/step.h"
 #include "platform.h"
 #include "threads.h"
@@ -59,8 +60,9 @@ struct Picture {
 // Runs operations until one fails; the rest then do nothing, and `status` says why.
 class Operations {
  public:
-  Operations(Threads& threads, Element element, int groups, float eps, const Cancel& cancel)
-      : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel) {}
+  // profile: where launches are recorded, or null
+  Operations(Threads& threads, Element element, int groups, float eps, const Cancel& cancel, Profile* profile = nullptr)
+      : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel), profile_(profile) {}
   Status status;
 
   enum class Resample { none, down, up };
@@ -71,14 +73,25 @@ class Operations {
   Picture attention(const Picture& x, const SelfAttention& a);
   bool going();  // false after a failure or a cancellation
   const Cancel& cancel() const { return cancel_; }
+  Profile* profile() const { return profile_; }
 
  private:
-  void statistics(const Picture& x, const GroupNorm& n, std::vector<float>& scale, std::vector<float>& shift);
+  // What a group norm comes to: norm(x) = scale x + shift, of each channel.
+  struct Factors {
+    std::vector<float> scale, shift;
+  };
+  void statistics(const Picture& x, const GroupNorm& n, Factors& factors);
+  // Into y, of y's size. factors: null for no norm.
+  void convolve(const Picture& x, const ConvolutionWeights& c, const Factors* factors, bool swish, Resample resample,
+                const Picture* residual, Picture& y);
+  // Queries, keys and values are pictures of one shape, and so is `out`.
+  void attend(const Picture& q, const Picture& k, const Picture& v, Picture& out);
   Threads& threads_;
   Element element_;
   int groups_;
   float eps_;
   const Cancel& cancel_;
+  Profile* profile_;
   Pool pool_;
 };
 

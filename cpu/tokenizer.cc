@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "../common/launches.h"
 #include "../common/pictures.h"
+#include "launch-timer.h"
 #include "resize.h"
 
 namespace parvis::cpu {
@@ -59,25 +61,49 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
 Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, Operations& run) const {
   Picture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
   if (!run.going()) return run.status;
-  for (int i = 0; i < o.gridHeight * o.gridWidth; i++)
-    std::memcpy(x.data() + static_cast<size_t>(i) * model_.codeSize, codebook_.data() + static_cast<size_t>(tokens[i]) * model_.codeSize, sizeof(float) * model_.codeSize);
+  const int cells = o.gridHeight * o.gridWidth;
+  const size_t size = static_cast<size_t>(model_.codeSize);
+  timed(
+      run.profile(), [&] { return codebookLookupLaunch(cells, model_.codeSize, elementSize(element_)); },
+      [&] {
+        for (int i = 0; i < cells; i++) {
+          const float* row = codebook_.data() + static_cast<size_t>(tokens[i]) * size;
+          std::memcpy(x.data() + static_cast<size_t>(i) * size, row, sizeof(float) * size);
+        }
+      });
   x = run.convolve(x, parts_.postQuant, nullptr, false);
   x = run.convolve(x, parts_.decoder.in, nullptr, false);
   x = runVqMiddle(run, std::move(x), parts_.decoder);
   x = runVqLevels(run, std::move(x), parts_.decoder, Operations::Resample::up);
   x = run.convolve(x, parts_.decoder.out, &parts_.decoder.norm, true);
-  if (x.height != o.outHeight || x.width != o.outWidth) {
-    Picture resized = run.make(o.outHeight, o.outWidth, 3);
+  if (!run.going()) return run.status;
+  Status written;
+  timed(
+      run.profile(),
+      [&] {
+        const PictureShape decoded{1, x.height, x.width, 3}, wanted{1, o.outHeight, o.outWidth, 3};
+        return outputPixelsLaunch(decoded, wanted, bytes ? 1 : sizeof(float));
+      },
+      [&] { written = output(x, o, bytes, floats, run); });
+  return written;
+}
+
+Status CpuTokenizer::output(const Picture& decoded, const DecodeOptions& o, uint8_t* bytes, float* floats,
+                            Operations& run) const {
+  const Picture* x = &decoded;
+  Picture resized;
+  if (x->height != o.outHeight || x->width != o.outWidth) {
+    resized = run.make(o.outHeight, o.outWidth, 3);
     if (!run.going()) return run.status;
-    resizeBicubic(x.data(), x.height, x.width, resized.data(), o.outHeight, o.outWidth, *threads_, &run.cancel());
-    x = std::move(resized);
+    resizeBicubic(x->data(), x->height, x->width, resized.data(), o.outHeight, o.outWidth, *threads_, &run.cancel());
+    x = &resized;
   }
   if (!run.going()) return run.status;
   constexpr size_t piece = 1u << 16;
   std::atomic<bool> finite{true};
-  threads_->run(static_cast<int>((x.size() + piece - 1) / piece), [&](int task, int) {
-    const size_t first = piece * static_cast<size_t>(task), count = std::min(piece, x.size() - first);
-    const float* from = x.data() + first;
+  threads_->run(static_cast<int>((x->size() + piece - 1) / piece), [&](int task, int) {
+    const size_t first = piece * static_cast<size_t>(task), count = std::min(piece, x->size() - first);
+    const float* from = x->data() + first;
     if (!allFinite(from, count)) finite = false;
     if (floats) std::memcpy(floats + first, from, count * sizeof(float));
     if (bytes) toBytes(from, bytes + first, count);
@@ -88,7 +114,7 @@ Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, ui
 Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
   const size_t cells = static_cast<size_t>(o.gridHeight) * o.gridWidth, pixels = static_cast<size_t>(o.outHeight) * o.outWidth * 3;
-  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel);
+  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < o.count; i++)
     if (Status s = decodeOne(tokens + cells * i, o, bytes ? bytes + pixels * i : nullptr, floats ? floats + pixels * i : nullptr, run); !s.ok()) return s;
   return {};
@@ -99,7 +125,9 @@ Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8
 Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32_t* tokens, Operations& run) const {
   Picture x = run.make(height, width, 3);
   if (!run.going()) return run.status;
-  std::memcpy(x.data(), pixels, x.size() * sizeof(float));
+  timed(
+      run.profile(), [&] { return inputPixelsLaunch({1, height, width, 3}, elementSize(element_)); },
+      [&] { std::memcpy(x.data(), pixels, x.size() * sizeof(float)); });
   x = run.convolve(x, parts_.encoder.in, nullptr, false);
   x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
   x = runVqMiddle(run, std::move(x), parts_.encoder);
@@ -107,10 +135,17 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
   x = run.convolve(x, parts_.quant, nullptr, false);
   if (!run.going()) return run.status;
   if (!codebookFinite_ || !allFinite(x.data(), x.size())) return pictureNotFinite();
-  // Nearest row of length 1 = largest dot product; the length of z scales all of them alike.
+  timed(
+      run.profile(), [&] { return nearestCodeLaunch(x.height * x.width, model_.codebook, model_.codeSize); },
+      [&] { nearest(x, tokens, run.cancel()); });
+  return run.going() ? Status{} : run.status;
+}
+
+// Nearest row of length 1 = largest dot product; the length of z scales all of them alike.
+void CpuTokenizer::nearest(const Picture& x, int32_t* tokens, const Cancel& cancel) const {
   const int size = model_.codeSize;
   threads_->run(x.height, [&](int row, int) {
-    for (int i = row * x.width; i < (row + 1) * x.width && !run.cancel().load(std::memory_order_relaxed); i++) {
+    for (int i = row * x.width; i < (row + 1) * x.width && !cancel.load(std::memory_order_relaxed); i++) {
       const float* z = x.data() + static_cast<size_t>(i) * size;
       double most = -INFINITY;
       int32_t nearest = 0;
@@ -125,14 +160,13 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
       tokens[i] = nearest;
     }
   });
-  return run.going() ? Status{} : run.status;
 }
 
 Status CpuTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {
   if (Status s = checkEncode(model_, pixels, count, height, width); !s.ok()) return s;
   const int factor = model_.factor();
   const size_t size = static_cast<size_t>(height) * width * 3, cells = static_cast<size_t>(height / factor) * (width / factor);
-  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel);
+  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < count; i++)
     if (Status s = encodeOne(pixels + size * i, height, width, tokens + cells * i, run); !s.ok()) return s;
   return {};

@@ -63,10 +63,16 @@ void Operations::worked(double flops) {
 }
 
 void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
-  run([&](cudaStream_t stream) { return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream); });
+  run([&] { return LaunchRecord{"copy", "to the device", 0, static_cast<double>(bytes), 0}; },
+      [&](cudaStream_t stream) {
+        return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream);
+      });
 }
 void Operations::copyOut(void* to, const Place& from, size_t bytes) {
-  run([&](cudaStream_t stream) { return cudaMemcpyAsync(to, at<uint8_t>(from), bytes, cudaMemcpyDeviceToHost, stream); });
+  run([&] { return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0}; },
+      [&](cudaStream_t stream) {
+        return cudaMemcpyAsync(to, at<uint8_t>(from), bytes, cudaMemcpyDeviceToHost, stream);
+      });
 }
 
 // ---- convolution --------------------------------------------------------------------------------------------
@@ -76,13 +82,19 @@ Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
   Factors f{take(bytes), take(bytes)};
   Place apart;
   if (!x.sums.taken()) apart = take(sumBytes(x.height, x.width, x.channels));
-  run([&](cudaStream_t stream) {
-    float* const sums = at<float>(x.sums.taken() ? x.sums : apart);
-    cudaError_t e = cudaSuccess;
-    if (apart.taken()) e = vq::statistics({at<uint8_t>(x.place), images_, x.height, x.width, x.channels, element_, sums, threads}, stream);
-    return e != cudaSuccess ? e
-                            : vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias, at<float>(f.scale), at<float>(f.shift), factorThreads}, stream);
-  });
+  const PictureShape picture = shape(x.height, x.width, x.channels);
+  run([&] { return groupNormLaunch(picture, !apart.taken(), sizeOf(element_)); },
+      [&](cudaStream_t stream) {
+        float* const sums = at<float>(x.sums.taken() ? x.sums : apart);
+        if (apart.taken()) {
+          const cudaError_t e = vq::statistics(
+              {at<uint8_t>(x.place), images_, x.height, x.width, x.channels, element_, sums, threads}, stream);
+          if (e != cudaSuccess) return e;
+        }
+        return vq::groupNormFactors({sums, images_, x.height, x.width, x.channels, groups_, eps_, n.weight, n.bias,
+                                     at<float>(f.scale), at<float>(f.shift), factorThreads},
+                                    stream);
+      });
   return f;
 }
 
@@ -95,15 +107,19 @@ void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* fa
   c.resample = resample;
   c.swish = swish;
   c.floats = floats;
-  run([&](cudaStream_t stream) {
-    c.x = at<uint8_t>(x.place);
-    c.scale = factors ? at<float>(factors->scale) : nullptr;
-    c.shift = factors ? at<float>(factors->shift) : nullptr;
-    c.residual = residual ? at<uint8_t>(residual->place) : nullptr;
-    c.y = at<uint8_t>(y);
-    c.sums = sums ? at<float>(*sums) : nullptr;
-    return vq::convolve(c, stream);
-  });
+  const PictureShape from = shape(x.height, x.width, f.channels), to = shape(c.outHeight(), c.outWidth(), f.outputs);
+  run([&] {
+        return convolutionLaunch({from, to, f.kernel, factors != nullptr, residual != nullptr}, sizeOf(element_));
+      },
+      [&](cudaStream_t stream) {
+        c.x = at<uint8_t>(x.place);
+        c.scale = factors ? at<float>(factors->scale) : nullptr;
+        c.shift = factors ? at<float>(factors->shift) : nullptr;
+        c.residual = residual ? at<uint8_t>(residual->place) : nullptr;
+        c.y = at<uint8_t>(y);
+        c.sums = sums ? at<float>(*sums) : nullptr;
+        return vq::convolve(c, stream);
+      });
   worked(2.0 * images_ * c.outHeight() * c.outWidth() * f.outputs * f.channels * f.taps());
 }
 
@@ -148,9 +164,12 @@ DevicePicture Operations::attention(Picture x, const VqAttention<VqNorm, VqFilte
     convolve(x, a.k, &factors, false, Resample::none, nullptr, k.place, nullptr, false);
     convolve(x, a.v, &factors, false, Resample::none, nullptr, v.place, nullptr, false);
     out = make(x.height, x.width, x.channels);
-    run([&](cudaStream_t stream) {
-      return vq::attend({at<uint8_t>(q.place), at<uint8_t>(k.place), at<uint8_t>(v.place), at<uint8_t>(out.place), images_, positions, x.channels, element_}, stream);
-    });
+    run([&] { return pixelAttentionLaunch(shape(x.height, x.width, x.channels), sizeOf(element_)); },
+        [&](cudaStream_t stream) {
+          return vq::attend({at<uint8_t>(q.place), at<uint8_t>(k.place), at<uint8_t>(v.place), at<uint8_t>(out.place),
+                             images_, positions, x.channels, element_},
+                            stream);
+        });
     worked(4.0 * images_ * positions * static_cast<double>(positions) * x.channels);
   }
   return convolve(out, a.out, nullptr, false, Resample::none, &x);

@@ -6,8 +6,10 @@
 
 #include <vector>
 
+#include "../common/launches.h"
 #include "../common/vq.h"
 #include "device.h"
+#include "launch-timer.h"
 #include "parvis/step.h"
 #include "vq.cuh"
 
@@ -67,9 +69,11 @@ class Operations {
  public:
   using Resample = vq::Resample;
   using Picture = DevicePicture;
-  // base: the allocation; null: a dry run, for arena.peak().
-  Operations(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images, const Cancel& cancel)
-      : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images), cancel_(cancel) {}
+  // base: the allocation; null: a dry run, for arena.peak(). profile: where launches are recorded, or null.
+  Operations(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images,
+             const Cancel& cancel, Profile* profile = nullptr)
+      : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images),
+        cancel_(cancel), timer_(profile) {}
   Status status;
   bool waits = true;  // now and then, so that a cancellation is seen; not while launches are captured
 
@@ -82,11 +86,16 @@ class Operations {
   // Host memory of the caller, that stays until the stream is done.
   void copyIn(const Place& to, const void* from, size_t bytes);
   void copyOut(void* to, const Place& from, size_t bytes);
-  // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed.
-  template <class Body>
-  void run(Body&& body) {
-    if (base_ && going()) fail(statusOf(body(device_.stream()), "running the tokenizer"));
+  // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed. `describe`: a function that
+  // returns the LaunchRecord of a profile.
+  template <class Describe, class Body>
+  void run(Describe&& describe, Body&& body) {
+    if (!base_ || !going()) return;
+    const cudaStream_t stream = device_.stream();
+    fail(statusOf(timer_.timed(stream, describe, [&] { return body(stream); }), "running the tokenizer"));
   }
+  // Once the stream is done: completes the profile.
+  Status collect() { return timer_.collect(); }
 
   // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
   // summed: a norm will read the result.
@@ -97,6 +106,7 @@ class Operations {
   Picture attention(Picture x, const VqAttention<VqNorm, VqFilter>& a);
   Element element() const { return element_; }
   int images() const { return images_; }
+  PictureShape shape(int height, int width, int channels) const { return {images_, height, width, channels}; }
 
  private:
   struct Factors { Place scale, shift; };
@@ -114,6 +124,7 @@ class Operations {
   float eps_;
   int images_;
   const Cancel& cancel_;
+  LaunchTimer timer_;
   double ahead_ = 0;
 };
 

@@ -43,7 +43,8 @@ class SinglePictures : public Single {
     const Taken taken = take(on);
     if (Status s = put(on, taken.x, 0); !s.ok()) return s;
     if (taken.x.sums.taken())
-      on.run([&](cudaStream_t stream) { return vq::statistics({on.at<uint8_t>(taken.x.place), o.images, o.height, o.width, o.channels, element(), on.at<float>(taken.x.sums), rowThreads}, stream); });
+      on.run([] { return LaunchRecord(); },
+             [&](cudaStream_t stream) { return vq::statistics({on.at<uint8_t>(taken.x.place), o.images, o.height, o.width, o.channels, element(), on.at<float>(taken.x.sums), rowThreads}, stream); });
     if (residualInput() == 0 || !on.going()) return on.status;
     return put(on, taken.residual, residualInput());
   }

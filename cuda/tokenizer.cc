@@ -150,10 +150,13 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   Status status;
   for (int first = 0; first < count && status.ok(); first += together) {
     Arena arena;
-    Operations run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps, std::min(together, count - first), cancel);
+    Operations run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps,
+                   std::min(together, count - first), cancel, recording());
     pass(run, first);
-    const Status finished = device_->finish("running the tokenizer");  // also after a failure: the caller's memory may be in use
+    // Also after a failure: the caller's memory may be in use.
+    const Status finished = device_->finish("running the tokenizer");
     status = run.going() ? finished : run.status;
+    if (status.ok()) status = run.collect();
   }
   if (scratch_.bytes() > mostScratch) scratch_ = DeviceMemory();
   return status;
@@ -167,7 +170,12 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
   {
     const Place list = run.take(static_cast<size_t>(cells) * 4);
     run.copyIn(list, tokens, static_cast<size_t>(cells) * 4);
-    run.run([&](cudaStream_t stream) { return vq::lookup({codebook_, model_.codeSize, run.at<int32_t>(list), cells, element_, run.at<uint8_t>(x.place), threads}, stream); });
+    run.run([&] { return codebookLookupLaunch(cells, model_.codeSize, sizeOf(element_)); },
+            [&](cudaStream_t stream) {
+              return vq::lookup({codebook_, model_.codeSize, run.at<int32_t>(list), cells, element_,
+                                 run.at<uint8_t>(x.place), threads},
+                                stream);
+            });
   }
   x = run.convolve(x, parts_.postQuant, nullptr, false, Operations::Resample::none, nullptr, false);
   x = run.convolve(x, parts_.decoder.in, nullptr, false);
@@ -178,10 +186,19 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
   x = DevicePicture();
   const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3, size = values * (bytes ? 1 : 4);
   const Place out = run.take(size), flag = run.take(sizeof(int));
-  run.run([&](cudaStream_t stream) { return cudaMemsetAsync(run.at<int>(flag), 0, sizeof(int), stream); });
-  run.run([&](cudaStream_t stream) {
-    return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth, bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads, run.at<int>(flag)}, stream);
-  });
+  run.run(
+      [&] {
+        const PictureShape decoded = run.shape(height, width, 3), wanted = run.shape(o.outHeight, o.outWidth, 3);
+        return outputPixelsLaunch(decoded, wanted, bytes ? 1 : sizeof(float));
+      },
+      [&](cudaStream_t stream) {
+        const cudaError_t e = cudaMemsetAsync(run.at<int>(flag), 0, sizeof(int), stream);
+        if (e != cudaSuccess) return e;
+        return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth,
+                           bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads,
+                           run.at<int>(flag)},
+                          stream);
+      });
   run.copyOut(bytes ? static_cast<void*>(bytes) : floats, out, size);
   run.copyOut(nonFinite, flag, sizeof(int));
 }
@@ -208,7 +225,10 @@ void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height,
   {
     const Place stored = run.take(all * 12);
     run.copyIn(stored, pixels, all * 12);
-    run.run([&](cudaStream_t stream) { return vq::input({run.at<float>(stored), all, 3, element_, run.at<uint8_t>(x.place), threads}, stream); });
+    run.run([&] { return inputPixelsLaunch(run.shape(height, width, 3), sizeOf(element_)); },
+            [&](cudaStream_t stream) {
+              return vq::input({run.at<float>(stored), all, 3, element_, run.at<uint8_t>(x.place), threads}, stream);
+            });
   }
   x = run.convolve(x, parts_.encoder.in, nullptr, false);
   x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
@@ -218,7 +238,12 @@ void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height,
   const Place z = run.convolveFloats(x, parts_.quant, nullptr, false);
   const Place list = run.take(cells * 4);
   // Nearest row of length 1 = largest product; the length of z scales all of them alike.
-  run.run([&](cudaStream_t stream) { return vq::nearest({codebook_, model_.codebook, model_.codeSize, run.at<float>(z), static_cast<int>(cells), run.at<int32_t>(list), threads}, stream); });
+  run.run([&] { return nearestCodeLaunch(static_cast<int>(cells), model_.codebook, model_.codeSize); },
+          [&](cudaStream_t stream) {
+            return vq::nearest({codebook_, model_.codebook, model_.codeSize, run.at<float>(z), static_cast<int>(cells),
+                                run.at<int32_t>(list), threads},
+                               stream);
+          });
   run.copyOut(tokens, list, cells * 4);
 }
 

@@ -131,6 +131,19 @@ export interface DecodeOptions {
   format: 'uint8' | 'float32'
 }
 
+/** One launch of a profile: on the CPU a pass over an operation's input, on CUDA a kernel or a few for one purpose. */
+export interface LaunchRecord {
+  /** 'convolution', 'group norm', 'attention'... */
+  name: string
+  /** Sizes in a few words: '3x3, 512 -> 256, 24 x 24'. */
+  shape: string
+  ms: number
+  /** Read or written at least once; elements count in the precision of the model. */
+  bytes: number
+  /** Multiplications and additions of matrix products. */
+  flops: number
+}
+
 export interface NativeTokenizer {
   readonly bytes: number
   /** Raster-order tokens [count, gridHeight * gridWidth] to RGB, [count, outHeight, outWidth, 3]; float32 is nominally -1..1. */
@@ -138,6 +151,8 @@ export interface NativeTokenizer {
   decode(tokens: Int32Array, options: DecodeOptions & { format: 'float32' }, cancel?: NativeCancel): Promise<Float32Array>
   /** RGB [count, height, width, 3], -1..1, to raster-order tokens [count, gridHeight * gridWidth]. */
   encode(pixels: Float32Array, options: { count: number, height: number, width: number }, cancel?: NativeCancel): Promise<Int32Array>
+  /** Records every launch from now on, or none. Resolves with what was recorded since the last call. */
+  profile(on: boolean): Promise<LaunchRecord[]>
   dispose(): void
 }
 

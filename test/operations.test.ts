@@ -1,12 +1,12 @@
-// Every operation of the table in lib/bench/operations.ts, by itself, against a plain reference in double precision
-// (support/operations.ts): the cases that `parvis bench --operations` times, and the edges that only other models have. On the
-// device that PARVIS_TEST_DEVICE names. PARVIS_OPERATIONS=small leaves out the official shapes (for the simulated GPU).
+// Every operation by itself against a plain reference in double precision (support/operations.ts), in the shapes of
+// support/operation-cases.ts. On the device that PARVIS_TEST_DEVICE names. PARVIS_OPERATIONS=small leaves out the
+// official shapes (for the simulated GPU).
 
 import t from 'tap'
-import { decodeOperations, edgeOperations, stepOperations, type EdgeCase } from '../lib/bench/operations.js'
-import { transformerModel, vq16 } from '../lib/shapes.js'
 import { addon, type Operation, type OperationRun, type Precision } from '../lib/native.js'
+import { transformerModel, vq16 } from '../lib/shapes.js'
 import { device, rejection } from './support/fixtures.js'
+import { decodeOperations, edgeOperations, stepOperations, type OperationCase } from './support/operation-cases.js'
 import { inputShapes, randomInputs, reference, worstOfLargest } from './support/operations.js'
 
 const small = process.env.PARVIS_OPERATIONS === 'small'
@@ -17,7 +17,7 @@ const kinds = ['projection', 'attention', 'draw', 'convolution', 'spatialAttenti
 const once: OperationRun = { copies: 1, warmup: 0, repeats: 0 }
 
 /** Model L at n = 4, and VQ-16 on 2 x 2 tokens: the channels of a real one, few pixels. */
-function official (precision: Precision): EdgeCase[] {
+function official (precision: Precision): OperationCase[] {
   return [
     ...stepOperations(transformerModel('L', 4), { n: 4, batch: 1, grid: 24, precision }),
     ...decodeOperations(vq16, { grid: 2, batch: 1, precision })
@@ -32,7 +32,8 @@ const tolerance = { float32: 1e-5, bfloat16: 1e-2 } as const
 
 /** A width that the CUDA backend refuses, of models as of operations. */
 const odd = (o: Operation): boolean => device !== 'cpu' && ((o.kind === 'projection' && o.inputs % 2 !== 0) || (o.kind === 'attention' && o.dim % 2 !== 0))
-const runnable = (precision: Precision): EdgeCase[] => edgeOperations(precision).filter(({ operation }) => !odd(operation))
+const runnable = (precision: Precision): OperationCase[] =>
+  edgeOperations(precision).filter(({ operation }) => !odd(operation))
 /**
  * Its group norms take the squares' sum less the sum's square. Over two numbers that are nearly the same, both in float32,
  * that leaves few digits: the worst of the table loses 1e-3.
@@ -61,6 +62,27 @@ for (const precision of ['float32', 'bfloat16'] as const) {
     })
   }
 }
+
+t.test('edges: sizes that no model of the paper has', async t => {
+  const all = edgeOperations('float32')
+  t.equal(new Set(all.map(({ name }) => name)).size, all.length, 'each has a name of its own')
+  const some = (what: string, test: (o: Operation) => boolean): void => {
+    t.ok(all.some(({ operation }) => test(operation)), what)
+  }
+  for (const size of [4, 100, 128]) some(`heads of ${size}`, o => o.kind === 'attention' && o.headSize === size)
+  for (const rows of [1, 8, 9, 33, 70]) {
+    const odd = (size: number): boolean => size % 32 !== 0
+    some(`${rows} rows`, o => o.kind === 'projection' && o.rows === rows && (odd(o.inputs) || odd(o.outputs)))
+  }
+  some('shared keys', o => o.kind === 'attention' && o.kvHeads < o.heads)
+  some('nothing before', o => o.kind === 'attention' && o.sees === o.rows)
+  some('odd vocabulary', o =>
+    o.kind === 'draw' && o.vocabularySize % 2 === 1 && o.guided && o.rule.topK > 0 && o.rule.topP < 1)
+  for (const resample of ['up', 'down'] as const) {
+    some(resample, o => o.kind === 'convolution' && o.resample === resample && o.channels % 16 !== 0)
+  }
+  some('a residual', o => o.kind === 'convolution' && o.residual && o.kernel === 3 && o.groups > 0)
+})
 
 t.test('timed on random numbers', async t => {
   for (const precision of ['float32', 'bfloat16'] as const) {

@@ -9,6 +9,7 @@
 
 #include "model.h"
 #include "operation.h"
+#include "profile.h"
 #include "status.h"
 #include "step.h"
 
@@ -37,7 +38,7 @@ struct DecodeOptions {
   int outHeight = 0, outWidth = 0;  // bicubic where not the tokenizer's own size
 };
 
-class Tokenizer {
+class Tokenizer : public Profiled {
  public:
   virtual ~Tokenizer() = default;
   virtual size_t bytes() const = 0;

@@ -1,7 +1,6 @@
 // One operation by itself, run on numbers that somebody gives, or timed on random ones. Tests compare it with a plain
-// reference and `parvis bench --operations` times it: both take their cases from lib/bench/operations.ts, and a backend runs
-// what its sessions and tokenizers run, chosen in the same way. Elements are float32 on both sides of the seam and are
-// rounded to the precision where the backend keeps them in it.
+// reference. A backend runs what its sessions and tokenizers run, chosen in the same way. Elements are float32 on both
+// sides of the seam and are rounded to the precision where the backend keeps them in it.
 #pragma once
 
 #include <cstdint>

@@ -138,7 +138,7 @@ export function groupParts (operations: readonly OperationResult[], results: rea
   for (const one of operations) groups.set(key(one), [...groups.get(key(one)) ?? [], one])
   return [...groups].map(([name, parts]) => ({
     parts,
-    sum: parts.filter(({ summed }) => summed).reduce((sum, { msInAll }) => sum + msInAll, 0),
+    sum: parts.filter(({ summed }) => summed !== false).reduce((sum, { msInAll }) => sum + msInAll, 0),
     whole: results.find(one => one.operation === parts[0]!.partOf && key(isStep(one) ? one : { ...one, n: undefined }) === name)?.ms.median
   }))
 }

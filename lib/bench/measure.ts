@@ -9,15 +9,17 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
-import { addon, rowStride, type NativeEngine, type NativeSession, type NativeTransformer } from '../native.js'
+import {
+  addon, rowStride, type NativeEngine, type NativeSession, type NativeTokenizer, type NativeTransformer, type StepRule
+} from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
 import {
   cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost
 } from '../shapes.js'
 import { extrapolate, places, spread } from './figures.js'
-import { benchRule as rule } from './operations.js'
 import { Peers, peersOf, type Torch } from './peers.js'
-import type { Case, ColdStart, DecodeResult, NotRun, StepCase, StepResult } from './types.js'
+import { operationsOf } from './profile.js'
+import type { Case, ColdStart, DecodeResult, NotRun, OperationResult, StepCase, StepResult } from './types.js'
 import type { RandomWeights } from './weights.js'
 
 /** What every measurement needs. */
@@ -38,6 +40,8 @@ export interface Bench {
   until: number
 }
 
+/** Pictures are guided, as those of the paper are. */
+const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
 const mostPlaces = 8
 /** Of the time that is left to a result, a peer's part to compile in; the rest is for the pictures. */
 const startShare = 0.6
@@ -273,57 +277,91 @@ function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
 
 // ---- a decode
 
-export async function measureDecode (bench: Bench, which: Case): Promise<DecodeResult> {
-  const { call, engine, weights, repeats, torch, until, notRun } = bench
-  let tokenizer: Awaited<ReturnType<NativeEngine['loadTokenizer']>> | undefined
-  // On a GPU there is no plain decoder as yet.
-  const programs = torch && which.batch === 1 ? peersOf(isCpu(engine) ? torch : { ...torch, gpu: undefined }, engine.device, 'B', 1, engine.threads) : []
-  const peers = new Peers(programs, bench.say)
+/** Loads VQ-16 for as long as `each` takes. */
+async function withTokenizer<T> (bench: Bench, precision: Case['precision'],
+  each: (native: NativeTokenizer, loadMs: number) => Promise<T>): Promise<T> {
+  const { call, engine, weights } = bench
+  const tensors = weights.tensors(tokenizerTensors(vq16))
+  let native: NativeTokenizer | undefined
   try {
     const loadMs = await timed(async () => {
-      tokenizer = await call.hold(engine.loadTokenizer(weights.file, weights.tensors(tokenizerTensors(vq16)), vq16, which.precision, call.cancel))
+      native = await call.hold(engine.loadTokenizer(weights.file, tensors, vq16, precision, call.cancel))
     })
-    const { grid, batch } = which
-    const pixels = grid * vq16Factor
-    const tokens = Int32Array.from({ length: batch * grid * grid }, (_, i) => i * 7919 % vq16.codebookSize)
-    const decode = async (): Promise<void> => {
-      await call.wait(tokenizer!.decode(tokens, { count: batch, gridHeight: grid, gridWidth: grid, outHeight: pixels, outWidth: pixels, format: 'uint8' }, call.cancel))
-    }
-    const warm = await timed(decode)
-    for (const peer of peers.alive) await call.wait(peer.ask(`vq ${grid}`, patience(bench)))
-    const times: number[] = []
-    let round = warm
-    while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
-      const started = performance.now()
-      if (peers.alive.length > 0) await settle()
-      times.push(await timed(decode))
-      for (const peer of peers.alive) {
-        await settle()
-        await call.wait(peer.time(`vq ${grid}`, 1, patience(bench), false))
+    return await each(native!, loadMs)
+  } finally {
+    if (native) call.release(native)
+  }
+}
+
+/** Decodes a batch in the tokenizer's own size. */
+async function decode ({ call }: Bench, { grid, batch }: Case, native: NativeTokenizer): Promise<void> {
+  const tokens = Int32Array.from({ length: batch * grid * grid }, (_, i) => i * 7919 % vq16.codebookSize)
+  const pixels = grid * vq16Factor
+  const size = { count: batch, gridHeight: grid, gridWidth: grid, outHeight: pixels, outWidth: pixels }
+  await call.wait(native.decode(tokens, { ...size, format: 'uint8' }, call.cancel))
+}
+
+export async function measureDecode (bench: Bench, which: Case): Promise<DecodeResult> {
+  const { call, engine, repeats, torch, until, notRun } = bench
+  const { grid, batch } = which
+  // On a GPU there is no plain decoder as yet.
+  const available = torch && (isCpu(engine) ? torch : { ...torch, gpu: undefined })
+  const programs = available && batch === 1 ? peersOf(available, engine.device, 'B', 1, engine.threads) : []
+  const peers = new Peers(programs, bench.say)
+  try {
+    return await withTokenizer(bench, which.precision, async (native, loadMs) => {
+      const ours = async (): Promise<void> => { await decode(bench, which, native) }
+      const warm = await timed(ours)
+      for (const peer of peers.alive) await call.wait(peer.ask(`vq ${grid}`, patience(bench)))
+      const times: number[] = []
+      let round = warm
+      while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
+        const started = performance.now()
+        if (peers.alive.length > 0) await settle()
+        times.push(await timed(ours))
+        for (const peer of peers.alive) {
+          await settle()
+          await call.wait(peer.time(`vq ${grid}`, 1, patience(bench), false))
+        }
+        round = performance.now() - started
       }
-      round = performance.now() - started
-    }
-    const ms = spread(times)
-    const flops = batch * decodeFlops(grid)
-    return {
-      operation: 'decode',
-      model: 'VQ-16',
-      ...which,
-      pixels,
-      ms,
-      msPerImage: ms.median / batch,
-      imagesPerSecond: 1000 * batch / ms.median,
-      flops,
-      gigaflops: flops / ms.median / 1e6,
-      loadMs,
-      ceilings: null,
-      torch: peers.results('float32', ms) // the only one that the program has
-    }
+      const ms = spread(times)
+      const flops = batch * decodeFlops(grid)
+      return {
+        operation: 'decode',
+        model: 'VQ-16',
+        ...which,
+        pixels: grid * vq16Factor,
+        ms,
+        msPerImage: ms.median / batch,
+        imagesPerSecond: 1000 * batch / ms.median,
+        flops,
+        gigaflops: flops / ms.median / 1e6,
+        loadMs,
+        ceilings: null,
+        torch: peers.results('float32', ms) // the only one that the program has
+      }
+    })
   } finally {
     notRun.push(...peers.notRun(`VQ-16 decode, ${which.precision}, ${which.device}, ${which.grid} x ${which.grid}`))
     peers.end()
-    if (tokenizer) call.release(tokenizer)
   }
+}
+
+/** The launches of decodes, as the tokenizer records them. */
+export async function profileDecode (bench: Bench, which: Case): Promise<OperationResult[]> {
+  const { call, repeats, until } = bench
+  return await withTokenizer(bench, which.precision, async native => {
+    await decode(bench, which, native)
+    await call.wait(native.profile(true))
+    let runs = 0
+    do {
+      await decode(bench, which, native)
+      runs++
+    } while (runs < repeats && performance.now() < until)
+    const records = await call.wait(native.profile(false))
+    return operationsOf(records, runs, { partOf: 'decode', model: 'VQ-16', ...which })
+  })
 }
 
 // ---- cold start

@@ -15,13 +15,18 @@ export function operationText (one: OperationResult): string {
   return `${wholeText(one)}: ${one.name}${one.partOf === 'decode' ? ` ${one.shape}` : ''}`
 }
 
-export function operationsText ({ operations = [], results }: Report): string[] {
+const profiled = 'Every launch, timed where it ran: on the CPU by the clock around it, on CUDA by events before and ' +
+  'after it, which add some microseconds to a short one.'
+const apart = 'Each by itself on random numbers, as a picture runs it: projections and attention on copies of their ' +
+  'weights in turn, so that they come from memory; attention at half of the cache.'
+
+export function operationsText ({ format, operations = [], results }: Report): string[] {
   if (operations.length === 0) return []
   const groups = groupParts(operations, results)
   return [
     '## Operations',
-    'Each by itself on random numbers, as a picture runs it: projections and attention on copies of their weights in turn, so that they come from memory; attention at half of the cache. ' +
-      'Bytes are those that are read or written at least once. "Limit" is the ceiling whose share is the greater.',
+    `${format === 'parvis-bench-4' ? profiled : apart} Bytes are those that are read or written at least once. ` +
+      '"Limit" is the ceiling whose share is the greater.',
     ...groups.flatMap(({ parts, sum, whole }) => {
       const [first] = parts as [OperationResult]
       const each = first.partOf === 'step' ? 'a step' : 'a decode'
@@ -30,7 +35,9 @@ export function operationsText ({ operations = [], results }: Report): string[] 
         `### ${wholeText(first)}, ${first.precision}, ${first.device}`,
         table(
           ['operation', 'shape', 'ms (least - greatest)', `times ${each}`, `ms ${each}`, 'GB/s', 'of ceiling', 'GFLOP/s', 'of ceiling', 'limit'],
-          parts.map(one => [one.name, one.shape, range(one.ms), one.times, number(one.msInAll) + (one.summed ? '' : ' (within another)'), number(one.gigabytesPerSecond), percent(one.ofReadCeiling),
+          parts.map(one => [one.name, one.shape, range(one.ms), one.times,
+            number(one.msInAll) + (one.summed === false ? ' (within another)' : ''),
+            number(one.gigabytesPerSecond), percent(one.ofReadCeiling),
             ...(one.flops > 0 ? [number(one.gigaflops), percent(one.ofArithmeticCeiling)] : ['', '']), limitOf(one) ?? ''])
         ),
         `Sum of the parts: ${number(sum)} ms ${each}.${measured}`
@@ -45,6 +52,6 @@ export function operationCells (one: OperationResult): Record<string, unknown> {
     operation: one.name, model: one.model, n: one.n, batch: one.batch, grid: one.grid, precision: one.precision, device: one.device,
     ms: one.ms.median, ms_least: one.ms.least, ms_greatest: one.ms.greatest, bytes: one.bytes, flops: one.flops, gigabytes_per_second: one.gigabytesPerSecond, gigaflops: one.gigaflops,
     of_read_ceiling: one.ofReadCeiling, of_arithmetic_ceiling: one.ofArithmeticCeiling, part_of: one.partOf, shape: one.shape, times: one.times,
-    ms_in_all: one.summed ? one.msInAll : undefined, limit: limitOf(one)
+    ms_in_all: one.summed === false ? undefined : one.msInAll, limit: limitOf(one)
   }
 }

@@ -1,7 +1,7 @@
 // The order of a run: one file of random weights; for each device an engine; for each model, n and precision one load,
-// on which all batches and grids are measured, then, where asked for, their operations one by one; ceilings before and after
-// every result. What cannot be run here (a
-// model that does not fit into memory) is listed with the reason and does not end the run.
+// on which all batches and grids are measured; then decodes, where asked for with a profile of their launches; ceilings
+// before and after every result. What cannot be run here (a model that does not fit into memory) is listed with the
+// reason and does not end the run.
 
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
@@ -17,9 +17,7 @@ import type { Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
 import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../shapes.js'
 import { better, shares } from './figures.js'
-import { measureColdStart, measureDecode, measureStep, withTransformer, type Bench } from './measure.js'
-import { measureOperations } from './measure-operations.js'
-import { decodeOperations, stepOperations, type OperationCase } from './operations.js'
+import { measureColdStart, measureDecode, measureStep, profileDecode, withTransformer, type Bench } from './measure.js'
 import type { Torch } from './peers.js'
 import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
 import { randomWeights } from './weights.js'
@@ -41,7 +39,7 @@ export interface RunOptions {
   /** What the whole run should take at most; repeats give way to it. */
   seconds: number
   decode: boolean
-  /** Each operation of the steps and decodes by itself, too. */
+  /** The launches of the decodes, too. */
   operations: boolean
   coldStart: boolean
   torch: Torch | undefined
@@ -67,7 +65,9 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
     const devices = [...new Set(targets.map(({ device }) => device))]
     const cases = batches.length * grids.length
-    const total = targets.length * cases * (models.length * n.length + (options.decode ? 1 : 0)) * (options.operations ? 2 : 1) + (options.coldStart ? devices.length : 0)
+    const decodes = options.decode ? (options.operations ? 2 : 1) : 0
+    const coldStarts = options.coldStart ? devices.length : 0
+    const total = targets.length * cases * (models.length * n.length + decodes) + coldStarts
     const end = performance.now() + options.seconds * 1000
     let done = 0
     /** One more case begins: its share of the time that is left. */
@@ -112,16 +112,6 @@ export async function runBench (options: RunOptions): Promise<Report> {
             results.push({ ...result, ...shares(result, await ceilings()) })
           }
           const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun, say: text => options.onProgress?.(done - 1, total, text) }
-          /** The operations of one step or decode, where they are asked for. */
-          const addParts = async (what: string, of: Pick<OperationResult, 'partOf' | 'model' | 'n' | 'batch' | 'grid' | 'precision'>, list: OperationCase[]): Promise<void> => {
-            if (!options.operations) return
-            const until = begin(`${what}, operations`)
-            await attempt(`${what}, operations`, async () => {
-              const found = await measureOperations({ ...bench, until }, { ...of, device }, list)
-              const best = await ceilings()
-              operations.push(...found.map(one => ({ ...one, ...shares(one, best) })))
-            })
-          }
           for (const { precision } of targets.filter(one => one.device === device)) {
             for (const model of models) {
               for (const one of n) {
@@ -140,21 +130,21 @@ export async function runBench (options: RunOptions): Promise<Report> {
                   })
                 })
                 done = first + cases
-                for (const grid of grids) {
-                  for (const batch of batches) {
-                    const shape = { n: one, batch, grid, precision }
-                    await addParts(`${name}, batch ${batch}, ${grid} x ${grid}`, { partOf: 'step', model, ...shape }, stepOperations(transformerModel(model, one), shape))
-                  }
-                }
               }
             }
             for (const grid of options.decode ? grids : []) {
               for (const batch of batches) {
                 const what = `VQ-16 decode, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
                 const until = begin(what)
-                await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, { device, precision, batch, grid })) })
-                const shape = { batch, grid, precision }
-                await addParts(what, { partOf: 'decode', model: 'VQ-16', ...shape }, decodeOperations(vq16, shape))
+                const which = { device, precision, batch, grid }
+                await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, which)) })
+                if (!options.operations) continue
+                const profiled = begin(`${what}, operations`)
+                await attempt(`${what}, operations`, async () => {
+                  const found = await profileDecode({ ...bench, until: profiled }, which)
+                  const best = await ceilings()
+                  operations.push(...found.map(one => ({ ...one, ...shares(one, best) })))
+                })
               }
             }
           }
@@ -170,7 +160,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
       begin(`cold start, ${device}`)
       coldStart.push(await call.wait(measureColdStart(device, signal)))
     }
-    return { format: 'parvis-bench-3', command: options.command, environment, results, operations, notRun, coldStart }
+    return { format: 'parvis-bench-4', command: options.command, environment, results, operations, notRun, coldStart }
   } finally {
     call.end()
   }

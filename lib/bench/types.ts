@@ -92,7 +92,10 @@ export interface DecodeResult extends Case, Shares {
   torch: PeerResult[]
 }
 
-/** One operation of a step (at half of the cache) or of a decode, run by itself on random numbers. */
+/**
+ * All launches of a name and a shape, as the step or the decode ran them. In a report of form 3 it is an operation that
+ * was run by itself on random numbers.
+ */
 export interface OperationResult extends Case, Shares {
   partOf: 'step' | 'decode'
   /** 'VQ-16' of a decode. */
@@ -103,10 +106,8 @@ export interface OperationResult extends Case, Shares {
   shape: string
   /** So often in a step or decode. */
   times: number
-  /** false: a part of another one, and in no sum. */
-  summed: boolean
-  /** Of its weights, taken in turn. */
-  copies: number
+  /** false, in a report of form 3: it is a part of another one, and in no sum. */
+  summed?: boolean
   ms: Spread
   /** Its median so often. */
   msInAll: number
@@ -157,8 +158,8 @@ export interface Environment {
 }
 
 export interface Report {
-  /** A form 2 has no operations. */
-  format: 'parvis-bench-2' | 'parvis-bench-3'
+  /** A form 2 has no operations; in a form 3 each was run by itself. */
+  format: 'parvis-bench-2' | 'parvis-bench-3' | 'parvis-bench-4'
   /** Makes it again. */
   command: string
   environment: Environment

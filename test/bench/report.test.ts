@@ -5,7 +5,7 @@ import { sharePlot, timePlot } from '../../lib/bench/plot.js'
 import { csv, markdown, write } from '../../lib/bench/report.js'
 import type { DecodeResult, Report } from '../../lib/bench/types.js'
 import { number, table } from '../../lib/bench/words.js'
-import { pretend, pretendOperations, pretendReport } from './pretend.js'
+import { olderOperations, pretend, pretendOperations, pretendReport } from './pretend.js'
 
 const ceilings = { readBytesPerSecond: 40e9, float32Flops: 240e9, bfloat16Flops: 480e9 }
 const decode: DecodeResult = {
@@ -93,29 +93,42 @@ t.test('operations', async t => {
   t.notMatch(markdown(report), /## Operations/)
   const section = text.slice(text.indexOf('## Operations'), text.indexOf('## Plain PyTorch'))
   t.same(section.match(/^### .*$/gm), ['### L, n = 4, bfloat16, cpu', '### VQ-16 decode, bfloat16, cpu', '### B, n = 1, batch 2, grid 8, float32, cuda:0'])
-  // 24 layers at 0.5 ms: 8 rows times 2 x 3072 x 1024 + 4 x 288 x 1024 operations, 8.7 MB.
-  t.match(section, /^\| attention +\| 2 x 4 rows, 16 heads of 64, sees 288 +\| 0\.500 \(0\.450 - 0\.600\) \| 24 +\| 12\.0 +\| 17\.4 +\| 43% +\| 120 +\| 25% +\| reading +\|$/m)
-  t.match(section, /^\| attention: qkv +\| 8 x 1024 -> 3072 .*\| 24 +\| 12\.0 \(within another\) +\|/m)
-  t.match(section, /^\| draw +\| 4 of 16384, guided .*\| 1 +\| 0\.500 +\| 1\.05 +\| 3% +\| +\| +\| reading +\|$/m, 'a draw multiplies nothing')
-  t.match(section, /^\| conv2 .*\| products +\|$/m)
-  // Attention, attention out, gate and up, down: 24 each at 0.5; the head and the draw once.
-  t.match(section, /^Sum of the parts: 49\.0 ms a step\. As a whole a step took 21\.0 ms: the parts are 2\.33x that\.$/m)
-  t.match(section, /^Sum of the parts: \d.* ms a decode\. As a whole a decode took 1300 ms/m)
-  t.match(section, /^Sum of the parts: 25\.0 ms a step\.$/m, 'nothing to compare')
+  t.match(section, /^Every launch, timed where it ran: /m)
+  const cells = (name: string): string[] => {
+    const line = section.split('\n').find(line => line.startsWith(`| ${name} `))!
+    return line.split('|').slice(1, -1).map(cell => cell.trim())
+  }
+  t.same(cells('attention'), [
+    'attention', '2 x 4 rows, 16 heads of 64, sees 288', '0.500 (0.450 - 0.600)', '24', '12.0',
+    '17.4', '44%', '120', '25%', 'reading'
+  ])
+  t.same(cells('group norm').slice(3), ['6', '600', '0.377', '1%', '', '', 'reading'], 'it multiplies nothing')
+  t.equal(cells('convolution').at(-1), 'products')
+  t.match(section, /^Sum of the parts: 13\.5 ms a step\. As a whole a step took 21\.0 ms: the parts are 0\.64x that/m)
+  t.match(section, /^Sum of the parts: 1500 ms a decode\. As a whole a decode took 1300 ms/m)
+  t.match(section, /^Sum of the parts: 13\.5 ms a step\.$/m, 'nothing to compare')
   t.match(text, /Ceilings of the CPU, .*bfloat16 480 - 480 GFLOP\/s\. Nothing measured the ceilings of cuda:0: its shares are absent\./)
 
   const lines = csv(both).trimEnd().split('\n').map(line => line.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/))
   t.equal(lines.length, 5 + operations.length)
   for (const line of lines) t.equal(line.length, lines[0]!.length)
-  const cells = lines.map(line => Object.fromEntries(lines[0]!.map((name, k) => [name, line[k]])))
-  t.match(cells[2], { operation: 'step', part_of: '', shape: '', limit: '' })
-  t.match(cells[5], { operation: 'attention', part_of: 'step', n: '4', shape: '"2 x 4 rows, 16 heads of 64, sees 288"', times: '24', ms: '0.5', ms_in_all: '12', limit: 'reading', images_per_second: '' })
-  t.match(cells[6], { operation: 'attention: qkv', ms_in_all: '' }, 'sums of the column count nothing twice')
+  const named = lines.map(line => Object.fromEntries(lines[0]!.map((name, k) => [name, line[k]])))
+  t.match(named[2], { operation: 'step', part_of: '', shape: '', limit: '' })
+  t.match(named[5], {
+    operation: 'attention', part_of: 'step', n: '4', shape: '"2 x 4 rows, 16 heads of 64, sees 288"',
+    times: '24', ms: '0.5', ms_in_all: '12', limit: 'reading', images_per_second: ''
+  })
+
+  const older = { ...report, format: 'parvis-bench-3', operations: olderOperations() } as const
+  t.match(markdown(older), /^Each by itself on random numbers, [^]*^\| attention: qkv .*\| 12\.0 \(within another\) /m)
+  t.match(csv(older), /^attention: qkv,.*,step,8 x 1024 -> 3072,24,,reading$/m, 'the column counts nothing twice')
 
   const svg = sharePlot(both)
   t.same(faults(svg), [])
   t.notMatch(svg, /NaN|undefined|Infinity/)
-  for (const label of ['L, n = 4: gate, up, bfloat16', 'VQ-16 decode: conv2 3x3, 128 -&gt; 128, 384 x 384, normed, residual, bfloat16', 'L, n = 16, bfloat16']) t.ok(svg.includes(`>${label}<`), label)
+  const convolution = '3x3, 128 -&gt; 128, 384 x 384, normed, residual'
+  const labels = ['L, n = 4: logits', `VQ-16 decode: convolution ${convolution}`, 'L, n = 16']
+  for (const label of labels) t.ok(svg.includes(`>${label}, bfloat16<`), label)
   t.notOk(svg.includes('B, n = 1'), 'no bars without ceilings')
 })
 

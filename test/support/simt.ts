@@ -29,7 +29,7 @@ const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off
 
 /** The whole CPU backend, for tests that compare sessions. */
 export const cpuBackend = ['backend', 'ceiling', 'ledger', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'single-operation', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
-  .concat(['file', 'floats', 'operation', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
+  .concat(['file', 'floats', 'launches', 'operation', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
 /** The CUDA backend but for the tokenizer. */
 export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
@@ -37,7 +37,7 @@ export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu'
 
 /** Its tokenizer. */
 export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
-  'device.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
+  'device.cc', 'launch-timer.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
 
 /** The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
  * sanitizers, in guarded.cc; its own registers do not need them. */

@@ -1,25 +1,16 @@
-// The operations of a picture, each with its sizes: one table for `parvis bench --operations`, which times them on random
-// numbers, and for the tests of every backend, which compare them with a plain reference. Bytes and products are counted
-// from the shapes, like those of a whole step (shapes.ts), and add up to them.
+// The operations that test/operations.test.ts runs: those of a picture of the paper's models, and edges that only other
+// models have.
 
-import type { Operation, Precision, StepRule, TokenizerModel, TransformerModel } from '../native.js'
-import { itemBytes } from '../shapes.js'
+import type { Operation, Precision, StepRule, TokenizerModel, TransformerModel } from '../../lib/native.js'
 
-export interface OperationCase {
-  name: string
-  operation: Operation
-  /** So often in a step, or in a decode. */
-  times: number
-  /** false: it is a part of another one, and no sum counts it. */
-  summed: boolean
-}
+export interface OperationCase { name: string, operation: Operation }
 
 /** Guided, as the paper's pictures are; what is drawn does not matter. */
-export const benchRule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
+const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
 
 // ---- a step of the transformer
 
-export interface StepShape { n: number, batch: number, grid: number, precision: Precision }
+interface StepShape { n: number, batch: number, grid: number, precision: Precision }
 
 /** A step of n tokens at half of the cache, guided: two streams a picture. In the order in which they run. */
 export function stepOperations (m: TransformerModel, { n, batch, grid, precision }: StepShape): OperationCase[] {
@@ -27,18 +18,19 @@ export function stepOperations (m: TransformerModel, { n, batch, grid, precision
   const rows = streams * n
   const width = m.heads * m.headSize
   const common = { precision, eps: m.normEps }
+  const drawn = { draws: batch * n, vocabularySize: m.vocabularySize }
   const projection = (inputs: number, outputs: number, normed: boolean, epilogue: 'store' | 'add' | 'swiglu'): Operation => ({ ...common, kind: 'projection', rows, inputs, outputs, normed, epilogue })
   const attention: Operation = {
     ...common, kind: 'attention', streams, rows: n, sees: Math.max(n, grid * grid >> 1), dim: m.dim, heads: m.heads, kvHeads: m.kvHeads, headSize: m.headSize, grid
   }
   return [
-    { name: 'attention', operation: attention, times: m.layers, summed: true },
-    { name: 'attention: qkv', operation: projection(m.dim, width + 2 * m.kvHeads * m.headSize, true, 'store'), times: m.layers, summed: false },
-    { name: 'attention out', operation: projection(width, m.dim, false, 'add'), times: m.layers, summed: true },
-    { name: 'gate, up', operation: projection(m.dim, m.feedForward, true, 'swiglu'), times: m.layers, summed: true },
-    { name: 'down', operation: projection(m.feedForward, m.dim, false, 'add'), times: m.layers, summed: true },
-    { name: 'head', operation: projection(m.dim, m.vocabularySize, true, 'store'), times: 1, summed: true },
-    { name: 'draw', operation: { ...common, kind: 'draw', draws: batch * n, vocabularySize: m.vocabularySize, guided: true, rule: benchRule }, times: 1, summed: true }
+    { name: 'attention', operation: attention },
+    { name: 'attention: qkv', operation: projection(m.dim, width + 2 * m.kvHeads * m.headSize, true, 'store') },
+    { name: 'attention out', operation: projection(width, m.dim, false, 'add') },
+    { name: 'gate, up', operation: projection(m.dim, m.feedForward, true, 'swiglu') },
+    { name: 'down', operation: projection(m.feedForward, m.dim, false, 'add') },
+    { name: 'head', operation: projection(m.dim, m.vocabularySize, true, 'store') },
+    { name: 'draw', operation: { ...common, kind: 'draw', ...drawn, guided: true, rule } }
   ]
 }
 
@@ -48,10 +40,7 @@ export function stepOperations (m: TransformerModel, { n, batch, grid, precision
 export function decodeOperations (m: TokenizerModel, { grid, batch, precision }: Omit<StepShape, 'n'>): OperationCase[] {
   const found = new Map<string, OperationCase>()
   const add = (name: string, operation: Operation): void => {
-    const key = JSON.stringify(operation)
-    const one = found.get(key)
-    if (one) one.times++
-    else found.set(key, { name, operation, times: 1, summed: true })
+    found.set(JSON.stringify(operation), { name, operation })
   }
   let side = grid
   const common = { precision, eps: m.normEps, images: batch }
@@ -88,59 +77,8 @@ export function decodeOperations (m: TokenizerModel, { grid, batch, precision }:
   return [...found.values()]
 }
 
-// ---- what they cost
-
-export interface OperationCost {
-  /** Read or written at least once: weights, keys and values, logits, and of pictures the elements, in the precision. */
-  bytes: number
-  /** Products and sums of matrices; a draw has none. */
-  flops: number
-  /** Weights and cache of one copy. */
-  copyBytes: number
-}
-
-export function operationCost (o: Operation): OperationCost {
-  const item = itemBytes(o.precision)
-  switch (o.kind) {
-    case 'projection': {
-      const weights = o.inputs * o.outputs * (o.epilogue === 'swiglu' ? 2 : 1)
-      return { bytes: weights * item, flops: 2 * o.rows * weights, copyBytes: weights * item }
-    }
-    case 'attention': {
-      const weights = (o.heads + 2 * o.kvHeads) * o.headSize * o.dim
-      const slot = 2 * o.streams * o.kvHeads * o.headSize
-      return {
-        bytes: (weights + slot * (o.sees + o.rows)) * item, // its own rows are written, then read
-        flops: o.streams * o.rows * (2 * weights + 4 * o.sees * o.heads * o.headSize),
-        copyBytes: (weights + slot * o.sees) * item
-      }
-    }
-    case 'draw': return { bytes: o.draws * o.vocabularySize * 4 * (o.guided ? 2 : 1), flops: 0, copyBytes: 0 }
-    case 'convolution': {
-      const weights = o.channels * o.outputs * o.kernel ** 2
-      const pixels = o.images * o.height * o.width
-      const results = o.resample === 'up' ? pixels * 4 : o.resample === 'down' ? pixels / 4 : pixels
-      return { bytes: (weights + pixels * o.channels + results * o.outputs * (o.residual ? 2 : 1)) * item, flops: 2 * results * weights, copyBytes: weights * item }
-    }
-    case 'spatialAttention': {
-      const weights = 4 * o.channels ** 2
-      const pixels = o.height * o.width
-      return { bytes: (weights + 2 * o.images * pixels * o.channels) * item, flops: o.images * (2 * pixels * weights + 4 * pixels ** 2 * o.channels), copyBytes: weights * item }
-    }
-  }
-}
-
-/** More than the caches of a processor hold. */
-const turnBytes = 256 << 20
-
-/** Copies of the weights to take in turn: a step reads each once, from memory. A convolution uses its weights for every pixel: one. */
-export function operationCopies (o: Operation): number {
-  if (o.kind !== 'projection' && o.kind !== 'attention') return 1
-  return Math.min(1 << 16, Math.floor(turnBytes / operationCost(o).copyBytes) + 1)
-}
-
 /** Its sizes in a few words. */
-export function operationShape (o: Operation): string {
+function operationShape (o: Operation): string {
   switch (o.kind) {
     case 'projection': return `${o.rows} x ${o.inputs} -> ${o.epilogue === 'swiglu' ? '2 x ' : ''}${o.outputs}`
     case 'attention': return `${o.streams} x ${o.rows} rows, ${o.heads} heads of ${o.headSize}${o.kvHeads !== o.heads ? ` on ${o.kvHeads}` : ''}, sees ${o.sees}`
@@ -155,12 +93,10 @@ export function operationShape (o: Operation): string {
 
 const pictures = ({ images, height, width }: { images: number, height: number, width: number }): string => `${images > 1 ? `${images} x ` : ''}${height} x ${width}`
 
-// ---- edges, for tests: what the paper's models do not have, and other models may
-
-export interface EdgeCase { name: string, operation: Operation }
+// ---- edges: what the paper's models do not have, and other models may
 
 /** Small; of each kind, only such forms as a session or a tokenizer runs. */
-export function edgeOperations (precision: Precision): EdgeCase[] {
+export function edgeOperations (precision: Precision): OperationCase[] {
   const all: Operation[] = []
 
   const epilogues = [['store', true], ['swiglu', true], ['add', false]] as const
