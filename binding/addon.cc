@@ -141,8 +141,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   classes->session = Napi::Persistent(SessionHandle::define(env));
   classes->tokenizer = Napi::Persistent(TokenizerHandle::define(env));
   classes->cancel = Napi::Persistent(CancelHandle::define(env));
-  const char* const names[] = {"Int32Array", "Float32Array", "Float64Array", "Uint8Array"};
-  for (size_t i = 0; i < 4; i++) classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());
+  const char* const names[] = {"Int32Array", "Float32Array", "Uint8Array"};
+  for (size_t i = 0; i < 3; i++)
+    classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());
   env.SetInstanceData(classes);
   Napi::Array backends = Napi::Array::New(env);
   backends.Set(0u, "cpu");

@@ -7,7 +7,6 @@
 
 #include "napi.h"
 #include "parvis/model.h"
-#include "parvis/operation.h"
 #include "parvis/step.h"
 
 namespace parvis::binding {
@@ -28,7 +27,5 @@ TransformerModel transformerModel(const Napi::Object& from);
 TokenizerModel tokenizerModel(const Napi::Object& from);
 SessionOptions sessionOptions(const Napi::Object& from);
 StepRule stepRule(const Napi::Object& from);
-Operation operation(const Napi::Object& from);
-OperationRun operationRun(const Napi::Object& from);
 
 }  // namespace parvis::binding

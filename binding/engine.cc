@@ -53,7 +53,7 @@ Napi::Function EngineHandle::define(Napi::Env env) {
                      {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::runOperation>>("runOperation"), InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"), InstanceMethod<&EngineHandle::halt>("halt")});
 }
 
@@ -108,21 +108,6 @@ Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
         return core->backend->loadTokenizer(file, sources, model, type, cancel, out);
       },
       [core = core_](Napi::Env env, std::shared_ptr<Tokenizer>& out) { return TokenizerHandle::wrap(env, core, std::move(out)); });
-}
-
-Napi::Value EngineHandle::runOperation(const Napi::CallbackInfo& info) {
-  if (!core_) return disposed(info.Env());
-  return enqueue(
-      info.Env(), core_, CancelHandle::from(info[2]), OperationResult{},
-      [core = core_.get(), which = operation(object(info[0], "operation")), run = operationRun(object(info[1], "run"))](OperationResult& out, const Cancel& cancel) {
-        return core->backend->runOperation(which, run, cancel, out);
-      },
-      [](Napi::Env env, OperationResult& out) -> Napi::Value {
-        Napi::Object o = Napi::Object::New(env);
-        o.Set("output", typedArray(env, out.output));
-        o.Set("ms", typedArray(env, out.ms));
-        return o;
-      });
 }
 
 Napi::Value EngineHandle::measureCeilings(const Napi::CallbackInfo& info) {

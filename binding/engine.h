@@ -75,11 +75,11 @@ class Share final : public Holder {
 };
 
 template <class T>
-constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0 : std::is_same_v<T, float> ? 1 : std::is_same_v<T, double> ? 2 : 3;
+constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0 : std::is_same_v<T, float> ? 1 : 2;
 
 struct Classes {  // constructors, an environment's each
   Napi::FunctionReference engine, transformer, session, tokenizer, cancel;
-  Napi::FunctionReference arrays[4];  // by arrayKind: Int32Array, Float32Array, Float64Array, Uint8Array
+  Napi::FunctionReference arrays[3];  // by arrayKind: Int32Array, Float32Array, Uint8Array
 };
 
 class CancelHandle : public Napi::ObjectWrap<CancelHandle> {
@@ -105,7 +105,6 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value loadTransformer(const Napi::CallbackInfo& info);
   Napi::Value loadTokenizer(const Napi::CallbackInfo& info);
-  Napi::Value runOperation(const Napi::CallbackInfo& info);
   Napi::Value measureCeilings(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value halt(const Napi::CallbackInfo& info);

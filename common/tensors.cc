@@ -39,11 +39,6 @@ Status Tensors::open(const CheckpointFile& file, const std::vector<TensorSource>
   return file_.open(file);
 }
 
-void Tensors::add(const std::string& name, std::vector<int64_t> shape, const float* data) {
-  byName_[name] = {name, DType::float32, std::move(shape), 0, {}};
-  inMemory_[name] = data;
-}
-
 const TensorSource* Tensors::find(const std::string& name, const std::vector<int64_t>& shape) {
   const auto at = byName_.find(name);
   if (at != byName_.end() && at->second.shape == shape) {
@@ -83,10 +78,6 @@ bool Tensors::contiguous(const TensorSource& t) {
 Status Tensors::stored(const TensorSource& t, int64_t begin, int64_t end, void* out) const {
   const int64_t rest = rowElements(t);
   const size_t item = byteSize(t.dtype);
-  if (const auto at = inMemory_.find(t.name); at != inMemory_.end()) {
-    std::memcpy(out, at->second + begin * rest, static_cast<size_t>((end - begin) * rest) * item);
-    return {};
-  }
   return file_.read(out, static_cast<size_t>((end - begin) * rest) * item, t.offset + static_cast<uint64_t>(begin * rest) * item);
 }
 

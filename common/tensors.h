@@ -1,4 +1,4 @@
-// The tensors of a checkpoint file (or, for one operation by itself, in memory): found by name, checked against the shape that a backend expects, read row by row.
+// The tensors of a checkpoint file: found by name, checked against the shape that a backend expects, read row by row.
 #pragma once
 
 #include <memory>
@@ -17,8 +17,6 @@ class Tensors {
  public:
   // cancel: looked at while a tensor is read that does not lie row by row.
   Status open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
-  // Instead of a file, or beside it: a tensor in memory, row-major, which outlives this.
-  void add(const std::string& name, std::vector<int64_t> shape, const float* data);
   // The tensor, after its shape is checked; null and a Status in `status` where it is absent or other, or where its elements
   // lie so far apart that reading it would take much more than it holds.
   const TensorSource* find(const std::string& name, const std::vector<int64_t>& shape);
@@ -51,7 +49,6 @@ class Tensors {
   mutable std::vector<std::shared_ptr<Copy>> copies_;  // the last used one last
   std::vector<size_t> strided_;                        // bytes of those that were asked for
   std::unordered_map<std::string, TensorSource> byName_;
-  std::unordered_map<std::string, const float*> inMemory_;
 };
 
 }  // namespace parvis

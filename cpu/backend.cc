@@ -1,10 +1,10 @@
 // Picks the instruction set and hands out models.
 #include <new>
 
+#include "ceiling.h"
 #include "kernels.h"
 #include "machine.h"
 #include "parvis/backend.h"
-#include "single-operation.h"
 #include "tokenizer.h"
 #include "transformer.h"
 
@@ -57,9 +57,6 @@ class CpuBackend : public Backend {
   Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
     return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
-  }
-  Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) override {
-    return runSingle(*threads_, operation, run, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cpu::measureCeilings(*threads_, out); }
 

@@ -1,4 +1,6 @@
 // The machine's own ceilings, measured in the run they are compared with.
+#include "ceiling.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -6,7 +8,6 @@
 
 #include "kernels.h"
 #include "platform.h"
-#include "single-operation.h"
 
 namespace parvis::cpu {
 

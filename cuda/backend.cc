@@ -1,9 +1,9 @@
 // The CUDA backend behind the seam: one device, taken by the first call.
 #include "parvis/backend.h"
 
+#include "ceiling.h"
 #include "device.h"
 #include "parvis/cuda.h"
-#include "single-operation.h"
 #include "tokenizer.h"
 #include "transformer.h"
 
@@ -23,9 +23,6 @@ class CudaBackend : public Backend {
   Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
     return CudaTokenizer::load(device_, file, tensors, model, precision, cancel, out);
-  }
-  Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) override {
-    return runSingle(device_, operation, run, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }
 

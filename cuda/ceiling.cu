@@ -2,12 +2,13 @@
 // products out of registers. The products are those of mma.sync, by which this backend multiplies; on Hopper and later the
 // instructions for whole warp groups (wgmma, tcgen05) go beyond it, and nothing here uses them. So a share of the ceiling is
 // one of what this path can do, not of the number in the device's data sheet.
+#include "ceiling.h"
+
 #include <algorithm>
 
 #include "kernels.cuh"
+#include "launch-timer.h"
 #include "ptx.cuh"
-#include "replay.h"
-#include "single-operation.h"
 
 namespace parvis::cuda {
 
@@ -68,19 +69,20 @@ __global__ void __launch_bounds__(threads) sumKernel(int rounds, float factor, f
   if (sum == 1e30f) *out = sum;
 }
 
-// The least time of a few.
+constexpr const char* measuring = "measuring ceilings";
+
+// The least time of a few launches, which follow one another. The first one, which loads the kernel, does not count.
 template <class Launch>
-Status least(Device& device, Launch&& launched, double& seconds) {
-  const auto enqueue = [&] { return statusOf(launched(), "measuring ceilings"); };
-  if (Status s = enqueue(); !s.ok()) return s;
-  if (Status s = device.finish("measuring ceilings"); !s.ok()) return s;
-  Replay replay(device);
-  if (Status s = replay.capture(enqueue); !s.ok()) return s;
-  for (int i = 0; i < repeats; i++) {
-    double ms = 0;
-    if (Status s = replay.run(ms); !s.ok()) return s;
-    seconds = std::min(seconds, std::max(ms, 1e-6) / 1000);
+Status least(Device& device, Launch&& launch, double& seconds) {
+  Profile profile;
+  LaunchTimer timer(&profile);
+  for (int i = 0; i <= repeats; i++) {
+    const cudaError_t e = timer.timed(device.stream(), [] { return LaunchRecord(); }, launch);
+    if (Status s = statusOf(e, measuring); !s.ok()) return s;
   }
+  if (Status s = device.finish(measuring); !s.ok()) return s;
+  if (Status s = timer.collect(); !s.ok()) return s;
+  for (size_t i = 1; i < profile.size(); i++) seconds = std::min(seconds, std::max(profile[i].ms, 1e-6) / 1000);
   return {};
 }
 
@@ -100,7 +102,7 @@ Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
   DeviceMemory memory;
   if (Status s = DeviceMemory::allocate(device, bytes + 256, {"The measurements of ceilings", "Free memory of the device."}, memory); !s.ok()) return s;
   const cudaStream_t stream = device->stream();
-  if (Status s = statusOf(fill(memory.data(), bytes, stream), "measuring ceilings"); !s.ok()) return s;
+  if (Status s = statusOf(cudaMemsetAsync(memory.data(), 0x3c, bytes, stream), measuring); !s.ok()) return s;
   uint8_t* const sink = memory.data() + bytes;
   const int processors = device->processors(), rounds = static_cast<int>(std::max<size_t>(bytes / bytesARound, 1));
 

@@ -96,7 +96,7 @@ struct Embedding {
 };
 cudaError_t embed(const Embedding& e, StepStream stream);
 
-// ---- rotate.cu: rotation, and a group of keys and values into the cache --------------------------------------
+// ---- rotate.cuh: rotation, and a group of keys and values into the cache -------------------------------------
 
 // One layer. Head sizes are padded to 16 elements: 100 -> 112.
 struct Cache {
@@ -115,8 +115,6 @@ struct Rotation {
   void* queries;        // elements [streams count, heads, padded head size]
   Cache cache;
 };
-// qkv [streams count, qkvStride]: queries of all heads, keys, values.
-cudaError_t rotate(const Rotation& r, const float* qkv, ptrdiff_t qkvStride, int threads, cudaStream_t stream);
 
 // ---- pack.cu, project.cu, tile.cu: projections ----------------------------------------------------------------
 
@@ -236,23 +234,6 @@ constexpr int vocabularyLimit(size_t sharedBytes) {
 }
 cudaError_t sample(const Sampling& s, StepStream stream);
 cudaError_t score(const Sampling& s, StepStream stream);
-
-// ---- fill.cu: numbers of single operations and of measurements ------------------------------------------------
-
-// Of both signs and magnitudes of 0.016 to 0.031, as float32 and as bfloat16.
-cudaError_t fill(void* to, size_t bytes, cudaStream_t stream);
-
-// Rows as somebody gives them to where and how kernels have them. What pads them stays as it is.
-struct Scatter {
-  const float* from;  // [groups, rows, width]
-  int groups, rows, width;
-  float scale;        // they are multiplied by
-  Element element;
-  void* to;           // elements [groups, places, stride]
-  int places;         // at least rows
-  ptrdiff_t stride;   // at least width
-};
-cudaError_t scatter(const Scatter& s, int threads, cudaStream_t stream);
 
 // ---- ceiling.cu: what the device can do at most ----------------------------------------------------------------
 

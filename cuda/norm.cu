@@ -1,5 +1,5 @@
-// RMSNorm by itself: whole, in float32, for checks; and what other kernels leave of rows for the norm that comes next, of rows
-// that are there already: those that predict, where not all do, and those of single operations. A warp a row.
+// RMSNorm by itself: whole, in float32, for checks; and what other kernels leave of rows for the norm that comes next,
+// of rows that are there already: those that predict, where not all do. A warp a row.
 #include "norm.cuh"
 
 namespace parvis::cuda {

@@ -55,7 +55,7 @@ void Operations::fail(Status s) {
 }
 
 void Operations::worked(double flops) {
-  if (!base_ || !waits || !status.ok()) return;
+  if (!base_ || !status.ok()) return;
   ahead_ += flops;
   if (ahead_ < mostAhead) return;
   ahead_ = 0;

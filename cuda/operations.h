@@ -75,7 +75,6 @@ class Operations {
       : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images),
         cancel_(cancel), timer_(profile) {}
   Status status;
-  bool waits = true;  // now and then, so that a cancellation is seen; not while launches are captured
 
   bool going();  // false after a failure or a cancellation
   Place take(size_t bytes) { return Place(&arena_, bytes); }

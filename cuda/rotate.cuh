@@ -1,5 +1,5 @@
 // Where a pair of QKV outputs goes: turned by the row's cell into the queries or the key cache, or as it is into the value
-// cache. The kernel of its own and the fused projection share it.
+// cache. All projections share it.
 #pragma once
 
 #include "elements.cuh"

@@ -1,5 +1,4 @@
 // How rows of activations are multiplied and attended: which kernels, by how many rows there are and in what precision.
-// Sessions and single operations (single-operation.h) share it, so that what is measured is what runs.
 #pragma once
 
 #include "device.h"

@@ -169,8 +169,6 @@ export interface NativeEngine {
   /** identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT where it is another now. */
   loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTransformer>
   loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTokenizer>
-  /** Runs one operation by itself: on `inputs`, or (timed, and without an output) on random numbers. */
-  runOperation(which: Operation, run: OperationRun, cancel?: NativeCancel): Promise<{ output: Float32Array, ms: Float64Array }>
   /** Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is free and 4 GiB at most. */
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /**
@@ -180,25 +178,6 @@ export interface NativeEngine {
   dispose(): Promise<void>
   /** For the end of the process: stops the running job, drops those behind it and waits for the executor to end; also after `dispose`. */
   halt(): void
-}
-
-/** One operation by itself; include/parvis/operation.h says what goes in and what comes out. `eps`: of its norm. */
-export type Operation = { precision: Precision, eps: number } & (
-  | { kind: 'projection', rows: number, inputs: number, outputs: number, normed: boolean, epilogue: 'store' | 'add' | 'swiglu' }
-  | { kind: 'attention', streams: number, rows: number, sees: number, dim: number, heads: number, kvHeads: number, headSize: number, grid: number }
-  | { kind: 'draw', draws: number, vocabularySize: number, guided: boolean, rule: StepRule }
-  | { kind: 'convolution', images: number, height: number, width: number, channels: number, outputs: number, kernel: 1 | 3, groups: number, swish: boolean, residual: boolean, resample: 'none' | 'down' | 'up' }
-  | { kind: 'spatialAttention', images: number, height: number, width: number, channels: number, groups: number })
-
-export interface OperationRun {
-  /** Row-major, in the order that include/parvis/operation.h gives; absent: random numbers. */
-  inputs?: Float32Array[]
-  /** Of the weights, taken in turn, so that they do not stay in a cache of the processor. 1 with inputs. */
-  copies: number
-  /** Turns over all copies before the first timed one. */
-  warmup: number
-  /** Timed turns. `ms` has one entry for each, divided by the copies. */
-  repeats: number
 }
 
 export interface CudaDevice {

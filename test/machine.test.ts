@@ -6,11 +6,13 @@ import t from 'tap'
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon } from '../lib/native.js'
+import { addon, type NativeEngine } from '../lib/native.js'
+import { transformerTensors } from '../lib/shapes.js'
 
 const { limits } = require('../scripts/machine.js') as { limits: (root: string) => { quota: number, free: number } }
 
 type Tree = Record<string, string>
+type LoadArguments = Parameters<NativeEngine['loadTransformer']>
 
 /** A machine of 64 GB, half of it free, on which nothing is limited. */
 const meminfo = (swap = 0): Tree => ({ 'proc/meminfo': `MemTotal:       64000000 kB\nMemFree:         1000000 kB\nMemAvailable:   32000000 kB\nSwapTotal:      ${2 * swap} kB\nSwapFree:       ${swap} kB\n` })
@@ -166,11 +168,22 @@ t.test('what can be swapped out or given up', { skip }, async t => {
   for (const [name, tree, memory] of swapping) t.match(addon().cpu(plant(tree)).memory, memory, name)
 })
 
+/** What loads a transformer of these sizes in float32, but for its weights: memory is taken before the file is read. */
+function large ({ vocabularySize, dim }: { vocabularySize: number, dim: number }): LoadArguments {
+  const model = {
+    layers: 1, dim, heads: dim / 64, kvHeads: 1, headSize: 64, feedForward: 64, vocabularySize, classes: 1,
+    transitions: 0, normEps: 1e-5, ropeBase: 10000
+  }
+  const tensors = transformerTensors(model).map(([name, shape]) => (
+    { name, dtype: 'float32' as const, shape: [...shape], offset: 0 }
+  ))
+  return [__filename, tensors, model, 'float32']
+}
+
 t.test('the check is turned off', { skip: skip || (fs.readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() === '1' && 'this system promises any amount of memory') }, async t => {
   const engine = addon().createEngine({ device: 'cpu', threads: 1 })
-  const terabytes = async (): Promise<unknown> => await engine.runOperation(
-    { kind: 'draw', precision: 'float32', eps: 1, draws: 1 << 16, vocabularySize: 1 << 24, guided: false, rule: { mode: 'sample', guidanceScale: 1, temperature: 1, topK: 0, topP: 1 } },
-    { copies: 1, warmup: 0, repeats: 0 }).catch(error => error)
+  const terabytes = async (): Promise<unknown> =>
+    await engine.loadTransformer(...large({ vocabularySize: 1 << 24, dim: 1 << 17 })).catch((error: unknown) => error)
   const { PARVIS_MEMORY_CHECK: before } = process.env
   try {
     for (const on of [undefined, '', '1', 'on', '0', 'off', 'false']) {
@@ -200,8 +213,9 @@ t.test('a real control group', { skip }, async t => {
       ;(async () => {
         const par = await Par.load()
         const cpu = addon().cpu()
-        const take = async () => await addon().createEngine({ device: 'cpu', threads: 1 }).runOperation({ kind: 'draw', precision: 'float32', eps: 1, draws: 60, vocabularySize: 1 << 21, guided: false, rule: { mode: 'sample', guidanceScale: 1, temperature: 1, topK: 0, topP: 1 } }, { copies: 1, warmup: 0, repeats: 0 })
-        const failed = await take().catch(error => error)
+        const engine = addon().createEngine({ device: 'cpu', threads: 1 })
+        const [file, ...rest] = ${JSON.stringify(large({ vocabularySize: 1 << 16, dim: 1024 }))}
+        const failed = await engine.loadTransformer(file, ...rest).catch(error => error)
         console.log(JSON.stringify({ cpu, threads: par.info.threads, code: failed.parvisCode, message: failed.message }))
         await par.dispose()
       })()`)) as { cpu: { memory: object }, threads: number, code: string, message: string }
@@ -209,7 +223,8 @@ t.test('a real control group', { skip }, async t => {
     t.match(cpu.memory, { total: Math.floor(400e6 / 4096) * 4096, group: /parvis-test/ })
     t.equal(threads, 1, 'an engine starts no more threads than the quota gives')
     t.equal(code, 'OUT_OF_MEMORY', 'not killed')
-    t.match(message, /^The random numbers of an operation need \d+ MB of memory and \d+ MB are free of the 382 MB of the control group \S*parvis-test\S*\. .*PARVIS_MEMORY_CHECK=0/)
+    t.match(message, /^The weights need \d+ MB of memory and \d+ MB are free of the 382 MB of the control group /)
+    t.match(message, /control group \S*parvis-test\S*\. .*PARVIS_MEMORY_CHECK=0/)
   } finally {
     groups.remove()
   }

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "model.h"
-#include "operation.h"
 #include "profile.h"
 #include "status.h"
 #include "step.h"
@@ -75,7 +74,6 @@ class Backend {
                                  Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
   virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                                Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
-  virtual Status runOperation(const Operation& operation, const OperationRun& run, const Cancel& cancel, OperationResult& out) = 0;
   virtual Status measureCeilings(Ceilings& out) = 0;
 };
 

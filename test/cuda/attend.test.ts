@@ -1,8 +1,10 @@
-// cuda/attend.cu and cuda/attend-rows.cu on the SIMT layer against the CPU backend.
+// cuda/attend.cu, cuda/attend-rows.cu and cuda/plain.cu on the SIMT layer against the CPU backend.
 
 import t from 'tap'
 import { checkFamily, smallest } from '../support/simt.js'
 
+const sources = ['cuda/attend.cu', 'cuda/attend-rows.cu', 'cuda/plain.cu', 'cpu/isa/unit.cc']
+
 t.test('attention', async t => {
-  await checkFamily(t, 'attend', ['cuda/attend.cu', 'cuda/attend-rows.cu', 'cpu/isa/unit.cc'], 55, [smallest])
+  await checkFamily(t, 'attend', sources, 71, [smallest])
 })

@@ -3,6 +3,8 @@
 import t from 'tap'
 import { checkFamily, smallest } from '../support/simt.js'
 
-t.test('skinny projections', async t => {
-  await checkFamily(t, 'project', ['cuda/pack.cu', 'cuda/project.cu', 'cuda/norm.cu', 'cuda/rotate.cu', 'cpu/isa/unit.cc'], 30, [smallest])
+const sources = ['cuda/pack.cu', 'cuda/project.cu', 'cuda/plain.cu', 'cuda/norm.cu', 'cpu/isa/unit.cc']
+
+t.test('skinny projections, and those in float32', async t => {
+  await checkFamily(t, 'project', sources, 42, [smallest])
 })

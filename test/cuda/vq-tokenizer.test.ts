@@ -4,5 +4,5 @@ import t from 'tap'
 import { checkFamily, cpuBackend, cudaTokenizer, smallest } from '../support/simt.js'
 
 t.test('tokenizer', async t => {
-  await checkFamily(t, 'vq-tokenizer', [...cudaTokenizer, ...cpuBackend], 25, [smallest])
+  await checkFamily(t, 'vq-tokenizer', [...cudaTokenizer, ...cpuBackend], 33, [smallest])
 })

@@ -27,10 +27,5 @@ int main() {
   same<uint32_t>("every half to float32", all.size(), [&](uint32_t* out) { return convert(all.data(), Element::float16, out, Element::float32, all.size(), 128, nullptr); });
   same<uint16_t>("every half to bfloat16", all.size(), [&](uint16_t* out) { return convert(all.data(), Element::float16, out, Element::bfloat16, all.size(), 128, nullptr); });
   same<uint32_t>("every bfloat16 to float32", all.size(), [&](uint32_t* out) { return convert(all.data(), Element::bfloat16, out, Element::float32, all.size(), 96, nullptr); });
-  same<uint32_t>("fill", 1001, [](uint32_t* out) { return fill(out, 4004, nullptr); });
-  cases::Numbers numbers(1);
-  const Array<float> from = numbers.normals(3 * 5 * 7);
-  same<float>("scatter, float32", 3 * 6 * 9, [&](float* out) { return scatter({from.data(), 3, 5, 7, 0.5f, Element::float32, out, 6, 9}, 32, nullptr); });
-  same<uint16_t>("scatter, bfloat16", 3 * 6 * 9, [&](uint16_t* out) { return scatter({from.data(), 3, 5, 7, 0.5f, Element::bfloat16, out, 6, 9}, 32, nullptr); });
   return cases::failures > 0;
 }

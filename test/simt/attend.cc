@@ -1,5 +1,7 @@
-// cuda/attend.cu and cuda/attend-rows.cu against the CPU backend's attention: groups over a cache, shared keys, all head
-// sizes, full sequences.
+// cuda/attend.cu, cuda/attend-rows.cu and the attention of cuda/plain.cu against the CPU backend's: groups over a
+// cache, shared keys, all head sizes, full sequences.
+#include <algorithm>
+
 #include "reference.h"
 
 using namespace parvis::cuda;
@@ -13,62 +15,90 @@ struct Case {
   std::vector<int> sees;  // of each row
 };
 
-void attention(const Case& c) {
-  cases::Numbers numbers(static_cast<uint64_t>(c.headSize * c.slots));
-  const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads, outputs = c.heads * c.headSize, outStride = up(outputs, 16);
+// Random queries, keys and values, and what the CPU backend makes of them.
+template <class E>
+struct Problem {
   Array<parvis::Row> rows;
-  std::vector<parvis::cpu::AttentionRow> meta;
-  for (const int sees : c.sees) {
-    rows.push_back({0, 0, 0, 0, 0, sees, 0});
-    meta.push_back({0, 0, 0, 0, sees});
-  }
-  Array<uint16_t> queries(static_cast<size_t>(c.streams * count * c.heads * width)), keys(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width)), values = keys;
-  const auto fill = [&](Array<uint16_t>& v, float scale) {
-    for (size_t i = 0; i < v.size(); i++)
-      if (static_cast<int>(i % static_cast<size_t>(width)) < c.headSize) v[i] = cases::bf16(numbers.normal() * scale);
-  };
-  fill(queries, 1.5f);
-  fill(keys, 1);
-  fill(values, 1);
-  for (int d = 0; d < width; d++) {
-    queries[static_cast<size_t>(d)] = 0;                                            // a query that attends uniformly
-    keys[static_cast<size_t>(width + d)] = 0;                                        // a key that every query scores 0
-  }
+  Array<E> queries, keys, values, expected, out;
+  Attention attention;
 
-  Array<uint16_t> expected(static_cast<size_t>(c.streams * count * outStride)), out(expected.size());
-  const std::vector<float> cosine(static_cast<size_t>(c.headSize / 2), 1), sine(static_cast<size_t>(c.headSize / 2), 0);  // no turn
-  std::vector<uint8_t> scratch(4 << 20);
-  for (int stream = 0; stream < c.streams; stream++)
-    for (int h = 0; h < c.kvHeads; h++) {
-      CacheOf<uint16_t> cache(c.slots, c.headSize);
-      for (int slot = 0; slot < c.slots; slot++)
-        for (int d = 0; d < c.headSize; d++) {
-          const size_t at = static_cast<size_t>(((stream * c.kvHeads + h) * c.slots + slot) * width + d);
-          cache.key(slot, d) = keys[at];
-          cache.value(slot, d) = values[at];
-        }
-      std::vector<float> qkv(static_cast<size_t>(count * group * c.headSize));
-      for (int i = 0; i < count; i++)
-        for (int j = 0; j < group * c.headSize; j++)
-          qkv[static_cast<size_t>(i * group * c.headSize + j)] = cases::widen(queries[static_cast<size_t>(((stream * count + i) * c.heads + h * group + j / c.headSize) * width + j % c.headSize)]);
-      kernels_baseline.attend[1]({qkv.data(), group * c.headSize, meta.data(), count, c.headSize, group, 0, 0, 0, cache.head(), cosine.data(), sine.data(),
-                                  expected.data() + stream * count * outStride + h * group * c.headSize, outStride, scratch.data()});
+  explicit Problem(const Case& c) {
+    cases::Numbers numbers(static_cast<uint64_t>(c.headSize * c.slots));
+    const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads;
+    const int outStride = up(c.heads * c.headSize, 16);
+    std::vector<parvis::cpu::AttentionRow> meta;
+    for (const int sees : c.sees) {
+      rows.push_back({0, 0, 0, 0, 0, sees, 0});
+      meta.push_back({0, 0, 0, 0, sees});
     }
-  // What lies behind the visible slots must not matter, not even NaN.
-  int longest = 0;
-  for (const int sees : c.sees) longest = std::max(longest, sees);
-  for (size_t i = 0; i < keys.size(); i++)
-    if (static_cast<int>(i / static_cast<size_t>(width) % static_cast<size_t>(c.slots)) >= longest) keys[i] = values[i] = 0x7fc0;
+    queries.resize(static_cast<size_t>(c.streams * count * c.heads * width));
+    keys.resize(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width));
+    values = keys;
+    const auto fill = [&](Array<E>& v, float scale) {
+      for (size_t i = 0; i < v.size(); i++)
+        if (static_cast<int>(i % static_cast<size_t>(width)) < c.headSize) convert(numbers.normal() * scale, v[i]);
+    };
+    fill(queries, 1.5f);
+    fill(keys, 1);
+    fill(values, 1);
+    for (int d = 0; d < width; d++) {
+      queries[static_cast<size_t>(d)] = 0;                       // a query that attends uniformly
+      if (c.slots > 1) keys[static_cast<size_t>(width + d)] = 0;  // a key that every query scores 0
+    }
 
-  Attention a{{rows.data(), count, nullptr}, c.streams, c.heads, c.kvHeads, c.headSize, queries.data(), {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
-  const auto offBy = [&](cudaError_t e) {
+    expected.resize(static_cast<size_t>(c.streams * count * outStride));
+    out.resize(expected.size());
+    const std::vector<float> cosine(static_cast<size_t>(c.headSize / 2), 1), sine(cosine.size(), 0);  // no rotation
+    std::vector<uint8_t> scratch(4 << 20);
+    for (int stream = 0; stream < c.streams; stream++)
+      for (int h = 0; h < c.kvHeads; h++) {
+        CacheOf<E> cache(c.slots, c.headSize);
+        for (int slot = 0; slot < c.slots; slot++)
+          for (int d = 0; d < c.headSize; d++) {
+            const int at = ((stream * c.kvHeads + h) * c.slots + slot) * width + d;
+            cache.key(slot, d) = keys[static_cast<size_t>(at)];
+            cache.value(slot, d) = values[static_cast<size_t>(at)];
+          }
+        const int columns = group * c.headSize;
+        std::vector<float> qkv(static_cast<size_t>(count * columns));
+        for (int i = 0; i < count; i++)
+          for (int j = 0; j < columns; j++) {
+            const int head = h * group + j / c.headSize;
+            const int at = ((stream * count + i) * c.heads + head) * width + j % c.headSize;
+            qkv[static_cast<size_t>(i * columns + j)] = value(queries[static_cast<size_t>(at)]);
+          }
+        kernels_baseline.attend[kind<E>]({qkv.data(), columns, meta.data(), count, c.headSize, group, 0, 0, 0,
+                                          cache.head(), cosine.data(), sine.data(),
+                                          expected.data() + stream * count * outStride + h * columns, outStride,
+                                          scratch.data()});
+      }
+    // What lies behind the visible slots must not matter, not even NaN.
+    const int longest = *std::max_element(c.sees.begin(), c.sees.end());
+    for (size_t i = 0; i < keys.size(); i++)
+      if (static_cast<int>(i / static_cast<size_t>(width) % static_cast<size_t>(c.slots)) >= longest) {
+        convert(NAN, keys[i]);
+        convert(NAN, values[i]);
+      }
+    attention = {{rows.data(), count, nullptr}, c.streams, c.heads, c.kvHeads, c.headSize, queries.data(),
+                 {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
+  }
+
+  double offBy(cudaError_t e) const {
     std::vector<float> x, y;
     for (size_t i = 0; i < out.size(); i++) {
-      x.push_back(cases::widen(out[i]));
-      y.push_back(cases::widen(expected[i]));
+      x.push_back(value(out[i]));
+      y.push_back(value(expected[i]));
     }
     return e == cudaSuccess ? relative(x, y) : 1e30;
-  };
+  }
+};
+
+void attention(const Case& c) {
+  Problem<uint16_t> problem(c);
+  const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize);
+  const int outStride = up(c.heads * c.headSize, 16);
+  Array<uint16_t>&queries = problem.queries, &keys = problem.keys, &values = problem.values, &out = problem.out;
+  Attention& a = problem.attention;
   // A row of the last stream by itself has the same bits.
   const auto alone = [&](int i, cudaError_t (*kernel)(const Attention&, parvis::cuda::StepStream)) {
     Array<uint16_t> one(static_cast<size_t>(outStride));
@@ -84,7 +114,7 @@ void attention(const Case& c) {
     return cases::finish(kernel(b, nullptr)) == cudaSuccess && std::equal(one.begin(), one.end(), out.begin() + row * outStride);
   };
 
-  double off = offBy(cases::finish(attendRows(a, nullptr)));
+  double off = problem.offBy(cases::finish(attendRows(a, nullptr)));
   cases::check(off < 8e-3, "%s, all keys in one block: %.2g off", c.name, off);
   cases::check(alone(count - 1, attendRows) && alone(count / 2, attendRows), "%s, all keys in one block: a row alone has the same bits", c.name);
 
@@ -95,10 +125,17 @@ void attention(const Case& c) {
   off = 0;
   for (int again = 0; again < 2; again++) {  // the counters are as they were
     std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
-    off = std::fmax(off, offBy(cases::finish(attend(a, nullptr))));
+    off = std::fmax(off, problem.offBy(cases::finish(attend(a, nullptr))));
   }
   cases::check(off < 8e-3, "%s: %.2g off", c.name, off);
   cases::check(alone(count - 1, attend) && alone(count / 2, attend), "%s: a row alone has the same bits", c.name);
+}
+
+// plain.cu: float32.
+void plainAttention(const Case& c) {
+  const Problem<float> problem(c);
+  const double off = problem.offBy(cases::finish(attendPlain(problem.attention, nullptr)));
+  cases::check(off < 1e-5, "float32, %s: %.2g off", c.name, off);
 }
 
 std::vector<int> full(int n, int groups) {  // the block-wise mask of design.md, section 1
@@ -129,6 +166,10 @@ int main(int, char** argv) {
   attention({"head size 100, full sequence of groups of 4, two queries a key", 4, 2, 100, 1, 90, full(4, 20)});
   attention({"head size 128, causal, three queries a key", 3, 1, 128, 2, 70, full(1, 68)});
   attention({"head size 32, full sequence of 576 slots", 1, 1, 32, 1, 576, full(4, 143)});
+  attention({"head size 4, three queries a key", 6, 2, 4, 2, 9, {8, 9}});
+  plainAttention({"head size 4, three queries a key", 6, 2, 4, 2, 9, {8, 9}});
+  plainAttention({"head size 100, two queries a key, causal", 4, 2, 100, 2, 60, {1, 33, 57}});
+  plainAttention({"head size 128, full sequence of groups of 4", 1, 1, 128, 1, 40, full(4, 9)});
   cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   cases::check(attendRows({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused, all keys in one block");
   Attention odd{{nullptr, 1, nullptr}, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};

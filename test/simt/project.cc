@@ -1,6 +1,6 @@
-// cuda/pack.cu and cuda/project.cu against the CPU backend's norms and products, and what a projection does besides against the
-// kernels that do it by themselves: those must give the same bits, as must a row in any number of rows, and any number of tiles
-// a block.
+// cuda/pack.cu, cuda/project.cu and the projections of cuda/plain.cu against the CPU backend's norms and products. What
+// a projection does besides must give the bits of kernels or definitions that do it by themselves, as must a row in any
+// number of rows, and any number of tiles a block.
 #include <thread>
 
 #include "projection.h"
@@ -157,9 +157,86 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   p.y = qkv.data();
   p.yStride = qkvStride;
   if (e == cudaSuccess) e = project(p, nullptr);
-  if (e == cudaSuccess) e = cases::finish(rotate(r[1], qkv.data(), qkvStride, 64, nullptr));
+  e = cases::finish(e);
+  rotateByDefinition<uint16_t>(r[1], qkv, qkvStride);
   cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
-               "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the bits of the kernels apart", headSize, rows, dim, tiles);
+               "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the definition's bits",
+               headSize, rows, dim, tiles);
+}
+
+// ---- plain.cu: float32, weights as they are in the checkpoint -----------------------------------------------
+
+Packing rowsOf(const Array<float>& matrix, int outputs, int inputs) {
+  const float* first = matrix.data();
+  return {first, first + inputs, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
+}
+
+void plainProducts(int outputs, int inputs, int rows) {
+  cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
+  const int stride = up(inputs, 16), yStride = up(outputs, 32);
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride));
+  zeroPads(x, stride, inputs);
+  const Array<float> matrix = numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f);
+  const Array<float> second = numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f);
+  const Array<float> expected = product(x, stride, rows, matrix, outputs, inputs);
+  Array<float> y(static_cast<size_t>(rows * yStride)), gated = y, expectedGated = y;
+  Projection p{};
+  p.elements = x.data(), p.xStride = stride, p.rows = rows, p.y = y.data(), p.yStride = yStride;
+  cudaError_t e = cudaSuccess;
+  for (const Epilogue epilogue : {Epilogue::store, Epilogue::add}) {
+    p.epilogue = epilogue;
+    if (e == cudaSuccess) e = cases::finish(projectPlain(p, rowsOf(matrix, outputs, inputs), inputs, nullptr));
+  }
+  Array<float> twice = expected;
+  for (float& v : twice) v *= 2;
+  const double off = relative(y, twice);
+  cases::check(e == cudaSuccess && off < 2e-6, "float32, store and add, %d rows of %d -> %d: %.2g off", rows, inputs,
+               outputs, off);
+
+  const Array<float> ups = product(x, stride, rows, second, outputs, inputs);
+  for (size_t i = 0; i < ups.size(); i++) expectedGated[i] = expected[i] / (1 + std::exp(-expected[i])) * ups[i];
+  p.epilogue = Epilogue::swiglu;
+  p.out = gated.data();
+  const Packing gates{matrix.data(), second.data(), inputs, outputs, outputs, Element::float32};
+  e = cases::finish(projectPlain(p, gates, inputs, nullptr));
+  const double gatedOff = relative(gated, expectedGated);
+  cases::check(e == cudaSuccess && gatedOff < 4e-6, "float32, gate, up and SwiGLU, %d rows of %d -> %d: %.2g off", rows,
+               inputs, outputs, gatedOff);
+}
+
+void plainAppend(int heads, int kvHeads, int headSize, int dim, int streams, int count) {
+  cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
+  const int slots = 40, quarter = headSize / 4, outputs = (heads + 2 * kvHeads) * headSize, rows = streams * count;
+  const int stride = up(dim, 16), qkvStride = up(outputs, 16);
+  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride));
+  const Array<float> matrix = numbers.normals(static_cast<size_t>(outputs * dim), 0.2f);
+  const Array<float> cosine = numbers.normals(static_cast<size_t>(8 * quarter));
+  const Array<float> sine = numbers.normals(static_cast<size_t>(8 * quarter));
+  Array<parvis::Row> table;  // the second one has no cell, the third one is not appended
+  for (int i = 0; i < count; i++) {
+    const bool cell = i % 3 != 1;
+    table.push_back({0, 33 - i, cell ? i % 8 : -1, cell ? 7 - i % 8 : -1, i != 2, 34, 0});
+  }
+  const size_t width = static_cast<size_t>(paddedHead(headSize));
+  Array<float> queries[2], keys[2], values[2], qkv(static_cast<size_t>(rows * qkvStride));
+  Rotation r[2];
+  for (int i = 0; i < 2; i++) {
+    queries[i].resize(static_cast<size_t>(rows * heads) * width);
+    keys[i].resize(static_cast<size_t>(streams * kvHeads * slots) * width);
+    values[i] = keys[i];
+    r[i] = {{table.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(),
+            Element::float32, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
+  }
+  Projection p{};
+  p.elements = x.data(), p.xStride = stride, p.rows = rows, p.epilogue = Epilogue::append, p.rotation = r[0];
+  cudaError_t e = projectPlain(p, rowsOf(matrix, outputs, dim), dim, nullptr);
+  p.epilogue = Epilogue::store, p.y = qkv.data(), p.yStride = qkvStride;
+  if (e == cudaSuccess) e = cases::finish(projectPlain(p, rowsOf(matrix, outputs, dim), dim, nullptr));
+  rotateByDefinition<float>(r[1], qkv, qkvStride);
+  const bool same = queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1];
+  cases::check(e == cudaSuccess && same && keys[0] != values[0],
+               "float32, QKV + rotation + append, head size %d, %d of %d heads: the bits of the definition", headSize,
+               kvHeads, heads);
 }
 
 // Two threads of a process launch one kernel: neither disturbs the other, whose shared memory it has to ask for.
@@ -198,12 +275,20 @@ int main(int, char** argv) {
   products(36, 900, 16);
   products(20, 96, 27);
   products(20, 96, 64);
+  products(7, 130, 3);     // less than a tile of outputs, inputs that fill no tile
   swiglu(24, 96, 8);
   swiglu(13, 104, 17);
   append(2, 2, 64, 96, 2, 4, 0);
   append(2, 1, 100, 200, 2, 1, 2);
   append(2, 1, 100, 200, 2, 2, 4);
   append(4, 2, 128, 64, 2, 16, 4);
+  append(6, 2, 4, 24, 2, 3, 0);
+  plainProducts(33, 200, 9);
+  plainProducts(7, 130, 1);
+  plainProducts(64, 64, 70);
+  plainAppend(2, 2, 64, 64, 2, 5);
+  plainAppend(2, 2, 100, 96, 1, 5);
+  plainAppend(6, 2, 4, 24, 2, 3);
   together(cases::often);
   Projection p{};
   cases::check(project(p, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");

@@ -70,6 +70,34 @@ inline Array<float> behindNorm(const Left& behind, const Array<float>& x, int xS
   return y;
 }
 
+// Where the rotation takes rows of QKV outputs [rows, stride], by its definition: pairs of a query or a key turn by the
+// row of the cell (the first half of a head) or its column; without a cell both are zero. Values are as they were.
+template <class E>
+void rotateByDefinition(const Rotation& r, const Array<float>& qkv, int stride) {
+  const int count = r.rows.count, width = paddedHead(r.headSize), quarter = r.headSize / 4;
+  for (int i = 0; i < r.streams * count; i++) {
+    const parvis::Row& row = r.rows.rows[i % count];
+    for (int o = 0; o < (r.heads + 2 * r.kvHeads) * r.headSize; o++) {
+      const int head = o / r.headSize, d = o % r.headSize, pair = d / 2;
+      const bool isValue = head >= r.heads + r.kvHeads;
+      const float* in = qkv.data() + i * stride + o - d % 2;
+      float out = in[d % 2];
+      if (!isValue) {
+        const int position = pair < quarter ? row.row : row.column, angle = position * quarter + pair % quarter;
+        const float c = position < 0 ? 0 : r.cosine[angle], s = position < 0 ? 0 : r.sine[angle];
+        out = d % 2 == 0 ? in[0] * c - in[1] * s : in[0] * s + in[1] * c;
+      }
+      if (head < r.heads) {
+        convert(out, static_cast<E*>(r.queries)[(i * r.heads + head) * width + d]);
+      } else if (row.append) {
+        const int keyHead = i / count * r.kvHeads + (head - r.heads) % r.kvHeads;
+        void* const to = isValue ? r.cache.values : r.cache.keys;
+        convert(out, static_cast<E*>(to)[(keyHead * r.cache.slots + row.slot) * width + d]);
+      }
+    }
+  }
+}
+
 inline void zeroPads(Array<float>& x, int stride, int used) {
   for (size_t i = 0; i < x.size(); i++)
     if (static_cast<int>(i % static_cast<size_t>(stride)) >= used) x[i] = 0;

@@ -80,7 +80,8 @@ int main(int, char** argv) {
     for (int kind = 0; kind < (rule.scale == 1 ? 6 : 4); kind++) {  // guidance would make infinite what is enormous
       int wrong = 0, odd = 0;
       cudaError_t e = cudaSuccess;
-      for (const auto& [vocabulary, threads, predictions] : {std::array{300, 64, 6}, {97, 32, 6}, {1500, 128, 1}}) {
+      constexpr std::array<int, 3> batches[] = {{300, 64, 6}, {97, 32, 6}, {7, 32, 3}, {1500, 128, 1}};
+      for (const auto& [vocabulary, threads, predictions] : batches) {
         Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind);
         b.guided = rule.scale != 1;
         const size_t tokens = static_cast<size_t>(predictions * b.tokensEach);

@@ -111,14 +111,16 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   p.elements = bits.data();
   p.rotation = r[0];
   cudaError_t e = projectTiled(p, nullptr, tile);
-  Array<float> qkv(static_cast<size_t>(rows * qkvStride));  // by the kernels apart
+  Array<float> qkv(static_cast<size_t>(rows * qkvStride));  // without rotation
   p.epilogue = Epilogue::store;
   p.y = qkv.data();
   p.yStride = qkvStride;
   if (e == cudaSuccess) e = skinny(p);
-  if (e == cudaSuccess) e = cases::finish(rotate(r[1], qkv.data(), qkvStride, 64, nullptr));
+  e = cases::finish(e);
+  rotateByDefinition<uint16_t>(r[1], qkv, qkvStride);
   cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
-               "QKV + rotation + append, %s blocks, head size %d, %d rows of %d: the bits of few rows and the kernels apart", nameOf(tile), headSize, rows, dim);
+               "QKV + rotation + append, %s blocks, head size %d, %d rows of %d: the definition's bits",
+               nameOf(tile), headSize, rows, dim);
 }
 
 }  // namespace

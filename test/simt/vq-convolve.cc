@@ -164,6 +164,12 @@ void family() {
   convolution<E>({32, 8, 1, 4, 5, Resample::none, plain, false, true});
   convolution<E>({8, 32, 1, 1, 1});
   convolution<E>({32, 12, 3, 3, 4, Resample::none, swished, true});
+  convolution<E>({4, 3, 3, 1, 1});  // channels that fill no group of eight
+  convolution<E>({20, 6, 3, 3, 9, Resample::none, swished, true, false, 3});
+  convolution<E>({33, 70, 3, 8, 34, Resample::none, plain, true});
+  convolution<E>({33, 20, 3, 4, 5, Resample::up});
+  convolution<E>({20, 33, 3, 6, 4, Resample::down});
+  convolution<E>({20, 20, 1, 5, 7, Resample::none, normed, true});
   residualBlock<E>();
 }
 

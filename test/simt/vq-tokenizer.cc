@@ -114,6 +114,28 @@ void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, 
   cases::check(s.ok() && static_cast<double>(other) <= mostOther * static_cast<double>(tokens.size()), "%s, encoding %d of %d x %d: %zu of %zu tokens are others %s", name, count, height, width, other, tokens.size(), s.message.c_str());
 }
 
+// A profile changes no picture, and both backends record the same matrix products.
+void profiles(const Both& both, const char* name) {
+  const parvis::DecodeOptions o{2, 3, 4, 6, 8};
+  const std::vector<int32_t> tokens(24, 7);
+  std::vector<float> plain(2 * 6 * 8 * 3), profiled(plain.size());
+  Status s = both.cuda->decode(tokens.data(), o, nullptr, plain.data(), never);
+  double flops[2] = {}, ms = 0;
+  parvis::Profile records;
+  for (int i = 0; i < 2; i++) {
+    parvis::Tokenizer& tokenizer = i == 0 ? *both.cpu : *both.cuda;
+    const parvis::Profile before = tokenizer.profile(true);
+    if (s.ok()) s = tokenizer.decode(tokens.data(), o, nullptr, profiled.data(), never);
+    records = tokenizer.profile(false);
+    for (const parvis::LaunchRecord& r : records) flops[i] += r.flops, ms += r.ms;
+    cases::check(before.empty() && !records.empty(), "%s, a profile of %zu launches", name, records.size());
+  }
+  cases::check(s.ok() && profiled == plain && flops[0] == flops[1] && ms > 0, "%s, profiles of %.0f products %s", name,
+               flops[0], s.message.c_str());
+  if (s.ok()) s = both.cuda->decode(tokens.data(), o, nullptr, profiled.data(), never);
+  cases::check(s.ok() && both.cuda->profile(false).empty(), "%s, no profile once it is off", name);
+}
+
 #if !defined(__CUDACC__)  // a device has too much memory to fill it
 // What one tokenizer keeps between calls goes where another one on the same device needs the room.
 void givenUp(const Checkpoint& c, const parvis::TokenizerModel& m) {
@@ -182,6 +204,8 @@ int main(int, char** argv) {
     const Both fast = load(c, m, Precision::bfloat16);
     pictures(fast, m, "bfloat16", 3e-2, {2, 3, 4, 6, 8});
     codes(fast, m, "bfloat16", 0.2, 1, 8, 6);
+    profiles(plain, "float32");
+    profiles(fast, "bfloat16");
     Checkpoint other(m);
     other.tensors[3].shape[0] = 31;
     std::shared_ptr<parvis::Tokenizer> t;

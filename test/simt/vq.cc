@@ -196,6 +196,7 @@ template <class E>
 void family() {
   attentionBlock<E>(64, 5, 7);
   attentionBlock<E>(32, 3, 3);
+  attentionBlock<E>(20, 3, 13);
   attention<E>(32, 1, 1);
   attention<E>(160, 70, 1);
   attention<E>(8, 64, 2);

@@ -1,7 +1,8 @@
 // The operations that test/operations.test.ts runs: those of a picture of the paper's models, and edges that only other
 // models have.
 
-import type { Operation, Precision, StepRule, TokenizerModel, TransformerModel } from '../../lib/native.js'
+import type { Precision, StepRule, TokenizerModel, TransformerModel } from '../../lib/native.js'
+import type { Operation } from './operations-addon.js'
 
 export interface OperationCase { name: string, operation: Operation }
 

@@ -1,16 +1,14 @@
-// Every operation written plainly, with sums in double precision: what a backend's fused and packed one must agree with. In
-// bfloat16 it rounds where backends round: weights, and activations before they are multiplied. What is normed the CPU rounds
-// as the definition says, before the norm's weight and after; CUDA once, times the weight, for it divides by the rms behind
-// the product.
+// Every operation written plainly, with sums in double precision: what the backend's fused and packed one must agree
+// with. In bfloat16 it rounds where the backend rounds: weights, and activations before they are multiplied.
 
-import type { Operation } from '../../lib/native.js'
 import { drawReference, uniform } from './draws.js'
+import type { Operation } from './operations-addon.js'
 
 type Of<K extends Operation['kind']> = Extract<Operation, { kind: K }>
 
 // ---- inputs
 
-/** Row-major sizes of the inputs, in their order (include/parvis/operation.h). */
+/** Row-major sizes of the inputs, in their order (test/operations-addon/operation.h). */
 export function inputShapes (o: Operation): number[][] {
   switch (o.kind) {
     case 'projection': return [
@@ -60,9 +58,9 @@ export function toBfloat16 (value: number): number {
   return scratch.getFloat32(0)
 }
 
-/** Of the output's length; tokens of draws. `device`: whose roundings it has. */
-export function reference (o: Operation, inputs: readonly Float32Array[], device: 'cpu' | 'cuda' = 'cpu'): Float64Array {
-  const rounded: Rounding = Object.assign((value: number) => o.precision === 'bfloat16' ? toBfloat16(value) : Math.fround(value), { once: o.precision === 'bfloat16' && device === 'cuda' })
+/** Of the output's length; tokens of draws. */
+export function reference (o: Operation, inputs: readonly Float32Array[]): Float64Array {
+  const rounded: Rounding = o.precision === 'bfloat16' ? toBfloat16 : Math.fround
   switch (o.kind) {
     case 'projection': return projection(o, inputs, rounded)
     case 'attention': return attention(o, inputs, rounded)
@@ -72,7 +70,7 @@ export function reference (o: Operation, inputs: readonly Float32Array[], device
   }
 }
 
-type Rounding = ((value: number) => number) & { once: boolean }
+type Rounding = (value: number) => number
 type Numbers = Float32Array | Float64Array
 
 /** x [rows, inputs] times the transpose of w [outputs, inputs] -> [rows, outputs] */
@@ -97,7 +95,7 @@ function rmsNorm (x: Numbers, weight: Numbers, dim: number, eps: number, rounded
     let squares = 0
     for (let i = 0; i < dim; i++) squares += x[from + i]! ** 2
     const scale = 1 / Math.sqrt(squares / dim + eps)
-    for (let i = 0; i < dim; i++) y[from + i] = rounded.once ? rounded(x[from + i]! * rounded(weight[i]!)) * scale : rounded(rounded(x[from + i]! * scale) * rounded(weight[i]!))
+    for (let i = 0; i < dim; i++) y[from + i] = rounded(rounded(x[from + i]! * scale) * rounded(weight[i]!))
   }
   return y
 }

@@ -28,12 +28,17 @@ const scheduler = [...common, '-O2', ...(sanitizers.length > 0 ? ['-DSIMT_SANITI
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
 /** The whole CPU backend, for tests that compare sessions. */
-export const cpuBackend = ['backend', 'ceiling', 'ledger', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'single-operation', 'threads', 'tokenizer', 'transformer', 'weights', 'isa/unit', 'isa/sample'].map(name => `cpu/${name}.cc`)
-  .concat(['file', 'floats', 'launches', 'operation', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
+export const cpuBackend = [
+  'backend', 'ceiling', 'ledger', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'threads', 'tokenizer',
+  'transformer', 'weights', 'isa/unit', 'isa/sample'
+].map(name => `cpu/${name}.cc`)
+  .concat(['file', 'floats', 'launches', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
 
 /** The CUDA backend but for the tokenizer. */
-export const cudaSession = ['attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'rotate.cu', 'sample.cu', 'tile.cu',
-  'device.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'].map(name => `cuda/${name}`)
+export const cudaSession = [
+  'attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'sample.cu', 'tile.cu',
+  'device.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'
+].map(name => `cuda/${name}`)
 
 /** Its tokenizer. */
 export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
