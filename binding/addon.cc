@@ -1,6 +1,7 @@
 // Table of contents: what JavaScript sees. lib/native.ts types it.
 #include <functional>
 
+#include "../common/steps.h"
 #include "arguments.h"
 #include "engine.h"
 #include "parvis/cuda.h"
@@ -128,6 +129,29 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
 
 Napi::Value memoryOfMachine(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(freeMemory())); }
 
+// { device: 'cpu' or 'cuda', model, precision, threads, session? } -> bytes
+Napi::Value plan(const Napi::CallbackInfo& info) {
+  const Napi::Object o = object(info[0], "options");
+  const TransformerModel model = transformerModel(object(o.Get("model"), "model"));
+  const Precision type = precision(o.Get("precision"));
+  const std::string device = text(o, "device");
+  if (device != "cpu" && device != "cuda") throw typedError(info.Env(), {Code::internal, "parvis native call: device must be cpu or cuda"});
+  SessionOptions options;
+  const bool asked = o.Get("session").IsObject();
+  if (asked) {
+    options = sessionOptions(object(o.Get("session"), "session"));
+    if (const Status s = checkSession(model, options); !s.ok()) throw typedError(info.Env(), s);
+  }
+  const int threads = integer(o, "threads");
+  if (threads < 0 || threads > 1024) throw typedError(info.Env(), {Code::invalidOption, "threads must be 0 to 1024."});
+  const SessionOptions* const session = asked ? &options : nullptr;
+  const MemoryPlan found = device == "cpu" ? planCpu(model, type, threads, session) : planCuda(model, type, session);
+  Napi::Object to = Napi::Object::New(info.Env());
+  to.Set("weights", static_cast<double>(found.weights));
+  to.Set("session", static_cast<double>(found.session));
+  return to;
+}
+
 // Functions that return promises reject instead of throwing.
 template <Napi::Value (*function)(const Napi::CallbackInfo&)>
 Napi::Value promise(const Napi::CallbackInfo& info) {
@@ -158,6 +182,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cuda", Napi::Function::New(env, promise<cuda>, "cuda"));
   exports.Set("cudaMemory", Napi::Function::New(env, promise<memoryOf>, "cudaMemory"));
   exports.Set("freeMemory", Napi::Function::New(env, memoryOfMachine, "freeMemory"));
+  exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("convertFloats", Napi::Function::New(env, promise<convert>, "convertFloats"));

@@ -1,6 +1,7 @@
 #include "arguments.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "promise.h"
 
@@ -108,6 +109,25 @@ std::vector<TensorSource> tensors(const Napi::Value& value) {
   return to;
 }
 
+std::vector<WeightSource> weights(const Napi::Value& value) {
+  if (!value.IsArray()) wrong(value.Env(), "weights must be an array");
+  const auto from = value.As<Napi::Array>();
+  std::vector<WeightSource> to;
+  for (uint32_t i = 0; i < from.Length(); i++) {
+    const Napi::Object w = object(from.Get(i), "a weight");
+    to.push_back({text(w, "role"), tensors(w.Get("parts"))});
+    if (to.back().parts.empty()) wrong(value.Env(), "weight " + to.back().role + " has no parts");
+  }
+  return to;
+}
+
+// Which of two names an option has.
+static bool isSecond(const Napi::Object& from, const char* name, const char* first, const char* second) {
+  const std::string value = text(from, name);
+  if (value != first && value != second) wrong(from.Env(), std::string(name) + " must be " + first + " or " + second);
+  return value == second;
+}
+
 TransformerModel transformerModel(const Napi::Object& o) {
   TransformerModel m;
   m.layers = integer(o, "layers");
@@ -119,13 +139,24 @@ TransformerModel transformerModel(const Napi::Object& o) {
   m.vocabulary = integer(o, "vocabularySize");
   m.classes = integer(o, "classes");
   m.transitions = integer(o, "transitions");
+  m.positions = integer(o, "positions");
+  m.norm = isSecond(o, "norm", "rms", "layer") ? NormKind::layer : NormKind::rms;
+  m.bias = o.Get("bias").ToBoolean();
+  m.embeddingNorm = o.Get("embeddingNorm").ToBoolean();
+  const std::vector<int64_t> pairs = integers(o.Get("rotationPairs"), "rotationPairs");
+  if (pairs.size() != 3) wrong(o.Env(), "rotationPairs must have 3 numbers");
   m.normEps = static_cast<float>(number(o, "normEps"));
   m.ropeBase = static_cast<float>(number(o, "ropeBase"));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
+  int64_t rotated = 0;
+  for (int axis = 0; axis < 3; axis++) {
+    if (pairs[axis] < 0 || pairs[axis] > limits::headSize) wrong(o.Env(), "rotationPairs are outside their range", Code::badCheckpoint);
+    rotated += m.rotationPairs[axis] = static_cast<int>(pairs[axis]);
+  }
   if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) ||
       !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
       !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
-      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n)
+      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 || m.positions > limits::tokens + 1 || 2 * rotated > m.headSize)
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }
@@ -150,26 +181,41 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
 
 SessionOptions sessionOptions(const Napi::Object& o) {
   SessionOptions s;
-  s.classIds = array<int32_t>(o.Get("classIds"), "classIds");
-  s.seeds = array<uint64_t>(o.Get("seeds"), "seeds");
-  s.guided = o.Get("guided").ToBoolean();
+  s.seats = integer(o, "seats");
+  s.streamsEach = integer(o, "streamsEach");
   s.slots = integer(o, "slots");
   s.tokens = integer(o, "tokens");
   s.maxRows = integer(o, "maxRows");
-  if (s.slots > limits::tokens || s.tokens > limits::tokens || s.maxRows > limits::stepRows) wrong(o.Env(), "a session's sizes are outside their range", Code::invalidOption);
-  if (const Napi::Value v = o.Get("known"); v.IsTypedArray()) s.known = array<int32_t>(v, "known");
-  if (const Napi::Value v = o.Get("keepLogits"); v.IsTypedArray()) s.keepLogits = array<int32_t>(v, "keepLogits");
+  s.kept = integer(o, "kept");
+  if (s.seats > limits::seats || s.slots > limits::tokens || s.tokens > limits::tokens || s.kept > limits::tokens ||
+      s.maxRows > limits::stepRows)
+    wrong(o.Env(), "a session's sizes are outside their range", Code::invalidOption);
   return s;
 }
 
-StepRule stepRule(const Napi::Object& o) {
-  StepRule r;
-  r.mode = text(o, "mode") == "score" ? StepRule::Mode::score : StepRule::Mode::sample;
-  r.guidanceScale = static_cast<float>(number(o, "guidanceScale"));
-  r.temperature = static_cast<float>(number(o, "temperature"));
-  r.topK = integer(o, "topK");
-  r.topP = static_cast<float>(number(o, "topP"));
-  return r;
+Sequence sequence(const Napi::Object& o) {
+  Sequence s;
+  s.classId = integer(o, "classId");
+  const Napi::Value seed = o.Get("seed");
+  if (!seed.IsBigInt()) wrong(o.Env(), "seed must be a bigint");
+  bool lossless;
+  s.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (const Napi::Value v = o.Get("known"); !v.IsUndefined()) s.known = array<int32_t>(v, "known");
+  return s;
+}
+
+template <class T>
+std::vector<T> records(const Napi::Object& from, const char* name) {
+  static_assert(sizeof(T) % sizeof(int32_t) == 0);
+  const std::vector<int32_t> numbers = array<int32_t>(from.Get(name), name);
+  if (numbers.size() * sizeof(int32_t) % sizeof(T) != 0) wrong(from.Env(), std::string(name) + " ends inside a record");
+  std::vector<T> to(numbers.size() * sizeof(int32_t) / sizeof(T));
+  if (!to.empty()) std::memcpy(to.data(), numbers.data(), to.size() * sizeof(T));
+  return to;
+}
+
+StepTables stepTables(const Napi::Object& o) {
+  return {records<Row>(o, "rows"), records<Prediction>(o, "predictions"), records<SamplingRule>(o, "rules")};
 }
 
 }  // namespace parvis::binding

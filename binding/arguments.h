@@ -23,9 +23,17 @@ Precision precision(const Napi::Value& value);
 // path; identity: undefined, or device, inode, size and time of the last change in a BigUint64Array
 CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identity);
 std::vector<TensorSource> tensors(const Napi::Value& value);
+std::vector<WeightSource> weights(const Napi::Value& value);
 TransformerModel transformerModel(const Napi::Object& from);
 TokenizerModel tokenizerModel(const Napi::Object& from);
 SessionOptions sessionOptions(const Napi::Object& from);
-StepRule stepRule(const Napi::Object& from);
+Sequence sequence(const Napi::Object& from);
+// Copies of the three tables of a step.
+struct StepTables {
+  std::vector<Row> rows;
+  std::vector<Prediction> predictions;
+  std::vector<SamplingRule> rules;
+};
+StepTables stepTables(const Napi::Object& from);
 
 }  // namespace parvis::binding

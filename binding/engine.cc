@@ -92,7 +92,7 @@ Napi::Value EngineHandle::loadTransformer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Transformer>(),
-      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]), model = transformerModel(object(info[2], "model")),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = weights(info[1]), model = transformerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Transformer>& out, const Cancel& cancel) {
         return core->backend->loadTransformer(file, sources, model, type, cancel, out);
       },
@@ -203,12 +203,14 @@ Napi::Value TransformerHandle::bytes(const Napi::CallbackInfo& info) {
 
 Napi::Value TransformerHandle::createSession(const Napi::CallbackInfo& info) {
   if (!transformer_) return disposed(info.Env());
-  SessionOptions options = sessionOptions(object(info[0], "options"));
-  const size_t sequences = options.classIds.size(), tokens = sequences * options.tokens,
-               logits = sequences * options.keepLogits.size() * transformer_->model().vocabulary;
+  const SessionOptions options = sessionOptions(object(info[0], "options"));
+  const size_t tokens = static_cast<size_t>(options.tokens);
+  const size_t logits = static_cast<size_t>(options.kept) * transformer_->model().vocabulary;
   return enqueue(
       info.Env(), transformer_.core(), nullptr, std::unique_ptr<Session>(),
-      [transformer = transformer_.object(), options](std::unique_ptr<Session>& out, const Cancel&) { return transformer->createSession(options, out); },
+      [transformer = transformer_.object(), options](std::unique_ptr<Session>& out, const Cancel&) {
+        return transformer->createSession(options, out);
+      },
       [core = transformer_.core(), tokens, logits](Napi::Env env, std::unique_ptr<Session>& out) {
         return SessionHandle::wrap(env, core, std::shared_ptr<Session>(std::move(out)), tokens, logits);
       });
@@ -223,7 +225,9 @@ Napi::Value TransformerHandle::dispose(const Napi::CallbackInfo& info) {
 
 Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(env, "Session",
-                     {InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
+                     {InstanceAccessor<&SessionHandle::bytes>("bytes"), InstanceMethod<&SessionHandle::promise<&SessionHandle::enter>>("enter"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::leave>>("leave"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::dispose>>("dispose")});
 }
@@ -237,32 +241,66 @@ Napi::Value SessionHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::
   return o;
 }
 
-Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
+Napi::Value SessionHandle::bytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), session_ ? static_cast<double>(session_->bytes()) : 0);
+}
+
+// A seat by its number, which the session checks.
+static int seatOf(const Napi::Value& value) {
+  if (!value.IsNumber()) throw typedError(value.Env(), {Code::internal, "parvis native call: seat must be a number"});
+  return value.As<Napi::Number>().Int32Value();
+}
+
+Napi::Value SessionHandle::enter(const Napi::CallbackInfo& info) {
   if (!session_) return disposed(info.Env());
-  const std::vector<int32_t> ints = array<int32_t>(info[0], "rows");
-  constexpr size_t stride = sizeof(Row) / sizeof(int32_t);
-  if (ints.size() % stride != 0) throw typedError(info.Env(), {Code::internal, "parvis native call: rows must have 7 ints each"});
-  std::vector<Row> rows(ints.size() / stride);
-  std::memcpy(rows.data(), ints.data(), ints.size() * sizeof(int32_t));
   return enqueue(
-      info.Env(), session_.core(), CancelHandle::from(info[2]), 0,
-      [session = session_.object(), rows = std::move(rows), rule = stepRule(object(info[1], "rule"))](int&, const Cancel& cancel) {
-        return session->step(rows.data(), static_cast<int>(rows.size()), rule, cancel);
-      },
+      info.Env(), session_.core(), nullptr, 0,
+      [session = session_.object(), seat = seatOf(info[0]), who = sequence(object(info[1], "sequence"))](
+          int&, const Cancel&) { return session->enter(seat, who); },
       [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
 }
 
-template <class T>
-Napi::Value SessionHandle::read(Napi::Env env, size_t count, Status (Session::*method)(T*)) {
-  if (!session_) return disposed(env);
-  return enqueueArray<T>(env, session_.core(), nullptr, count, [session = session_.object(), method](T* out, const Cancel&) { return (session.get()->*method)(out); });
+Napi::Value SessionHandle::leave(const Napi::CallbackInfo& info) {
+  if (!session_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), session_.core(), nullptr, 0,
+      [session = session_.object(), seat = seatOf(info[0])](int&, const Cancel&) { return session->leave(seat); },
+      [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
 }
 
-Napi::Value SessionHandle::readTokens(const Napi::CallbackInfo& info) { return read(info.Env(), tokens_, &Session::readTokens); }
+Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
+  if (!session_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), session_.core(), CancelHandle::from(info[1]), std::vector<int32_t>(),
+      [session = session_.object(), t = stepTables(object(info[0], "step"))](std::vector<int32_t>& failed, const Cancel& cancel) {
+        const Step step{t.rows.data(),        static_cast<int>(t.rows.size()),
+                        t.predictions.data(), static_cast<int>(t.predictions.size()),
+                        t.rules.data(),       static_cast<int>(t.rules.size())};
+        return session->step(step, cancel, failed);
+      },
+      [](Napi::Env env, const std::vector<int32_t>& failed) -> Napi::Value { return typedArray(env, failed); });
+}
 
-Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) { return read(info.Env(), tokens_, &Session::readLogProbs); }
+template <class T>
+Napi::Value SessionHandle::read(const Napi::CallbackInfo& info, size_t count, Status (Session::*method)(int, T*)) {
+  if (!session_) return disposed(info.Env());
+  return enqueueArray<T>(info.Env(), session_.core(), nullptr, count,
+                         [session = session_.object(), method, seat = seatOf(info[0])](T* out, const Cancel&) {
+                           return (session.get()->*method)(seat, out);
+                         });
+}
 
-Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) { return read(info.Env(), logits_, &Session::readLogits); }
+Napi::Value SessionHandle::readTokens(const Napi::CallbackInfo& info) {
+  return read(info, tokens_, &Session::readTokens);
+}
+
+Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) {
+  return read(info, tokens_, &Session::readLogProbs);
+}
+
+Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) {
+  return read(info, logits_, &Session::readLogits);
+}
 
 // Resolves when its memory is free.
 Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {

@@ -137,6 +137,9 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens, size_t logits);
 
  private:
+  Napi::Value bytes(const Napi::CallbackInfo& info);
+  Napi::Value enter(const Napi::CallbackInfo& info);
+  Napi::Value leave(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value readTokens(const Napi::CallbackInfo& info);
   Napi::Value readLogProbs(const Napi::CallbackInfo& info);
@@ -146,8 +149,8 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value promise(const Napi::CallbackInfo& info);
   Share<Session> session_;
   template <class T>
-  Napi::Value read(Napi::Env env, size_t count, Status (Session::*method)(T*));
-  size_t tokens_ = 0, logits_ = 0;
+  Napi::Value read(const Napi::CallbackInfo& info, size_t count, Status (Session::*method)(int, T*));
+  size_t tokens_ = 0, logits_ = 0;  // of one seat
 };
 
 class TokenizerHandle : public Napi::ObjectWrap<TokenizerHandle> {

@@ -1,60 +1,227 @@
 #include "steps.h"
 
+#include <algorithm>
 #include <cmath>
-#include <string>
 
 namespace parvis {
 
-static std::string text(int64_t n) { return std::to_string(n); }
+namespace {
 
-Status checkSession(const TransformerModel& model, const SessionOptions& o) {
-  if (o.classIds.empty() || o.seeds.size() != o.classIds.size() || o.slots < 1 || o.tokens < 1 || o.maxRows < 1)
-    return {Code::invalidOption, "A session needs classes, as many seeds, slots, tokens and rows."};
-  for (const int32_t c : o.classIds)
-    if (c < 0 || c > model.classes) return {Code::invalidOption, "Class " + text(c) + " is outside 0.." + text(model.classes) + "."};
-  const size_t tokens = o.classIds.size() * static_cast<size_t>(o.tokens);
-  if (!o.known.empty() && o.known.size() != tokens) return {Code::invalidOption, "Known tokens: " + text(static_cast<int64_t>(tokens)) + " expected."};
-  for (const int32_t t : o.known)
-    if (t >= model.vocabulary) return {Code::invalidOption, "Token " + text(t) + " is outside 0.." + text(model.vocabulary - 1) + "."};
-  for (const int32_t p : o.keepLogits)
-    if (p < 0 || p >= o.tokens) return {Code::invalidOption, "Position " + text(p) + " is outside the sequence."};
+std::string text(int64_t n) { return std::to_string(n); }
+
+Status invalid(std::string what) { return {Code::invalidOption, std::move(what)}; }
+
+Status badRow(int i, const std::string& what) { return invalid("Row " + text(i) + " of the step: " + what + "."); }
+
+Status badPrediction(int i, const std::string& what) {
+  return invalid("Prediction " + text(i) + " of the step: " + what + ".");
+}
+
+bool valid(const SamplingRule& r) {
+  return (r.mode == Mode::sample || r.mode == Mode::score) && r.temperature >= 0 && r.topP > 0 && r.topK >= 0;
+}
+
+}  // namespace
+
+Status checkSession(const TransformerModel&, const SessionOptions& o) {
+  if (o.seats < 1 || o.slots < 1 || o.tokens < 1 || o.maxRows < 1 || o.kept < 0)
+    return invalid("A session needs seats, slots, tokens and rows.");
+  if (o.streamsEach != 1 && o.streamsEach != 2) return invalid("A seat has one stream or two.");
   return {};
 }
 
-Known::Known(const SessionOptions& o) : missing_(static_cast<size_t>(o.tokens), o.known.empty() ? static_cast<int>(o.classIds.size()) : 0) {
-  for (size_t i = 0; i < o.known.size(); i++) missing_[i % static_cast<size_t>(o.tokens)] += o.known[i] < 0;
+void groupsOf(const Step& step, std::vector<Group>& out) {
+  out.clear();
+  for (int i = 0; i < step.rowCount; i++) {
+    if (out.empty() || out.back().stream != step.rows[i].stream) out.push_back({step.rows[i].stream, i, 0});
+    out.back().count++;
+  }
 }
 
-Status checkRule(const StepRule& rule) {
-  const bool good = rule.temperature >= 0 && rule.topP > 0 && std::isfinite(rule.guidanceScale) && rule.topK >= 0;
-  return good ? Status{} : Status{Code::invalidOption, "The step's sampling rule has a value outside its range."};
+// ---- seats --------------------------------------------------------------------------------------------------
+
+Seats::Seats(const TransformerModel& model, const SessionOptions& o) : model_(model), o_(o) {
+  const size_t seats = static_cast<size_t>(o.seats), streams = static_cast<size_t>(o.streams());
+  all_.resize(seats);
+  streams_.resize(streams);
+  for (Stream& s : streams_) s.written.resize(static_cast<size_t>(o.slots));
+  seen_.resize(streams);
+  slots_.resize(streams * static_cast<size_t>(o.slots));
+  tokens_.resize(seats * static_cast<size_t>(o.tokens));
 }
 
-Status checkStep(const TransformerModel& m, const SessionOptions& o, const Known& known, const Row* rows, int count, const StepRule& rule) {
-  const auto bad = [](int i, const std::string& what) { return Status{Code::invalidOption, "Row " + text(i) + " of the step table: " + what + "."}; };
-  if (count < 1 || count > o.maxRows) return {Code::invalidOption, "A step has 1.." + text(o.maxRows) + " rows, not " + text(count) + "."};
-  if (Status s = checkRule(rule); !s.ok()) return s;
-  std::vector<bool> predicted(static_cast<size_t>(o.tokens));
-  for (int i = 0; i < count; i++) {
-    const Row& r = rows[i];
-    if (r.predicts < -1 || r.predicts >= o.tokens) return bad(i, "predicts position " + text(r.predicts));
-    if (r.predicts >= 0) {
-      if (predicted[static_cast<size_t>(r.predicts)]) return bad(i, "predicts position " + text(r.predicts) + " a second time");
-      predicted[static_cast<size_t>(r.predicts)] = true;
-    }
-    if (r.input < -1 - m.transitions || r.input >= o.tokens) return bad(i, "input " + text(r.input) + " does not exist");
-    if (r.slot < 0 || r.slot >= o.slots) return bad(i, "slot " + text(r.slot) + " is outside the cache");
-    if (r.sees < 1 || r.sees > o.slots) return bad(i, "sees " + text(r.sees) + " slots of " + text(o.slots));
-    if ((r.row < 0) != (r.column < 0) || r.row >= maxPosition || r.column >= maxPosition) return bad(i, "bad rotation cell");
-    if (r.input >= 0 && !known.all(r.input)) return bad(i, "reads token " + text(r.input) + ", which is not known yet");
-    if (rule.mode == StepRule::Mode::score && r.predicts >= 0 && !known.all(r.predicts)) return bad(i, "scores token " + text(r.predicts) + ", which is not known");
+Status Seats::taken(int seat) const {
+  if (seat < 0 || seat >= o_.seats) return invalid("Seat " + text(seat) + " is outside 0.." + text(o_.seats - 1) + ".");
+  return all_[static_cast<size_t>(seat)].taken ? Status{} : invalid("Nobody sits in seat " + text(seat) + ".");
+}
+
+Status Seats::enter(int seat, const Sequence& sequence) {
+  if (seat < 0 || seat >= o_.seats) return invalid("Seat " + text(seat) + " is outside 0.." + text(o_.seats - 1) + ".");
+  Seat& s = all_[static_cast<size_t>(seat)];
+  if (s.taken) return invalid("Seat " + text(seat) + " is taken.");
+  if (sequence.classId < 0 || sequence.classId > model_.classes)
+    return invalid("Class " + text(sequence.classId) + " is outside 0.." + text(model_.classes) + ".");
+  const std::vector<int32_t>& known = sequence.known;
+  if (!known.empty() && known.size() != static_cast<size_t>(o_.tokens))
+    return invalid("Known tokens: " + text(o_.tokens) + " expected.");
+  for (const int32_t t : known)
+    if (t >= model_.vocabulary)
+      return invalid("Token " + text(t) + " is outside 0.." + text(model_.vocabulary - 1) + ".");
+  s.taken = true;
+  s.failed = false;
+  s.sequence = {sequence.classId, sequence.seed, {}};
+  s.known.assign(static_cast<size_t>(o_.tokens), false);
+  for (size_t i = 0; i < known.size(); i++) s.known[i] = known[i] >= 0;
+  for (int k = 0; k < o_.streamsEach; k++) {
+    Stream& stream = streams_[static_cast<size_t>(seat * o_.streamsEach + k)];
+    std::fill(stream.written.begin(), stream.written.end(), false);
+    stream.filled = 0;
+    stream.verified = true;
   }
   return {};
 }
 
-Angle rotationAngle(const TransformerModel& m, int position, int k) {
-  const float frequency = static_cast<float>(1.0 / std::pow(static_cast<double>(m.ropeBase), static_cast<double>(static_cast<float>(2 * k) / static_cast<float>(m.headSize / 2))));
-  const float angle = static_cast<float>(position) * frequency;
+Status Seats::leave(int seat) {
+  if (Status s = taken(seat); !s.ok()) return s;
+  Seat& s = all_[static_cast<size_t>(seat)];
+  s.taken = false;
+  s.dirty |= s.failed;
+  for (int k = 0; k < o_.streamsEach; k++)
+    s.dirty |= !streams_[static_cast<size_t>(seat * o_.streamsEach + k)].verified;
+  return {};
+}
+
+std::vector<int32_t> Seats::failed() const {
+  std::vector<int32_t> seats;
+  for (int i = 0; i < o_.seats; i++)
+    if (all_[static_cast<size_t>(i)].taken && failed(i)) seats.push_back(i);
+  return seats;
+}
+
+// ---- a step -------------------------------------------------------------------------------------------------
+
+Status Seats::checkRow(const Step& step, int i) const {
+  const Row& r = step.rows[i];
+  if (r.stream < 0 || r.stream >= o_.streams() || !all_[static_cast<size_t>(seatOf(r.stream))].taken)
+    return badRow(i, "nobody sits in stream " + text(r.stream));
+  if (r.input < -1 - model_.transitions || r.input >= o_.tokens)
+    return badRow(i, "input " + text(r.input) + " does not exist");
+  if (r.input >= 0 && !all_[static_cast<size_t>(seatOf(r.stream))].known[static_cast<size_t>(r.input)])
+    return badRow(i, "reads token " + text(r.input) + ", which is not known yet");
+  if (r.position < -1 || r.position >= model_.positions)
+    return badRow(i, "learned position " + text(r.position) + " does not exist");
+  for (const int32_t c : r.cell)
+    if (c < -1 || c >= maxPosition) return badRow(i, "bad rotation cell");
+  if (r.slot < -1 || r.slot >= o_.slots) return badRow(i, "slot " + text(r.slot) + " is outside the cache");
+  if (r.sees < 1 || r.sees > o_.slots) return badRow(i, "sees " + text(r.sees) + " slots of " + text(o_.slots));
+  return {};
+}
+
+Status Seats::checkPrediction(const Step& step, int i) {
+  const Prediction& p = step.predictions[i];
+  if (p.row < 0 || p.row >= step.rowCount) return badPrediction(i, "row " + text(p.row) + " does not exist");
+  if (p.unconditional < -1 || p.unconditional >= step.rowCount)
+    return badPrediction(i, "row " + text(p.unconditional) + " does not exist");
+  const int seat = seatOf(step.rows[p.row].stream);
+  if (p.unconditional >= 0 && seatOf(step.rows[p.unconditional].stream) != seat)
+    return badPrediction(i, "is guided by a row of another seat");
+  if (p.rule < 0 || p.rule >= step.ruleCount) return badPrediction(i, "rule " + text(p.rule) + " does not exist");
+  if (p.kept < -1 || p.kept >= o_.kept) return badPrediction(i, "place " + text(p.kept) + " of kept logits does not exist");
+  if (!std::isfinite(p.guidance)) return badPrediction(i, "its guidance scale is not finite");
+  if (p.token < 0 || p.token >= o_.tokens) return badPrediction(i, "token " + text(p.token) + " does not exist");
+  uint32_t& mark = tokens_[static_cast<size_t>(seat) * static_cast<size_t>(o_.tokens) + static_cast<size_t>(p.token)];
+  if (mark == now_) return badPrediction(i, "predicts token " + text(p.token) + " a second time");
+  mark = now_;
+  if (step.rules[p.rule].mode == Mode::score && !all_[static_cast<size_t>(seat)].known[static_cast<size_t>(p.token)])
+    return badPrediction(i, "scores token " + text(p.token) + ", which is not known");
+  return {};
+}
+
+// The prefix of slots that are written, by rows first..end of the step too.
+int Seats::fill(const Stream& stream, const Step& step, int first, int end) const {
+  int filled = stream.filled;
+  const size_t base = static_cast<size_t>(step.rows[first].stream) * static_cast<size_t>(o_.slots);
+  // Every slot counts at most once, so the loop ends soon: a step rarely writes behind what is filled.
+  for (int left = end - first + 1; left > 0 && filled < o_.slots;) {
+    const size_t slot = static_cast<size_t>(filled);
+    if (slots_[base + slot] == now_) left--;
+    else if (!stream.written[slot]) break;
+    filled++;
+  }
+  return filled;
+}
+
+Status Seats::check(const Step& step) {
+  if (step.rowCount < 1 || step.rowCount > o_.maxRows)
+    return invalid("A step has 1.." + text(o_.maxRows) + " rows, not " + text(step.rowCount) + ".");
+  if (step.predictionCount > step.rowCount) return invalid("A step has more predictions than rows.");
+  for (int i = 0; i < step.ruleCount; i++)
+    if (!valid(step.rules[i])) return invalid("A sampling rule of the step has a value outside its range.");
+  now_++;
+  for (int first = 0, end = 0; first < step.rowCount; first = end) {
+    const int32_t stream = step.rows[first].stream;
+    for (end = first; end < step.rowCount && step.rows[end].stream == stream; end++) {
+      if (Status s = checkRow(step, end); !s.ok()) return s;
+      if (step.rows[end].slot < 0) continue;
+      uint32_t& mark = slots_[static_cast<size_t>(stream) * static_cast<size_t>(o_.slots) + static_cast<size_t>(step.rows[end].slot)];
+      if (mark == now_) return badRow(end, "slot " + text(step.rows[end].slot) + " is written by another row too");
+      mark = now_;
+    }
+    uint32_t& seen = seen_[static_cast<size_t>(stream)];
+    if (seen == now_) return badRow(first, "the rows of stream " + text(stream) + " do not follow each other");
+    seen = now_;
+    const int filled = fill(streams_[static_cast<size_t>(stream)], step, first, end);
+    for (int i = first; i < end; i++)
+      if (step.rows[i].sees > filled)
+        return badRow(i, "sees " + text(step.rows[i].sees) + " slots, of which " + text(filled) + " are written");
+  }
+  for (int i = 0; i < step.predictionCount; i++)
+    if (Status s = checkPrediction(step, i); !s.ok()) return s;
+  return {};
+}
+
+void Seats::ran(const Step& step) {
+  for (int first = 0, end = 0; first < step.rowCount; first = end) {
+    Stream& stream = streams_[static_cast<size_t>(step.rows[first].stream)];
+    for (end = first; end < step.rowCount && step.rows[end].stream == step.rows[first].stream; end++)
+      if (step.rows[end].slot >= 0) stream.written[static_cast<size_t>(step.rows[end].slot)] = true;
+    while (stream.filled < o_.slots && stream.written[static_cast<size_t>(stream.filled)]) stream.filled++;
+    stream.verified = false;
+  }
+  const auto verify = [&](int row) {
+    Stream& stream = streams_[static_cast<size_t>(step.rows[row].stream)];
+    stream.verified |= step.rows[row].sees == stream.filled;
+  };
+  for (int i = 0; i < step.predictionCount; i++) {
+    const Prediction& p = step.predictions[i];
+    verify(p.row);
+    if (p.unconditional >= 0) verify(p.unconditional);
+    if (step.rules[p.rule].mode == Mode::sample)
+      all_[static_cast<size_t>(seatOf(step.rows[p.row].stream))].known[static_cast<size_t>(p.token)] = true;
+  }
+}
+
+void Seats::broke(const Step& step) {
+  for (int i = 0; i < step.rowCount; i++) soil(seatOf(step.rows[i].stream));
+}
+
+// ---- rotation -----------------------------------------------------------------------------------------------
+
+int rotationAxis(const TransformerModel& m, int pair) {
+  for (int axis = 0; axis < 3; axis++) {
+    if (pair < m.rotationPairs[axis]) return axis;
+    pair -= m.rotationPairs[axis];
+  }
+  return -1;
+}
+
+Angle rotationAngle(const TransformerModel& m, int position, int pair) {
+  // The pairs of each axis count their own frequencies.
+  const int axis = rotationAxis(m, pair);
+  for (int before = 0; before < axis; before++) pair -= m.rotationPairs[before];
+  const float exponent = static_cast<float>(2 * pair) / static_cast<float>(2 * m.rotationPairs[axis]);
+  const double power = std::pow(static_cast<double>(m.ropeBase), static_cast<double>(exponent));
+  const float angle = static_cast<float>(position) * static_cast<float>(1.0 / power);
   return {static_cast<float>(std::cos(static_cast<double>(angle))), static_cast<float>(std::sin(static_cast<double>(angle)))};
 }
 

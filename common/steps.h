@@ -1,6 +1,7 @@
 // What every backend checks before it runs a step, and the numbers that no backend may choose for itself.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "parvis/model.h"
@@ -9,33 +10,83 @@
 
 namespace parvis {
 
-constexpr int maxPosition = 1 << 14;  // rows and columns of rotation cells lie below
+constexpr int maxPosition = 1 << 14;  // rotation cells lie below
 
 Status checkSession(const TransformerModel& model, const SessionOptions& options);
 
-// Which tokens are known: given at the start, or predicted by a step since. A backend may draw them later than it is told.
-class Known {
+// Rows of one stream in a step, which follow each other.
+struct Group {
+  int32_t stream, first, count;
+};
+// The groups of a step that was checked.
+void groupsOf(const Step& step, std::vector<Group>& out);
+
+// The seats of a session as the host knows them: who sits where, which tokens are known, which slots are written. A
+// backend may draw tokens later than it is told of them here.
+class Seats {
  public:
-  Known() = default;
-  explicit Known(const SessionOptions& options);
-  bool all(int token) const { return missing_[static_cast<size_t>(token)] == 0; }  // in every sequence
-  void predicted(int token) { missing_[static_cast<size_t>(token)] = 0; }
+  Seats() = default;
+  Seats(const TransformerModel& model, const SessionOptions& options);
+
+  // Each checks its arguments; enter and leave also note the change.
+  Status enter(int seat, const Sequence& sequence);
+  Status leave(int seat);
+  Status taken(int seat) const;
+  Status check(const Step& step);
+  // A step that was checked last has run, or is sure to.
+  void ran(const Step& step);
+  // A step ended in its middle: what its rows have written is of no use.
+  void broke(const Step& step);
+
+  int seatOf(int stream) const { return stream / o_.streamsEach; }
+  const Sequence& sequence(int seat) const { return all_[static_cast<size_t>(seat)].sequence; }
+  void fail(int seat) { all_[static_cast<size_t>(seat)].failed = true; }
+  bool failed(int seat) const { return all_[static_cast<size_t>(seat)].failed; }
+  std::vector<int32_t> failed() const;
+  // The caches of the seat may hold numbers that are not finite, which a product with zero does not hide.
+  bool dirty(int seat) const { return all_[static_cast<size_t>(seat)].dirty; }
+  void cleaned(int seat) { all_[static_cast<size_t>(seat)].dirty = false; }
+  void soil(int seat) { all_[static_cast<size_t>(seat)].dirty = true; }
 
  private:
-  std::vector<int> missing_;  // sequences without it
+  struct Seat {
+    bool taken = false, failed = false, dirty = false;
+    Sequence sequence;           // without its known tokens
+    std::vector<bool> known;     // [tokens]
+  };
+  struct Stream {
+    std::vector<bool> written;   // [slots]
+    int filled = 0;              // the longest prefix of slots that are all written
+    bool verified = true;        // logits were looked at that depend on everything written
+  };
+  Status checkRow(const Step& step, int i) const;
+  Status checkPrediction(const Step& step, int i);
+  int fill(const Stream& stream, const Step& step, int first, int end) const;
+
+  TransformerModel model_;
+  SessionOptions o_;
+  std::vector<Seat> all_;
+  std::vector<Stream> streams_;
+  // Marks of the step that is being checked, so that nothing has to be cleared between steps.
+  uint32_t now_ = 0;
+  std::vector<uint32_t> seen_, slots_, tokens_;  // [streams], [streams, slots], [seats, tokens]
 };
 
-Status checkRule(const StepRule& rule);
-Status checkStep(const TransformerModel& model, const SessionOptions& options, const Known& known, const Row* rows, int count, const StepRule& rule);
-
-// Pair k of the first or second half of a head, k < headSize / 4, at a row or column of the grid. Computed in double
-// precision from float32 factors, as the published implementation rounds them.
+// Angle of pair `pair` of a head at a position along the axis that the pair belongs to. Computed in double precision from
+// float32 factors, as the published implementation rounds them. rotationAxis: 0 frame, 1 row, 2 column; -1: not rotated.
 struct Angle {
   float cosine, sine;
 };
-Angle rotationAngle(const TransformerModel& model, int position, int k);
+int rotationAxis(const TransformerModel& model, int pair);
+Angle rotationAngle(const TransformerModel& model, int position, int pair);
+// Pairs of a head that are rotated: the first ones.
+inline int rotatedPairs(const TransformerModel& m) {
+  return m.rotationPairs[0] + m.rotationPairs[1] + m.rotationPairs[2];
+}
 
 // The status of logits that no token can be drawn from.
 Status notFinite();
+
+inline Status cancelled() { return {Code::cancelled, "Cancelled."}; }
 
 }  // namespace parvis

@@ -33,40 +33,13 @@ static int64_t spanOf(const TensorSource& t) {
   return span;
 }
 
-Status Tensors::open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
-  cancel_ = &cancel;
-  for (const auto& t : tensors) byName_[t.name] = t;
-  return file_.open(file);
-}
-
-const TensorSource* Tensors::find(const std::string& name, const std::vector<int64_t>& shape) {
-  const auto at = byName_.find(name);
-  if (at != byName_.end() && at->second.shape == shape) {
-    const TensorSource& t = at->second;
-    if (contiguous(t)) return &t;
-    if (spanOf(t) > elementsOf(t) * mostSpread + smallSpan) {
-      if (status.ok())
-        status = {Code::badCheckpoint, file_.path() + ": tensor " + name + " has " + std::to_string(elementsOf(t)) + " elements that lie spread over " + std::to_string(spanOf(t)) +
-                                           " elements of the file, more than " + std::to_string(mostSpread) + " times as many. Save it again after .contiguous()."};
-      return nullptr;
-    }
-    strided_.push_back(static_cast<size_t>(elementsOf(t)) * byteSize(t.dtype));
-    return &t;
-  }
-  if (status.ok())
-    status = at == byName_.end()
-                 ? Status{Code::badCheckpoint, file_.path() + ": tensor " + name + " is missing; " + shapeText(shape) + " expected."}
-                 : Status{Code::badCheckpoint, file_.path() + ": tensor " + name + " has shape " + shapeText(at->second.shape) + "; " + shapeText(shape) + " expected."};
-  return nullptr;
-}
-
-int64_t Tensors::rowElements(const TensorSource& t) {
+static int64_t rowElementsOf(const TensorSource& t) {
   int64_t rest = 1;
   for (size_t i = 1; i < t.shape.size(); i++) rest *= t.shape[i];
   return rest;
 }
 
-bool Tensors::contiguous(const TensorSource& t) {
+static bool contiguous(const TensorSource& t) {
   int64_t expected = 1;
   for (size_t i = t.shape.size(); i-- > 0 && !t.strides.empty();) {
     if (t.shape[i] != 1 && t.strides[i] != expected) return false;
@@ -75,26 +48,104 @@ bool Tensors::contiguous(const TensorSource& t) {
   return true;
 }
 
-Status Tensors::stored(const TensorSource& t, int64_t begin, int64_t end, void* out) const {
-  const int64_t rest = rowElements(t);
+int64_t Weight::rows() const {
+  int64_t all = 0;
+  for (const TensorSource& part : parts) all += part.shape[0];
+  return all;
+}
+
+int64_t Weight::rowElements() const { return rowElementsOf(parts[0]); }
+
+bool Weight::uniform() const {
+  return std::all_of(parts.begin(), parts.end(),
+                     [&](const TensorSource& part) { return part.dtype == parts[0].dtype && contiguous(part); });
+}
+
+Status Tensors::open(const CheckpointFile& file, const std::vector<WeightSource>& weights, const Cancel& cancel) {
+  cancel_ = &cancel;
+  for (const WeightSource& w : weights) byRole_[w.role] = {w.role, w.parts};
+  return file_.open(file);
+}
+
+Status Tensors::open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
+  cancel_ = &cancel;
+  for (const TensorSource& t : tensors) byRole_[t.name] = {t.name, {t}};
+  return file_.open(file);
+}
+
+const Weight* Tensors::find(const std::string& role, const std::vector<int64_t>& shape) {
+  const auto bad = [&](const std::string& what) {
+    if (status.ok()) status = {Code::badCheckpoint, file_.path() + ": " + what};
+    return nullptr;
+  };
+  const auto at = byRole_.find(role);
+  if (at == byRole_.end() || at->second.parts.empty())
+    return bad("tensor " + role + " is missing; " + shapeText(shape) + " expected.");
+  const Weight& weight = at->second;
+  std::vector<int64_t> found = weight.parts[0].shape;
+  found[0] = weight.rows();
+  for (const TensorSource& part : weight.parts)
+    if (!std::equal(part.shape.begin() + 1, part.shape.end(), shape.begin() + 1, shape.end())) found = part.shape;
+  if (found != shape)
+    return bad("tensor " + weight.parts[0].name + " has shape " + shapeText(found) + "; " + shapeText(shape) + " expected.");
+  for (const TensorSource& part : weight.parts) {
+    if (contiguous(part)) continue;
+    if (spanOf(part) > elementsOf(part) * mostSpread + smallSpan)
+      return bad("tensor " + part.name + " has " + std::to_string(elementsOf(part)) + " elements that lie spread over " +
+                 std::to_string(spanOf(part)) + " elements of the file, more than " + std::to_string(mostSpread) +
+                 " times as many. Save it again after .contiguous().");
+    strided_.push_back(static_cast<size_t>(elementsOf(part)) * byteSize(part.dtype));
+  }
+  return &weight;
+}
+
+Status Tensors::storedOf(const TensorSource& t, int64_t begin, int64_t end, void* out) const {
+  const int64_t rest = rowElementsOf(t);
   const size_t item = byteSize(t.dtype);
   return file_.read(out, static_cast<size_t>((end - begin) * rest) * item, t.offset + static_cast<uint64_t>(begin * rest) * item);
 }
 
-Status Tensors::rows(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
-  const size_t item = byteSize(t.dtype), count = static_cast<size_t>((end - begin) * rowElements(t));
+Status Tensors::rowsOf(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
+  const size_t item = byteSize(t.dtype), count = static_cast<size_t>((end - begin) * rowElementsOf(t));
   if (contiguous(t)) {
-    if (t.dtype == DType::float32) return stored(t, begin, end, out);
+    if (t.dtype == DType::float32) return storedOf(t, begin, end, out);
     const auto raw = std::make_unique_for_overwrite<uint16_t[]>(count);
-    Status s = stored(t, begin, end, raw.get());
+    Status s = storedOf(t, begin, end, raw.get());
     if (s.ok()) widen(raw.get(), t.dtype, out, count);
     return s;
   }
   std::shared_ptr<Copy> copy;
   if (Status s = straighten(t, copy); !s.ok()) return s;
-  widen(copy->data.get() + static_cast<size_t>(begin * rowElements(t)) * item, t.dtype, out, count);
+  widen(copy->data.get() + static_cast<size_t>(begin * rowElementsOf(t)) * item, t.dtype, out, count);
   used(copy, end - begin);
   return {};
+}
+
+// Calls read(part, begin, end, out) for the rows of each part that lie in [begin, end).
+template <class Read>
+static Status overParts(const Weight& w, int64_t begin, int64_t end, uint8_t* out, size_t item, Read&& read) {
+  int64_t first = 0;
+  for (const TensorSource& part : w.parts) {
+    const int64_t from = std::max(begin, first) - first, to = std::min(end, first + part.shape[0]) - first;
+    if (from < to) {
+      if (Status s = read(part, from, to, out); !s.ok()) return s;
+      out += static_cast<size_t>((to - from) * w.rowElements()) * item;
+    }
+    first += part.shape[0];
+  }
+  return {};
+}
+
+Status Tensors::rows(const Weight& w, int64_t begin, int64_t end, float* out) const {
+  return overParts(w, begin, end, reinterpret_cast<uint8_t*>(out), sizeof(float),
+                   [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) {
+                     return rowsOf(part, from, to, reinterpret_cast<float*>(at));
+                   });
+}
+
+Status Tensors::stored(const Weight& w, int64_t begin, int64_t end, void* out) const {
+  return overParts(w, begin, end, static_cast<uint8_t*>(out), byteSize(w.type()),
+                   [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) { return storedOf(part, from, to, at); });
 }
 
 void Tensors::used(const std::shared_ptr<Copy>& copy, int64_t rows) const {

@@ -6,7 +6,8 @@
 #include "machine.h"
 #include "parvis/backend.h"
 #include "tokenizer.h"
-#include "transformer.h"
+#include "session.h"
+#include "../common/transformer.h"
 
 namespace parvis::cpu {
 
@@ -50,9 +51,9 @@ class CpuBackend : public Backend {
   CpuBackend(int threads, bool fewer) : threads_(std::make_shared<Threads>(threads, fewer)) {}
   std::string isa() const override { return kernels().isa; }
   int threads() const override { return threads_->count(); }
-  Status loadTransformer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
+  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
                          const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
-    return CpuTransformer::load(threads_, file, tensors, model, precision, cancel, out);
+    return CpuTransformer::load(threads_, file, weights, model, precision, cancel, out);
   }
   Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
@@ -73,6 +74,14 @@ CpuInfo cpuInfo(const std::string& root) {
   const cpu::MemoryLimit memory = cpu::memoryLimit(root);
   return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16, processor.cores, processor.threads, processor.quota, processor.group,
           memory.total, memory.free, memory.group, cpu::memoryChecked()};
+}
+
+MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session) {
+  const cpu::Element element = cpu::elementOf(precision);
+  cpu::Loader loader(nullptr, element);
+  cpu::CpuTransformer transformer;
+  planTransformer(loader, transformer, model);
+  return {loader.bytes(), session ? cpu::SessionLayout(model, element, threads, *session).bytes : 0};
 }
 
 std::unique_ptr<Backend> createCpuBackend(int threads) {

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "parvis/rule.h"
+
 namespace parvis::cpu {
 
 constexpr int panelOutputs = 32;
@@ -22,9 +24,9 @@ constexpr int inputStep(Element e) { return e == Element::float32 ? 1 : 2; }
 constexpr size_t elementSize(Element e) { return e == Element::float32 ? 4 : 2; }
 
 enum class Epilogue {
-  store,   // y = product
-  add,     // y += product
-  swiglu,  // panel = 16 gates, 16 ups: out = silu(gate) * up, elements, 16 a panel
+  store,   // y = product + bias
+  add,     // y += product + bias
+  swiglu,  // panel = 16 gates, 16 ups: out = silu(gate) * up, elements, 16 a panel; there is no bias
 };
 
 struct Matmul {
@@ -34,6 +36,7 @@ struct Matmul {
   const uint8_t* w;  // packed
   int groups;        // groups a panel
   Epilogue epilogue;
+  const float* bias; // [outputs rounded up to 32] or null
   float* y;          // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
   void* out;         // [rows, yStride] elements (swiglu)
   ptrdiff_t yStride;
@@ -61,7 +64,16 @@ struct CacheHead {  // key and value cache of one layer, stream and key/value he
 };
 
 struct AttentionRow {
-  int32_t slot, row, column, append, sees;
+  int32_t slot;     // -1: key and value are not kept
+  int32_t cell[3];  // positions along the axes of rotation; -1: none
+  int32_t sees;
+};
+
+// Which pairs of a head turn along which axis: the first pairs[0] along axis 0, and so on; the rest does not turn.
+struct Rotation {
+  int pairs[3];
+  const float* cosine;  // [positions, 2 * rotated pairs]: (c, c) for each pair
+  const float* sine;    // (-s, s)
 };
 
 struct Attention {
@@ -73,16 +85,17 @@ struct Attention {
   int queryHeads;             // query heads of this key/value head
   ptrdiff_t q, k, v;          // offsets of the first query head, the key and the value in a row
   CacheHead cache;
-  const float* cosine;        // [positions, headSize / 2]: (c, c) for each pair
-  const float* sine;          // (-s, s)
+  Rotation rotation;
   void* out;                  // [rows, outStride] elements; the first query head's part
   ptrdiff_t outStride;
   void* scratch;              // attentionScratch bytes
 };
 
 struct Norm {
+  bool layer;  // LayerNorm; else RMSNorm
   const float* x;
   const float* weight;
+  const float* bias;  // [dim] (LayerNorm)
   void* out;  // elements
   int dim;
   float eps;
@@ -104,8 +117,8 @@ struct Draw {
   const float* conditional;    // [vocabulary]
   const float* unconditional;  // [vocabulary] or null
   int vocabulary;
-  float guidanceScale, temperature, topP;
-  int topK;
+  SamplingRule rule;
+  float guidance;
   uint64_t seed;
   uint32_t index;
   float* logits;      // [vocabulary] scratch: the guided logits afterwards

@@ -20,13 +20,17 @@ CacheHead CacheLayout::head(uint8_t* heads, size_t index) const {
 }
 
 void Angles::grow(const TransformerModel& m, int last) {
-  const int quarter = m.headSize / 4, half = m.headSize / 2;
-  for (int p = static_cast<int>(cosine_.size()) / half; p <= last; p++)
-    for (int k = 0; k < quarter; k++) {
-      const Angle a = rotationAngle(m, p, k);
+  const int pairs = rotatedPairs(m);
+  for (; positions_ <= last; positions_++)
+    for (int k = 0; k < pairs; k++) {
+      const Angle a = rotationAngle(m, positions_, k);
       cosine_.insert(cosine_.end(), {a.cosine, a.cosine});
       sine_.insert(sine_.end(), {-a.sine, a.sine});
     }
+}
+
+Rotation Angles::of(const TransformerModel& m) const {
+  return {{m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, cosine_.data(), sine_.data()};
 }
 
 int inTiles(int64_t work, int rows) {
@@ -50,59 +54,70 @@ void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, E
     for (int panel = begin; panel < end; panel += panelsEach)
       for (int row = 0; row < rows; row += rowsEach) {
         if (cancel_.load(std::memory_order_relaxed)) return;
-        const Matmul m{static_cast<const uint8_t*>(x) + row * xStride * static_cast<ptrdiff_t>(item), xStride, std::min(rowsEach, rows - row), w.data, w.groups, epilogue,
+        const Matmul m{static_cast<const uint8_t*>(x) + row * xStride * static_cast<ptrdiff_t>(item), xStride, std::min(rowsEach, rows - row), w.data, w.groups, epilogue, w.bias,
                        y ? y + row * yStride : nullptr, out ? static_cast<uint8_t*>(out) + row * yStride * static_cast<ptrdiff_t>(item) : nullptr, yStride};
         kernel(m, panel, std::min(end, panel + panelsEach));
       }
   });
 }
 
-void Rows::norm(const float* x, ptrdiff_t stride, int rows, const float* weight, int dim, float eps, void* out) const {
+void Rows::norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const {
   const auto kernel = kernels().norm[static_cast<int>(element_)];
   const size_t item = elementSize(element_);
   const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
   threads_.run(tasks, [&](int task, int) {
     if (cancel_.load(std::memory_order_relaxed)) return;
     for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
-      kernel({x + r * stride, weight, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item, dim, eps});
+      kernel(norm.of(x + r * stride, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item));
   });
 }
 
 void Rows::attention(const LayerAttention& a) const {
   const auto kernel = kernels().attend[static_cast<int>(element_)];
   const size_t item = elementSize(element_);
-  const int group = a.heads / a.kvHeads, heads = a.streams * a.kvHeads;
-  int sees = 0;
-  for (int i = 0; i < a.count; i++) sees = std::max(sees, a.rows[i].sees);
-  const int64_t work = static_cast<int64_t>(a.count) * sees * a.headSize * group;  // of one head
-  const int together = static_cast<int>(std::clamp<int64_t>(100000 / std::max<int64_t>(work, 1), 1, heads));
+  const int shared = a.heads / a.kvHeads, heads = a.groupCount * a.kvHeads;
+  int64_t work = 0, rowWork = 1;  // of one key/value head: of all rows, of the dearest row
+  int longest = 1;                // rows of the longest group
+  for (int g = 0; g < a.groupCount; g++) {
+    int sees = 0;
+    for (int i = 0; i < a.groups[g].count; i++) sees = std::max(sees, a.rows[a.groups[g].first + i].sees);
+    const int64_t row = static_cast<int64_t>(sees) * a.headSize * shared;
+    work += row * a.groups[g].count;
+    rowWork = std::max(rowWork, row);
+    longest = std::max(longest, a.groups[g].count);
+  }
+  const int64_t each = std::max<int64_t>(work / a.groupCount, 1);
+  const int together = static_cast<int>(std::clamp<int64_t>(100000 / each, 1, heads));
   // Much work goes in blocks of queries, so that a cancellation is seen: all keys and values are appended first, then
   // each block has its queries answered, in the tiles that it would have had.
-  const int block = inTiles(work / std::max(a.count, 1), a.count);
+  const int block = inTiles(rowWork, longest);
   std::vector<AttentionRow> appended;
-  if (block < a.count) {
-    appended.assign(a.rows, a.rows + a.count);
-    for (AttentionRow& row : appended) row.append = 0;
+  if (block < longest) {
+    const Group& last = a.groups[a.groupCount - 1];
+    appended.assign(a.rows, a.rows + last.first + last.count);
+    for (AttentionRow& row : appended) row.slot = -1;
   }
   threads_.run((heads + together - 1) / together, [&](int task, int thread) {
     for (int i = task * together; i < std::min(heads, (task + 1) * together); i++) {
-      const int stream = i / a.kvHeads, head = i % a.kvHeads;
+      const Group& group = a.groups[i / a.kvHeads];
+      const int head = i % a.kvHeads;
       const auto answer = [&](const AttentionRow* rows, int begin, int count, int queryHeads) {
-        const ptrdiff_t row = static_cast<ptrdiff_t>(stream) * a.count + begin;
-        kernel({a.qkv + row * a.qkvStride, a.qkvStride, rows + begin, count, a.headSize, queryHeads, static_cast<ptrdiff_t>(head) * group * a.headSize,
-                static_cast<ptrdiff_t>(a.heads + head) * a.headSize, static_cast<ptrdiff_t>(a.heads + a.kvHeads + head) * a.headSize,
-                a.layout.head(a.cache, static_cast<size_t>(i)), a.angles->cosine(), a.angles->sine(),
-                static_cast<uint8_t*>(a.out) + (row * a.outStride + static_cast<ptrdiff_t>(head) * group * a.headSize) * item, a.outStride,
+        const ptrdiff_t row = group.first + begin, query = static_cast<ptrdiff_t>(head) * shared * a.headSize;
+        kernel({a.qkv + row * a.qkvStride, a.qkvStride, rows + row, count, a.headSize, queryHeads, query,
+                static_cast<ptrdiff_t>(a.heads + head) * a.headSize,
+                static_cast<ptrdiff_t>(a.heads + a.kvHeads + head) * a.headSize,
+                a.layout.head(a.cache, static_cast<size_t>(group.stream) * a.kvHeads + head), a.rotation,
+                static_cast<uint8_t*>(a.out) + (row * a.outStride + query) * item, a.outStride,
                 a.scratch + a.scratchBytes * thread});
       };
       if (cancel_.load(std::memory_order_relaxed)) return;
       if (appended.empty()) {
-        answer(a.rows, 0, a.count, group);
+        answer(a.rows, 0, group.count, shared);
         continue;
       }
-      answer(a.rows, 0, a.count, 0);
-      for (int begin = 0; begin < a.count && !cancel_.load(std::memory_order_relaxed); begin += block)
-        answer(appended.data(), begin, std::min(block, a.count - begin), group);
+      answer(a.rows, 0, group.count, 0);
+      for (int begin = 0; begin < group.count && !cancel_.load(std::memory_order_relaxed); begin += block)
+        answer(appended.data(), begin, std::min(block, group.count - begin), shared);
     }
   });
 }
@@ -111,15 +126,14 @@ void Rows::attention(const LayerAttention& a) const {
 
 size_t drawScratch(int vocabulary) { return static_cast<size_t>(roundUp(vocabulary, 32)) * 12; }
 
-Draw drawOf(const StepRule& rule, int vocabulary, const float* conditional, const float* unconditional, uint64_t seed, int index, uint8_t* scratch) {
+Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional, const float* unconditional,
+            uint64_t seed, int index, uint8_t* scratch) {
   Draw d{};
   d.conditional = conditional;
   d.unconditional = unconditional;
   d.vocabulary = vocabulary;
-  d.guidanceScale = rule.guidanceScale;
-  d.temperature = rule.temperature;
-  d.topP = rule.topP;
-  d.topK = rule.topK;
+  d.rule = rule;
+  d.guidance = guidance;
   d.seed = seed;
   d.index = static_cast<uint32_t>(index);
   d.weights = reinterpret_cast<uint64_t*>(scratch);

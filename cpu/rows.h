@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "../common/steps.h"
 #include "kernels.h"
 #include "parvis/model.h"
 #include "parvis/step.h"
@@ -28,24 +29,25 @@ struct CacheLayout {
 // Cosines and sines of rotation cells, as far as they have been asked for.
 class Angles {
  public:
-  void grow(const TransformerModel& model, int last);  // rows and columns 0..last
-  const float* cosine() const { return cosine_.data(); }
-  const float* sine() const { return sine_.data(); }
+  void grow(const TransformerModel& model, int last);  // positions 0..last of every axis
+  Rotation of(const TransformerModel& model) const;
 
  private:
-  std::vector<float> cosine_, sine_;  // [positions, headSize / 2], two numbers a pair
+  int positions_ = 0;
+  std::vector<float> cosine_, sine_;  // [positions, rotated pairs], two numbers a pair
 };
 
-// Attention of one layer: `count` rows of each stream, which see the cache of their own stream.
+// Attention of one layer: groups of rows, each of which sees the cache of its own stream.
 struct LayerAttention {
-  const float* qkv;  // [streams count, qkvStride]: queries of all heads, keys, values
+  const float* qkv;  // [rows, qkvStride]: queries of all heads, keys, values
   ptrdiff_t qkvStride;
-  const AttentionRow* rows;  // [count], the same for every stream
-  int count, streams, heads, kvHeads, headSize;
+  const AttentionRow* rows;
+  const Group* groups;
+  int groupCount, heads, kvHeads, headSize;
   CacheLayout layout;
   uint8_t* cache;  // heads [streams, kvHeads]
-  const Angles* angles;
-  void* out;  // elements [streams count, outStride]
+  Rotation rotation;
+  void* out;  // elements [rows, outStride]
   ptrdiff_t outStride;
   uint8_t* scratch;  // scratchBytes a thread, at least attentionScratch
   size_t scratchBytes;
@@ -54,14 +56,23 @@ struct LayerAttention {
 // Queries that attention answers between two looks at a cancellation, of so much work each: whole tiles.
 int inTiles(int64_t work, int rows);
 
+// How rows are normalised: weights [dim], and biases [dim] where it is a LayerNorm.
+struct RowNorm {
+  NormKind kind;
+  const float *weight, *bias;
+  int dim;
+  float eps;
+  Norm of(const float* x, void* out) const { return {kind == NormKind::layer, x, weight, bias, out, dim, eps}; }
+};
+
 class Rows {
  public:
   // cancel: looked at every few tens of milliseconds; what comes out after it is of no use.
   Rows(Threads& threads, Element element, const Cancel& cancel) : threads_(threads), element_(element), cancel_(cancel) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
   void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const;
-  // x [rows, stride], weight [dim] -> out [rows, stride] elements
-  void norm(const float* x, ptrdiff_t stride, int rows, const float* weight, int dim, float eps, void* out) const;
+  // x [rows, stride] -> out [rows, stride] elements
+  void norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const;
   void attention(const LayerAttention& a) const;
 
  private:
@@ -72,7 +83,8 @@ class Rows {
 
 // One draw needs scratch: guided logits and weights.
 size_t drawScratch(int vocabulary);
-// conditional, unconditional (or null): [vocabulary]
-Draw drawOf(const StepRule& rule, int vocabulary, const float* conditional, const float* unconditional, uint64_t seed, int index, uint8_t* scratch);
+// conditional, unconditional (or null): [vocabulary]. The guided logits are in the result's `logits` once it was drawn.
+Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional, const float* unconditional,
+            uint64_t seed, int index, uint8_t* scratch);
 
 }  // namespace parvis::cpu

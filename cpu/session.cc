@@ -6,182 +6,262 @@
 
 namespace parvis::cpu {
 
-namespace {
-
-std::string text(int64_t n) { return std::to_string(n); }
-
-}  // namespace
-
 // ---- memory -------------------------------------------------------------------------------------------------
 
-Status CpuTransformer::createSession(SessionOptions options, std::unique_ptr<Session>& out) {
+Status CpuTransformer::createSession(const SessionOptions& options, std::unique_ptr<Session>& out) {
   if (Status s = checkSession(model_, options); !s.ok()) return s;
-  auto session = std::make_unique<CpuSession>(std::static_pointer_cast<CpuTransformer>(shared_from_this()), std::move(options));
+  auto session =
+      std::make_unique<CpuSession>(std::static_pointer_cast<CpuTransformer>(shared_from_this()), options);
   Status s = session->allocate();
   if (s.ok()) out = std::move(session);
   return s;
 }
 
+SessionLayout::SessionLayout(const TransformerModel& m, Element element, int threads, const SessionOptions& o) {
+  const size_t item = elementSize(element), rows = static_cast<size_t>(o.maxRows), seats = static_cast<size_t>(o.seats);
+  dimStride = roundUp(m.dim, 32);
+  qkvStride = roundUp((m.heads + 2 * m.kvHeads) * m.headSize, 32);
+  widthStride = roundUp(m.heads * m.headSize, 32);
+  ffStride = roundUp(m.feedForward, 32);
+  vocabularyStride = roundUp(m.vocabulary, 32);
+  chunk = std::min(std::max(o.maxRows, 2), 256);
+  cache = CacheLayout(o.slots, m.headSize, element);
+  // An embedding, attention or a draw, never two of them.
+  const size_t position = m.positions > 0 ? static_cast<size_t>(m.dim) * 4 : 0;
+  scratchBytes = std::max({attentionScratch(cache.slots, m.headSize), drawScratch(m.vocabulary), position}) + 4096;
+  tokensEach = static_cast<size_t>(o.tokens);
+  keptEach = static_cast<size_t>(o.kept) * m.vocabulary;
+  const auto take = [&](size_t size) { return std::exchange(bytes, bytes + (size + 63) / 64 * 64); };
+  x = take(rows * dimStride * 4);
+  normed = take(rows * dimStride * item);
+  qkv = take(rows * qkvStride * 4);
+  attended = take(rows * widthStride * item);
+  gated = take(rows * ffStride * item);
+  logits = take(static_cast<size_t>(chunk) * vocabularyStride * 4);
+  gathered = take(static_cast<size_t>(chunk) * dimStride * item);
+  scratch = take(scratchBytes * threads);
+  caches = take(cache.bytes() * m.kvHeads * o.streams() * m.layers);
+  tokens = take(seats * tokensEach * 4);
+  logProbs = take(seats * tokensEach * 4);
+  kept = take(seats * keptEach * 4);
+}
+
 Status CpuSession::allocate() {
   const CpuTransformer& t = *transformer_;
-  const TransformerModel& m = t.model_;
-  const size_t item = elementSize(t.element_);
-  const size_t rows = static_cast<size_t>(streams()) * o_.maxRows;
-  dimStride_ = roundUp(m.dim, 32);
-  qkvStride_ = roundUp((m.heads + 2 * m.kvHeads) * m.headSize, 32);
-  widthStride_ = roundUp(m.heads * m.headSize, 32);
-  ffStride_ = roundUp(m.feedForward, 32);
-  vocabularyStride_ = roundUp(m.vocabulary, 32);
-  chunk_ = static_cast<int>(std::min<size_t>(rows, 256));
-  layout_ = CacheLayout(o_.slots, m.headSize, t.element_);
-  scratchBytes_ = std::max(attentionScratch(layout_.slots, m.headSize), drawScratch(m.vocabulary)) + 4096;  // one or the other
-  size_t total = 0;
-  const auto plan = [&](size_t bytes) { return std::exchange(total, total + (bytes + 63) / 64 * 64); };
-  const size_t x = plan(rows * dimStride_ * 4), normed = plan(rows * dimStride_ * item), qkv = plan(rows * qkvStride_ * 4),
-               attended = plan(rows * widthStride_ * item), gated = plan(rows * ffStride_ * item),
-               logits = plan(static_cast<size_t>(chunk_) * vocabularyStride_ * 4), gathered = plan(static_cast<size_t>(chunk_) * dimStride_ * item),
-               scratch = plan(scratchBytes_ * t.threads_->count()),
-               cache = plan(layout_.bytes() * m.kvHeads * streams() * m.layers);
-  if (Status s = Memory::allocate(total, "The KV cache and activations of " + text(sequences()) + " images", memory_); !s.ok()) return s;
+  layout_ = SessionLayout(t.model_, t.element_, t.threads_->count(), o_);
+  const std::string what = "The KV cache and activations of " + std::to_string(o_.seats) + " images";
+  if (Status s = Memory::allocate(layout_.bytes, what, memory_); !s.ok()) return s;
   uint8_t* p = memory_.data();
-  x_ = reinterpret_cast<float*>(p + x);
-  normed_ = p + normed;
-  qkv_ = reinterpret_cast<float*>(p + qkv);
-  attended_ = p + attended;
-  gated_ = p + gated;
-  logits_ = reinterpret_cast<float*>(p + logits);
-  gathered_ = p + gathered;
-  scratch_ = p + scratch;
-  cache_ = p + cache;
-  const size_t tokens = static_cast<size_t>(sequences()) * o_.tokens;
-  known_ = Known(o_);
-  tokens_ = o_.known.empty() ? std::vector<int32_t>(tokens, -1) : o_.known;
-  logProbs_.assign(tokens, std::numeric_limits<float>::quiet_NaN());
-  kept_.assign(static_cast<size_t>(sequences()) * o_.keepLogits.size() * m.vocabulary, std::numeric_limits<float>::quiet_NaN());
+  x_ = reinterpret_cast<float*>(p + layout_.x);
+  normed_ = p + layout_.normed;
+  qkv_ = reinterpret_cast<float*>(p + layout_.qkv);
+  attended_ = p + layout_.attended;
+  gated_ = p + layout_.gated;
+  logits_ = reinterpret_cast<float*>(p + layout_.logits);
+  gathered_ = p + layout_.gathered;
+  scratch_ = p + layout_.scratch;
+  cache_ = p + layout_.caches;
+  tokens_ = reinterpret_cast<int32_t*>(p + layout_.tokens);
+  logProbs_ = reinterpret_cast<float*>(p + layout_.logProbs);
+  kept_ = reinterpret_cast<float*>(p + layout_.kept);
+  seats_ = Seats(t.model_, o_);  // after memory was granted: it is small beside that
   return {};
 }
 
+// ---- seats --------------------------------------------------------------------------------------------------
+
+Status CpuSession::enter(int seat, const Sequence& sequence) {
+  if (Status s = seats_.enter(seat, sequence); !s.ok()) return s;
+  constexpr float nothing = std::numeric_limits<float>::quiet_NaN();
+  const size_t at = static_cast<size_t>(seat), tokens = layout_.tokensEach, kept = layout_.keptEach;
+  std::fill_n(tokens_ + at * tokens, tokens, -1);
+  std::copy(sequence.known.begin(), sequence.known.end(), tokens_ + at * tokens);
+  std::fill_n(logProbs_ + at * tokens, tokens, nothing);
+  std::fill_n(kept_ + at * kept, kept, nothing);
+  if (!seats_.dirty(seat)) return {};
+  // A tile of attention multiplies what lies behind a prefix by zero, which hides finite numbers only.
+  const TransformerModel& m = transformer_->model_;
+  const size_t stream = layout_.cache.bytes() * m.kvHeads;
+  for (int layer = 0; layer < m.layers; layer++)
+    std::memset(cache_ + (static_cast<size_t>(layer) * o_.seats + seat) * o_.streamsEach * stream, 0,
+                stream * o_.streamsEach);
+  seats_.cleaned(seat);
+  return {};
+}
+
+Status CpuSession::leave(int seat) { return seats_.leave(seat); }
+
 // ---- a step -------------------------------------------------------------------------------------------------
 
-void CpuSession::embed(const Row* rows, int count) {
+RowNorm CpuSession::norm(NormKind kind, const NormWeights& weights) const {
+  const TransformerModel& m = transformer_->model_;
+  return {kind, weights.weight, weights.bias, m.dim, m.normEps};
+}
+
+void CpuSession::embed(const Step& step) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const size_t item = elementSize(t.element_);
-  for (int stream = 0; stream < streams(); stream++) {
-    const int sequence = stream % sequences();
-    for (int i = 0; i < count; i++) {
-      const int32_t input = rows[i].input;
-      const void* table = input >= 0 ? t.tokens_ : input == classInput ? t.classes_ : t.transitions_;
-      const int32_t entry = input >= 0            ? tokens_[static_cast<size_t>(sequence) * o_.tokens + input]
-                            : input != classInput ? -2 - input
-                            : stream >= sequences() ? m.classes
-                                                    : o_.classIds[sequence];
-      const void* from = static_cast<const uint8_t*>(table) + static_cast<size_t>(entry) * m.dim * item;
-      convertFloats(from, t.element_ == Element::float32 ? DType::float32 : DType::bfloat16,
-                    x_ + static_cast<size_t>(stream * count + i) * dimStride_, DType::float32, m.dim);
+  const DType type = t.element_ == Element::float32 ? DType::float32 : DType::bfloat16;
+  for (int i = 0; i < step.rowCount; i++) {
+    const Row& row = step.rows[i];
+    const int seat = seats_.seatOf(row.stream);
+    const bool unconditional = row.stream % o_.streamsEach == 1;
+    const void* table = row.input >= 0 ? t.tokens_ : row.input == classInput ? t.classes_ : t.transitions_;
+    const int32_t entry = row.input >= 0            ? tokens_[static_cast<size_t>(seat) * o_.tokens + row.input]
+                          : row.input != classInput ? -2 - row.input
+                          : unconditional           ? m.classes
+                                                    : seats_.sequence(seat).classId;
+    // A token is -1 where its logits were not finite: the seat has failed, and any entry will do.
+    float* x = x_ + static_cast<size_t>(i) * layout_.dimStride;
+    const auto read = [&](const void* from, int32_t entry, float* to) {
+      const size_t at = static_cast<size_t>(entry) * m.dim * item;
+      convertFloats(static_cast<const uint8_t*>(from) + at, type, to, DType::float32, m.dim);
+    };
+    read(table, std::max(entry, 0), x);
+    if (row.position >= 0) {
+      float* position = reinterpret_cast<float*>(scratch_);
+      read(t.positions_, row.position, position);
+      for (int d = 0; d < m.dim; d++) x[d] += position[d];
     }
+    if (m.embeddingNorm)
+      kernels().norm[static_cast<int>(Element::float32)](norm(NormKind::layer, t.embeddingNorm_).of(x, x));
   }
 }
 
-void CpuSession::attention(const Rows& run, int layer, int count) {
+void CpuSession::attention(const Rows& run, int layer) {
   const TransformerModel& m = transformer_->model_;
-  run.attention({qkv_, qkvStride_, meta_.data(), count, streams(), m.heads, m.kvHeads, m.headSize, layout_,
-                   cache_ + static_cast<size_t>(layer) * streams() * m.kvHeads * layout_.bytes(), &angles_, attended_, widthStride_, scratch_, scratchBytes_});
+  uint8_t* cache = cache_ + static_cast<size_t>(layer) * o_.streams() * m.kvHeads * layout_.cache.bytes();
+  run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads, m.kvHeads,
+                 m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride, scratch_, layout_.scratchBytes});
 }
 
-Status CpuSession::step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
-  if (Status s = checkStep(transformer_->model_, o_, known_, rows, count, rule); !s.ok()) return s;
+Status CpuSession::broken(const Step& step) {
+  seats_.broke(step);
+  return cancelled();
+}
+
+Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) {
+  if (Status s = seats_.check(step); !s.ok()) return s;
   const CpuTransformer& t = *transformer_;
-  const int all = streams() * count;
-  meta_.resize(count);
+  const int count = step.rowCount;
+  rows_.resize(count);
   int last = -1;
   for (int i = 0; i < count; i++) {
-    meta_[i] = {rows[i].slot, rows[i].row, rows[i].column, rows[i].append, rows[i].sees};
-    last = std::max({last, rows[i].row, rows[i].column});
+    const Row& r = step.rows[i];
+    rows_[i] = {r.slot, {r.cell[0], r.cell[1], r.cell[2]}, r.sees};
+    last = std::max({last, r.cell[0], r.cell[1], r.cell[2]});
   }
+  groupsOf(step, groups_);
   angles_.grow(t.model_, last);
-  embed(rows, count);
+  embed(step);
   const Rows run = this->run(cancel);
-  const int dim = t.model_.dim;
-  const float eps = t.model_.normEps;
+  const NormKind kind = t.model_.norm;
   for (int i = 0; i < t.model_.layers; i++) {
-    if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+    if (cancel.load(std::memory_order_relaxed)) return broken(step);
     const Layer& l = t.layers_[i];
-    run.norm(x_, dimStride_, all, l.attentionNorm, dim, eps, normed_);
-    run.matmul(l.qkv, normed_, dimStride_, all, Epilogue::store, qkv_, nullptr, qkvStride_);
-    attention(run, i, count);
-    run.matmul(l.wo, attended_, widthStride_, all, Epilogue::add, x_, nullptr, dimStride_);
-    run.norm(x_, dimStride_, all, l.feedForwardNorm, dim, eps, normed_);
-    run.matmul(l.gateUp, normed_, dimStride_, all, Epilogue::swiglu, nullptr, gated_, ffStride_);
-    run.matmul(l.down, gated_, ffStride_, all, Epilogue::add, x_, nullptr, dimStride_);
+    run.norm(x_, layout_.dimStride, count, norm(kind, l.attentionNorm), normed_);
+    run.matmul(l.qkv, normed_, layout_.dimStride, count, Epilogue::store, qkv_, nullptr, layout_.qkvStride);
+    attention(run, i);
+    run.matmul(l.attentionOutput, attended_, layout_.widthStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
+    run.norm(x_, layout_.dimStride, count, norm(kind, l.feedForwardNorm), normed_);
+    run.matmul(l.up, normed_, layout_.dimStride, count, Epilogue::swiglu, nullptr, gated_, layout_.ffStride);
+    run.matmul(l.down, gated_, layout_.ffStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
   }
-  return predict(rows, count, rule, cancel);
+  if (Status s = predict(step, cancel); !s.ok()) return s;
+  seats_.ran(step);
+  failed = seats_.failed();
+  return {};
 }
 
 // ---- logits to tokens ---------------------------------------------------------------------------------------
 
-Status CpuSession::predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
+// Whether the logits were finite.
+bool CpuSession::draw(const Prediction& p, const SamplingRule& rule, int seat, const float* conditional,
+                      const float* unconditional, uint8_t* scratch) {
+  const int vocabulary = transformer_->model_.vocabulary;
+  const size_t token = static_cast<size_t>(seat) * o_.tokens + p.token;
+  const Draw d = drawOf(rule, p.guidance, vocabulary, conditional, unconditional, seats_.sequence(seat).seed, p.token,
+                        scratch);
+  bool finite;
+  if (rule.mode == Mode::score) {
+    finite = sampler().score(d, tokens_[token], &logProbs_[token]);
+  } else {
+    tokens_[token] = sampler().draw(d);
+    finite = tokens_[token] >= 0;
+  }
+  if (p.kept >= 0)
+    std::copy(d.logits, d.logits + vocabulary, kept_ + seat * layout_.keptEach + static_cast<size_t>(p.kept) * vocabulary);
+  return finite;
+}
+
+Status CpuSession::predict(const Step& step, const Cancel& cancel) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const size_t item = elementSize(t.element_);
-  std::vector<Prediction> all;
-  for (int s = 0; s < sequences(); s++)
-    for (int i = 0; i < count; i++)
-      if (rows[i].predicts >= 0) all.push_back({s, i});
-  const int branches = o_.guided ? 2 : 1, most = std::max(1, chunk_ / branches);
-  const bool guided = o_.guided && rule.guidanceScale != 1.0f;
-  std::atomic<bool> finite{true};
-  for (size_t first = 0; first < all.size(); first += most) {
-    if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
-    const int some = static_cast<int>(std::min<size_t>(most, all.size() - first));
-    const Prediction* p = all.data() + first;
-    const auto normKernel = kernels().norm[static_cast<int>(t.element_)];
-    for (int b = 0; b < branches; b++)
-      for (int i = 0; i < some; i++) {
-        const size_t from = static_cast<size_t>(b * sequences() + p[i].sequence) * count + p[i].row;
-        normKernel({x_ + from * dimStride_, t.norm_, static_cast<uint8_t*>(gathered_) + static_cast<size_t>(b * some + i) * dimStride_ * item, m.dim, m.normEps});
-      }
-    run(cancel).matmul(t.output_, gathered_, dimStride_, branches * some, Epilogue::store, logits_, nullptr, vocabularyStride_);
-    if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
-    t.threads_->run(some, [&](int i, int thread) {
-      const int sequence = p[i].sequence, position = rows[p[i].row].predicts;
-      const size_t token = static_cast<size_t>(sequence) * o_.tokens + position;
-      const Draw d = drawOf(rule, m.vocabulary, logits_ + static_cast<size_t>(i) * vocabularyStride_, guided ? logits_ + static_cast<size_t>(some + i) * vocabularyStride_ : nullptr,
-                            o_.seeds[sequence], position, scratch_ + scratchBytes_ * thread);
-      if (rule.mode == StepRule::Mode::score) {
-        if (!sampler().score(d, tokens_[token], &logProbs_[token])) finite = false;
-      } else {
-        const int32_t drawn = sampler().draw(d);
-        if (drawn < 0) finite = false;
-        tokens_[token] = drawn;
-      }
-      for (size_t k = 0; k < o_.keepLogits.size(); k++)
-        if (o_.keepLogits[k] == position)
-          std::memcpy(kept_.data() + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * m.vocabulary, d.logits, static_cast<size_t>(m.vocabulary) * 4);
+  const auto normKernel = kernels().norm[static_cast<int>(t.element_)];
+  const RowNorm finalNorm = norm(m.norm, t.finalNorm_);
+  struct Drawn {
+    const Prediction* prediction;
+    int conditional, unconditional;  // rows of logits; -1: none
+    bool finite;
+  };
+  std::vector<Drawn> drawn;
+  for (int first = 0; first < step.predictionCount;) {
+    if (cancel.load(std::memory_order_relaxed)) return broken(step);
+    // As many predictions as the memory has rows of logits for.
+    drawn.clear();
+    int rows = 0;
+    const auto gather = [&](int row) {
+      const size_t to = static_cast<size_t>(rows) * layout_.dimStride * item;
+      normKernel(finalNorm.of(x_ + static_cast<size_t>(row) * layout_.dimStride, static_cast<uint8_t*>(gathered_) + to));
+      return rows++;
+    };
+    for (; first < step.predictionCount; first++) {
+      const Prediction& p = step.predictions[first];
+      const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
+      if (rows + (guided ? 2 : 1) > layout_.chunk) break;
+      const int conditional = gather(p.row);
+      drawn.push_back({&p, conditional, guided ? gather(p.unconditional) : -1, true});
+    }
+    run(cancel).matmul(t.head_, gathered_, layout_.dimStride, rows, Epilogue::store, logits_, nullptr, layout_.vocabularyStride);
+    if (cancel.load(std::memory_order_relaxed)) return broken(step);
+    t.threads_->run(static_cast<int>(drawn.size()), [&](int i, int thread) {
+      Drawn& d = drawn[i];
+      const auto logits = [&](int row) {
+        return row < 0 ? nullptr : logits_ + static_cast<size_t>(row) * layout_.vocabularyStride;
+      };
+      const Prediction& p = *d.prediction;
+      d.finite = draw(p, step.rules[p.rule], seats_.seatOf(step.rows[p.row].stream), logits(d.conditional),
+                      logits(d.unconditional), scratch_ + layout_.scratchBytes * thread);
     });
+    for (const Drawn& d : drawn)
+      if (!d.finite) seats_.fail(seats_.seatOf(step.rows[d.prediction->row].stream));
   }
-  if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};  // also where nothing was predicted
-  if (!finite) return notFinite();
-  for (const Prediction& p : all)
-    if (rule.mode == StepRule::Mode::sample) known_.predicted(rows[p.row].predicts);
+  if (cancel.load(std::memory_order_relaxed)) return broken(step);  // also where nothing was predicted
   return {};
 }
 
 // ---- results ------------------------------------------------------------------------------------------------
 
-Status CpuSession::readTokens(int32_t* out) {
-  std::copy(tokens_.begin(), tokens_.end(), out);
+Status CpuSession::readable(int seat) const {
+  if (Status s = seats_.taken(seat); !s.ok()) return s;
+  return seats_.failed(seat) ? notFinite() : Status{};
+}
+
+template <class T>
+Status CpuSession::read(int seat, const T* from, size_t each, T* out) const {
+  if (Status s = readable(seat); !s.ok()) return s;
+  std::copy_n(from + seat * each, each, out);
   return {};
 }
 
-Status CpuSession::readLogProbs(float* out) {
-  std::copy(logProbs_.begin(), logProbs_.end(), out);
-  return {};
+Status CpuSession::readTokens(int seat, int32_t* out) { return read(seat, tokens_, layout_.tokensEach, out); }
+
+Status CpuSession::readLogProbs(int seat, float* out) {
+  return read(seat, logProbs_, layout_.tokensEach, out);
 }
 
-Status CpuSession::readLogits(float* out) {
-  std::copy(kept_.begin(), kept_.end(), out);
-  return {};
-}
+Status CpuSession::readLogits(int seat, float* out) { return read(seat, kept_, layout_.keptEach, out); }
 
 }  // namespace parvis::cpu

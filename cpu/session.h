@@ -1,4 +1,4 @@
-// One generation or scoring run of a batch of sequences: KV cache, activations, tokens and random numbers.
+// A pool of seats on the CPU: key/value caches, activations, tokens and random numbers of sequences that run together.
 #pragma once
 
 #include "../common/steps.h"
@@ -7,35 +7,53 @@
 
 namespace parvis::cpu {
 
+// Where a session's memory has what. Strides are padded to 32 so that a panel can always be stored whole. Rows are those of a
+// step, at most maxRows.
+struct SessionLayout {
+  SessionLayout() = default;
+  SessionLayout(const TransformerModel& model, Element element, int threads, const SessionOptions& options);
+  int dimStride = 0, qkvStride = 0, widthStride = 0, ffStride = 0, vocabularyStride = 0;
+  int chunk = 0;            // rows of logits that exist at a time
+  CacheLayout cache;        // of a head
+  size_t scratchBytes = 0;  // of one thread
+  size_t tokensEach = 0, keptEach = 0;  // numbers of one seat
+  // Bytes from the start of the memory.
+  size_t x = 0, normed = 0, qkv = 0, attended = 0, gated = 0, logits = 0, gathered = 0, scratch = 0, caches = 0, tokens = 0,
+         logProbs = 0, kept = 0;
+  size_t bytes = 0;
+};
+
 class CpuSession : public Session {
  public:
-  CpuSession(std::shared_ptr<CpuTransformer> transformer, SessionOptions options)
-      : transformer_(std::move(transformer)), o_(std::move(options)) {}
+  CpuSession(std::shared_ptr<CpuTransformer> transformer, const SessionOptions& options)
+      : transformer_(std::move(transformer)), o_(options) {}
   Status allocate();
-  Status step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) override;
-  Status readTokens(int32_t* out) override;
-  Status readLogProbs(float* out) override;
-  Status readLogits(float* out) override;
+  size_t bytes() const override { return memory_.bytes(); }
+  Status enter(int seat, const Sequence& sequence) override;
+  Status leave(int seat) override;
+  Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) override;
+  Status readTokens(int seat, int32_t* out) override;
+  Status readLogProbs(int seat, float* out) override;
+  Status readLogits(int seat, float* out) override;
 
  private:
-  struct Prediction {
-    int sequence, row;
-  };
-  void embed(const Row* rows, int count);
-  void attention(const Rows& run, int layer, int count);
-  Status predict(const Row* rows, int count, const StepRule& rule, const Cancel& cancel);
-  int sequences() const { return static_cast<int>(o_.classIds.size()); }
-  int streams() const { return sequences() * (o_.guided ? 2 : 1); }
+  void embed(const Step& step);
+  RowNorm norm(NormKind kind, const NormWeights& weights) const;
+  void attention(const Rows& run, int layer);
+  Status predict(const Step& step, const Cancel& cancel);
+  bool draw(const Prediction& prediction, const SamplingRule& rule, int seat, const float* conditional,
+            const float* unconditional, uint8_t* scratch);
+  Status broken(const Step& step);
+  Status readable(int seat) const;
+  template <class T>
+  Status read(int seat, const T* from, size_t each, T* out) const;
   Rows run(const Cancel& cancel) const { return {*transformer_->threads_, transformer_->element_, cancel}; }
 
   std::shared_ptr<CpuTransformer> transformer_;
   SessionOptions o_;
+  Seats seats_;
   Memory memory_;
-  // Strides are padded to 32 so that a panel can always be stored whole. Rows: streams * maxRows, stream-major;
-  // stream = branch * sequences + sequence, the conditional branch first.
-  int dimStride_ = 0, qkvStride_ = 0, widthStride_ = 0, ffStride_ = 0, vocabularyStride_ = 0;
-  CacheLayout layout_;
-  size_t scratchBytes_ = 0;    // of one thread
+  SessionLayout layout_;
   float* x_ = nullptr;         // residual stream [rows, dimStride]
   void* normed_ = nullptr;     // elements [rows, dimStride]
   float* qkv_ = nullptr;       // [rows, qkvStride]
@@ -45,12 +63,12 @@ class CpuSession : public Session {
   void* gathered_ = nullptr;   // elements [chunk, dimStride]
   uint8_t* scratch_ = nullptr; // a thread's each
   uint8_t* cache_ = nullptr;   // heads [layers, streams, kvHeads]
-  int chunk_ = 0;
-  std::vector<AttentionRow> meta_;
+  std::vector<AttentionRow> rows_;
+  std::vector<Group> groups_;
   Angles angles_;
-  Known known_;
-  std::vector<int32_t> tokens_;
-  std::vector<float> logProbs_, kept_;
+  int32_t* tokens_ = nullptr;  // [seats, tokens]
+  float* logProbs_ = nullptr;  // [seats, tokens]
+  float* kept_ = nullptr;      // [seats, kept, vocabulary]
 };
 
 }  // namespace parvis::cpu

@@ -36,7 +36,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
   t->threads_ = std::move(threads);
   Tensors weights;
   if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
-  Loader loader(weights, t->element_);
+  Loader loader(&weights, t->element_);
   VqPlan plan(loader, t->element_);
   visitVq(plan, t->parts_, m);
   loader.vector(t->codebookStored_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);

@@ -4,15 +4,15 @@
 
 namespace parvis::cpu {
 
-Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<WeightSource>& weights,
                             const TransformerModel& m, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   auto t = std::make_shared<CpuTransformer>();
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
-  Tensors weights;
-  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
-  Loader loader(weights, t->element_);
+  Tensors source;
+  if (Status s = source.open(file, weights, cancel); !s.ok()) return s;
+  Loader loader(&source, t->element_);
   planTransformer(loader, *t, m);
   Status s = loader.load(t->memory_, *t->threads_, cancel);
   if (s.ok()) out = std::move(t);

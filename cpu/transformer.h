@@ -9,22 +9,26 @@
 
 namespace parvis::cpu {
 
+struct NormWeights {
+  float *weight = nullptr, *bias = nullptr;  // [dim]
+};
+
 struct Layer {
-  float* attentionNorm;  // [dim]
-  Packed qkv;            // [(heads + 2 kvHeads) headSize, dim]
-  Packed wo;             // [dim, heads headSize]
-  float* feedForwardNorm;
-  Packed gateUp;         // panels of 16 gates and 16 ups, [2 feedForward, dim]
-  Packed down;           // [dim, feedForward]
+  NormWeights attentionNorm;
+  Packed qkv;              // [(heads + 2 kvHeads) headSize, dim]
+  Packed attentionOutput;  // [dim, heads headSize]
+  NormWeights feedForwardNorm;
+  Packed up;               // panels as its epilogue takes them (kernels.h)
+  Packed down;             // [dim, feedForward]
 };
 
 class CpuTransformer : public Transformer {
  public:
-  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<WeightSource>& weights,
                      const TransformerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TransformerModel& model() const override { return model_; }
-  Status createSession(SessionOptions options, std::unique_ptr<Session>& out) override;
+  Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) override;
 
   TransformerModel model_;
   Element element_ = Element::float32;
@@ -33,9 +37,10 @@ class CpuTransformer : public Transformer {
   std::vector<Layer> layers_;
   void* classes_ = nullptr;      // [classes + 1, dim] elements
   void* tokens_ = nullptr;       // [vocabulary, dim]
-  void* transitions_ = nullptr;  // [transitions, dim]
-  float* norm_ = nullptr;        // [dim]
-  Packed output_;                // [vocabulary, dim]
+  void* transitions_ = nullptr;     // [transitions, dim]
+  void* positions_ = nullptr;    // [positions, dim]
+  NormWeights embeddingNorm_, finalNorm_;
+  Packed head_;                  // [vocabulary, dim]
 };
 
 }  // namespace parvis::cpu

@@ -61,69 +61,66 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
 
 namespace {
 
-bool storedAs(const TensorSource& t, Element element) {
-  return t.dtype == (element == Element::float32 ? DType::float32 : DType::bfloat16) && Tensors::contiguous(t);
+bool storedAs(const Weight& w, Element element) {
+  return w.type() == (element == Element::float32 ? DType::float32 : DType::bfloat16) && w.uniform();
 }
 
 // Are rows of it made of whole words of the panel's type?
-bool inWords(const TensorSource& t, Element element, int inputs) { return storedAs(t, element) && inputs % inputStep(element) == 0; }
+bool inWords(const Weight& w, Element element, int inputs) { return storedAs(w, element) && inputs % inputStep(element) == 0; }
 
 }  // namespace
 
 // ---- plans --------------------------------------------------------------------------------------------------
 
 void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs) {
-  const TensorSource* t = weights_.find(name, {outputs, inputs});
+  const Weight* t = find(name, {outputs, inputs});
   to = packedShape(outputs, inputs, element_);
-  if (!t) return;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, t, outputs, inputs, groups = to.groups, words = inWords(*t, element_, inputs), panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+       [this, t, outputs, inputs, groups = to.groups, words = t && inWords(*t, element_, inputs), panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
          if (words) {
-           Status s = weights_.stored(*t, begin, end, scratch);
+           Status s = weights_->stored(*t, begin, end, scratch);
            if (s.ok()) packWords(scratch, groups * 4, end - begin, groups, base + panel * panelBytes);
            return s;
          }
-         Status s = weights_.rows(*t, begin, end, scratch);
+         Status s = weights_->rows(*t, begin, end, scratch);
          if (s.ok()) packPanel(scratch, inputs, end - begin, inputs, element_, base + panel * panelBytes);
          return s;
        }});
 }
 
 void Loader::gateUp(Packed& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
-  const TensorSource* g = weights_.find(gate, {outputs, inputs});
-  const TensorSource* u = weights_.find(up, {outputs, inputs});
+  const Weight* g = find(gate, {outputs, inputs});
+  const Weight* u = find(up, {outputs, inputs});
   to = packedShape((outputs + 15) / 16 * 32, inputs, element_);
-  if (!g || !u) return;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, g, u, outputs, inputs, groups = to.groups, words = inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
+       [this, g, u, outputs, inputs, groups = to.groups, words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
         panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * 16, end = std::min(outputs, begin + 16);
          if (words) {
            if (end - begin < 16) std::memset(scratch, 0, size_t{panelOutputs} * groups * 4);
-           Status s = weights_.stored(*g, begin, end, scratch);
-           if (s.ok()) s = weights_.stored(*u, begin, end, scratch + size_t{16} * groups);
+           Status s = weights_->stored(*g, begin, end, scratch);
+           if (s.ok()) s = weights_->stored(*u, begin, end, scratch + size_t{16} * groups);
            if (s.ok()) packWords(scratch, groups * 4, panelOutputs, groups, base + panel * panelBytes);
            return s;
          }
          std::fill(scratch, scratch + size_t{panelOutputs} * inputs, 0.0f);
-         Status s = weights_.rows(*g, begin, end, scratch);
-         if (s.ok()) s = weights_.rows(*u, begin, end, scratch + size_t{16} * inputs);
+         Status s = weights_->rows(*g, begin, end, scratch);
+         if (s.ok()) s = weights_->rows(*u, begin, end, scratch + size_t{16} * inputs);
          if (s.ok()) packPanel(scratch, inputs, panelOutputs, inputs, element_, base + panel * panelBytes);
          return s;
        }});
 }
 
 void Loader::convolution(Packed& to, const std::string& name, int outputs, int channels, int kernel, int padded) {
-  const TensorSource* t = weights_.find(name, {outputs, channels, kernel, kernel});
+  const Weight* t = find(name, {outputs, channels, kernel, kernel});
   const int inputs = kernel * kernel * padded, taps = kernel * kernel;
   to = packedShape(outputs, inputs, element_);
-  if (!t) return;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * (inputs + channels * taps),
        [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
          float* stored = scratch + size_t{panelOutputs} * inputs;
-         Status s = weights_.rows(*t, begin, end, stored);
+         Status s = weights_->rows(*t, begin, end, stored);
          if (!s.ok()) return s;
          for (int o = 0; o < end - begin; o++)
            for (int tap = 0; tap < taps; tap++)
@@ -135,16 +132,15 @@ void Loader::convolution(Packed& to, const std::string& name, int outputs, int c
 }
 
 void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded) {
-  const TensorSource* t = weights_.find(name, shape);
-  if (!t) return;
+  const Weight* t = find(name, shape);
   size_t count = 1;
   for (const int64_t s : shape) count *= static_cast<size_t>(s);
   // In pieces, between which a cancellation is seen.
-  const int64_t width = Tensors::rowElements(*t), rows = shape[0], each = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(width, 1));
+  const int64_t rows = shape[0], width = static_cast<int64_t>(count) / rows, each = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(width, 1));
   add({(count + 31) / 32 * 128, reinterpret_cast<void**>(&to), static_cast<int>((rows + each - 1) / each), 0, [this, t, width, rows, each, rounded](uint8_t* base, int task, float*) {
          const int64_t begin = task * each, end = std::min(rows, begin + each);
          float* out = reinterpret_cast<float*>(base) + begin * width;
-         Status s = weights_.rows(*t, begin, end, out);
+         Status s = weights_->rows(*t, begin, end, out);
          if (rounded && element_ == Element::bfloat16)
            for (int64_t i = 0; i < (end - begin) * width; i++) out[i] = bf16ToFloat(floatToBf16(out[i]));
          return s;
@@ -152,14 +148,13 @@ void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> sh
 }
 
 void Loader::table(void*& to, const std::string& name, int rows, int columns) {
-  const TensorSource* t = weights_.find(name, {rows, columns});
-  if (!t) return;
+  const Weight* t = find(name, {rows, columns});
   const size_t item = elementSize(element_);
   add({static_cast<size_t>(rows) * columns * item, &to, (rows + 31) / 32, int64_t{32} * columns,
        [this, t, rows, columns, item](uint8_t* base, int task, float* scratch) {
          const int begin = task * 32, end = std::min(rows, begin + 32);
-         if (storedAs(*t, element_)) return weights_.stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
-         Status s = weights_.rows(*t, begin, end, scratch);
+         if (storedAs(*t, element_)) return weights_->stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
+         Status s = weights_->rows(*t, begin, end, scratch);
          if (s.ok())
            convertFloats(scratch, DType::float32, base + static_cast<size_t>(begin) * columns * item,
                          element_ == Element::float32 ? DType::float32 : DType::bfloat16, static_cast<size_t>(end - begin) * columns);
@@ -167,12 +162,17 @@ void Loader::table(void*& to, const std::string& name, int rows, int columns) {
        }});
 }
 
-Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
-  if (!weights_.status.ok()) return weights_.status;
+size_t Loader::bytes() const {
   size_t bytes = 0;
+  for (const Plan& p : plans_) bytes += (p.bytes + 63) / 64 * 64;
+  return bytes;
+}
+
+Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
+  if (!weights_->status.ok()) return weights_->status;
+  const size_t bytes = this->bytes();
   int64_t scratch = 0;
-  for (const auto& p : plans_) bytes += (p.bytes + 63) / 64 * 64;
-  if (const size_t copies = weights_.copyBytes())
+  if (const size_t copies = weights_->copyBytes())
     if (Status s = Memory::check(bytes + copies, "The weights, and copies of those that do not lie row by row,"); !s.ok()) return s;
   if (Status s = Memory::allocate(bytes, "The weights", memory); !s.ok()) return s;
   struct Task {
@@ -210,7 +210,7 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
     if (failed.ok()) failed = std::move(s);
   });
   if (starved && failed.ok()) failed = {Code::outOfMemory, "Loading the weights ran out of memory."};
-  return failed.ok() ? weights_.unchanged() : failed;
+  return failed.ok() ? weights_->unchanged() : failed;
 }
 
 }  // namespace parvis::cpu

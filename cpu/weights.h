@@ -19,6 +19,7 @@ namespace parvis::cpu {
 
 struct Packed {
   uint8_t* data = nullptr;
+  float* bias = nullptr;        // [outputs rounded up to 32] or null
   int outputs = 0, inputs = 0;  // real sizes
   int panels = 0, groups = 0;
   size_t panelBytes() const { return static_cast<size_t>(groups) * groupBytes; }
@@ -34,7 +35,8 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
 // The work of loading, collected first (so that all memory is planned before any is taken), then run in parallel.
 class Loader {
  public:
-  Loader(Tensors& weights, Element element) : weights_(weights), element_(element) {}
+  // weights null: nothing will be loaded, and only bytes() is asked for.
+  Loader(Tensors* weights, Element element) : weights_(weights), element_(element) {}
 
   // Each adds a plan and sets the pointer later, when memory exists.
   void matrix(Packed& to, const std::string& name, int outputs, int inputs);
@@ -45,8 +47,12 @@ class Loader {
   void table(void*& to, const std::string& name, int rows, int columns);  // elements
 
   Status load(Memory& memory, Threads& threads, const Cancel& cancel);
+  size_t bytes() const;  // of everything that was added
 
  private:
+  const Weight* find(const std::string& role, const std::vector<int64_t>& shape) {
+    return weights_ ? weights_->find(role, shape) : nullptr;
+  }
   struct Plan {
     size_t bytes;
     void** target;
@@ -55,7 +61,7 @@ class Loader {
     std::function<Status(uint8_t* base, int task, float* scratch)> run;
   };
   void add(Plan plan) { plans_.push_back(std::move(plan)); }
-  Tensors& weights_;
+  Tensors* weights_;
   Element element_;
   std::vector<Plan> plans_;
 };

@@ -28,10 +28,13 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   ptx::dependencyWait();
   using S = Shape<width>;
   const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long prefixes, which come last, are begun first
-  const int kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
+  const int kvHead = static_cast<int>(blockIdx.y);
+  const StreamRows group = a.groups[blockIdx.z];
+  const int stream = group.stream;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
-  const Queries q(a, tile * queriesEach);
-  const int last = min(queriesEach, q.count * q.group - q.first) - 1;  // queries that are not there repeat it
+  const Queries q(a, group, tile * queriesEach);
+  if (!q.wanted(a)) return;
+  const int last = min(queriesEach, q.queries - q.first) - 1;  // queries that are not there repeat it
   const auto sees = [&](int m) { return a.rows.at(q.row(min(m, last))).sees; };
   int longest = max(sees(lane), sees(lane + 32)), warpLongest = sees(warp * warpQueries + lane % warpQueries), warpShortest = warpLongest;
   for (int bits = 16; bits > 0; bits /= 2) {
@@ -57,7 +60,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   };
   for (int p = static_cast<int>(threadIdx.x); p < queriesEach * S::pieces; p += warps * 32) {
     const int m = p / S::pieces, d = p % S::pieces * 8;
-    ptx::cpAsync16(keys(1) + m * S::stride + d, q.of<width>(a, stream, kvHead, min(m, last)) + d);
+    ptx::cpAsync16(keys(1) + m * S::stride + d, q.of<width>(a, kvHead, min(m, last)) + d);
   }
   fetch(0);
   ptx::cpAsyncWait<0>();
@@ -134,7 +137,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
     for (int bits = 1; bits < 4; bits *= 2) sum[half] += __shfl_xor_sync(all, sum[half], bits);
     if (m > last) continue;
     const float share = 1.0f / sum[half];
-    uint16_t* out = q.output(a, stream, kvHead, m) + 2 * t;
+    uint16_t* out = q.output(a, kvHead, m) + 2 * t;
 #pragma unroll
     for (int j = 0; j < width / 8; j++)
       if (8 * j + 2 * t < a.headSize) storePair(out + 8 * j, o[j][2 * half] * share, o[j][2 * half + 1] * share);
@@ -145,7 +148,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
 
 cudaError_t attendRows(const Attention& a, StepStream stream) {
   if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>((a.rows.count * (a.heads / a.kvHeads) + queriesEach - 1) / queriesEach), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
+  const dim3 grid(static_cast<unsigned>((a.mostQueries + queriesEach - 1) / queriesEach), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
   return withWidth(a, [&](auto width) {
     constexpr int w = decltype(width)::value;
     return launchInStep(attendRowsKernel<w>, grid, warps * 32, Shape<w>::bytes, stream, a);

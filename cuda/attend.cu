@@ -10,7 +10,8 @@ namespace parvis::cuda {
 namespace {
 
 constexpr uint32_t all = 0xffffffffu;
-constexpr int warps = 4, warpKeys = 32, span = warps * warpKeys, tileRows = 16;
+constexpr int warps = 4, warpKeys = 32, span = warps * warpKeys, tileRows = tileQueries;
+static_assert(span == attentionSpan);
 
 template <int width>
 struct Shape {
@@ -58,10 +59,13 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   PARVIS_SHARED(float, sums, warps * tileRows);
   PARVIS_SHARED(int, isLast, 1);
   // Divisions that are most often by one or of nothing are not made: a dozen of them would be some of the launch's time.
-  const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits, split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y), stream = static_cast<int>(blockIdx.z);
+  const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits, split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y);
+  const StreamRows group = a.groups[blockIdx.z];
+  const int stream = group.stream;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
-  const Queries q(a, tile * tileRows);
-  const int rows = min(tileRows, q.count * q.group - q.first);  // of this tile
+  const Queries q(a, group, tile * tileRows);
+  if (!q.wanted(a)) return;
+  const int rows = min(tileRows, q.queries - q.first);  // of this tile
   const int seesOfLane = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
   int longest = seesOfLane;
   for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(all, longest, bits));
@@ -76,7 +80,7 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   for (int i = static_cast<int>(threadIdx.x); i < tileRows * pieces; i += warps * 32) {
     const int m = i / pieces, d = i % pieces * 8;
     const bool there = q.exists(m);
-    ptx::cpAsync16(queries + m * S::stride + d, q.of<width>(a, stream, kvHead, there ? m : 0) + d, there ? 16 : 0);
+    ptx::cpAsync16(queries + m * S::stride + d, q.of<width>(a, kvHead, there ? m : 0) + d, there ? 16 : 0);
   }
   const int firstKey = split * span + warp * warpKeys;
   const auto fetch = [&](const void* cache, uint16_t* to) {
@@ -161,12 +165,12 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
       for (int j = 0; j < width / 8; j++) storePair(outputs + (warp * tileRows + g + 4 * r) * outStride + 8 * j + 2 * t, o[j][r], o[j][r + 1]);
   __syncthreads();
   const auto write = [&](int m, int d, const Merged& v) {
-    uint16_t* to = q.output(a, stream, kvHead, m) + d;
+    uint16_t* to = q.output(a, kvHead, m) + d;
     const float by = 1.0f / v.sum;
     if (d < a.headSize) storePair(to, v.output.x * by, v.output.y * by);
     if (d + 2 < a.headSize) storePair(to + 2, v.output.z * by, v.output.w * by);
   };
-  const ptrdiff_t place = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * (static_cast<int>(gridDim.x) == splits ? 1 : static_cast<int>(gridDim.x) / splits) + tile;
+  const ptrdiff_t place = static_cast<ptrdiff_t>(group.tile + tile) * a.kvHeads + kvHead;
   float* partial = a.partial + place * splits * S::partial;  // [splits]: outputs [16][width], maxima [16], sums [16]
   for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
     const int m = i / quads, d = i % quads * 4;
@@ -202,20 +206,15 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
 }
 
 int splitsOf(const Attention& a) { return (a.cache.slots + span - 1) / span; }
-int tilesOf(const Attention& a) { return (a.rows.count * (a.heads / a.kvHeads) + tileRows - 1) / tileRows; }
+int tilesOf(const Attention& a) { return (a.mostQueries + tileRows - 1) / tileRows; }
 
 template <int width>
 cudaError_t run(const Attention& a, StepStream stream) {
-  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.streams));
+  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
   return launchInStep(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
 }
 
 }  // namespace
-
-size_t attentionCounters(const Attention& a) { return static_cast<size_t>(a.streams) * static_cast<size_t>(a.kvHeads) * static_cast<size_t>(tilesOf(a)); }
-size_t attentionPartials(const Attention& a) {
-  return attentionCounters(a) * static_cast<size_t>(splitsOf(a)) * static_cast<size_t>(tileRows * (paddedHead(a.headSize) + 2));
-}
 
 cudaError_t attend(const Attention& a, StepStream stream) {
   if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;

@@ -8,20 +8,23 @@ namespace parvis::cuda {
 
 constexpr float noScore = -1e30f;  // a maximum of nothing; finite, so that differences are
 
-// Query `m` of a key/value head: row m / group of the step, head m % group of those that share the key.
+// Query `m` of a tile of a group: row (first + m) / shared of the group, head (first + m) % shared of those that share the key.
 struct Queries {
-  int group, count, first;  // count: rows of the step; first: query of this tile
-  __device__ Queries(const Attention& a, int first) : group(a.heads == a.kvHeads ? 1 : a.heads / a.kvHeads), count(a.rows.count), first(first) {}
-  __device__ bool exists(int m) const { return first + m < count * group; }
-  __device__ int row(int m) const { return group == 1 ? first + m : (first + m) / group; }
-  __device__ int head(int m) const { return group == 1 ? 0 : (first + m) % group; }
+  int shared, base, queries, first;  // base: row of the step that the group begins with; first: query of this tile
+  __device__ Queries(const Attention& a, const StreamRows& group, int first)
+      : shared(a.heads == a.kvHeads ? 1 : a.heads / a.kvHeads), base(group.first), queries(group.count * shared), first(first) {}
+  // Does this launch answer the group, and has the group this tile?
+  __device__ bool wanted(const Attention& a) const { return first < queries && queries >= a.leastQueries && queries <= a.mostQueries; }
+  __device__ bool exists(int m) const { return first + m < queries; }
+  __device__ int row(int m) const { return base + (shared == 1 ? first + m : (first + m) / shared); }
+  __device__ int head(int m) const { return shared == 1 ? 0 : (first + m) % shared; }
 
   template <int width>
-  __device__ const uint16_t* of(const Attention& a, int stream, int kvHead, int m) const {
-    return static_cast<const uint16_t*>(a.queries) + ((static_cast<ptrdiff_t>(stream) * count + row(m)) * a.heads + kvHead * group + head(m)) * width;
+  __device__ const uint16_t* of(const Attention& a, int kvHead, int m) const {
+    return static_cast<const uint16_t*>(a.queries) + (static_cast<ptrdiff_t>(row(m)) * a.heads + kvHead * shared + head(m)) * width;
   }
-  __device__ uint16_t* output(const Attention& a, int stream, int kvHead, int m) const {
-    return static_cast<uint16_t*>(a.out) + (static_cast<ptrdiff_t>(stream) * count + row(m)) * a.outStride + (kvHead * group + head(m)) * a.headSize;
+  __device__ uint16_t* output(const Attention& a, int kvHead, int m) const {
+    return static_cast<uint16_t*>(a.out) + static_cast<ptrdiff_t>(row(m)) * a.outStride + (kvHead * shared + head(m)) * a.headSize;
   }
 };
 
@@ -35,7 +38,7 @@ __device__ inline const uint16_t* cached(const Attention& a, const void* keysOrV
 __device__ inline float scoreScale(const Attention& a) { return 1.44269504f / sqrtf(static_cast<float>(a.headSize)); }
 
 inline bool possible(const Attention& a) {
-  return a.rows.count >= 1 && a.streams >= 1 && a.streams <= 65535 && a.kvHeads >= 1 && a.kvHeads <= 65535 && a.heads >= 1 && a.heads % a.kvHeads == 0 && a.cache.slots >= 1;
+  return a.rows.count >= 1 && a.groupCount >= 1 && a.groupCount <= 65535 && a.mostQueries >= 1 && a.kvHeads >= 1 && a.kvHeads <= 65535 && a.heads >= 1 && a.heads % a.kvHeads == 0 && a.cache.slots >= 1;
 }
 
 template <int w>

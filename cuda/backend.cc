@@ -16,9 +16,9 @@ class CudaBackend : public Backend {
   explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
   std::string isa() const override { return device_->architecture(); }
   int threads() const override { return 0; }
-  Status loadTransformer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model, Precision precision,
+  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
                          const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
-    return CudaTransformer::load(device_, file, tensors, model, precision, cancel, out);
+    return CudaTransformer::load(device_, file, weights, model, precision, cancel, out);
   }
   Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
                        const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "layout.h"
 #include "parvis/status.h"
 #include "platform.cuh"
 
@@ -137,16 +138,6 @@ class Event {
  private:
   cudaEvent_t event_ = nullptr;
   bool recorded_ = false;
-};
-
-// Places in one allocation, 256 bytes apart: add what is needed, allocate `bytes`, then ask for the pointers.
-class Layout {
- public:
-  size_t add(size_t bytes) { return std::exchange(bytes_, bytes_ + (bytes + 255) / 256 * 256); }
-  size_t bytes() const { return bytes_; }
-
- private:
-  size_t bytes_ = 0;
 };
 
 }  // namespace parvis::cuda

@@ -7,41 +7,56 @@ namespace parvis::cuda {
 
 namespace {
 
-__global__ void takeRowsKernel(const __grid_constant__ TakeRows t) {
+__global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
   ptx::dependencyWait();
   ptx::releaseDependents();  // in this order in a step's first kernel: weights that are being loaded are there when others read them
   PARVIS_SHARED(uint32_t, step, 1);
-  if (threadIdx.x == 0) *step = *t.counter;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  if (thread == 0) *step = *t.counter;
   __syncthreads();
-  const volatile int32_t* from = reinterpret_cast<const int32_t*>(t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride);
-  int32_t* to = reinterpret_cast<int32_t*>(t.rows);
-  for (int i = static_cast<int>(threadIdx.x); i < t.count * static_cast<int>(sizeof(Row) / 4); i += static_cast<int>(blockDim.x)) to[i] = from[i];
-  if (threadIdx.x == 0) {
-    *t.counter = *step + 1;
-    *t.flag = *t.nonFinite;
+  const int32_t* const part = t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride;
+  constexpr int together = 8;  // reads of the host's memory that are under way at a time
+  for (const TakeStep::Table& table : t.tables) {
+    const volatile int32_t* const from = part + table.from;
+    for (int first = thread; first < table.count; first += together * threads) {
+      int32_t v[together];
+#pragma unroll
+      for (int k = 0; k < together; k++) v[k] = from[min(first + k * threads, table.count - 1)];
+#pragma unroll
+      for (int k = 0; k < together; k++)
+        if (first + k * threads < table.count) table.to[first + k * threads] = v[k];
+    }
   }
+  for (int seat = thread; seat < t.seats; seat += threads) t.flags[seat] = t.nonFinite[seat];
+  if (thread == 0) *t.counter = *step + 1;
 }
 
 template <class E>
 __global__ void embedKernel(const __grid_constant__ Embedding e) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  const int i = static_cast<int>(blockIdx.x), stream = static_cast<int>(blockIdx.y), sequence = stream % e.sequences;
-  const int32_t input = e.rows.at(i).input;
+  const int row = static_cast<int>(blockIdx.x);
+  const int32_t input = e.rows.at(row).input, stream = e.rows.at(row).stream, seat = stream / e.streamsEach;
   const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.transitionTable;
-  const int32_t entry = input >= 0             ? e.tokens[static_cast<ptrdiff_t>(sequence) * e.tokensEach + input]
-                        : input != classInput  ? -2 - input
-                        : stream >= e.sequences ? e.classes
-                                                : e.classIds[sequence];
+  const int32_t entry = input >= 0             ? e.tokens[static_cast<ptrdiff_t>(seat) * e.tokensEach + input]
+                        : input != classInput               ? -2 - input
+                        : stream - seat * e.streamsEach > 0 ? e.classes
+                                                            : e.classIds[seat];
   // A token is -1 where its logits were not finite; the flag is set then, so any row will do.
   const E* from = static_cast<const E*>(table) + static_cast<ptrdiff_t>(entry < 0 ? 0 : entry) * e.dim;
-  const int row = stream * e.rows.count + i, stride = squaresStride(e.dim);
+  const int32_t position = e.rows.at(row).position;
+  const E* learned = position < 0 ? nullptr : static_cast<const E*>(e.positionTable) + static_cast<ptrdiff_t>(position) * e.dim;
+  const int stride = squaresStride(e.dim);
   float* to = e.x + static_cast<ptrdiff_t>(row) * e.xStride;
   // Whole warps, since they leave squares together.
   for (int first = 2 * static_cast<int>(threadIdx.x / 32 * 32); first < e.dim; first += 2 * static_cast<int>(blockDim.x)) {
     const int d = first + 2 * static_cast<int>(threadIdx.x % 32);
     const bool there = d < e.dim;
-    const float2 v = there ? loadPair(from + d) : make_float2(0, 0);
+    float2 v = there ? loadPair(from + d) : make_float2(0, 0);
+    if (there && learned) {
+      const float2 p = loadPair(learned + d);
+      v = make_float2(v.x + p.x, v.y + p.y);
+    }
     if (there) storePair(to + d, v.x, v.y);
     if (e.next.weight) leave<1>(e.next, stride, row, d / 2, there, v.x, v.y, there ? loadPair(e.next.weight + d) : make_float2(0, 0));
   }
@@ -49,16 +64,21 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
 
 }  // namespace
 
-cudaError_t takeRows(const TakeRows& t, StepStream stream) {
-  if (t.depth < 1 || t.count < 1 || t.count > t.stride) return cudaErrorInvalidValue;
-  return launchInStep(takeRowsKernel, 1u, 256u, 0, stream, t);
+cudaError_t takeStep(const TakeStep& t, StepStream stream) {
+  if (t.depth < 1) return cudaErrorInvalidValue;
+  int most = t.seats;
+  for (const TakeStep::Table& table : t.tables) {
+    if (table.count < 0 || table.from < 0 || table.from + table.count > t.stride) return cudaErrorInvalidValue;
+    most = table.count > most ? table.count : most;
+  }
+  return launchInStep(takeStepKernel, 1u, most > 2048 ? 1024u : 256u, 0, stream, t);
 }
 
 cudaError_t embed(const Embedding& e, StepStream stream) {
-  if (e.rows.count < 1 || e.streams < 1 || e.streams > 65535 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024) return cudaErrorInvalidValue;
+  if (e.rows.count < 1 || e.streamsEach < 1 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024)
+    return cudaErrorInvalidValue;
   if (e.next.weight && (e.threads % 32 != 0 || !possible(e.next, e.dim))) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.streams));
-  return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, grid, static_cast<unsigned>(e.threads), 0, stream, e);
+  return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.threads), 0, stream, e);
 }
 
 }  // namespace parvis::cuda

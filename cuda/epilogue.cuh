@@ -15,6 +15,32 @@ __host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + r
 // silu(gate) up
 __device__ inline float gated(float gate, float up) { return gate / (1.0f + ptx::exp2Fast(gate * -1.44269504f)) * up; }
 
+// Does the epilogue store elements, of nothing but the pair's products?
+__host__ __device__ constexpr bool activates(Epilogue e) { return e == Epilogue::swiglu; }
+
+// The products of a pair, activated, to where the next projection finds them.
+template <class E>
+__device__ inline void storeActivated(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
+  E* const out = static_cast<E*>(p.out) + row * p.yStride;
+  if (epilogue == Epilogue::swiglu) storeElement(out + pair, gated(low, high));
+}
+
+template <Epilogue e>
+struct EpilogueIs {
+  static constexpr Epilogue value = e;
+};
+// Calls `run` with the epilogue as a constant.
+template <class Run>
+cudaError_t withEpilogue(Epilogue epilogue, Run&& run) {
+  switch (epilogue) {
+    case Epilogue::store: return run(EpilogueIs<Epilogue::store>());
+    case Epilogue::add: return run(EpilogueIs<Epilogue::add>());
+    case Epilogue::swiglu: return run(EpilogueIs<Epilogue::swiglu>());
+    case Epilogue::append: return run(EpilogueIs<Epilogue::append>());
+    default: return cudaErrorInvalidValue;
+  }
+}
+
 // What finishing a pair reads beside its sums: asked for before the products, so that nobody waits for it after them. Angles
 // are found by what the row's cell is, so they come second.
 struct Beside {
@@ -28,9 +54,9 @@ __device__ inline Beside besideOf(const Projection& p, int row, int pair) {
     b.first = loadPair(p.y + row * p.yStride + 2 * pair);
     if (p.next.weight) b.second = loadPair(p.next.weight + 2 * pair);
   } else if (p.epilogue == Epilogue::append) {
-    const Row& r = p.rotation.rows.at(row % p.rotation.rows.count);
+    const Row& r = p.rotation.rows.at(row);
     b.position = positionOf(p.rotation, placeOf(p.rotation, 2 * pair), r);
-    b.slot = slotOf(r);
+    b.slot = slotOf(p.rotation, r);
   }
   return b;
 }
@@ -38,9 +64,16 @@ __device__ inline void addAngle(const Projection& p, int pair, Beside& b) {
   if (p.epilogue == Epilogue::append) b.first = angleAt(p.rotation, placeOf(p.rotation, 2 * pair), b.position);
 }
 
+__device__ inline void addBias(const Projection& p, int pair, bool there, float& low, float& high) {
+  if (!p.bias || !there) return;  // a gate and its up have none
+  const float2 bias = loadPair(p.bias + 2 * pair);
+  low += bias.x, high += bias.y;
+}
+
 // All lanes of a warp call it: the pairs of 16 outputs of a row are those of lanes four apart. `there`: the pair exists.
 __device__ inline void finish(const Projection& p, int row, int pair, bool there, const Beside& b, float low, float high) {
   const ptrdiff_t at = row * p.yStride;
+  addBias(p, pair, there, low, high);
   if (p.epilogue == Epilogue::add) {
     low = b.first.x + low, high = b.first.y + high;
     if (there) storePair(p.y + at + 2 * pair, low, high);
@@ -49,19 +82,20 @@ __device__ inline void finish(const Projection& p, int row, int pair, bool there
     return;
   } else if (p.epilogue == Epilogue::store) {
     storePair(p.y + at + 2 * pair, low, high);
-  } else if (p.epilogue == Epilogue::swiglu) {
-    storeElement(static_cast<uint16_t*>(p.out) + at + pair, gated(low, high));
+  } else if (activates(p.epilogue)) {
+    storeActivated<uint16_t>(p, p.epilogue, row, pair, low, high);
   } else {
     const Place place = placeOf(p.rotation, 2 * pair);
-    storePlaced<uint16_t>(p.rotation, place, row, row / p.rotation.rows.count, b.slot, turned(place, b.first, low, high));
+    storePlaced<uint16_t>(p.rotation, place, row, b.slot, turned(place, b.first, low, high));
   }
 }
 
 // The checks of all projections; pairs of y are written together.
 inline bool possible(const Projection& p, int pairs, int inputs) {
   if (p.rows < 1 || pairs < 1 || inputs < 2 || inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < inputs || p.yStride % 2 != 0) return false;
+  if (p.bias && p.epilogue == Epilogue::swiglu) return false;
   if (p.next.weight && (p.epilogue != Epilogue::add || !possible(p.next, 2 * pairs))) return false;
-  return p.epilogue != Epilogue::append || (possible(p.rotation) && p.rows == p.rotation.streams * p.rotation.rows.count &&
+  return p.epilogue != Epilogue::append || (possible(p.rotation) && p.rows == p.rotation.rows.count &&
                                             2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
 }
 // And of those in bfloat16, whose rows are read 16 bytes at a time.

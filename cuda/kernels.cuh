@@ -3,45 +3,46 @@
 // small blocks. Sizes that a kernel cannot run are cudaErrorInvalidValue.
 #pragma once
 
+#include "parvis/model.h"
 #include "parvis/step.h"
 #include "platform.cuh"
+#include "sizes.h"
 
 namespace parvis::cuda {
 
-enum class Element { float32, bfloat16, float16 };  // both halves as uint16_t; float16 only where pack.cu reads what is stored
-constexpr size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
 
-// The rows of all steps lie on the device; `step` counts there, so that one captured graph serves every step.
+// Rows of one step. Their number is rounded up, so that steps of about the same size share a captured graph; padding rows
+// have slot -1 and belong to no group: what is computed of them goes nowhere. Rows of activations have the same order,
+// strides are padded to 16 elements, and what pads a row is zero from the start.
 struct RowTable {
-  const Row* rows;  // [steps, count]
-  int count;        // rows a step, of each stream
-  const int* step;  // null: 0
-  __device__ const Row& at(int i) const { return rows[(step ? static_cast<ptrdiff_t>(*step) * count : 0) + i]; }
+  const Row* rows;
+  int count;
+  __device__ const Row& at(int i) const { return rows[i]; }
 };
-// Rows of activations are stream-major: row = stream * count + i, stream = branch * sequences + sequence, the
-// conditional branch first. Their strides are padded to 16 elements, and what pads them is zero from the start.
 
 constexpr int mostHeadSize = 128;
-constexpr int mostSplitQueries = 64;      // queries of a key/value head in a step: up to here attend, above it attendRows
 constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
 
 // ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
 
-// For float32.
+// Whole rows: RMSNorm in float32, LayerNorm in either precision.
 struct Norm {
+  NormKind kind;
   const float* x;        // [any, xStride]
   ptrdiff_t xStride;
   const int32_t* from;   // [rows]: which row of x; null: the same
   int rows, dim;
   const float* weight;   // [dim]
+  const float* bias;     // [dim]: LayerNorm
   float eps;
-  float* out;            // [rows, outStride]
-  ptrdiff_t outStride;
+  Element element;
+  void* out;             // elements [rows, outStride]; may be x where nothing is gathered and elements are float32
+  ptrdiff_t outStride;   // even
   int threads;           // a warp a row
 };
 cudaError_t norm(const Norm& n, StepStream stream);
 
-// For bfloat16 no norm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row of x (embed,
+// In bfloat16 no RMSNorm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row of x (embed,
 // a projection that adds to it) leaves it times the weight of the norm that comes next, and sums of squares; the projection
 // behind the norm multiplies rows without their 1 / rms, and its sums by it. So a norm is no launch, nobody waits for a whole
 // row before the first product, and elements are rounded once, not twice.
@@ -51,7 +52,6 @@ struct Weighted {
   ptrdiff_t stride;      // even
   float* squares;        // [rows, squaresStride(dim)]: sums of squares of 16 elements of x each; what pads a row is zero
 };
-__host__ __device__ constexpr int squaresStride(int dim) { return (dim + 63) / 64 * 4; }
 
 // Of rows of x, the bits that other kernels leave of them.
 struct Weighing {
@@ -66,37 +66,44 @@ cudaError_t weigh(const Weighing& w, StepStream stream);
 
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
-// From a ring on the host, which the device reads, to where the step's kernels find them; counts the step.
-struct TakeRows {
-  const Row* ring;     // [depth, stride], the host's
-  int depth, stride, count;
-  uint32_t* counter;   // steps so far: which part of the ring is next
-  Row* rows;           // [count]
-  const int* nonFinite;
-  int* flag;           // the host's: gets nonFinite as the steps before left it
+// The tables of a step, from a ring on the host, which the device reads, to where the step's kernels find them; counts the
+// step.
+struct TakeStep {
+  struct Table {
+    int32_t* to;
+    int from, count;  // ints: where it begins in its part of the ring, and its length
+  };
+  const int32_t* ring;   // [depth, stride], the host's
+  int depth, stride;     // ints
+  uint32_t* counter;     // steps so far: which part of the ring is next
+  Table tables[4];
+  const int* nonFinite;  // [seats]
+  int* flags;            // [seats], the host's: gets nonFinite as the steps before left it
+  int seats;
 };
-cudaError_t takeRows(const TakeRows& t, StepStream stream);
+cudaError_t takeStep(const TakeStep& t, StepStream stream);
 
 struct Embedding {
   RowTable rows;
-  int sequences, streams;
-  const int32_t* tokens;    // [sequences, tokensEach]
+  int streamsEach;          // of a seat
+  const int32_t* tokens;    // [seats, tokensEach]
   int tokensEach;
-  const int32_t* classIds;  // [sequences]
+  const int32_t* classIds;  // [seats]
   int classes;              // the unconditional class
   const void* classTable;   // elements [classes + 1, dim]
   const void* tokenTable;   // elements [vocabulary, dim]
   const void* transitionTable;  // elements [transitions, dim]
+  const void* positionTable;    // elements [positions, dim]: learned positions
   Element element;
   int dim;
-  float* x;                 // [streams count, xStride]
+  float* x;                 // [rows, xStride]
   ptrdiff_t xStride;
   Weighted next;            // threads is a multiple of 32 where there is one
   int threads;
 };
 cudaError_t embed(const Embedding& e, StepStream stream);
 
-// ---- rotate.cuh: rotation, and a group of keys and values into the cache -------------------------------------
+// ---- rotate.cuh: rotation, and keys and values into the cache -------------------------------------------------
 
 // One layer. Head sizes are padded to 16 elements: 100 -> 112.
 struct Cache {
@@ -104,31 +111,20 @@ struct Cache {
   void* values;  // the same
   int slots;
 };
-__host__ __device__ constexpr int paddedHead(int headSize) { return (headSize + 15) / 16 * 16; }
 
 struct Rotation {
   RowTable rows;
-  int streams, heads, kvHeads, headSize;
-  const float* cosine;  // [positions, headSize / 4]
+  int heads, kvHeads, headSize;
+  int pairs[3];         // of a head, turned by frame, row and column of the cell, in this order; the rest stays
+  const float* cosine;  // [positions, all turned pairs]
   const float* sine;
   Element element;
-  void* queries;        // elements [streams count, heads, padded head size]
+  void* queries;        // elements [rows, heads, padded head size]
   Cache cache;
 };
 
 // ---- pack.cu, project.cu, tile.cu: projections ----------------------------------------------------------------
 
-// A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of pair j
-// are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows of the
-// A operand, high ones in the lower eight: a lane then has both of a pair in its accumulators.
-//   data [tiles][inputTiles][32 lanes][8] bfloat16, zero beyond the matrix
-struct Packed {
-  uint16_t* data;
-  int pairs, inputs;
-  __host__ __device__ int tiles() const { return (pairs + 7) / 8; }
-  __host__ __device__ int inputTiles() const { return (inputs + 15) / 16; }
-  __host__ __device__ size_t elements() const { return static_cast<size_t>(tiles()) * static_cast<size_t>(inputTiles()) * 256; }
-};
 struct Packing {
   const void* low;   // [lowRows] rows, `stride` elements apart: pairs of one matrix (stride 2 inputs), or gates
   const void* high;  // [highRows]
@@ -143,7 +139,7 @@ cudaError_t convert(const void* from, Element fromElement, void* to, Element toE
 enum class Epilogue {
   store,   // y = product
   add,     // y += product
-  swiglu,  // out[pair] = silu(low) high
+  swiglu,  // out[pair] = silu(low) high; there is no bias
   append,  // rotation, queries and cache
 };
 
@@ -156,6 +152,7 @@ struct Projection {
   float eps;
   int rows;                  // 1 .. mostSkinnyRows; any number where tiled
   Packed weights;
+  const float* bias;         // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
   void* out;                 // elements [rows, yStride]: swiglu
@@ -176,24 +173,27 @@ cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile = Til
 
 // ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
-// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read.
+// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read. A key/value head's queries in a group
+// are its rows times the heads that share the key. Which kernel answers a group is decided by the group alone, so that a
+// row's bits do not depend on what else is in the step: groups of other sizes are passed over.
 struct Attention {
   RowTable rows;
-  int streams, heads, kvHeads, headSize;
-  const void* queries;      // bfloat16 [streams count, heads, padded head size]
+  const StreamRows* groups; // [groupCount]
+  int groupCount;
+  int mostQueries;          // of the largest group that this launch answers
+  int leastQueries;         // of the smallest one
+  int heads, kvHeads, headSize;
+  const void* queries;      // bfloat16 [rows, heads, padded head size]
   Cache cache;
-  void* out;                // bfloat16 [streams count, outStride], heads side by side without padding
+  void* out;                // bfloat16 [rows, outStride], heads side by side without padding
   ptrdiff_t outStride;
   float* partial;           // `attend`: attentionPartials floats, and
   uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
 };
-size_t attentionPartials(const Attention& a);
-size_t attentionCounters(const Attention& a);
-// The groups of sampling, up to 63 queries a key/value head: keys are split over blocks. headSize and outStride even. Right for
-// any number of rows, but partials grow with rows times slots.
+// The groups of sampling: keys are split over blocks. headSize and outStride even. Right for any number of rows, but
+// partials grow with rows times slots.
 cudaError_t attend(const Attention& a, StepStream stream);
-// From 64 queries (rows times heads that share a key) on, such as full sequences: a block goes over all keys of 64 queries;
-// no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
+// Large groups, such as full sequences: a block goes over all keys of 64 queries; no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
 cudaError_t attendRows(const Attention& a, StepStream stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
@@ -205,25 +205,19 @@ cudaError_t attendPlain(const Attention& a, StepStream stream);  // needs no par
 
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
-struct Prediction {
-  int32_t sequence, row;  // of the step
-};
-
 struct Sampling {
-  const float* conditional;    // [predictions, stride]
-  const float* unconditional;  // the same; null: no guidance
+  const float* logits;         // [rows, stride]
+  int firstRow, rows;          // these rows of logits exist; predictions of others are passed over
   ptrdiff_t stride;            // a multiple of 4, as far as rows may be read
   int predictions, vocabulary;
-  const Prediction* table;     // [predictions]
-  RowTable rows;               // which position a row predicts
-  const uint64_t* seeds;       // [sequences]
+  const Drawing* table;        // [predictions]
+  const uint64_t* seeds;       // [seats]
   int tokensEach;
-  int32_t* tokens;             // [sequences, tokensEach]: drawn, or read where scored
-  float* logProbs;             // [sequences, tokensEach]: scores
-  float* guided;               // [predictions, vocabulary]: the guided logits; or null
-  int* nonFinite;              // becomes 1 where a logit is NaN or infinite; the token is then -1
-  float guidanceScale, temperature, topP;
-  int topK;
+  int32_t* tokens;             // [seats, tokensEach]: drawn, or read where scored
+  float* logProbs;             // [seats, tokensEach]: scores
+  float* kept;                 // [seats, keptEach, vocabulary]: guided logits
+  int keptEach;
+  int* nonFinite;              // [seats]: becomes 1 where a logit is NaN or infinite; the token is then -1
   int threads;
 };
 // What a device holds, given its shared memory a block: a row of logits and 3 KB. 99 KB: 24576 tokens, 163 KB: 40960.
@@ -232,6 +226,7 @@ constexpr int vocabularyLimit(size_t sharedBytes) {
   const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
   return most < static_cast<size_t>(mostVocabulary) ? static_cast<int>(most) : mostVocabulary;
 }
+// Each takes the predictions of its mode and passes over the others.
 cudaError_t sample(const Sampling& s, StepStream stream);
 cudaError_t score(const Sampling& s, StepStream stream);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../common/floats.h"
+#include "../common/steps.h"
 
 namespace parvis::cuda {
 
@@ -14,20 +15,18 @@ constexpr int threads = 256;
 
 Element elementOf(DType type) { return type == DType::float32 ? Element::float32 : type == DType::float16 ? Element::float16 : Element::bfloat16; }
 
-// A tensor's rows as the device gets them: as stored, or widened where they do not lie in a row or must be float32.
+// A weight's rows as the device gets them: as stored, or widened where they do not lie in a row or must be float32.
 struct Source {
   Tensors* tensors;
-  const TensorSource* tensor;
+  const Weight* tensor;
   bool wide = false;
-  bool asStored() const { return !wide && Tensors::contiguous(*tensor); }
-  Element element() const { return asStored() ? elementOf(tensor->dtype) : Element::float32; }
-  size_t rowBytes() const { return static_cast<size_t>(Tensors::rowElements(*tensor)) * sizeOf(element()); }
+  bool asStored() const { return !wide && tensor->uniform(); }
+  Element element() const { return asStored() ? elementOf(tensor->type()) : Element::float32; }
+  size_t rowBytes() const { return static_cast<size_t>(tensor->rowElements()) * sizeOf(element()); }
   Status read(int64_t begin, int64_t end, uint8_t* to) const {
     return asStored() ? tensors->stored(*tensor, begin, end, to) : tensors->rows(*tensor, begin, end, reinterpret_cast<float*>(to));
   }
 };
-
-Status cancelled() { return {Code::cancelled, "Cancelled."}; }
 
 }  // namespace
 
@@ -81,7 +80,7 @@ static Status packTiles(const Source& low, const Source* high, int outputs, int 
 }
 
 static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Element element, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-  const int64_t elements = Tensors::rowElements(*source.tensor), together = static_cast<int64_t>(std::max<size_t>(1, staging.partBytes() / source.rowBytes()));
+  const int64_t elements = source.tensor->rowElements(), together = static_cast<int64_t>(std::max<size_t>(1, staging.partBytes() / source.rowBytes()));
   for (int64_t begin = 0; begin < rows; begin += together) {
     if (cancel.load(std::memory_order_relaxed)) return cancelled();
     const int64_t end = std::min(rows, begin + together);
@@ -97,24 +96,24 @@ static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Eleme
 }
 
 void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs) {
-  const TensorSource* t = tensors_.find(name, {outputs, inputs});
+  const Weight* t = tensors_.find(name, {outputs, inputs});
   to.inputs = inputs;
   to.packed = {nullptr, (outputs + 1) / 2, inputs};
   if (!t) return;
   const Source source{&tensors_, t};
   if (element_ == Element::bfloat16)
-    return add({to.packed.elements() * 2, nullptr, 16 * source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+    return add({matrixBytes(element_, outputs, inputs), nullptr, 16 * source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
                   to.packed.data = reinterpret_cast<uint16_t*>(at);
                   return packTiles(source, nullptr, outputs, inputs, to.packed, staging, stream, cancel);
                 }});
-  add({static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4, nullptr, source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  add({matrixBytes(element_, outputs, inputs), nullptr, source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          to.plain = {at, at + static_cast<size_t>(inputs) * 4, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
          return convertRows(source, outputs, at, Element::float32, staging, stream, cancel);
        }});
 }
 
 void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
-  const TensorSource *g = tensors_.find(gate, {outputs, inputs}), *u = tensors_.find(up, {outputs, inputs});
+  const Weight *g = tensors_.find(gate, {outputs, inputs}), *u = tensors_.find(up, {outputs, inputs});
   to.inputs = inputs;
   to.packed = {nullptr, outputs, inputs};
   if (!g || !u) return;
@@ -122,12 +121,12 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
   low.wide = high.wide = low.element() != high.element();  // one kernel reads both
   const size_t least = 16 * std::max(low.rowBytes(), high.rowBytes());
   if (element_ == Element::bfloat16)
-    return add({to.packed.elements() * 2, nullptr, least, [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+    return add({gateUpBytes(element_, outputs, inputs), nullptr, least, [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
                   to.packed.data = reinterpret_cast<uint16_t*>(at);
                   return packTiles(low, &high, outputs, inputs, to.packed, staging, stream, cancel);
                 }});
   const size_t half = static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4;
-  add({2 * half, nullptr, least, [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  add({gateUpBytes(element_, outputs, inputs), nullptr, least, [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          to.plain = {at, at + half, inputs, outputs, outputs, Element::float32};
          Status s = convertRows(low, outputs, at, Element::float32, staging, stream, cancel);
          return s.ok() ? convertRows(high, outputs, at + half, Element::float32, staging, stream, cancel) : s;
@@ -135,23 +134,23 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
 }
 
 void Loader::table(const void*& to, const std::string& name, int rows, int columns) {
-  const TensorSource* t = tensors_.find(name, {rows, columns});
+  const Weight* t = tensors_.find(name, {rows, columns});
   if (!t) return;
   const Source source{&tensors_, t};
-  add({static_cast<size_t>(rows) * static_cast<size_t>(columns) * sizeOf(element_), &to, source.rowBytes(), [this, source, rows](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  add({tableBytes(element_, rows, columns), &to, source.rowBytes(), [this, source, rows](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          return convertRows(source, rows, at, element_, staging, stream, cancel);
        }});
 }
 
 void Loader::vector(const float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded) {
-  const TensorSource* t = tensors_.find(name, shape);
+  const Weight* t = tensors_.find(name, shape);
   if (!t) return;
-  const size_t count = static_cast<size_t>(Tensors::rowElements(*t) * t->shape[0]), padded = (count + 15) / 16 * 16;
-  add({padded * 4, reinterpret_cast<const void**>(&to), padded * 4, [this, t, count, padded, rounded](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel&) {
+  const size_t count = static_cast<size_t>(t->rowElements() * t->rows()), padded = (count + 15) / 16 * 16;
+  add({vectorBytes(count), reinterpret_cast<const void**>(&to), padded * 4, [this, t, count, padded, rounded](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel&) {
          uint8_t *host, *device;
          if (Status s = staging.next(host, device); !s.ok()) return s;
          float* values = reinterpret_cast<float*>(host);
-         if (Status s = tensors_.rows(*t, 0, t->shape[0], values); !s.ok()) return s;
+         if (Status s = tensors_.rows(*t, 0, t->rows(), values); !s.ok()) return s;
          if (rounded && element_ == Element::bfloat16)
            for (size_t i = 0; i < count; i++) values[i] = bf16ToFloat(floatToBf16(values[i]));
          std::fill(values + count, values + padded, 0.0f);

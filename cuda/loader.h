@@ -23,6 +23,7 @@ struct Matrix {
   Packed packed{};
   Packing plain{};
   int inputs = 0;
+  const float* bias = nullptr;  // [outputs], and zeroes to a multiple of 16; null: none
 };
 
 // The two-part ring. next() gives a part that is free again; send() enqueues its copy to the device; done() is called after

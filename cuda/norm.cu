@@ -1,5 +1,5 @@
-// RMSNorm by itself: whole, in float32, for checks; and what other kernels leave of rows for the norm that comes next,
-// of rows that are there already: those that predict, where not all do. A warp a row.
+// Norms by themselves: whole RMSNorm in float32, for checks; LayerNorm; and what other kernels leave of rows for the RMSNorm that
+// comes next, of rows that are there already: those that predict, where not all do. A warp a row.
 #include "norm.cuh"
 
 namespace parvis::cuda {
@@ -8,24 +8,38 @@ namespace {
 
 __device__ inline int rowOfWarp() { return static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32); }
 
+// Sums over a row, of what `term` makes of two neighbouring elements.
+template <class Term>
+__device__ inline float sumOfRow(const float* x, int dim, Term&& term) {
+  float sum = 0;
+#pragma unroll 8  // loads in flight
+  for (int d = 2 * static_cast<int>(threadIdx.x % 32); d < dim; d += 64) {
+    const float2 v = loadPair(x + d);
+    sum += term(v.x) + term(v.y);
+  }
+  return sumOfLanes(sum);
+}
+
+template <class E, NormKind kind>
 __global__ void normKernel(const __grid_constant__ Norm n) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   const int row = rowOfWarp(), lane = static_cast<int>(threadIdx.x % 32);
   if (row >= n.rows) return;
   const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
-  float* out = n.out + static_cast<ptrdiff_t>(row) * n.outStride;
-  float sum = 0;
-#pragma unroll 8  // loads in flight
-  for (int d = 2 * lane; d < n.dim; d += 64) {
-    const float2 v = loadPair(x + d);
-    sum += v.x * v.x + v.y * v.y;
-  }
-  const float scale = scaleOf(sumOfLanes(sum), n.dim, n.eps);
+  E* out = static_cast<E*>(n.out) + static_cast<ptrdiff_t>(row) * n.outStride;
+  // The variance is that of the differences from the mean.
+  const float mean = kind == NormKind::layer ? sumOfRow(x, n.dim, [](float v) { return v; }) / static_cast<float>(n.dim) : 0.0f;
+  const float scale = scaleOf(sumOfRow(x, n.dim, [&](float v) { return (v - mean) * (v - mean); }), n.dim, n.eps);
 #pragma unroll 4
   for (int d = 2 * lane; d < n.dim; d += 64) {
     const float2 v = loadPair(x + d), w = loadPair(n.weight + d);
-    storePair(out + d, v.x * scale * w.x, v.y * scale * w.y);
+    float low = (v.x - mean) * scale * w.x, high = (v.y - mean) * scale * w.y;
+    if constexpr (kind == NormKind::layer) {
+      const float2 b = loadPair(n.bias + d);
+      low += b.x, high += b.y;
+    }
+    storePair(out + d, low, high);
   }
 }
 
@@ -50,8 +64,12 @@ unsigned blocksOf(int rows, int threads) { return static_cast<unsigned>((rows + 
 }  // namespace
 
 cudaError_t norm(const Norm& n, StepStream stream) {
-  if (!possible(n.rows, n.dim, n.threads)) return cudaErrorInvalidValue;
-  return launchInStep(normKernel, blocksOf(n.rows, n.threads), static_cast<unsigned>(n.threads), 0, stream, n);
+  if (!possible(n.rows, n.dim, n.threads) || n.outStride % 2 != 0) return cudaErrorInvalidValue;
+  if (n.kind == NormKind::layer && !n.bias) return cudaErrorInvalidValue;
+  const bool wide = n.element == Element::float32, rms = n.kind == NormKind::rms;
+  if (rms && !wide) return cudaErrorInvalidValue;  // weigh()
+  const auto kernel = rms ? normKernel<float, NormKind::rms> : wide ? normKernel<float, NormKind::layer> : normKernel<uint16_t, NormKind::layer>;
+  return launchInStep(kernel, blocksOf(n.rows, n.threads), static_cast<unsigned>(n.threads), 0, stream, n);
 }
 
 cudaError_t weigh(const Weighing& w, StepStream stream) {

@@ -21,13 +21,14 @@ __device__ inline float mostOfLanes(float v) {
 
 __device__ inline void finishPlain(const Projection& p, int row, int pair, float low, float high) {
   const ptrdiff_t at = row * p.yStride;
+  addBias(p, pair, true, low, high);
   if (p.epilogue == Epilogue::store) {
     storePair(p.y + at + 2 * pair, low, high);
   } else if (p.epilogue == Epilogue::add) {
     const float2 old = loadPair(p.y + at + 2 * pair);
     storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
-  } else if (p.epilogue == Epilogue::swiglu) {
-    static_cast<float*>(p.out)[at + pair] = gated(low, high);
+  } else if (activates(p.epilogue)) {
+    storeActivated<float>(p, p.epilogue, row, pair, low, high);
   } else {
     placePair<float>(p.rotation, row, 2 * pair, low, high);
   }
@@ -75,12 +76,12 @@ __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_co
   }
 }
 
-// Keys 32 at a time, one a lane; then each lane has its share of the outputs.
+// Keys 32 at a time, one a lane; then each lane has its share of the outputs. A block a head of a row, whichever group it is in.
 __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), width = paddedHead(a.headSize);
-  const int stream = r / a.rows.count, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r % a.rows.count).sees;
+  const int stream = a.rows.at(r).stream, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r).sees;
   const float* query = static_cast<const float*>(a.queries) + (static_cast<ptrdiff_t>(r) * a.heads + h) * width;
   const ptrdiff_t head = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
   const float* keys = static_cast<const float*>(a.cache.keys) + head;
@@ -118,8 +119,8 @@ cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, Step
 }
 
 cudaError_t attendPlain(const Attention& a, StepStream stream) {
-  if (a.rows.count < 1 || a.streams < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
-  return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.streams * a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
+  if (a.rows.count < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
+  return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
 }
 
 }  // namespace parvis::cuda

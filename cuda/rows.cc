@@ -6,27 +6,55 @@ namespace parvis::cuda {
 
 int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) / 32 * 32, 128, 1024); }
 
-cudaError_t norm(const Device& device, const NormedRows& n, const Behind& to) {
-  const StepStream stream = device.steps();
-  if (to.squares) return weigh({n.x, n.xStride, n.from, n.rows, n.dim, to.weighted(n.weight), rowThreads}, stream);
-  return norm({n.x, n.xStride, n.from, n.rows, n.dim, n.weight, n.eps, static_cast<float*>(to.elements), to.stride, rowThreads}, stream);
+void Launcher::norm(const Residual& x, const int32_t* from, int rows, const RowNorm& n, const NormedRows& to) {
+  if (!ok()) return;
+  if (!to.squares)
+    status = cuda::norm({n.kind, x.x, x.stride, from, rows, x.dim, n.weight, n.bias, n.eps, element_, to.elements, to.stride, rowThreads}, stream_);
+  else if (from)
+    status = weigh({x.x, x.stride, from, rows, x.dim, to.weighted(n.weight), rowThreads}, stream_);
 }
 
-cudaError_t multiply(const Device& device, Element element, Projection p, const Matrix& w) {
-  const StepStream stream = device.steps();
+void Launcher::normInPlace(const Residual& x, int rows, const RowNorm& n, const float* nextWeight, const NormedRows& to) {
+  if (ok())
+    status = cuda::norm({n.kind, x.x, x.stride, nullptr, rows, x.dim, n.weight, n.bias, n.eps, Element::float32, x.x, x.stride, rowThreads}, stream_);
+  if (ok() && to.squares) status = weigh({x.x, x.stride, nullptr, rows, x.dim, to.weighted(nextWeight), rowThreads}, stream_);
+}
+
+void Launcher::project(const NormedRows& from, float eps, Projection p, const Matrix& w) {
+  p.squares = from.squares;
+  p.eps = eps;
+  project(from.elements, from.stride, p, w);
+}
+
+void Launcher::project(const void* elements, ptrdiff_t stride, Projection p, const Matrix& w) {
+  p.elements = elements;
+  p.xStride = stride;
+  multiply(p, w);
+}
+
+void Launcher::multiply(Projection p, const Matrix& w) {
+  if (!ok()) return;
   p.weights = w.packed;
-  p.processors = device.processors();
-  p.prefetched = device.prefetched();
-  if (element == Element::float32) return projectPlain(p, w.plain, w.inputs, stream);
-  return p.rows <= mostSkinnyRows ? project(p, stream) : projectTiled(p, stream);
+  p.bias = w.bias;
+  p.processors = device_.processors();
+  p.prefetched = device_.prefetched();
+  if (element_ == Element::float32) status = projectPlain(p, w.plain, w.inputs, stream_);
+  else status = p.rows <= mostSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
 }
 
-cudaError_t attendCached(const Device& device, Element element, const Attention& a) {
-  const StepStream stream = device.steps();
-  if (element == Element::float32) return attendPlain(a, stream);
-  return a.rows.count * (a.heads / a.kvHeads) > mostSplitQueries ? attendRows(a, stream) : attend(a, stream);
+void Launcher::attend(Attention a, int mostSmall, int mostLarge) {
+  if (element_ == Element::float32) {
+    if (ok()) status = attendPlain(a, stream_);
+    return;
+  }
+  if (ok() && mostSmall > 0) {
+    a.leastQueries = 1, a.mostQueries = mostSmall;
+    status = cuda::attend(a, stream_);
+  }
+  if (ok() && mostLarge > 0) {
+    a.leastQueries = mostSplitQueries + 1, a.mostQueries = mostLarge;
+    status = attendRows(a, stream_);
+  }
 }
-
-int splitRows(int maxRows, int heads, int kvHeads) { return std::max(1, std::min(maxRows, mostSplitQueries / std::max(1, heads / kvHeads))); }
 
 }  // namespace parvis::cuda

@@ -7,36 +7,69 @@
 namespace parvis::cuda {
 
 constexpr int rowThreads = 256;
-constexpr int mostLogitRows = 1024;  // that exist at a time
 int samplingThreads(int vocabulary);
 
-inline ptrdiff_t rowStride(int elements) { return (static_cast<ptrdiff_t>(elements) + 15) / 16 * 16; }
-
-// Rows behind a norm, as projections take them: in bfloat16 what makers of x leave (kernels.cuh, Weighted), in float32 normed.
-struct Behind {
+// Input rows of a projection that follows a norm. RMSNorm in bfloat16: what makers of x leave, rows times the norm's weight and
+// sums of squares (kernels.cuh, Weighted). Else normalised rows, and no sums.
+struct NormedRows {
   void* elements;      // [rows, stride]
   ptrdiff_t stride;
-  float* squares;      // [rows, squaresStride(dim)]; null in float32
-  Weighted weighted(const float* weight) const { return squares ? Weighted{weight, static_cast<uint16_t*>(elements), stride, squares} : Weighted{}; }
-  void give(Projection& p, float eps) const { p.elements = elements, p.xStride = stride, p.squares = squares, p.eps = eps; }
+  float* squares;      // [rows, squaresStride(dim)], or null
+  Weighted weighted(const float* weight) const {
+    return squares ? Weighted{weight, static_cast<uint16_t*>(elements), stride, squares} : Weighted{};
+  }
 };
-struct NormedRows {
-  const float* x;      // [any, xStride]
-  ptrdiff_t xStride;
-  const int32_t* from; // [rows]: which row of x; null: the same
-  int rows, dim;
-  const float* weight; // [dim], and zeroes to a multiple of 16
+
+// Rows of the residual stream that are normalised: [any, stride].
+struct Residual {
+  float* x;
+  ptrdiff_t stride;
+  int dim;
+};
+
+// How: weights [dim], and biases [dim] of a LayerNorm, both with zeroes to a multiple of 16.
+struct RowNorm {
+  NormKind kind;
+  const float *weight, *bias;
   float eps;
 };
-cudaError_t norm(const Device& device, const NormedRows& n, const Behind& to);
 
-// Fills in p's weights. Rows up to mostSkinnyRows stream the packed weights, more go through tiles: a row has the same bits in
-// both. In float32 plain.
-cudaError_t multiply(const Device& device, Element element, Projection p, const Matrix& w);
+// Enqueues the operations of a step, one after the other, until one fails; `status` then says how.
+class Launcher {
+ public:
+  Launcher(const Device& device, Element element) : device_(device), stream_(device.steps()), element_(element) {}
+  cudaError_t status = cudaSuccess;
 
-// In float32 plain; else split over the keys for up to mostSplitQueries a key/value head, by tiles of queries above it.
-cudaError_t attendCached(const Device& device, Element element, const Attention& a);
-// The most rows of a stream that are split: what partials and counters are taken for.
-int splitRows(int maxRows, int heads, int kvHeads);
+  void take(const TakeStep& t) {
+    if (ok()) status = takeStep(t, stream_);
+  }
+  void embed(const Embedding& e) {
+    if (ok()) status = cuda::embed(e, stream_);
+  }
+  // `from` [rows]: which rows of x; null: the first ones. Where makers of x have left everything (RMSNorm in bfloat16, no
+  // `from`) nothing is launched.
+  void norm(const Residual& x, const int32_t* from, int rows, const RowNorm& norm, const NormedRows& to);
+  // The rows themselves become their LayerNorm; what a norm that follows needs of them is left in `to`.
+  void normInPlace(const Residual& x, int rows, const RowNorm& norm, const float* nextWeight, const NormedRows& to);
+  // p.rows rows of `from`, which follow a norm. Rows up to mostSkinnyRows stream the packed weights, more go through tiles: a
+  // row has the same bits in both.
+  void project(const NormedRows& from, float eps, Projection p, const Matrix& w);
+  // The same of rows that follow no norm.
+  void project(const void* elements, ptrdiff_t stride, Projection p, const Matrix& w);
+  // Groups of up to mostSplitQueries queries a key/value head are split over the keys, larger ones go by tiles of queries;
+  // mostSmall, mostLarge: queries of the largest of either, 0 where there is none.
+  void attend(Attention a, int mostSmall, int mostLarge);
+  // Predictions of this mode.
+  void predict(const Sampling& s, Mode mode) {
+    if (ok()) status = mode == Mode::score ? score(s, stream_) : sample(s, stream_);
+  }
+
+ private:
+  bool ok() const { return status == cudaSuccess; }
+  void multiply(Projection p, const Matrix& w);
+  const Device& device_;
+  StepStream stream_;
+  Element element_;
+};
 
 }  // namespace parvis::cuda

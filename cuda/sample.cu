@@ -54,17 +54,20 @@ struct Guided {
   int best;       // index of the largest, the first of equals; -1: a logit is NaN or infinite
 };
 
-__device__ Guided guideRow(const Sampling& s, uint64_t* partial) {
+__device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partial) {
   Guided row{reinterpret_cast<float*>(dynamicShared()), -1};
-  const ptrdiff_t at = static_cast<ptrdiff_t>(blockIdx.x) * s.stride;
+  const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
+  const float* const conditional = s.logits + static_cast<ptrdiff_t>(p.conditional - s.firstRow) * s.stride;
+  const float* const unconditional = guided ? s.logits + static_cast<ptrdiff_t>(p.unconditional - s.firstRow) * s.stride : nullptr;
+  float* const kept = p.kept < 0 ? nullptr : s.kept + (static_cast<ptrdiff_t>(p.seat) * s.keptEach + p.kept) * s.vocabulary;
   const int step = 4 * static_cast<int>(blockDim.x);
   uint64_t most = 0;
   bool bad = false;
-  const auto take = [&](int i, float l, float unconditional) {
+  const auto take = [&](int i, float l, float without) {
     if (i >= s.vocabulary) return;
-    if (s.unconditional) l = guide(l, unconditional, s.guidanceScale);
+    if (guided) l = guide(l, without, p.guidance);
     row.logits[i] = l;
-    if (s.guided) s.guided[static_cast<ptrdiff_t>(blockIdx.x) * s.vocabulary + i] = l;
+    if (kept) kept[i] = l;
     bad |= !(l - l == 0);
     // The sum makes -0 equal to 0; of equal logits the lowest index is the largest number here.
     const uint64_t key = static_cast<uint64_t>(ordered(l + 0.0f)) << 32 | (all - static_cast<uint32_t>(i));
@@ -74,9 +77,9 @@ __device__ Guided guideRow(const Sampling& s, uint64_t* partial) {
     float4 c[together], u[together];  // all under way before the first is looked at
 #pragma unroll
     for (int k = 0; k < together; k++) {
-      const ptrdiff_t from = at + min(first + k * step, (s.vocabulary - 1) / 4 * 4);
-      c[k] = *reinterpret_cast<const float4*>(s.conditional + from);
-      u[k] = s.unconditional ? *reinterpret_cast<const float4*>(s.unconditional + from) : make_float4(0, 0, 0, 0);
+      const int from = min(first + k * step, (s.vocabulary - 1) / 4 * 4);
+      c[k] = *reinterpret_cast<const float4*>(conditional + from);
+      u[k] = guided ? *reinterpret_cast<const float4*>(unconditional + from) : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int k = 0; k < together; k++) {
@@ -173,7 +176,12 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
 
 static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
 
-__device__ inline int32_t& tokenOf(const Sampling& s, Prediction p, int position) { return s.tokens[static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + position]; }
+__device__ inline ptrdiff_t placeOfToken(const Sampling& s, const Drawing& p) { return static_cast<ptrdiff_t>(p.seat) * s.tokensEach + p.token; }
+
+// Is it a prediction, of this mode, whose logits exist now?
+__device__ inline bool wanted(const Sampling& s, const Drawing& p, Mode mode) {
+  return p.token >= 0 && p.rule.mode == mode && p.conditional >= s.firstRow && p.conditional < s.firstRow + s.rows;
+}
 
 __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
@@ -181,24 +189,26 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   PARVIS_SHARED(uint64_t, partial, 32);
   PARVIS_SHARED(uint64_t, equalsOf, 32);
   PARVIS_SHARED(SelectShared, shared, 1);
-  const Prediction p = s.table[blockIdx.x];
-  const int position = s.rows.at(p.row).predicts;
-  const Guided row = guideRow(s, partial);
-  const float most = row.best < 0 ? 0.0f : row.logits[row.best] / s.temperature;
+  const Drawing p = s.table[blockIdx.x];
+  if (!wanted(s, p, Mode::sample)) return;
+  const SamplingRule& rule = p.rule;
+  int32_t* const token = s.tokens + placeOfToken(s, p);
+  const Guided row = guideRow(s, p, partial);
+  const float most = row.best < 0 ? 0.0f : row.logits[row.best] / rule.temperature;
   // The likeliest: asked for, or the only one left by a temperature so small that the quotient overflows.
-  if (row.best < 0 || s.temperature == 0 || !(most - most == 0)) {
+  if (row.best < 0 || rule.temperature == 0 || !(most - most == 0)) {
     if (threadIdx.x == 0) {
-      tokenOf(s, p, position) = row.best;
-      if (row.best < 0) atomicExch(s.nonFinite, 1);
+      *token = row.best;
+      if (row.best < 0) atomicExch(s.nonFinite + p.seat, 1);
     }
     return;
   }
   uint32_t threshold = 0;  // keys below it are out
-  const bool cutsK = s.topK > 0 && s.topK < s.vocabulary, cutsP = s.topP < 1;
+  const bool cutsK = rule.topK > 0 && rule.topK < s.vocabulary, cutsP = rule.topP < 1;
   const Parts parts = cutsK || cutsP ? partsOf(row.logits, s.vocabulary, row.logits[row.best], partial) : Parts{};
   if (cutsK)
-    threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(s.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
-  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow((s.temperature == 1 ? l : l / s.temperature) - most); };
+    threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(rule.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
+  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow((rule.temperature == 1 ? l : l / rule.temperature) - most); };
 
   // Each warp has a stretch of the vocabulary, in order, so that ranks and sums of its tokens can be told by index.
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), warps = static_cast<int>(blockDim.x / 32);
@@ -211,7 +221,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
     uint64_t total = 0;
     for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weight(ordered(row.logits[i]), row.logits[i]);
     total = sumOver(total, partial);
-    const uint64_t limit = static_cast<uint64_t>(static_cast<double>(s.topP) * static_cast<double>(total));
+    const uint64_t limit = static_cast<uint64_t>(static_cast<double>(rule.topP) * static_cast<double>(total));
     const Selected last = select(row.logits, s.vocabulary, parts, limit, shared, weight);
     edge = last.key;
     equals = (limit - last.before) / weight(edge, fromOrdered(edge)) + 1;
@@ -240,14 +250,14 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
     if (w == warp) before = total;
     total += partial[w];
   }
-  const uint64_t target = scaleBits(drawBits(s.seeds[p.sequence], static_cast<uint32_t>(position)), total);
+  const uint64_t target = scaleBits(drawBits(s.seeds[p.seat], static_cast<uint32_t>(p.token)), total);
   if (target < before || target >= before + sum) return;  // in another warp's stretch
   seen = rank;
   for (int i = begin; i < end; i += 32) {
     const uint64_t upTo = before + scan(kept(i + lane, seen));
     const uint32_t over = __ballot_sync(all, upTo > target);
     if (over != 0) {
-      if (lane == 0) tokenOf(s, p, position) = i + __ffs(static_cast<int>(over)) - 1;
+      if (lane == 0) *token = i + __ffs(static_cast<int>(over)) - 1;
       return;
     }
     before = __shfl_sync(all, upTo, 31);
@@ -258,11 +268,12 @@ __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_con
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
-  const Prediction p = s.table[blockIdx.x];
-  const ptrdiff_t at = static_cast<ptrdiff_t>(p.sequence) * s.tokensEach + s.rows.at(p.row).predicts;
-  const Guided row = guideRow(s, partial);
+  const Drawing p = s.table[blockIdx.x];
+  if (!wanted(s, p, Mode::score)) return;
+  const ptrdiff_t at = placeOfToken(s, p);
+  const Guided row = guideRow(s, p, partial);
   if (row.best < 0) {
-    if (threadIdx.x == 0) atomicExch(s.nonFinite, 1);
+    if (threadIdx.x == 0) atomicExch(s.nonFinite + p.seat, 1);
     return;
   }
   const float most = row.logits[row.best];
@@ -274,7 +285,7 @@ __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_con
 }
 
 bool possible(const Sampling& s) {
-  return s.predictions > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
 }
 
 }  // namespace

@@ -8,176 +8,186 @@
 namespace parvis::cuda {
 
 Status CudaSession::allocate() {
-  const Shape shape{sequences(), o_.guided, o_.slots, o_.tokens, o_.maxRows, o_.keepLogits.size()};
-  known_ = Known(o_);
-  w_ = transformer_->takeKept(shape);
+  w_ = transformer_->takeKept(o_);
   if (!w_) {
-    auto fresh = std::make_unique<Workspace>(transformer_->device_, shape);
+    auto fresh = std::make_unique<Workspace>(transformer_->device_, o_);
     if (Status s = fresh->allocate(transformer_->model_, transformer_->element_); !s.ok()) return s;
     w_ = std::move(fresh);
   }
-  return w_->reset(transformer_->model_, o_);
+  seats_ = Seats(transformer_->model_, o_);
+  enteredAt_.resize(static_cast<size_t>(o_.seats));
+  return w_->reset();
 }
 
-// A session that failed, or whose last step nobody asked about, leaves nothing: what is in its cache may not be finite.
+// A session that failed leaves nothing. What others leave in their caches is seen by no row before it is written over.
 CudaSession::~CudaSession() {
-  if (!w_ || !sound_ || !failed_.ok() || !transformer_->device_->use().ok() || !transformer_->device_->finish("ending a session").ok()) return;
+  if (!w_ || !failed_.ok() || !transformer_->device_->use().ok() || !transformer_->device_->finish("ending a session").ok()) return;
   transformer_->keep(std::move(w_));
+}
+
+// ---- seats --------------------------------------------------------------------------------------------------
+
+Status CudaSession::enter(int seat, const Sequence& sequence) {
+  if (Status s = transformer_->device_->use(); !s.ok()) return s;
+  if (Status s = seats_.enter(seat, sequence); !s.ok()) return s;
+  const size_t at = static_cast<size_t>(seat), tokens = static_cast<size_t>(o_.tokens), logits = static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary);
+  if (Status s = w_->entered[at].wait("preparing a session"); !s.ok()) return s;
+  SeatEntry& entry = w_->entries[at];
+  int32_t* const known = w_->known + at * tokens;
+  entry = {sequence.seed, sequence.classId};
+  std::fill_n(known, tokens, -1);
+  std::copy(sequence.known.begin(), sequence.known.end(), known);
+  const cudaStream_t stream = transformer_->device_->stream();
+  cudaError_t e = cudaMemcpyAsync(w_->classIds + at, &entry.classId, sizeof entry.classId, cudaMemcpyHostToDevice, stream);
+  const auto then = [&](cudaError_t next) { e = e == cudaSuccess ? next : e; };
+  then(cudaMemcpyAsync(w_->seeds + at, &entry.seed, sizeof entry.seed, cudaMemcpyHostToDevice, stream));
+  then(cudaMemcpyAsync(w_->tokens + at * tokens, known, tokens * 4, cudaMemcpyHostToDevice, stream));
+  // NaN where nothing was scored or kept: all bits set.
+  then(cudaMemsetAsync(w_->logProbs + at * tokens, 0xff, tokens * 4, stream));
+  if (logits > 0) then(cudaMemsetAsync(w_->kept + at * logits, 0xff, logits * 4, stream));
+  then(cudaMemsetAsync(w_->nonFinite + at, 0, sizeof(int), stream));
+  enteredAt_[at] = steps_;
+  if (Status s = statusOf(e, "preparing a session"); !s.ok()) return failed_ = s;
+  return w_->entered[at].record(stream);
+}
+
+Status CudaSession::leave(int seat) { return seats_.leave(seat); }
+
+// Flags that a step wrote after the sequence had entered: at least `depth` steps ago, and surely done.
+void CudaSession::collectFailures() {
+  for (int seat = 0; seat < o_.seats; seat++) {
+    const bool current = steps_ >= enteredAt_[static_cast<size_t>(seat)] + static_cast<uint32_t>(Workspace::depth);
+    if (current && w_->flags[seat] && seats_.taken(seat).ok()) seats_.fail(seat);
+  }
 }
 
 // ---- a step -------------------------------------------------------------------------------------------------
 
-Status CudaSession::step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) {
+Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) {
   CudaTransformer& t = *transformer_;
-  if (Status s = checkStep(t.model_, o_, known_, rows, count, rule); !s.ok()) return s;
+  if (Status s = seats_.check(step); !s.ok()) return s;
   if (Status s = t.device_->use(); !s.ok()) return s;
   int positions = 0;
-  for (int i = 0; i < count; i++) positions = std::max({positions, rows[i].row + 1, rows[i].column + 1});
+  for (int i = 0; i < step.rowCount; i++)
+    for (const int32_t c : step.rows[i].cell) positions = std::max(positions, c + 1);
   if (Status s = t.growAngles(positions); !s.ok()) return s;
   if (!failed_.ok()) return failed_;
-  if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
-  sound_ = false;
+  if (cancel.load(std::memory_order_relaxed)) return cancelled();
   Event& event = w_->events[steps_ % Workspace::depth];
   if (Status s = event.wait("running a step"); !s.ok()) return failed_ = s;
-  if (*static_cast<volatile int*>(w_->flag)) return notFinite();
-  if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
-  std::memcpy(w_->ring + static_cast<size_t>(steps_ % Workspace::depth) * static_cast<size_t>(o_.maxRows), rows, static_cast<size_t>(count) * sizeof(Row));
+  collectFailures();
+  if (cancel.load(std::memory_order_relaxed)) return cancelled();
 
-  Kind* kind = nullptr;
-  if (Status s = w_->kindOf(rows, count, rule, kind); !s.ok()) return s;
-  // Kept logits go where the rows say, which a graph does not know; scoring comes once.
-  const bool repeats = o_.keepLogits.empty() && rule.mode == StepRule::Mode::sample && kind->uses++ > 0;
-  if (repeats && !kind->graph)
-    if (Status s = capture(*kind); !s.ok()) return s;
-  const cudaError_t e = kind->graph ? cudaGraphLaunch(kind->graph, t.device_->stream()) : enqueue(*kind, rows);
+  const StepPlan plan = w_->write(step, t.model_, seats_, steps_);
+  Workspace::Captured* captured = nullptr;
+  if (Status s = w_->find(plan, captured); !s.ok()) return s;
+  if (captured->uses++ > 0 && !captured->graph)
+    if (Status s = capture(*captured); !s.ok()) return s;
+  const cudaError_t e = captured->graph ? cudaGraphLaunch(captured->graph, t.device_->stream()) : enqueue(plan);
   if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
   if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
-  if (rule.mode == StepRule::Mode::sample)
-    for (const int row : kind->predicting) known_.predicted(rows[row].predicts);
+  seats_.ran(step);
+  failed = seats_.failed();
   return {};
 }
 
-Status CudaSession::capture(Kind& kind) {
+Status CudaSession::capture(Workspace::Captured& captured) {
   const cudaStream_t stream = transformer_->device_->stream();
   if (Status s = statusOf(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step"); !s.ok()) return s;
-  cudaError_t e = enqueue(kind, nullptr);
+  cudaError_t e = enqueue(captured.plan);
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
   if (e == cudaSuccess) e = ended;
-  if (e == cudaSuccess) e = cudaGraphInstantiate(&kind.graph, graph, 0);
+  if (e == cudaSuccess) e = cudaGraphInstantiate(&captured.graph, graph, 0);
   if (graph) cudaGraphDestroy(graph);
   return statusOf(e, "capturing a step");
 }
 
-// Every launch of a step. `rows` (the host's) only where logits are kept.
-cudaError_t CudaSession::enqueue(const Kind& kind, const Row* rows) {
+cudaError_t CudaSession::enqueue(const StepPlan& plan) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const StepStream stream = t.device_->steps();
-  const RowTable table{w_->rows, kind.count, nullptr};
-  const int all = streams() * kind.count;
-  cudaError_t e = takeRows({w_->ring, Workspace::depth, o_.maxRows, kind.count, w_->counter, w_->rows, w_->nonFinite, w_->flag}, stream);
-  const auto then = [&](auto&& next) {
-    if (e == cudaSuccess) e = next();
+  const RowTable rows{w_->rows, plan.rows};
+  const Residual x{w_->x, w_->layout.xStride, m.dim};
+  const auto normOf = [&](const NormWeights& n) { return RowNorm{m.norm, n.weight, n.bias, m.normEps}; };
+  const auto added = [&](const NormWeights& next) {  // a projection that adds to x, which the norm follows
+    Projection p{};
+    p.rows = plan.rows, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->layout.xStride, p.next = w_->normed.weighted(next.weight);
+    return p;
   };
-  then([&] {
-    return embed({table, sequences(), streams(), w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_, t.transitions_, t.element_, m.dim, w_->x, w_->xStride,
-                  w_->behind.weighted(m.layers > 0 ? t.layers_[0].attentionNorm : t.norm_), rowThreads}, stream);
-  });
+  const float* const firstNorm = m.layers > 0 ? t.layers_[0].attentionNorm.weight : t.finalNorm_.weight;
+  Launcher launch(*t.device_, t.element_);
+  launch.take(w_->taking(plan));
+  launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_, t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
+                m.embeddingNorm ? Weighted{} : w_->normed.weighted(firstNorm), rowThreads});
+  if (m.embeddingNorm)
+    launch.normInPlace(x, plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps}, firstNorm, w_->normed);
   for (int i = 0; i < m.layers; i++) {
     const Layer& l = t.layers_[static_cast<size_t>(i)];
-    const Cache cache{w_->cache + static_cast<size_t>(2 * i) * w_->cacheBytes, w_->cache + static_cast<size_t>(2 * i + 1) * w_->cacheBytes, o_.slots};
-    const float* const following = i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.norm_;
-    // Behind a norm of x, and what is added to x before the next one.
-    const auto normed = [&](Projection p, const float* weight, const Matrix& w) {
-      p.rows = all;
-      w_->behind.give(p, m.normEps);
-      if (!w_->behind.squares) then([&] { return norm(*t.device_, {w_->x, w_->xStride, nullptr, all, m.dim, weight, m.normEps}, w_->behind); });
-      then([&] { return multiply(*t.device_, t.element_, p, w); });
-    };
-    const auto residual = [&](const void* from, ptrdiff_t stride, const Matrix& w, const float* next) {
-      Projection p{};
-      p.elements = from, p.xStride = stride, p.rows = all, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->xStride, p.next = w_->behind.weighted(next);
-      then([&] { return multiply(*t.device_, t.element_, p, w); });
-    };
-    Projection qkv{}, gateUp{};
+    uint8_t* const keys = w_->cache + static_cast<size_t>(2 * i) * w_->layout.cacheBytes;
+    const Cache cache{keys, keys + w_->layout.cacheBytes, o_.slots};
+    Projection qkv{}, up{};
+    qkv.rows = up.rows = plan.rows;
     qkv.epilogue = Epilogue::append;
-    qkv.rotation = {table, streams(), m.heads, m.kvHeads, m.headSize, t.cosine_, t.sine_, t.element_, w_->queries, cache};
-    normed(qkv, l.attentionNorm, l.qkv);
-    const Attention a{table, streams(), m.heads, m.kvHeads, m.headSize, w_->queries, cache, w_->attended, w_->wideStride, w_->partial, w_->counters};
-    then([&] { return attendCached(*t.device_, t.element_, a); });
-    residual(w_->attended, w_->wideStride, l.wo, l.feedForwardNorm);
-    gateUp.epilogue = Epilogue::swiglu, gateUp.out = w_->gated, gateUp.yStride = w_->ffStride;
-    normed(gateUp, l.feedForwardNorm, l.gateUp);
-    residual(w_->gated, w_->ffStride, l.down, following);
+    qkv.rotation = {rows, m.heads, m.kvHeads, m.headSize, {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, t.cosine_, t.sine_, t.element_, w_->queries, cache};
+    up.epilogue = Epilogue::swiglu, up.out = w_->gated, up.yStride = w_->layout.ffStride;
+
+    launch.norm(x, nullptr, plan.rows, normOf(l.attentionNorm), w_->normed);
+    launch.project(w_->normed, m.normEps, qkv, l.qkv);
+    launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache, w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
+                  plan.mostSmall, plan.mostLarge);
+    launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
+    launch.norm(x, nullptr, plan.rows, normOf(l.feedForwardNorm), w_->normed);
+    launch.project(w_->normed, m.normEps, up, l.up);
+    launch.project(w_->gated, w_->layout.ffStride, added(i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.finalNorm_), l.down);
   }
-  then([&] { return predict(kind, table, rows); });
-  return e;
+  predict(launch, plan);
+  return launch.status;
 }
 
-cudaError_t CudaSession::predict(const Kind& kind, RowTable table, const Row* rows) {
+void CudaSession::predict(Launcher& launch, const StepPlan& plan) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const StepStream stream = t.device_->steps();
-  const int all = sequences() * static_cast<int>(kind.predicting.size()), branches = o_.guided ? 2 : 1;
-  const size_t places = static_cast<size_t>(sequences()) * static_cast<size_t>(o_.maxRows);
-  const int32_t* gather = w_->gather + kind.table * places * static_cast<size_t>(branches);
-  for (int first = 0; first < all; first += w_->chunk) {
-    const int some = std::min(w_->chunk, all - first);
+  if (plan.predictions == 0) return;
+  const Residual x{w_->x, w_->layout.xStride, m.dim};
+  const bool every = plan.logitRows == 0;
+  const int all = every ? plan.rows : plan.logitRows;
+  for (int first = 0; first < all; first += w_->layout.chunk) {
+    const NormedRows& normed = every ? w_->normed : w_->gathered;
     Projection p{};
-    p.rows = branches * some, p.epilogue = Epilogue::store, p.y = w_->logits, p.yStride = w_->vocabularyStride;
-    const bool every = static_cast<int>(kind.predicting.size()) == kind.count && some == all;  // row of the step predicts, in order
-    const Behind& behind = every ? w_->behind : w_->gathered;
-    behind.give(p, m.normEps);
-    cudaError_t e = cudaSuccess;
-    if (!every || !behind.squares) e = norm(*t.device_, {w_->x, w_->xStride, every ? nullptr : gather + branches * first, p.rows, m.dim, t.norm_, m.normEps}, behind);
-    if (e == cudaSuccess) e = multiply(*t.device_, t.element_, p, t.output_);
-    if (e != cudaSuccess) return e;
-    Sampling d{};
-    d.conditional = w_->logits;
-    if (o_.guided && kind.rule.guidanceScale != 1.0f) d.unconditional = w_->logits + some * w_->vocabularyStride;
-    d.stride = w_->vocabularyStride, d.predictions = some, d.vocabulary = m.vocabulary;
-    d.table = w_->predictions + kind.table * places + first, d.rows = table, d.seeds = w_->seeds, d.tokensEach = o_.tokens, d.tokens = w_->tokens, d.logProbs = w_->logProbs;
-    d.guided = o_.keepLogits.empty() ? nullptr : w_->guided;
-    d.nonFinite = w_->nonFinite, d.guidanceScale = kind.rule.guidanceScale, d.temperature = kind.rule.temperature, d.topP = kind.rule.topP, d.topK = kind.rule.topK;
-    d.threads = samplingThreads(m.vocabulary);
-    e = kind.rule.mode == StepRule::Mode::score ? score(d, stream) : sample(d, stream);
-    if (e != cudaSuccess) return e;
-    for (int i = 0; i < some && !o_.keepLogits.empty(); i++) {
-      const int each = static_cast<int>(kind.predicting.size()), sequence = (first + i) / each;
-      for (size_t k = 0; k < o_.keepLogits.size(); k++) {
-        if (o_.keepLogits[k] != rows[kind.predicting[static_cast<size_t>((first + i) % each)]].predicts) continue;
-        const size_t vocabulary = static_cast<size_t>(m.vocabulary);
-        e = cudaMemcpyAsync(w_->kept + (static_cast<size_t>(sequence) * o_.keepLogits.size() + k) * vocabulary, w_->guided + static_cast<size_t>(i) * vocabulary, vocabulary * 4, cudaMemcpyDeviceToDevice, stream.stream);
-        if (e != cudaSuccess) return e;
-      }
-    }
+    p.rows = std::min(w_->layout.chunk, all - first), p.epilogue = Epilogue::store, p.y = w_->logits, p.yStride = w_->layout.vocabularyStride;
+    launch.norm(x, every ? nullptr : w_->gather + first, p.rows, {m.norm, t.finalNorm_.weight, t.finalNorm_.bias, m.normEps}, normed);
+    launch.project(normed, m.normEps, p, t.head_);
+    const Sampling s{w_->logits, first, p.rows, w_->layout.vocabularyStride, plan.predictions, m.vocabulary, w_->drawings, w_->seeds, o_.tokens, w_->tokens, w_->logProbs, w_->kept, o_.kept,
+                     w_->nonFinite, samplingThreads(m.vocabulary)};
+    if (plan.sampled) launch.predict(s, Mode::sample);
+    if (plan.scored) launch.predict(s, Mode::score);
   }
-  return cudaSuccess;
 }
 
 // ---- results ------------------------------------------------------------------------------------------------
 
-Status CudaSession::read(void* to, const void* from, size_t bytes) {
+Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
+  if (Status s = seats_.taken(seat); !s.ok()) return s;
   if (Status s = transformer_->device_->use(); !s.ok()) return s;
   const cudaStream_t stream = transformer_->device_->stream();
   int bad = 0;
-  cudaError_t e = bytes > 0 ? cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream) : cudaSuccess;
-  if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite, sizeof bad, cudaMemcpyDeviceToHost, stream);
+  const size_t at = static_cast<size_t>(seat) * bytes;
+  cudaError_t e = bytes > 0 ? cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream) : cudaSuccess;
+  if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite + seat, sizeof bad, cudaMemcpyDeviceToHost, stream);
   const Status finished = transformer_->device_->finish("running a step");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
   if (!finished.ok()) return finished;
-  sound_ = !bad;
+  if (bad) seats_.fail(seat);
   return bad ? notFinite() : Status{};
 }
 
-Status CudaSession::readTokens(int32_t* out) { return read(out, w_->tokens, static_cast<size_t>(sequences()) * static_cast<size_t>(o_.tokens) * 4); }
+Status CudaSession::readTokens(int seat, int32_t* out) { return read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4); }
 
-Status CudaSession::readLogProbs(float* out) { return read(out, w_->logProbs, static_cast<size_t>(sequences()) * static_cast<size_t>(o_.tokens) * 4); }
+Status CudaSession::readLogProbs(int seat, float* out) { return read(seat, out, w_->logProbs, static_cast<size_t>(o_.tokens) * 4); }
 
-Status CudaSession::readLogits(float* out) {
-  return read(out, w_->kept, static_cast<size_t>(sequences()) * o_.keepLogits.size() * static_cast<size_t>(transformer_->model_.vocabulary) * 4);
+Status CudaSession::readLogits(int seat, float* out) {
+  return read(seat, out, w_->kept, static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary) * 4);
 }
 
 }  // namespace parvis::cuda

@@ -1,8 +1,8 @@
-// One generation or scoring run of a batch of sequences on a device. step() enqueues and returns: tokens, cache and random
-// numbers stay on the device, and nothing waits for it but a step that would run more than `depth` ahead. What a failed
-// step has to say is therefore said by a later one, or by the call that reads its results.
-//   A step's rows go into a ring that the device reads by itself, with a counter that lies there too: so a step is one
-// graph, captured when the same kind of step comes a second time and replayed from then on.
+// A pool of seats on a device. step() enqueues and returns: tokens, caches and random numbers stay on the device, and nothing
+// waits for it but a step that would run more than `depth` ahead. What a step has to say of its logits is therefore said by a
+// later one, or by the call that reads its results.
+//   A step's tables go into a ring that the device reads by itself, with a counter that lies there too: so a step is one
+// graph, captured when a step of the same plan comes a second time and replayed from then on.
 #pragma once
 
 #include "../common/steps.h"
@@ -13,30 +13,31 @@ namespace parvis::cuda {
 
 class CudaSession : public Session {
  public:
-  CudaSession(std::shared_ptr<CudaTransformer> transformer, SessionOptions options) : transformer_(std::move(transformer)), o_(std::move(options)) {}
+  CudaSession(std::shared_ptr<CudaTransformer> transformer, const SessionOptions& options)
+      : transformer_(std::move(transformer)), o_(options) {}
   ~CudaSession() override;
   Status allocate();  // or what the last session of this shape has left
-  Status step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) override;
-  Status readTokens(int32_t* out) override;
-  Status readLogProbs(float* out) override;
-  Status readLogits(float* out) override;
+  size_t bytes() const override { return w_ ? w_->bytes() : 0; }
+  Status enter(int seat, const Sequence& sequence) override;
+  Status leave(int seat) override;
+  Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) override;
+  Status readTokens(int seat, int32_t* out) override;
+  Status readLogProbs(int seat, float* out) override;
+  Status readLogits(int seat, float* out) override;
 
  private:
-  using Kind = Workspace::Kind;
-
-  int sequences() const { return static_cast<int>(o_.classIds.size()); }
-  int streams() const { return sequences() * (o_.guided ? 2 : 1); }
-  cudaError_t enqueue(const Kind& kind, const Row* rows);
-  cudaError_t predict(const Kind& kind, RowTable table, const Row* rows);
-  Status capture(Kind& kind);
-  Status read(void* to, const void* from, size_t bytes);
+  cudaError_t enqueue(const StepPlan& plan);
+  void predict(Launcher& launch, const StepPlan& plan);
+  Status capture(Workspace::Captured& captured);
+  void collectFailures();
+  Status read(int seat, void* to, const void* from, size_t bytes);
 
   std::shared_ptr<CudaTransformer> transformer_;
   SessionOptions o_;
-  Known known_;
+  Seats seats_;
   std::unique_ptr<Workspace> w_;
-  bool sound_ = true;  // results were read after the last step, and all numbers are finite
   uint32_t steps_ = 0;
+  std::vector<uint32_t> enteredAt_;  // [seats]: steps that had been enqueued by then
   Status failed_;  // of a step that ran in part: the device has counted it, so no other can follow
 };
 

@@ -53,16 +53,15 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
       const int row = firstRow + 8 * n + c;
       if (row >= p.rows) continue;
       const float scale = p.squares ? scales[row - blockRow] : 1.0f;
-      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row % t.rows.count) : nullptr;
+      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row) : nullptr;
 #pragma unroll
       for (int i = 0; i < each; i++) {
         const int pair = firstPair + 8 * i;
         float &low = sums[i][n][c], &high = sums[i][n][c + 2];
         if (pair >= p.weights.pairs) continue;
         low *= scale, high *= scale;
-        if constexpr (epilogue == Epilogue::swiglu) {
-          low = gated(low, high);
-        } else if constexpr (epilogue == Epilogue::add) {
+        addBias(p, pair, true, low, high);
+        if constexpr (epilogue == Epilogue::add) {
           const float2 old = loadPair(p.y + row * p.yStride + 2 * pair);
           low = old.x + low, high = old.y + high;
         } else if constexpr (epilogue == Epilogue::append) {
@@ -77,7 +76,7 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
     for (int c = 0; c < 2; c++) {
       const int row = firstRow + 8 * n + c;
       const bool rowThere = row < p.rows;
-      const int stream = epilogue == Epilogue::append ? row / t.rows.count : 0, slot = epilogue == Epilogue::append && rowThere ? slotOf(t.rows.at(row - stream * t.rows.count)) : -1;
+      const int slot = epilogue == Epilogue::append && rowThere ? slotOf(t, t.rows.at(row)) : -1;
 #pragma unroll
       for (int i = 0; i < each; i++) {
         const int pair = firstPair + 8 * i;
@@ -85,8 +84,8 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
         const bool there = rowThere && pair < p.weights.pairs;
         if (epilogue == Epilogue::add && p.next.weight) leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, weights[i]);  // all lanes
         if (!there) continue;
-        if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, stream, slot, make_float2(low, high));
-        else if (epilogue == Epilogue::swiglu) storeElement(static_cast<uint16_t*>(p.out) + row * p.yStride + pair, low);
+        if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, slot, make_float2(low, high));
+        else if (activates(epilogue)) storeActivated<uint16_t>(p, epilogue, row, pair, low, high);
         else storePair(p.y + row * p.yStride + 2 * pair, low, high);
       }
     }
@@ -218,13 +217,7 @@ cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
 
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile) {
   if (!possiblePacked(p)) return cudaErrorInvalidValue;
-  switch (p.epilogue) {
-    case Epilogue::store: return run<Epilogue::store>(p, tile, stream);
-    case Epilogue::add: return run<Epilogue::add>(p, tile, stream);
-    case Epilogue::swiglu: return run<Epilogue::swiglu>(p, tile, stream);
-    case Epilogue::append: return run<Epilogue::append>(p, tile, stream);
-  }
-  return cudaErrorInvalidValue;
+  return withEpilogue(p.epilogue, [&](auto epilogue) { return run<decltype(epilogue)::value>(p, tile, stream); });
 }
 
 }  // namespace parvis::cuda

@@ -28,7 +28,7 @@ class Names {
   void convolution(VqFilter& f, const std::string& name, int channels, int outputs, int kernel) {
     f = {nullptr, nullptr, channels, outputs, kernel, loader_.element()};
     loader_.vector(f.bias, name + ".bias", {outputs}, false);
-    const TensorSource* t = loader_.tensors().find(name + ".weight", {outputs, channels, kernel, kernel});
+    const Weight* t = loader_.tensors().find(name + ".weight", {outputs, channels, kernel, kernel});
     if (!t) return;
     const size_t rowBytes = static_cast<size_t>(channels) * static_cast<size_t>(f.taps()) * 4;
     loader_.add({f.bytes(), nullptr, rowBytes * static_cast<size_t>(f.superTile()),

@@ -23,7 +23,7 @@ Status checkModel(const TransformerModel& m, const Device& device) {
 
 }  // namespace
 
-Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& m,
+Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& m,
                              Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (Status s = checkModel(m, *device); !s.ok()) return s;
@@ -32,13 +32,13 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFil
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   Tensors source;
-  if (Status s = source.open(file, tensors, cancel); !s.ok()) return s;
+  if (Status s = source.open(file, weights, cancel); !s.ok()) return s;
   Loader loader(source, t->element_);
   planTransformer(loader, *t, m);
   if (Status s = loader.load(device, t->memory_, cancel); !s.ok()) return s;
 
   Layout layout;
-  const size_t bytes = static_cast<size_t>(maxPosition) * static_cast<size_t>(std::max(1, m.headSize / 4)) * 4, cosine = layout.add(bytes), sine = layout.add(bytes);
+  const size_t cosine = layout.add(angleBytes(m)), sine = layout.add(angleBytes(m));
   if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"Rotation tables", modelCure(t->element_)}, t->angles_); !s.ok()) return s;
   t->cosine_ = reinterpret_cast<float*>(t->angles_.data() + cosine);
   t->sine_ = reinterpret_cast<float*>(t->angles_.data() + sine);
@@ -52,15 +52,15 @@ CudaTransformer::~CudaTransformer() {
   if (device_) device_->forgets(this);
 }
 
-std::unique_ptr<Workspace> CudaTransformer::takeKept(const Shape& shape) {
+std::unique_ptr<Workspace> CudaTransformer::takeKept(const SessionOptions& options) {
   std::unique_ptr<Workspace> kept = exchangeKept(nullptr);
-  if (kept && !(kept->shape == shape)) kept.reset();
+  if (kept && !kept->fits(options)) kept.reset();
   if (kept) kept->idle = false;
   return kept;
 }
 
 void CudaTransformer::keep(std::unique_ptr<Workspace> workspace) {
-  if (workspace->bytes() > Workspace::mostKept) return;
+  if (workspace->bytes() > Workspace::maxKeptBytes) return;
   workspace->idle = true;
   exchangeKept(std::move(workspace));
 }
@@ -76,31 +76,31 @@ size_t CudaTransformer::spareBytes() {
 }
 
 Status CudaTransformer::growAngles(int positions) {
-  if (positions <= positions_) return {};
+  if (positions <= angledPositions_) return {};
   positions = std::min(maxPosition, (positions + 63) / 64 * 64);
-  const int quarter = model_.headSize / 4;
+  const int pairs = rotatedPairs(model_);
   std::vector<float> cosine, sine;
-  for (int p = positions_; p < positions; p++)
-    for (int k = 0; k < quarter; k++) {
+  for (int p = angledPositions_; p < positions; p++)
+    for (int k = 0; k < pairs; k++) {
       const Angle a = rotationAngle(model_, p, k);
       cosine.push_back(a.cosine);
       sine.push_back(a.sine);
     }
-  const size_t at = static_cast<size_t>(positions_) * static_cast<size_t>(quarter);
+  const size_t at = static_cast<size_t>(angledPositions_) * static_cast<size_t>(pairs);
   const auto copy = [&](float* to, std::vector<float>& table) {
     const std::vector<float>& from = angleTables_.emplace_back(std::move(table));
     return statusOf(cudaMemcpyAsync(to + at, from.data(), from.size() * 4, cudaMemcpyHostToDevice, device_->stream()), "copying rotation tables");
   };
   if (Status s = copy(cosine_, cosine); !s.ok()) return s;
   if (Status s = copy(sine_, sine); !s.ok()) return s;
-  positions_ = positions;
+  angledPositions_ = positions;
   return {};
 }
 
-Status CudaTransformer::createSession(SessionOptions options, std::unique_ptr<Session>& out) {
+Status CudaTransformer::createSession(const SessionOptions& options, std::unique_ptr<Session>& out) {
   if (Status s = checkSession(model_, options); !s.ok()) return s;
   if (Status s = device_->use(); !s.ok()) return s;
-  auto session = std::make_unique<CudaSession>(std::static_pointer_cast<CudaTransformer>(shared_from_this()), std::move(options));
+  auto session = std::make_unique<CudaSession>(std::static_pointer_cast<CudaTransformer>(shared_from_this()), options);
   Status s = session->allocate();
   if (s.ok()) out = std::move(session);
   return s;

@@ -11,26 +11,29 @@
 
 namespace parvis::cuda {
 
+struct NormWeights {
+  const float *weight = nullptr, *bias = nullptr;  // [dim], and zeroes to a multiple of 16
+};
+
 struct Layer {
-  const float* attentionNorm = nullptr;    // [dim], and zeroes to a multiple of 16
-  const float* feedForwardNorm = nullptr;  // the same
-  Matrix qkv;     // [(heads + 2 kvHeads) headSize, dim]
-  Matrix wo;      // [dim, heads headSize]
-  Matrix gateUp;  // gates and ups, [feedForward, dim] each
-  Matrix down;    // [dim, feedForward]
+  NormWeights attentionNorm, feedForwardNorm;
+  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]
+  Matrix attentionOutput;  // [dim, heads headSize]
+  Matrix up;               // [feedForward, dim]; swiglu: gates and ups, as many each
+  Matrix down;             // [dim, feedForward]
 };
 
 class CudaTransformer : public Transformer, private Spare {
  public:
   CudaTransformer() = default;
   ~CudaTransformer() override;
-  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
+  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model,
                      Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
-  size_t bytes() const override { return memory_.bytes(); }
+  size_t bytes() const override { return memory_.bytes() + angles_.bytes(); }
   const TransformerModel& model() const override { return model_; }
-  Status createSession(SessionOptions options, std::unique_ptr<Session>& out) override;
+  Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) override;
   // What the last session leaves for the next one of its shape; null where there is nothing. Anything of another shape goes.
-  std::unique_ptr<Workspace> takeKept(const Shape& shape);
+  std::unique_ptr<Workspace> takeKept(const SessionOptions& options);
   void keep(std::unique_ptr<Workspace> workspace);  // which has been waited for
   // Rotation tables that reach the last of these positions; their place does not change.
   Status growAngles(int positions);
@@ -42,11 +45,12 @@ class CudaTransformer : public Transformer, private Spare {
   std::vector<Layer> layers_;
   const void* classes_ = nullptr;      // elements [classes + 1, dim]
   const void* tokens_ = nullptr;       // elements [vocabulary, dim]
-  const void* transitions_ = nullptr;  // elements [transitions, dim]
-  const float* norm_ = nullptr;        // [dim]
-  Matrix output_;                      // [vocabulary, dim]
-  float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, headSize / 4], filled as far as positions_
-  int positions_ = 0;
+  const void* transitions_ = nullptr;     // elements [transitions, dim]
+  const void* positions_ = nullptr;    // elements [positions, dim]
+  NormWeights embeddingNorm_, finalNorm_;
+  Matrix head_;                        // [vocabulary, dim]
+  float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, rotated pairs], filled as far as angledPositions_
+  int angledPositions_ = 0;
   std::vector<std::vector<float>> angleTables_;  // as they are copied, which may be as late as the device gets there
 
  private:

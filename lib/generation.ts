@@ -7,13 +7,15 @@ import { performance } from 'node:perf_hooks'
 import type { Call, Calls } from './call.js'
 import { GeneratedImage, Image } from './image.js'
 import { resolveClasses } from './labels.js'
+import { sessionShape } from './memory.js'
 import type { Models, TokenizerPart, TransformerPart } from './models.js'
-import type { NativeSession, StepRule } from './native.js'
+import type { NativeSession } from './native.js'
 import { effectiveSeeds, resolveSampling, type CheckedGenerate } from './options.js'
 import { claimPictures, decodePictures, fullSize } from './pixels.js'
 import { fillMissing } from './preview.js'
 import { pauses } from './resample.js'
 import { createSchedule, type Schedule } from './schedule.js'
+import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule } from './step.js'
 import { ParError } from './errors.js'
 import { shownPath } from './text.js'
 import { integer, invalid } from './validate.js'
@@ -96,8 +98,9 @@ export async function * run (
   const seeds = effectiveSeeds(classIds, request.seed)
   const sampling = resolveSampling(request.sampling, part.sampling, part.model)
   const schedule = scheduleFor(part, request.ablation)
-  const guided = sampling.guidanceScale > 1
-  const rule: StepRule = { mode: 'sample', ...sampling }
+  const { guidanceScale, ...drawing } = sampling
+  const streamsEach = streamsOf(guidanceScale)
+  const rule: SamplingRule = { mode: 'sample', ...drawing }
   const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
   const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: new Map() }
 
@@ -106,16 +109,15 @@ export async function * run (
     ? await claimPictures(tokenizer, call, classIds.length, part.grid, size ?? fullSize(tokenizer, part.grid), 'uint8', ', or use images(), which keeps none')
     : undefined
 
-  const shape = { guided, slots: schedule.tokens, tokens: schedule.tokens, maxRows: schedule.maxRows }
+  const shape = { streamsEach, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0 }
   const images: GeneratedImage[] = []
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
     const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, classIds.length - begin), models.sessionBytes(part, shape),
-      async sequences => await part.native.createSession({
-        classIds: Int32Array.from(classIds.slice(begin, begin + sequences)),
-        seeds: BigUint64Array.from(seeds.slice(begin, begin + sequences), BigInt),
-        ...shape
-      })))
+      async sequences => await seatedSession(part.native, sessionShape(shape, sequences), Array.from({ length: sequences }, (_, seat) => ({
+        classId: classIds[begin + seat]!,
+        seed: BigInt(seeds[begin + seat]!)
+      })))))
     const { session, sequences: count } = lease
     const some = classIds.slice(begin, begin + count)
     const someSeeds = seeds.slice(begin, begin + count)
@@ -129,7 +131,8 @@ export async function * run (
       const rows = schedule.steps[k]
       if (!rows) return undefined
       call.check()
-      const done = session.step(rows, rule, call.cancel)
+      const parts = some.map((_, seat) => ({ seat, rows, guidanceScale, rule }))
+      const done = stepDone(session, session.step(composeStep(parts, streamsEach), call.cancel))
       done.catch(() => {})
       return done
     }
@@ -148,10 +151,9 @@ export async function * run (
     }
 
     async function finish (): Promise<GeneratedImage[]> {
-      const tokens = await call.wait(session.readTokens())
+      const sequences = await call.wait(Promise.all(some.map(async (_, seat) => await session.readTokens(seat))))
       call.release(lease)
       const transformerMs = performance.now() - started
-      const sequences = some.map((_, i) => tokens.slice(i * schedule.tokens, (i + 1) * schedule.tokens))
       if (!keep) work.finished.clear()
       sequences.forEach((sequence, i) => work.finished.set(begin + i, sequence))
       const rasters = sequences.map(sequence => schedule.toRaster(sequence))
@@ -204,12 +206,12 @@ function progress (
   async function sequence (index: number, own: Call): Promise<Int32Array> {
     if (!work.finished.has(index)) call.check() // stopped: the session is gone
     if (!work.finished.has(index) && session && index >= at.from && !call.over) {
-      const reading = session.readTokens()
+      const reading = session.readTokens(index - at.from)
       const tokens = await own.wait(reading).catch(error => {
         own.check()
         if (!work.finished.has(index) && !call.over) throw error
       })
-      if (tokens) return tokens.slice((index - at.from) * schedule.tokens, (index - at.from + 1) * schedule.tokens)
+      if (tokens) return tokens
     }
     const finished = work.finished.get(index)
     if (!finished && !call.over) throw invalid(`Picture ${index} of the list was handed out before, and images() keeps none`)

@@ -22,8 +22,10 @@ export interface Limits {
   gridSide: number
   /** Tokens of one sequence. */
   tokens: number
-  /** Rows of one step. */
+  /** Rows of one step, all pictures together. */
   stepRows: number
+  /** Pictures of one session. */
+  seats: number
 
   // ---- a tokenizer
   /** Channels of the first convolution. */

@@ -1,89 +1,40 @@
-// How much native memory a model takes, from its shapes, without loading it: the same sums that the backends make when
-// they plan theirs (cpu/weights.cc, cpu/session.cc; cuda/loader.cc, cuda/session.cc), which test/memory-plan.test.ts holds
-// against what they then allocate. Of a GPU's session the tables of rows and predictions (kilobytes) are left out.
+// How much native memory a model takes, from its shapes, without loading it: the addon works it out with the code that takes it.
 
-import type { Precision, TokenizerModel, TransformerModel } from './native.js'
+import { addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel } from './native.js'
 
 export type MemoryDevice = 'cpu' | 'cuda'
 
-/** Sizes of a session: what `createSession` is given. */
+/** Sizes of a session that do not depend on how many sequences it has. */
 export interface SessionShape {
-  sequences: number
-  /** Unconditional rows run beside the conditional ones. */
-  guided: boolean
-  /** Slots of the cache, and tokens, a sequence. */
+  /** 2: unconditional rows run beside the conditional ones. */
+  streamsEach: 1 | 2
+  /** Slots of the cache of a stream. */
   slots: number
-  /** Most rows of one step. */
-  maxRows: number
-  /** Of the CPU. */
-  threads: number
-  /** Positions whose logits are kept. */
-  kept?: number
+  /** Tokens of a sequence. */
+  tokens: number
+  /** Max rows of one stream in a step. */
+  rows: number
+  /** Rows of logits that are kept of a sequence. */
+  kept: number
 }
 
-/** Kept logits lie in the session, in what is read from it and in each sequence's own. */
-const keptCopies = 3
+/** What `createSession` is given for so many sequences. */
+export const sessionShape = ({ rows, ...shape }: SessionShape, seats: number): SessionOptions =>
+  ({ ...shape, seats, maxRows: seats * shape.streamsEach * rows })
 
-const up = (value: number, to: number): number => Math.ceil(value / to) * to
-const itemBytes = (precision: Precision): number => precision === 'float32' ? 4 : 2
-const sum = (parts: readonly number[], alignment: number): number => parts.reduce((total, part) => total + up(part, alignment), 0)
-
-/** Rows of logits that exist at a time. */
-const logitRows = { cpu: 256, cuda: 1024 }
+/** Kept logits lie in what is read from a session, and in each sequence's own. */
+const keptElsewhere = 2
 
 /** Bytes of a transformer's weights. */
-export function weightBytes (device: MemoryDevice, m: TransformerModel, precision: Precision): number {
-  const item = itemBytes(precision)
-  // On the CPU panels of 32 outputs, on a GPU in bfloat16 tiles of 16 x 16, in float32 rows as they are.
-  const matrix = (outputs: number, inputs: number): number =>
-    device === 'cpu' ? up(outputs, 32) * up(inputs, precision === 'float32' ? 1 : 2) * item
-      : precision === 'float32' ? outputs * inputs * 4 : up(outputs, 16) * up(inputs, 16) * 2
-  const gateUp = device === 'cpu' ? matrix(up(m.feedForward, 16) * 2, m.dim)
-    : precision === 'float32' ? 2 * m.feedForward * m.dim * 4 : up(m.feedForward, 8) * 2 * up(m.dim, 16) * 2
-  const vector = up(m.dim, device === 'cpu' ? 32 : 16) * 4
-  const table = (rows: number): number => rows * m.dim * item
-  const width = m.heads * m.headSize
-  const layer = [vector, matrix(width + 2 * m.kvHeads * m.headSize, m.dim), matrix(m.dim, width), vector, gateUp, matrix(m.dim, m.feedForward)]
-  const whole = [table(m.classes + 1), table(m.vocabularySize), table(m.transitions), vector, matrix(m.vocabularySize, m.dim)]
-  const alignment = device === 'cpu' ? 64 : 256
-  return m.layers * sum(layer, alignment) + sum(whole, alignment)
-}
+export const weightBytes = (device: MemoryDevice, model: TransformerModel, precision: Precision): number =>
+  addon().plan({ device, model, precision, threads: 0 }).weights
 
-/** Bytes of keys, values and work space of a session, and of logits that are kept. */
-export function sessionBytes (device: MemoryDevice, m: TransformerModel, precision: Precision, shape: SessionShape): number {
-  return workBytes(device, m, precision, shape) + shape.sequences * (shape.kept ?? 0) * m.vocabularySize * 4 * keptCopies
-}
-
-function workBytes (device: MemoryDevice, m: TransformerModel, precision: Precision, shape: SessionShape): number {
-  const { sequences, guided, slots, maxRows, threads } = shape
-  const item = itemBytes(precision)
-  const streams = sequences * (guided ? 2 : 1)
-  const rows = streams * maxRows
-  const width = m.heads * m.headSize
-  if (device === 'cpu') {
-    const step = precision === 'float32' ? 1 : 2
-    const capacity = up(slots, 32)
-    const chunk = Math.min(rows, logitRows.cpu)
-    const head = capacity / 32 * Math.ceil(m.headSize / step) * 128 + up(m.headSize, 32) / 32 * (capacity / step) * 128
-    const scratch = Math.max(8 * (capacity * 8 + up(m.headSize, 32) * 4) + 256, up(m.vocabularySize, 32) * 12) + 4096
-    return sum([
-      rows * up(m.dim, 32) * 4, rows * up(m.dim, 32) * item, rows * up(width + 2 * m.kvHeads * m.headSize, 32) * 4,
-      rows * up(width, 32) * item, rows * up(m.feedForward, 32) * item,
-      chunk * up(m.vocabularySize, 32) * 4, chunk * up(m.dim, 32) * item, scratch * threads, head * m.kvHeads * streams * m.layers
-    ], 64)
-  }
-  const branches = guided ? 2 : 1
-  const chunk = branches * Math.min(sequences * maxRows, logitRows.cuda / branches)
-  const head = up(m.headSize, 16)
-  // Attention splits the keys in spans of 128, for tiles of 16 queries; each has its sums.
-  const shared = Math.max(1, m.heads / m.kvHeads)
-  const queries = Math.max(1, Math.min(maxRows, Math.floor(64 / shared))) * shared
-  const partials = streams * m.kvHeads * Math.ceil(queries / 16) * Math.ceil(slots / 128) * 16 * (head + 2) * 4
-  return sum([
-    rows * up(m.dim, 16) * 4, rows * up(m.dim, 16) * item, rows * m.heads * head * item, rows * up(width, 16) * item,
-    rows * up(m.feedForward, 16) * item, chunk * up(m.vocabularySize, 16) * 4, chunk * up(m.dim, 16) * item,
-    2 * m.layers * streams * m.kvHeads * slots * head * item, partials, sequences * slots * 8
-  ], 256)
+/** Bytes of a session of so many sequences, and of logits that are kept. `threads`: of the CPU. */
+export function sessionBytes (
+  device: MemoryDevice, model: TransformerModel, precision: Precision, shape: SessionShape, sequences: number, threads: number
+): number {
+  const { session } = addon().plan({ device, model, precision, threads, session: sessionShape(shape, sequences) })
+  return session + sequences * shape.kept * model.vocabularySize * 4 * keptElsewhere
 }
 
 /**

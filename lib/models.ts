@@ -12,7 +12,7 @@ import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
 import { createEngine } from './engine.js'
 import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
-import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel } from './native.js'
+import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel, type WeightSource } from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
 import { absolute } from './files.js'
@@ -58,17 +58,16 @@ export interface TokenizerPart {
   turns: Turns
 }
 
-/** What the native side needs to read the weights of a file that was described. */
-interface Weights {
-  tensors: TensorSource[]
+/** Where the native side finds the weights of a file that was described. */
+interface Placing {
   /** The absolute path: the process may go to another folder meanwhile. */
   place: string
   identity: BigUint64Array | undefined
 }
 
 /** A transformer file that was looked at, its weights unread. */
-type Described = Omit<TransformerPart, 'native'> & Weights
-type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Weights
+type Described = Omit<TransformerPart, 'native'> & Placing & { weights: WeightSource[] }
+type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Placing & { weights: TensorSource[] }
 
 /** A file by the name that was given, and where that was when it was given. */
 interface Placed { file: string, place: string }
@@ -170,18 +169,18 @@ export class Models {
     if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
     if (this.tokenizer) await checkPair(described, this.tokenizer)
     try {
-      const { place, tensors, model, identity } = described
-      return part(described, await this.engine.loadTransformer(place, tensors, model, this.choice.precision, this.#closing, identity))
+      const { place, weights, model, identity } = described
+      return part(described, await this.engine.loadTransformer(place, weights, model, this.choice.precision, this.#closing, identity))
     } catch (error) {
       throw toParError(error)
     }
   }
 
   /** Bytes that so many sequences of a session take. */
-  sessionBytes (part: TransformerPart, shape: Omit<SessionShape, 'sequences' | 'threads' | 'kept'>, kept = 0): (sequences: number) => number {
+  sessionBytes (part: TransformerPart, shape: SessionShape): (sequences: number) => number {
     const device = this.choice.device === 'cpu' ? 'cpu' : 'cuda'
     const { threads } = this.engine
-    return sequences => sessionBytes(device, part.model, this.choice.precision, { ...shape, sequences, threads, kept })
+    return sequences => sessionBytes(device, part.model, this.choice.precision, shape, sequences, threads)
   }
 
   /** Resolves when the queued jobs are done, all memory is free and all threads have ended. */
@@ -207,8 +206,8 @@ async function loadWeights (
     // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
     const { precision } = choice
     const [transformerNative, tokenizerNative] = await call.wait(Promise.all([
-      transformer && engine.loadTransformer(transformer.place, transformer.tensors, transformer.model, precision, cancel, transformer.identity),
-      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.tensors, tokenizer.model, precision, cancel, tokenizer.identity)
+      transformer && engine.loadTransformer(transformer.place, transformer.weights, transformer.model, precision, cancel, transformer.identity),
+      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel, tokenizer.identity)
     ]))
     return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative }
   } catch (error) {
@@ -222,8 +221,8 @@ async function loadWeights (
 }
 
 /** What was described, with its weights. */
-function part<D extends Weights, N> (described: D, native: N): Omit<D, keyof Weights> & { native: N } {
-  const { tensors: _, place: _place, identity: _identity, ...rest } = described
+function part<D extends Placing & { weights: unknown }, N> (described: D, native: N): Omit<D, keyof Placing | 'weights'> & { native: N } {
+  const { weights: _, place: _place, identity: _identity, ...rest } = described
   return { ...rest, native }
 }
 
@@ -265,7 +264,7 @@ async function describe (
     name: found.name,
     official: found.official,
     codebookSha256: found.codebookSha256,
-    tensors: found.tensors
+    weights: found.weights
   }
 }
 
@@ -287,7 +286,7 @@ async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsC
     warnings,
     codebookSha256: () => hash ??= codebookHash(checkpoint),
     turns: new Turns(mostPictures),
-    tensors
+    weights: tensors
   }
 }
 

@@ -27,7 +27,13 @@ export interface TensorSource {
   strides?: number[]
 }
 
-/** Transformer of the LlamaGen / PAR family (design: section 1). */
+/** A weight of a model by what it is for: one tensor of the file, or several that are stacked by rows. */
+export interface WeightSource {
+  role: string
+  parts: TensorSource[]
+}
+
+/** A transformer: sizes and flags. Its weights: lib/weights.ts. */
 export interface TransformerModel {
   layers: number
   dim: number
@@ -41,6 +47,16 @@ export interface TransformerModel {
   classes: number
   /** Rows of the transition-token table: n - 1. */
   transitions: number
+  /** Rows of the table of learned positions; 0: there is none. */
+  positions: number
+  /** How rows are normalised: RMSNorm, or LayerNorm with weight and bias. */
+  norm: 'rms' | 'layer'
+  /** The projections of a layer have biases, but for gate and up. */
+  bias: boolean
+  /** LayerNorm of the embeddings, learned positions included. */
+  embeddingNorm: boolean
+  /** Pairs of a head that are rotated by frame, row and column of a cell, in this order. */
+  rotationPairs: [frame: number, row: number, column: number]
   normEps: number
   ropeBase: number
 }
@@ -58,58 +74,71 @@ export interface TokenizerModel {
   normEps: number
 }
 
-/** Ints a row of the step table: input, slot, row, column, append, sees, predicts. */
-export const rowStride = 7
+/** Ints of a row: stream, input, position, frame, row, column, slot, sees (include/parvis/step.h). */
+export const rowStride = 8
+/** 4-byte numbers of a prediction: row, unconditional, token, rule, kept (ints), guidance (a float). */
+export const predictionStride = 6
+/** 4-byte numbers of a sampling rule: mode (int), temperature (float), top-k (int), top-p (float). */
+export const ruleStride = 4
 
 /** `input` of the class slot; transition token M_k (k >= 1) is `-1 - k`; a sequence token is its index >= 0. */
 export const classInput = -1
 
-/** How a step turns logits into tokens. */
-export interface StepRule {
-  /** 'sample' writes the predicted tokens; 'score' reads them and writes their log-probabilities. */
-  mode: 'sample' | 'score'
-  /** 1: off. Sessions made with `guided: false` ignore it. */
-  guidanceScale: number
-  /** 0: the likeliest token. */
-  temperature: number
-  /** 0: off. */
-  topK: number
-  /** 1: off. */
-  topP: number
+/** A step of any number of sequences. `stream` of a row is `seat * streamsEach`, plus 1 for the unconditional stream. */
+export interface NativeStep {
+  /** [rows, rowStride]; the rows of one stream follow each other. */
+  rows: Int32Array
+  /** [predictions, predictionStride] */
+  predictions: Int32Array
+  /** [rules, ruleStride] */
+  rules: Int32Array
 }
 
 /** Cooperative cancellation of a running native call: between layers, not only between steps. */
 export interface NativeCancel { cancel(): void }
 
 export interface SessionOptions {
-  /** One entry a sequence (image). */
-  classIds: Int32Array
-  /** Key of the counter-based random numbers, one a sequence. */
-  seeds: BigUint64Array
-  /** Unconditional rows run beside the conditional ones. */
-  guided: boolean
-  /** Slots of the KV cache a sequence. */
+  /** Sequences that the session has room for. */
+  seats: number
+  /** 2: each seat has an unconditional stream beside the conditional one. */
+  streamsEach: 1 | 2
+  /** Slots of the KV cache of a stream. */
   slots: number
-  /** Tokens a sequence. */
+  /** Tokens of a sequence. */
   tokens: number
-  /** Most rows of one step table. */
+  /** Max rows of one step, all streams together. */
   maxRows: number
-  /** Known tokens in sequence order, [sequences, tokens]; negative where unknown. Absent: all unknown. */
-  known?: Int32Array
-  /** Sequence positions whose (guided) logits are kept for `readLogits`. */
-  keepLogits?: Int32Array
+  /** Rows of logits that a seat keeps for `readLogits`. */
+  kept: number
+}
+
+export interface Sequence {
+  classId: number
+  /** Key of the counter-based random numbers, 0 .. 2^64 - 1. */
+  seed: bigint
+  /** Known tokens in sequence order, [tokens]; negative where unknown. Absent: all unknown. */
+  known?: Int32Array | undefined
 }
 
 export interface NativeSession {
-  /** Runs one row table, [rows, rowStride], the same rows for every sequence. */
-  step(rows: Int32Array, rule: StepRule, cancel?: NativeCancel): Promise<void>
-  /** [sequences, tokens], sequence order; -1 where unknown. */
-  readTokens(): Promise<Int32Array>
-  /** [sequences, tokens], natural log; NaN where not scored. Sampling does not write it. */
-  readLogProbs(): Promise<Float32Array>
-  /** [sequences, keepLogits.length, vocabularySize], after guidance, before temperature. */
-  readLogits(): Promise<Float32Array>
-  /** Frees the cache: resolves when that is done. Jobs already queued finish first. */
+  /** Bytes of native memory that it takes. */
+  readonly bytes: number
+  /** Seats a sequence; the seat must be free. */
+  enter(seat: number, sequence: Sequence): Promise<void>
+  /** Frees a seat. */
+  leave(seat: number): Promise<void>
+  /**
+   * Runs one step. Resolves with the seats whose logits are not finite, as far as that is known by then: on a GPU it may
+   * be told some steps later.
+   */
+  step(step: NativeStep, cancel?: NativeCancel): Promise<Int32Array>
+  /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */
+  readTokens(seat: number): Promise<Int32Array>
+  /** [tokens], natural logarithm; NaN where not scored. */
+  readLogProbs(seat: number): Promise<Float32Array>
+  /** [kept, vocabularySize], after guidance, before temperature; NaN where not kept. */
+  readLogits(seat: number): Promise<Float32Array>
+  /** Frees all memory: resolves when that is done. Jobs already queued finish first. */
   dispose(): Promise<void>
 }
 
@@ -167,7 +196,7 @@ export interface NativeEngine {
   /** CPU threads; 0 for CUDA. */
   readonly threads: number
   /** identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT where it is another now. */
-  loadTransformer(file: string, tensors: TensorSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTransformer>
+  loadTransformer(file: string, weights: WeightSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTransformer>
   loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTokenizer>
   /** Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is free and 4 GiB at most. */
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
@@ -236,6 +265,13 @@ export interface Addon {
    * backend has promised to sessions and weights that have not touched it yet. 0: unknown.
    */
   freeMemory(): number
+  /**
+   * Bytes that the weights of a model and a session of it take on a device, worked out by the code that takes them. It needs
+   * no device, and no build with CUDA. `threads`: of the CPU backend, 0 to 1024.
+   */
+  plan(options: {
+    device: 'cpu' | 'cuda', model: TransformerModel, precision: Precision, threads: number, session?: SessionOptions | undefined
+  }): { weights: number, session: number }
   /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}, or as many as the system grants; CUDA has none. */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel

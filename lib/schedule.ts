@@ -1,7 +1,7 @@
 // The paper's section 3 in code: grid -> order -> steps. Pure integer arithmetic, no I/O, so that every property of
 // the method (each cell once, nothing read before it is written) is tested without a model. A schedule is worked out
 // once a call as one row table; a step is a view on consecutive rows of it, and the full-sequence pass is the whole
-// table at once. That costs 28 bytes a token and leaves nothing for native code to decide.
+// table at once. That costs 32 bytes a token and leaves nothing for native code to decide.
 //
 // Every slot x predicts sequence token x; what differs between methods is the slot's input:
 //   slot 0                        class embedding
@@ -64,7 +64,8 @@ export interface Schedule {
   /** Transition tokens M_1 .. M_k that the rows refer to. */
   readonly transitions: number
   /**
-   * One row table a step, [rows, rowStride] ints: input, slot, row, column, append, sees, predicts (native.ts).
+   * One row table a step, [rows, 8] ints: the token that is predicted (-1: none), input, learned position (-1: none),
+   * frame, row and column that rotate (-1: none), cache slot, slots that are seen.
    * Views on one buffer: read them, never write.
    */
   readonly steps: readonly Int32Array[]
@@ -112,15 +113,8 @@ export function createSchedule (options: ScheduleOptions): Schedule {
     if (input < classInput) transitions = Math.max(transitions, -1 - input)
     const cell = input < 0 ? -1 : cells[input]!
     const alone = groupAttention === 'causal' || (sequential && slot < group)
-    table.set([
-      input,
-      slot,
-      cell < 0 ? -1 : Math.floor(cell / columns) % rows,
-      cell < 0 ? -1 : cell % columns,
-      1,
-      alone ? slot + 1 : slot - place + group,
-      slot
-    ], slot * rowStride)
+    const rotated = cell < 0 ? [-1, -1, -1] : [Math.floor(cell / (rows * columns)), Math.floor(cell / columns) % rows, cell % columns]
+    table.set([slot, input, -1, ...rotated, slot, alone ? slot + 1 : slot - place + group], slot * rowStride)
   }
 
   // ---- steps

@@ -7,9 +7,11 @@ import type { Call } from './call.js'
 import { mostAtOnce, scheduleFor } from './generation.js'
 import { resolveClasses } from './labels.js'
 import type { Models } from './models.js'
-import { rowStride, type NativeSession, type StepRule } from './native.js'
+import { rowStride } from './native.js'
+import { sessionShape } from './memory.js'
 import type { CheckedClassify, CheckedScore } from './options.js'
 import { pauses, type Pause } from './resample.js'
+import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { integer, tokenArray } from './validate.js'
 
 /** How likely one picture is. */
@@ -108,40 +110,44 @@ export async function score (models: Models, request: CheckedScore, call: Call):
 
   const tables = request.method === 'cached' ? schedule.steps : schedule.fullSequenceTables(rowsAtOnce)
   const maxRows = tables.reduce((most, table) => Math.max(most, table.length / rowStride), 0)
-  const guided = request.guidanceScale > 1
-  const rule: StepRule = { mode: 'score', guidanceScale: request.guidanceScale, temperature: 1, topK: 0, topP: 1 }
-  const shape = { guided, slots: length, tokens: length, maxRows }
-  const keepLogits = kept && kept.length > 0 ? Int32Array.from(kept) : undefined
+  const { guidanceScale } = request
+  const streamsEach = streamsOf(guidanceScale)
+  const rule: SamplingRule = { mode: 'score', temperature: 1, topK: 0, topP: 1 }
+  const places = new Map(kept?.map((position, place) => [position, place]))
+  const shape = { streamsEach, slots: length, tokens: length, rows: maxRows, kept: places.size }
 
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin), models.sessionBytes(part, shape, keepLogits?.length),
-      async sequences => {
-        const known = new Int32Array(sequences * length)
-        for (let i = 0; i < sequences; i++) known.set(schedule.toSequence(tokens[begin + i]!), i * length)
-        return await part.native.createSession({
-          classIds: Int32Array.from(classIds.slice(begin, begin + sequences)),
-          seeds: new BigUint64Array(sequences),
-          ...shape,
-          known,
-          ...(keepLogits && { keepLogits })
-        })
-      }))
+    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin), models.sessionBytes(part, shape),
+      async sequences => await seatedSession(part.native, sessionShape(shape, sequences), Array.from({ length: sequences }, (_, seat) => ({
+        classId: classIds[begin + seat]!,
+        seed: 0n,
+        known: schedule.toSequence(tokens[begin + seat]!)
+      })))))
     const { session, sequences } = lease
     from += sequences
-    await runAll(session, tables, rule, call)
-    const logProbs = await call.wait(session.readLogProbs())
-    const logits = keepLogits ? await call.wait(session.readLogits()) : new Float32Array(0)
+    const seats = Array.from({ length: sequences }, (_, seat) => seat)
+    let current: Promise<void> | undefined
+    for (const rows of tables) { // one enqueued ahead
+      call.check()
+      const parts = seats.map((seat): StepPart => ({ seat, rows, guidanceScale, rule, kept: places }))
+      const next = stepDone(session, session.step(composeStep(parts, streamsEach), call.cancel))
+      next.catch(() => {})
+      if (current) await call.wait(current)
+      current = next
+    }
+    if (current) await call.wait(current)
+    const logProbs = await call.wait(Promise.all(seats.map(async seat => await session.readLogProbs(seat))))
+    const logits = places.size > 0 ? await call.wait(Promise.all(seats.map(async seat => await session.readLogits(seat)))) : []
     call.release(lease)
-    for (let i = 0; i < sequences; i++) {
-      const own = schedule.toRaster(logProbs.slice(i * length, (i + 1) * length))
-      const result = new Score(own)
-      if (wanted && kept) {
+    for (const seat of seats) {
+      const result = new Score(schedule.toRaster(logProbs[seat]!))
+      if (wanted) {
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {
-          const row = i * kept.length + kept.indexOf(position)
-          result.logits!.set(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize), k * vocabularySize)
+          const row = places.get(position)!
+          result.logits!.set(logits[seat]!.subarray(row * vocabularySize, (row + 1) * vocabularySize), k * vocabularySize)
         })
       }
       scores.push(result)
@@ -161,17 +167,4 @@ export async function checkTokens (
     if (waiting) await waiting
   }
   return pictures
-}
-
-/** Runs tables in order, one enqueued ahead. */
-async function runAll (session: NativeSession, tables: readonly Int32Array[], rule: StepRule, call: Call): Promise<void> {
-  let current: Promise<void> | undefined
-  for (const table of tables) {
-    call.check()
-    const next = session.step(table, rule, call.cancel)
-    next.catch(() => {})
-    if (current) await call.wait(current)
-    current = next
-  }
-  if (current) await call.wait(current)
 }

@@ -1,6 +1,7 @@
 // Shapes of the paper's models (design: section 1) as the native side takes them, and what a step of them costs: bytes
 // that have to be read and products that have to be made. Both are counted from the shapes.
 
+import { llamaGenModel } from './checkpoint/llamagen.js'
 import { published } from './checkpoint/transformer.js'
 import type { Precision, TokenizerModel, TransformerModel } from './native.js'
 
@@ -13,33 +14,11 @@ export const modelNames: readonly string[] = published.map(({ name }) => name)
 /** A transformer of the paper for `n` tokens a step. */
 export function transformerModel (name: string, n: number): TransformerModel {
   const { layers, dim, heads } = published.find(one => one.name === name)!
+  const headSize = dim / heads
   const feedForward = Math.ceil(Math.floor(2 * 4 * dim / 3) / 256) * 256
-  return {
-    layers, dim, heads, kvHeads: heads, headSize: dim / heads, feedForward, vocabularySize: 16384, classes: 1000,
-    transitions: n - 1, normEps: 1e-5, ropeBase: 10000
-  }
-}
-
-export function transformerTensors (m: TransformerModel): Shaped[] {
-  const list: Shaped[] = [
-    ['cls_embedding.embedding_table.weight', [m.classes + 1, m.dim]],
-    ['tok_embeddings.weight', [m.vocabularySize, m.dim]],
-    ['norm.weight', [m.dim]],
-    ['output.weight', [m.vocabularySize, m.dim]]
-  ]
-  if (m.transitions > 0) list.push(['spe_tok_embeddings.special_embeddings.weight', [m.transitions, m.dim]])
-  for (let i = 0; i < m.layers; i++) {
-    list.push(
-      [`layers.${i}.attention.wqkv.weight`, [(m.heads + 2 * m.kvHeads) * m.headSize, m.dim]],
-      [`layers.${i}.attention.wo.weight`, [m.dim, m.dim]],
-      [`layers.${i}.feed_forward.w1.weight`, [m.feedForward, m.dim]],
-      [`layers.${i}.feed_forward.w3.weight`, [m.feedForward, m.dim]],
-      [`layers.${i}.feed_forward.w2.weight`, [m.dim, m.feedForward]],
-      [`layers.${i}.attention_norm.weight`, [m.dim]],
-      [`layers.${i}.ffn_norm.weight`, [m.dim]]
-    )
-  }
-  return list
+  return llamaGenModel({
+    layers, dim, heads, kvHeads: heads, headSize, feedForward, vocabularySize: 16384, classes: 1000, transitions: n - 1
+  })
 }
 
 export const vq16: TokenizerModel = {

@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
+import { llamaGenModel } from '../lib/checkpoint/llamagen.js'
 import { describeTokenizer, describeTransformer, type Checkpoint } from '../lib/checkpoint/index.js'
 import { ParError } from '../lib/errors.js'
 import { limits, type Limits } from '../lib/limits.js'
@@ -33,14 +34,15 @@ t.test('the addon has the numbers of the table', async t => {
   t.strictSame({ ...limits }, table)
   const engine = addon().createEngine({ device: 'cpu', threads: 1 })
   const cancel = addon().createCancel()
-  const transformer: TransformerModel = {
-    layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, transitions: 3, normEps: 1e-5, ropeBase: 10000
-  }
+  const transformer = llamaGenModel({
+    layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, transitions: 3
+  })
   const tokenizer: TokenizerModel = { baseChannels: 32, multipliers: [1], residualBlocks: 1, zChannels: 4, codebookSize: 4, codeSize: 4, groups: 32, normEps: 1e-6 }
   const fields: Array<[Partial<TransformerModel>, Partial<TransformerModel>]> = (
     [['layers', 'layers', 1], ['dim', 'dim', 4], ['heads', 'heads', 1], ['headSize', 'headSize', 4], ['feedForward', 'feedForward', 1], ['vocabularySize', 'vocabulary', 1], ['classes', 'classes', 1]] as const
   ).map(([field, limit, step]) => [{ [field]: limits[limit] }, { [field]: limits[limit] + step }])
-  fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }])
+  fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }], [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
+  fields.push([{ rotationPairs: [2, 0, 0] }, { rotationPairs: [1, 1, 1] }])
   for (const [at, above] of fields) {
     t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
     t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))

@@ -7,7 +7,8 @@ import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { addon, type NativeEngine } from '../lib/native.js'
-import { transformerTensors } from '../lib/shapes.js'
+import { llamaGenModel } from '../lib/checkpoint/llamagen.js'
+import { transformerWeights } from '../lib/weights.js'
 
 const { limits } = require('../scripts/machine.js') as { limits: (root: string) => { quota: number, free: number } }
 
@@ -170,14 +171,13 @@ t.test('what can be swapped out or given up', { skip }, async t => {
 
 /** What loads a transformer of these sizes in float32, but for its weights: memory is taken before the file is read. */
 function large ({ vocabularySize, dim }: { vocabularySize: number, dim: number }): LoadArguments {
-  const model = {
-    layers: 1, dim, heads: dim / 64, kvHeads: 1, headSize: 64, feedForward: 64, vocabularySize, classes: 1,
-    transitions: 0, normEps: 1e-5, ropeBase: 10000
-  }
-  const tensors = transformerTensors(model).map(([name, shape]) => (
-    { name, dtype: 'float32' as const, shape: [...shape], offset: 0 }
+  const model = llamaGenModel({
+    layers: 1, dim, heads: dim / 64, kvHeads: 1, headSize: 64, feedForward: 64, vocabularySize, classes: 1, transitions: 0
+  })
+  const weights = transformerWeights(model).map(([role, shape]) => (
+    { role, parts: [{ name: role, dtype: 'float32' as const, shape: [...shape], offset: 0 }] }
   ))
-  return [__filename, tensors, model, 'float32']
+  return [__filename, weights, model, 'float32']
 }
 
 t.test('the check is turned off', { skip: skip || (fs.readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() === '1' && 'this system promises any amount of memory') }, async t => {

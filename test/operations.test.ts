@@ -100,7 +100,6 @@ t.test('what cannot be run is refused', async t => {
     ['no vocabulary', { ...draw, vocabularySize: 0 }],
     ['negative temperature', { ...draw, rule: { ...draw.rule, temperature: -1 } }],
     ['top-p 0', { ...draw, rule: { ...draw.rule, topP: 0 } }],
-    ['score', { ...draw, rule: { ...draw.rule, mode: 'score' } }],
     ['kernel 2', { ...convolution, kernel: 2 as 3 }],
     ['1x1 that resamples', { ...convolution, kernel: 1, resample: 'up' }],
     ['odd height halved', { ...convolution, height: 5, kernel: 3, resample: 'down' }],

@@ -3,7 +3,9 @@
 
 import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
-import { addon, classInput, type StepRule } from '../lib/native.js'
+import { addon, classInput } from '../lib/native.js'
+import { composeStep, seatedSession } from '../lib/step.js'
+import type { DrawRule } from './support/operations-addon.js'
 import { drawReference, mask, philox, uniform } from './support/draws.js'
 import { golden } from './support/golden.js'
 
@@ -15,29 +17,26 @@ t.test('Philox4x32-10: known answers of Random123', async t => {
 
 t.test('draws', async t => {
   const checkpoint = await openCheckpoint(golden('par-4x/model.pt'))
-  const { model, tensors } = describeTransformer(checkpoint, { heads: 2, grid: 8 })
+  const { model, weights } = describeTransformer(checkpoint, { heads: 2, grid: 8 })
   const engine = addon().createEngine({ device: 'cpu', threads: 2 })
   t.teardown(() => engine.dispose())
-  const transformer = await engine.loadTransformer(checkpoint.file, tensors, model, 'float32')
-  const row = Int32Array.of(classInput, 0, -1, -1, 1, 1, 0)
+  const transformer = await engine.loadTransformer(checkpoint.file, weights, model, 'float32')
+  const rows = Int32Array.of(0, classInput, -1, -1, -1, -1, 0, 1)
 
   /** First tokens of `count` sequences and the logits they were drawn from. */
-  async function draw (rule: StepRule, count: number, firstSeed: bigint) {
-    const seeds = BigUint64Array.from({ length: count }, (_, i) => firstSeed + BigInt(i) * 0x1_0000_0001n)
-    const session = await transformer.createSession({
-      classIds: Int32Array.from({ length: count }, (_, i) => i % 10), seeds, guided: true, slots: 64, tokens: 64, maxRows: 4, keepLogits: Int32Array.of(0)
-    })
-    await session.step(row, rule)
-    const tokens = await session.readTokens()
-    const logits = await session.readLogits()
-    session.dispose()
-    return Array.from({ length: count }, (_, i) => ({
-      seed: seeds[i]!, token: tokens[i * 64]!, logits: logits.subarray(i * model.vocabularySize, (i + 1) * model.vocabularySize)
-    }))
+  async function draw ({ guidanceScale, ...drawing }: DrawRule, count: number, firstSeed: bigint) {
+    const sequences = Array.from({ length: count }, (_, i) => ({ classId: i % 10, seed: firstSeed + BigInt(i) * 0x1_0000_0001n }))
+    const session = await seatedSession(transformer, { streamsEach: 2, slots: 64, tokens: 64, maxRows: 2 * count, kept: 1 }, sequences)
+    const rule = { mode: 'sample', ...drawing } as const
+    await session.step(composeStep(sequences.map((_, seat) => ({ seat, rows, guidanceScale, rule, kept: new Map([[0, 0]]) })), 2))
+    const drawn = await Promise.all(sequences.map(async ({ seed }, seat) =>
+      ({ seed, token: (await session.readTokens(seat))[0]!, logits: await session.readLogits(seat) })))
+    void session.dispose()
+    return drawn
   }
 
-  const plain: StepRule = { mode: 'sample', guidanceScale: 1, temperature: 1, topK: 0, topP: 1 }
-  const rules: Array<[string, Partial<StepRule>]> = [
+  const plain: DrawRule = { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 }
+  const rules: Array<[string, Partial<DrawRule>]> = [
     ['plain', {}], ['guided', { guidanceScale: 3 }], ['cold', { temperature: 0.3 }], ['hot', { temperature: 4 }], ['greedy', { temperature: 0 }],
     ['top-k 1', { topK: 1 }], ['top-k 5', { topK: 5 }], ['top-k of all', { topK: 256 }], ['top-p 0.1', { topP: 0.1 }], ['top-p 0.9', { topP: 0.9 }],
     ['tiny top-p', { topP: 1e-6 }], ['all of them', { guidanceScale: 2, temperature: 0.7, topK: 40, topP: 0.8 }]

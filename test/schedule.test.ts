@@ -16,21 +16,21 @@ function simulate (schedule: Schedule, tables: readonly Int32Array[]): string {
   for (const [k, table] of tables.entries()) {
     const rows = table.length / rowStride
     for (let i = 0; i < rows; i++) {
-      const [input, slot, row, column, append] = table.subarray(i * rowStride, (i + 1) * rowStride) as unknown as number[]
+      const [, input, position, frame, row, column, slot] = table.subarray(i * rowStride, (i + 1) * rowStride) as unknown as number[]
       if (input! >= 0) {
         if (!written[input!]) return `step ${k} reads token ${input} before it is written`
-        const [, r, c] = schedule.cell(input!)
-        if (row !== r || column !== c) return `step ${k}: cell of token ${input}`
-      } else if (row !== -1 || column !== -1) return `step ${k}: class or transition token with a cell`
+        const [f, r, c] = schedule.cell(input!)
+        if (frame !== f || row !== r || column !== c) return `step ${k}: cell of token ${input}`
+      } else if (frame !== -1 || row !== -1 || column !== -1) return `step ${k}: class or transition token with a cell`
       if (input! < -1 - schedule.transitions) return `step ${k}: transition token out of range`
-      if (append !== 1) return `step ${k}: a slot that is not appended`
+      if (position !== -1) return `step ${k}: a learned position`
       if (appended[slot!]) return `slot ${slot} appended twice`
       if (slot !== cached + i) return `slot ${slot} out of order`
       appended[slot!] = 1
     }
     cached += rows
     for (let i = 0; i < rows; i++) {
-      const [, slot, , , , sees, predicts] = table.subarray(i * rowStride, (i + 1) * rowStride) as unknown as number[]
+      const [predicts, , , , , , slot, sees] = table.subarray(i * rowStride, (i + 1) * rowStride) as unknown as number[]
       if (sees! > cached) return `step ${k} sees ${sees} of ${cached} slots`
       if (sees! <= slot!) return `slot ${slot} does not see itself`
       if (written[predicts!]) return `token ${predicts} written twice`
@@ -114,13 +114,13 @@ t.test('inputs and visible slots, n = 4 on 4 x 4', async t => {
     const table = createSchedule({ grid: [4, 4], n: 4, ...options }).fullSequence()
     return Array.from({ length: table.length / rowStride }, (_, i) => [...table.subarray(i * rowStride, (i + 1) * rowStride)])
   }
-  t.same(rows().map(row => row[0]), [-1, 0, 1, 2, 3, -2, -3, -4, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs')
-  t.same(rows().map(row => row[5]), [1, 2, 3, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees')
+  t.same(rows().map(row => row[1]), [-1, 0, 1, 2, 3, -2, -3, -4, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs')
+  t.same(rows().map(row => row[7]), [1, 2, 3, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees')
   t.same(rows()[4], [3, 4, 2, 2, 1, 8, 4], 't_4 sits at the top left of region (1, 1)')
-  t.same(rows({ initial: 'none' }).map(row => row[0]), [-1, -2, -3, -4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs without stage 1')
-  t.same(rows({ initial: 'none' }).map(row => row[5]), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees without stage 1')
-  t.same(rows({ groupAttention: 'causal' }).map(row => row[5]), Array.from({ length: 16 }, (_, slot) => slot + 1), 'causal')
-  t.same(rows({ tokensPerStep: 1 }).map(row => row[0]), Array.from({ length: 16 }, (_, slot) => slot - 1), 'distant, one by one')
+  t.same(rows({ initial: 'none' }).map(row => row[1]), [-1, -2, -3, -4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs without stage 1')
+  t.same(rows({ initial: 'none' }).map(row => row[7]), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees without stage 1')
+  t.same(rows({ groupAttention: 'causal' }).map(row => row[7]), Array.from({ length: 16 }, (_, slot) => slot + 1), 'causal')
+  t.same(rows({ tokensPerStep: 1 }).map(row => row[1]), Array.from({ length: 16 }, (_, slot) => slot - 1), 'distant, one by one')
   t.equal(createSchedule({ grid: [4, 4], n: 4 }).transitions, 3)
   t.equal(createSchedule({ grid: [4, 4], n: 4, tokensPerStep: 1 }).transitions, 0)
   t.equal(createSchedule({ grid: [4, 4], n: 16 }).transitions, 0, 'a single group is all stage 1')
@@ -134,8 +134,8 @@ t.test('the full-sequence pass is the steps in one table, and may be cut at step
     t.equal(tables.reduce((sum, table) => sum + table.length, 0), schedule.tokens * rowStride)
     t.ok(tables.every(table => table.length / rowStride <= Math.max(limit, n)))
     for (const table of tables) { // no row may see past its own table's end
-      const last = table[table.length - rowStride + 1]!
-      for (let i = 5; i < table.length; i += rowStride) if (table[i]! > last + 1) t.fail('sees beyond the table')
+      const last = table[table.length - 2]!
+      for (let i = 7; i < table.length; i += rowStride) if (table[i]! > last + 1) t.fail('sees beyond the table')
     }
   }
 })

@@ -5,9 +5,13 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon, type DType, type TensorSource, type TransformerModel } from '../lib/native.js'
+import { llamaGenModel, llamaGenWeights } from '../lib/checkpoint/llamagen.js'
+import { composeStep, seatedSession } from '../lib/step.js'
+import { addon, type DType, type TensorSource } from '../lib/native.js'
 
-const model: TransformerModel = { layers: 1, dim: 64, heads: 2, kvHeads: 2, headSize: 32, feedForward: 96, vocabularySize: 3000, classes: 3, transitions: 0, normEps: 1e-5, ropeBase: 10000 }
+const model = llamaGenModel({
+  layers: 1, dim: 64, heads: 2, kvHeads: 2, headSize: 32, feedForward: 96, vocabularySize: 3000, classes: 3, transitions: 0
+})
 const { dim, feedForward, vocabularySize } = model
 const shapes: Array<[string, number[]]> = [
   ['cls_embedding.embedding_table.weight', [4, dim]], ['tok_embeddings.weight', [vocabularySize, dim]], ['layers.0.attention.wqkv.weight', [3 * dim, dim]], ['layers.0.attention.wo.weight', [dim, dim]],
@@ -65,13 +69,15 @@ function write (file: string, layout: Layout, dtype: DType): TensorSource[] {
 async function scores (file: string, tensors: TensorSource[], precision: 'float32' | 'bfloat16'): Promise<{ logProbs: Float32Array, read: number }> {
   const read = (): number => process.platform === 'linux' ? Number(/rchar: (\d+)/.exec(fs.readFileSync('/proc/self/io', 'utf8'))![1]) : 0
   const before = read()
-  const transformer = await engine.loadTransformer(file, tensors, model, precision)
+  const transformer = await engine.loadTransformer(file, llamaGenWeights(model, tensors), model, precision)
   const bytes = read() - before
   const tokens = 4
-  const session = await transformer.createSession({ classIds: Int32Array.of(1), seeds: BigUint64Array.of(1n), guided: false, slots: tokens, tokens, maxRows: tokens, known: Int32Array.of(7, 2999, 64, 1000) })
-  const rows = Int32Array.from([-1, 0, 1, 2].flatMap((input, i) => [input, i, i === 0 ? -1 : 0, i === 0 ? -1 : i - 1, 1, i + 1, i]))
-  await session.step(rows, { mode: 'score', guidanceScale: 1, temperature: 1, topK: 0, topP: 1 })
-  const logProbs = await session.readLogProbs()
+  const session = await seatedSession(transformer, { streamsEach: 1, slots: tokens, tokens, maxRows: tokens, kept: 0 },
+    [{ classId: 1, seed: 1n, known: Int32Array.of(7, 2999, 64, 1000) }])
+  const rows = Int32Array.from([-1, 0, 1, 2].flatMap((input, i) => [i, input, -1, ...i === 0 ? [-1, -1, -1] : [0, 0, i - 1], i, i + 1]))
+  const rule = { mode: 'score', temperature: 1, topK: 0, topP: 1 } as const
+  await session.step(composeStep([{ seat: 0, rows, guidanceScale: 1, rule }], 1))
+  const logProbs = await session.readLogProbs(0)
   session.dispose()
   transformer.dispose()
   return { logProbs, read: bytes }
@@ -108,7 +114,7 @@ t.test('numbers that are spread too far', async t => {
   const before = process.memoryUsage().rss
   for (const [name, strides] of [['norm.weight', [20_000_000]], ['layers.0.attention.wo.weight', [16_000_000, 1]], ['layers.0.attention.wo.weight', [1, 16_000_000]]] as const) {
     const far = tensors.map(tensor => tensor.name === name ? { ...tensor, strides: [...strides], offset: 0 } : tensor)
-    const error = await engine.loadTransformer(file, far, model, 'float32').catch(error => error as unknown)
+    const error = await engine.loadTransformer(file, llamaGenWeights(model, far), model, 'float32').catch(error => error as unknown)
     t.match(error, { parvisCode: 'BAD_CHECKPOINT', message: new RegExp(`tensor ${name} has \\d+ elements that lie spread over \\d+ elements of the file, more than 16 times as many.*contiguous`) })
   }
   t.ok(process.memoryUsage().rss - before < 2e8, 'nothing of it was read')

@@ -20,7 +20,6 @@ using namespace measuring;
 using namespace parvis::cuda;
 using parvis::Row;
 using parvis::Status;
-using parvis::StepRule;
 
 // ---- a session's launches -------------------------------------------------------------------------------------
 
@@ -29,17 +28,17 @@ using parvis::StepRule;
 namespace {
 struct EnqueueOf {};
 struct WorkspaceOf {};
-struct KindsOf {};
+struct PlansOf {};
 auto reach(EnqueueOf);
 auto reach(WorkspaceOf);
-auto reach(KindsOf);
+auto reach(PlansOf);
 template <class Tag, auto member>
 struct Reach {
   friend auto reach(Tag) { return member; }
 };
 template struct Reach<EnqueueOf, &CudaSession::enqueue>;
 template struct Reach<WorkspaceOf, &CudaSession::w_>;
-template struct Reach<KindsOf, &Workspace::kinds_>;
+template struct Reach<PlansOf, &Workspace::captured_>;
 
 std::shared_ptr<Device> device;
 cudaStream_t stream() { return device->stream(); }
@@ -119,7 +118,13 @@ struct Bench {
     const size_t wide = static_cast<size_t>(std::max({m.dim, m.feedForward, m.heads * m.headSize}) + 16), r = static_cast<size_t>(rows);
     const int count = rows / streams;
     std::vector<Row> all;
-    for (int i = 0; i < count; i++) all.push_back({0, std::max(0, sees - count + i) % official::tokens, i % official::grid, i / official::grid % official::grid, 1, sees, i});
+    std::vector<StreamRows> groups;
+    const int tiles = (count * (m.heads / m.kvHeads) + tileQueries - 1) / tileQueries;
+    for (int stream = 0; stream < streams; stream++) {
+      groups.push_back({stream, stream * count, count, stream * tiles});
+      for (int i = 0; i < count; i++)
+        all.push_back({stream, 0, -1, {0, i % official::grid, i / official::grid % official::grid}, std::max(0, sees - count + i) % official::tokens, sees});
+    }
     table = memory.put(check, all);
     squares = memory.take<float>(check, r * static_cast<size_t>(squaresStride(m.dim)));
     elements = memory.take<uint16_t>(check, r * wide);
@@ -129,11 +134,11 @@ struct Bench {
     cacheBytes = static_cast<size_t>(streams) * static_cast<size_t>(m.kvHeads) * official::tokens * static_cast<size_t>(paddedHead(m.headSize)) * 2;
     const size_t caches = withCaches ? static_cast<size_t>(2 * m.layers) : 2;
     cache = memory.take<uint8_t>(check, caches * cacheBytes);
-    attention = {{table, count, nullptr}, streams, m.heads, m.kvHeads, m.headSize, queries, cacheOf(0), out, static_cast<ptrdiff_t>(wide), nullptr, nullptr};
+    attention = {{table, rows}, memory.put(check, groups), streams, count * (m.heads / m.kvHeads), 1, m.heads, m.kvHeads, m.headSize, queries, cacheOf(0), out, static_cast<ptrdiff_t>(wide), nullptr, nullptr};
     if (withCaches) {
-      attention.partial = partial = memory.take<float>(check, attentionPartials(attention));
-      attention.counters = counters = memory.take<uint32_t>(check, attentionCounters(attention));
-      if (check.ok()) check(cudaMemsetAsync(counters, 0, attentionCounters(attention) * 4, stream()), "clearing");
+      attention.partial = partial = memory.take<float>(check, attentionPartials(streams * tiles, m.kvHeads, m.headSize, official::tokens));
+      attention.counters = counters = memory.take<uint32_t>(check, attentionCounters(streams * tiles, m.kvHeads));
+      if (check.ok()) check(cudaMemsetAsync(counters, 0, attentionCounters(streams * tiles, m.kvHeads) * 4, stream()), "clearing");
     }
     fill(check, squares, r * static_cast<size_t>(squaresStride(m.dim)) * 4);
     fill(check, elements, r * wide * 2);
@@ -150,10 +155,10 @@ struct Bench {
     Projection p{};
     p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors(), p.prefetched = device->prefetched();
     if (normed) p.squares = squares;
-    if (epilogue == Epilogue::add) p.next = {t->norm_, out, rowStride(m.dim), squares};
+    if (epilogue == Epilogue::add) p.next = {t->finalNorm_.weight, out, rowStride(m.dim), squares};
     p.y = y, p.out = out;
     p.yStride = epilogue == Epilogue::store ? m.vocabulary : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16 : (m.dim + 15) / 16 * 16;
-    p.rotation = {{table, rows / streams, nullptr}, streams, m.heads, m.kvHeads, m.headSize, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};
+    p.rotation = {{table, rows}, m.heads, m.kvHeads, m.headSize, {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};
     return rows <= mostSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
   }
 };
@@ -164,7 +169,7 @@ struct Family {
   Epilogue epilogue;
   bool normed;
 };
-const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, true}, {"wo", &Layer::wo, Epilogue::add, false}, {"gateUp", &Layer::gateUp, Epilogue::swiglu, true}, {"down", &Layer::down, Epilogue::add, false}};
+const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, true}, {"wo", &Layer::attentionOutput, Epilogue::add, false}, {"gateUp", &Layer::up, Epilogue::swiglu, true}, {"down", &Layer::down, Epilogue::add, false}};
 
 // One family over all layers: their weights together are many times the second-level cache.
 void projections(Checked& check, Json& fields, const CudaTransformer& t, int rows) {
@@ -201,12 +206,12 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
         [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes, bytes * rows, layers);
   }
   // The head is one matrix: copies of it.
-  const size_t headBytes = t.output_.packed.elements() * 2;
+  const size_t headBytes = t.head_.packed.elements() * 2;
   const int copies = static_cast<int>(std::min<size_t>(64, 4 * std::max(l2Bytes, size_t{32} << 20) / headBytes + 2));
   uint8_t* heads = memory.take<uint8_t>(check, static_cast<size_t>(copies) * headBytes);
-  for (int i = 0; i < copies && check.ok(); i++) check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.output_.packed.data, headBytes, cudaMemcpyDeviceToDevice, stream()), "copying");
+  for (int i = 0; i < copies && check.ok(); i++) check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.head_.packed.data, headBytes, cudaMemcpyDeviceToDevice, stream()), "copying");
   const auto head = [&](int i) {
-    Matrix m = t.output_;
+    Matrix m = t.head_;
     m.packed.data = reinterpret_cast<uint16_t*>(heads + static_cast<size_t>(i) * headBytes);
     return m;
   };
@@ -251,24 +256,24 @@ void draws(Checked& check, Json& fields) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     l = static_cast<float>(state >> 40) * 0x1p-21f - 4.0f;
   }
-  std::vector<Prediction> table;
-  std::vector<Row> rows;
-  for (int i = 0; i < most; i++) table.push_back({0, i}), rows.push_back({-1, 0, -1, -1, 1, 1, i});
+  // All tokens as they are, then cut.
+  std::vector<Drawing> tables[2];
+  for (const bool cut : {false, true})
+    for (int i = 0; i < most; i++) tables[cut].push_back({0, i, i, most + i, -1, 1.5f, {parvis::Mode::sample, 1, cut ? 2000 : 0, cut ? 0.95f : 1.0f}});
+  const Drawing* const drawings[] = {memory.put(check, tables[0]), memory.put(check, tables[1])};
   Sampling s{};
-  s.conditional = memory.put(check, logits);
-  s.unconditional = s.conditional ? s.conditional + static_cast<size_t>(most) * official::vocabulary : nullptr;
+  s.logits = memory.put(check, logits);
+  s.rows = 2 * most;
   s.stride = s.vocabulary = official::vocabulary;
-  s.table = memory.put(check, table);
-  s.rows = {memory.put(check, rows), most, nullptr};
   s.seeds = memory.put(check, std::vector<uint64_t>{1});
   s.tokensEach = most;
   s.tokens = memory.take<int32_t>(check, most);
   s.nonFinite = memory.put(check, std::vector<int>{0});
-  s.guidanceScale = 1.5f, s.temperature = 1, s.threads = 1024;
+  s.threads = 1024;
   std::vector<std::string> list;
   for (const int n : {1, 4, 16, 64})
     for (const bool cut : {false, true}) {
-      s.predictions = n, s.topK = cut ? 2000 : 0, s.topP = cut ? 0.95f : 1.0f;
+      s.predictions = n, s.table = drawings[cut];
       Graph graph;
       if (!graph.capture(check, stream(), [&] {
             cudaError_t e = cudaSuccess;
@@ -283,23 +288,23 @@ void draws(Checked& check, Json& fields) {
 
 // ---- a step ---------------------------------------------------------------------------------------------------
 
-parvis::SessionOptions options(int batch, int n) {
-  parvis::SessionOptions o;
+company::Options options(int batch, int n) {
+  company::Options o;
   for (int i = 0; i < batch; i++) o.classIds.push_back(i * 37 % official::classes), o.seeds.push_back(static_cast<uint64_t>(i + 1));
   o.guided = true, o.slots = o.tokens = official::tokens, o.maxRows = n;
   return o;
 }
 
-StepRule rule() {
-  StepRule r;
+company::Rule rule() {
+  company::Rule r;
   r.guidanceScale = 1.5f;
   return r;
 }
 
 const parvis::Cancel never{false};
 
-bool runSteps(Checked& check, parvis::Session& session, const std::vector<std::vector<Row>>& steps, size_t begin, size_t end) {
-  for (size_t i = begin; i < end && check.ok(); i++) succeeded(check, session.step(steps[i].data(), static_cast<int>(steps[i].size()), rule(), never));
+bool runSteps(Checked& check, parvis::Session& session, const company::Options& o, const std::vector<company::Table>& steps, size_t begin, size_t end) {
+  for (size_t i = begin; i < end && check.ok(); i++) succeeded(check, company::step(session, o, steps[i], rule(), never));
   return check.ok();
 }
 
@@ -363,22 +368,23 @@ std::string kernelsOf(Checked& check, cudaGraph_t step) {
 void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   const auto steps = official::steps(n);
   const size_t middle = steps.size() / 2, some = std::min<size_t>(32, steps.size() / 4);
+  const company::Options o = options(batch, n);
   std::unique_ptr<parvis::Session> session;
-  if (!succeeded(check, t.createSession(options(batch, n), session))) return;
-  if (!runSteps(check, *session, steps, 0, middle - some / 2)) return;
+  if (!succeeded(check, company::seated(t, o, session))) return;
+  if (!runSteps(check, *session, o, steps, 0, middle - some / 2)) return;
   check(cudaStreamSynchronize(stream()), "running steps");
   const double begin = now();
-  if (!runSteps(check, *session, steps, middle - some / 2, middle + some / 2)) return;
+  if (!runSteps(check, *session, o, steps, middle - some / 2, middle + some / 2)) return;
   const double enqueued = now();
   check(cudaStreamSynchronize(stream()), "running steps");
   const double looped = (now() - begin) / static_cast<double>(some / 2 * 2);
 
   // Another session stops in the middle: from here on the first's rows and counters would not fit together.
-  if (!succeeded(check, t.createSession(options(batch, n), session)) || !runSteps(check, *session, steps, 0, middle)) return;
+  if (!succeeded(check, company::seated(t, o, session)) || !runSteps(check, *session, o, steps, 0, middle)) return;
   check(cudaStreamSynchronize(stream()), "running steps");
   auto& inside = static_cast<CudaSession&>(*session);
-  const auto& kind = ((*(inside.*reach(WorkspaceOf{}))).*reach(KindsOf{})).back();
-  const auto enqueue = [&] { return (inside.*reach(EnqueueOf{}))(kind, nullptr); };
+  const StepPlan& plan = ((*(inside.*reach(WorkspaceOf{}))).*reach(PlansOf{})).back().plan;
+  const auto enqueue = [&] { return (inside.*reach(EnqueueOf{}))(plan); };
   constexpr int together = 12;
   Graph one, many;
   if (!one.capture(check, stream(), enqueue)) return;
@@ -402,21 +408,22 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
 // From the class to the tokens and the bytes of pictures, as Par does it.
 void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenizer* tokenizer, int n, int batch, int repeats) {
   const auto steps = official::steps(n);
-  std::vector<int32_t> tokens(static_cast<size_t>(batch) * official::tokens);
+  const company::Options o = options(batch, n);
+  std::vector<int32_t> tokens;
   constexpr int side = 16 * official::grid;
   std::vector<uint8_t> pixels(static_cast<size_t>(batch) * side * side * 3);
   std::vector<double> transformer, all, sessions, decoded;
   for (int i = batch == 1 ? -2 : -1; i < repeats && check.ok(); i++) {
     const double begin = now();
     std::unique_ptr<parvis::Session> session;
-    if (!succeeded(check, t.createSession(options(batch, n), session))) return;
+    if (!succeeded(check, company::seated(t, o, session))) return;
     const double made = now();
-    if (!runSteps(check, *session, steps, 0, steps.size()) || !succeeded(check, session->readTokens(tokens.data()))) return;
+    if (!runSteps(check, *session, o, steps, 0, steps.size()) || !succeeded(check, company::readTokens(*session, o, tokens))) return;
     const double drawn = now();
     if (tokenizer) {
-      parvis::DecodeOptions o;
-      o.count = batch, o.gridHeight = o.gridWidth = official::grid, o.outHeight = o.outWidth = side;
-      if (!succeeded(check, tokenizer->decode(tokens.data(), o, pixels.data(), nullptr, never))) return;
+      parvis::DecodeOptions d;
+      d.count = batch, d.gridHeight = d.gridWidth = official::grid, d.outHeight = d.outWidth = side;
+      if (!succeeded(check, tokenizer->decode(tokens.data(), d, pixels.data(), nullptr, never))) return;
     }
     const double end = now();
     session.reset();
@@ -459,7 +466,7 @@ void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
     const official::Weights weights(official::tensorsOf(m));
     if (!weights.good()) return check.fail("writing random weights failed");
     const double begin = now();
-    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.tensors, m, parvis::Precision::bfloat16, never, loaded)))
+    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights(), m, parvis::Precision::bfloat16, never, loaded)))
       fields.number("ms", now() - begin).number("bytes", static_cast<double>(loaded->bytes()));
   });
   if (!loaded) return;

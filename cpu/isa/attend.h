@@ -73,26 +73,27 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
   }
 }
 
-// Turns pairs (2p, 2p+1): the first half of the pairs by the row's angle, the others by the column's. The tables hold
-// both numbers of a pair, (c, c) and (-s, s), so that a pair is x * c + swapped(x) * s. A slot without a cell has
-// cosine and sine zero: its query and key are the zero vector.
+// Turns pairs (2p, 2p+1) along the axes that they belong to. The tables hold both numbers of a pair, (c, c) and (-s, s),
+// so that a pair is x * c + swapped(x) * s. A row without a position along an axis has cosine and sine zero there.
 template <class E>
-INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row, const float* cosine, const float* sine) {
-  const int half = width / 2;
-  if (row.row < 0) {
-    for (int i = 0; i < width; i++) to[i] = 0;
-    return;
-  }
-  for (int part = 0; part < 2; part++, from += half, to += half) {
-    const ptrdiff_t at = static_cast<ptrdiff_t>(part == 0 ? row.row : row.column) * half;
-    const float *c = cosine + at, *s = sine + at;
-    int i = 0;
-    for (; i + lanes <= half; i += lanes) {
-      const vf x = load(from + i);
-      storeElements(to + i, x * load(c + i) + swapPairs(x) * load(s + i));
+INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row, const Rotation& rotation) {
+  const int stride = 2 * (rotation.pairs[0] + rotation.pairs[1] + rotation.pairs[2]);
+  int d = 0;
+  for (int axis = 0; axis < 3; axis++) {
+    const int end = d + 2 * rotation.pairs[axis];
+    if (row.cell[axis] < 0) {
+      for (; d < end; d++) to[d] = 0;
+      continue;
     }
-    for (; i < half; i++) storeElement(to + i, from[i] * c[i] + from[i ^ 1] * s[i]);
+    const ptrdiff_t at = static_cast<ptrdiff_t>(row.cell[axis]) * stride;
+    const float *c = rotation.cosine + at, *s = rotation.sine + at;
+    for (; d + lanes <= end; d += lanes) {
+      const vf x = load(from + d);
+      storeElements(to + d, x * load(c + d) + swapPairs(x) * load(s + d));
+    }
+    for (; d < end; d++) storeElement(to + d, from[d] * c[d] + from[d ^ 1] * s[d]);
   }
+  for (; d < width; d++) storeElement(to + d, from[d]);
 }
 
 // Values of neighbouring outputs into the column of one slot: of bfloat16 two slots share 32 bits, `half` says which is this one.
@@ -111,10 +112,10 @@ void attend(const Attention& a) {
   const size_t valuePanelBytes = static_cast<size_t>(a.cache.slots / step) * groupBytes;
   const int padded = (width + 31) / 32 * 32;
   for (int i = 0; i < a.count; i++) {  // append first: rows of one step see each other
-    if (!a.rows[i].append) continue;
     const int slot = a.rows[i].slot;
+    if (slot < 0) continue;
     const float* from = a.qkv + i * a.qkvStride;
-    rotate(from + a.k, s.queries, width, a.rows[i], a.cosine, a.sine);
+    rotate(from + a.k, s.queries, width, a.rows[i], a.rotation);
     uint32_t* key = reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
     for (int g = 0; g < keyGroups; g++) __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
     E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes);
@@ -130,7 +131,7 @@ void attend(const Attention& a) {
       for (int r = 0; r < R; r++) {
         sees[r] = a.rows[first + r].sees;
         E* q = s.queries + r * padded;
-        rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.cosine, a.sine);
+        rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.rotation);
         for (int d = width; d < padded; d++) q[d] = 0;
       }
       attendTile<E, R>(s.queries, padded, width, a.cache, sees, scale, s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {

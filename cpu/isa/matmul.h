@@ -27,7 +27,11 @@ void matmul(const Matmul& m, int panelBegin, int panelEnd) {
           E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;
           for (int j = 0; j < panelVectors / 2; j++)
             storeElements(out + j * lanes, silu(t.sum[r][j]) * t.sum[r][j + panelVectors / 2]);
-        } else {
+          continue;
+        }
+        if (m.bias)
+          for (int j = 0; j < panelVectors; j++) t.sum[r][j] += load(m.bias + panel * 32 + j * lanes);
+        {
           float* y = m.y + (first + r) * m.yStride + panel * 32;
           for (int j = 0; j < panelVectors; j++) {
             const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};
@@ -40,7 +44,7 @@ void matmul(const Matmul& m, int panelBegin, int panelEnd) {
 }
 
 template <class E>
-void norm(const Norm& n) {
+void rmsNorm(const Norm& n) {
   E* out = static_cast<E*>(n.out);
   vf squares{};
   int i = 0;
@@ -61,6 +65,36 @@ void norm(const Norm& n) {
     else f = widen(normed);
     storeElement(out + i, f * n.weight[i]);
   }
+}
+
+// (x - mean) / deviation * weight + bias, rounded once. The variance is that of the differences from the mean.
+template <class E>
+void layerNorm(const Norm& n) {
+  E* out = static_cast<E*>(n.out);
+  const float count = static_cast<float>(n.dim);
+  vf sums{};
+  int i = 0;
+  for (; i + lanes <= n.dim; i += lanes) sums += load(n.x + i);
+  float sum = sumLanes(sums);
+  for (; i < n.dim; i++) sum += n.x[i];
+  const float mean = sum / count;
+  vf squares{};
+  for (i = 0; i + lanes <= n.dim; i += lanes) {
+    const vf d = load(n.x + i) - fill(mean);
+    squares += d * d;
+  }
+  sum = sumLanes(squares);
+  for (; i < n.dim; i++) sum += (n.x[i] - mean) * (n.x[i] - mean);
+  const float scale = 1.0f / __builtin_sqrtf(sum / count + n.eps);
+  for (i = 0; i + lanes <= n.dim; i += lanes)
+    storeElements(out + i, (load(n.x + i) - fill(mean)) * fill(scale) * load(n.weight + i) + load(n.bias + i));
+  for (; i < n.dim; i++) storeElement(out + i, (n.x[i] - mean) * scale * n.weight[i] + n.bias[i]);
+}
+
+template <class E>
+void norm(const Norm& n) {
+  if (n.layer) layerNorm<E>(n);
+  else rmsNorm<E>(n);
 }
 
 }  // namespace

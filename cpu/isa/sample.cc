@@ -18,7 +18,7 @@ inline uint32_t ordered(float f) {
 
 void guideAll(const Draw& d) {
   if (d.unconditional)
-    for (int i = 0; i < d.vocabulary; i++) d.logits[i] = parvis::guide(d.conditional[i], d.unconditional[i], d.guidanceScale);
+    for (int i = 0; i < d.vocabulary; i++) d.logits[i] = parvis::guide(d.conditional[i], d.unconditional[i], d.guidance);
   else
     for (int i = 0; i < d.vocabulary; i++) d.logits[i] = d.conditional[i];
 }
@@ -57,7 +57,7 @@ uint32_t kthLargest(const float* l, int count, int k) {
 // Zeroes the weights outside the smallest set of likeliest tokens whose sum exceeds p (that last token is kept).
 // Order: by logit, equals by index. A token stays where the sum of those before it is at most p of the total.
 void keepTopP(const Draw& d, uint64_t total) {
-  const uint64_t limit = static_cast<uint64_t>(static_cast<double>(d.topP) * static_cast<double>(total));
+  const uint64_t limit = static_cast<uint64_t>(static_cast<double>(d.rule.topP) * static_cast<double>(total));
   uint64_t before = 0;
   uint32_t prefix = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -89,23 +89,23 @@ void keepTopP(const Draw& d, uint64_t total) {
 int32_t draw(const Draw& d) {
   guideAll(d);
   const int32_t best = largest(d.logits, d.vocabulary);
-  if (best < 0 || d.temperature == 0) return best;
-  const float most = d.logits[best] / d.temperature;
+  if (best < 0 || d.rule.temperature == 0) return best;
+  const float most = d.logits[best] / d.rule.temperature;
   if (!(most - most == 0)) return best;  // a temperature so small that the quotient overflows
   uint64_t total = 0;
   for (int i = 0; i < d.vocabulary; i++) {
-    d.weights[i] = parvis::weightBelow(d.logits[i] / d.temperature - most);
+    d.weights[i] = parvis::weightBelow(d.logits[i] / d.rule.temperature - most);
     total += d.weights[i];
   }
-  if (d.topK > 0 && d.topK < d.vocabulary) {
-    const uint32_t threshold = kthLargest(d.logits, d.vocabulary, d.topK);
+  if (d.rule.topK > 0 && d.rule.topK < d.vocabulary) {
+    const uint32_t threshold = kthLargest(d.logits, d.vocabulary, d.rule.topK);
     total = 0;
     for (int i = 0; i < d.vocabulary; i++) {
       d.weights[i] = ordered(d.logits[i]) < threshold ? 0 : d.weights[i];
       total += d.weights[i];
     }
   }
-  if (d.topP < 1) {
+  if (d.rule.topP < 1) {
     keepTopP(d, total);
     total = 0;
     for (int i = 0; i < d.vocabulary; i++) total += d.weights[i];

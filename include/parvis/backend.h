@@ -14,14 +14,27 @@
 
 namespace parvis {
 
+// A pool of seats (step.h). Seats are numbered from 0.
 class Session {
  public:
   virtual ~Session() = default;
-  // One row table, the same for every sequence. Tokens, cache and random numbers stay on the backend's side.
-  virtual Status step(const Row* rows, int count, const StepRule& rule, const Cancel& cancel) = 0;
-  virtual Status readTokens(int32_t* out) = 0;    // [sequences, tokens], -1 where unknown
-  virtual Status readLogProbs(float* out) = 0;    // [sequences, tokens], NaN where not scored
-  virtual Status readLogits(float* out) = 0;      // [sequences, keepLogits, vocabulary]
+  virtual size_t bytes() const = 0;
+  virtual Status enter(int seat, const Sequence& sequence) = 0;
+  // Steps that were enqueued before run to their end.
+  virtual Status leave(int seat) = 0;
+  // failed: seats whose logits are not finite, as far as that is known by now. They stay taken until they leave, and the
+  // others go on.
+  virtual Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) = 0;
+  // NON_FINITE where the seat's logits were not finite.
+  virtual Status readTokens(int seat, int32_t* out) = 0;  // [tokens], -1 where unknown
+  virtual Status readLogProbs(int seat, float* out) = 0;  // [tokens], NaN where not scored
+  virtual Status readLogits(int seat, float* out) = 0;    // [kept, vocabulary], guided; NaN where not kept
+};
+
+// Bytes that a model and a session of it take, worked out by the code that takes them.
+struct MemoryPlan {
+  size_t weights = 0;
+  size_t session = 0;  // 0 where no session was asked for
 };
 
 class Transformer : public std::enable_shared_from_this<Transformer> {
@@ -29,7 +42,7 @@ class Transformer : public std::enable_shared_from_this<Transformer> {
   virtual ~Transformer() = default;
   virtual size_t bytes() const = 0;
   virtual const TransformerModel& model() const = 0;
-  virtual Status createSession(SessionOptions options, std::unique_ptr<Session>& out) = 0;
+  virtual Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) = 0;
 };
 
 struct DecodeOptions {
@@ -70,7 +83,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string isa() const = 0;
   virtual int threads() const = 0;
-  virtual Status loadTransformer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TransformerModel& model,
+  virtual Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model,
                                  Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
   virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
                                Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
@@ -83,6 +96,11 @@ CpuInfo cpuInfo(const std::string& root = "");
 // Bytes of the machine's memory that this process may still take, as far as its limits and what it has promised already leave
 // them; 0: unknown.
 uint64_t freeMemory();
+
+// What the CPU backend with so many threads, or the CUDA backend, would take; that one also where it was not compiled in, or
+// has no device. session: may be null.
+MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session);
+MemoryPlan planCuda(const TransformerModel& model, Precision precision, const SessionOptions* session);
 
 // threads 0: as CpuInfo::threads says, or as many as the system grants. Null where as many as asked for could not be started.
 std::unique_ptr<Backend> createCpuBackend(int threads);

@@ -1,5 +1,5 @@
-// What the seam knows of a model: sizes, and where each tensor lies in a file. Names are those of the official
-// checkpoints. No kernel reads a file and no backend guesses a size: TypeScript worked all of it out.
+// What the seam knows of a model: sizes, flags, and where each weight lies in a file. Weights have roles, not the names of
+// any checkpoint. No kernel reads a file and no backend guesses a size: TypeScript worked all of it out.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,12 @@ struct TensorSource {
   std::vector<int64_t> strides;  // elements; empty: contiguous
 };
 
+// A weight of a model, by what it is for ("layers.3.qkv"): one tensor of the file, or several that are stacked by rows.
+struct WeightSource {
+  std::string role;
+  std::vector<TensorSource> parts;
+};
+
 // A checkpoint file, and (where `known`) what the system said of it when its header was read: another file that has taken its
 // place, and one that has been written to since, are refused.
 struct CheckpointFile {
@@ -35,19 +41,33 @@ struct CheckpointFile {
   uint64_t device = 0, inode = 0, size = 0, modified = 0;  // nanoseconds since 1970
 };
 
-// LlamaGen / PAR transformer: pre-norm blocks, RMSNorm, SwiGLU, 2-D rotary embedding, no biases.
-//   cls_embedding.embedding_table.weight            [classes + 1, dim]   (last row: unconditional)
-//   tok_embeddings.weight                           [vocabulary, dim]
-//   spe_tok_embeddings.special_embeddings.weight    [transitions, dim]   (absent where transitions = 0)
-//   layers.i.attention.wqkv.weight                  [(heads + 2 kvHeads) headSize, dim]
-//   layers.i.attention.wo.weight                    [dim, heads headSize]
-//   layers.i.feed_forward.w1|w3.weight              [feedForward, dim]
-//   layers.i.feed_forward.w2.weight                 [dim, feedForward]
-//   layers.i.attention_norm|ffn_norm.weight         [dim]
-//   norm.weight [dim], output.weight [vocabulary, dim]
+// How rows are normalised.
+enum class NormKind {
+  rms,    // x / rms(x) * weight
+  layer,  // (x - mean(x)) / deviation(x) * weight + bias
+};
+
+// A decoder of pre-norm blocks: x += attention(norm(x)), x += feedForward(norm(x)). Its weights, by role:
+//   classes [classes + 1, dim]  (last row: no class)      tokens [vocabulary, dim]
+//   transitions [transitions, dim]                        positions [positions, dim]
+//   embeddingNorm                                         where embeddingNorm
+//   layers.i.attentionNorm, layers.i.feedForwardNorm, finalNorm
+//   layers.i.qkv [(heads + 2 kvHeads) headSize, dim]      layers.i.attentionOutput [dim, heads headSize]
+//   layers.i.gate, layers.i.up [feedForward, dim]         (without biases)
+//   layers.i.down [dim, feedForward]                      head [vocabulary, dim]
+// A norm has `.weight` [dim] and, of kind `layer`, `.bias`; a projection `.weight` and, with `bias`, `.bias` [outputs]. The
+// head has no bias.
 struct TransformerModel {
   int layers = 0, dim = 0, heads = 0, kvHeads = 0, headSize = 0, feedForward = 0;
-  int vocabulary = 0, classes = 0, transitions = 0;
+  int vocabulary = 0, classes = 0;
+  int transitions = 0;  // vectors that rows may read in place of a token
+  int positions = 0;    // rows of the table of learned positions; 0: there is none
+  NormKind norm = NormKind::rms;
+  bool bias = false;           // of the projections of a layer, but for gate and up
+  bool embeddingNorm = false;  // LayerNorm of the embeddings, learned positions included, whatever the other norms are
+  // Pairs of elements of a head that frame, row and column of a cell rotate, in this order; pairs beyond them stay as
+  // they are.
+  int rotationPairs[3] = {0, 0, 0};
   float normEps = 1e-5f, ropeBase = 10000.0f;
 };
 

@@ -1,44 +1,65 @@
-// A step is a table of rows made by TypeScript and run without further questions. The backend knows nothing of
-// regions, orders or images; PAR, its ablations and newer parallel decoders differ in the table only.
+// A step is a table of rows and a list of predictions, made by TypeScript and run without further questions. The backend
+// knows nothing of regions, orders or images: PAR, its ablations and other parallel decoders differ in the table only.
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "rule.h"
+
 namespace parvis {
 
-// Seven ints; the layout is that of the Int32Array that TypeScript passes.
+// One row of activations. Rows of one stream follow each other. Eight ints; the layout is that of the Int32Array that
+// TypeScript passes.
 struct Row {
-  int32_t input;     // >= 0: sequence index of the token read; -1: class; -1-k: transition token M_k
-  int32_t slot;      // cache slot whose key and value this row writes
-  int32_t row;       // rotation cell of the input; -1: none, i.e. cosine and sine both zero
-  int32_t column;
-  int32_t append;    // 1: key and value enter the cache
-  int32_t sees;      // visible cache prefix, rows appended in this step included
-  int32_t predicts;  // sequence index that the row's logits give; -1: none
+  int32_t stream;    // seat * streamsEach + k: whose key/value cache it reads and writes
+  int32_t input;     // >= 0: the token of this index in the seat's sequence; -1: the class; -1-k: special vector k
+  int32_t position;  // row of the table of learned positions that is added to the input; -1: none
+  int32_t cell[3];   // frame, row and column that rotate query and key; -1: their part of query and key is zero
+  int32_t slot;      // cache slot that receives key and value; -1: none
+  int32_t sees;      // length of the visible prefix of the cache, rows of this step included
 };
-static_assert(sizeof(Row) == 7 * sizeof(int32_t));
+static_assert(sizeof(Row) == 8 * sizeof(int32_t));
+
+// What the logits of a row are for. Six 4-byte numbers, as TypeScript passes them.
+struct Prediction {
+  int32_t row;            // of the step
+  int32_t unconditional;  // row of the step whose logits guide; -1: none
+  int32_t token;          // index in the seat's sequence
+  int32_t rule;           // of the step's list
+  int32_t kept;           // place among the seat's kept logits; -1: they are not kept
+  float guidance;         // logits = u + guidance (c - u); 1: u is not looked at
+};
+static_assert(sizeof(Prediction) == 6 * sizeof(int32_t));
 
 constexpr int32_t classInput = -1;
 
-struct StepRule {
-  enum class Mode { sample, score } mode = Mode::sample;
-  float guidanceScale = 1;  // logits = u + scale (c - u)
-  float temperature = 1;    // 0: the likeliest token
-  int topK = 0;             // 0: off; ties with the k-th are kept
-  float topP = 1;           // 1: off; the first token above p is kept
+struct Step {
+  const Row* rows;
+  int rowCount;
+  const Prediction* predictions;
+  int predictionCount;
+  const SamplingRule* rules;
+  int ruleCount;
 };
 
+// A pool of seats. A sequence enters a seat, runs in steps together with those in other seats, and leaves.
 struct SessionOptions {
-  std::vector<int32_t> classIds;    // one a sequence
-  std::vector<uint64_t> seeds;      // one a sequence: key of its random numbers
-  bool guided = false;              // unconditional rows beside the conditional ones
-  int slots = 0;                    // cache slots a sequence
-  int tokens = 0;                   // tokens a sequence
-  int maxRows = 0;                  // most rows of a table
-  std::vector<int32_t> known;       // [sequences, tokens] or empty; negative: unknown
-  std::vector<int32_t> keepLogits;  // sequence positions whose logits are kept
+  int seats = 0;
+  int streamsEach = 1;  // caches of a seat. Stream 0 reads the seat's class; stream 1, where there is one, no class
+  int slots = 0;        // of a cache
+  int tokens = 0;       // of a sequence
+  int maxRows = 0;      // of a step, all streams together
+  int kept = 0;         // rows of logits that a seat keeps
+  int streams() const { return seats * streamsEach; }
+};
+
+struct Sequence {
+  int32_t classId = 0;         // classes: no class
+  uint64_t seed = 0;           // key of the random numbers
+  std::vector<int32_t> known;  // [tokens], negative where unknown; empty: all unknown
 };
 
 // Set from any thread; looked at between layers.

@@ -10,12 +10,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
 import {
-  addon, rowStride, type NativeEngine, type NativeSession, type NativeTokenizer, type NativeTransformer, type StepRule
+  addon, rowStride, type NativeEngine, type NativeTokenizer, type NativeTransformer
 } from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
 import {
-  cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16, vq16Factor, type Cost
+  cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, vq16, vq16Factor, type Cost
 } from '../shapes.js'
+import { transformerWeights } from '../weights.js'
+import { composeStep, seatedSession, type SamplingRule } from '../step.js'
 import { extrapolate, places, spread } from './figures.js'
 import { Peers, peersOf, type Torch } from './peers.js'
 import { operationsOf } from './profile.js'
@@ -40,9 +42,10 @@ export interface Bench {
   until: number
 }
 
-/** Pictures are guided, as those of the paper are. */
-const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
 const mostPlaces = 8
+/** Pictures are guided, as those of the paper are. */
+const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
+const guidanceScale = 1.5
 /** Of the time that is left to a result, a peer's part to compile in; the rest is for the pictures. */
 const startShare = 0.6
 /** Rows of all sequences in one table that fills the cache. */
@@ -86,13 +89,13 @@ const isCpu = (engine: NativeEngine): boolean => engine.device === 'cpu'
 /** Loads once; measures the batches and grids that `each` asks for. */
 export async function withTransformer<T> (bench: Bench, name: string, n: number, precision: Case['precision'], each: (native: NativeTransformer, loadMs: number) => Promise<T>): Promise<T> {
   const model = transformerModel(name, n)
-  const list = transformerTensors(model)
+  const list = transformerWeights(model)
   const { call, engine, weights } = bench
   checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) * (precision === 'float32' ? 4 : 2), 'The weights')
   let native: NativeTransformer | undefined
   try {
     const loadMs = await timed(async () => {
-      native = await call.hold(engine.loadTransformer(weights.file, weights.tensors(list), model, precision, call.cancel))
+      native = await call.hold(engine.loadTransformer(weights.file, weights.weights(list), model, precision, call.cancel))
     })
     return await each(native!, loadMs)
   } finally {
@@ -108,17 +111,18 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
   const whole = bench.full || !isCpu(engine)
   checkMemory(engine, cacheBytes(model, which.precision, schedule.tokens, sequences), 'The cache')
   const fill = Math.max(schedule.maxRows, Math.floor(fillRows / sequences))
-  const session = await call.hold(native.createSession({
-    classIds: new Int32Array(which.batch).fill(207),
-    seeds: BigUint64Array.from({ length: which.batch }, (_, i) => BigInt(i)),
-    guided: true,
-    slots: schedule.tokens,
-    tokens: schedule.tokens,
-    maxRows: whole ? schedule.maxRows : fill,
-    ...(!whole && { known: Int32Array.from({ length: which.batch * schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize) })
-  }))
+  const shape = { streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, kept: 0 } as const
+  const maxRows = sequences * (whole ? schedule.maxRows : fill)
+  const known = whole ? undefined : Int32Array.from({ length: schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize)
+  const session = await call.hold(seatedSession(native, { ...shape, maxRows },
+    Array.from({ length: which.batch }, (_, seat) => ({ classId: 207, seed: BigInt(seat), known }))))
+  /** A step in which all sequences run the same rows. */
+  const runStep = async (rows: Int32Array): Promise<unknown> =>
+    await session.step(composeStep(Array.from({ length: which.batch }, (_, seat) => ({ seat, rows, guidanceScale, rule })), 2), call.cancel)
+  /** Waits for everything that was enqueued. */
+  const finish = async (): Promise<void> => { await call.wait(session.readTokens(0)) }
   try {
-    const measured = whole ? await wholePictures(bench, session, schedule) : await stepsAtPlaces(bench, session, schedule, which, fill)
+    const measured = whole ? await wholePictures(bench, schedule) : await stepsAtPlaces(bench, schedule, which, fill)
     const { cost, msPerBatch, ms } = measured
     const bytes = cost.weightBytes + cost.cacheBytes
     const seconds = ms.median / 1000
@@ -159,17 +163,17 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
     return total
   }
 
-  async function wholePictures (bench: Bench, session: NativeSession, schedule: Schedule): Promise<Measured> {
+  async function wholePictures (bench: Bench, schedule: Schedule): Promise<Measured> {
     const { repeats, until, notRun } = bench
     const picture = async (): Promise<void> => {
-      const all = schedule.steps.map(async rows => await session.step(rows, rule, call.cancel)) // in order: one queue
+      const all = schedule.steps.map(async rows => await runStep(rows)) // in order: one queue
       all.forEach(one => { one.catch(() => {}) })
-      await call.wait(session.readTokens())
+      await finish()
       await call.wait(Promise.all(all))
     }
     const firstStepMs = await timed(async () => {
-      await call.wait(session.step(schedule.steps[0]!, rule, call.cancel))
-      await call.wait(session.readTokens())
+      await call.wait(runStep(schedule.steps[0]!))
+      await finish()
     })
     const peers = startPeers(bench, which)
     try {
@@ -212,13 +216,13 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
     }
   }
 
-  async function stepsAtPlaces (bench: Bench, session: NativeSession, schedule: Schedule, { n, precision }: StepCase, most: number): Promise<Measured> {
+  async function stepsAtPlaces (bench: Bench, schedule: Schedule, { n, precision }: StepCase, most: number): Promise<Measured> {
     const { repeats, until, notRun } = bench
-    const run = async (k: number): Promise<void> => { await call.wait(session.step(schedule.steps[k]!, rule, call.cancel)) }
+    const run = async (k: number): Promise<void> => { await call.wait(runStep(schedule.steps[k]!)) }
     const firstStepMs = await timed(async () => { await run(0) })
     const all = schedule.fullSequence()
-    for (let row = 0; row < schedule.tokens; row++) all[row * rowStride + 6] = -1 // predicts nothing
-    for (let row = 0; row < schedule.tokens; row += most) await call.wait(session.step(all.slice(row * rowStride, (row + most) * rowStride), rule, call.cancel))
+    for (let row = 0; row < schedule.tokens; row++) all[row * rowStride] = -1 // predicts nothing
+    for (let row = 0; row < schedule.tokens; row += most) await call.wait(runStep(all.slice(row * rowStride, (row + most) * rowStride)))
 
     const peers = startPeers(bench, which)
     try {

@@ -15,7 +15,8 @@ import { createEngine } from '../engine.js'
 import { addon, type Precision } from '../native.js'
 import type { Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
-import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../shapes.js'
+import { tokenizerTensors, transformerModel, vq16 } from '../shapes.js'
+import { transformerWeights } from '../weights.js'
 import { better, shares } from './figures.js'
 import { measureColdStart, measureDecode, measureStep, profileDecode, withTransformer, type Bench } from './measure.js'
 import type { Torch } from './peers.js'
@@ -93,7 +94,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
 
     // ---- measurements
-    const lists = [...models.map(name => transformerTensors(transformerModel(name, Math.max(...n)))), ...(options.decode ? [tokenizerTensors(vq16)] : [])]
+    const lists = [...models.map(name => transformerWeights(transformerModel(name, Math.max(...n)))), ...(options.decode ? [tokenizerTensors(vq16)] : [])]
     const weights = await randomWeights(lists, signal)
     try {
       for (const device of devices) {

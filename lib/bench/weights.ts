@@ -5,12 +5,14 @@ import fs from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fromSystem } from '../files.js'
-import type { TensorSource } from '../native.js'
+import type { TensorSource, WeightSource } from '../native.js'
 import type { Shaped } from '../shapes.js'
 
 export interface RandomWeights {
   file: string
   tensors (list: readonly Shaped[]): TensorSource[]
+  /** The same as weights of a transformer. */
+  weights (list: readonly Shaped[]): WeightSource[]
   remove (): Promise<void>
 }
 
@@ -44,11 +46,12 @@ export async function randomWeights (lists: ReadonlyArray<readonly Shaped[]>, si
     } finally {
       await handle.close()
     }
+    const tensor = ([name, shape]: Shaped): TensorSource =>
+      ({ name, dtype: 'bfloat16', shape: [...shape], offset: /norm(\d|_out)?\.weight$/i.test(name) ? count * 2 : 0 })
     return {
       file,
-      tensors: list => list.map(([name, shape]) => ({
-        name, dtype: 'bfloat16', shape: [...shape], offset: /norm(\d|_out)?\.weight$/.test(name) ? count * 2 : 0
-      })),
+      tensors: list => list.map(tensor),
+      weights: list => list.map(one => ({ role: one[0], parts: [tensor(one)] })),
       remove
     }
   } catch (error) {

@@ -3,11 +3,12 @@
 // or the table of published models, and the token grid (grid.ts).
 
 import { ParError } from '../errors.js'
-import type { TensorSource, TransformerModel } from '../native.js'
+import type { TensorSource, TransformerModel, WeightSource } from '../native.js'
 import { limits } from '../limits.js'
 import { shownPath } from '../text.js'
 import { asNumber, trainingArgument } from './arguments.js'
 import { isHarmless, refuseForeign } from './extras.js'
+import { llamaGenModel, llamaGenName, llamaGenWeights } from './llamagen.js'
 import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
 import { namesOf, tellingNames } from './names.js'
@@ -48,6 +49,8 @@ export interface TransformerDescription {
   source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
+  /** The same by their roles. */
+  weights: WeightSource[]
 }
 
 /** Published models: design, section 1. */
@@ -63,7 +66,7 @@ export const publishedClasses = 1000
 /** 1: LlamaGen. */
 export const publishedN: readonly number[] = [1, 4, 16]
 
-const transitionsName = 'spe_tok_embeddings.special_embeddings.weight'
+const transitionsName = llamaGenName('transitions')
 
 /**
  * Architecture, grid, n and needed tensors of a transformer checkpoint.
@@ -83,8 +86,8 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
   if (classRows < 2) throw needed.bad(`tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`)
   const transitions = needed.has(transitionsName) ? needed.take(transitionsName, ['n - 1', dim])[0]! : 0
   const { layers, qkvRows, feedForward } = takeLayers(needed, dim)
-  needed.take('norm.weight', [dim])
-  needed.take('output.weight', [vocabularySize, dim])
+  needed.take(llamaGenName('finalNorm.weight'), [dim])
+  needed.take(llamaGenName('head'), [vocabularySize, dim])
 
   const classes = classRows - 1
   refuseForeign(needed, 'transformer')
@@ -104,11 +107,10 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
       `(${transitions} transition tokens). Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`)
   }
   const name = metadata?.name ?? official
+  const { heads, kvHeads, headSize } = attention
+  const model = llamaGenModel({ layers, dim, heads, kvHeads, headSize, feedForward, vocabularySize, classes, transitions })
   return {
-    model: {
-      layers, dim, heads: attention.heads, kvHeads: attention.kvHeads, headSize: attention.headSize,
-      feedForward, vocabularySize, classes, transitions, normEps: 1e-5, ropeBase: 10000
-    },
+    model,
     n,
     grid,
     headsFrom: attention.from,
@@ -120,7 +122,8 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
     ...(official !== undefined && { official }),
     ...(metadata?.codebookSha256 !== undefined && { codebookSha256: metadata.codebookSha256 }),
     ...sourceOf(metadata),
-    tensors: needed.tensors
+    tensors: needed.tensors,
+    weights: llamaGenWeights(model, needed.tensors)
   }
 }
 
@@ -133,13 +136,14 @@ function takeLayers (needed: Needed, dim: number): { layers: number, qkvRows: nu
   let qkvRows: number | string = '(heads + 2 * kvHeads) * headSize'
   let feedForward: number | string = 'feed-forward width'
   for (let i = 0; i < layers; i++) {
-    qkvRows = needed.take(`layers.${i}.attention.wqkv.weight`, [qkvRows, dim])[0]!
-    needed.take(`layers.${i}.attention.wo.weight`, [dim, dim])
-    feedForward = needed.take(`layers.${i}.feed_forward.w1.weight`, [feedForward, dim])[0]!
-    needed.take(`layers.${i}.feed_forward.w3.weight`, [feedForward, dim])
-    needed.take(`layers.${i}.feed_forward.w2.weight`, [dim, feedForward])
-    needed.take(`layers.${i}.attention_norm.weight`, [dim])
-    needed.take(`layers.${i}.ffn_norm.weight`, [dim])
+    const name = (part: string): string => llamaGenName(`layers.${i}.${part}.weight`)
+    qkvRows = needed.take(name('qkv'), [qkvRows, dim])[0]!
+    needed.take(name('attentionOutput'), [dim, dim])
+    feedForward = needed.take(name('gate'), [feedForward, dim])[0]!
+    needed.take(name('up'), [feedForward, dim])
+    needed.take(name('down'), [dim, feedForward])
+    needed.take(name('attentionNorm'), [dim])
+    needed.take(name('feedForwardNorm'), [dim])
   }
   return { layers, qkvRows: qkvRows as number, feedForward: feedForward as number }
 }

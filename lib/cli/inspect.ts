@@ -129,7 +129,7 @@ function asJson (checkpoint: Checkpoint, found: Found | undefined, speed: Speed 
 
 function describeJson (found: Found): object {
   const { kind, about } = found
-  const { tensors, model, ...rest } = about
+  const { tensors, model, weights: _, ...rest } = { weights: undefined, ...about }
   const shown = found.kind === 'transformer' && !found.headsKnown
     ? { ...model, heads: null, kvHeads: null, headSize: null }
     : model
@@ -179,7 +179,8 @@ function tensorsText ({ tensors }: Checkpoint): string {
   return `${stored.length} tensors, ${bytesText(sum)}, ${[...new Set(stored.map(({ dtype }) => dtype))].join(' and ')}`
 }
 
-function needsText (needs: readonly Need[]): string {
+function needsText (needs: readonly Need[] | undefined): string {
+  if (!needs) return '\nHow much memory it takes cannot be told: the native addon is not there (parvis doctor says why).\n'
   const batches = needs[0]!.batches.map(({ batch }) => batch)
   const rows = needs.map(({ device, precision, weights, batches }) => [
     device === 'cpu' ? 'CPU' : 'GPU', precision, bytesText(weights), ...batches.map(({ bytes, atOnce, batch }) => bytesText(bytes) + (atOnce < batch ? ` (${atOnce} at a time)` : ''))

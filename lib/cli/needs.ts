@@ -10,6 +10,7 @@ import { addon, rowStride, toParError, type Precision } from '../native.js'
 import { resolveSampling, type Device } from '../options.js'
 import { createSchedule } from '../schedule.js'
 import { decodeFlops, stepCost, vq16, vq16Factor } from '../shapes.js'
+import { streamsOf } from '../step.js'
 import { table } from './terminal.js'
 
 const precisions: readonly Precision[] = ['bfloat16', 'float32']
@@ -32,28 +33,25 @@ export interface Need {
 }
 
 const batches = [1, 4, 16, 64]
-/** Of the CPU, whose work space grows a little with them. */
-const threads = (): number => {
-  try {
-    return addon().cpu().threads
-  } catch {
-    return 8 // no addon: a figure all the same
-  }
-}
 
-/** Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. */
-export function memoryNeeds (about: TransformerDescription): Need[] {
+/**
+ * Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. Undefined without
+ * the addon, which works it out.
+ */
+export function memoryNeeds (about: TransformerDescription): Need[] | undefined {
+  if (!hasAddon()) return undefined
   const { model, n, grid } = about
-  const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
+  const { guidanceScale } = resolveSampling({}, about.sampling, model)
   const { tokens, maxRows } = createSchedule({ grid, n })
-  const here = threads()
+  const shape = { streamsEach: streamsOf(guidanceScale), slots: tokens, tokens, rows: maxRows, kept: 0 }
+  const here = addon().cpu().threads
   return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
     const weights = weightBytes(device, model, precision)
-    const bytesOf = (sequences: number): number => sessionBytes(device, model, precision, { sequences, guided, slots: tokens, maxRows, threads: here })
+    const bytesOf = (sequences: number): number => sessionBytes(device, model, precision, shape, sequences, here)
     return {
       device,
       precision,
-      guided,
+      guided: guidanceScale > 1,
       weights,
       batches: batches.map(batch => {
         const atOnce = largest(batch, bytesOf, mostSessionBytes(device)) // where there is plenty
@@ -61,6 +59,15 @@ export function memoryNeeds (about: TransformerDescription): Need[] {
       })
     }
   }))
+}
+
+function hasAddon (): boolean {
+  try {
+    addon()
+    return true
+  } catch {
+    return false
+  }
 }
 
 // ---- speed
@@ -97,14 +104,14 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
     const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
     const schedule = createSchedule({ grid, n })
     const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
-    const here = threads()
+    const here = addon().cpu().threads
     const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
-      const shape = { guided, slots: schedule.tokens, maxRows: schedule.maxRows, threads: here }
-      const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, { ...shape, sequences }), mostSessionBytes(chosen))
+      const shape = { streamsEach: guided ? 2 : 1, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0 } as const
+      const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, shape, sequences, here), mostSessionBytes(chosen))
       let [total, reading] = [0, 0]
       for (const step of schedule.steps) {
         const rows = step.length / rowStride
-        const sees = step[step.length - 2]!
+        const sees = step[step.length - 1]!
         const cost = stepCost(model, precision, { rows, sees, sequences: atOnce * (guided ? 2 : 1) })
         const read = (cost.weightBytes + cost.cacheBytes) / ceilings.readBytesPerSecond
         const multiplied = cost.flops / flops(precision)

@@ -2,7 +2,8 @@
 
 import { stat } from 'node:fs/promises'
 import { presets, type HubFile, type Preset, type PresetName } from '../presets.js'
-import { tokenizerTensors, transformerModel, transformerTensors, vq16, type Shaped } from '../shapes.js'
+import { tokenizerTensors, transformerModel, vq16, type Shaped } from '../shapes.js'
+import { transformerWeights } from '../weights.js'
 import { findCached } from './cache.js'
 import { cacheFolder } from './location.js'
 
@@ -34,7 +35,7 @@ const count = (tensors: readonly Shaped[]): number => tensors.reduce((sum, [, sh
 
 /** Parameters of a preset's transformer, counted from its shapes. */
 export function parametersOf ({ official, n }: Pick<Preset, 'official' | 'n'>): number {
-  return count(transformerTensors(transformerModel(official.split('-')[1]!, n)))
+  return count(transformerWeights(transformerModel(official.split('-')[1]!, n)))
 }
 
 /** Every preset. @param cache default: that of the environment */

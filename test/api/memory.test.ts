@@ -1,6 +1,7 @@
 // Memory comes back: after dispose(), and from iterators that nobody finished. Measured in plain processes, because
 // the test runner's own threads give their heaps back when they like.
 
+import { transformerModel } from '../../lib/shapes.js'
 import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { promisify } from 'node:util'
@@ -32,9 +33,9 @@ async function megabytes (body: string): Promise<number> {
 }
 
 t.test('kept logits count among the bytes of a session', async t => {
-  const model = { layers: 12, dim: 768, heads: 12, kvHeads: 12, headSize: 64, feedForward: 2048, vocabularySize: 16384, classes: 1000, transitions: 3, normEps: 1e-5, ropeBase: 10000 }
+  const model = transformerModel('B', 4)
   const atOnce = (kept: number): number =>
-    largest(64, sequences => sessionBytes('cpu', model, 'float32', { sequences, guided: false, slots: 576, maxRows: 256, threads: 2, kept }), 2 ** 30)
+    largest(64, sequences => sessionBytes('cpu', model, 'float32', { streamsEach: 1, slots: 576, tokens: 576, rows: 256, kept }, sequences, 2), 2 ** 30)
   const few = atOnce(0)
   const kept = atOnce(576)
   t.ok(kept >= 1 && kept < few, `${kept} of ${few}`)

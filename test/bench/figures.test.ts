@@ -7,8 +7,9 @@ import { stepsOfPicture, stepsOfVideo, table2, table3 } from '../../lib/bench/pa
 import { randomWeights } from '../../lib/bench/weights.js'
 import { createSchedule } from '../../lib/schedule.js'
 import {
-  decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, transformerTensors, vq16
+  decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, vq16
 } from '../../lib/shapes.js'
+import { transformerWeights } from '../../lib/weights.js'
 import { pretend } from './pretend.js'
 
 t.test('median, least, greatest', async t => {
@@ -78,7 +79,7 @@ t.test('what a step costs', async t => {
   t.equal(cost.flops, 8 * (2 * matrices + 4 * 288 * 24 * 1024))
   t.equal(itemBytes('float32'), 4)
   // The published sizes: parameters of all tensors (design, section 1).
-  const millions = modelNames.map(name => transformerTensors(transformerModel(name, 1)).reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) / 1e6)
+  const millions = modelNames.map(name => transformerWeights(transformerModel(name, 1)).reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) / 1e6)
   t.same(millions.map(count => count < 1000 ? `${Math.round(count)}M` : `${(count / 1000).toFixed(1)}B`), ['111M', '343M', '775M', '1.4B', '3.1B'])
   t.ok(Math.abs(decodeFlops(24) / 567e9 - 1) < 0.01, `${decodeFlops(24) / 1e9} GFLOP a decode, of 567 in the design (which counts attention too)`)
 })
@@ -91,7 +92,7 @@ t.test("the paper's tables follow from the schedule", async t => {
 })
 
 t.test('random weights', async t => {
-  const lists = [transformerTensors(transformerModel('B', 4)), tokenizerTensors(vq16)]
+  const lists = [transformerWeights(transformerModel('B', 4)), tokenizerTensors(vq16)]
   const { file, tensors, remove } = await randomWeights(lists)
   t.teardown(remove)
   const { size } = fs.statSync(file)

@@ -3,7 +3,8 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { tokenizerTensors, transformerModel, transformerTensors, vq16 } from '../../lib/shapes.js'
+import { tokenizerTensors, transformerModel, vq16 } from '../../lib/shapes.js'
+import { llamaGenTensors } from '../../lib/checkpoint/llamagen.js'
 import { findGolden, golden } from '../support/golden.js'
 import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
 import { py, writePt } from '../support/pt-writer.js'
@@ -60,7 +61,7 @@ t.test('published models are named, others by what sets them apart from the near
     return file
   }
   for (const [size, n, name] of [['XL', 4, 'PAR-XL-4x'], ['XXL', 1, 'LlamaGen-XXL, c2i_XXL_384'], ['3B', 16, 'PAR-3B-16x']] as const) {
-    const { stdout } = await parvis(['inspect', write('a.pt', new Map(transformerTensors(transformerModel(size, n)).map(([name, shape]) => [name, [...shape]])))])
+    const { stdout } = await parvis(['inspect', write('a.pt', new Map(llamaGenTensors(transformerModel(size, n)).map(([name, shape]) => [name, [...shape]])))])
     t.match(stdout.replace(/ +/g, ' '), `\n model ${name} (the authors' file, by its shapes)\n`)
   }
   for (const [name, args, model, grid] of [
@@ -69,7 +70,7 @@ t.test('published models are named, others by what sets them apart from the near
     ['a.pt', ['--grid', '24x24'], "LlamaGen-B, c2i_B_384 (the authors' file, by its shapes)", '24 x 24 tokens (as given)'],
     ['a.pt', ['--grid', '8'], 'LlamaGen-B, by its shapes; no such file was published for this grid', '8 x 8 tokens (as given)']
   ] as const) {
-    const file = write(name, new Map(transformerTensors(transformerModel('B', 1)).map(([name, shape]) => [name, [...shape]])))
+    const file = write(name, new Map(llamaGenTensors(transformerModel('B', 1)).map(([name, shape]) => [name, [...shape]])))
     const { stdout } = await parvis(['inspect', file, ...args])
     const lines = stdout.replace(/ +/g, ' ').split('\n').map(line => line.trim())
     t.ok(lines.includes(`model ${model}`), `${name}: model`)
@@ -88,7 +89,7 @@ t.test('published models are named, others by what sets them apart from the near
   }
 
   const other = { ...transformerModel('XL', 9), layers: 35, classes: 999 }
-  const file = write('b.pt', new Map(transformerTensors(other).map(([name, shape]) => [name, [...shape]])))
+  const file = write('b.pt', new Map(llamaGenTensors(other).map(([name, shape]) => [name, [...shape]])))
   const { stdout } = await parvis(['inspect', file])
   t.match(stdout.replace(/ +/g, ' '), ' model none of the published ones; nearest is PAR-XL-16x, but for layers 35 (there 36), classes 999 (there 1000), n 9 (there 16)\n')
   t.match(stdout, /tensors +\d+ tensors, .* bfloat16 \(--tensors lists them\)/)

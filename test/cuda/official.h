@@ -16,9 +16,13 @@
 
 #include "parvis/backend.h"
 
+#include "../../common/transformer.h"
+#include "../simt/company.h"
+
 namespace official {
 
-using parvis::Row;
+using company::Line;
+using company::Table;
 
 constexpr int grid = 24, tokens = grid * grid, classes = 1000, vocabulary = 16384;
 
@@ -39,6 +43,7 @@ inline parvis::TransformerModel model(const Size& s, int layers = 0) {
   parvis::TransformerModel m;
   m.layers = layers > 0 ? layers : s.layers;
   m.dim = s.dim, m.heads = m.kvHeads = s.heads, m.headSize = s.dim / s.heads;
+  m.rotationPairs[1] = m.rotationPairs[2] = m.headSize / 4;
   m.feedForward = (2 * 4 * s.dim / 3 + 255) / 256 * 256;
   m.vocabulary = vocabulary, m.classes = classes, m.transitions = 15;
   return m;
@@ -55,24 +60,38 @@ inline parvis::TokenizerModel vq16() {
 
 using Shapes = std::vector<std::pair<std::string, std::vector<int64_t>>>;
 
-inline Shapes tensorsOf(const parvis::TransformerModel& m) {
-  const int64_t dim = m.dim, wide = static_cast<int64_t>(m.heads) * m.headSize, hidden = m.feedForward;
-  Shapes list = {{"cls_embedding.embedding_table.weight", {m.classes + 1, dim}},
-                 {"tok_embeddings.weight", {m.vocabulary, dim}},
-                 {"spe_tok_embeddings.special_embeddings.weight", {m.transitions, dim}},
-                 {"norm.weight", {dim}},
-                 {"output.weight", {m.vocabulary, dim}}};
-  for (int i = 0; i < m.layers; i++) {
-    const std::string name = "layers." + std::to_string(i) + ".";
-    list.push_back({name + "attention.wqkv.weight", {wide + 2 * static_cast<int64_t>(m.kvHeads) * m.headSize, dim}});
-    list.push_back({name + "attention.wo.weight", {dim, wide}});
-    list.push_back({name + "feed_forward.w1.weight", {hidden, dim}});
-    list.push_back({name + "feed_forward.w3.weight", {hidden, dim}});
-    list.push_back({name + "feed_forward.w2.weight", {dim, hidden}});
-    list.push_back({name + "attention_norm.weight", {dim}});
-    list.push_back({name + "ffn_norm.weight", {dim}});
+// A plan of loading (common/transformer.h) that only notes what would be loaded.
+struct Roles {
+  Shapes list;
+  template <class To>
+  void matrix(To&, const std::string& role, int64_t outputs, int64_t inputs) { list.push_back({role, {outputs, inputs}}); }
+  template <class To>
+  void gateUp(To&, const std::string& gate, const std::string& up, int64_t outputs, int64_t inputs) {
+    list.push_back({gate, {outputs, inputs}});
+    list.push_back({up, {outputs, inputs}});
   }
-  return list;
+  template <class To>
+  void table(To&, const std::string& role, int64_t rows, int64_t columns) { list.push_back({role, {rows, columns}}); }
+  template <class To>
+  void vector(To&, const std::string& role, std::vector<int64_t> shape, bool) { list.push_back({role, std::move(shape)}); }
+};
+struct NoTransformer {
+  struct Place {
+    int weight, bias;
+  };
+  struct Layer {
+    Place attentionNorm, qkv, attentionOutput, feedForwardNorm, up, down;
+  };
+  std::vector<Layer> layers_;
+  Place embeddingNorm_, finalNorm_;
+  int classes_, tokens_, transitions_, positions_, head_;
+};
+
+inline Shapes tensorsOf(const parvis::TransformerModel& m) {
+  Roles roles;
+  NoTransformer nothing;
+  parvis::planTransformer(roles, nothing, m);
+  return roles.list;
 }
 
 inline Shapes tensorsOf(const parvis::TokenizerModel& m) {
@@ -159,6 +178,12 @@ class Weights {
   bool good() const { return good_; }  // the file is whole
   std::string file;
   std::vector<parvis::TensorSource> tensors;
+  // Where the names are roles.
+  std::vector<parvis::WeightSource> weights() const {
+    std::vector<parvis::WeightSource> list;
+    for (const parvis::TensorSource& t : tensors) list.push_back({t.name, {t}});
+    return list;
+  }
 
  private:
   static size_t count(const std::vector<int64_t>& shape) {
@@ -167,7 +192,7 @@ class Weights {
     return n;
   }
   static bool isNorm(const std::string& name) {
-    for (const char* end : {"norm.weight", "norm1.weight", "norm2.weight", "norm_out.weight"}) {
+    for (const char* end : {"Norm.weight", "norm.weight", "norm1.weight", "norm2.weight", "norm_out.weight"}) {
       const std::string e = end;
       if (name.size() >= e.size() && name.compare(name.size() - e.size(), e.size(), e) == 0) return true;
     }
@@ -179,13 +204,13 @@ class Weights {
 // ---- the schedule ---------------------------------------------------------------------------------------------
 
 // Slot `slot` of PAR with n tokens a step: what it reads, where that lies in the picture, what it sees and predicts.
-inline Row rowOf(int n, int slot) {
+inline Line rowOf(int n, int slot) {
   int side = 1;
   while (side * side < n) side++;
   const int region = grid / side;
   const int group = slot / n, place = slot % n;
   const int input = slot == 0 ? parvis::classInput : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
-  Row r{input, slot, -1, -1, 1, slot < n ? slot + 1 : (group + 1) * n, slot};
+  Line r{input, slot, -1, -1, slot < n ? slot + 1 : (group + 1) * n, slot};
   if (input >= 0) {
     const int inside = input / n, of = input % n;
     r.row = of / side * region + inside / region;
@@ -195,8 +220,8 @@ inline Row rowOf(int n, int slot) {
 }
 
 // Slots begin .. end as PAR takes them: the first n one by one, then n at a time.
-inline std::vector<std::vector<Row>> steps(int n, int begin = 0, int end = tokens) {
-  std::vector<std::vector<Row>> all;
+inline std::vector<Table> steps(int n, int begin = 0, int end = tokens) {
+  std::vector<Table> all;
   for (int slot = begin; slot < end; slot++) {
     if (slot < n || slot % n == 0) all.emplace_back();
     all.back().push_back(rowOf(n, slot));
@@ -205,8 +230,8 @@ inline std::vector<std::vector<Row>> steps(int n, int begin = 0, int end = token
 }
 
 // Slots 0 .. end in one step that predicts nothing: fills the cache.
-inline std::vector<Row> prefix(int n, int end) {
-  std::vector<Row> rows;
+inline Table prefix(int n, int end) {
+  Table rows;
   for (int slot = 0; slot < end; slot++) {
     rows.push_back(rowOf(n, slot));
     rows.back().predicts = -1;

@@ -15,11 +15,12 @@
 #include "../../cuda/tokenizer.h"
 #endif
 
+using company::Options;
+using company::Rule;
+using company::Table;
+using parvis::Mode;
 using parvis::Precision;
-using parvis::Row;
-using parvis::SessionOptions;
 using parvis::Status;
-using parvis::StepRule;
 
 namespace {
 
@@ -44,27 +45,13 @@ double relative(const std::vector<float>& a, const std::vector<float>& b) {
 
 // ---- transformers ---------------------------------------------------------------------------------------------
 
-struct Results {
-  Status status;
-  std::vector<int32_t> tokens;
-  std::vector<float> logProbs, logits;
+struct Results : company::Results {
   double seconds = 0;
 };
 
-Results run(parvis::Transformer& t, const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) {
-  Results r;
+Results timed(parvis::Transformer& t, const Options& o, const std::vector<Table>& tables, const Rule& rule) {
   const Clock::time_point begin = Clock::now();
-  const parvis::Cancel cancel{false};
-  std::unique_ptr<parvis::Session> session;
-  r.status = t.createSession(o, session);
-  for (size_t i = 0; i < table.size() && r.status.ok(); i++) r.status = session->step(table[i].data(), static_cast<int>(table[i].size()), rule, cancel);
-  const size_t all = o.classIds.size() * static_cast<size_t>(o.tokens);
-  r.tokens.resize(all);
-  r.logProbs.resize(all);
-  r.logits.resize(o.classIds.size() * o.keepLogits.size() * static_cast<size_t>(t.model().vocabulary));
-  if (r.status.ok()) r.status = session->readTokens(r.tokens.data());
-  if (r.status.ok()) r.status = session->readLogProbs(r.logProbs.data());
-  if (r.status.ok() && !r.logits.empty()) r.status = session->readLogits(r.logits.data());
+  Results r{company::run(t, o, tables, rule)};
   r.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   return r;
 }
@@ -73,16 +60,16 @@ struct Case {
   int n, batch, prefix;  // prefix: slots that go through in one step; then `steps` steps
   int steps() const { return 3; }
   int end() const { return prefix + steps() * n; }
-  std::vector<std::vector<Row>> table() const {
-    std::vector<std::vector<Row>> all = official::steps(n, prefix, end());
+  std::vector<Table> table() const {
+    std::vector<Table> all = official::steps(n, prefix, end());
     all.insert(all.begin(), official::prefix(n, prefix));
     return all;
   }
 };
 
 // Sequences `first` .. of a batch.
-SessionOptions options(const Case& c, int first, int batch) {
-  SessionOptions o;
+Options options(const Case& c, int first, int batch) {
+  Options o;
   cases::Numbers numbers(11);
   std::vector<int32_t> known;
   for (int i = 0; i < c.batch * c.end(); i++) known.push_back(numbers.below(official::vocabulary));
@@ -96,14 +83,14 @@ SessionOptions options(const Case& c, int first, int batch) {
 }
 
 void scores(const char* name, Precision precision, parvis::Transformer& cpu, parvis::Transformer& cuda, const Case& c) {
-  SessionOptions o = options(c, 0, c.batch);
+  Options o = options(c, 0, c.batch);
   for (int k = c.end() - c.n; k < c.end() && o.keepLogits.size() < 4; k++) o.keepLogits.push_back(k);
-  StepRule rule;
-  rule.mode = StepRule::Mode::score;
+  Rule rule;
+  rule.mode = Mode::score;
   rule.guidanceScale = 1.5f;
   const bool wide = precision == Precision::float32;
   const double tolerance = wide ? 1e-3 : 3e-2;
-  const Results expected = run(cpu, o, c.table(), rule), found = run(cuda, o, c.table(), rule);
+  const Results expected = timed(cpu, o, c.table(), rule), found = timed(cuda, o, c.table(), rule);
   const double logits = relative(found.logits, expected.logits), logProbs = relative(found.logProbs, expected.logProbs);
   cases::check(expected.status.ok() && found.status.ok() && logits <= tolerance && logProbs <= tolerance,
                "%s %s, n = %d, batch %d, %d slots before: logits %.1e, log-probabilities %.1e off the CPU's (%.2f s, CPU %.1f s) %s", name, wide ? "float32" : "bfloat16", c.n, c.batch, c.prefix,
@@ -112,20 +99,20 @@ void scores(const char* name, Precision precision, parvis::Transformer& cpu, par
 
 // Tokens that one sequence draws alone and among others; greedy decoding repeats itself, so this does not.
 void draws(const char* name, parvis::Transformer& cuda, const Case& c) {
-  const auto known = [&](SessionOptions o) {
+  const auto known = [&](Options o) {
     for (size_t i = 0; i < o.known.size(); i++)
       if (static_cast<int>(i % official::tokens) >= c.prefix) o.known[i] = -1;
     return o;
   };
-  StepRule rule;
+  Rule rule;
   rule.guidanceScale = 1.5f;
-  const Results many = run(cuda, known(options(c, 0, c.batch)), c.table(), rule);
+  const Results many = timed(cuda, known(options(c, 0, c.batch)), c.table(), rule);
   bool same = many.status.ok(), ok = same;
   std::string message = many.status.message;
   int different = 0;
   for (const int i : {0, c.batch / 2 + 1, c.batch - 1}) {
     if (!ok) break;
-    const Results alone = run(cuda, known(options(c, i, 1)), c.table(), rule);
+    const Results alone = timed(cuda, known(options(c, i, 1)), c.table(), rule);
     ok = alone.status.ok();
     if (!ok) message = alone.status.message;
     for (int k = 0; k < c.end() && ok; k++) {
@@ -141,9 +128,9 @@ bool load(const char* name, parvis::Backend& cpuBackend, std::shared_ptr<parvis:
           std::shared_ptr<parvis::Transformer>& cpu, std::shared_ptr<parvis::Transformer>& cuda) {
   const parvis::Cancel cancel{false};
   const double before = seconds();
-  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.tensors, m, precision, cancel, cuda) : Status{parvis::Code::internal, "writing random weights failed"};
+  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.weights(), m, precision, cancel, cuda) : Status{parvis::Code::internal, "writing random weights failed"};
   const double between = seconds();
-  if (s.ok()) s = cpuBackend.loadTransformer(weights.file, weights.tensors, m, precision, cancel, cpu);
+  if (s.ok()) s = cpuBackend.loadTransformer(weights.file, weights.weights(), m, precision, cancel, cpu);
   cases::check(s.ok(), "%s %s: loading %d layers (%.1f s, CPU %.1f s) %s", name, precision == Precision::float32 ? "float32" : "bfloat16", m.layers, between - before, seconds() - between, s.message.c_str());
   return s.ok();
 }

@@ -37,7 +37,10 @@ Operation operation(const Napi::Object& from) {
   } else if (kind == "draw") {
     o.kind = Kind::draw;
     o.draws = size("draws"), o.vocabulary = size("vocabularySize"), o.guided = flag("guided");
-    o.rule = stepRule(object(from.Get("rule"), "rule"));
+    const Napi::Object rule = object(from.Get("rule"), "rule");
+    o.guidance = static_cast<float>(number(rule, "guidanceScale"));
+    o.rule = {Mode::sample, static_cast<float>(number(rule, "temperature")), integer(rule, "topK"),
+              static_cast<float>(number(rule, "topP"))};
   } else {
     o.kind = kind == "convolution" ? Kind::convolution : Kind::spatialAttention;
     o.images = size("images"), o.height = size("height"), o.width = size("width");

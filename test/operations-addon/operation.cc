@@ -1,5 +1,6 @@
 #include "operation.h"
 
+#include <cmath>
 #include <string>
 
 #include "../../common/steps.h"
@@ -65,8 +66,8 @@ Status checkOperation(const Operation& o, const Inputs& inputs) {
              (o.sees - 1) / o.grid < maxPosition;
       break;
     case Operation::Kind::draw:
-      good = good && in(o.draws, 1, 1 << 16) && in(o.vocabulary, 1, 1 << 24) &&
-             o.rule.mode == StepRule::Mode::sample && checkRule(o.rule).ok();
+      good = good && in(o.draws, 1, 1 << 16) && in(o.vocabulary, 1, 1 << 24) && std::isfinite(o.guidance) &&
+             o.rule.temperature >= 0 && o.rule.topP > 0 && o.rule.topK >= 0;
       break;
     case Operation::Kind::convolution: {
       const bool even = o.height % 2 == 0 && o.width % 2 == 0;

@@ -39,7 +39,8 @@ struct Operation {
   // draw
   int draws = 0, vocabulary = 0;
   bool guided = false;
-  StepRule rule;
+  float guidance = 1;
+  SamplingRule rule{Mode::sample, 1, 0, 1};
   // pictures
   enum class Resample { none, down, up } resample = Resample::none;
   int images = 1, height = 0, width = 0, channels = 0, kernel = 1, groups = 0;  // groups 0: no norm

@@ -118,7 +118,7 @@ Status Single::projection() {
   if (swiglu) file.add("up", {o.outputs, o.inputs}, w + static_cast<size_t>(o.outputs) * o.inputs);
   if (norm) file.add("norm", {o.inputs}, norm);
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(tensors, element());
+  Loader loader(&tensors, element());
   Packed packed;
   float* normWeight = nullptr;
   if (swiglu) loader.gateUp(packed, "weight", "up", o.outputs, o.inputs);
@@ -137,7 +137,7 @@ Status Single::projection() {
   else toElements(x, o.rows, o.inputs, multiplied, xStride);
   if (before) copyRows(before, o.rows, o.outputs, floats(memory, yAt), yStride);
   const Rows run(threads, element(), never);
-  if (norm) run.norm(floats(memory, xAt), xStride, o.rows, normWeight, o.inputs, o.eps, multiplied);
+  if (norm) run.norm(floats(memory, xAt), xStride, o.rows, {NormKind::rms, normWeight, nullptr, o.inputs, o.eps}, multiplied);
   const Epilogue epilogue = swiglu ? Epilogue::swiglu : add ? Epilogue::add : Epilogue::store;
   run.matmul(packed, multiplied, xStride, o.rows, epilogue, swiglu ? nullptr : floats(memory, yAt),
              swiglu ? memory.data() + yAt : nullptr, yStride);
@@ -156,7 +156,7 @@ Status Single::attention() {
   file.add("weight", {outputs, o.dim}, w);
   file.add("norm", {o.dim}, norm);
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(tensors, element());
+  Loader loader(&tensors, element());
   Packed qkv;
   float* normWeight = nullptr;
   loader.matrix(qkv, "weight", outputs, o.dim);
@@ -178,15 +178,21 @@ Status Single::attention() {
   copyRows(x, all, o.dim, floats(memory, xAt), dimStride);
   TransformerModel model;  // for the angles
   model.headSize = o.headSize;
+  model.rotationPairs[1] = model.rotationPairs[2] = o.headSize / 4;
   Angles angles;
   angles.grow(model, std::max((o.sees - 1) / o.grid, o.grid - 1));
 
   // The cache as it was before. The given keys are rotated already, so they are appended at the cell whose angles are
   // zero, by an attention without queries.
-  std::vector<AttentionRow> before(static_cast<size_t>(history)), own(static_cast<size_t>(o.rows));
-  for (int i = 0; i < history; i++) before[static_cast<size_t>(i)] = {i, 0, 0, 1, 0};
-  for (int i = 0; i < o.rows; i++)
-    own[static_cast<size_t>(i)] = {history + i, (history + i) / o.grid, (history + i) % o.grid, 1, o.sees};
+  std::vector<AttentionRow> before(static_cast<size_t>(history)), own;
+  for (int i = 0; i < history; i++) before[static_cast<size_t>(i)] = {i, {0, 0, 0}, 0};
+  std::vector<Group> groups;
+  for (int stream = 0; stream < o.streams; stream++) {
+    groups.push_back({stream, stream * o.rows, o.rows});
+    for (int i = 0; i < o.rows; i++)
+      own.push_back({history + i, {0, (history + i) / o.grid, (history + i) % o.grid}, o.sees});
+  }
+  const Rotation rotation = angles.of(model);
   const auto kernel = kernels().attend[static_cast<int>(element())];
   threads.run(history > 0 ? static_cast<int>(heads) : 0, [&](int head, int thread) {
     float* pairs = floats(memory, pairsAt) + pairCount * thread;  // [history, key and value]
@@ -194,23 +200,23 @@ Status Single::attention() {
     copyRows(keys + from, history, o.headSize, pairs, 2 * o.headSize);
     copyRows(values + from, history, o.headSize, pairs + o.headSize, 2 * o.headSize);
     kernel({pairs, 2 * o.headSize, before.data(), history, o.headSize, 0, 0, 0, o.headSize,
-            layout.head(memory.data() + cacheAt, head), angles.cosine(), angles.sine(), nullptr, 0,
+            layout.head(memory.data() + cacheAt, head), rotation, nullptr, 0,
             memory.data() + scratchAt + scratchBytes * thread});
   });
 
   const Rows run(threads, element(), never);
   void* normed = memory.data() + normedAt;
-  run.norm(floats(memory, xAt), dimStride, all, normWeight, o.dim, o.eps, normed);
+  run.norm(floats(memory, xAt), dimStride, all, {NormKind::rms, normWeight, nullptr, o.dim, o.eps}, normed);
   run.matmul(qkv, normed, dimStride, all, Epilogue::store, floats(memory, qkvAt), nullptr, qkvStride);
-  run.attention({floats(memory, qkvAt), qkvStride, own.data(), o.rows, o.streams, o.heads, o.kvHeads, o.headSize,
-                 layout, memory.data() + cacheAt, &angles, memory.data() + outAt, outStride,
+  run.attention({floats(memory, qkvAt), qkvStride, own.data(), groups.data(), o.streams, o.heads, o.kvHeads, o.headSize,
+                 layout, memory.data() + cacheAt, rotation, memory.data() + outAt, outStride,
                  memory.data() + scratchAt, scratchBytes});
   fromElements(memory.data() + outAt, type(), all, outStride, width);
   return {};
 }
 
 Status Single::draw() {
-  const bool guided = o.guided && o.rule.guidanceScale != 1.0f;  // as in a session
+  const bool guided = o.guided && o.guidance != 1.0f;  // as in a session
   const float* conditional = next();
   const float* unconditional = guided ? next() : nullptr;
   const ptrdiff_t stride = roundUp(o.vocabulary, 32);
@@ -226,7 +232,8 @@ Status Single::draw() {
   threads.run(o.draws, [&](int i, int thread) {
     const float* row = floats(memory, conditionalAt) + i * stride;
     const float* other = guided ? floats(memory, unconditionalAt) + i * stride : nullptr;
-    const Draw d = drawOf(o.rule, o.vocabulary, row, other, 1, i, memory.data() + scratchAt + scratchBytes * thread);
+    const Draw d = drawOf(o.rule, o.guidance, o.vocabulary, row, other, 1, i,
+                          memory.data() + scratchAt + scratchBytes * thread);
     drawn[static_cast<size_t>(i)] = sampler().draw(d);
     if (drawn[static_cast<size_t>(i)] < 0) finite = false;
   });
@@ -255,7 +262,7 @@ Status Single::convolution() {
     file.add("norm.bias", {o.channels}, next());
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(tensors, element());
+  Loader loader(&tensors, element());
   VqPlan plan(loader, element());
   GroupNorm norm;
   ConvolutionWeights conv;
@@ -289,7 +296,7 @@ Status Single::spatialAttention() {
     file.add(std::string(name) + ".bias", {o.channels}, next());
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(tensors, element());
+  Loader loader(&tensors, element());
   VqPlan plan(loader, element());
   SelfAttention a;
   plan.norm(a.norm, "norm", o.channels);

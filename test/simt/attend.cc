@@ -19,6 +19,7 @@ struct Case {
 template <class E>
 struct Problem {
   Array<parvis::Row> rows;
+  Array<StreamRows> groups;
   Array<E> queries, keys, values, expected, out;
   Attention attention;
 
@@ -26,11 +27,14 @@ struct Problem {
     cases::Numbers numbers(static_cast<uint64_t>(c.headSize * c.slots));
     const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads;
     const int outStride = up(c.heads * c.headSize, 16);
+    const int tiles = (count * group + tileQueries - 1) / tileQueries;
     std::vector<parvis::cpu::AttentionRow> meta;
-    for (const int sees : c.sees) {
-      rows.push_back({0, 0, 0, 0, 0, sees, 0});
-      meta.push_back({0, 0, 0, 0, sees});
+    for (const int sees : c.sees) meta.push_back({-1, {0, 0, 0}, sees});
+    for (int stream = 0; stream < c.streams; stream++) {
+      groups.push_back({stream, stream * count, count, stream * tiles});
+      for (const int sees : c.sees) rows.push_back({stream, 0, -1, {0, 0, 0}, -1, sees});
     }
+    groups.push_back({0, 0, 0, 0});  // padding
     queries.resize(static_cast<size_t>(c.streams * count * c.heads * width));
     keys.resize(static_cast<size_t>(c.streams * c.kvHeads * c.slots * width));
     values = keys;
@@ -48,7 +52,7 @@ struct Problem {
 
     expected.resize(static_cast<size_t>(c.streams * count * outStride));
     out.resize(expected.size());
-    const std::vector<float> cosine(static_cast<size_t>(c.headSize / 2), 1), sine(cosine.size(), 0);  // no rotation
+    const std::vector<float> cosine(static_cast<size_t>(c.headSize), 1), sine(cosine.size(), 0);  // no rotation
     std::vector<uint8_t> scratch(4 << 20);
     for (int stream = 0; stream < c.streams; stream++)
       for (int h = 0; h < c.kvHeads; h++) {
@@ -68,7 +72,7 @@ struct Problem {
             qkv[static_cast<size_t>(i * columns + j)] = value(queries[static_cast<size_t>(at)]);
           }
         kernels_baseline.attend[kind<E>]({qkv.data(), columns, meta.data(), count, c.headSize, group, 0, 0, 0,
-                                          cache.head(), cosine.data(), sine.data(),
+                                          cache.head(), {{0, c.headSize / 4, c.headSize / 4}, cosine.data(), sine.data()},
                                           expected.data() + stream * count * outStride + h * columns, outStride,
                                           scratch.data()});
       }
@@ -79,7 +83,8 @@ struct Problem {
         convert(NAN, keys[i]);
         convert(NAN, values[i]);
       }
-    attention = {{rows.data(), count, nullptr}, c.streams, c.heads, c.kvHeads, c.headSize, queries.data(),
+    attention = {{rows.data(), static_cast<int>(rows.size())}, groups.data(), static_cast<int>(groups.size()),
+                 count * group + 5, 1, c.heads, c.kvHeads, c.headSize, queries.data(),
                  {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
   }
 
@@ -95,21 +100,21 @@ struct Problem {
 
 void attention(const Case& c) {
   Problem<uint16_t> problem(c);
-  const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize);
-  const int outStride = up(c.heads * c.headSize, 16);
-  Array<uint16_t>&queries = problem.queries, &keys = problem.keys, &values = problem.values, &out = problem.out;
+  const int count = static_cast<int>(c.sees.size()), width = paddedHead(c.headSize), group = c.heads / c.kvHeads;
+  const int outStride = up(c.heads * c.headSize, 16), tiles = (count * group + tileQueries - 1) / tileQueries;
+  Array<uint16_t>&queries = problem.queries, &out = problem.out;
   Attention& a = problem.attention;
   // A row of the last stream by itself has the same bits.
   const auto alone = [&](int i, cudaError_t (*kernel)(const Attention&, parvis::cuda::StepStream)) {
     Array<uint16_t> one(static_cast<size_t>(outStride));
     const int stream = c.streams - 1, row = stream * count + i;
-    const ptrdiff_t cache = static_cast<ptrdiff_t>(stream) * c.kvHeads * c.slots * width;
+    const Array<StreamRows> only = {{stream, 0, 1, 0}};
     Attention b = a;
-    b.rows.rows += i;
-    b.rows.count = b.streams = 1;
+    b.rows = {problem.rows.data() + row, 1};
+    b.groups = only.data();
+    b.groupCount = 1;
+    b.mostQueries = group;
     b.queries = queries.data() + row * c.heads * width;
-    b.cache.keys = keys.data() + cache;
-    b.cache.values = values.data() + cache;
     b.out = one.data();
     return cases::finish(kernel(b, nullptr)) == cudaSuccess && std::equal(one.begin(), one.end(), out.begin() + row * outStride);
   };
@@ -118,8 +123,15 @@ void attention(const Case& c) {
   cases::check(off < 8e-3, "%s, all keys in one block: %.2g off", c.name, off);
   cases::check(alone(count - 1, attendRows) && alone(count / 2, attendRows), "%s, all keys in one block: a row alone has the same bits", c.name);
 
-  Array<float> partial(attentionPartials(a), NAN);
-  Array<uint32_t> counters(attentionCounters(a));
+  // Groups of other sizes are passed over.
+  const Array<uint16_t> before = out;
+  Attention other = a;
+  other.leastQueries = count * group + 1;
+  const bool ran = cases::finish(attendRows(other, nullptr)) == cudaSuccess && cases::finish(attend(other, nullptr)) == cudaSuccess;
+  cases::check(ran && out == before, "%s: not of these sizes", c.name);
+
+  Array<float> partial(attentionPartials(c.streams * tiles, c.kvHeads, c.headSize, c.slots), NAN);
+  Array<uint32_t> counters(attentionCounters(c.streams * tiles, c.kvHeads));
   a.partial = partial.data();
   a.counters = counters.data();
   off = 0;
@@ -172,7 +184,7 @@ int main(int, char** argv) {
   plainAttention({"head size 128, full sequence of groups of 4", 1, 1, 128, 1, 40, full(4, 9)});
   cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   cases::check(attendRows({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused, all keys in one block");
-  Attention odd{{nullptr, 1, nullptr}, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
+  Attention odd{{nullptr, 1}, nullptr, 1, 1, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
   cases::check(attend(odd, nullptr) == cudaErrorInvalidValue && attendRows(odd, nullptr) == cudaErrorInvalidValue, "a head size that was not built is refused");
   return cases::failures > 0;
 }

@@ -71,26 +71,28 @@ inline Array<float> behindNorm(const Left& behind, const Array<float>& x, int xS
 }
 
 // Where the rotation takes rows of QKV outputs [rows, stride], by its definition: pairs of a query or a key turn by the
-// row of the cell (the first half of a head) or its column; without a cell both are zero. Values are as they were.
+// position along the axis that they belong to; without a position they are zero. Values, and pairs of no axis, are as they
+// were.
 template <class E>
 void rotateByDefinition(const Rotation& r, const Array<float>& qkv, int stride) {
-  const int count = r.rows.count, width = paddedHead(r.headSize), quarter = r.headSize / 4;
-  for (int i = 0; i < r.streams * count; i++) {
-    const parvis::Row& row = r.rows.rows[i % count];
+  const int width = paddedHead(r.headSize), all = r.pairs[0] + r.pairs[1] + r.pairs[2];
+  for (int i = 0; i < r.rows.count; i++) {
+    const parvis::Row& row = r.rows.rows[i];
     for (int o = 0; o < (r.heads + 2 * r.kvHeads) * r.headSize; o++) {
       const int head = o / r.headSize, d = o % r.headSize, pair = d / 2;
       const bool isValue = head >= r.heads + r.kvHeads;
       const float* in = qkv.data() + i * stride + o - d % 2;
       float out = in[d % 2];
-      if (!isValue) {
-        const int position = pair < quarter ? row.row : row.column, angle = position * quarter + pair % quarter;
+      if (!isValue && pair < all) {
+        const int axis = pair < r.pairs[0] ? 0 : pair < r.pairs[0] + r.pairs[1] ? 1 : 2;
+        const int position = row.cell[axis], angle = position * all + pair;
         const float c = position < 0 ? 0 : r.cosine[angle], s = position < 0 ? 0 : r.sine[angle];
         out = d % 2 == 0 ? in[0] * c - in[1] * s : in[0] * s + in[1] * c;
       }
       if (head < r.heads) {
         convert(out, static_cast<E*>(r.queries)[(i * r.heads + head) * width + d]);
-      } else if (row.append) {
-        const int keyHead = i / count * r.kvHeads + (head - r.heads) % r.kvHeads;
+      } else if (row.slot >= 0) {
+        const int keyHead = row.stream * r.kvHeads + (head - r.heads) % r.kvHeads;
         void* const to = isValue ? r.cache.values : r.cache.keys;
         convert(out, static_cast<E*>(to)[(keyHead * r.cache.slots + row.slot) * width + d]);
       }

@@ -49,14 +49,14 @@ Array<float> product(const Array<E>& x, int stride, int rows, const Array<E>& w,
   const Array<E> packed = pack(w, outputs, inputs);
   Array<float> y(static_cast<size_t>(rows * up(outputs, 32)));
   kernels_baseline.matmul[kind<E>]({x.data(), stride, rows, reinterpret_cast<const uint8_t*>(packed.data()), up(inputs, step<E>) / step<E>,
-                                    parvis::cpu::Epilogue::store, y.data(), nullptr, up(outputs, 32)}, 0, up(outputs, 32) / 32);
+                                    parvis::cpu::Epilogue::store, nullptr, y.data(), nullptr, up(outputs, 32)}, 0, up(outputs, 32) / 32);
   return y;
 }
 
 template <class E>
 Array<E> norm(const Array<float>& x, int stride, int rows, const Array<float>& weight, int dim, float eps) {
   Array<E> out(static_cast<size_t>(rows * stride));
-  for (int r = 0; r < rows; r++) kernels_baseline.norm[kind<E>]({x.data() + r * stride, weight.data(), out.data() + r * stride, dim, eps});
+  for (int r = 0; r < rows; r++) kernels_baseline.norm[kind<E>]({false, x.data() + r * stride, weight.data(), nullptr, out.data() + r * stride, dim, eps});
   return out;
 }
 

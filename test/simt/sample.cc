@@ -14,17 +14,26 @@ using parvis::cpu::sampler_baseline;
 
 namespace {
 
+struct Rule {
+  const char* name;
+  float scale, temperature, topP;
+  int topK;
+};
+
 struct Batch {
-  int vocabulary, predictions, tokensEach = 11, rowsEach = 4;
+  int vocabulary, predictions, tokensEach = 11;
   ptrdiff_t stride;
   Array<float> logits;  // conditional rows, then unconditional ones
-  Array<Prediction> table;
-  Array<parvis::Row> rows;  // of three steps; the last one is run
-  Array<int> step = Array<int>(1, 2);
+  Array<Drawing> table;
   Array<uint64_t> seeds;
-  bool guided = false;
+  Array<int32_t> tokens;
+  Array<float> logProbs, kept;
+  Array<int> nonFinite;
 
-  Batch(int vocabulary, int predictions, uint64_t seed, int kind) : vocabulary(vocabulary), predictions(predictions), stride((vocabulary + 31) / 32 * 32) {
+  Batch(int vocabulary, int predictions, uint64_t seed, int kind, const Rule& rule)
+      : vocabulary(vocabulary), predictions(predictions), stride((vocabulary + 31) / 32 * 32),
+        tokens(static_cast<size_t>(predictions * tokensEach), -7), logProbs(tokens.size(), -7),
+        kept(static_cast<size_t>(2 * predictions * vocabulary), -7), nonFinite(static_cast<size_t>(predictions)) {
     cases::Numbers numbers(seed);
     logits = numbers.normals(static_cast<size_t>(2 * predictions) * static_cast<size_t>(stride), 3);
     for (float& l : logits) {
@@ -35,34 +44,31 @@ struct Batch {
       if (kind == 5) l = static_cast<float>(numbers.below(9)) * 1e-45f;  // and one whose inverse is
     }
     for (int i = 0; i < predictions; i++) {
-      table.push_back({predictions - 1 - i, numbers.below(rowsEach)});
+      table.push_back({predictions - 1 - i, numbers.below(tokensEach), i, rule.scale == 1 ? -1 : predictions + i, i % 2, rule.scale,
+                       {parvis::Mode::sample, rule.temperature, rule.topK, rule.topP}});
       seeds.push_back(numbers.bits());
     }
-    for (int i = 0; i < 3 * rowsEach; i++) rows.push_back({0, 0, 0, 0, 0, 0, i < 2 * rowsEach ? -1 : i % 5 + 3});
   }
 
-  Sampling sampling(int threads, Array<int32_t>& tokens, Array<float>& logProbs, Array<float>& kept, Array<int>& nonFinite) {
-    return {logits.data(), guided ? logits.data() + predictions * stride : nullptr, stride, predictions, vocabulary, table.data(),
-            {rows.data(), rowsEach, step.data()}, seeds.data(), tokensEach,
-            tokens.data(), logProbs.data(), kept.data(), nonFinite.data(), 1, 1, 1, 0, threads};
+  Sampling sampling(int threads) {
+    return {logits.data(), 0, 2 * predictions, stride, predictions, vocabulary, table.data(), seeds.data(), tokensEach, tokens.data(), logProbs.data(), kept.data(), 2, nonFinite.data(), threads};
+  }
+  void mode(parvis::Mode mode) {
+    for (Drawing& d : table) d.rule.mode = mode;
   }
 
-  int position(int i) const { return rows[static_cast<size_t>(2 * rowsEach + table[static_cast<size_t>(i)].row)].predicts; }
-  size_t at(int i) const { return static_cast<size_t>(table[static_cast<size_t>(i)].sequence * tokensEach + position(i)); }
+  size_t at(int i) const { return static_cast<size_t>(table[static_cast<size_t>(i)].seat * tokensEach + table[static_cast<size_t>(i)].token); }
+  const float* keptOf(int i) const { return kept.data() + (2 * table[static_cast<size_t>(i)].seat + table[static_cast<size_t>(i)].kept) * vocabulary; }
 
-  parvis::cpu::Draw reference(int i, const Sampling& s, std::vector<float>& l, std::vector<uint64_t>& w) {
+  parvis::cpu::Draw reference(int i, std::vector<float>& l, std::vector<uint64_t>& w) {
+    const Drawing& d = table[static_cast<size_t>(i)];
     l.resize(static_cast<size_t>(vocabulary));
     w.resize(static_cast<size_t>(vocabulary));
-    return {s.conditional + i * stride, s.unconditional ? s.unconditional + i * stride : nullptr, vocabulary, s.guidanceScale, s.temperature, s.topP, s.topK,
-            seeds[static_cast<size_t>(table[static_cast<size_t>(i)].sequence)], static_cast<uint32_t>(position(i)), l.data(), w.data()};
+    return {logits.data() + d.conditional * stride, d.unconditional < 0 ? nullptr : logits.data() + d.unconditional * stride, vocabulary, d.rule, d.guidance,
+            seeds[static_cast<size_t>(d.seat)], static_cast<uint32_t>(d.token), l.data(), w.data()};
   }
 };
 
-struct Rule {
-  const char* name;
-  float scale, temperature, topP;
-  int topK;
-};
 constexpr Rule rules[] = {
     {"plain", 1, 1, 1, 0},       {"guided", 3, 1, 1, 0},         {"cold", 1, 0.3f, 1, 0},       {"hot", 1, 4, 1, 0},         {"greedy", 2, 0, 1, 0},
     {"top-k 1", 1, 1, 1, 1},     {"top-k 5", 1, 1, 1, 5},        {"top-k of all", 1, 1, 1, 1 << 20}, {"top-p 0.1", 1, 1, 0.1f, 0}, {"top-p 0.9", 1, 1, 0.9f, 0},
@@ -82,69 +88,79 @@ int main(int, char** argv) {
       cudaError_t e = cudaSuccess;
       constexpr std::array<int, 3> batches[] = {{300, 64, 6}, {97, 32, 6}, {7, 32, 3}, {1500, 128, 1}};
       for (const auto& [vocabulary, threads, predictions] : batches) {
-        Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind);
-        b.guided = rule.scale != 1;
-        const size_t tokens = static_cast<size_t>(predictions * b.tokensEach);
-        Array<int32_t> out(tokens, -7);
-        Array<float> logProbs(tokens, -7), kept(static_cast<size_t>(predictions * vocabulary));
-        Array<int> nonFinite(1);
-        Sampling s = b.sampling(threads, out, logProbs, kept, nonFinite);
-        s.guidanceScale = rule.scale;
-        s.temperature = rule.temperature;
-        s.topP = rule.topP;
-        s.topK = rule.topK;
-        if (e == cudaSuccess) e = sample(s, nullptr);
+        Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind, rule);
+        const Sampling s = b.sampling(threads);
+        if (e == cudaSuccess) e = cases::finish(sample(s, nullptr));
+        b.mode(parvis::Mode::score);
         if (e == cudaSuccess) e = cases::finish(score(s, nullptr));
         for (int i = 0; i < predictions; i++) {
-          const parvis::cpu::Draw d = b.reference(i, s, l, w);
+          const parvis::cpu::Draw d = b.reference(i, l, w);
           const size_t at = b.at(i);
           const int32_t token = sampler_baseline.draw(d);
-          wrong += out[at] != token;
+          wrong += b.tokens[at] != token;
           drawn++;
-          for (int v = 0; v < vocabulary; v++) wrong += cases::bits(kept[static_cast<size_t>(i * vocabulary + v)]) != cases::bits(l[static_cast<size_t>(v)]);
+          for (int v = 0; v < vocabulary; v++) wrong += cases::bits(b.keptOf(i)[v]) != cases::bits(l[static_cast<size_t>(v)]);
           float logProb = 0;
           sampler_baseline.score(d, token, &logProb);
-          odd += std::fabs(logProb - logProbs[at]) > 1e-6f * std::fabs(logProb);
-          out[at] = -7;
+          odd += std::fabs(logProb - b.logProbs[at]) > 1e-6f * std::fabs(logProb);
+          b.tokens[at] = -7;
         }
-        for (const int32_t t : out) odd += t != -7;  // nothing else is written
-        odd += nonFinite[0];
+        for (const int32_t t : b.tokens) odd += t != -7;  // nothing else is written
+        for (const int bad : b.nonFinite) odd += bad;
       }
       cases::check(e == cudaSuccess && wrong == 0 && odd == 0, "%s, %s logits: %d draws differ, %d other faults", rule.name, kinds[kind], wrong, odd);
     }
   // At the size of the official models, once.
   {
-    Batch b(16384, 1, 5, 0);
-    b.guided = true;
-    Array<int32_t> out(11, -7);
-    Array<float> logProbs(11), kept(16384);
-    Array<int> nonFinite(1);
-    Sampling s = b.sampling(256, out, logProbs, kept, nonFinite);
-    s.guidanceScale = 1.5f;
-    s.topK = 2000;
-    s.topP = 0.95f;
-    const cudaError_t e = cases::finish(sample(s, nullptr));
-    cases::check(e == cudaSuccess && out[b.at(0)] == sampler_baseline.draw(b.reference(0, s, l, w)), "16384 tokens");
+    Batch b(16384, 1, 5, 0, {"", 1.5f, 1, 0.95f, 2000});
+    const cudaError_t e = cases::finish(sample(b.sampling(256), nullptr));
+    cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)), "16384 tokens");
   }
+  constexpr Rule plain{"plain", 1, 1, 1, 0};
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
-    Batch b(100, 2, 1, 0);
+    Batch b(100, 2, 1, 0, plain);
     b.logits[40] = bad;
-    Array<int32_t> out(22, -7);
-    Array<float> logProbs(22), kept(200);
-    Array<int> nonFinite(1);
-    const Sampling s = b.sampling(64, out, logProbs, kept, nonFinite);
-    const cudaError_t e = cases::finish(sample(s, nullptr));
-    const size_t at = b.at(0), other = b.at(1);
-    cases::check(e == cudaSuccess && nonFinite[0] == 1 && out[at] == -1 && out[other] >= 0, "a logit of %g is reported, the other sequence goes on", static_cast<double>(bad));
+    const cudaError_t e = cases::finish(sample(b.sampling(64), nullptr));
+    const auto flag = [&](int i) { return b.nonFinite[static_cast<size_t>(b.table[static_cast<size_t>(i)].seat)]; };
+    cases::check(e == cudaSuccess && flag(0) == 1 && flag(1) == 0 && b.tokens[b.at(0)] == -1 && b.tokens[b.at(1)] >= 0, "a logit of %g is reported, the other sequence goes on",
+                 static_cast<double>(bad));
+  }
+  // Other modes, padding, and rows of logits that are not there now are passed over; each has its own rule and guidance.
+  {
+    Batch b(200, 6, 9, 0, plain);
+    b.table[0].rule.mode = parvis::Mode::score;
+    b.table[1].token = -1;
+    b.table[2].conditional = 12;
+    b.table[3].unconditional = 9, b.table[3].guidance = 2.5f, b.table[3].kept = -1;
+    b.table[4].rule.topK = 3;
+    b.table[5].unconditional = 11;  // guidance 1: it is not looked at
+    b.logits[static_cast<size_t>(11 * b.stride)] = std::numeric_limits<float>::quiet_NaN();
+    b.tokens[b.at(0)] = 17;
+    Sampling s = b.sampling(64);
+    cudaError_t e = cases::finish(sample(s, nullptr));
+    if (e == cudaSuccess) e = cases::finish(score(s, nullptr));
+    int wrong = 0;
+    for (int i = 3; i < 6; i++) {
+      parvis::cpu::Draw d = b.reference(i, l, w);
+      if (i == 5) d.unconditional = nullptr;
+      wrong += b.tokens[b.at(i)] != sampler_baseline.draw(d);
+    }
+    float logProb = 0;
+    sampler_baseline.score(b.reference(0, l, w), 17, &logProb);
+    wrong += std::fabs(logProb - b.logProbs[b.at(0)]) > 1e-6f * std::fabs(logProb);
+    for (const int32_t t : b.tokens) wrong += t == -7 ? 0 : 1;
+    cases::check(e == cudaSuccess && wrong == 4, "a table of all sorts: %d differ", wrong - 4);
+    s.firstRow = 4, s.rows = 1, s.logits += 4 * b.stride;
+    std::fill(b.tokens.begin(), b.tokens.end(), -7);
+    e = cases::finish(sample(s, nullptr));
+    size_t others = 0;
+    for (const int32_t t : b.tokens) others += t != -7;
+    cases::check(e == cudaSuccess && others == 1 && b.tokens[b.at(4)] != -7, "predictions of one chunk of logits: %zu", others);
   }
   {
-    Batch b(100, 2, 1, 0);
-    Array<int32_t> out(22);
-    Array<float> logProbs(22), kept(200);
-    Array<int> nonFinite(1);
-    Sampling s = b.sampling(48, out, logProbs, kept, nonFinite);
-    cases::check(sample(s, nullptr) == cudaErrorInvalidValue, "a block that is no whole number of warps is refused");
-    s = b.sampling(64, out, logProbs, kept, nonFinite);
+    Batch b(100, 2, 1, 0, plain);
+    cases::check(sample(b.sampling(48), nullptr) == cudaErrorInvalidValue, "a block that is no whole number of warps is refused");
+    Sampling s = b.sampling(64);
     s.vocabulary = 60000;
     cases::check(score(s, nullptr) == cudaErrorInvalidValue, "a vocabulary that does not fit shared memory is refused");
   }

@@ -14,13 +14,19 @@
 #include "../../cuda/transformer.h"
 #include "../../include/parvis/backend.h"
 #include "cases.h"
+#include "company.h"
 
 using parvis::Code;
 using parvis::Precision;
-using parvis::Row;
-using parvis::SessionOptions;
+using company::Line;
+using company::Options;
+using company::Results;
+using company::Rule;
+using company::Table;
+using company::run;
+using company::seated;
+using parvis::Mode;
 using parvis::Status;
-using parvis::StepRule;
 
 namespace {
 
@@ -28,22 +34,32 @@ namespace {
 class Checkpoint {
  public:
   explicit Checkpoint(const parvis::TransformerModel& m, bool damaged = false) : numbers_(42) {
-    add("cls_embedding.embedding_table.weight", {m.classes + 1, m.dim}, 1);
-    add("tok_embeddings.weight", {m.vocabulary, m.dim}, 1);
-    if (m.transitions > 0) add("spe_tok_embeddings.special_embeddings.weight", {m.transitions, m.dim}, 1);
     const int width = m.heads * m.headSize;
+    const auto norm = [&](const std::string& role, parvis::NormKind kind) {
+      add(role + ".weight", {m.dim}, 0.1f, 1);
+      if (kind == parvis::NormKind::layer) add(role + ".bias", {m.dim}, 0.3f);
+    };
+    const auto projection = [&](const std::string& role, int outputs, int inputs) {
+      add(role + ".weight", {outputs, inputs}, 0.1f);
+      if (m.bias) add(role + ".bias", {outputs}, 0.5f);
+    };
+    add("classes", {m.classes + 1, m.dim}, 1);
+    add("tokens", {m.vocabulary, m.dim}, 1);
+    if (m.transitions > 0) add("transitions", {m.transitions, m.dim}, 1);
+    if (m.positions > 0) add("positions", {m.positions, m.dim}, 1);
+    if (m.embeddingNorm) norm("embeddingNorm", parvis::NormKind::layer);
     for (int i = 0; i < m.layers; i++) {
-      const std::string name = "layers." + std::to_string(i) + ".";
-      add(name + "attention_norm.weight", {m.dim}, 0.1f, 1);
-      add(name + "ffn_norm.weight", {m.dim}, 0.1f, 1);
-      add(name + "attention.wqkv.weight", {width + 2 * m.kvHeads * m.headSize, m.dim}, 0.1f);
-      add(name + "attention.wo.weight", {m.dim, width}, 0.1f);
-      add(name + "feed_forward.w1.weight", {m.feedForward, m.dim}, 0.1f);
-      add(name + "feed_forward.w3.weight", {m.feedForward, m.dim}, 0.1f);
-      add(name + "feed_forward.w2.weight", {m.dim, m.feedForward}, 0.1f);
+      const std::string layer = "layers." + std::to_string(i) + ".";
+      norm(layer + "attentionNorm", m.norm);
+      norm(layer + "feedForwardNorm", m.norm);
+      projection(layer + "qkv", width + 2 * m.kvHeads * m.headSize, m.dim);
+      projection(layer + "attentionOutput", m.dim, width);
+      add(layer + "gate.weight", {m.feedForward, m.dim}, 0.1f);
+      add(layer + "up.weight", {m.feedForward, m.dim}, 0.1f);
+      projection(layer + "down", m.dim, m.feedForward);
     }
-    add("norm.weight", {m.dim}, 0.1f, 1);
-    add("output.weight", {m.vocabulary, m.dim}, 0.2f);
+    norm("finalNorm", m.norm);
+    add("head", {m.vocabulary, m.dim}, 0.2f);
     if (damaged) values_[values_.size() - 3] = NAN;
     char name[] = "/tmp/parvis-session-XXXXXX";
     std::FILE* f = fdopen(mkstemp(name), "wb");
@@ -53,13 +69,13 @@ class Checkpoint {
   }
   ~Checkpoint() { unlink(file.c_str()); }
   std::string file;
-  std::vector<parvis::TensorSource> tensors;
+  std::vector<parvis::WeightSource> tensors;
 
  private:
   void add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
     size_t count = 1;
     for (const int64_t d : shape) count *= static_cast<size_t>(d);
-    tensors.push_back({name, parvis::DType::float32, shape, values_.size() * 4, {}});
+    tensors.push_back({name, {{name, parvis::DType::float32, shape, values_.size() * 4, {}}}});
     for (const float f : numbers_.normals(count, scale)) values_.push_back(cases::widen(cases::bf16(f + offset)));
   }
   std::vector<float> values_;
@@ -69,18 +85,19 @@ class Checkpoint {
 parvis::TransformerModel small() {
   parvis::TransformerModel m;
   m.layers = 2, m.dim = 64, m.heads = 2, m.kvHeads = 1, m.headSize = 44, m.feedForward = 40, m.vocabulary = 61, m.classes = 3, m.transitions = 3;
+  m.rotationPairs[1] = m.rotationPairs[2] = m.headSize / 4;
   return m;
 }
 
 // PAR's steps: n rows one by one, then groups of n; or all rows at once, each seeing what its group does.
-std::vector<std::vector<Row>> steps(int n, int tokens, int width, bool whole) {
-  std::vector<std::vector<Row>> all;
+std::vector<Table> steps(int n, int tokens, int width, bool whole) {
+  std::vector<Table> all;
   for (int slot = 0; slot < tokens; slot++) {
     const int group = slot / n, place = slot % n, input = slot == 0 ? -1 : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
-    const Row row{input, slot, input >= 0 ? input / width : -1, input >= 0 ? input % width : -1, 1, slot < n ? slot + 1 : (group + 1) * n, slot};
+    const Line line{input, slot, input >= 0 ? input / width : -1, input >= 0 ? input % width : -1, slot < n ? slot + 1 : (group + 1) * n, slot};
     if (slot < n || place == 0) all.emplace_back();
     if (whole && all.size() > 1) all.pop_back();
-    all.back().push_back(row);
+    all.back().push_back(line);
   }
   return all;
 }
@@ -100,30 +117,8 @@ Both load(const Checkpoint& c, const parvis::TransformerModel& m, Precision prec
   return both;
 }
 
-struct Results {
-  Status status;
-  std::vector<int32_t> tokens;
-  std::vector<float> logProbs, logits;
-};
-
-Results run(parvis::Transformer& t, const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) {
-  Results r;
-  const parvis::Cancel cancel{false};
-  std::unique_ptr<parvis::Session> session;
-  r.status = t.createSession(o, session);
-  for (size_t i = 0; i < table.size() && r.status.ok(); i++) r.status = session->step(table[i].data(), static_cast<int>(table[i].size()), rule, cancel);
-  const size_t tokens = o.classIds.size() * static_cast<size_t>(o.tokens);
-  r.tokens.resize(tokens);
-  r.logProbs.resize(tokens);
-  r.logits.resize(o.classIds.size() * o.keepLogits.size() * static_cast<size_t>(t.model().vocabulary));
-  if (r.status.ok()) r.status = session->readTokens(r.tokens.data());
-  if (r.status.ok()) r.status = session->readLogProbs(r.logProbs.data());
-  if (r.status.ok()) r.status = session->readLogits(r.logits.data());
-  return r;
-}
-
-SessionOptions options(int sequences, int tokens, int maxRows, bool guided) {
-  SessionOptions o;
+Options options(int sequences, int tokens, int maxRows, bool guided) {
+  Options o;
   for (int i = 0; i < sequences; i++) {
     o.classIds.push_back(i % 4);
     o.seeds.push_back(static_cast<uint64_t>(7 + i));
@@ -146,12 +141,13 @@ double worst(const std::vector<float>& a, const std::vector<float>& b, bool rela
 
 void scores(const Both& both, const char* name, int sequences, int n, int tokens, bool whole, bool guided, double tolerance) {
   const auto table = steps(n, tokens, 4, whole);
-  SessionOptions o = options(sequences, tokens, whole ? tokens : n, guided);
+  Options o = options(sequences, tokens, whole ? tokens : n, guided);
+  o.positions = both.cpu->model().positions > 0;
   cases::Numbers numbers(5);
   for (int i = 0; i < sequences * tokens; i++) o.known.push_back(numbers.below(both.cpu->model().vocabulary));
   o.keepLogits = {tokens - 1, 0, tokens / 2};
-  StepRule rule;
-  rule.mode = StepRule::Mode::score;
+  Rule rule;
+  rule.mode = Mode::score;
   rule.guidanceScale = guided ? 1.5f : 1;
   const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
   const double logits = worst(found.logits, expected.logits, true), logProbs = worst(found.logProbs, expected.logProbs, false);
@@ -165,24 +161,24 @@ void scores(const Both& both, const char* name, int sequences, int n, int tokens
 void tables(const Both& both, const char* name, double tolerance) {
   cases::Numbers numbers(77);
   constexpr int tokens = 20, maxRows = 7;
-  SessionOptions o = options(2, tokens, maxRows, true);
+  Options o = options(2, tokens, maxRows, true);
   for (int i = 0; i < 2 * tokens; i++) o.known.push_back(numbers.below(both.cpu->model().vocabulary));
   for (int i = 0; i < tokens; i++) o.keepLogits.push_back(i);
-  std::vector<std::vector<Row>> table;
+  std::vector<Table> table;
   for (int filled = 0, position = 0; filled < tokens - maxRows; ) {
     const int count = 1 + numbers.below(maxRows), before = filled;
-    std::vector<Row> rows;
+    Table rows;
     for (int i = 0; i < count; i++) {
       const int input = numbers.below(5) == 0 ? -1 - numbers.below(4) : numbers.below(tokens);
       const bool append = i == 0 || numbers.below(4) != 0;
-      rows.push_back({input, append ? filled : tokens - 1, input >= 0 ? numbers.below(9) : -1, input >= 0 ? numbers.below(9) : -1, append, 0, numbers.below(4) == 0 ? -1 : position++ * 7 % tokens});
+      rows.push_back({input, append ? filled : -1, input >= 0 ? numbers.below(9) : -1, input >= 0 ? numbers.below(9) : -1, 0, numbers.below(4) == 0 ? -1 : position++ * 7 % tokens});
       filled += append;
     }
-    for (Row& r : rows) r.sees = before + 1 + numbers.below(filled - before);
+    for (Line& l : rows) l.sees = before + 1 + numbers.below(filled - before);
     table.push_back(rows);
   }
-  StepRule rule;
-  rule.mode = StepRule::Mode::score;
+  Rule rule;
+  rule.mode = Mode::score;
   rule.guidanceScale = 3;
   const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
   double most = 1e-30, difference = 0;
@@ -200,9 +196,9 @@ void tables(const Both& both, const char* name, double tolerance) {
                expected.status.message.c_str(), found.status.message.c_str());
 }
 
-void draws(const Both& both, const char* name, int sequences, int n, int tokens, const StepRule& rule) {
+void draws(const Both& both, const char* name, int sequences, int n, int tokens, const Rule& rule) {
   const auto table = steps(n, tokens, 4, false);
-  const SessionOptions o = options(sequences, tokens, n, true);
+  const Options o = options(sequences, tokens, n, true);
   const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
   size_t same = 0;
   for (size_t i = 0; i < expected.tokens.size(); i++) same += expected.tokens[i] == found.tokens[i] && found.tokens[i] >= 0;
@@ -214,13 +210,13 @@ void draws(const Both& both, const char* name, int sequences, int n, int tokens,
 
 // One is 8 rows; `among` are many more.
 void batches(const Both& both, int n, int tokens, int among) {
-  StepRule rule;
+  Rule rule;
   rule.guidanceScale = 2;
   const auto table = steps(n, tokens, 4, false);
   const Results many = run(*both.cuda, options(among, tokens, n, true), table, rule);
   bool same = many.status.ok();
   for (int i = 0; i < among; i += 2) {
-    SessionOptions o = options(among, tokens, n, true);
+    Options o = options(among, tokens, n, true);
     o.classIds = {o.classIds[static_cast<size_t>(i)]};
     o.seeds = {o.seeds[static_cast<size_t>(i)]};
     const Results alone = run(*both.cuda, o, table, rule);
@@ -235,7 +231,7 @@ void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
   const char* const asked = std::getenv("PARVIS_OVERLAP");
   const std::string before = asked ? asked : "";
   const parvis::Cancel cancel{false};
-  StepRule rule;
+  Rule rule;
   rule.guidanceScale = 2;
   std::vector<std::vector<int32_t>> tokens;
   bool right = true;
@@ -261,33 +257,33 @@ void rules(const Both& both, int tokens) {
   const auto table = steps(1, tokens, 4, false);
   const parvis::Cancel cancel{false};
   std::unique_ptr<parvis::Session> cuda[2], cpu[2];
-  const SessionOptions o = options(2, tokens, 1, true);
+  const Options o = options(2, tokens, 1, true);
   Status s;
   for (int i = 0; i < 2 && s.ok(); i++) {
-    s = both.cuda->createSession(o, cuda[i]);
-    if (s.ok()) s = both.cpu->createSession(o, cpu[i]);
+    s = seated(*both.cuda, o, cuda[i]);
+    if (s.ok()) s = seated(*both.cpu, o, cpu[i]);
   }
   for (size_t k = 0; k < table.size() && s.ok(); k++)
     for (size_t i = 0; i < 2 && s.ok(); i++) {
-      StepRule rule;
+      Rule rule;
       rule.guidanceScale = 1.0f + static_cast<float>((k / 3 + i) % 8) / 8;
       rule.topK = k % 2 ? 20 : 0;
-      s = cuda[i]->step(table[k].data(), 1, rule, cancel);
-      if (s.ok()) s = cpu[i]->step(table[k].data(), 1, rule, cancel);
+      s = company::step(*cuda[i], o, table[k], rule, cancel);
+      if (s.ok()) s = company::step(*cpu[i], o, table[k], rule, cancel);
     }
   bool same = s.ok();
   for (int i = 0; i < 2 && same; i++) {
-    std::vector<int32_t> a(static_cast<size_t>(2 * tokens)), b = a;
-    same = cuda[i]->readTokens(a.data()).ok() && cpu[i]->readTokens(b.data()).ok() && a == b;
+    std::vector<int32_t> a, b;
+    same = company::readTokens(*cuda[i], o, a).ok() && company::readTokens(*cpu[i], o, b).ok() && a == b;
   }
   cases::check(same, "rules that change with the steps, two sessions in turn %s", s.message.c_str());
 }
 
 // The same tables twice: the second half of the sequence is drawn again by replayed graphs, after positions beyond the first table.
 void far(const Both& both) {
-  SessionOptions o = options(1, 4, 1, false);
-  std::vector<std::vector<Row>> table;
-  for (int i = 0; i < 4; i++) table.push_back({Row{i == 0 ? -1 : i - 1, i, i == 0 ? -1 : 100 * i, i == 0 ? -1 : 9000 + i, 1, i + 1, i}});
+  Options o = options(1, 4, 1, false);
+  std::vector<Table> table;
+  for (int i = 0; i < 4; i++) table.push_back({Line{i == 0 ? -1 : i - 1, i, i == 0 ? -1 : 100 * i, i == 0 ? -1 : 9000 + i, i + 1, i}});
   const Results a = run(*both.cpu, o, table, {}), b = run(*both.cuda, o, table, {});
   cases::check(a.status.ok() && b.status.ok() && a.tokens == b.tokens, "cells far out %s", b.status.message.c_str());
 }
@@ -305,17 +301,17 @@ constexpr bool exact = false;
 constexpr bool exact = true;
 #endif
 // `elsewhere` runs the same where no session has been, or on the CPU.
-using Run = std::function<Results(const SessionOptions&, const std::vector<std::vector<Row>>&, const StepRule&)>;
+using Run = std::function<Results(const Options&, const std::vector<Table>&, const Rule&)>;
 void kept(const Both& both, int tokens, const Run& elsewhere) {
   const size_t before = freeMemory();
-  const SessionOptions four = options(2, tokens, 4, true);
+  const Options four = options(2, tokens, 4, true);
   const auto table = steps(4, tokens, 4, false);
-  StepRule rule;
+  Rule rule;
   rule.guidanceScale = 2;
   const Results first = run(*both.cuda, four, table, rule), wanted = elsewhere(four, table, rule);
   const size_t after = freeMemory();
   cases::check(first.status.ok() && (!exact || after < before), "a session leaves its memory to the next one");
-  SessionOptions other = four;
+  Options other = four;
   other.seeds = {901, 902};
   other.classIds = {3, 1};
   const Results otherWanted = elsewhere(other, table, rule);
@@ -329,47 +325,47 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
   cases::check(run(*both.cuda, other, table, rule).tokens == elsewhere(other, table, rule).tokens, "known tokens in the same memory");
   cases::check(!exact || freeMemory() == after, "and no memory beside it");
 
-  StepRule score = rule;
-  score.mode = StepRule::Mode::score;
+  Rule score = rule;
+  score.mode = Mode::score;
   other.known = wanted.tokens;
   const Results found = run(*both.cuda, other, table, score), expected = elsewhere(other, table, score);
   cases::check(found.status.ok() && worst(found.logProbs, expected.logProbs, false) < 1e-4, "scores in the same memory");
   cases::check(run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens, "and tokens after scores");
 
-  // What ran in part, or was never waited for, is not kept.
+  // One that breaks off in the middle leaves what the next one finds as new.
   const parvis::Cancel cancel{false};
   std::unique_ptr<parvis::Session> session;
-  Status s = both.cuda->createSession(four, session);
-  for (int i = 0; i < 3 && s.ok(); i++) s = session->step(table[static_cast<size_t>(i)].data(), static_cast<int>(table[static_cast<size_t>(i)].size()), rule, cancel);
+  Status s = seated(*both.cuda, four, session);
+  for (size_t i = 0; i < 3 && s.ok(); i++) s = company::step(*session, four, table[i], rule, cancel);
   session.reset();
-  cases::check(s.ok() && (!exact || freeMemory() == before), "a session that broke off leaves nothing %s", s.message.c_str());
+  cases::check(s.ok() && (!exact || freeMemory() == after) && run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens, "after a session that broke off %s", s.message.c_str());
 
   // Two at once: the later to end is kept; then one of another shape takes its place.
   std::unique_ptr<parvis::Session> second;
-  s = both.cuda->createSession(four, session);
-  if (s.ok()) s = both.cuda->createSession(four, second);
+  s = seated(*both.cuda, four, session);
+  if (s.ok()) s = seated(*both.cuda, four, second);
   session.reset();
   second.reset();
   cases::check(s.ok() && (!exact || freeMemory() == after), "of two sessions one is kept %s", s.message.c_str());
-  const SessionOptions larger = options(2, tokens, 6, true);
-  s = both.cuda->createSession(larger, session);
+  const Options larger = options(2, tokens, 6, true);
+  s = seated(*both.cuda, larger, session);
   session.reset();
   cases::check(s.ok() && (!exact || freeMemory() < after), "one of another shape takes its place %s", s.message.c_str());
 
 #if !defined(__CUDACC__)  // a device has too much memory to fill it
-  SessionOptions wide = options(2, tokens, 4, true);
+  Options wide = options(2, tokens, 4, true);
   wide.slots = 40000;
-  s = both.cuda->createSession(wide, session);
+  s = both.cuda->createSession(wide.session(), session);
   const size_t left = freeMemory();
   session.reset();
   wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
   for (int i = 0; i < 2 && s.ok(); i++) {  // the second is another shape: only one of them fits
     wide.slots += i;
-    s = both.cuda->createSession(wide, session);
+    s = both.cuda->createSession(wide.session(), session);
     session.reset();
   }
   cases::check(s.ok() && left < before && freeMemory() < before / 2, "what is kept goes where another session needs the room %s", s.message.c_str());
-  s = both.cuda->createSession(wide, session);
+  s = both.cuda->createSession(wide.session(), session);
   session.reset();
   void* p = nullptr;
   cases::check(s.ok() && cudaMalloc(&p, before / 2) == cudaErrorMemoryAllocation, "which is not to be had otherwise");
@@ -386,15 +382,15 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const Both one = load(checkpoint, m, Precision::bfloat16), other = load(checkpoint, m, Precision::bfloat16);
   parvis::cuda::Device(0).giveUpSpares(true);  // what those before have kept
   const size_t before = freeMemory();
-  SessionOptions wide = options(2, 12, 4, true);
+  Options wide = options(2, 12, 4, true);
   wide.slots = 40000;
   std::unique_ptr<parvis::Session> session;
   const auto make = [&](const Both& both) {
-    const Status s = both.cuda->createSession(wide, session);
+    const Status s = both.cuda->createSession(wide.session(), session);
     session.reset();
     return s;
   };
-  Status s = one.cuda->createSession(wide, session);
+  Status s = one.cuda->createSession(wide.session(), session);
   const size_t left = freeMemory();
   session.reset();
   wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
@@ -407,7 +403,7 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   cases::check(s.ok() && freeMemory() == kept, "and the first one again %s", s.message.c_str());
 
   const auto table = steps(4, 12, 4, false);
-  const SessionOptions narrow = options(2, 12, 4, true);
+  const Options narrow = options(2, 12, 4, true);
   const Results wanted = run(*one.cuda, narrow, table, {});
   int drawn = 0, made = 0;
   std::thread beside([&] {
@@ -429,27 +425,28 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
 void errors(const Both& both, const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const auto table = steps(4, 16, 4, false);
   parvis::Cancel cancel{false};
-  const StepRule rule;
+  const Rule rule;
   std::unique_ptr<parvis::Session> session;
-  Status s = both.cuda->createSession(options(1, 16, 4, true), session);
-  Row row = table[1][0];
-  Status e = session->step(&row, 1, rule, cancel);
+  const Options one = options(1, 16, 4, true);
+  Status s = seated(*both.cuda, one, session);
+  const auto ran = [&](const Line& line) { return company::step(*session, one, {line}, rule, cancel); };
+  Status e = ran(table[1][0]);
   cases::check(s.ok() && e.code == Code::invalidOption && e.message.find("not known yet") != std::string::npos, "a token read before it is drawn: %s", e.message.c_str());
-  row = table[0][0];
-  row.slot = 16;
-  e = session->step(&row, 1, rule, cancel);
+  Line line = table[0][0];
+  line.slot = 16;
+  e = ran(line);
   cases::check(e.code == Code::invalidOption, "a slot outside the cache: %s", e.message.c_str());
   cancel = true;
-  e = session->step(table[0].data(), 1, rule, cancel);
+  e = ran(table[0][0]);
   cases::check(e.code == Code::cancelled, "cancelled before a step");
   cancel = false;
-  e = session->step(table[0].data(), 1, rule, cancel);
+  e = ran(table[0][0]);
   cases::check(e.ok(), "and goes on after it %s", e.message.c_str());
   session.reset();
 
-  e = both.cuda->createSession(options(64, 1 << 24, 1, true), session);  // more than any device has
+  e = both.cuda->createSession(options(64, 1 << 24, 1, true).session(), session);  // more than any device has
   cases::check(e.code == Code::outOfMemory && e.message.find("need") != std::string::npos && e.message.find("free on GPU 0") != std::string::npos, "too much: %s", e.message.c_str());
-  e = both.cuda->createSession(options(1, 16, 4, true), session);
+  e = seated(*both.cuda, one, session);
   cases::check(e.ok(), "and room for another afterwards");
 
   std::shared_ptr<parvis::Transformer> t;
@@ -460,11 +457,11 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
   e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(99), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::deviceUnavailable && !t, "a device that is not there: %s", e.message.c_str());
   auto other = checkpoint.tensors;
-  other[5].shape[0]++;
+  other[5].parts[0].shape[0]++;
   e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::badCheckpoint, "another shape: %s", e.message.c_str());
   other = checkpoint.tensors;
-  other.back().offset += 4;
+  other.back().parts[0].offset += 4;
   e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::badCheckpoint, "a file that ends early: %s", e.message.c_str());
   parvis::TransformerModel wide = m;
@@ -495,9 +492,9 @@ void stored(const parvis::TransformerModel& m) {
   // The same numbers, converted: tensor i as float16, bfloat16 or float32 in turn, every fourth transposed.
   std::vector<uint8_t> bytes;
   std::FILE* f = std::fopen(c.file.c_str(), "rb");
-  std::vector<parvis::TensorSource> tensors = c.tensors;
+  std::vector<parvis::WeightSource> tensors = c.tensors;
   for (size_t i = 0; i < tensors.size(); i++) {
-    parvis::TensorSource& t = tensors[i];
+    parvis::TensorSource& t = tensors[i].parts[0];
     size_t count = 1;
     for (const int64_t d : t.shape) count *= static_cast<size_t>(d);
     std::vector<float> v(count), turned(count);
@@ -528,6 +525,27 @@ void stored(const parvis::TransformerModel& m) {
   scores({cpu, cuda}, "stored in three types, some transposed", 1, 4, 8, false, true, 1e-2);
 }
 
+// What other families of models have: LayerNorm, biases, learned positions, a norm of the embeddings, three axes of
+// rotation or none.
+void flagged() {
+  parvis::TransformerModel m = small();
+  m.headSize = 40, m.positions = 24;
+  for (const bool all : {true, false}) {
+    m.norm = all ? parvis::NormKind::layer : parvis::NormKind::rms;
+    m.bias = all;
+    m.embeddingNorm = true;
+    m.rotationPairs[0] = all ? 4 : 0, m.rotationPairs[1] = all ? 6 : 0, m.rotationPairs[2] = all ? 7 : 0;
+    const Checkpoint checkpoint(m);
+    const char* name = all ? "LayerNorm, biases, positions, three axes" : "RMSNorm, positions, no axes";
+    for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+      const Both both = load(checkpoint, m, precision);
+      const double tolerance = precision == Precision::float32 ? 1e-5 : 1e-2;
+      scores(both, name, 2, 4, 16, false, true, tolerance);
+      scores(both, name, 3, 4, 24, true, true, tolerance);
+    }
+  }
+}
+
 }  // namespace
 
 int main(int, char** argv) {
@@ -537,7 +555,7 @@ int main(int, char** argv) {
   cpuBackend = parvis::createCpuBackend(1);
   const parvis::TransformerModel m = small();
   const Checkpoint checkpoint(m);
-  StepRule rule;
+  Rule rule;
   rule.guidanceScale = 1.5f;
   {
     const Both both = load(checkpoint, m, Precision::float32);
@@ -552,7 +570,7 @@ int main(int, char** argv) {
     rules(both, 24);
     far(both);
     const Both another = load(checkpoint, m, Precision::float32);
-    kept(another, 24, [&](const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) { return run(*another.cpu, o, table, rule); });
+    kept(another, 24, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) { return run(*another.cpu, o, table, rule); });
   }
   {
     const Both both = load(checkpoint, m, Precision::bfloat16);
@@ -562,7 +580,7 @@ int main(int, char** argv) {
     tables(both, "bfloat16", 1e-2);
     batches(both, 4, 16, 3);  // 24 rows
     batches(both, 4, 16, 9);  // 72 rows: tiles
-    kept(load(checkpoint, m, Precision::bfloat16), 12, [&](const SessionOptions& o, const std::vector<std::vector<Row>>& table, const StepRule& rule) {
+    kept(load(checkpoint, m, Precision::bfloat16), 12, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
       return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
     });
     overlaps(checkpoint, m);
@@ -572,5 +590,6 @@ int main(int, char** argv) {
     errors(both, checkpoint, m);
   }
   stored(m);
+  flagged();
   return cases::failures > 0;
 }

@@ -93,19 +93,25 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
   const int slots = count + 5, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count, qkvStride = up(outputs, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
-  const Array<float> cosine = numbers.normals(static_cast<size_t>(8 * quarter)), sine = numbers.normals(static_cast<size_t>(8 * quarter));
+  const Array<float> cosine = numbers.normals(static_cast<size_t>(16 * quarter)), sine = numbers.normals(static_cast<size_t>(16 * quarter));
   zeroPads(x, stride, dim);
   const Array<uint16_t> bits = cases::bf16(x);
   const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
   Array<parvis::Row> table;
-  for (int i = 0; i < count; i++) table.push_back({0, 3 + i, i % 3 == 1 ? -1 : i % 8, i % 3 == 1 ? -1 : 7 - i % 8, i != 2, 20, 0});
+  for (int stream = 0; stream < streams; stream++)
+    for (int i = 0; i < count; i++) {
+      const bool cell = i % 3 != 1;
+      table.push_back({stream, 0, -1, {i % 5, cell ? i % 8 : -1, cell ? 7 - i % 8 : -1}, i == 2 ? -1 : 3 + i, 20});
+    }
+  // Two axes as in a picture, or three and pairs that do not turn.
+  const int pairs[3] = {count % 2, quarter - count % 2, count % 2 ? quarter - 1 : quarter};
   Array<uint16_t> queries[2], keys[2], values[2];
   Rotation r[2];
   for (int i = 0; i < 2; i++) {
     queries[i].resize(static_cast<size_t>(rows * heads * width));
     keys[i].resize(static_cast<size_t>(streams * kvHeads * slots * width));
     values[i] = keys[i];
-    r[i] = {{table.data(), count, nullptr}, streams, heads, kvHeads, headSize, cosine.data(), sine.data(), Element::bfloat16, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
+    r[i] = {{table.data(), rows}, heads, kvHeads, headSize, {pairs[0], pairs[1], pairs[2]}, cosine.data(), sine.data(), Element::bfloat16, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
   }
   Projection p = plain(w, rows, Epilogue::append);
   p.elements = bits.data();

@@ -2,7 +2,7 @@
 // precision, sets of top-k and top-p by sorting. The native side draws by integer arithmetic without sorting, so the two
 // share nothing but the definition.
 
-import type { StepRule } from '../../lib/native.js'
+import type { DrawRule } from './operations-addon.js'
 
 export const mask = 0xffffffffn
 
@@ -27,7 +27,7 @@ export function uniform (seed: bigint, index: number): number {
 }
 
 /** The token that the definition draws (design, section 1: temperature, top-k with ties, top-p with the token above p). */
-export function drawReference (logits: Float32Array, rule: StepRule, u: number): { token: number, margin: number } {
+export function drawReference (logits: Float32Array, rule: DrawRule, u: number): { token: number, margin: number } {
   const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b)
   if (rule.temperature === 0) return { token: order[0]!, margin: 1 }
   const top = logits[order[0]!]!

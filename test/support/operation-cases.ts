@@ -1,13 +1,13 @@
 // The operations that test/operations.test.ts runs: those of a picture of the paper's models, and edges that only other
 // models have.
 
-import type { Precision, StepRule, TokenizerModel, TransformerModel } from '../../lib/native.js'
-import type { Operation } from './operations-addon.js'
+import type { Precision, TokenizerModel, TransformerModel } from '../../lib/native.js'
+import type { DrawRule, Operation } from './operations-addon.js'
 
 export interface OperationCase { name: string, operation: Operation }
 
 /** Guided, as the paper's pictures are; what is drawn does not matter. */
-const rule: StepRule = { mode: 'sample', guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
+const rule: DrawRule = { guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
 
 // ---- a step of the transformer
 
@@ -120,13 +120,13 @@ export function edgeOperations (precision: Precision): OperationCase[] {
     }
   }
 
-  const rules: Array<Partial<StepRule>> = [
+  const rules: Array<Partial<DrawRule>> = [
     {}, { temperature: 0 }, { temperature: 0.5 }, { temperature: 3 }, { topK: 1 }, { topK: 10 }, { topK: 1_000_000 }, { topP: 0.2 }, { topP: 0.9 }, { topP: 1e-6 },
     { temperature: 0.8, topK: 50, topP: 0.7 }
   ]
   for (const [draws, vocabularySize] of [[1, 1], [3, 7], [5, 33], [40, 257], [16, 1000], [2, 5001]] as const) {
     for (const [k, rule] of rules.entries()) {
-      all.push({ precision, eps: 1e-5, kind: 'draw', draws, vocabularySize, guided: (k + draws) % 2 === 0, rule: { mode: 'sample', guidanceScale: 2.5, temperature: 1, topK: 0, topP: 1, ...rule } })
+      all.push({ precision, eps: 1e-5, kind: 'draw', draws, vocabularySize, guided: (k + draws) % 2 === 0, rule: { guidanceScale: 2.5, temperature: 1, topK: 0, topP: 1, ...rule } })
     }
   }
 

@@ -5,8 +5,11 @@ import { execFile } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import type { Precision, StepRule } from '../../lib/native.js'
+import type { Precision } from '../../lib/native.js'
 import { withLock } from './lock.js'
+
+/** How a draw goes. */
+export interface DrawRule { guidanceScale: number, temperature: number, topK: number, topP: number }
 
 /** test/operations-addon/operation.h says what goes in and what comes out. `eps`: of its norm. */
 export type Operation = { precision: Precision, eps: number } & (
@@ -18,7 +21,7 @@ export type Operation = { precision: Precision, eps: number } & (
     kind: 'attention', streams: number, rows: number, sees: number, dim: number, heads: number, kvHeads: number
     headSize: number, grid: number
   }
-  | { kind: 'draw', draws: number, vocabularySize: number, guided: boolean, rule: StepRule }
+  | { kind: 'draw', draws: number, vocabularySize: number, guided: boolean, rule: DrawRule }
   | {
     kind: 'convolution', images: number, height: number, width: number, channels: number, outputs: number
     kernel: 1 | 3, groups: number, swish: boolean, residual: boolean, resample: 'none' | 'down' | 'up'

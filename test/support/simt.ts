@@ -37,12 +37,12 @@ export const cpuBackend = [
 /** The CUDA backend but for the tokenizer. */
 export const cudaSession = [
   'attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'sample.cu', 'tile.cu',
-  'device.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'
+  'device.cc', 'layout.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'
 ].map(name => `cuda/${name}`)
 
 /** Its tokenizer. */
 export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
-  'device.cc', 'launch-timer.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
+  'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
 
 /** The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
  * sanitizers, in guarded.cc; its own registers do not need them. */

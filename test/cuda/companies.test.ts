@@ -1,0 +1,28 @@
+// test/seats/companies.test.ts on the simulated GPU: graphs are captured and replayed for steps of other company.
+
+import t from 'tap'
+import { companies, failing } from '../seats/companies.js'
+import { simtAddon } from '../support/simt-addon.js'
+
+t.setTimeout(1_500_000)
+
+t.test('companies on the simulated GPU', async t => {
+  const { env } = await simtAddon({ sanitize: false })
+  let count = 0
+  for (const [name, precision, wanted] of [['par-4x', 'bfloat16', 80], ['par-4x', 'float32', 20], ['par-16x-hd100', 'bfloat16', 60], ['llamagen', 'bfloat16', 40]] as const) {
+    const found = await companies('cuda:0', name, wanted, 200 + count, precision, 2, env)
+    t.same(found.different, [], `${name}, ${precision}: ${found.sequences} sequences`)
+    t.ok(found.shared > found.steps / 4, `${found.shared} of ${found.steps} steps are shared`)
+    count += found.companies
+  }
+  t.ok(count >= 200, `${count} companies`)
+})
+
+t.test('a sequence whose logits are not finite fails alone', async t => {
+  const { env } = await simtAddon({ sanitize: false })
+  const found = await failing('cuda:0', t.testdir(), 'bfloat16', env)
+  t.same(found.codes, ['ok', 'NON_FINITE', 'ok'])
+  t.same(found.failed, [1], 'a later step says which')
+  t.same(found.equal, [true, true], 'the others get their own tokens')
+  t.equal(found.after, true, 'and so does who takes the seat')
+})

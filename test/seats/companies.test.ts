@@ -1,0 +1,31 @@
+// A sequence gets in any company the tokens, log-probabilities and logits that it gets alone. On the simulated GPU:
+// test/cuda/companies.test.ts.
+
+import t from 'tap'
+import { transformerNames } from '../support/fixtures.js'
+import { companies, failing } from './companies.js'
+
+t.setTimeout(300_000)
+
+t.test('companies on the CPU', async t => {
+  let count = 0
+  for (const [i, name] of transformerNames.entries()) {
+    for (const precision of ['float32', 'bfloat16']) {
+      const found = await companies('cpu', name, 35, 100 + i, precision, 1000, { ...process.env, NODE_OPTIONS: '' })
+      t.same(found.different, [], `${name}, ${precision}: ${found.sequences} sequences`)
+      t.ok(found.sequences >= 70 && found.shared > found.steps / 4, `${found.shared} of ${found.steps} steps are shared`)
+      count += found.companies
+    }
+  }
+  t.ok(count >= 200, `${count} companies`)
+})
+
+t.test('a sequence whose logits are not finite fails alone', async t => {
+  for (const precision of ['float32', 'bfloat16']) {
+    const found = await failing('cpu', t.testdir(), precision, { ...process.env, NODE_OPTIONS: '' })
+    t.same(found.codes, ['ok', 'NON_FINITE', 'ok'], precision)
+    t.same(found.failed, [1], 'the step says which')
+    t.same(found.equal, [true, true], 'the others get their own tokens')
+    t.equal(found.after, true, 'and so does who takes the seat')
+  }
+})
