@@ -141,6 +141,7 @@ TransformerModel transformerModel(const Napi::Object& o) {
   m.transitions = integer(o, "transitions");
   m.positions = integer(o, "positions");
   m.norm = isSecond(o, "norm", "rms", "layer") ? NormKind::layer : NormKind::rms;
+  m.activation = isSecond(o, "activation", "swiglu", "gelu") ? Activation::gelu : Activation::swiglu;
   m.bias = o.Get("bias").ToBoolean();
   m.embeddingNorm = o.Get("embeddingNorm").ToBoolean();
   const std::vector<int64_t> pairs = integers(o.Get("rotationPairs"), "rotationPairs");
@@ -156,7 +157,8 @@ TransformerModel transformerModel(const Napi::Object& o) {
   if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) ||
       !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
       !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
-      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 || m.positions > limits::tokens + 1 || 2 * rotated > m.headSize)
+      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 || m.positions > limits::tokens + 1 || 2 * rotated > m.headSize ||
+      (m.bias && m.activation == Activation::swiglu))
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }

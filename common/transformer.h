@@ -32,7 +32,10 @@ void planTransformer(Plan& plan, Transformer& t, const TransformerModel& m) {
     projection(l.qkv, layer + "qkv", width + 2 * m.kvHeads * m.headSize, m.dim);
     projection(l.attentionOutput, layer + "attentionOutput", m.dim, width);
     norm(l.feedForwardNorm, layer + "feedForwardNorm", m.norm);
-    plan.gateUp(l.up, layer + "gate.weight", layer + "up.weight", m.feedForward, m.dim);
+    if (m.activation == Activation::swiglu)
+      plan.gateUp(l.up, layer + "gate.weight", layer + "up.weight", m.feedForward, m.dim);
+    else
+      projection(l.up, layer + "up", m.feedForward, m.dim);
     projection(l.down, layer + "down", m.dim, m.feedForward);
   }
   norm(t.finalNorm_, "finalNorm", m.norm);

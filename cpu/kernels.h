@@ -27,6 +27,7 @@ enum class Epilogue {
   store,   // y = product + bias
   add,     // y += product + bias
   swiglu,  // panel = 16 gates, 16 ups: out = silu(gate) * up, elements, 16 a panel; there is no bias
+  gelu,    // out = gelu(product + bias), elements, 32 a panel
 };
 
 struct Matmul {
@@ -38,7 +39,7 @@ struct Matmul {
   Epilogue epilogue;
   const float* bias; // [outputs rounded up to 32] or null
   float* y;          // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
-  void* out;         // [rows, yStride] elements (swiglu)
+  void* out;         // [rows, yStride] elements (swiglu, gelu)
   ptrdiff_t yStride;
 };
 

@@ -157,6 +157,7 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
   embed(step);
   const Rows run = this->run(cancel);
   const NormKind kind = t.model_.norm;
+  const Epilogue activation = t.model_.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu;
   for (int i = 0; i < t.model_.layers; i++) {
     if (cancel.load(std::memory_order_relaxed)) return broken(step);
     const Layer& l = t.layers_[i];
@@ -165,7 +166,7 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
     attention(run, i);
     run.matmul(l.attentionOutput, attended_, layout_.widthStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
     run.norm(x_, layout_.dimStride, count, norm(kind, l.feedForwardNorm), normed_);
-    run.matmul(l.up, normed_, layout_.dimStride, count, Epilogue::swiglu, nullptr, gated_, layout_.ffStride);
+    run.matmul(l.up, normed_, layout_.dimStride, count, activation, nullptr, gated_, layout_.ffStride);
     run.matmul(l.down, gated_, layout_.ffStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
   }
   if (Status s = predict(step, cancel); !s.ok()) return s;

@@ -16,13 +16,17 @@ __host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + r
 __device__ inline float gated(float gate, float up) { return gate / (1.0f + ptx::exp2Fast(gate * -1.44269504f)) * up; }
 
 // Does the epilogue store elements, of nothing but the pair's products?
-__host__ __device__ constexpr bool activates(Epilogue e) { return e == Epilogue::swiglu; }
+__host__ __device__ constexpr bool activates(Epilogue e) { return e == Epilogue::swiglu || e == Epilogue::gelu; }
+
+// x Phi(x)
+__device__ inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 
 // The products of a pair, activated, to where the next projection finds them.
 template <class E>
 __device__ inline void storeActivated(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
   E* const out = static_cast<E*>(p.out) + row * p.yStride;
   if (epilogue == Epilogue::swiglu) storeElement(out + pair, gated(low, high));
+  else storePair(out + 2 * pair, gelu(low), gelu(high));
 }
 
 template <Epilogue e>
@@ -37,6 +41,7 @@ cudaError_t withEpilogue(Epilogue epilogue, Run&& run) {
     case Epilogue::add: return run(EpilogueIs<Epilogue::add>());
     case Epilogue::swiglu: return run(EpilogueIs<Epilogue::swiglu>());
     case Epilogue::append: return run(EpilogueIs<Epilogue::append>());
+    case Epilogue::gelu: return run(EpilogueIs<Epilogue::gelu>());
     default: return cudaErrorInvalidValue;
   }
 }

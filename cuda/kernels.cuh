@@ -141,6 +141,7 @@ enum class Epilogue {
   add,     // y += product
   swiglu,  // out[pair] = silu(low) high; there is no bias
   append,  // rotation, queries and cache
+  gelu,    // out = gelu(product), by the error function
 };
 
 constexpr int mostSkinnyRows = 64;    // above it the arithmetic decides, not the stream of weights
@@ -155,7 +156,7 @@ struct Projection {
   const float* bias;         // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
   float* y;                  // [rows, yStride]: store, add
-  void* out;                 // elements [rows, yStride]: swiglu
+  void* out;                 // elements [rows, yStride]: swiglu, gelu
   ptrdiff_t yStride;         // even
   Weighted next;             // add: of the norm that comes next
   Rotation rotation;         // append

@@ -130,7 +130,7 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
     qkv.rows = up.rows = plan.rows;
     qkv.epilogue = Epilogue::append;
     qkv.rotation = {rows, m.heads, m.kvHeads, m.headSize, {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, t.cosine_, t.sine_, t.element_, w_->queries, cache};
-    up.epilogue = Epilogue::swiglu, up.out = w_->gated, up.yStride = w_->layout.ffStride;
+    up.epilogue = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu, up.out = w_->gated, up.yStride = w_->layout.ffStride;
 
     launch.norm(x, nullptr, plan.rows, normOf(l.attentionNorm), w_->normed);
     launch.project(w_->normed, m.normEps, qkv, l.qkv);

@@ -51,7 +51,9 @@ export interface TransformerModel {
   positions: number
   /** How rows are normalised: RMSNorm, or LayerNorm with weight and bias. */
   norm: 'rms' | 'layer'
-  /** The projections of a layer have biases, but for gate and up. */
+  /** silu(gate x) * up x, or gelu(up x) by the error function. */
+  activation: 'swiglu' | 'gelu'
+  /** The projections of a layer have biases; only with 'gelu'. */
   bias: boolean
   /** LayerNorm of the embeddings, learned positions included. */
   embeddingNorm: boolean

@@ -24,8 +24,10 @@ export function transformerWeights (m: TransformerModel): Weight[] {
       ...projection(`layers.${i}.qkv`, width + 2 * m.kvHeads * m.headSize, m.dim),
       ...projection(`layers.${i}.attentionOutput`, m.dim, width),
       ...norm(`layers.${i}.feedForwardNorm`, m.norm),
-      [`layers.${i}.gate.weight`, [m.feedForward, m.dim]] as const,
-      [`layers.${i}.up.weight`, [m.feedForward, m.dim]] as const,
+      ...m.activation === 'swiglu' ? [[`layers.${i}.gate.weight`, [m.feedForward, m.dim]] as const] : [],
+      ...m.activation === 'swiglu'
+        ? [[`layers.${i}.up.weight`, [m.feedForward, m.dim]] as const]
+        : projection(`layers.${i}.up`, m.feedForward, m.dim),
       ...projection(`layers.${i}.down`, m.dim, m.feedForward)
     ]).flat(),
     ...norm('finalNorm', m.norm),

@@ -1,5 +1,5 @@
 // The flags of a transformer that no published family of parvis uses yet, against a plain reference in double precision:
-// LayerNorm with biases, biases of projections, learned positions with a norm of the embeddings,
+// LayerNorm with biases, GELU by the error function, biases of projections, learned positions with a norm of the embeddings,
 // rotation along three axes, and weights that are stacked from several tensors. The CUDA backend is compared with the CPU
 // backend in test/simt/session.cc.
 
@@ -12,16 +12,17 @@ import { transformerWeights } from '../lib/weights.js'
 
 const sizes = { layers: 2, dim: 44, heads: 3, kvHeads: 3, headSize: 12, feedForward: 70, vocabularySize: 60, classes: 4, transitions: 2 }
 const plain: TransformerModel = {
-  ...sizes, positions: 0, norm: 'rms', bias: false, embeddingNorm: false, rotationPairs: [0, 3, 3], normEps: 1e-5, ropeBase: 10000
+  ...sizes, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false, rotationPairs: [0, 3, 3], normEps: 1e-5, ropeBase: 10000
 }
 const models: Array<[string, TransformerModel]> = [
-  ['RMSNorm', plain],
+  ['RMSNorm and SwiGLU', plain],
   ['LayerNorm', { ...plain, norm: 'layer' }],
-  ['biases', { ...plain, bias: true }],
+  ['GELU', { ...plain, activation: 'gelu' }],
+  ['GELU and biases', { ...plain, activation: 'gelu', bias: true }],
   ['learned positions', { ...plain, positions: 9, rotationPairs: [0, 0, 0] }],
   ['learned positions and a norm of the embeddings', { ...plain, positions: 9, embeddingNorm: true }],
   ['three axes, and pairs that do not turn', { ...plain, rotationPairs: [1, 2, 2] }],
-  ['all of them', { ...plain, norm: 'layer', bias: true, positions: 9, embeddingNorm: true, rotationPairs: [2, 1, 3], normEps: 1e-6 }]
+  ['all of them', { ...plain, norm: 'layer', activation: 'gelu', bias: true, positions: 9, embeddingNorm: true, rotationPairs: [2, 1, 3], normEps: 1e-6 }]
 ]
 
 type Weights = Map<string, { shape: readonly number[], data: Float32Array }>
@@ -61,6 +62,16 @@ function store (file: string, weights: Weights): WeightSource[] {
 }
 
 // ---- the reference
+
+const erf = (x: number): number => { // Taylor series: sums of up to 200 terms are exact enough up to 5
+  if (Math.abs(x) > 5) return Math.sign(x)
+  let [sum, term] = [0, x]
+  for (let k = 0; k < 200; k++) {
+    sum += term / (2 * k + 1)
+    term *= -x * x / (k + 1)
+  }
+  return 2 / Math.sqrt(Math.PI) * sum
+}
 
 interface Row { input: number, position: number, cell: number[], sees: number }
 
@@ -117,7 +128,9 @@ function reference (model: TransformerModel, weights: Weights, classId: number, 
     stream = stream.map(x => {
       const normed = norm(`${layer}.feedForwardNorm`, x)
       const up = multiply(`${layer}.up`, normed)
-      const hidden = multiply(`${layer}.gate`, normed).map((gate, k) => gate / (1 + Math.exp(-gate)) * up[k]!)
+      const hidden = model.activation === 'gelu'
+        ? up.map(v => 0.5 * v * (1 + erf(v / Math.SQRT2)))
+        : multiply(`${layer}.gate`, normed).map((gate, k) => gate / (1 + Math.exp(-gate)) * up[k]!)
       return add(x, multiply(`${layer}.down`, hidden))
     })
   }

@@ -43,6 +43,7 @@ t.test('the addon has the numbers of the table', async t => {
   ).map(([field, limit, step]) => [{ [field]: limits[limit] }, { [field]: limits[limit] + step }])
   fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }], [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
   fields.push([{ rotationPairs: [2, 0, 0] }, { rotationPairs: [1, 1, 1] }])
+  fields.push([{ activation: 'gelu', bias: true }, { bias: true }]) // a gate has no bias
   for (const [at, above] of fields) {
     t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
     t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))

@@ -24,7 +24,7 @@ const models: Array<[string, TransformerModel]> = [
   ['B', transformerModel('B', 16)],
   ['odd sizes', small({})],
   ['shared keys and values', small({ dim: 256, heads: 4, kvHeads: 2, headSize: 64, transitions: 0 })],
-  ['other flags', { ...small({ headSize: 60 }), norm: 'layer', bias: true, positions: 577, embeddingNorm: true, rotationPairs: [1, 2, 3] }]
+  ['other flags', { ...small({ headSize: 60 }), norm: 'layer', activation: 'gelu', bias: true, positions: 577, embeddingNorm: true, rotationPairs: [1, 2, 3] }]
 ]
 const seats = [1, 2, 3, 4, 5, 8, 13, 16, 31, 32, 48, 63, 64]
 

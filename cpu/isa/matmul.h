@@ -8,6 +8,35 @@ namespace {
 
 using namespace parvis::cpu;
 
+// The error function, absolute error below 2e-7: x P(x^2) up to 1, behind it 1 - e^(-x^2) Q(1 / (1 + x / 2)). Both
+// polynomials are Chebyshev fits.
+INLINE vf errorFunction(vf x) {
+  const vf a = x < vf{} ? -x : x, u = x * x;
+  vf p = fill(-9.673591e-06f);
+  p = p * u + fill(1.1268254e-04f);
+  p = p * u + fill(-8.4843964e-04f);
+  p = p * u + fill(5.2210535e-03f);
+  p = p * u + fill(-2.6865438e-02f);
+  p = p * u + fill(1.1283783e-01f);
+  p = p * u + fill(-3.7612638e-01f);
+  p = p * u + fill(1.1283792f);
+  const vf z = min(fill(6.0f), a), t = fill(1.0f) / (fill(1.0f) + fill(0.5f) * z);
+  vf q = fill(-8.547879e-02f);
+  q = q * t + fill(3.9797956e-01f);
+  q = q * t + fill(-6.9700676e-01f);
+  q = q * t + fill(4.9691185e-01f);
+  q = q * t + fill(-1.6807896e-01f);
+  q = q * t + fill(2.6132202e-01f);
+  q = q * t + fill(2.2753145e-01f);
+  q = q * t + fill(2.84932e-01f);
+  q = q * t + fill(2.8185034e-01f);
+  q = q * t + fill(9.3865765e-06f);
+  const vf far = fill(1.0f) - q * exponential(-(z * z));
+  return a < fill(1.0f) ? p * x : x < vf{} ? -far : far;
+}
+
+INLINE vf gelu(vf x) { return fill(0.5f) * x * (fill(1.0f) + errorFunction(x * fill(0.70710678f))); }
+
 template <class E>
 void matmul(const Matmul& m, int panelBegin, int panelEnd) {
   const E* x = static_cast<const E*>(m.x);
@@ -31,7 +60,10 @@ void matmul(const Matmul& m, int panelBegin, int panelEnd) {
         }
         if (m.bias)
           for (int j = 0; j < panelVectors; j++) t.sum[r][j] += load(m.bias + panel * 32 + j * lanes);
-        {
+        if (m.epilogue == Epilogue::gelu) {
+          E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 32;
+          for (int j = 0; j < panelVectors; j++) storeElements(out + j * lanes, gelu(t.sum[r][j]));
+        } else {
           float* y = m.y + (first + r) * m.yStride + panel * 32;
           for (int j = 0; j < panelVectors; j++) {
             const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};

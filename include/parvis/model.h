@@ -46,6 +46,10 @@ enum class NormKind {
   rms,    // x / rms(x) * weight
   layer,  // (x - mean(x)) / deviation(x) * weight + bias
 };
+enum class Activation {
+  swiglu,  // silu(gate x) * up x
+  gelu,    // gelu(up x), by the error function
+};
 
 // A decoder of pre-norm blocks: x += attention(norm(x)), x += feedForward(norm(x)). Its weights, by role:
 //   classes [classes + 1, dim]  (last row: no class)      tokens [vocabulary, dim]
@@ -53,7 +57,7 @@ enum class NormKind {
 //   embeddingNorm                                         where embeddingNorm
 //   layers.i.attentionNorm, layers.i.feedForwardNorm, finalNorm
 //   layers.i.qkv [(heads + 2 kvHeads) headSize, dim]      layers.i.attentionOutput [dim, heads headSize]
-//   layers.i.gate, layers.i.up [feedForward, dim]         (without biases)
+//   layers.i.gate, layers.i.up [feedForward, dim]         (gate: swiglu)
 //   layers.i.down [dim, feedForward]                      head [vocabulary, dim]
 // A norm has `.weight` [dim] and, of kind `layer`, `.bias`; a projection `.weight` and, with `bias`, `.bias` [outputs]. The
 // head has no bias.
@@ -63,7 +67,8 @@ struct TransformerModel {
   int transitions = 0;  // vectors that rows may read in place of a token
   int positions = 0;    // rows of the table of learned positions; 0: there is none
   NormKind norm = NormKind::rms;
-  bool bias = false;           // of the projections of a layer, but for gate and up
+  Activation activation = Activation::swiglu;
+  bool bias = false;           // of the projections of a layer
   bool embeddingNorm = false;  // LayerNorm of the embeddings, learned positions included, whatever the other norms are
   // Pairs of elements of a head that frame, row and column of a cell rotate, in this order; pairs beyond them stay as
   // they are.

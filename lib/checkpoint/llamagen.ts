@@ -11,7 +11,7 @@ export type LlamaGenSizes =
 export function llamaGenModel (sizes: LlamaGenSizes): TransformerModel {
   const quarter = sizes.headSize / 4
   return {
-    ...sizes, positions: 0, norm: 'rms', bias: false, embeddingNorm: false,
+    ...sizes, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false,
     rotationPairs: [0, quarter, quarter], normEps: 1e-5, ropeBase: 10000
   }
 }

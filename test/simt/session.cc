@@ -54,8 +54,8 @@ class Checkpoint {
       norm(layer + "feedForwardNorm", m.norm);
       projection(layer + "qkv", width + 2 * m.kvHeads * m.headSize, m.dim);
       projection(layer + "attentionOutput", m.dim, width);
-      add(layer + "gate.weight", {m.feedForward, m.dim}, 0.1f);
-      add(layer + "up.weight", {m.feedForward, m.dim}, 0.1f);
+      if (m.activation == parvis::Activation::swiglu) add(layer + "gate.weight", {m.feedForward, m.dim}, 0.1f);
+      projection(layer + "up", m.feedForward, m.dim);
       projection(layer + "down", m.dim, m.feedForward);
     }
     norm("finalNorm", m.norm);
@@ -525,18 +525,19 @@ void stored(const parvis::TransformerModel& m) {
   scores({cpu, cuda}, "stored in three types, some transposed", 1, 4, 8, false, true, 1e-2);
 }
 
-// What other families of models have: LayerNorm, biases, learned positions, a norm of the embeddings, three axes of
+// What other families of models have: LayerNorm, biases, GELU, learned positions, a norm of the embeddings, three axes of
 // rotation or none.
 void flagged() {
   parvis::TransformerModel m = small();
   m.headSize = 40, m.positions = 24;
   for (const bool all : {true, false}) {
     m.norm = all ? parvis::NormKind::layer : parvis::NormKind::rms;
+    m.activation = parvis::Activation::gelu;
     m.bias = all;
     m.embeddingNorm = true;
     m.rotationPairs[0] = all ? 4 : 0, m.rotationPairs[1] = all ? 6 : 0, m.rotationPairs[2] = all ? 7 : 0;
     const Checkpoint checkpoint(m);
-    const char* name = all ? "LayerNorm, biases, positions, three axes" : "RMSNorm, positions, no axes";
+    const char* name = all ? "LayerNorm, biases, GELU, positions, three axes" : "RMSNorm, GELU, positions, no axes";
     for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
       const Both both = load(checkpoint, m, precision);
       const double tolerance = precision == Precision::float32 ? 1e-5 : 1e-2;
