@@ -75,7 +75,7 @@ async function main () {
     const sitting = new Map() // seat -> { index, step }
     while (waiting.length > 0 || sitting.size > 0) {
       const free = Array.from({ length: seats }, (_, seat) => seat).filter(seat => !sitting.has(seat))
-      while (waiting.length > 0 && free.length > 0 && (sitting.size === 0 || random() < 0.4)) {
+      while (waiting.length > 0 && free.length > 0 && (sitting.size === 0 || random() < (Number(limit) < 10 ? 0.9 : 0.4))) {
         const [seat] = free.splice(below(free.length), 1)
         const index = waiting.pop()
         await session.enter(seat, pool[index])
