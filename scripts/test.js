@@ -6,46 +6,54 @@
 //   npm run test:rest    the rest, `slow` below: simulated GPU, release, other runners, hostile files, documents
 //   npm run test:all     both
 //
-// The files are tap tests, one process each. What a contributor runs goes in two lanes, since most of it is starting
-// processes; the files of `alone`, which measure time or memory, follow one after another, as all of the rest does: it uses
-// every core by itself. This script reads their TAP streams instead of tap's own runner because that
-// one loses the files after one that ran out of time. A file that crashes, times out, bails out or asserts
-// nothing counts as a failure. Skipped and todo assertions are named, and count as neither. A single file also
+// The files are tap tests, one process each, in two lanes: few keep two cores busy all the time. The files of `alone`,
+// which measure time or memory, follow one after another. This script reads their TAP streams instead of tap's own
+// runner because that one loses the files after one that ran out of time. A file that crashes, times out, bails out or
+// asserts nothing counts as a failure. Skipped and todo assertions are named, and count as neither. A single file also
 // runs by itself: npx tap test/schedule.test.ts
 //
 //   PARVIS_TAP=FILE    where the TAP stream is written (default out/test.tap)
-//   TAP_TIMEOUT=300    seconds that a file may take where it does not say otherwise
+//   TAP_TIMEOUT=300    seconds that a file may take where it does not say otherwise (default 300, for `slow` 900)
 
 const { spawn } = require('node:child_process')
 const fs = require('node:fs')
-const { createRequire } = require('node:module')
 const path = require('node:path')
-const { pathToFileURL } = require('node:url')
 const { Parser } = require('tap-parser')
 const addon = require('./addon')
 const typescript = require('./prepare')
 
 const { root } = addon
+const transpile = path.join(__dirname, 'transpile.js')
 const tapFile = path.resolve(root, process.env.PARVIS_TAP || 'out/test.tap')
-const seconds = Number(process.env.TAP_TIMEOUT || 300)
 /** A test file gets this long to name what it waited for, after its own timer rang. */
 const grace = 20
 /** Milliseconds for a file that asks for no limit, t.setTimeout(0): a hang must still end. */
-const longest = 30 * 60 * 1000
+const mostTime = 30 * 60 * 1000
 /**
  * What only continuous integration has to run each time, by the beginning of its path: minutes of compiling kernels as
- * plain C++, of packing and installing, of hostile files, signals and documents. Whoever changes something there runs it by
- * its name.
+ * plain C++, of packing and installing, of hostile files, signals and documents. Whoever changes something there runs
+ * it by its name.
  */
 const slow = [
-  'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.', 'test/bench/', 'test/checkpoint/hostile.', 'test/checkpoint/variants.',
-  'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.', 'test/cuda/', 'test/docs/', 'test/examples/', 'test/fuzz/', 'test/package.',
-  'test/ptx.', 'test/release/', 'test/runners/', 'test/simt', 'test/snippets.'
+  'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.', 'test/bench/', 'test/checkpoint/hostile.',
+  'test/checkpoint/variants.', 'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.', 'test/cuda/', 'test/docs/',
+  'test/examples/', 'test/fuzz/', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
+  'test/snippets.'
 ]
-/** What measures time or memory, by the beginning of its path. */
+/** What measures time or memory, by the beginning of its path: nothing runs beside it. */
 const alone = [
-  'test/api/budget.', 'test/api/concurrency.', 'test/cancel-work.', 'test/checkpoint/extras.', 'test/checkpoint/pickle.',
-  'test/labels.', 'test/machine.', 'test/resample.', 'test/strided-tensors.'
+  'test/api/budget.', 'test/api/concurrency.', 'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.',
+  'test/bench/peers.', 'test/cancel-work.', 'test/checkpoint/extras.', 'test/checkpoint/pickle.', 'test/cli/bench.',
+  'test/cli/signals.', 'test/examples/', 'test/fuzz/', 'test/labels.', 'test/machine.', 'test/resample.',
+  'test/strided-tensors.'
+]
+/** Files that use one folder, by the beginning of their paths: one at a time. */
+const apart = ['test/runners/']
+/** What takes longest, in this order, by the beginning of its path. It begins first, so that the lanes end together. */
+const longest = [
+  'test/ptx.', 'test/cuda/golden.', 'test/cuda/api.', 'test/cuda/operations.', 'test/cuda/session.',
+  'test/cuda/vq-tokenizer.', 'test/release/', 'test/checkpoint/variants.', 'test/cuda/', 'test/snippets.',
+  'test/runners/', 'test/package.', 'test/pinned/', 'test/fashion.', 'test/types.'
 ]
 const total = { passed: 0, failed: 0, skipped: 0, todo: 0 }
 
@@ -65,34 +73,53 @@ async function main () {
     total.failed++
     return
   }
-  const plugin = createRequire(require.resolve('tap/package.json')).resolve('@tapjs/typescript/package.json')
-  const loader = path.join(path.dirname(plugin), 'dist', 'esm', 'import.mjs')
   fs.mkdirSync(path.dirname(tapFile), { recursive: true })
   fs.writeFileSync(tapFile, `TAP version 14\n1..${files.length}\n`)
   let index = 0
-  const lane = async queue => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      const { counts, tap, time } = await runFile(file, loader)
-      for (const key of Object.keys(total)) total[key] += counts[key]
-      const ok = counts.failed === 0 ? 'ok' : 'not ok'
-      fs.appendFileSync(tapFile, `# Subtest: ${file}\n${tap}${ok} ${++index} - ${file} # time=${time}ms\n`)
-      const figures = Object.entries(counts).filter(([key, value]) => value > 0 || key === 'passed').map(([key, value]) => `${value} ${key}`)
-      console.log(`${ok.padEnd(6)}  ${file}  ${figures.join(', ')}  ${(time / 1000).toFixed(1)} s`)
-    }
+  const run = async file => {
+    const { counts, tap, time } = await runFile(file)
+    for (const key of Object.keys(total)) total[key] += counts[key]
+    const ok = counts.failed === 0 ? 'ok' : 'not ok'
+    fs.appendFileSync(tapFile, `# Subtest: ${file}\n${tap}${ok} ${++index} - ${file} # time=${time}ms\n`)
+    const figures = Object.entries(counts).filter(([key, value]) => value > 0 || key === 'passed')
+      .map(([key, value]) => `${value} ${key}`)
+    console.log(`${ok.padEnd(6)}  ${file}  ${figures.join(', ')}  ${(time / 1000).toFixed(1)} s`)
   }
-  const together = files.filter(file => !beginsWithOneOf(slow, file) && !beginsWithOneOf(alone, file))
-  await Promise.all([lane(together), lane(together)])
-  await lane(files.filter(file => beginsWithOneOf(slow, file) || beginsWithOneOf(alone, file)))
+  const started = Date.now()
+  await inLanes(2, files.filter(file => !beginsWithOneOf(alone, file)), run)
+  await inLanes(1, files.filter(file => beginsWithOneOf(alone, file)), run)
+  const minutes = ((Date.now() - started) / 60_000).toFixed(1)
+  console.log(`\n${files.length} files in ${minutes} minutes, ${total.skipped} skipped, ${total.todo} todo`)
+}
+
+/** Runs the files, as many at a time as there are lanes, the longest first. */
+async function inLanes (lanes, files, run) {
+  const place = file => {
+    const found = longest.findIndex(beginning => file.startsWith(beginning))
+    return found < 0 ? longest.length : found
+  }
+  const waiting = [...files].sort((a, b) => place(a) - place(b)) // otherwise in their order
+  const running = new Map()
+  const excluded = file => apart.some(beginning =>
+    file.startsWith(beginning) && [...running.keys()].some(other => other.startsWith(beginning)))
+  while (waiting.length > 0 || running.size > 0) {
+    const next = running.size < lanes ? waiting.findIndex(file => !excluded(file)) : -1
+    if (next >= 0) {
+      const [file] = waiting.splice(next, 1)
+      running.set(file, run(file).finally(() => running.delete(file)))
+    } else await Promise.race(running.values())
+  }
 }
 
 /** Runs one test file. { counts, tap: its stream as an indented subtest, time: milliseconds } */
-async function runFile (file, loader) {
+async function runFile (file) {
+  const allowed = Number(process.env.TAP_TIMEOUT || (beginsWithOneOf(slow, file) ? 900 : 300))
   const counts = { passed: 0, failed: 0, skipped: 0, todo: 0 }
   const lines = []
   const started = Date.now()
-  const child = spawn(process.execPath, ['--enable-source-maps', `--import=${pathToFileURL(loader)}`, file], {
+  const child = spawn(process.execPath, ['--enable-source-maps', '--require', transpile, file], {
     cwd: root,
-    env: { ...process.env, TAP: '1', TAP_TIMEOUT: String(seconds), TS_NODE_TRANSPILE_ONLY: '1' },
+    env: { ...process.env, TAP: '1', TAP_TIMEOUT: String(allowed) },
     stdio: ['ignore', 'pipe', 'inherit', 'ipc']
   })
   const stop = () => { child.kill('SIGKILL'); process.exit(130) }
@@ -102,9 +129,9 @@ async function runFile (file, loader) {
   let timer
   const allow = milliseconds => {
     clearTimeout(timer)
-    timer = setTimeout(() => { late = true; child.kill('SIGKILL') }, (milliseconds || longest) + grace * 1000)
+    timer = setTimeout(() => { late = true; child.kill('SIGKILL') }, (milliseconds || mostTime) + grace * 1000)
   }
-  allow(seconds * 1000)
+  allow(allowed * 1000)
   child.on('message', message => { if (typeof message?.setTimeout === 'number') allow(message.setTimeout) })
 
   const parser = new Parser()
@@ -182,12 +209,13 @@ function indent (text) {
 
 /** Prints the last line; an error where anything failed or nothing was run. */
 function finish () {
-  if (total.skipped + total.todo > 0) console.log(`\n${total.skipped} skipped, ${total.todo} todo`)
   console.log(`${total.passed} passed, ${total.failed} failed`)
   process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0
 }
 
-/** The test files that the command line names; undefined, said on standard error, where it names nothing that is there. */
+/**
+ * The test files that the command line names; undefined, said on standard error, where it names nothing that is there.
+ */
 function chosenFiles (args) {
   const all = testFiles()
   const isSlow = file => beginsWithOneOf(slow, file)
@@ -200,7 +228,9 @@ function chosenFiles (args) {
   })
   const missing = args.filter((name, k) => chosen[k].length === 0)
   if (missing.length > 0) {
-    console.error(`There is no test file or folder of test files called ${missing.join(', ')}. The files are test/**/*.test.ts.`)
+    console.error(
+      `There is no test file or folder of test files called ${missing.join(', ')}. The files are test/**/*.test.ts.`
+    )
     return undefined
   }
   return [...new Set(chosen.flat())]

@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { build, digest, executeWith, folder, headersIn, inParallel, interpreterSources, make, root, type Run } from './simt.js'
+import { build, digest, executeWith, folder, headersIn, inParallel, interpreterSources, make, once, root, type Run } from './simt.js'
 
 export type Architecture = 80 | 90
 
@@ -36,7 +36,7 @@ export async function ptxOf (sources: string[], architecture: Architecture): Pro
   return await inParallel(sources, async source => {
     const parts = [compiler.version, ...flags, String(architecture), headers, fs.readFileSync(path.join(root, source), 'utf8')]
     const file = path.join(out, `${path.basename(source).replace(/\.\w+$/, '')}-${architecture}-${digest(parts)}.ptx`)
-    if (!fs.existsSync(file)) await make(file, partial => [...flags, `-arch=compute_${architecture}`, source, '-o', partial], compiler.path)
+    await once(file, async () => await make(file, partial => [...flags, `-arch=compute_${architecture}`, source, '-o', partial], compiler.path))
     return file
   })
 }

@@ -7,6 +7,7 @@ import fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { withLock } from './lock.js'
 
 /** What checkFamily needs of a test. */
 interface Assertions {
@@ -19,7 +20,8 @@ export const root = path.join(__dirname, '..', '..')
 export const folder = path.join(root, 'out', 'simt')
 const compiler = process.env.CXX || ['g++', 'c++', 'clang++'].find(name => spawnSync(name, ['--version']).status === 0) || 'c++'
 
-const common = ['-std=c++20', '-g', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
+/** Debugging information of lines only: kernels have dozens of instances. */
+const common = ['-std=c++20', '-g1', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
 const sanitizers = sanitizerFlags()
 const sanitized = [...common, '-O1', ...sanitizers, '-ffp-contract=off']
 /** The scheduler of the layer, in programs that have sanitizers: as scheduler.cc says. */
@@ -68,12 +70,17 @@ export async function build (name: string, sources: string[]): Promise<string> {
     const flags = /^(cpu|common)\//.test(source) ? reference : source === 'test/simt/scheduler.cc' ? scheduler : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
     const included = source.startsWith('test/ptx/') ? interpreter : headers
     const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
-    if (!fs.existsSync(object)) await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out])
+    await once(object, async () => await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out]))
     return object
   })
   const program = path.join(folder, `${name}-${digest(objects)}`)
-  if (!fs.existsSync(program)) await make(program, out => [...sanitizers, '-pthread', ...objects, '-ldl', '-o', out])
+  await once(program, async () => await make(program, out => [...sanitizers, '-pthread', ...objects, '-ldl', '-o', out]))
   return program
+}
+
+/** Makes a file that is not there yet; other processes that need it wait. */
+export async function once (file: string, work: () => Promise<void>): Promise<void> {
+  await withLock(`${file}.building`, () => fs.existsSync(file), work, 900)
 }
 
 /** Of all headers that lie in folders. */
