@@ -1,6 +1,6 @@
 // node bench/results.js [FOLDER [FILE.md]]: the reports in bench/results/ (of `parvis bench -o json`) as one page,
-// bench/RESULTS.md, with their plots beside them. It says only what was run; the command that makes a report again stands at its top. Files of other
-// programs (bench/cuda, scripts/device.sh) are named, not shown.
+// bench/RESULTS.md, with their plots beside them. It says only what was run; the command that makes a report again
+// stands at its top. Files of other programs (bench/cuda, scripts/device.sh) are named, not shown.
 'use strict'
 
 const fs = require('node:fs')
@@ -18,7 +18,8 @@ for (const name of fs.readdirSync(folder).filter(name => name.endsWith('.json'))
     continue
   }
   parts.push(`File: \`${name}\`\n\n${markdown(report).replace(/^#/gm, '##').trimEnd()}`)
-  for (const [kind, what, plot] of [['time', 'Milliseconds an image', timePlot], ['ceilings', 'Shares of the ceilings', sharePlot]]) {
+  for (const [kind, what, plot] of [['time', 'Milliseconds an image', timePlot],
+    ['ceilings', 'Shares of the ceilings', sharePlot]]) {
     const file = path.join(folder, name.replace(/json$/, `${kind}.svg`))
     fs.writeFileSync(file, plot(report))
     parts.push(`![${what}](${path.relative(path.dirname(page), file).split(path.sep).join('/')})`)

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 'use strict'
-// The command `parvis`. Plain CommonJS that every Node can read, so that one that is too old, or a clone without its build
-// step, is told in words. The commands themselves are in lib/cli.
+// The command `parvis`. Plain CommonJS that every Node can read, so that one that is too old, or a clone without its
+// build step, is told in words. The commands themselves are in lib/cli.
 
 const fs = require('fs')
 const path = require('path')

@@ -29,9 +29,13 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   return o;
 }
 
-Napi::Value createEngine(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->engine.New({info[0]}); }
+Napi::Value createEngine(const Napi::CallbackInfo& info) {
+  return info.Env().GetInstanceData<Classes>()->engine.New({info[0]});
+}
 
-Napi::Value createCancel(const Napi::CallbackInfo& info) { return info.Env().GetInstanceData<Classes>()->cancel.New({}); }
+Napi::Value createCancel(const Napi::CallbackInfo& info) {
+  return info.Env().GetInstanceData<Classes>()->cancel.New({});
+}
 
 // Work without an engine: libuv's threads are the right place for it.
 template <class Result>
@@ -59,7 +63,8 @@ class Task : public Napi::AsyncWorker {
 
  private:
   Task(Napi::Env env, Work work, Resolve resolve)
-      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)), resolve_(std::move(resolve)) {}
+      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
+        resolve_(std::move(resolve)) {}
   Napi::Promise::Deferred deferred_;
   Work work_;
   Resolve resolve_;
@@ -102,7 +107,8 @@ Napi::Value cuda(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value memoryOf(const Napi::CallbackInfo& info) {
-  if (!info[0].IsNumber()) throw typedError(info.Env(), {Code::internal, "parvis native call: device must be a number"});
+  if (!info[0].IsNumber())
+    throw typedError(info.Env(), {Code::internal, "parvis native call: device must be a number"});
   return Task<CudaMemory>::start(
       info.Env(), [device = info[0].ToNumber().Int32Value()](CudaMemory& out) { return cudaMemory(device, out); },
       [](Napi::Env env, const CudaMemory& m) -> Napi::Value {
@@ -127,7 +133,9 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
       [output](Napi::Env env, const int&) { return output->take(env); });
 }
 
-Napi::Value memoryOfMachine(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(freeMemory())); }
+Napi::Value memoryOfMachine(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(freeMemory()));
+}
 
 // { device: 'cpu' or 'cuda', model, precision, threads, session? } -> bytes
 Napi::Value plan(const Napi::CallbackInfo& info) {
@@ -135,7 +143,8 @@ Napi::Value plan(const Napi::CallbackInfo& info) {
   const TransformerModel model = transformerModel(object(o.Get("model"), "model"));
   const Precision type = precision(o.Get("precision"));
   const std::string device = text(o, "device");
-  if (device != "cpu" && device != "cuda") throw typedError(info.Env(), {Code::internal, "parvis native call: device must be cpu or cuda"});
+  if (device != "cpu" && device != "cuda")
+    throw typedError(info.Env(), {Code::internal, "parvis native call: device must be cpu or cuda"});
   SessionOptions options;
   const bool asked = o.Get("session").IsObject();
   if (asked) {
@@ -166,8 +175,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   classes->tokenizer = Napi::Persistent(TokenizerHandle::define(env));
   classes->cancel = Napi::Persistent(CancelHandle::define(env));
   const char* const names[] = {"Int32Array", "Float32Array", "Uint8Array"};
-  for (size_t i = 0; i < 3; i++)
-    classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());
+  for (size_t i = 0; i < 3; i++) classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());
   env.SetInstanceData(classes);
   Napi::Array backends = Napi::Array::New(env);
   backends.Set(0u, "cpu");

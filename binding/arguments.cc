@@ -38,7 +38,8 @@ double number(const Napi::Object& from, const char* name) {
 
 int integer(const Napi::Object& from, const char* name) {
   const double d = number(from, name);
-  if (!(std::abs(d) <= 2147483647.0) || d != std::floor(d)) wrong(from.Env(), std::string(name) + " must be a 32-bit integer");
+  if (!(std::abs(d) <= 2147483647.0) || d != std::floor(d))
+    wrong(from.Env(), std::string(name) + " must be a 32-bit integer");
   return static_cast<int>(d);
 }
 
@@ -54,7 +55,8 @@ std::vector<T> array(const Napi::Value& value, const char* what) {
                                         : std::is_same_v<T, uint64_t> ? napi_biguint64_array
                                         : std::is_same_v<T, float>    ? napi_float32_array
                                                                       : napi_uint8_array;
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) wrong(value.Env(), std::string(what) + " must be a typed array of its type");
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)
+    wrong(value.Env(), std::string(what) + " must be a typed array of its type");
   const auto from = value.As<Napi::TypedArrayOf<T>>();
   return std::vector<T>(from.Data(), from.Data() + from.ElementLength());
 }
@@ -151,14 +153,15 @@ TransformerModel transformerModel(const Napi::Object& o) {
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
   int64_t rotated = 0;
   for (int axis = 0; axis < 3; axis++) {
-    if (pairs[axis] < 0 || pairs[axis] > limits::headSize) wrong(o.Env(), "rotationPairs are outside their range", Code::badCheckpoint);
+    if (pairs[axis] < 0 || pairs[axis] > limits::headSize)
+      wrong(o.Env(), "rotationPairs are outside their range", Code::badCheckpoint);
     rotated += m.rotationPairs[axis] = static_cast<int>(pairs[axis]);
   }
   if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) ||
-      !in(m.kvHeads, m.heads) || m.heads % m.kvHeads ||
-      !in(m.headSize, limits::headSize) || m.headSize % 4 || !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
-      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 || m.positions > limits::tokens + 1 || 2 * rotated > m.headSize ||
-      (m.bias && m.activation == Activation::swiglu))
+      !in(m.kvHeads, m.heads) || m.heads % m.kvHeads || !in(m.headSize, limits::headSize) || m.headSize % 4 ||
+      !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
+      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 ||
+      m.positions > limits::tokens + 1 || 2 * rotated > m.headSize || (m.bias && m.activation == Activation::swiglu))
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }
@@ -174,8 +177,9 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
   m.normEps = static_cast<float>(number(o, "normEps"));
   for (const int64_t x : integers(o.Get("multipliers"), "multipliers")) m.multipliers.push_back(static_cast<int>(x));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  bool good = in(m.baseChannels, limits::baseChannels) && in(m.residualBlocks, limits::residualBlocks) && in(m.zChannels, limits::zChannels) &&
-              in(m.codebook, limits::codebook) && in(m.codeSize, limits::codeSize) && in(m.groups, m.baseChannels) && in(m.levels(), limits::levels);
+  bool good = in(m.baseChannels, limits::baseChannels) && in(m.residualBlocks, limits::residualBlocks) &&
+              in(m.zChannels, limits::zChannels) && in(m.codebook, limits::codebook) &&
+              in(m.codeSize, limits::codeSize) && in(m.groups, m.baseChannels) && in(m.levels(), limits::levels);
   for (const int x : m.multipliers) good = good && in(x, limits::multiplier) && m.baseChannels * x % m.groups == 0;
   if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range", Code::badCheckpoint);
   return m;

@@ -50,11 +50,13 @@ Napi::Value TokenizerHandle::promise(const Napi::CallbackInfo& info) {
 
 Napi::Function EngineHandle::define(Napi::Env env) {
   return DefineClass(env, "Engine",
-                     {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"), InstanceAccessor<&EngineHandle::threads>("threads"),
+                     {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"),
+                      InstanceAccessor<&EngineHandle::threads>("threads"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"), InstanceMethod<&EngineHandle::halt>("halt")});
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"),
+                      InstanceMethod<&EngineHandle::halt>("halt")});
 }
 
 // 1 of "cuda:1".
@@ -75,8 +77,11 @@ EngineHandle::EngineHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   // The executor's thread first: a backend that goes on with as many threads as there are must leave one for it.
   const auto core = std::make_shared<Core>(info.Env());
   core->backend = cpu ? createCpuBackend(threads) : createCudaBackend(index);
-  if (!core->backend && cpu) throw typedError(info.Env(), {Code::outOfMemory, threadsRefused(std::to_string(threads) + " threads")});
-  if (!core->backend) throw typedError(info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."});
+  if (!core->backend && cpu)
+    throw typedError(info.Env(), {Code::outOfMemory, threadsRefused(std::to_string(threads) + " threads")});
+  if (!core->backend)
+    throw typedError(
+        info.Env(), {Code::deviceUnavailable, "Device " + device_ + " is not available: this build has no CUDA code."});
   core_ = core;
   executor_ = core_->executor->self();
 }
@@ -84,36 +89,47 @@ EngineHandle::EngineHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
 Napi::Value EngineHandle::device(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), device_); }
 
 // Asked for each time: a CUDA backend has none before its first job.
-Napi::Value EngineHandle::isa(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), core_ ? core_->backend->isa() : ""); }
+Napi::Value EngineHandle::isa(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), core_ ? core_->backend->isa() : "");
+}
 
-Napi::Value EngineHandle::threads(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), core_ ? core_->backend->threads() : 0); }
+Napi::Value EngineHandle::threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), core_ ? core_->backend->threads() : 0);
+}
 
 Napi::Value EngineHandle::loadTransformer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Transformer>(),
-      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = weights(info[1]), model = transformerModel(object(info[2], "model")),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = weights(info[1]),
+       model = transformerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Transformer>& out, const Cancel& cancel) {
         return core->backend->loadTransformer(file, sources, model, type, cancel, out);
       },
-      [core = core_](Napi::Env env, std::shared_ptr<Transformer>& out) { return TransformerHandle::wrap(env, core, std::move(out)); });
+      [core = core_](Napi::Env env, std::shared_ptr<Transformer>& out) {
+        return TransformerHandle::wrap(env, core, std::move(out));
+      });
 }
 
 Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Tokenizer>(),
-      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]), model = tokenizerModel(object(info[2], "model")),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]),
+       model = tokenizerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Tokenizer>& out, const Cancel& cancel) {
         return core->backend->loadTokenizer(file, sources, model, type, cancel, out);
       },
-      [core = core_](Napi::Env env, std::shared_ptr<Tokenizer>& out) { return TokenizerHandle::wrap(env, core, std::move(out)); });
+      [core = core_](Napi::Env env, std::shared_ptr<Tokenizer>& out) {
+        return TokenizerHandle::wrap(env, core, std::move(out));
+      });
 }
 
 Napi::Value EngineHandle::measureCeilings(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
-      info.Env(), core_, nullptr, Ceilings{}, [core = core_.get()](Ceilings& out, const Cancel&) { return core->backend->measureCeilings(out); },
+      info.Env(), core_, nullptr, Ceilings{},
+      [core = core_.get()](Ceilings& out, const Cancel&) { return core->backend->measureCeilings(out); },
       [](Napi::Env env, const Ceilings& c) -> Napi::Value {
         Napi::Object o = Napi::Object::New(env);
         o.Set("readBytesPerSecond", c.readBytesPerSecond);
@@ -123,14 +139,16 @@ Napi::Value EngineHandle::measureCeilings(const Napi::CallbackInfo& info) {
       });
 }
 
-// The last job of an engine. When it settles, all jobs before it have; what they made was let go of, and is freed before the
-// backend, behind which the executor's thread ends.
+// The last job of an engine. When it settles, all jobs before it have; what they made was let go of, and is freed
+// before the backend, behind which the executor's thread ends.
 struct LastJob : Job {
-  explicit LastJob(std::shared_ptr<Core> core, Napi::Promise::Deferred deferred) : core(std::move(core)), deferred(deferred) {}
+  explicit LastJob(std::shared_ptr<Core> core, Napi::Promise::Deferred deferred)
+      : core(std::move(core)), deferred(deferred) {}
   void work() override {}
   void settle(Napi::Env) override {
     Executor* const executor = std::exchange(core->executor, nullptr);
-    executor->retire([last = std::move(core->backend)]() mutable { last.reset(); }, [d = deferred](Napi::Env env) { d.Resolve(env.Undefined()); });
+    executor->retire([last = std::move(core->backend)]() mutable { last.reset(); },
+                     [d = deferred](Napi::Env env) { d.Resolve(env.Undefined()); });
   }
   std::shared_ptr<Core> core;
   Napi::Promise::Deferred deferred;
@@ -186,11 +204,13 @@ static Napi::Value enqueueProfile(const Napi::CallbackInfo& info, const Share<T>
 
 Napi::Function TransformerHandle::define(Napi::Env env) {
   return DefineClass(env, "Transformer",
-                     {InstanceAccessor<&TransformerHandle::bytes>("bytes"), InstanceMethod<&TransformerHandle::promise<&TransformerHandle::createSession>>("createSession"),
+                     {InstanceAccessor<&TransformerHandle::bytes>("bytes"),
+                      InstanceMethod<&TransformerHandle::promise<&TransformerHandle::createSession>>("createSession"),
                       InstanceMethod<&TransformerHandle::dispose>("dispose")});
 }
 
-Napi::Value TransformerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Transformer> transformer) {
+Napi::Value TransformerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core,
+                                    std::shared_ptr<Transformer> transformer) {
   const Napi::Object o = env.GetInstanceData<Classes>()->transformer.New({});
   TransformerHandle* handle = Unwrap(o);
   handle->transformer_.hold(std::move(core), std::move(transformer));
@@ -225,14 +245,18 @@ Napi::Value TransformerHandle::dispose(const Napi::CallbackInfo& info) {
 
 Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(env, "Session",
-                     {InstanceAccessor<&SessionHandle::bytes>("bytes"), InstanceMethod<&SessionHandle::promise<&SessionHandle::enter>>("enter"),
+                     {InstanceAccessor<&SessionHandle::bytes>("bytes"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::enter>>("enter"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::leave>>("leave"),
-                      InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
-                      InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"), InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::dispose>>("dispose")});
 }
 
-Napi::Value SessionHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens, size_t logits) {
+Napi::Value SessionHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session,
+                                size_t tokens, size_t logits) {
   const Napi::Object o = env.GetInstanceData<Classes>()->session.New({});
   SessionHandle* handle = Unwrap(o);
   handle->session_.hold(std::move(core), std::move(session));
@@ -272,7 +296,8 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
   if (!session_) return disposed(info.Env());
   return enqueue(
       info.Env(), session_.core(), CancelHandle::from(info[1]), std::vector<int32_t>(),
-      [session = session_.object(), t = stepTables(object(info[0], "step"))](std::vector<int32_t>& failed, const Cancel& cancel) {
+      [session = session_.object(), t = stepTables(object(info[0], "step"))](std::vector<int32_t>& failed,
+                                                                             const Cancel& cancel) {
         const Step step{t.rows.data(),        static_cast<int>(t.rows.size()),
                         t.predictions.data(), static_cast<int>(t.predictions.size()),
                         t.rules.data(),       static_cast<int>(t.rules.size())};
@@ -308,14 +333,16 @@ Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {
   session_.letGo();
   if (!core || !core->open()) return resolved(info.Env());
   return enqueue(
-      info.Env(), core, nullptr, 0, [](int&, const Cancel&) { return Status{}; }, [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
+      info.Env(), core, nullptr, 0, [](int&, const Cancel&) { return Status{}; },
+      [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
 }
 
 // ---- tokenizer ----------------------------------------------------------------------------------------------
 
 Napi::Function TokenizerHandle::define(Napi::Env env) {
   return DefineClass(env, "Tokenizer",
-                     {InstanceAccessor<&TokenizerHandle::bytes>("bytes"), InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::decode>>("decode"),
+                     {InstanceAccessor<&TokenizerHandle::bytes>("bytes"),
+                      InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::decode>>("decode"),
                       InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::encode>>("encode"),
                       InstanceMethod<&TokenizerHandle::promise<&TokenizerHandle::profile>>("profile"),
                       InstanceMethod<&TokenizerHandle::dispose>("dispose")});
@@ -335,9 +362,11 @@ Napi::Value TokenizerHandle::bytes(const Napi::CallbackInfo& info) {
 Napi::Value TokenizerHandle::decode(const Napi::CallbackInfo& info) {
   if (!tokenizer_) return disposed(info.Env());
   const Napi::Object o = object(info[1], "options");
-  const DecodeOptions options{integer(o, "count"), integer(o, "gridHeight"), integer(o, "gridWidth"), integer(o, "outHeight"), integer(o, "outWidth")};
+  const DecodeOptions options{integer(o, "count"), integer(o, "gridHeight"), integer(o, "gridWidth"),
+                              integer(o, "outHeight"), integer(o, "outWidth")};
   std::vector<int32_t> tokens = array<int32_t>(info[0], "tokens");
-  if (options.count < 1 || options.gridHeight < 1 || options.gridWidth < 1 || options.outHeight < 1 || options.outWidth < 1 ||
+  if (options.count < 1 || options.gridHeight < 1 || options.gridWidth < 1 || options.outHeight < 1 ||
+      options.outWidth < 1 ||
       tokens.size() / options.count / options.gridHeight != static_cast<size_t>(options.gridWidth) ||
       tokens.size() != static_cast<size_t>(options.count) * options.gridHeight * options.gridWidth)
     throw typedError(info.Env(), {Code::internal, "parvis native call: tokens must fill the grids"});
@@ -345,12 +374,14 @@ Napi::Value TokenizerHandle::decode(const Napi::CallbackInfo& info) {
   const CancelFlag cancel = CancelHandle::from(info[2]);
   const auto& tokenizer = tokenizer_.object();
   if (text(o, "format") == "float32")
-    return enqueueArray<float>(info.Env(), tokenizer_.core(), cancel, size, [tokenizer, tokens = std::move(tokens), options](float* out, const Cancel& stop) {
-      return tokenizer->decode(tokens.data(), options, nullptr, out, stop);
-    });
-  return enqueueArray<uint8_t>(info.Env(), tokenizer_.core(), cancel, size, [tokenizer, tokens = std::move(tokens), options](uint8_t* out, const Cancel& stop) {
-    return tokenizer->decode(tokens.data(), options, out, nullptr, stop);
-  });
+    return enqueueArray<float>(info.Env(), tokenizer_.core(), cancel, size,
+                               [tokenizer, tokens = std::move(tokens), options](float* out, const Cancel& stop) {
+                                 return tokenizer->decode(tokens.data(), options, nullptr, out, stop);
+                               });
+  return enqueueArray<uint8_t>(info.Env(), tokenizer_.core(), cancel, size,
+                               [tokenizer, tokens = std::move(tokens), options](uint8_t* out, const Cancel& stop) {
+                                 return tokenizer->decode(tokens.data(), options, out, nullptr, stop);
+                               });
 }
 
 Napi::Value TokenizerHandle::encode(const Napi::CallbackInfo& info) {
@@ -363,14 +394,13 @@ Napi::Value TokenizerHandle::encode(const Napi::CallbackInfo& info) {
   const int factor = tokenizer_->model().factor();
   const size_t tokens = static_cast<size_t>(count) * (height / factor) * (width / factor);
   return enqueueArray<int32_t>(info.Env(), tokenizer_.core(), CancelHandle::from(info[2]), tokens,
-                               [tokenizer = tokenizer_.object(), pixels = std::move(pixels), count, height, width](int32_t* out, const Cancel& stop) {
+                               [tokenizer = tokenizer_.object(), pixels = std::move(pixels), count, height, width](
+                                   int32_t* out, const Cancel& stop) {
                                  return tokenizer->encode(pixels.data(), count, height, width, out, stop);
                                });
 }
 
-Napi::Value TokenizerHandle::profile(const Napi::CallbackInfo& info) {
-  return enqueueProfile(info, tokenizer_);
-}
+Napi::Value TokenizerHandle::profile(const Napi::CallbackInfo& info) { return enqueueProfile(info, tokenizer_); }
 
 Napi::Value TokenizerHandle::dispose(const Napi::CallbackInfo& info) {
   tokenizer_.letGo();

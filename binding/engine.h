@@ -1,6 +1,6 @@
 // Handles that JavaScript holds: engine, transformer, session, tokenizer, cancel. Each owns a share of its engine's
-// core until the engine is disposed of, which takes the shares away; freeing large memory happens on the executor thread, also
-// when the garbage collector finds the handle.
+// core until the engine is disposed of, which takes the shares away; freeing large memory happens on the executor
+// thread, also when the garbage collector finds the handle.
 #pragma once
 
 #include <cstring>
@@ -28,7 +28,8 @@ class Holder {
 struct Core {
   explicit Core(Napi::Env env) : executor(new Executor(env)) {}
   ~Core() {
-    if (executor) executor->retire([last = std::move(backend)]() mutable { last.reset(); });  // joins the backend's threads
+    if (executor)
+      executor->retire([last = std::move(backend)]() mutable { last.reset(); });  // joins the backend's threads
   }
   Core(const Core&) = delete;
   bool open() const { return !closed && executor && !executor->ended(); }
@@ -43,8 +44,8 @@ struct Core {
   std::unordered_set<Holder*> holders;
 };
 
-// A handle's share of a native object, whose release may take milliseconds: it is freed on the executor thread, when the
-// handle is disposed of, collected, or its engine is disposed of.
+// A handle's share of a native object, whose release may take milliseconds: it is freed on the executor thread, when
+// the handle is disposed of, collected, or its engine is disposed of.
 template <class T>
 class Share final : public Holder {
  public:
@@ -75,7 +76,9 @@ class Share final : public Holder {
 };
 
 template <class T>
-constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0 : std::is_same_v<T, float> ? 1 : 2;
+constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0
+                             : std::is_same_v<T, float> ? 1
+                                                        : 2;
 
 struct Classes {  // constructors, an environment's each
   Napi::FunctionReference engine, transformer, session, tokenizer, cancel;
@@ -134,7 +137,8 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
  public:
   explicit SessionHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
   static Napi::Function define(Napi::Env env);
-  static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens, size_t logits);
+  static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<Session> session, size_t tokens,
+                          size_t logits);
 
  private:
   Napi::Value bytes(const Napi::CallbackInfo& info);

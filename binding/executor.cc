@@ -8,7 +8,8 @@ namespace parvis::binding {
 
 Executor::Executor(Napi::Env env) : env_(env) {
   napi_value name = Napi::String::New(env, "parvis");
-  const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, onSettle, &back_);
+  const napi_status status =
+      napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, onSettle, &back_);
   if (status != napi_ok) throw typedError(env, {Code::internal, "parvis could not create its thread-safe function."});
   napi_unref_threadsafe_function(env, back_);  // an idle engine keeps no process alive
   try {
@@ -105,7 +106,8 @@ void Executor::loop() {
       running_ = nullptr;
       wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
       if (queue_.empty()) {
-        if (retired_) napi_call_threadsafe_function(back_, nullptr, napi_tsfn_nonblocking);  // no job: this thread is done
+        if (retired_)
+          napi_call_threadsafe_function(back_, nullptr, napi_tsfn_nonblocking);  // no job: this thread is done
         return;
       }
       entry = std::move(queue_.front());
@@ -128,7 +130,8 @@ void Executor::loop() {
 
 void Executor::onSettle(napi_env env, napi_value, void* context, void* data) {
   const std::unique_ptr<Job> job(static_cast<Job*>(data));
-  if (env == nullptr) return;  // the environment is going down: nobody waits for the result, and the executor may be gone
+  if (env == nullptr)
+    return;  // the environment is going down: nobody waits for the result, and the executor may be gone
   Executor* self = static_cast<Executor*>(context);
   Napi::HandleScope scope(env);
   if (!job) {

@@ -2,8 +2,8 @@
 // on the JavaScript thread; only their work runs here, so nothing native holds the event loop, and none of libuv's
 // few threads is taken. When Node takes the environment down (its loop has ended, a worker thread is terminated) the
 // running job is told to stop and the thread is joined: no native code outlives its environment. process.exit() on the
-// main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved, unless
-// `halt` was called (lib/engine.ts says where that matters).
+// main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved,
+// unless `halt` was called (lib/engine.ts says where that matters).
 #pragma once
 
 #include <condition_variable>
@@ -25,8 +25,8 @@ using CancelFlag = std::shared_ptr<Cancel>;
 
 struct Job {
   virtual ~Job() = default;
-  virtual void work() = 0;               // executor thread
-  virtual void settle(Napi::Env) = 0;    // JavaScript thread
+  virtual void work() = 0;             // executor thread
+  virtual void settle(Napi::Env) = 0;  // JavaScript thread
   CancelFlag cancel = std::make_shared<Cancel>(false);
 };
 
@@ -36,10 +36,10 @@ class Executor {
   explicit Executor(Napi::Env env);
   Executor(const Executor&) = delete;
 
-  void submit(std::unique_ptr<Job> job);       // settles on the JavaScript thread
-  void post(std::function<void()> work);       // nothing comes back; runs here where the executor has ended
+  void submit(std::unique_ptr<Job> job);  // settles on the JavaScript thread
+  void post(std::function<void()> work);  // nothing comes back; runs here where the executor has ended
   bool ended() const { return ended_; }
-  void halt();                                 // JavaScript thread: cancels the running job, drops the others, waits for the thread
+  void halt();  // JavaScript thread: cancels the running job, drops the others, waits for the thread
   std::shared_ptr<Executor*> self() const { return self_; }  // null in it: gone. Of the JavaScript thread
   // No call after this one: runs what is queued, then `last`, then goes; `done` is called when its thread has ended.
   void retire(std::function<void()> last, std::function<void(Napi::Env)> done = nullptr);

@@ -1,5 +1,6 @@
-// For prebuilt addons only (PARVIS_PORTABLE): what the static C++ runtime of a new compiler asks of glibc and what glibc 2.34
-// does not have yet. Defined here, the addon loads there too. Both are called by the C++ runtime alone, and only it sees them.
+// For prebuilt addons only (PARVIS_PORTABLE): what the static C++ runtime of a new compiler asks of glibc and what
+// glibc 2.34 does not have yet. Defined here, the addon loads there too. Both are called by the C++ runtime alone, and
+// only it sees them.
 #include <dlfcn.h>
 #include <link.h>
 #include <sys/random.h>
@@ -12,12 +13,13 @@ extern "C" {
 // glibc 2.36, of std::random_device, which nothing here uses.
 uint32_t arc4random() noexcept {
   uint32_t value = 0;
-  if (getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();  // no weak numbers in its name
+  if (getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value))
+    std::abort();  // no weak numbers in its name
   return value;
 }
 
-// glibc 2.35: the object that holds an address, and its table of frames. An exception that is thrown needs it; without it
-// the process would end. The program headers have both, only slower.
+// glibc 2.35: the object that holds an address, and its table of frames. An exception that is thrown needs it; without
+// it the process would end. The program headers have both, only slower.
 struct Search {
   uintptr_t address;
   dl_find_object* found;

@@ -32,13 +32,16 @@ Napi::Value typedValue(Napi::Env env, const Napi::Error& error) {
   Napi::Object object = value.As<Napi::Object>();
   if (object.Has("parvisCode")) return object;
   if (object.InstanceOf(env.Global().Get("RangeError").As<Napi::Function>()))
-    return errorValue(env, {Code::outOfMemory, "There is no memory for the result (" + error.Message() + "). Free memory, or ask for less at a time."});
+    return errorValue(env, {Code::outOfMemory, "There is no memory for the result (" + error.Message() +
+                                                   "). Free memory, or ask for less at a time."});
   object.Set("parvisCode", codeName(Code::internal));
   return object;
 }
 
 std::string threadsRefused(const std::string& what) {
-  return "The system refused to start " + what + ". Give Par.load fewer `threads`, or raise the limit on processes and threads (`ulimit -u`, a container's pids limit) or on memory (`ulimit -v`).";
+  return "The system refused to start " + what +
+         ". Give Par.load fewer `threads`, or raise the limit on processes and threads (`ulimit -u`, a container's "
+         "pids limit) or on memory (`ulimit -v`).";
 }
 
 Napi::Value rejected(Napi::Env env, const Napi::Value& error) {

@@ -15,7 +15,8 @@ const char* codeName(Code code);
 Napi::Value errorValue(Napi::Env env, const Status& status);
 // To throw. Every error of the addon has `parvisCode`, by which lib/native.ts makes it a ParError.
 Napi::Error typedError(Napi::Env env, const Status& status);
-// What a call that failed inside Node-API was thrown, with a code where it has none: a defect, or memory that JavaScript lacks.
+// What a call that failed inside Node-API was thrown, with a code where it has none: a defect, or memory that
+// JavaScript lacks.
 Napi::Value typedValue(Napi::Env env, const Napi::Error& error);
 // The message where the system grants no threads, "8 threads" for instance.
 std::string threadsRefused(const std::string& what);
@@ -55,11 +56,15 @@ template <class Result, class Work, class Resolve>
 class PromiseJob : public Job {
  public:
   PromiseJob(Napi::Env env, std::shared_ptr<Core> core, Result result, Work work, Resolve resolve)
-      : deferred(Napi::Promise::Deferred::New(env)), core_(std::move(core)), result_(std::move(result)), work_(std::move(work)), resolve_(std::move(resolve)) {}
+      : deferred(Napi::Promise::Deferred::New(env)), core_(std::move(core)), result_(std::move(result)),
+        work_(std::move(work)), resolve_(std::move(resolve)) {}
   void work() override {
-    status_ = guarded([&] { return cancel->load() ? Status{Code::cancelled, "Cancelled."} : (*work_)(result_, *cancel); });
+    status_ = guarded([&] {
+      return cancel->load() ? Status{Code::cancelled, "Cancelled."} : (*work_)(result_, *cancel);
+    });
     if (!status_.ok()) result_ = Result{};  // nobody will see it
-    work_.reset();  // what it holds may be the last share of a session: both are freed here, not on the JavaScript thread
+    work_.reset();  // what it holds may be the last share of a session: both are freed here, not on the JavaScript
+                    // thread
   }
   void settle(Napi::Env env) override {
     if (!status_.ok()) return reject(env, errorValue(env, status_));
@@ -85,8 +90,10 @@ class PromiseJob : public Job {
 
 // A promise for work(result, cancel), run after all jobs enqueued before it.
 template <class Result, class Work, class Resolve>
-Napi::Value enqueue(Napi::Env env, const std::shared_ptr<Core>& core, CancelFlag cancel, Result result, Work work, Resolve resolve) {
-  auto job = std::make_unique<PromiseJob<Result, Work, Resolve>>(env, core, std::move(result), std::move(work), std::move(resolve));
+Napi::Value enqueue(Napi::Env env, const std::shared_ptr<Core>& core, CancelFlag cancel, Result result, Work work,
+                    Resolve resolve) {
+  auto job = std::make_unique<PromiseJob<Result, Work, Resolve>>(env, core, std::move(result), std::move(work),
+                                                                 std::move(resolve));
   if (cancel) job->cancel = std::move(cancel);
   const Napi::Promise promise = job->deferred.Promise();
   if (!core || !core->open()) {
@@ -103,11 +110,14 @@ Napi::Value enqueue(Napi::Env env, const std::shared_ptr<Core>& core, CancelFlag
 // constructor ends the process; an array around memory of ours could not be transferred, and is forbidden in Electron.)
 template <class T>
 Napi::TypedArrayOf<T> newArray(Napi::Env env, size_t count) {
-  return env.GetInstanceData<Classes>()->arrays[arrayKind<T>].New({Napi::Number::New(env, static_cast<double>(count))}).template As<Napi::TypedArrayOf<T>>();
+  return env.GetInstanceData<Classes>()
+      ->arrays[arrayKind<T>]
+      .New({Napi::Number::New(env, static_cast<double>(count))})
+      .template As<Napi::TypedArrayOf<T>>();
 }
 
-// A typed array that a job fills, so that the result is never in memory twice. Made before the job; JavaScript sees it with
-// the promise.
+// A typed array that a job fills, so that the result is never in memory twice. Made before the job; JavaScript sees it
+// with the promise.
 template <class T>
 class Output {
  public:
@@ -146,7 +156,9 @@ Napi::Value enqueueArray(Napi::Env env, const std::shared_ptr<Core>& core, Cance
   };
   auto output = std::make_shared<Output<T>>(env, count);
   return enqueue(
-      env, core, std::move(cancel), 0, [output, fill = std::move(fill)](int&, const Cancel& stop) mutable { return fill(output->data(), stop); }, Resolve{output});
+      env, core, std::move(cancel), 0,
+      [output, fill = std::move(fill)](int&, const Cancel& stop) mutable { return fill(output->data(), stop); },
+      Resolve{output});
 }
 
 template <class T>

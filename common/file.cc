@@ -17,7 +17,8 @@
 namespace parvis {
 
 static Status replaced(const std::string& path) {
-  return {Code::badCheckpoint, path + " was replaced or written to while it was being loaded. Load it again when it is complete."};
+  return {Code::badCheckpoint,
+          path + " was replaced or written to while it was being loaded. Load it again when it is complete."};
 }
 
 Status File::open(const CheckpointFile& file) {
@@ -26,7 +27,8 @@ Status File::open(const CheckpointFile& file) {
   const int length = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
   std::wstring wide(length, L'\0');
   MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, wide.data(), length);
-  HANDLE h = CreateFileW(wide.c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, 0, nullptr);
+  HANDLE h =
+      CreateFileW(wide.c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, 0, nullptr);
   if (h == INVALID_HANDLE_VALUE) return {Code::fileNotFound, "Cannot open " + path + "."};
   handle_ = reinterpret_cast<intptr_t>(h);
 #else
@@ -37,8 +39,10 @@ Status File::open(const CheckpointFile& file) {
   if (Status s = identify(opened_); !s.ok()) return s;
   // Deno tells times in milliseconds.
   constexpr uint64_t millisecond = 1'000'000;
-  const uint64_t modified = file.modified % millisecond == 0 ? opened_.modified / millisecond * millisecond : opened_.modified;
-  const bool same = opened_.device == file.device && opened_.inode == file.inode && opened_.size == file.size && modified == file.modified;
+  const uint64_t modified =
+      file.modified % millisecond == 0 ? opened_.modified / millisecond * millisecond : opened_.modified;
+  const bool same = opened_.device == file.device && opened_.inode == file.inode && opened_.size == file.size &&
+                    modified == file.modified;
   return file.known && !same ? replaced(path) : Status{};
 }
 
@@ -53,15 +57,18 @@ Status File::unchanged() const {
 Status File::identify(CheckpointFile& out) const {
 #if defined(_WIN32)
   BY_HANDLE_FILE_INFORMATION info;
-  if (!GetFileInformationByHandle(reinterpret_cast<HANDLE>(handle_), &info)) return {Code::fileNotFound, "Cannot read " + path_ + "."};
+  if (!GetFileInformationByHandle(reinterpret_cast<HANDLE>(handle_), &info))
+    return {Code::fileNotFound, "Cannot read " + path_ + "."};
   const auto whole = [](DWORD high, DWORD low) { return static_cast<uint64_t>(high) << 32 | low; };
   out.device = info.dwVolumeSerialNumber;
   out.inode = whole(info.nFileIndexHigh, info.nFileIndexLow);
   out.size = whole(info.nFileSizeHigh, info.nFileSizeLow);
-  out.modified = (whole(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime) - 116444736000000000ull) * 100;
+  out.modified =
+      (whole(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime) - 116444736000000000ull) * 100;
 #else
   struct stat info;
-  if (fstat(static_cast<int>(handle_), &info) != 0) return {Code::fileNotFound, "Cannot read " + path_ + ": " + std::strerror(errno) + "."};
+  if (fstat(static_cast<int>(handle_), &info) != 0)
+    return {Code::fileNotFound, "Cannot read " + path_ + ": " + std::strerror(errno) + "."};
   if (!S_ISREG(info.st_mode)) return {Code::fileNotFound, "Cannot read " + path_ + ": it is no regular file."};
 #if defined(__APPLE__)
   const timespec modified = info.st_mtimespec;
@@ -95,14 +102,16 @@ Status File::read(void* to, size_t bytes, uint64_t offset) const {
     where.Offset = static_cast<DWORD>(offset);
     where.OffsetHigh = static_cast<DWORD>(offset >> 32);
     DWORD done = 0;
-    const int64_t got = ReadFile(reinterpret_cast<HANDLE>(handle_), at, static_cast<DWORD>(piece), &done, &where) ? done : 0;
+    const int64_t got =
+        ReadFile(reinterpret_cast<HANDLE>(handle_), at, static_cast<DWORD>(piece), &done, &where) ? done : 0;
 #else
     const int64_t got = ::pread(static_cast<int>(handle_), at, piece, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
 #endif
     if (got <= 0)
       return {Code::badCheckpoint, path_ + " ends early: " + std::to_string(left) + " of " + std::to_string(bytes) +
-                                       " bytes at offset " + std::to_string(offset) + " are missing. Copy or download it again."};
+                                       " bytes at offset " + std::to_string(offset) +
+                                       " are missing. Copy or download it again."};
     at += got;
     left -= static_cast<size_t>(got);
     offset += static_cast<uint64_t>(got);

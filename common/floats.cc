@@ -57,7 +57,8 @@ void convertFloats(const void* from, DType fromType, void* to, DType toType, siz
     uint16_t* half = reinterpret_cast<uint16_t*>(out);
     if (toType == DType::float32) std::memcpy(out, piece, size * 4);
     else
-      for (size_t i = 0; i < size; i++) half[i] = toType == DType::float16 ? floatToHalf(piece[i]) : floatToBf16(piece[i]);
+      for (size_t i = 0; i < size; i++)
+        half[i] = toType == DType::float16 ? floatToHalf(piece[i]) : floatToBf16(piece[i]);
   }
 }
 

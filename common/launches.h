@@ -20,7 +20,8 @@ struct ConvolutionShape {
   bool normed = false, residual = false;
 };
 LaunchRecord convolutionLaunch(const ConvolutionShape& shape, size_t item);
-// The factors of a group norm. `summed`: the launch that made the picture has left the sums, so the picture is not read.
+// The factors of a group norm. `summed`: the launch that made the picture has left the sums, so the picture is not
+// read.
 LaunchRecord groupNormLaunch(const PictureShape& shape, bool summed, size_t item);
 // Attention of all pixels of a picture to each other, without the projections before and after it.
 LaunchRecord pixelAttentionLaunch(const PictureShape& shape, size_t item);

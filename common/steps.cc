@@ -126,7 +126,8 @@ Status Seats::checkPrediction(const Step& step, int i) {
   if (p.unconditional >= 0 && seatOf(step.rows[p.unconditional].stream) != seat)
     return badPrediction(i, "is guided by a row of another seat");
   if (p.rule < 0 || p.rule >= step.ruleCount) return badPrediction(i, "rule " + text(p.rule) + " does not exist");
-  if (p.kept < -1 || p.kept >= o_.kept) return badPrediction(i, "place " + text(p.kept) + " of kept logits does not exist");
+  if (p.kept < -1 || p.kept >= o_.kept)
+    return badPrediction(i, "place " + text(p.kept) + " of kept logits does not exist");
   if (!std::isfinite(p.guidance)) return badPrediction(i, "its guidance scale is not finite");
   if (p.token < 0 || p.token >= o_.tokens) return badPrediction(i, "token " + text(p.token) + " does not exist");
   uint32_t& mark = tokens_[static_cast<size_t>(seat) * static_cast<size_t>(o_.tokens) + static_cast<size_t>(p.token)];
@@ -163,7 +164,8 @@ Status Seats::check(const Step& step) {
     for (end = first; end < step.rowCount && step.rows[end].stream == stream; end++) {
       if (Status s = checkRow(step, end); !s.ok()) return s;
       if (step.rows[end].slot < 0) continue;
-      uint32_t& mark = slots_[static_cast<size_t>(stream) * static_cast<size_t>(o_.slots) + static_cast<size_t>(step.rows[end].slot)];
+      uint32_t& mark = slots_[static_cast<size_t>(stream) * static_cast<size_t>(o_.slots) +
+                              static_cast<size_t>(step.rows[end].slot)];
       if (mark == now_) return badRow(end, "slot " + text(step.rows[end].slot) + " is written by another row too");
       mark = now_;
     }
@@ -222,11 +224,14 @@ Angle rotationAngle(const TransformerModel& m, int position, int pair) {
   const float exponent = static_cast<float>(2 * pair) / static_cast<float>(2 * m.rotationPairs[axis]);
   const double power = std::pow(static_cast<double>(m.ropeBase), static_cast<double>(exponent));
   const float angle = static_cast<float>(position) * static_cast<float>(1.0 / power);
-  return {static_cast<float>(std::cos(static_cast<double>(angle))), static_cast<float>(std::sin(static_cast<double>(angle)))};
+  return {static_cast<float>(std::cos(static_cast<double>(angle))),
+          static_cast<float>(std::sin(static_cast<double>(angle)))};
 }
 
 Status notFinite() {
-  return {Code::nonFinite, "The transformer computed NaN or infinite logits: the checkpoint's weights are damaged, or were not trained in this precision."};
+  return {Code::nonFinite,
+          "The transformer computed NaN or infinite logits: the checkpoint's weights are damaged, or were not trained "
+          "in this precision."};
 }
 
 }  // namespace parvis

@@ -51,13 +51,13 @@ class Seats {
  private:
   struct Seat {
     bool taken = false, failed = false, dirty = false;
-    Sequence sequence;           // without its known tokens
-    std::vector<bool> known;     // [tokens]
+    Sequence sequence;        // without its known tokens
+    std::vector<bool> known;  // [tokens]
   };
   struct Stream {
-    std::vector<bool> written;   // [slots]
-    int filled = 0;              // the longest prefix of slots that are all written
-    bool verified = true;        // logits were looked at that depend on everything written
+    std::vector<bool> written;  // [slots]
+    int filled = 0;             // the longest prefix of slots that are all written
+    bool verified = true;       // logits were looked at that depend on everything written
   };
   Status checkRow(const Step& step, int i) const;
   Status checkPrediction(const Step& step, int i);
@@ -72,8 +72,9 @@ class Seats {
   std::vector<uint32_t> seen_, slots_, tokens_;  // [streams], [streams, slots], [seats, tokens]
 };
 
-// Angle of pair `pair` of a head at a position along the axis that the pair belongs to. Computed in double precision from
-// float32 factors, as the published implementation rounds them. rotationAxis: 0 frame, 1 row, 2 column; -1: not rotated.
+// Angle of pair `pair` of a head at a position along the axis that the pair belongs to. Computed in double precision
+// from float32 factors, as the published implementation rounds them. rotationAxis: 0 frame, 1 row, 2 column; -1: not
+// rotated.
 struct Angle {
   float cosine, sine;
 };

@@ -16,8 +16,9 @@ static std::string shapeText(const std::vector<int64_t>& shape) {
 
 // A part of a fused matrix, or every other row, is spread over a few times its own size.
 constexpr int64_t mostSpread = 16, smallSpan = 1 << 16;
-// Threads read the two halves of a gate while others are at the next tensor. A copy goes when its rows have been read. One
-// more than these takes the place of the one that was used longest ago, which is read again if a thread still needs it.
+// Threads read the two halves of a gate while others are at the next tensor. A copy goes when its rows have been read.
+// One more than these takes the place of the one that was used longest ago, which is read again if a thread still needs
+// it.
 constexpr size_t copiesKept = 4;
 
 static int64_t elementsOf(const TensorSource& t) {
@@ -87,12 +88,14 @@ const Weight* Tensors::find(const std::string& role, const std::vector<int64_t>&
   for (const TensorSource& part : weight.parts)
     if (!std::equal(part.shape.begin() + 1, part.shape.end(), shape.begin() + 1, shape.end())) found = part.shape;
   if (found != shape)
-    return bad("tensor " + weight.parts[0].name + " has shape " + shapeText(found) + "; " + shapeText(shape) + " expected.");
+    return bad("tensor " + weight.parts[0].name + " has shape " + shapeText(found) + "; " + shapeText(shape) +
+               " expected.");
   for (const TensorSource& part : weight.parts) {
     if (contiguous(part)) continue;
     if (spanOf(part) > elementsOf(part) * mostSpread + smallSpan)
-      return bad("tensor " + part.name + " has " + std::to_string(elementsOf(part)) + " elements that lie spread over " +
-                 std::to_string(spanOf(part)) + " elements of the file, more than " + std::to_string(mostSpread) +
+      return bad("tensor " + part.name + " has " + std::to_string(elementsOf(part)) +
+                 " elements that lie spread over " + std::to_string(spanOf(part)) +
+                 " elements of the file, more than " + std::to_string(mostSpread) +
                  " times as many. Save it again after .contiguous().");
     strided_.push_back(static_cast<size_t>(elementsOf(part)) * byteSize(part.dtype));
   }
@@ -102,7 +105,8 @@ const Weight* Tensors::find(const std::string& role, const std::vector<int64_t>&
 Status Tensors::storedOf(const TensorSource& t, int64_t begin, int64_t end, void* out) const {
   const int64_t rest = rowElementsOf(t);
   const size_t item = byteSize(t.dtype);
-  return file_.read(out, static_cast<size_t>((end - begin) * rest) * item, t.offset + static_cast<uint64_t>(begin * rest) * item);
+  return file_.read(out, static_cast<size_t>((end - begin) * rest) * item,
+                    t.offset + static_cast<uint64_t>(begin * rest) * item);
 }
 
 Status Tensors::rowsOf(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
@@ -144,8 +148,9 @@ Status Tensors::rows(const Weight& w, int64_t begin, int64_t end, float* out) co
 }
 
 Status Tensors::stored(const Weight& w, int64_t begin, int64_t end, void* out) const {
-  return overParts(w, begin, end, static_cast<uint8_t*>(out), byteSize(w.type()),
-                   [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) { return storedOf(part, from, to, at); });
+  return overParts(
+      w, begin, end, static_cast<uint8_t*>(out), byteSize(w.type()),
+      [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) { return storedOf(part, from, to, at); });
 }
 
 void Tensors::used(const std::shared_ptr<Copy>& copy, int64_t rows) const {
@@ -160,11 +165,12 @@ void Tensors::used(const std::shared_ptr<Copy>& copy, int64_t rows) const {
 size_t Tensors::copyBytes() const {
   std::vector<size_t> sizes = strided_;
   std::sort(sizes.rbegin(), sizes.rend());
-  return std::accumulate(sizes.begin(), sizes.begin() + static_cast<ptrdiff_t>(std::min(sizes.size(), copiesKept)), size_t{0});
+  return std::accumulate(sizes.begin(), sizes.begin() + static_cast<ptrdiff_t>(std::min(sizes.size(), copiesKept)),
+                         size_t{0});
 }
 
-// The tensor row by row. Its axes are walked in the order of the file, the widest step first, so that the file is read once
-// from front to back, in pieces.
+// The tensor row by row. Its axes are walked in the order of the file, the widest step first, so that the file is read
+// once from front to back, in pieces.
 Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) const {
   const std::lock_guard lock(mutex_);
   for (const auto& c : copies_)
@@ -190,12 +196,14 @@ Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) co
     count *= axes[inner++].size;
   }
   int64_t together = 1;
-  if (inner < axes.size()) together = std::clamp<int64_t>(1 + (piece - span) / std::max<int64_t>(axes[inner].from, 1), 1, axes[inner].size);
+  if (inner < axes.size())
+    together = std::clamp<int64_t>(1 + (piece - span) / std::max<int64_t>(axes[inner].from, 1), 1, axes[inner].size);
   auto copy = std::make_shared<Copy>();
   copy->tensor = &t;
   copy->rowsLeft = t.shape[0];
   copy->data = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(step * item));
-  std::vector<uint8_t> raw(static_cast<size_t>((span + (inner < axes.size() ? (together - 1) * axes[inner].from : 0)) * item));
+  std::vector<uint8_t> raw(
+      static_cast<size_t>((span + (inner < axes.size() ? (together - 1) * axes[inner].from : 0)) * item));
   std::vector<int64_t> at(axes.size());  // where the outer axes stand
   for (;;) {
     if (cancel_ && cancel_->load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
@@ -206,9 +214,12 @@ Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) co
     }
     const int64_t some = inner < axes.size() ? std::min(together, axes[inner].size - at[inner]) : 1;
     const int64_t wide = inner < axes.size() ? (some - 1) * axes[inner].from : 0;
-    if (Status s = file_.read(raw.data(), static_cast<size_t>((span + wide) * item), t.offset + static_cast<uint64_t>(from * item)); !s.ok()) return s;
-    // The innermost axis in short runs, each for all of the outer ones that were read: neither side strides far, which is
-    // what a transposed matrix costs otherwise.
+    if (Status s = file_.read(raw.data(), static_cast<size_t>((span + wide) * item),
+                              t.offset + static_cast<uint64_t>(from * item));
+        !s.ok())
+      return s;
+    // The innermost axis in short runs, each for all of the outer ones that were read: neither side strides far, which
+    // is what a transposed matrix costs otherwise.
     constexpr int64_t run = 64;
     const Axis first = inner > 0 ? axes[0] : Axis{1, 0, 0}, next = inner < axes.size() ? axes[inner] : Axis{1, 0, 0};
     for (int64_t line = 0; line < count / first.size; line++) {

@@ -30,8 +30,8 @@ class Tensors {
   Status open(const CheckpointFile& file, const std::vector<WeightSource>& weights, const Cancel& cancel);
   // Of tensors that are weights by their names.
   Status open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
-  // The weight, after its shape is checked; null and a Status in `status` where it is absent or other, or where its elements
-  // lie so far apart that reading it would take much more than it holds.
+  // The weight, after its shape is checked; null and a Status in `status` where it is absent or other, or where its
+  // elements lie so far apart that reading it would take much more than it holds.
   const Weight* find(const std::string& role, const std::vector<int64_t>& shape);
   // Rows [begin, end) as float32. Any thread.
   Status rows(const Weight& weight, int64_t begin, int64_t end, float* out) const;
@@ -39,8 +39,8 @@ class Tensors {
   Status stored(const Weight& weight, int64_t begin, int64_t end, void* out) const;
   // After the last read: was the file written to meanwhile?
   Status unchanged() const { return file_.unchanged(); }
-  // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones, parts
-  // of wider ones): each is read once, piece by piece, and its copy is kept until all of its rows were asked for.
+  // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones,
+  // parts of wider ones): each is read once, piece by piece, and its copy is kept until all of its rows were asked for.
   size_t copyBytes() const;
   Status status;
 

@@ -1,5 +1,5 @@
-// Starting threads where the system has few, and waiting until it has taken one off its books: pthread_join returns some
-// microseconds before that, and a limit on threads (a container's pids limit) counts the thread until then.
+// Starting threads where the system has few, and waiting until it has taken one off its books: pthread_join returns
+// some microseconds before that, and a limit on threads (a container's pids limit) counts the thread until then.
 #pragma once
 
 #include <atomic>
@@ -10,9 +10,9 @@
 #include <utility>
 
 #if defined(__linux__)
-#include <csignal>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <csignal>
 #endif
 
 namespace parvis {

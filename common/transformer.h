@@ -1,5 +1,5 @@
-// Which weights a transformer has, and of what shape: written once, for the loaders of both backends. Their `plan` has matrix,
-// gateUp, table and vector; their transformer the members that are named here.
+// Which weights a transformer has, and of what shape: written once, for the loaders of both backends. Their `plan` has
+// matrix, gateUp, table and vector; their transformer the members that are named here.
 #pragma once
 
 #include <string>
@@ -34,8 +34,7 @@ void planTransformer(Plan& plan, Transformer& t, const TransformerModel& m) {
     norm(l.feedForwardNorm, layer + "feedForwardNorm", m.norm);
     if (m.activation == Activation::swiglu)
       plan.gateUp(l.up, layer + "gate.weight", layer + "up.weight", m.feedForward, m.dim);
-    else
-      projection(l.up, layer + "up", m.feedForward, m.dim);
+    else projection(l.up, layer + "up", m.feedForward, m.dim);
     projection(l.down, layer + "down", m.dim, m.feedForward);
   }
   norm(t.finalNorm_, "finalNorm", m.norm);

@@ -1,5 +1,5 @@
-// What a VQ tokenizer consists of, under the names of the official checkpoints, and in which order its parts run: the same
-// on every backend, which brings its own types of norms, convolutions and pictures.
+// What a VQ tokenizer consists of, under the names of the official checkpoints, and in which order its parts run: the
+// same on every backend, which brings its own types of norms, convolutions and pictures.
 #pragma once
 
 #include <string>
@@ -46,8 +46,8 @@ struct VqParts {
 
 // ---- names and sizes ----------------------------------------------------------------------------------------
 
-// Calls on.norm(part, name, channels) and on.convolution(part, name, channels, outputs, kernel) for every part, e.g. with
-// decoder.conv_blocks.0.res.1.norm1. Parts stay where they are afterwards.
+// Calls on.norm(part, name, channels) and on.convolution(part, name, channels, outputs, kernel) for every part, e.g.
+// with decoder.conv_blocks.0.res.1.norm1. Parts stay where they are afterwards.
 template <class On, class Norm, class Convolution>
 class VqNames {
  public:
@@ -60,7 +60,8 @@ class VqNames {
     e.levels.resize(static_cast<size_t>(levels));
     int channels = m.baseChannels;
     for (int i = 0; i < levels; i++)
-      level(e.levels[static_cast<size_t>(i)], "encoder.conv_blocks." + std::to_string(i), channels, m.baseChannels * m.multipliers[static_cast<size_t>(i)], m.residualBlocks, i == levels - 1,
+      level(e.levels[static_cast<size_t>(i)], "encoder.conv_blocks." + std::to_string(i), channels,
+            m.baseChannels * m.multipliers[static_cast<size_t>(i)], m.residualBlocks, i == levels - 1,
             i == levels - 1 ? nullptr : ".downsample.conv");
     middle(e, "encoder", coarsest);
     on_.norm(e.norm, "encoder.norm_out", coarsest);
@@ -72,7 +73,8 @@ class VqNames {
     d.levels.resize(static_cast<size_t>(levels));
     channels = coarsest;
     for (int i = 0; i < levels; i++)  // the decoder's block 0 is the coarsest level
-      level(d.levels[static_cast<size_t>(i)], "decoder.conv_blocks." + std::to_string(i), channels, m.baseChannels * m.multipliers[static_cast<size_t>(levels - 1 - i)], m.residualBlocks + 1, i == 0,
+      level(d.levels[static_cast<size_t>(i)], "decoder.conv_blocks." + std::to_string(i), channels,
+            m.baseChannels * m.multipliers[static_cast<size_t>(levels - 1 - i)], m.residualBlocks + 1, i == 0,
             i == levels - 1 ? nullptr : ".upsample.conv");
     on_.norm(d.norm, "decoder.norm_out", channels);
     on_.convolution(d.out, "decoder.conv_out", channels, 3, 3);
@@ -101,7 +103,8 @@ class VqNames {
     attention(h.mid1, name + ".mid.1", channels);
     residual(h.mid2, name + ".mid.2", channels, channels);
   }
-  void level(VqLevel<Norm, Convolution>& l, const std::string& name, int& channels, int outputs, int blocks, bool attend, const char* resample) {
+  void level(VqLevel<Norm, Convolution>& l, const std::string& name, int& channels, int outputs, int blocks,
+             bool attend, const char* resample) {
     l.residuals.resize(static_cast<size_t>(blocks));
     l.attentions.resize(static_cast<size_t>(attend ? blocks : 0));
     for (size_t i = 0; i < l.residuals.size(); i++) {

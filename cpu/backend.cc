@@ -1,13 +1,13 @@
 // Picks the instruction set and hands out models.
 #include <new>
 
+#include "../common/transformer.h"
 #include "ceiling.h"
 #include "kernels.h"
 #include "machine.h"
 #include "parvis/backend.h"
-#include "tokenizer.h"
 #include "session.h"
-#include "../common/transformer.h"
+#include "tokenizer.h"
 
 namespace parvis::cpu {
 
@@ -51,12 +51,14 @@ class CpuBackend : public Backend {
   CpuBackend(int threads, bool fewer) : threads_(std::make_shared<Threads>(threads, fewer)) {}
   std::string isa() const override { return kernels().isa; }
   int threads() const override { return threads_->count(); }
-  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
-                         const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
+  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                         const TransformerModel& model, Precision precision, const Cancel& cancel,
+                         std::shared_ptr<Transformer>& out) override {
     return CpuTransformer::load(threads_, file, weights, model, precision, cancel, out);
   }
-  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
-                       const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
+  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+                       const TokenizerModel& model, Precision precision, const Cancel& cancel,
+                       std::shared_ptr<Tokenizer>& out) override {
     return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cpu::measureCeilings(*threads_, out); }
@@ -72,8 +74,11 @@ namespace parvis {
 CpuInfo cpuInfo(const std::string& root) {
   const cpu::ThreadLimit processor = cpu::threadLimit(root);
   const cpu::MemoryLimit memory = cpu::memoryLimit(root);
-  return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16, processor.cores, processor.threads, processor.quota, processor.group,
-          memory.total, memory.free, memory.group, cpu::memoryChecked()};
+  return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16,
+          processor.cores,    processor.threads,
+          processor.quota,    processor.group,
+          memory.total,       memory.free,
+          memory.group,       cpu::memoryChecked()};
 }
 
 MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session) {

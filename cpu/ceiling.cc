@@ -24,7 +24,8 @@ Status measureCeilings(Threads& threads, Ceilings& out) {
   seconds([&](int task, int) { std::memset(memory.data() + part * task, task + 1, part); });
   double best = 1e9;
   for (int i = 0; i < 10; i++)
-    best = std::min(best, seconds([&](int task, int) { sink[task * 64] ^= kernels().read(memory.data() + part * task, part); }));
+    best = std::min(
+        best, seconds([&](int task, int) { sink[task * 64] ^= kernels().read(memory.data() + part * task, part); }));
   out.readBytesPerSecond = static_cast<double>(part * threads.count()) / best;
   // The values are zero: no denormals, no infinities, and products cost the same.
   alignas(64) static const uint8_t w[64 * groupBytes] = {};
@@ -33,7 +34,8 @@ Status measureCeilings(Threads& threads, Ceilings& out) {
     constexpr int rounds = 20000;
     best = 1e9;
     for (int i = 0; i < 5; i++)
-      best = std::min(best, seconds([&](int task, int) { sink[task * 64] ^= kernels().multiply[e](x, w, rounds) != 0; }));
+      best =
+          std::min(best, seconds([&](int task, int) { sink[task * 64] ^= kernels().multiply[e](x, w, rounds) != 0; }));
     const double flops = 2.0 * kernels().tileRows * panelOutputs * 64 * (e + 1) * rounds * threads.count();
     (e == 0 ? out.float32Flops : out.bfloat16Flops) = flops / best;
   }

@@ -31,24 +31,24 @@ enum class Epilogue {
 };
 
 struct Matmul {
-  const void* x;     // [rows, xStride] elements, padded with zeros to the input step
+  const void* x;  // [rows, xStride] elements, padded with zeros to the input step
   ptrdiff_t xStride;
   int rows;
   const uint8_t* w;  // packed
   int groups;        // groups a panel
   Epilogue epilogue;
-  const float* bias; // [outputs rounded up to 32] or null
-  float* y;          // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
-  void* out;         // [rows, yStride] elements (swiglu, gelu)
+  const float* bias;  // [outputs rounded up to 32] or null
+  float* y;           // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
+  void* out;          // [rows, yStride] elements (swiglu, gelu)
   ptrdiff_t yStride;
 };
 
 // Convolution of an NHWC picture that already has its border. Output row `oy` reads input rows oy*stride + tap.
 struct Convolution {
-  const void* x;  // [height + border, xRow / channels, channels] elements
-  ptrdiff_t xRow; // elements an input row
-  int channels;   // padded to the input step
-  int kernel;     // 1 or 3
+  const void* x;   // [height + border, xRow / channels, channels] elements
+  ptrdiff_t xRow;  // elements an input row
+  int channels;    // padded to the input step
+  int kernel;      // 1 or 3
   int stride;
   const uint8_t* w;  // packed [outputs, kernel * kernel * channels]
   int outputs;
@@ -83,13 +83,13 @@ struct Attention {
   const AttentionRow* rows;
   int count;
   int headSize;
-  int queryHeads;             // query heads of this key/value head
-  ptrdiff_t q, k, v;          // offsets of the first query head, the key and the value in a row
+  int queryHeads;     // query heads of this key/value head
+  ptrdiff_t q, k, v;  // offsets of the first query head, the key and the value in a row
   CacheHead cache;
   Rotation rotation;
-  void* out;                  // [rows, outStride] elements; the first query head's part
+  void* out;  // [rows, outStride] elements; the first query head's part
   ptrdiff_t outStride;
-  void* scratch;              // attentionScratch bytes
+  void* scratch;  // attentionScratch bytes
 };
 
 struct Norm {
@@ -97,7 +97,7 @@ struct Norm {
   const float* x;
   const float* weight;
   const float* bias;  // [dim] (LayerNorm)
-  void* out;  // elements
+  void* out;          // elements
   int dim;
   float eps;
 };
@@ -131,7 +131,8 @@ struct Kernels {
   void (*matmul[2])(const Matmul&, int panelBegin, int panelEnd);
   void (*convolve[2])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
   void (*attend[2])(const Attention&);
-  void (*attendPlain[2])(const void* q, ptrdiff_t qStride, int queries, int width, const CacheHead&, int keys, float scale, float* out, ptrdiff_t outStride, void* scratch);
+  void (*attendPlain[2])(const void* q, ptrdiff_t qStride, int queries, int width, const CacheHead&, int keys,
+                         float scale, float* out, ptrdiff_t outStride, void* scratch);
   void (*norm[2])(const Norm&);
   void (*stage[2])(const Stage&);
   void (*sums)(const float* x, int pixels, int channels, double* sum, double* squares);  // adds to both [channels]
@@ -144,7 +145,7 @@ struct Kernels {
 struct Sampler {
   int32_t (*draw)(const Draw&);  // token, or -1 where no logit is finite
   bool (*score)(const Draw&, int32_t token, float* logProb);
-  void (*guide)(const Draw&);    // guided logits only
+  void (*guide)(const Draw&);  // guided logits only
 };
 
 // Bytes of scratch for `attend` and `attendPlain` over so many slots.

@@ -1,6 +1,6 @@
-// Memory that this process was promised and has not touched yet. The system counts a page as taken when it is first written,
-// so what it says is free includes pages that sessions and weights of ours will need: they are subtracted, for all instances and
-// threads of the process together.
+// Memory that this process was promised and has not touched yet. The system counts a page as taken when it is first
+// written, so what it says is free includes pages that sessions and weights of ours will need: they are subtracted, for
+// all instances and threads of the process together.
 #pragma once
 
 #include <cstddef>

@@ -61,7 +61,8 @@ Text trimmed(Text t) {
   return t.substr(0, std::min(t.find_first_of(" \t\n"), t.size()));
 }
 
-// The number that the text begins with. "max", "-1", nothing, and what version 1 writes for "no limit" (2^63 less a page) are none.
+// The number that the text begins with. "max", "-1", nothing, and what version 1 writes for "no limit" (2^63 less a
+// page) are none.
 uint64_t number(Text text) {
   text = trimmed(text);
   uint64_t value = 0;
@@ -75,7 +76,8 @@ uint64_t numberIn(const std::string& path) { return number(contents(path)); }
 uint64_t numberIn(Text lines, Text key) {
   while (!lines.empty()) {
     const Text line = next(lines, '\n');
-    if (line.size() > key.size() && line.substr(0, key.size()) == key && (line[key.size()] == ' ' || line[key.size()] == '\t'))
+    if (line.size() > key.size() && line.substr(0, key.size()) == key &&
+        (line[key.size()] == ' ' || line[key.size()] == '\t'))
       return number(line.substr(key.size()));
   }
   return none;
@@ -104,7 +106,9 @@ struct Mount {
 std::string unescaped(Text text) {
   std::string out;
   for (size_t i = 0; i < text.size(); i++) {
-    const auto digit = [&](size_t k) { return i + k < text.size() && text[i + k] >= '0' && text[i + k] < '8' ? text[i + k] - '0' : -1; };
+    const auto digit = [&](size_t k) {
+      return i + k < text.size() && text[i + k] >= '0' && text[i + k] < '8' ? text[i + k] - '0' : -1;
+    };
     if (text[i] == '\\' && digit(1) >= 0 && digit(2) >= 0 && digit(3) >= 0) {
       out += static_cast<char>(digit(1) << 6 | digit(2) << 3 | digit(3));
       i += 3;
@@ -124,7 +128,8 @@ std::vector<Mount> mounts(Text table, Text controller) {
   std::vector<Mount> found;
   while (!table.empty()) {
     Text line = next(table, '\n');
-    std::vector<Text> fields;  // id, parent, device, root, mount point, options, any number of tags, "-", type, source, options
+    std::vector<Text>
+        fields;  // id, parent, device, root, mount point, options, any number of tags, "-", type, source, options
     while (!line.empty()) fields.push_back(next(line, ' '));
     const auto dash = fields.size() > 6 ? std::find(fields.begin() + 6, fields.end(), "-") : fields.end();
     if (fields.end() - dash < 4) continue;
@@ -140,7 +145,8 @@ std::string ownGroup(Text table, Text controller) {
     Text line = next(table, '\n');
     next(line, ':');
     const Text controllers = next(line, ':');
-    if (controller.empty() ? controllers.empty() : listed(controllers, controller)) return line.substr(0, 1) == "/" ? std::string(line) : "/";
+    if (controller.empty() ? controllers.empty() : listed(controllers, controller))
+      return line.substr(0, 1) == "/" ? std::string(line) : "/";
   }
   return "/";
 }
@@ -153,7 +159,8 @@ std::string printable(std::string name) {
 }
 
 struct Tables {
-  explicit Tables(const std::string& root) : root(root), groups(contents(root + "/proc/self/cgroup")), mounts(contents(root + "/proc/self/mountinfo")) {}
+  explicit Tables(const std::string& root)
+      : root(root), groups(contents(root + "/proc/self/cgroup")), mounts(contents(root + "/proc/self/mountinfo")) {}
   std::string root, groups, mounts;
 };
 
@@ -161,8 +168,10 @@ struct Tables {
 std::vector<Group> groups(const Tables& tables, Text controller) {
   const std::string &root = tables.root, own = ownGroup(tables.groups, controller);
   std::vector<Mount> all = mounts(tables.mounts, controller);
-  if (all.empty()) all.push_back({"/", controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + std::string(controller)});
-  // In a container the group that is mounted is often the own one. Of several mounts the one that shows the most groups counts.
+  if (all.empty())
+    all.push_back({"/", controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + std::string(controller)});
+  // In a container the group that is mounted is often the own one. Of several mounts the one that shows the most groups
+  // counts.
   const Text whole = own == "/" ? "" : Text(own);
   const Mount* best = nullptr;
   std::string path;
@@ -178,7 +187,8 @@ std::vector<Group> groups(const Tables& tables, Text controller) {
     // Names of another view of the hierarchy: the longest end of the path that is there, else what is mounted.
     best = &all.front();
     path = whole;
-    while (!path.empty() && (path.find("/..") != std::string::npos || !isFolder(root + best->point + path))) path.erase(0, std::min(path.find('/', 1), path.size()));
+    while (!path.empty() && (path.find("/..") != std::string::npos || !isFolder(root + best->point + path)))
+      path.erase(0, std::min(path.find('/', 1), path.size()));
   }
   std::vector<Group> out;
   for (;; path.erase(path.rfind('/'))) {
@@ -230,19 +240,27 @@ MemoryLimit memoryLimit(const std::string& root) {
   for (const Group& g : second) {
     const uint64_t limit = std::min(numberIn(g.folder + "/memory.max"), numberIn(g.folder + "/memory.high"));
     if (limit == none) continue;
-    const uint64_t held = minus(orZero(numberIn(g.folder + "/memory.current")), orZero(numberIn(contents(g.folder + "/memory.stat"), "inactive_file")));
+    const uint64_t held = minus(orZero(numberIn(g.folder + "/memory.current")),
+                                orZero(numberIn(contents(g.folder + "/memory.stat"), "inactive_file")));
     consider(limit, minus(limit, held) + swapLeft, g);
   }
 
   bool own = true;
   for (const Group& g : groups(tables, "memory")) {
-    uint64_t limit = numberIn(g.folder + "/memory.limit_in_bytes"), both = numberIn(g.folder + "/memory.memsw.limit_in_bytes");
+    uint64_t limit = numberIn(g.folder + "/memory.limit_in_bytes"),
+             both = numberIn(g.folder + "/memory.memsw.limit_in_bytes");
     // The own statistics also have the limits of all groups above, those that a container does not see included.
     const std::string stat = own || limit != none || both != none ? contents(g.folder + "/memory.stat") : "";
     limit = std::min(limit, numberIn(stat, "hierarchical_memory_limit"));
     both = std::min(both, numberIn(stat, "hierarchical_memsw_limit"));
-    const auto held = [&](const char* file) { return minus(orZero(numberIn(g.folder + file)), orZero(numberIn(stat, "total_inactive_file"))); };
-    if (limit != none) consider(limit, minus(limit, held("/memory.usage_in_bytes")) + (numberIn(g.folder + "/memory.swappiness") == 0 ? 0 : swap), g);
+    const auto held = [&](const char* file) {
+      return minus(orZero(numberIn(g.folder + file)), orZero(numberIn(stat, "total_inactive_file")));
+    };
+    if (limit != none)
+      consider(
+          limit,
+          minus(limit, held("/memory.usage_in_bytes")) + (numberIn(g.folder + "/memory.swappiness") == 0 ? 0 : swap),
+          g);
     if (both != none) consider(both, minus(both, held("/memory.memsw.usage_in_bytes")), g);
     if (numberIn(g.folder + "/memory.use_hierarchy") == 0) break;  // the groups above do not count this one
     own = false;
@@ -256,7 +274,8 @@ ThreadLimit threadLimit(const std::string& root) {
   ThreadLimit out;
   const Tables tables(root);
   cpu_set_t set;
-  out.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  out.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                          : static_cast<int>(std::thread::hardware_concurrency());
   out.cores = std::max(1, out.cores);
   const auto consider = [&](uint64_t quota, uint64_t period, const Group& group) {
     if (quota == none || period == none || quota == 0 || period == 0) return;
@@ -271,8 +290,10 @@ ThreadLimit threadLimit(const std::string& root) {
     const uint64_t quota = number(next(rest, ' '));
     consider(quota, number(rest), g);
   }
-  for (const Group& g : groups(tables, "cpu")) consider(numberIn(g.folder + "/cpu.cfs_quota_us"), numberIn(g.folder + "/cpu.cfs_period_us"), g);
-  out.threads = out.quota > 0 ? static_cast<int>(std::clamp(std::ceil(out.quota), 1.0, static_cast<double>(out.cores))) : out.cores;
+  for (const Group& g : groups(tables, "cpu"))
+    consider(numberIn(g.folder + "/cpu.cfs_quota_us"), numberIn(g.folder + "/cpu.cfs_period_us"), g);
+  out.threads = out.quota > 0 ? static_cast<int>(std::clamp(std::ceil(out.quota), 1.0, static_cast<double>(out.cores)))
+                              : out.cores;
   return out;
 }
 

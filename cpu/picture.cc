@@ -22,7 +22,9 @@ Status Pool::take(size_t bytes, Buffer& out) {
   // The smallest free buffer that fits and is not more than twice too large.
   size_t best = free_.size();
   for (size_t i = 0; i < free_.size(); i++)
-    if (free_[i].bytes() >= bytes && free_[i].bytes() <= 2 * bytes + 4096 && (best == free_.size() || free_[i].bytes() < free_[best].bytes())) best = i;
+    if (free_[i].bytes() >= bytes && free_[i].bytes() <= 2 * bytes + 4096 &&
+        (best == free_.size() || free_[i].bytes() < free_[best].bytes()))
+      best = i;
   Memory m;
   if (best < free_.size()) {
     m = std::move(free_[best]);
@@ -61,7 +63,8 @@ void Operations::statistics(const Picture& x, const GroupNorm& n, Factors& facto
     if (cancel_.load(std::memory_order_relaxed)) return;
     double* s = sums.data() + static_cast<size_t>(task) * channels * 2;
     const int begin = x.height * task / tasks, end = x.height * (task + 1) / tasks;
-    kernels().sums(x.data() + static_cast<size_t>(begin) * x.width * channels, (end - begin) * x.width, channels, s, s + channels);
+    kernels().sums(x.data() + static_cast<size_t>(begin) * x.width * channels, (end - begin) * x.width, channels, s,
+                   s + channels);
   });
   std::vector<float>&scale = factors.scale, &shift = factors.shift;
   scale.resize(channels);
@@ -100,7 +103,10 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
   if (going()) {
     const bool normed = norm != nullptr, added = residual != nullptr;
     timed(
-        profile_, [&] { return convolutionLaunch({shapeOf(x), shapeOf(y), c.kernel, normed, added}, item); },
+        profile_,
+        [&] {
+          return convolutionLaunch({shapeOf(x), shapeOf(y), c.kernel, normed, added}, item);
+        },
         [&] { convolve(x, c, norm ? &factors : nullptr, swish, resample, residual, y); });
   }
   return y;
@@ -114,8 +120,7 @@ void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const F
   // The border: one pixel around, or (down-sampling) right and bottom only; none for 1x1.
   const int before = c.kernel == 3 && stride == 1 ? 1 : 0, border = c.kernel == 3 ? (stride == 1 ? 2 : 1) : 0;
   const ptrdiff_t pixel = c.padded, row = (inWidth + border) * pixel;
-  const bool direct =
-      c.kernel == 1 && !factors && !swish && element_ == Element::float32 && c.padded == x.channels;
+  const bool direct = c.kernel == 1 && !factors && !swish && element_ == Element::float32 && c.padded == x.channels;
   Buffer staged;
   const void* input = x.data();
   if (!direct) {
@@ -144,13 +149,16 @@ void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const F
     input = staged.data();
   }
   if (!going()) return;
-  const Convolution work{input, row, c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr, y.data(), y.width};
+  const Convolution work{
+      input,    row,    c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr,
+      y.data(), y.width};
   const auto kernel = kernels().convolve[static_cast<int>(element_)];
-  // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide picture
-  // is work enough between two looks at a cancellation.
+  // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide
+  // picture is work enough between two looks at a cancellation.
   const size_t rowBytes = static_cast<size_t>(row) * item;
   const int panels = c.w.panels;
-  int block = static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), rowBytes > (2u << 20) ? 1 : 2, 32));
+  int block =
+      static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), rowBytes > (2u << 20) ? 1 : 2, 32));
   block = std::min(block, std::max(1, y.height / threads_.count()));
   const int blocks = (y.height + block - 1) / block;
   // Small pictures have more weights than pixels: hand out panels.
@@ -175,7 +183,8 @@ Picture Operations::residual(Picture x, const Residual& r) {
 // ---- attention ----------------------------------------------------------------------------------------------
 
 Picture Operations::attention(const Picture& x, const SelfAttention& a) {
-  const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false), v = convolve(x, a.v, &a.norm, false);
+  const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false),
+                v = convolve(x, a.v, &a.norm, false);
   Picture out = make(x.height, x.width, x.channels);
   if (!going()) return out;
   timed(
@@ -188,12 +197,14 @@ void Operations::attend(const Picture& q, const Picture& k, const Picture& v, Pi
   const int step = inputStep(element_);
   const size_t item = elementSize(element_);
   const int keyGroups = (width + step - 1) / step;
-  const size_t keyPanel = static_cast<size_t>(keyGroups) * groupBytes, valuePanel = static_cast<size_t>(slots / step) * groupBytes;
+  const size_t keyPanel = static_cast<size_t>(keyGroups) * groupBytes,
+               valuePanel = static_cast<size_t>(slots / step) * groupBytes;
   const int valuePanels = roundUp(width, 32) / 32;
   const size_t scratchBytes = attentionScratch(slots, width);
   const ptrdiff_t qStride = roundUp(width, 32);
   Buffer keys, values, queries, scratch;
-  if (!(status = pool_.take(keyPanel * (slots / 32), keys)).ok() || !(status = pool_.take(valuePanel * valuePanels, values)).ok() ||
+  if (!(status = pool_.take(keyPanel * (slots / 32), keys)).ok() ||
+      !(status = pool_.take(valuePanel * valuePanels, values)).ok() ||
       !(status = pool_.take(static_cast<size_t>(count) * qStride * item, queries)).ok() ||
       !(status = pool_.take(scratchBytes * threads_.count(), scratch)).ok())
     return;
@@ -204,20 +215,23 @@ void Operations::attend(const Picture& q, const Picture& k, const Picture& v, Pi
     if (cancel_.load(std::memory_order_relaxed)) return;
     if (task < keyPanels) {
       const int begin = task * 32;
-      packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width, element_, keys.data() + keyPanel * task);
+      packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width, element_,
+                keys.data() + keyPanel * task);
     } else if ((task -= keyPanels) < valuePanels) {
       float* turned = columns[thread].data();  // [32 channels, slots]
       const int begin = task * 32, valid = std::min(32, width - begin);
       std::fill(turned, turned + static_cast<size_t>(32) * slots, 0.0f);
       for (int p = 0; p < count; p++)
-        for (int c = 0; c < valid; c++) turned[static_cast<size_t>(c) * slots + p] = v.data()[static_cast<size_t>(p) * width + begin + c];
+        for (int c = 0; c < valid; c++)
+          turned[static_cast<size_t>(c) * slots + p] = v.data()[static_cast<size_t>(p) * width + begin + c];
       packPanel(turned, slots, valid, slots, element_, values.data() + valuePanel * task);
     } else {
       task -= valuePanels;
       for (int p = task * 32; p < std::min(count, task * 32 + 32); p++) {
         uint8_t* to = queries.data() + static_cast<size_t>(p) * qStride * item;
         toElements(q.data() + static_cast<size_t>(p) * width, to, width);
-        std::memset(to + width * item, 0, (qStride - width) * item);  // the pool's memory is not zero, and an odd width reads one more
+        std::memset(to + width * item, 0,
+                    (qStride - width) * item);  // the pool's memory is not zero, and an odd width reads one more
       }
     }
   });

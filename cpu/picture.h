@@ -68,7 +68,8 @@ class Operations {
   enum class Resample { none, down, up };
   Picture make(int height, int width, int channels);
   // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
-  Picture convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish, Resample resample = Resample::none, const Picture* residual = nullptr);
+  Picture convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish,
+                   Resample resample = Resample::none, const Picture* residual = nullptr);
   Picture residual(Picture x, const Residual& r);
   Picture attention(const Picture& x, const SelfAttention& a);
   bool going();  // false after a failure or a cancellation

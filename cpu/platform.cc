@@ -29,13 +29,19 @@ std::string megabytes(uint64_t bytes) { return std::to_string((bytes + (1 << 20)
 uint64_t availableMemory() { return memoryChecked() ? memoryLimit().free : 0; }
 
 // What is free, without what was promised already; 0 stays "unknown".
-static uint64_t without(uint64_t free, uint64_t promised) { return free == 0 ? 0 : free > promised ? free - promised : 1; }
+static uint64_t without(uint64_t free, uint64_t promised) {
+  return free == 0 ? 0 : free > promised ? free - promised : 1;
+}
 
 static Status refusal(size_t bytes, const std::string& what, const MemoryLimit& limit) {
   std::string free;
-  if (limit.free) free = " and " + std::to_string(limit.free >> 20) + " MB are free" + (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
-  return {Code::outOfMemory, what + " need " + megabytes(bytes) + " of memory" + free + ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
-                                 (limit.free && bytes > limit.free ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
+  if (limit.free)
+    free = " and " + std::to_string(limit.free >> 20) + " MB are free" +
+           (limit.group.empty() ? "" : " of the " + megabytes(limit.total) + " of the control group " + limit.group);
+  return {Code::outOfMemory,
+          what + " need " + megabytes(bytes) + " of memory" + free +
+              ". Free memory, or use fewer images at a time or precision 'bfloat16'." +
+              (limit.free && bytes > limit.free ? " PARVIS_MEMORY_CHECK=0 turns this check off." : "")};
 }
 
 Status Memory::check(size_t bytes, const std::string& what) {
@@ -72,7 +78,8 @@ Status Memory::allocate(size_t bytes, const std::string& what, Memory& out) {
   return {};
 }
 
-Memory::Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+Memory::Memory(Memory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
 Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(data_, other.data_);
@@ -98,8 +105,8 @@ Isa bestIsa() {
   __builtin_cpu_init();
   Isa best = Isa::baseline;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = Isa::avx2;
-  if (best == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
+  if (best == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
     best = Isa::avx512;
   if (best == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) best = Isa::avx512_bf16;
   // For tests of the other instruction sets: a lower one may be asked for, a higher one never.

@@ -1,4 +1,5 @@
-// The one place that knows the operating system: large memory, instruction sets; machine.h has what it leaves to this process.
+// The one place that knows the operating system: large memory, instruction sets; machine.h has what it leaves to this
+// process.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +28,8 @@ class Memory {
   size_t bytes_ = 0;
 };
 
-// Memory that this process may still take, in bytes, by the tightest limit of machine.h. 0: unknown, or not to be asked for.
+// Memory that this process may still take, in bytes, by the tightest limit of machine.h. 0: unknown, or not to be asked
+// for.
 uint64_t availableMemory();
 
 enum class Isa { baseline, avx2, avx512, avx512_bf16 };

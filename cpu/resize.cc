@@ -35,7 +35,8 @@ std::vector<Taps> taps(int from, int to) {
 
 }  // namespace
 
-void resizeBicubic(const float* from, int height, int width, float* to, int outHeight, int outWidth, Threads& threads, const Cancel* cancel) {
+void resizeBicubic(const float* from, int height, int width, float* to, int outHeight, int outWidth, Threads& threads,
+                   const Cancel* cancel) {
   const std::vector<Taps> across = taps(width, outWidth), down = taps(height, outHeight);
   threads.run(outHeight, [&](int y, int) {
     if (cancel && cancel->load(std::memory_order_relaxed)) return;

@@ -36,26 +36,38 @@ Rotation Angles::of(const TransformerModel& m) const {
 int inTiles(int64_t work, int rows) {
   constexpr int64_t most = int64_t{1} << 28;  // products, of some tens of milliseconds
   constexpr int tile = 8;                     // rows of the widest instruction set's; a multiple of the others'
-  return static_cast<int>(std::clamp<int64_t>(most / std::max<int64_t>(work, 1) / tile * tile, tile, std::max(rows, tile)));
+  return static_cast<int>(
+      std::clamp<int64_t>(most / std::max<int64_t>(work, 1) / tile * tile, tile, std::max(rows, tile)));
 }
 
 // ---- a layer ------------------------------------------------------------------------------------------------
 
-void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const {
+void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+                  ptrdiff_t yStride) const {
   const auto kernel = kernels().matmul[static_cast<int>(element_)];
   const size_t item = elementSize(element_);
   // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
   const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);
-  const int tasks = static_cast<int>(std::clamp<size_t>(work / (96 << 10), 1, std::min<size_t>(w.panels, static_cast<size_t>(threads_.count()) * 8)));
+  const int tasks = static_cast<int>(
+      std::clamp<size_t>(work / (96 << 10), 1, std::min<size_t>(w.panels, static_cast<size_t>(threads_.count()) * 8)));
   threads_.run(tasks, [&](int task, int) {
-    const int begin = static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks), end = static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks);
+    const int begin = static_cast<int>(static_cast<int64_t>(w.panels) * task / tasks),
+              end = static_cast<int>(static_cast<int64_t>(w.panels) * (task + 1) / tasks);
     // Many rows go panel by panel and some thousands at a time, so that a cancellation is seen.
     const int panelsEach = rows <= 256 ? end - begin : 1, rowsEach = 4096;
     for (int panel = begin; panel < end; panel += panelsEach)
       for (int row = 0; row < rows; row += rowsEach) {
         if (cancel_.load(std::memory_order_relaxed)) return;
-        const Matmul m{static_cast<const uint8_t*>(x) + row * xStride * static_cast<ptrdiff_t>(item), xStride, std::min(rowsEach, rows - row), w.data, w.groups, epilogue, w.bias,
-                       y ? y + row * yStride : nullptr, out ? static_cast<uint8_t*>(out) + row * yStride * static_cast<ptrdiff_t>(item) : nullptr, yStride};
+        const Matmul m{static_cast<const uint8_t*>(x) + row * xStride * static_cast<ptrdiff_t>(item),
+                       xStride,
+                       std::min(rowsEach, rows - row),
+                       w.data,
+                       w.groups,
+                       epilogue,
+                       w.bias,
+                       y ? y + row * yStride : nullptr,
+                       out ? static_cast<uint8_t*>(out) + row * yStride * static_cast<ptrdiff_t>(item) : nullptr,
+                       yStride};
         kernel(m, panel, std::min(end, panel + panelsEach));
       }
   });
@@ -126,8 +138,8 @@ void Rows::attention(const LayerAttention& a) const {
 
 size_t drawScratch(int vocabulary) { return static_cast<size_t>(roundUp(vocabulary, 32)) * 12; }
 
-Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional, const float* unconditional,
-            uint64_t seed, int index, uint8_t* scratch) {
+Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional,
+            const float* unconditional, uint64_t seed, int index, uint8_t* scratch) {
   Draw d{};
   d.conditional = conditional;
   d.unconditional = unconditional;

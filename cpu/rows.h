@@ -1,6 +1,6 @@
-// What a session does with rows of activations, split over the threads: projections, norms, attention, draws. Apart from
-// the session, so that single-operation.cc runs one of them by itself in the very same way. Which thread takes what never
-// changes a result.
+// What a session does with rows of activations, split over the threads: projections, norms, attention, draws. Apart
+// from the session, so that single-operation.cc runs one of them by itself in the very same way. Which thread takes
+// what never changes a result.
 #pragma once
 
 #include <vector>
@@ -14,13 +14,15 @@
 
 namespace parvis::cpu {
 
-inline Element elementOf(Precision precision) { return precision == Precision::float32 ? Element::float32 : Element::bfloat16; }
+inline Element elementOf(Precision precision) {
+  return precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+}
 
 // Where the keys and values of heads lie that have so many slots.
 struct CacheLayout {
   CacheLayout() = default;
   CacheLayout(int slots, int headSize, Element element);
-  int slots = 0;  // rounded up to 32
+  int slots = 0;                        // rounded up to 32
   size_t keyBytes = 0, valueBytes = 0;  // of one head
   size_t bytes() const { return keyBytes + valueBytes; }
   CacheHead head(uint8_t* heads, size_t index) const;
@@ -68,9 +70,11 @@ struct RowNorm {
 class Rows {
  public:
   // cancel: looked at every few tens of milliseconds; what comes out after it is of no use.
-  Rows(Threads& threads, Element element, const Cancel& cancel) : threads_(threads), element_(element), cancel_(cancel) {}
+  Rows(Threads& threads, Element element, const Cancel& cancel)
+      : threads_(threads), element_(element), cancel_(cancel) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
-  void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out, ptrdiff_t yStride) const;
+  void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+              ptrdiff_t yStride) const;
   // x [rows, stride] -> out [rows, stride] elements
   void norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const;
   void attention(const LayerAttention& a) const;
@@ -84,7 +88,7 @@ class Rows {
 // One draw needs scratch: guided logits and weights.
 size_t drawScratch(int vocabulary);
 // conditional, unconditional (or null): [vocabulary]. The guided logits are in the result's `logits` once it was drawn.
-Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional, const float* unconditional,
-            uint64_t seed, int index, uint8_t* scratch);
+Draw drawOf(const SamplingRule& rule, float guidance, int vocabulary, const float* conditional,
+            const float* unconditional, uint64_t seed, int index, uint8_t* scratch);
 
 }  // namespace parvis::cpu

@@ -10,8 +10,7 @@ namespace parvis::cpu {
 
 Status CpuTransformer::createSession(const SessionOptions& options, std::unique_ptr<Session>& out) {
   if (Status s = checkSession(model_, options); !s.ok()) return s;
-  auto session =
-      std::make_unique<CpuSession>(std::static_pointer_cast<CpuTransformer>(shared_from_this()), options);
+  auto session = std::make_unique<CpuSession>(std::static_pointer_cast<CpuTransformer>(shared_from_this()), options);
   Status s = session->allocate();
   if (s.ok()) out = std::move(session);
   return s;
@@ -132,8 +131,9 @@ void CpuSession::embed(const Step& step) {
 void CpuSession::attention(const Rows& run, int layer) {
   const TransformerModel& m = transformer_->model_;
   uint8_t* cache = cache_ + static_cast<size_t>(layer) * o_.streams() * m.kvHeads * layout_.cache.bytes();
-  run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads, m.kvHeads,
-                 m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride, scratch_, layout_.scratchBytes});
+  run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads,
+                 m.kvHeads, m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride, scratch_,
+                 layout_.scratchBytes});
 }
 
 Status CpuSession::broken(const Step& step) {
@@ -182,8 +182,8 @@ bool CpuSession::draw(const Prediction& p, const SamplingRule& rule, int seat, c
                       const float* unconditional, uint8_t* scratch) {
   const int vocabulary = transformer_->model_.vocabulary;
   const size_t token = static_cast<size_t>(seat) * o_.tokens + p.token;
-  const Draw d = drawOf(rule, p.guidance, vocabulary, conditional, unconditional, seats_.sequence(seat).seed, p.token,
-                        scratch);
+  const Draw d =
+      drawOf(rule, p.guidance, vocabulary, conditional, unconditional, seats_.sequence(seat).seed, p.token, scratch);
   bool finite;
   if (rule.mode == Mode::score) {
     finite = sampler().score(d, tokens_[token], &logProbs_[token]);
@@ -192,7 +192,8 @@ bool CpuSession::draw(const Prediction& p, const SamplingRule& rule, int seat, c
     finite = tokens_[token] >= 0;
   }
   if (p.kept >= 0)
-    std::copy(d.logits, d.logits + vocabulary, kept_ + seat * layout_.keptEach + static_cast<size_t>(p.kept) * vocabulary);
+    std::copy(d.logits, d.logits + vocabulary,
+              kept_ + seat * layout_.keptEach + static_cast<size_t>(p.kept) * vocabulary);
   return finite;
 }
 
@@ -215,7 +216,8 @@ Status CpuSession::predict(const Step& step, const Cancel& cancel) {
     int rows = 0;
     const auto gather = [&](int row) {
       const size_t to = static_cast<size_t>(rows) * layout_.dimStride * item;
-      normKernel(finalNorm.of(x_ + static_cast<size_t>(row) * layout_.dimStride, static_cast<uint8_t*>(gathered_) + to));
+      normKernel(
+          finalNorm.of(x_ + static_cast<size_t>(row) * layout_.dimStride, static_cast<uint8_t*>(gathered_) + to));
       return rows++;
     };
     for (; first < step.predictionCount; first++) {
@@ -225,7 +227,8 @@ Status CpuSession::predict(const Step& step, const Cancel& cancel) {
       const int conditional = gather(p.row);
       drawn.push_back({&p, conditional, guided ? gather(p.unconditional) : -1, true});
     }
-    run(cancel).matmul(t.head_, gathered_, layout_.dimStride, rows, Epilogue::store, logits_, nullptr, layout_.vocabularyStride);
+    run(cancel).matmul(t.head_, gathered_, layout_.dimStride, rows, Epilogue::store, logits_, nullptr,
+                       layout_.vocabularyStride);
     if (cancel.load(std::memory_order_relaxed)) return broken(step);
     t.threads_->run(static_cast<int>(drawn.size()), [&](int i, int thread) {
       Drawn& d = drawn[i];
@@ -259,9 +262,7 @@ Status CpuSession::read(int seat, const T* from, size_t each, T* out) const {
 
 Status CpuSession::readTokens(int seat, int32_t* out) { return read(seat, tokens_, layout_.tokensEach, out); }
 
-Status CpuSession::readLogProbs(int seat, float* out) {
-  return read(seat, logProbs_, layout_.tokensEach, out);
-}
+Status CpuSession::readLogProbs(int seat, float* out) { return read(seat, logProbs_, layout_.tokensEach, out); }
 
 Status CpuSession::readLogits(int seat, float* out) { return read(seat, kept_, layout_.keptEach, out); }
 

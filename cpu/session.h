@@ -7,19 +7,19 @@
 
 namespace parvis::cpu {
 
-// Where a session's memory has what. Strides are padded to 32 so that a panel can always be stored whole. Rows are those of a
-// step, at most maxRows.
+// Where a session's memory has what. Strides are padded to 32 so that a panel can always be stored whole. Rows are
+// those of a step, at most maxRows.
 struct SessionLayout {
   SessionLayout() = default;
   SessionLayout(const TransformerModel& model, Element element, int threads, const SessionOptions& options);
   int dimStride = 0, qkvStride = 0, widthStride = 0, ffStride = 0, vocabularyStride = 0;
-  int chunk = 0;            // rows of logits that exist at a time
-  CacheLayout cache;        // of a head
-  size_t scratchBytes = 0;  // of one thread
+  int chunk = 0;                        // rows of logits that exist at a time
+  CacheLayout cache;                    // of a head
+  size_t scratchBytes = 0;              // of one thread
   size_t tokensEach = 0, keptEach = 0;  // numbers of one seat
   // Bytes from the start of the memory.
-  size_t x = 0, normed = 0, qkv = 0, attended = 0, gated = 0, logits = 0, gathered = 0, scratch = 0, caches = 0, tokens = 0,
-         logProbs = 0, kept = 0;
+  size_t x = 0, normed = 0, qkv = 0, attended = 0, gated = 0, logits = 0, gathered = 0, scratch = 0, caches = 0,
+         tokens = 0, logProbs = 0, kept = 0;
   size_t bytes = 0;
 };
 
@@ -54,15 +54,15 @@ class CpuSession : public Session {
   Seats seats_;
   Memory memory_;
   SessionLayout layout_;
-  float* x_ = nullptr;         // residual stream [rows, dimStride]
-  void* normed_ = nullptr;     // elements [rows, dimStride]
-  float* qkv_ = nullptr;       // [rows, qkvStride]
-  void* attended_ = nullptr;   // elements [rows, widthStride]
-  void* gated_ = nullptr;      // elements [rows, ffStride]
-  float* logits_ = nullptr;    // [chunk, vocabularyStride]
-  void* gathered_ = nullptr;   // elements [chunk, dimStride]
-  uint8_t* scratch_ = nullptr; // a thread's each
-  uint8_t* cache_ = nullptr;   // heads [layers, streams, kvHeads]
+  float* x_ = nullptr;          // residual stream [rows, dimStride]
+  void* normed_ = nullptr;      // elements [rows, dimStride]
+  float* qkv_ = nullptr;        // [rows, qkvStride]
+  void* attended_ = nullptr;    // elements [rows, widthStride]
+  void* gated_ = nullptr;       // elements [rows, ffStride]
+  float* logits_ = nullptr;     // [chunk, vocabularyStride]
+  void* gathered_ = nullptr;    // elements [chunk, dimStride]
+  uint8_t* scratch_ = nullptr;  // a thread's each
+  uint8_t* cache_ = nullptr;    // heads [layers, streams, kvHeads]
   std::vector<AttentionRow> rows_;
   std::vector<Group> groups_;
   Angles angles_;

@@ -41,7 +41,8 @@ Threads::Threads(int count, bool fewer) : ends_(static_cast<size_t>(count)) {
         ends_[static_cast<size_t>(i)].begin();
         work(i);
       }));
-  } catch (const std::exception&) {  // the system has no more threads: end those that run, or their destructors would end the process
+  } catch (const std::exception&) {  // the system has no more threads: end those that run, or their destructors would
+                                     // end the process
     if (fewer) return;
     end();
     throw;

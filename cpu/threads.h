@@ -18,7 +18,8 @@ namespace parvis::cpu {
 
 class Threads {
  public:
-  // The calling thread is one of them. Where the system refuses some: throws, or (`fewer`) goes on with those that it grants.
+  // The calling thread is one of them. Where the system refuses some: throws, or (`fewer`) goes on with those that it
+  // grants.
   explicit Threads(int count, bool fewer = false);
   ~Threads();
   int count() const { return static_cast<int>(workers_.size()) + 1; }
@@ -27,7 +28,9 @@ class Threads {
   template <class Body>
   void run(int tasks, Body&& body) {
     using B = std::remove_reference_t<Body>;
-    runErased(tasks, [](void* b, int task, int thread) { (*static_cast<B*>(b))(task, thread); }, const_cast<void*>(static_cast<const void*>(&body)));
+    runErased(
+        tasks, [](void* b, int task, int thread) { (*static_cast<B*>(b))(task, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 
  private:

@@ -28,8 +28,9 @@ void VqPlan::convolution(ConvolutionWeights& c, const std::string& name, int cha
   loader_.vector(c.bias, name + ".bias", {outputs}, false);
 }
 
-Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
-                          Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
+Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
+                          const std::vector<TensorSource>& tensors, const TokenizerModel& m, Precision precision,
+                          const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   auto t = std::make_shared<CpuTokenizer>();
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
@@ -58,7 +59,8 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
 
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
-Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, Operations& run) const {
+Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats,
+                               Operations& run) const {
   Picture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
   if (!run.going()) return run.status;
   const int cells = o.gridHeight * o.gridWidth;
@@ -111,12 +113,17 @@ Status CpuTokenizer::output(const Picture& decoded, const DecodeOptions& o, uint
   return finite ? Status{} : pictureNotFinite();
 }
 
-Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
+Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats,
+                            const Cancel& cancel) {
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
-  const size_t cells = static_cast<size_t>(o.gridHeight) * o.gridWidth, pixels = static_cast<size_t>(o.outHeight) * o.outWidth * 3;
+  const size_t cells = static_cast<size_t>(o.gridHeight) * o.gridWidth,
+               pixels = static_cast<size_t>(o.outHeight) * o.outWidth * 3;
   Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < o.count; i++)
-    if (Status s = decodeOne(tokens + cells * i, o, bytes ? bytes + pixels * i : nullptr, floats ? floats + pixels * i : nullptr, run); !s.ok()) return s;
+    if (Status s = decodeOne(tokens + cells * i, o, bytes ? bytes + pixels * i : nullptr,
+                             floats ? floats + pixels * i : nullptr, run);
+        !s.ok())
+      return s;
   return {};
 }
 
@@ -126,7 +133,10 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
   Picture x = run.make(height, width, 3);
   if (!run.going()) return run.status;
   timed(
-      run.profile(), [&] { return inputPixelsLaunch({1, height, width, 3}, elementSize(element_)); },
+      run.profile(),
+      [&] {
+        return inputPixelsLaunch({1, height, width, 3}, elementSize(element_));
+      },
       [&] { std::memcpy(x.data(), pixels, x.size() * sizeof(float)); });
   x = run.convolve(x, parts_.encoder.in, nullptr, false);
   x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
@@ -162,10 +172,12 @@ void CpuTokenizer::nearest(const Picture& x, int32_t* tokens, const Cancel& canc
   });
 }
 
-Status CpuTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {
+Status CpuTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens,
+                            const Cancel& cancel) {
   if (Status s = checkEncode(model_, pixels, count, height, width); !s.ok()) return s;
   const int factor = model_.factor();
-  const size_t size = static_cast<size_t>(height) * width * 3, cells = static_cast<size_t>(height / factor) * (width / factor);
+  const size_t size = static_cast<size_t>(height) * width * 3,
+               cells = static_cast<size_t>(height / factor) * (width / factor);
   Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < count; i++)
     if (Status s = encodeOne(pixels + size * i, height, width, tokens + cells * i, run); !s.ok()) return s;

@@ -36,15 +36,18 @@ class VqPlan {
 
 class CpuTokenizer : public Tokenizer {
  public:
-  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<TensorSource>& tensors,
-                     const TokenizerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
+  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
+                     const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                     const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }
-  Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, const Cancel& cancel) override;
+  Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
+                const Cancel& cancel) override;
   Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
 
  private:
-  Status decodeOne(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, Operations& run) const;
+  Status decodeOne(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
+                   Operations& run) const;
   Status encodeOne(const float* pixels, int height, int width, int32_t* tokens, Operations& run) const;
   // The decoded picture in the size and the type that were asked for: one of `bytes` and `floats` is null.
   Status output(const Picture& decoded, const DecodeOptions& options, uint8_t* bytes, float* floats,

@@ -4,8 +4,9 @@
 
 namespace parvis::cpu {
 
-Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<WeightSource>& weights,
-                            const TransformerModel& m, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
+Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
+                            const std::vector<WeightSource>& weights, const TransformerModel& m, Precision precision,
+                            const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   auto t = std::make_shared<CpuTransformer>();
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;

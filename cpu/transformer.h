@@ -18,14 +18,15 @@ struct Layer {
   Packed qkv;              // [(heads + 2 kvHeads) headSize, dim]
   Packed attentionOutput;  // [dim, heads headSize]
   NormWeights feedForwardNorm;
-  Packed up;               // panels as its epilogue takes them (kernels.h)
-  Packed down;             // [dim, feedForward]
+  Packed up;    // panels as its epilogue takes them (kernels.h)
+  Packed down;  // [dim, feedForward]
 };
 
 class CpuTransformer : public Transformer {
  public:
-  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file, const std::vector<WeightSource>& weights,
-                     const TransformerModel& model, Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
+  static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
+                     const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
+                     const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TransformerModel& model() const override { return model_; }
   Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) override;
@@ -37,10 +38,10 @@ class CpuTransformer : public Transformer {
   std::vector<Layer> layers_;
   void* classes_ = nullptr;      // [classes + 1, dim] elements
   void* tokens_ = nullptr;       // [vocabulary, dim]
-  void* transitions_ = nullptr;     // [transitions, dim]
+  void* transitions_ = nullptr;  // [transitions, dim]
   void* positions_ = nullptr;    // [positions, dim]
   NormWeights embeddingNorm_, finalNorm_;
-  Packed head_;                  // [vocabulary, dim]
+  Packed head_;  // [vocabulary, dim]
 };
 
 }  // namespace parvis::cpu

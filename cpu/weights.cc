@@ -23,8 +23,8 @@ Packed packedShape(int outputs, int inputs, Element element) {
 
 namespace {
 
-// Both ways of packing go in short runs of each row, so that neither side strides far: rows are a power of two apart, and
-// whole columns of them would fight for the same lines of the cache.
+// Both ways of packing go in short runs of each row, so that neither side strides far: rows are a power of two apart,
+// and whole columns of them would fight for the same lines of the cache.
 constexpr int run = 16;
 
 // Rows that are stored as the panel has them: words of one float32 or a pair of bfloat16. Nothing is converted.
@@ -36,7 +36,8 @@ void packWords(const void* rows, ptrdiff_t strideBytes, int valid, int groups, u
       const uint8_t* row = static_cast<const uint8_t*>(rows) + o * strideBytes;
       for (int g = block; g < end; g++) std::memcpy(&out[g * panelOutputs + o], row + g * 4, 4);
     }
-    for (int g = block; g < end && valid < panelOutputs; g++) std::fill(out + g * panelOutputs + valid, out + (g + 1) * panelOutputs, 0u);
+    for (int g = block; g < end && valid < panelOutputs; g++)
+      std::fill(out + g * panelOutputs + valid, out + (g + 1) * panelOutputs, 0u);
   }
 }
 
@@ -66,7 +67,9 @@ bool storedAs(const Weight& w, Element element) {
 }
 
 // Are rows of it made of whole words of the panel's type?
-bool inWords(const Weight& w, Element element, int inputs) { return storedAs(w, element) && inputs % inputStep(element) == 0; }
+bool inWords(const Weight& w, Element element, int inputs) {
+  return storedAs(w, element) && inputs % inputStep(element) == 0;
+}
 
 }  // namespace
 
@@ -76,7 +79,8 @@ void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs
   const Weight* t = find(name, {outputs, inputs});
   to = packedShape(outputs, inputs, element_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, t, outputs, inputs, groups = to.groups, words = t && inWords(*t, element_, inputs), panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+       [this, t, outputs, inputs, groups = to.groups, words = t && inWords(*t, element_, inputs),
+        panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
          if (words) {
            Status s = weights_->stored(*t, begin, end, scratch);
@@ -94,7 +98,8 @@ void Loader::gateUp(Packed& to, const std::string& gate, const std::string& up, 
   const Weight* u = find(up, {outputs, inputs});
   to = packedShape((outputs + 15) / 16 * 32, inputs, element_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, g, u, outputs, inputs, groups = to.groups, words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
+       [this, g, u, outputs, inputs, groups = to.groups,
+        words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
         panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * 16, end = std::min(outputs, begin + 16);
          if (words) {
@@ -117,7 +122,8 @@ void Loader::convolution(Packed& to, const std::string& name, int outputs, int c
   const int inputs = kernel * kernel * padded, taps = kernel * kernel;
   to = packedShape(outputs, inputs, element_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * (inputs + channels * taps),
-       [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+       [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel,
+                                                                                        float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
          float* stored = scratch + size_t{panelOutputs} * inputs;
          Status s = weights_->rows(*t, begin, end, stored);
@@ -125,7 +131,8 @@ void Loader::convolution(Packed& to, const std::string& name, int outputs, int c
          for (int o = 0; o < end - begin; o++)
            for (int tap = 0; tap < taps; tap++)
              for (int c = 0; c < padded; c++)
-               scratch[(size_t)o * inputs + tap * padded + c] = c < channels ? stored[((size_t)o * channels + c) * taps + tap] : 0.0f;
+               scratch[(size_t)o * inputs + tap * padded + c] =
+                   c < channels ? stored[((size_t)o * channels + c) * taps + tap] : 0.0f;
          packPanel(scratch, inputs, end - begin, inputs, element_, base + panel * panelBytes);
          return s;
        }});
@@ -136,8 +143,10 @@ void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> sh
   size_t count = 1;
   for (const int64_t s : shape) count *= static_cast<size_t>(s);
   // In pieces, between which a cancellation is seen.
-  const int64_t rows = shape[0], width = static_cast<int64_t>(count) / rows, each = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(width, 1));
-  add({(count + 31) / 32 * 128, reinterpret_cast<void**>(&to), static_cast<int>((rows + each - 1) / each), 0, [this, t, width, rows, each, rounded](uint8_t* base, int task, float*) {
+  const int64_t rows = shape[0], width = static_cast<int64_t>(count) / rows,
+                each = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(width, 1));
+  add({(count + 31) / 32 * 128, reinterpret_cast<void**>(&to), static_cast<int>((rows + each - 1) / each), 0,
+       [this, t, width, rows, each, rounded](uint8_t* base, int task, float*) {
          const int64_t begin = task * each, end = std::min(rows, begin + each);
          float* out = reinterpret_cast<float*>(base) + begin * width;
          Status s = weights_->rows(*t, begin, end, out);
@@ -153,11 +162,13 @@ void Loader::table(void*& to, const std::string& name, int rows, int columns) {
   add({static_cast<size_t>(rows) * columns * item, &to, (rows + 31) / 32, int64_t{32} * columns,
        [this, t, rows, columns, item](uint8_t* base, int task, float* scratch) {
          const int begin = task * 32, end = std::min(rows, begin + 32);
-         if (storedAs(*t, element_)) return weights_->stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
+         if (storedAs(*t, element_))
+           return weights_->stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
          Status s = weights_->rows(*t, begin, end, scratch);
          if (s.ok())
            convertFloats(scratch, DType::float32, base + static_cast<size_t>(begin) * columns * item,
-                         element_ == Element::float32 ? DType::float32 : DType::bfloat16, static_cast<size_t>(end - begin) * columns);
+                         element_ == Element::float32 ? DType::float32 : DType::bfloat16,
+                         static_cast<size_t>(end - begin) * columns);
          return s;
        }});
 }
@@ -173,7 +184,9 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
   const size_t bytes = this->bytes();
   int64_t scratch = 0;
   if (const size_t copies = weights_->copyBytes())
-    if (Status s = Memory::check(bytes + copies, "The weights, and copies of those that do not lie row by row,"); !s.ok()) return s;
+    if (Status s = Memory::check(bytes + copies, "The weights, and copies of those that do not lie row by row,");
+        !s.ok())
+      return s;
   if (Status s = Memory::allocate(bytes, "The weights", memory); !s.ok()) return s;
   struct Task {
     const Plan* plan;
@@ -197,8 +210,9 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
     if (stop.load(std::memory_order_relaxed)) return;
     Status s;
     try {
-      s = cancel.load(std::memory_order_relaxed) ? Status{Code::cancelled, "Cancelled."}
-                                                 : tasks[i].plan->run(tasks[i].base, tasks[i].index, buffers[thread].get());
+      s = cancel.load(std::memory_order_relaxed)
+              ? Status{Code::cancelled, "Cancelled."}
+              : tasks[i].plan->run(tasks[i].base, tasks[i].index, buffers[thread].get());
     } catch (const std::exception&) {  // an allocation, on a thread that must not die of it: not even a message fits
       starved = true;
       stop = true;

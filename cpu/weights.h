@@ -1,6 +1,6 @@
 // From a checkpoint file to packed weights, once: each thread reads the rows of one panel, converts them where the file
-// has them in another type, and packs them, so that a page is first touched by a thread that may later read it, and nothing but the packed weights
-// and a panel's worth of rows a thread is ever in memory.
+// has them in another type, and packs them, so that a page is first touched by a thread that may later read it, and
+// nothing but the packed weights and a panel's worth of rows a thread is ever in memory.
 #pragma once
 
 #include <functional>

@@ -14,7 +14,9 @@ CudaProbe probeCuda() {
   return probe;
 }
 
-Status cudaMemory(int, CudaMemory&) { return {Code::deviceUnavailable, std::string("No CUDA device can be used: ") + reason + "."}; }
+Status cudaMemory(int, CudaMemory&) {
+  return {Code::deviceUnavailable, std::string("No CUDA device can be used: ") + reason + "."};
+}
 
 std::unique_ptr<Backend> createCudaBackend(int) { return nullptr; }
 

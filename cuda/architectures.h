@@ -24,13 +24,14 @@ inline std::vector<Architecture> architecturesOf(const std::string& text) {
     char* end = nullptr;
     const long number = std::strtol(word.c_str(), &end, 10);
     if (number < 10) continue;
-    all.push_back({static_cast<int>(number / 10), static_cast<int>(number % 10), *end == 'a', word.find("PTX") != std::string::npos});
+    all.push_back({static_cast<int>(number / 10), static_cast<int>(number % 10), *end == 'a',
+                   word.find("PTX") != std::string::npos});
   }
   return all;
 }
 
-// A binary runs on devices of its own major version and the same or a later minor one; PTX, which the driver translates,
-// on any device from its version on. Nothing known of the build: true.
+// A binary runs on devices of its own major version and the same or a later minor one; PTX, which the driver
+// translates, on any device from its version on. Nothing known of the build: true.
 inline bool covers(const std::string& architectures, int major, int minor, bool translated = true) {
   const std::vector<Architecture> all = architecturesOf(architectures);
   for (const Architecture& a : all) {
@@ -59,16 +60,22 @@ inline std::string capabilitiesText(const std::string& architectures) {
 }
 
 // 12040 -> "12.4"
-inline std::string versionText(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+inline std::string versionText(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
-inline std::string deviceText(int index, const std::string& name) { return "GPU " + std::to_string(index) + (name.empty() ? "" : " (" + name + ")"); }
+inline std::string deviceText(int index, const std::string& name) {
+  return "GPU " + std::to_string(index) + (name.empty() ? "" : " (" + name + ")");
+}
 
 // Why this build cannot use a device; empty: it can.
 inline std::string deviceProblem(int index, const CudaDevice& device, const CudaProbe& probe) {
   if (covers(probe.architectures, device.major, device.minor, probe.driver >= probe.runtime)) return "";
-  const std::string has = deviceText(index, device.name) + " has compute capability " + std::to_string(device.major) + "." + std::to_string(device.minor) + "; ";
+  const std::string has = deviceText(index, device.name) + " has compute capability " + std::to_string(device.major) +
+                          "." + std::to_string(device.minor) + "; ";
   if (covers(probe.architectures, device.major, device.minor))
-    return has + "this build has only code for it that the driver must translate, for which the driver supports CUDA " + versionText(probe.driver) + " and needs " + versionText(probe.runtime);
+    return has + "this build has only code for it that the driver must translate, for which the driver supports CUDA " +
+           versionText(probe.driver) + " and needs " + versionText(probe.runtime);
   return has + "this build has " + capabilitiesText(probe.architectures);
 }
 

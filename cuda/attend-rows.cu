@@ -1,9 +1,9 @@
 // Attention of many queries: full sequences under a mask of prefixes, and large groups. There are blocks enough without
-// splitting the keys, so a block goes over them all: 64 queries of one key/value head, sixteen a warp, against 64 keys at
-// a time, with the next keys and values on their way and a running maximum; no memory beside the output. It ends at the
-// longest prefix of its queries, a warp at that of its own, and only tiles at the end of a prefix are masked. Rounding
-// differs from attend.cu's, which sums in other pieces: scoring and sampling are not compared bit for bit. What a row gets
-// depends on the row and its prefix alone: tiles behind it change nothing.
+// splitting the keys, so a block goes over them all: 64 queries of one key/value head, sixteen a warp, against 64 keys
+// at a time, with the next keys and values on their way and a running maximum; no memory beside the output. It ends at
+// the longest prefix of its queries, a warp at that of its own, and only tiles at the end of a prefix are masked.
+// Rounding differs from attend.cu's, which sums in other pieces: scoring and sampling are not compared bit for bit.
+// What a row gets depends on the row and its prefix alone: tiles behind it change nothing.
 #include "attend.cuh"
 
 namespace parvis::cuda {
@@ -19,7 +19,7 @@ struct Shape {
   static constexpr int pieces = width / 8;  // of 16 bytes a row
   static constexpr int tile = keysEach * stride;
   static constexpr size_t bytes = static_cast<size_t>(4 * tile) * 2;  // keys and values, twice
-  static_assert(queriesEach == keysEach);   // queries lie where the second keys will
+  static_assert(queriesEach == keysEach);                             // queries lie where the second keys will
 };
 
 template <int width>
@@ -31,12 +31,14 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   const int kvHead = static_cast<int>(blockIdx.y);
   const StreamRows group = a.groups[blockIdx.z];
   const int stream = group.stream;
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4,
+            t = lane % 4;
   const Queries q(a, group, tile * queriesEach);
   if (!q.wanted(a)) return;
   const int last = min(queriesEach, q.queries - q.first) - 1;  // queries that are not there repeat it
   const auto sees = [&](int m) { return a.rows.at(q.row(min(m, last))).sees; };
-  int longest = max(sees(lane), sees(lane + 32)), warpLongest = sees(warp * warpQueries + lane % warpQueries), warpShortest = warpLongest;
+  int longest = max(sees(lane), sees(lane + 32)), warpLongest = sees(warp * warpQueries + lane % warpQueries),
+      warpShortest = warpLongest;
   for (int bits = 16; bits > 0; bits /= 2) {
     longest = max(longest, __shfl_xor_sync(all, longest, bits));
     warpLongest = max(warpLongest, __shfl_xor_sync(all, warpLongest, bits));
@@ -67,10 +69,12 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   __syncthreads();
   uint32_t fq[width / 16][4];
 #pragma unroll
-  for (int d = 0; d < width; d += 16) ptx::ldmatrix_x4(fq[d / 16], keys(1) + (warp * warpQueries + lane % 16) * S::stride + d + lane / 16 * 8);
+  for (int d = 0; d < width; d += 16)
+    ptx::ldmatrix_x4(fq[d / 16], keys(1) + (warp * warpQueries + lane % 16) * S::stride + d + lane / 16 * 8);
 
   const float scale = scoreScale(a);
-  float o[width / 8][4] = {}, most[2] = {noScore, noScore}, sum[2] = {0, 0};  // of products, not yet scaled; of this lane's keys
+  float o[width / 8][4] = {}, most[2] = {noScore, noScore},
+                  sum[2] = {0, 0};  // of products, not yet scaled; of this lane's keys
   for (int i = 0; i * keysEach < longest; i++) {
     ptx::cpAsyncWait<0>();
     __syncthreads();
@@ -118,7 +122,8 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
     }
 #pragma unroll
     for (int k = 0; k < keysEach / 16; k++) {
-      const uint32_t p[4] = {ptx::packBf16(s[2 * k][0], s[2 * k][1]), ptx::packBf16(s[2 * k][2], s[2 * k][3]), ptx::packBf16(s[2 * k + 1][0], s[2 * k + 1][1]),
+      const uint32_t p[4] = {ptx::packBf16(s[2 * k][0], s[2 * k][1]), ptx::packBf16(s[2 * k][2], s[2 * k][3]),
+                             ptx::packBf16(s[2 * k + 1][0], s[2 * k + 1][1]),
                              ptx::packBf16(s[2 * k + 1][2], s[2 * k + 1][3])};
 #pragma unroll
       for (int d = 0; d < width; d += 16) {
@@ -148,7 +153,8 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
 
 cudaError_t attendRows(const Attention& a, StepStream stream) {
   if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>((a.mostQueries + queriesEach - 1) / queriesEach), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
+  const dim3 grid(static_cast<unsigned>((a.mostQueries + queriesEach - 1) / queriesEach),
+                  static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
   return withWidth(a, [&](auto width) {
     constexpr int w = decltype(width)::value;
     return launchInStep(attendRowsKernel<w>, grid, warps * 32, Shape<w>::bytes, stream, a);

@@ -1,7 +1,7 @@
-// Attention of a group of queries over the cache. Few heads and long caches leave most of a device idle, so the keys are
-// split over blocks: a block has sixteen queries of one key/value head and 128 keys, a warp 32 of them. What the warps and
-// then the blocks found is put together in order; the last block of a split to be done does it, so there is no second
-// launch. How keys are split depends on the cache alone: a picture's bits do not depend on its batch.
+// Attention of a group of queries over the cache. Few heads and long caches leave most of a device idle, so the keys
+// are split over blocks: a block has sixteen queries of one key/value head and 128 keys, a warp 32 of them. What the
+// warps and then the blocks found is put together in order; the last block of a split to be done does it, so there is
+// no second launch. How keys are split depends on the cache alone: a picture's bits do not depend on its batch.
 //   S = Q K^T and O = P V by mma: queries (probabilities) are the A operand, keys and values the B operand.
 #include "attend.cuh"
 
@@ -19,7 +19,8 @@ struct Shape {
   static constexpr int queryElements = tileRows * stride, warpElements = 2 * warpKeys * stride;
   static constexpr size_t bytes = static_cast<size_t>(queryElements + warps * warpElements) * 2;
   static constexpr int partial = tileRows * (width + 2);  // floats: outputs, maxima, sums
-  static_assert(warpKeys == 32 && partial % 4 == 0 && static_cast<size_t>(tileRows * (width + 8)) * 4 <= static_cast<size_t>(warpElements) * 2);
+  static_assert(warpKeys == 32 && partial % 4 == 0 &&
+                static_cast<size_t>(tileRows * (width + 8)) * 4 <= static_cast<size_t>(warpElements) * 2);
 };
 
 // Four elements of a row's result, not yet divided, with the row's maximum and sum.
@@ -28,8 +29,8 @@ struct Merged {
   float most, sum;
 };
 
-// Puts `count` parts of four elements together, in order. `load(i)` gives part i; those of `together` parts are under way at a
-// time, and of no more than that many parts every number is read once.
+// Puts `count` parts of four elements together, in order. `load(i)` gives part i; those of `together` parts are under
+// way at a time, and of no more than that many parts every number is read once.
 template <int together, class Load>
 __device__ inline Merged merge(int count, Load&& load) {
   Merged part[together], all{make_float4(0, 0, 0, 0), noScore, 0};
@@ -40,7 +41,8 @@ __device__ inline Merged merge(int count, Load&& load) {
   for (int i = together; i < count; i++) all.most = fmaxf(all.most, load(i).most);
   const auto add = [&](const Merged& p) {
     const float factor = ptx::exp2Fast(p.most - all.most);
-    all.output.x += p.output.x * factor, all.output.y += p.output.y * factor, all.output.z += p.output.z * factor, all.output.w += p.output.w * factor;
+    all.output.x += p.output.x * factor, all.output.y += p.output.y * factor, all.output.z += p.output.z * factor,
+        all.output.w += p.output.w * factor;
     all.sum += p.sum * factor;
   };
 #pragma unroll
@@ -58,11 +60,14 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   PARVIS_SHARED(float, maxima, warps * tileRows);
   PARVIS_SHARED(float, sums, warps * tileRows);
   PARVIS_SHARED(int, isLast, 1);
-  // Divisions that are most often by one or of nothing are not made: a dozen of them would be some of the launch's time.
-  const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits, split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y);
+  // Divisions that are most often by one or of nothing are not made: a dozen of them would be some of the launch's
+  // time.
+  const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits,
+            split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y);
   const StreamRows group = a.groups[blockIdx.z];
   const int stream = group.stream;
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4, t = lane % 4;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4,
+            t = lane % 4;
   const Queries q(a, group, tile * tileRows);
   if (!q.wanted(a)) return;
   const int rows = min(tileRows, q.queries - q.first);  // of this tile
@@ -88,7 +93,10 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
     for (int k = 0; k < pieces; k++) {  // as many for each lane as a row has
       const int i = 32 * k + lane, key = i / pieces, d = i % pieces * 8;
       const bool there = firstKey + key < longest;  // what lies behind may be anything
-      ptx::cpAsync16(to + key * S::stride + d, cached<width>(a, cache, stream, kvHead) + static_cast<ptrdiff_t>(there ? firstKey + key : 0) * width + d, there ? 16 : 0);
+      ptx::cpAsync16(
+          to + key * S::stride + d,
+          cached<width>(a, cache, stream, kvHead) + static_cast<ptrdiff_t>(there ? firstKey + key : 0) * width + d,
+          there ? 16 : 0);
     }
     ptx::cpAsyncCommit();
   };
@@ -162,7 +170,8 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   for (int r = 0; r < 4; r += 2)
     if (g + 4 * r < rows)
 #pragma unroll
-      for (int j = 0; j < width / 8; j++) storePair(outputs + (warp * tileRows + g + 4 * r) * outStride + 8 * j + 2 * t, o[j][r], o[j][r + 1]);
+      for (int j = 0; j < width / 8; j++)
+        storePair(outputs + (warp * tileRows + g + 4 * r) * outStride + 8 * j + 2 * t, o[j][r], o[j][r + 1]);
   __syncthreads();
   const auto write = [&](int m, int d, const Merged& v) {
     uint16_t* to = q.output(a, kvHead, m) + d;
@@ -175,7 +184,8 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
     const int m = i / quads, d = i % quads * 4;
     const Merged v = merge<warps>(warps, [&](int w) {
-      return Merged{*reinterpret_cast<const float4*>(outputs + (w * tileRows + m) * outStride + d), maxima[w * tileRows + m], sums[w * tileRows + m]};
+      return Merged{*reinterpret_cast<const float4*>(outputs + (w * tileRows + m) * outStride + d),
+                    maxima[w * tileRows + m], sums[w * tileRows + m]};
     });
     if (active == 1) {
       write(m, d, v);
@@ -199,7 +209,8 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
     const int m = i / quads, d = i % quads * 4;
     write(m, d, merge<5>(active, [&](int part) {  // a picture of 576 tokens has five
             const float* from = partial + part * S::partial;
-            return Merged{*reinterpret_cast<const float4*>(from + m * width + d), from[tileRows * width + m], from[tileRows * (width + 1) + m]};
+            return Merged{*reinterpret_cast<const float4*>(from + m * width + d), from[tileRows * width + m],
+                          from[tileRows * (width + 1) + m]};
           }));
   }
   if (threadIdx.x == 0) a.counters[place] = 0;
@@ -210,7 +221,8 @@ int tilesOf(const Attention& a) { return (a.mostQueries + tileRows - 1) / tileRo
 
 template <int width>
 cudaError_t run(const Attention& a, StepStream stream) {
-  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
+  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads),
+                  static_cast<unsigned>(a.groupCount));
   return launchInStep(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
 }
 

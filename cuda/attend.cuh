@@ -8,37 +8,45 @@ namespace parvis::cuda {
 
 constexpr float noScore = -1e30f;  // a maximum of nothing; finite, so that differences are
 
-// Query `m` of a tile of a group: row (first + m) / shared of the group, head (first + m) % shared of those that share the key.
+// Query `m` of a tile of a group: row (first + m) / shared of the group, head (first + m) % shared of those that share
+// the key.
 struct Queries {
   int shared, base, queries, first;  // base: row of the step that the group begins with; first: query of this tile
   __device__ Queries(const Attention& a, const StreamRows& group, int first)
-      : shared(a.heads == a.kvHeads ? 1 : a.heads / a.kvHeads), base(group.first), queries(group.count * shared), first(first) {}
+      : shared(a.heads == a.kvHeads ? 1 : a.heads / a.kvHeads), base(group.first), queries(group.count * shared),
+        first(first) {}
   // Does this launch answer the group, and has the group this tile?
-  __device__ bool wanted(const Attention& a) const { return first < queries && queries >= a.leastQueries && queries <= a.mostQueries; }
+  __device__ bool wanted(const Attention& a) const {
+    return first < queries && queries >= a.leastQueries && queries <= a.mostQueries;
+  }
   __device__ bool exists(int m) const { return first + m < queries; }
   __device__ int row(int m) const { return base + (shared == 1 ? first + m : (first + m) / shared); }
   __device__ int head(int m) const { return shared == 1 ? 0 : (first + m) % shared; }
 
   template <int width>
   __device__ const uint16_t* of(const Attention& a, int kvHead, int m) const {
-    return static_cast<const uint16_t*>(a.queries) + (static_cast<ptrdiff_t>(row(m)) * a.heads + kvHead * shared + head(m)) * width;
+    return static_cast<const uint16_t*>(a.queries) +
+           (static_cast<ptrdiff_t>(row(m)) * a.heads + kvHead * shared + head(m)) * width;
   }
   __device__ uint16_t* output(const Attention& a, int kvHead, int m) const {
-    return static_cast<uint16_t*>(a.out) + static_cast<ptrdiff_t>(row(m)) * a.outStride + (kvHead * shared + head(m)) * a.headSize;
+    return static_cast<uint16_t*>(a.out) + static_cast<ptrdiff_t>(row(m)) * a.outStride +
+           (kvHead * shared + head(m)) * a.headSize;
   }
 };
 
 // Keys or values of a stream and key/value head.
 template <int width>
 __device__ inline const uint16_t* cached(const Attention& a, const void* keysOrValues, int stream, int kvHead) {
-  return static_cast<const uint16_t*>(keysOrValues) + (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
+  return static_cast<const uint16_t*>(keysOrValues) +
+         (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
 }
 
 // Scores are powers of two, of this times the products.
 __device__ inline float scoreScale(const Attention& a) { return 1.44269504f / sqrtf(static_cast<float>(a.headSize)); }
 
 inline bool possible(const Attention& a) {
-  return a.rows.count >= 1 && a.groupCount >= 1 && a.groupCount <= 65535 && a.mostQueries >= 1 && a.kvHeads >= 1 && a.kvHeads <= 65535 && a.heads >= 1 && a.heads % a.kvHeads == 0 && a.cache.slots >= 1;
+  return a.rows.count >= 1 && a.groupCount >= 1 && a.groupCount <= 65535 && a.mostQueries >= 1 && a.kvHeads >= 1 &&
+         a.kvHeads <= 65535 && a.heads >= 1 && a.heads % a.kvHeads == 0 && a.cache.slots >= 1;
 }
 
 template <int w>

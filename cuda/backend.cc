@@ -16,12 +16,14 @@ class CudaBackend : public Backend {
   explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
   std::string isa() const override { return device_->architecture(); }
   int threads() const override { return 0; }
-  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
-                         const Cancel& cancel, std::shared_ptr<Transformer>& out) override {
+  Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                         const TransformerModel& model, Precision precision, const Cancel& cancel,
+                         std::shared_ptr<Transformer>& out) override {
     return CudaTransformer::load(device_, file, weights, model, precision, cancel, out);
   }
-  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
-                       const Cancel& cancel, std::shared_ptr<Tokenizer>& out) override {
+  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+                       const TokenizerModel& model, Precision precision, const Cancel& cancel,
+                       std::shared_ptr<Tokenizer>& out) override {
     return CudaTokenizer::load(device_, file, tensors, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }

@@ -1,7 +1,7 @@
-// The device's own ceilings, measured in the run they are compared with: a streaming read of more than any cache holds, and
-// products out of registers. The products are those of mma.sync, by which this backend multiplies; on Hopper and later the
-// instructions for whole warp groups (wgmma, tcgen05) go beyond it, and nothing here uses them. So a share of the ceiling is
-// one of what this path can do, not of the number in the device's data sheet.
+// The device's own ceilings, measured in the run they are compared with: a streaming read of more than any cache holds,
+// and products out of registers. The products are those of mma.sync, by which this backend multiplies; on Hopper and
+// later the instructions for whole warp groups (wgmma, tcgen05) go beyond it, and nothing here uses them. So a share of
+// the ceiling is one of what this path can do, not of the number in the device's data sheet.
 #include "ceiling.h"
 
 #include <algorithm>
@@ -14,11 +14,12 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr int threads = 256, readAhead = 8;      // 32 KB a block and turn, all of it on its way at once
-constexpr int matrices = 8, sums = 16;           // independent ones of a warp, of a thread
-constexpr int matrixBlocks = 4, sumBlocks = 8;   // a processor
+constexpr int threads = 256, readAhead = 8;     // 32 KB a block and turn, all of it on its way at once
+constexpr int matrices = 8, sums = 16;          // independent ones of a warp, of a thread
+constexpr int matrixBlocks = 4, sumBlocks = 8;  // a processor
 constexpr size_t mostRead = size_t{4} << 30;
-constexpr size_t bytesARound = size_t{256} << 10;  // a device with little memory (or a simulated one) also multiplies less
+constexpr size_t bytesARound = size_t{256}
+                               << 10;  // a device with little memory (or a simulated one) also multiplies less
 constexpr int repeats = 5;
 
 __global__ void __launch_bounds__(threads) readKernel(const uint4* from, size_t count, uint4* out) {
@@ -77,7 +78,8 @@ Status least(Device& device, Launch&& launch, double& seconds) {
   Profile profile;
   LaunchTimer timer(&profile);
   for (int i = 0; i <= repeats; i++) {
-    const cudaError_t e = timer.timed(device.stream(), [] { return LaunchRecord(); }, launch);
+    const cudaError_t e = timer.timed(
+        device.stream(), [] { return LaunchRecord(); }, launch);
     if (Status s = statusOf(e, measuring); !s.ok()) return s;
   }
   if (Status s = device.finish(measuring); !s.ok()) return s;
@@ -89,9 +91,11 @@ Status least(Device& device, Launch&& launch, double& seconds) {
 }  // namespace
 
 cudaError_t readAll(const void* from, size_t bytes, uint4* out, int processors, int blocksEach, cudaStream_t stream) {
-  const size_t each = static_cast<size_t>(threads) * readAhead, pieces = (bytes / 16 + each - 1) / each, most = static_cast<size_t>(processors) * static_cast<size_t>(blocksEach);
+  const size_t each = static_cast<size_t>(threads) * readAhead, pieces = (bytes / 16 + each - 1) / each,
+               most = static_cast<size_t>(processors) * static_cast<size_t>(blocksEach);
   if (pieces == 0 || most == 0) return cudaErrorInvalidValue;
-  return launch(readKernel, static_cast<unsigned>(std::min(pieces, most)), static_cast<unsigned>(threads), 0, stream, static_cast<const uint4*>(from), bytes / 16, out);
+  return launch(readKernel, static_cast<unsigned>(std::min(pieces, most)), static_cast<unsigned>(threads), 0, stream,
+                static_cast<const uint4*>(from), bytes / 16, out);
 }
 
 Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
@@ -100,7 +104,10 @@ Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
   if (Status s = statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); !s.ok()) return s;
   const size_t bytes = std::max<size_t>(std::min(mostRead, free / 8) / 4096 * 4096, 4096);
   DeviceMemory memory;
-  if (Status s = DeviceMemory::allocate(device, bytes + 256, {"The measurements of ceilings", "Free memory of the device."}, memory); !s.ok()) return s;
+  if (Status s = DeviceMemory::allocate(device, bytes + 256,
+                                        {"The measurements of ceilings", "Free memory of the device."}, memory);
+      !s.ok())
+    return s;
   const cudaStream_t stream = device->stream();
   if (Status s = statusOf(cudaMemsetAsync(memory.data(), 0x3c, bytes, stream), measuring); !s.ok()) return s;
   uint8_t* const sink = memory.data() + bytes;
@@ -108,16 +115,38 @@ Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
 
   double seconds = 1e9;
   for (const int blocks : {2, 4, 6, 8})
-    if (Status s = least(*device, [&] { return readAll(memory.data(), bytes, reinterpret_cast<uint4*>(sink), processors, blocks, stream); }, seconds); !s.ok()) return s;
+    if (Status s = least(
+            *device,
+            [&] { return readAll(memory.data(), bytes, reinterpret_cast<uint4*>(sink), processors, blocks, stream); },
+            seconds);
+        !s.ok())
+      return s;
   out.readBytesPerSecond = static_cast<double>(bytes) / seconds;
 
   const auto blocks = [&](int each) { return static_cast<unsigned>(processors * each); };
-  const double each = static_cast<double>(rounds) * processors * threads;  // what one thread of a block a processor does
+  const double each =
+      static_cast<double>(rounds) * processors * threads;  // what one thread of a block a processor does
   seconds = 1e9;
-  if (Status s = least(*device, [&] { return launch(matrixKernel, blocks(matrixBlocks), static_cast<unsigned>(threads), 0, stream, rounds, reinterpret_cast<float*>(sink)); }, seconds); !s.ok()) return s;
+  if (Status s = least(
+          *device,
+          [&] {
+            return launch(matrixKernel, blocks(matrixBlocks), static_cast<unsigned>(threads), 0, stream, rounds,
+                          reinterpret_cast<float*>(sink));
+          },
+          seconds);
+      !s.ok())
+    return s;
   out.bfloat16Flops = each / 32 * matrixBlocks * matrices * (2.0 * 16 * 8 * 16) / seconds;
   seconds = 1e9;
-  if (Status s = least(*device, [&] { return launch(sumKernel, blocks(sumBlocks), static_cast<unsigned>(threads), 0, stream, rounds, 0.999f, 0.001f, reinterpret_cast<float*>(sink)); }, seconds); !s.ok()) return s;
+  if (Status s = least(
+          *device,
+          [&] {
+            return launch(sumKernel, blocks(sumBlocks), static_cast<unsigned>(threads), 0, stream, rounds, 0.999f,
+                          0.001f, reinterpret_cast<float*>(sink));
+          },
+          seconds);
+      !s.ok())
+    return s;
   out.float32Flops = each * sumBlocks * sums * 2.0 / seconds;
   return {};
 }

@@ -16,7 +16,8 @@ static constexpr unsigned waited = cudaEventDisableTiming | cudaEventBlockingSyn
 
 Status statusOf(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return {};
-  const std::string what = std::string("CUDA failed while ") + doing + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
+  const std::string what = std::string("CUDA failed while ") + doing + ": " + cudaGetErrorString(error) + " (" +
+                           cudaGetErrorName(error) + ")";
   switch (error) {
     case cudaErrorMemoryAllocation:
       cudaGetLastError();  // not a sticky one: the device goes on
@@ -35,20 +36,21 @@ Status statusOf(cudaError_t error, const char* doing) {
     case cudaErrorStreamCaptureInvalidated:
     case cudaErrorStreamCaptureUnmatched:
     case cudaErrorStreamCaptureImplicit:
-    case cudaErrorStreamCaptureWrongThread:
-      return {Code::internal, what + "."};
+    case cudaErrorStreamCaptureWrongThread: return {Code::internal, what + "."};
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorDevicesUnavailable:
-    case cudaErrorNoKernelImageForDevice:
-      return {Code::deviceUnavailable, what + ". `npx parvis doctor` says more."};
+    case cudaErrorNoKernelImageForDevice: return {Code::deviceUnavailable, what + ". `npx parvis doctor` says more."};
     default:  // A kernel was stopped, or the device or its driver failed: CUDA reports the same for every later call.
-      return {Code::deviceUnavailable, what + ". The process must be started again before it can use this device; `npx parvis doctor` says more."};
+      return {
+          Code::deviceUnavailable,
+          what + ". The process must be started again before it can use this device; `npx parvis doctor` says more."};
   }
 }
 
-// All in the unit of what is needed, which is rounded up; what is free is rounded down. So the text shows that it does not fit.
+// All in the unit of what is needed, which is rounded up; what is free is rounded down. So the text shows that it does
+// not fit.
 static std::string needText(uint64_t need, uint64_t free, uint64_t total, const std::string& how) {
   const bool large = need >= 10'000'000'000;
   const double unit = large ? 1e8 : 1e6;
@@ -58,7 +60,8 @@ static std::string needText(uint64_t need, uint64_t free, uint64_t total, const 
     return std::string(digits);
   };
   const auto in = [&](uint64_t bytes) { return static_cast<double>(bytes) / unit; };
-  return "need " + text(std::ceil(in(need))) + how + ", and " + text(std::floor(in(free))) + " of " + text(std::round(in(total))) + " are free";
+  return "need " + text(std::ceil(in(need))) + how + ", and " + text(std::floor(in(free))) + " of " +
+         text(std::round(in(total))) + " are free";
 }
 
 // ---- device -------------------------------------------------------------------------------------------------
@@ -72,9 +75,11 @@ Overlap overlapAsked() {
 Status Device::use() {
   if (Status s = statusOf(cudaSetDevice(index_), "taking the device"); !s.ok() || open_) return s;
   cudaDeviceProp properties{};
-  if (Status s = statusOf(cudaGetDeviceProperties(&properties, index_), "asking for the device's properties"); !s.ok()) return s;
+  if (Status s = statusOf(cudaGetDeviceProperties(&properties, index_), "asking for the device's properties"); !s.ok())
+    return s;
   if (!stream_)
-    if (Status s = statusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); !s.ok()) return s;
+    if (Status s = statusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); !s.ok())
+      return s;
   if (!finished_)
     if (Status s = statusOf(cudaEventCreateWithFlags(&finished_, waited), "making an event"); !s.ok()) return s;
   name_ = properties.name;
@@ -97,7 +102,9 @@ std::string Device::architecture() const {
   return c == 0 ? "" : "sm_" + std::to_string(c);
 }
 
-std::string Device::describe() const { return "GPU " + std::to_string(index_) + (name_.empty() ? "" : " (" + name_ + ")"); }
+std::string Device::describe() const {
+  return "GPU " + std::to_string(index_) + (name_.empty() ? "" : " (" + name_ + ")");
+}
 
 Status Device::finish(const char* doing) {
   if (Status s = statusOf(cudaEventRecord(finished_, stream_), doing); !s.ok()) return s;
@@ -112,7 +119,8 @@ struct Kept {
   const Device* owner;
   Spare* spare;
 };
-// Of the whole process. Held while a spare gives up: it stays where it is meanwhile. Never destroyed: threads may outlive statics.
+// Of the whole process. Held while a spare gives up: it stays where it is meanwhile. Never destroyed: threads may
+// outlive statics.
 std::mutex& keptLock = *new std::mutex;
 std::vector<Kept>& kept = *new std::vector<Kept>;
 
@@ -138,13 +146,15 @@ void Device::forgets(Spare* spare) {
 
 bool Device::giveUpSpares(bool others) {
   const std::lock_guard<std::mutex> hold(keptLock);
-  return std::count_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.owner->index() == index_ && (k.owner != this) == others && k.spare->giveUp(); }) > 0;
+  return std::count_if(kept.begin(), kept.end(), [&](const Kept& k) {
+           return k.owner->index() == index_ && (k.owner != this) == others && k.spare->giveUp();
+         }) > 0;
 }
 
 // ---- memory -------------------------------------------------------------------------------------------------
 
-// What is not planned, because CUDA takes it by itself when kernels are first used and graphs made and launched: left free, or
-// a picture would fail in its middle for want of it.
+// What is not planned, because CUDA takes it by itself when kernels are first used and graphs made and launched: left
+// free, or a picture would fail in its middle for want of it.
 static size_t unplanned(size_t total) { return std::min<size_t>(size_t{64} << 20, total / 64); }
 
 Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, const Purpose& purpose, DeviceMemory& out) {
@@ -158,7 +168,9 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
       if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
     const size_t need = bytes + unplanned(total);
-    return Status{Code::outOfMemory, purpose.what + " " + needText(need, free, total, std::string(" of device memory") + how) + " on " + device->describe() + ". " + purpose.cure};
+    return Status{Code::outOfMemory, purpose.what + " " +
+                                         needText(need, free, total, std::string(" of device memory") + how) + " on " +
+                                         device->describe() + ". " + purpose.cure};
   };
   if (!fits()) return refuse(", with what kernels and graphs take");
   DeviceMemory m;
@@ -177,7 +189,8 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   m.data_ = static_cast<uint8_t*>(p);
   m.bytes_ = bytes;
   m.device_ = std::move(device);
-  if (Status s = statusOf(cudaMemsetAsync(p, 0, bytes, m.device_->stream()), "clearing device memory"); !s.ok()) return s;
+  if (Status s = statusOf(cudaMemsetAsync(p, 0, bytes, m.device_->stream()), "clearing device memory"); !s.ok())
+    return s;
   out = std::move(m);
   return {};
 }
@@ -201,7 +214,9 @@ Status HostMemory::allocate(size_t bytes, HostMemory& out) {
   const cudaError_t e = cudaHostAlloc(&p, std::max<size_t>(bytes, 1), cudaHostAllocMapped);
   if (e == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    return {Code::outOfMemory, "The system refused " + std::to_string((bytes + 999'999) / 1'000'000) + " MB of page-locked memory, through which data go to the device. Free memory of the machine or of its container: this is not the device's."};
+    return {Code::outOfMemory, "The system refused " + std::to_string((bytes + 999'999) / 1'000'000) +
+                                   " MB of page-locked memory, through which data go to the device. Free memory of the "
+                                   "machine or of its container: this is not the device's."};
   }
   if (Status s = statusOf(e, "taking page-locked memory"); !s.ok()) return s;
   HostMemory m;

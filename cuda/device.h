@@ -1,5 +1,6 @@
-// What host code holds on a device: memory, staging memory, a stream, events. Each frees itself. All of it is used by the
-// backend's executor thread alone, but for what is kept for speed (Spare). Memory is planned before it is taken: one allocation a model, session or picture.
+// What host code holds on a device: memory, staging memory, a stream, events. Each frees itself. All of it is used by
+// the backend's executor thread alone, but for what is kept for speed (Spare). Memory is planned before it is taken:
+// one allocation a model, session or picture.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +22,8 @@ Status statusOf(cudaError_t error, const char* doing);
 // Who keeps memory for speed only. Whoever needs memory of the same device asks for it, from any thread of the process.
 class Spare {
  public:
-  virtual bool giveUp() = 0;          // false: there was none, or it is in use
-  virtual size_t spareBytes() = 0;    // what giveUp() would free now
+  virtual bool giveUp() = 0;        // false: there was none, or it is in use
+  virtual size_t spareBytes() = 0;  // what giveUp() would free now
 
  protected:
   ~Spare() = default;
@@ -30,11 +31,12 @@ class Spare {
 // What all backends of the process keep on a device for speed only.
 size_t spareBytes(int device);
 
-// What the kernels of a step do before those ahead of them have ended, where the device can (capability 9.0): nothing; start, and
-// load the weights that their registers hold (platform.cuh); bring more weights into the second-level cache besides.
+// What the kernels of a step do before those ahead of them have ended, where the device can (capability 9.0): nothing;
+// start, and load the weights that their registers hold (platform.cuh); bring more weights into the second-level cache
+// besides.
 enum class Overlap { none, launches, weights };
-// By PARVIS_OVERLAP in the environment, 0, 1 or 2; all of it where that is not set. For measuring what each brings, and for ruling
-// it out where something goes wrong.
+// By PARVIS_OVERLAP in the environment, 0, 1 or 2; all of it where that is not set. For measuring what each brings, and
+// for ruling it out where something goes wrong.
 Overlap overlapAsked();
 
 // One device as seen by one backend, with the stream that all of its work goes through.
@@ -50,14 +52,17 @@ class Device {
   cudaStream_t stream() const { return stream_; }
   Overlap overlap() const { return capability_ >= 90 ? overlap_ : Overlap::none; }  // once used
   StepStream steps() const { return {stream_, overlap() != Overlap::none}; }
-  size_t prefetched() const { return overlap() == Overlap::weights ? size_t{16} << 20 : 0; }  // bytes of weights a launch: a third of an H200's cache
+  size_t prefetched() const {
+    return overlap() == Overlap::weights ? size_t{16} << 20 : 0;
+  }                                  // bytes of weights a launch: a third of an H200's cache
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
-  std::string describe() const;      // "GPU 0 (NVIDIA H200)"
+  std::string describe() const;                        // "GPU 0 (NVIDIA H200)"
   // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
-  // Gives its memory up before an allocation on this device is refused, this backend's or another's, until it is forgotten.
+  // Gives its memory up before an allocation on this device is refused, this backend's or another's, until it is
+  // forgotten.
   void keeps(Spare* spare);
   void forgets(Spare* spare);
   bool giveUpSpares(bool others);  // this backend's, or those of all others on the device; whether there were any
@@ -81,7 +86,9 @@ struct Purpose {
 class DeviceMemory {
  public:
   DeviceMemory() = default;
-  DeviceMemory(DeviceMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)), device_(std::move(other.device_)) {}
+  DeviceMemory(DeviceMemory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)),
+        device_(std::move(other.device_)) {}
   DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -106,7 +113,8 @@ class DeviceMemory {
 class HostMemory {
  public:
   HostMemory() = default;
-  HostMemory(HostMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  HostMemory(HostMemory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   HostMemory& operator=(HostMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -125,7 +133,8 @@ class HostMemory {
 class Event {
  public:
   Event() = default;
-  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)), recorded_(std::exchange(other.recorded_, false)) {}
+  Event(Event&& other) noexcept
+      : event_(std::exchange(other.event_, nullptr)), recorded_(std::exchange(other.recorded_, false)) {}
   Event& operator=(Event&& other) noexcept {
     std::swap(event_, other.event_);
     std::swap(recorded_, other.recorded_);
@@ -133,7 +142,8 @@ class Event {
   }
   ~Event();
   Status record(cudaStream_t stream);
-  Status wait(const char* doing);  // returns when what came before the last record is done; at once where nothing was recorded
+  Status wait(
+      const char* doing);  // returns when what came before the last record is done; at once where nothing was recorded
 
  private:
   cudaEvent_t event_ = nullptr;

@@ -12,7 +12,8 @@ struct Half {  // as it is stored
   uint16_t bits;
 };
 __device__ inline float widen(Half h) {
-  const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000) << 16, exponent = h.bits >> 10 & 31, mantissa = h.bits & 1023;
+  const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000) << 16, exponent = h.bits >> 10 & 31,
+                 mantissa = h.bits & 1023;
   if (exponent == 0) {
     const float f = static_cast<float>(mantissa) * 0x1p-24f;
     return sign ? -f : f;
@@ -27,7 +28,9 @@ __device__ inline void storeElement(uint16_t* p, float v) { *p = static_cast<uin
 
 // Two neighbouring elements.
 __device__ inline void storePair(float* p, float a, float b) { *reinterpret_cast<float2*>(p) = make_float2(a, b); }
-__device__ inline void storePair(uint16_t* p, float a, float b) { *reinterpret_cast<uint32_t*>(p) = ptx::packBf16(a, b); }
+__device__ inline void storePair(uint16_t* p, float a, float b) {
+  *reinterpret_cast<uint32_t*>(p) = ptx::packBf16(a, b);
+}
 __device__ inline float2 loadPair(const float* p) { return *reinterpret_cast<const float2*>(p); }
 __device__ inline float2 loadPair(const uint16_t* p) {
   const uint32_t v = *reinterpret_cast<const uint32_t*>(p);

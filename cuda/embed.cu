@@ -1,6 +1,7 @@
 // A step begins: its rows come from the host without a copy that the host would have to enqueue, so that a step is one
-// graph. Then its inputs: for each row of the table the embedding of the class, of a transition token or of a token that an
-// earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a row.
+// graph. Then its inputs: for each row of the table the embedding of the class, of a transition token or of a token
+// that an earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a
+// row.
 #include "norm.cuh"
 
 namespace parvis::cuda {
@@ -9,7 +10,8 @@ namespace {
 
 __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
   ptx::dependencyWait();
-  ptx::releaseDependents();  // in this order in a step's first kernel: weights that are being loaded are there when others read them
+  ptx::releaseDependents();  // in this order in a step's first kernel: weights that are being loaded are there when
+                             // others read them
   PARVIS_SHARED(uint32_t, step, 1);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   if (thread == 0) *step = *t.counter;
@@ -38,18 +40,20 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
   const int row = static_cast<int>(blockIdx.x);
   const int32_t input = e.rows.at(row).input, stream = e.rows.at(row).stream, seat = stream / e.streamsEach;
   const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.transitionTable;
-  const int32_t entry = input >= 0             ? e.tokens[static_cast<ptrdiff_t>(seat) * e.tokensEach + input]
-                        : input != classInput               ? -2 - input
+  const int32_t entry = input >= 0            ? e.tokens[static_cast<ptrdiff_t>(seat) * e.tokensEach + input]
+                        : input != classInput ? -2 - input
                         : stream - seat * e.streamsEach > 0 ? e.classes
                                                             : e.classIds[seat];
   // A token is -1 where its logits were not finite; the flag is set then, so any row will do.
   const E* from = static_cast<const E*>(table) + static_cast<ptrdiff_t>(entry < 0 ? 0 : entry) * e.dim;
   const int32_t position = e.rows.at(row).position;
-  const E* learned = position < 0 ? nullptr : static_cast<const E*>(e.positionTable) + static_cast<ptrdiff_t>(position) * e.dim;
+  const E* learned =
+      position < 0 ? nullptr : static_cast<const E*>(e.positionTable) + static_cast<ptrdiff_t>(position) * e.dim;
   const int stride = squaresStride(e.dim);
   float* to = e.x + static_cast<ptrdiff_t>(row) * e.xStride;
   // Whole warps, since they leave squares together.
-  for (int first = 2 * static_cast<int>(threadIdx.x / 32 * 32); first < e.dim; first += 2 * static_cast<int>(blockDim.x)) {
+  for (int first = 2 * static_cast<int>(threadIdx.x / 32 * 32); first < e.dim;
+       first += 2 * static_cast<int>(blockDim.x)) {
     const int d = first + 2 * static_cast<int>(threadIdx.x % 32);
     const bool there = d < e.dim;
     float2 v = there ? loadPair(from + d) : make_float2(0, 0);
@@ -58,7 +62,8 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
       v = make_float2(v.x + p.x, v.y + p.y);
     }
     if (there) storePair(to + d, v.x, v.y);
-    if (e.next.weight) leave<1>(e.next, stride, row, d / 2, there, v.x, v.y, there ? loadPair(e.next.weight + d) : make_float2(0, 0));
+    if (e.next.weight)
+      leave<1>(e.next, stride, row, d / 2, there, v.x, v.y, there ? loadPair(e.next.weight + d) : make_float2(0, 0));
   }
 }
 
@@ -78,7 +83,8 @@ cudaError_t embed(const Embedding& e, StepStream stream) {
   if (e.rows.count < 1 || e.streamsEach < 1 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024)
     return cudaErrorInvalidValue;
   if (e.next.weight && (e.threads % 32 != 0 || !possible(e.next, e.dim))) return cudaErrorInvalidValue;
-  return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>, static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.threads), 0, stream, e);
+  return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>,
+                      static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.threads), 0, stream, e);
 }
 
 }  // namespace parvis::cuda

@@ -1,5 +1,5 @@
-// What becomes of a pair of a projection's outputs, and what project.cu and tile.cu agree on so that a row has the same bits in
-// either.
+// What becomes of a pair of a projection's outputs, and what project.cu and tile.cu agree on so that a row has the same
+// bits in either.
 #pragma once
 
 #include "norm.cuh"
@@ -7,8 +7,8 @@
 
 namespace parvis::cuda {
 
-// Sums go over eight contiguous runs of the inputs, each from zero, then over the runs in order; the last runs may be shorter
-// or empty.
+// Sums go over eight contiguous runs of the inputs, each from zero, then over the runs in order; the last runs may be
+// shorter or empty.
 constexpr int runs = 8;
 __host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + runs - 1) / runs; }
 
@@ -23,7 +23,8 @@ __device__ inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.707
 
 // The products of a pair, activated, to where the next projection finds them.
 template <class E>
-__device__ inline void storeActivated(const Projection& p, Epilogue epilogue, int row, int pair, float low, float high) {
+__device__ inline void storeActivated(const Projection& p, Epilogue epilogue, int row, int pair, float low,
+                                      float high) {
   E* const out = static_cast<E*>(p.out) + row * p.yStride;
   if (epilogue == Epilogue::swiglu) storeElement(out + pair, gated(low, high));
   else storePair(out + 2 * pair, gelu(low), gelu(high));
@@ -46,11 +47,11 @@ cudaError_t withEpilogue(Epilogue epilogue, Run&& run) {
   }
 }
 
-// What finishing a pair reads beside its sums: asked for before the products, so that nobody waits for it after them. Angles
-// are found by what the row's cell is, so they come second.
+// What finishing a pair reads beside its sums: asked for before the products, so that nobody waits for it after them.
+// Angles are found by what the row's cell is, so they come second.
 struct Beside {
-  float2 first;   // add: what is added to; append: cosine and sine
-  float2 second;  // add: weights of the next norm
+  float2 first;        // add: what is added to; append: cosine and sine
+  float2 second;       // add: weights of the next norm
   int slot, position;  // append
 };
 __device__ inline Beside besideOf(const Projection& p, int row, int pair) {
@@ -75,8 +76,10 @@ __device__ inline void addBias(const Projection& p, int pair, bool there, float&
   low += bias.x, high += bias.y;
 }
 
-// All lanes of a warp call it: the pairs of 16 outputs of a row are those of lanes four apart. `there`: the pair exists.
-__device__ inline void finish(const Projection& p, int row, int pair, bool there, const Beside& b, float low, float high) {
+// All lanes of a warp call it: the pairs of 16 outputs of a row are those of lanes four apart. `there`: the pair
+// exists.
+__device__ inline void finish(const Projection& p, int row, int pair, bool there, const Beside& b, float low,
+                              float high) {
   const ptrdiff_t at = row * p.yStride;
   addBias(p, pair, there, low, high);
   if (p.epilogue == Epilogue::add) {
@@ -97,15 +100,19 @@ __device__ inline void finish(const Projection& p, int row, int pair, bool there
 
 // The checks of all projections; pairs of y are written together.
 inline bool possible(const Projection& p, int pairs, int inputs) {
-  if (p.rows < 1 || pairs < 1 || inputs < 2 || inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < inputs || p.yStride % 2 != 0) return false;
+  if (p.rows < 1 || pairs < 1 || inputs < 2 || inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < inputs ||
+      p.yStride % 2 != 0)
+    return false;
   if (p.bias && p.epilogue == Epilogue::swiglu) return false;
   if (p.next.weight && (p.epilogue != Epilogue::add || !possible(p.next, 2 * pairs))) return false;
-  return p.epilogue != Epilogue::append || (possible(p.rotation) && p.rows == p.rotation.rows.count &&
-                                            2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
+  return p.epilogue != Epilogue::append ||
+         (possible(p.rotation) && p.rows == p.rotation.rows.count &&
+          2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
 }
 // And of those in bfloat16, whose rows are read 16 bytes at a time.
 inline bool possiblePacked(const Projection& p) {
-  return possible(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 && p.xStride >= p.weights.inputTiles() * 16;
+  return possible(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 &&
+         p.xStride >= p.weights.inputTiles() * 16;
 }
 
 }  // namespace parvis::cuda

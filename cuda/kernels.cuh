@@ -1,6 +1,6 @@
-// The kernel families: raw pointers to device memory and a stream in, a status out. Nothing here allocates, waits for the
-// device or knows of sessions. Each function enqueues one operation; `threads` is the block size, so that tests can run
-// small blocks. Sizes that a kernel cannot run are cudaErrorInvalidValue.
+// The kernel families: raw pointers to device memory and a stream in, a status out. Nothing here allocates, waits for
+// the device or knows of sessions. Each function enqueues one operation; `threads` is the block size, so that tests can
+// run small blocks. Sizes that a kernel cannot run are cudaErrorInvalidValue.
 #pragma once
 
 #include "parvis/model.h"
@@ -10,10 +10,9 @@
 
 namespace parvis::cuda {
 
-
-// Rows of one step. Their number is rounded up, so that steps of about the same size share a captured graph; padding rows
-// have slot -1 and belong to no group: what is computed of them goes nowhere. Rows of activations have the same order,
-// strides are padded to 16 elements, and what pads a row is zero from the start.
+// Rows of one step. Their number is rounded up, so that steps of about the same size share a captured graph; padding
+// rows have slot -1 and belong to no group: what is computed of them goes nowhere. Rows of activations have the same
+// order, strides are padded to 16 elements, and what pads a row is zero from the start.
 struct RowTable {
   const Row* rows;
   int count;
@@ -28,54 +27,54 @@ constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit 
 // Whole rows: RMSNorm in float32, LayerNorm in either precision.
 struct Norm {
   NormKind kind;
-  const float* x;        // [any, xStride]
+  const float* x;  // [any, xStride]
   ptrdiff_t xStride;
-  const int32_t* from;   // [rows]: which row of x; null: the same
+  const int32_t* from;  // [rows]: which row of x; null: the same
   int rows, dim;
-  const float* weight;   // [dim]
-  const float* bias;     // [dim]: LayerNorm
+  const float* weight;  // [dim]
+  const float* bias;    // [dim]: LayerNorm
   float eps;
   Element element;
-  void* out;             // elements [rows, outStride]; may be x where nothing is gathered and elements are float32
-  ptrdiff_t outStride;   // even
-  int threads;           // a warp a row
+  void* out;            // elements [rows, outStride]; may be x where nothing is gathered and elements are float32
+  ptrdiff_t outStride;  // even
+  int threads;          // a warp a row
 };
 cudaError_t norm(const Norm& n, StepStream stream);
 
-// In bfloat16 no RMSNorm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row of x (embed,
-// a projection that adds to it) leaves it times the weight of the norm that comes next, and sums of squares; the projection
-// behind the norm multiplies rows without their 1 / rms, and its sums by it. So a norm is no launch, nobody waits for a whole
-// row before the first product, and elements are rounded once, not twice.
+// In bfloat16 no RMSNorm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row
+// of x (embed, a projection that adds to it) leaves it times the weight of the norm that comes next, and sums of
+// squares; the projection behind the norm multiplies rows without their 1 / rms, and its sums by it. So a norm is no
+// launch, nobody waits for a whole row before the first product, and elements are rounded once, not twice.
 struct Weighted {
-  const float* weight;   // [dim], and zeroes to a multiple of 16; null: no norm comes next
-  uint16_t* elements;    // bfloat16 [rows, stride]: x weight
-  ptrdiff_t stride;      // even
-  float* squares;        // [rows, squaresStride(dim)]: sums of squares of 16 elements of x each; what pads a row is zero
+  const float* weight;  // [dim], and zeroes to a multiple of 16; null: no norm comes next
+  uint16_t* elements;   // bfloat16 [rows, stride]: x weight
+  ptrdiff_t stride;     // even
+  float* squares;       // [rows, squaresStride(dim)]: sums of squares of 16 elements of x each; what pads a row is zero
 };
 
 // Of rows of x, the bits that other kernels leave of them.
 struct Weighing {
-  const float* x;        // [any, xStride]
-  ptrdiff_t xStride;     // even
-  const int32_t* from;   // [rows]: which row of x; null: the same
+  const float* x;       // [any, xStride]
+  ptrdiff_t xStride;    // even
+  const int32_t* from;  // [rows]: which row of x; null: the same
   int rows, dim;
   Weighted to;
-  int threads;           // a warp a row
+  int threads;  // a warp a row
 };
 cudaError_t weigh(const Weighing& w, StepStream stream);
 
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
-// The tables of a step, from a ring on the host, which the device reads, to where the step's kernels find them; counts the
-// step.
+// The tables of a step, from a ring on the host, which the device reads, to where the step's kernels find them; counts
+// the step.
 struct TakeStep {
   struct Table {
     int32_t* to;
     int from, count;  // ints: where it begins in its part of the ring, and its length
   };
-  const int32_t* ring;   // [depth, stride], the host's
-  int depth, stride;     // ints
-  uint32_t* counter;     // steps so far: which part of the ring is next
+  const int32_t* ring;  // [depth, stride], the host's
+  int depth, stride;    // ints
+  uint32_t* counter;    // steps so far: which part of the ring is next
   Table tables[4];
   const int* nonFinite;  // [seats]
   int* flags;            // [seats], the host's: gets nonFinite as the steps before left it
@@ -85,20 +84,20 @@ cudaError_t takeStep(const TakeStep& t, StepStream stream);
 
 struct Embedding {
   RowTable rows;
-  int streamsEach;          // of a seat
-  const int32_t* tokens;    // [seats, tokensEach]
+  int streamsEach;        // of a seat
+  const int32_t* tokens;  // [seats, tokensEach]
   int tokensEach;
-  const int32_t* classIds;  // [seats]
-  int classes;              // the unconditional class
-  const void* classTable;   // elements [classes + 1, dim]
-  const void* tokenTable;   // elements [vocabulary, dim]
+  const int32_t* classIds;      // [seats]
+  int classes;                  // the unconditional class
+  const void* classTable;       // elements [classes + 1, dim]
+  const void* tokenTable;       // elements [vocabulary, dim]
   const void* transitionTable;  // elements [transitions, dim]
   const void* positionTable;    // elements [positions, dim]: learned positions
   Element element;
   int dim;
-  float* x;                 // [rows, xStride]
+  float* x;  // [rows, xStride]
   ptrdiff_t xStride;
-  Weighted next;            // threads is a multiple of 32 where there is one
+  Weighted next;  // threads is a multiple of 32 where there is one
   int threads;
 };
 cudaError_t embed(const Embedding& e, StepStream stream);
@@ -119,7 +118,7 @@ struct Rotation {
   const float* cosine;  // [positions, all turned pairs]
   const float* sine;
   Element element;
-  void* queries;        // elements [rows, heads, padded head size]
+  void* queries;  // elements [rows, heads, padded head size]
   Cache cache;
 };
 
@@ -130,11 +129,12 @@ struct Packing {
   const void* high;  // [highRows]
   ptrdiff_t stride;
   int lowRows, highRows;
-  Element element;   // of the source
+  Element element;  // of the source
 };
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
 // Stored elements to those of the model (float32 or bfloat16).
-cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads, cudaStream_t stream);
+cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads,
+                    cudaStream_t stream);
 
 enum class Epilogue {
   store,   // y = product
@@ -144,57 +144,58 @@ enum class Epilogue {
   gelu,    // out = gelu(product), by the error function
 };
 
-constexpr int mostSkinnyRows = 64;    // above it the arithmetic decides, not the stream of weights
+constexpr int mostSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
 
 struct Projection {
-  const void* elements;      // [rows, xStride]: bfloat16; float32 where plain
-  ptrdiff_t xStride;         // at least inputs rounded up to 16; a multiple of 8
-  const float* squares;      // of the rows behind a norm (Weighted), [rows, squaresStride(inputs)]; null: there is no norm
+  const void* elements;  // [rows, xStride]: bfloat16; float32 where plain
+  ptrdiff_t xStride;     // at least inputs rounded up to 16; a multiple of 8
+  const float* squares;  // of the rows behind a norm (Weighted), [rows, squaresStride(inputs)]; null: there is no norm
   float eps;
-  int rows;                  // 1 .. mostSkinnyRows; any number where tiled
+  int rows;  // 1 .. mostSkinnyRows; any number where tiled
   Packed weights;
-  const float* bias;         // [outputs rounded up to 2]: what a product begins with; null: nothing
+  const float* bias;  // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
-  float* y;                  // [rows, yStride]: store, add
-  void* out;                 // elements [rows, yStride]: swiglu, gelu
-  ptrdiff_t yStride;         // even
-  Weighted next;             // add: of the norm that comes next
-  Rotation rotation;         // append
-  int processors;            // of the device; 0: 132. Costs time where it is wrong, no bits
-  int tilesABlock;           // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
-  size_t prefetched;         // bytes of weights that its blocks together may bring into the second-level cache before they wait
-                             // (platform.cuh), beside what registers hold. Not where tiled
+  float* y;           // [rows, yStride]: store, add
+  void* out;          // elements [rows, yStride]: swiglu, gelu
+  ptrdiff_t yStride;  // even
+  Weighted next;      // add: of the norm that comes next
+  Rotation rotation;  // append
+  int processors;     // of the device; 0: 132. Costs time where it is wrong, no bits
+  int tilesABlock;    // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
+  size_t prefetched;  // bytes of weights that its blocks together may bring into the second-level cache before they
+                      // wait (platform.cuh), beside what registers hold. Not where tiled
 };
 // Up to 64 rows: bound by reading the weights.
 cudaError_t project(const Projection& p, StepStream stream);
-// More than 64 rows: bound by arithmetic. A row's bits are those that `project` gives. Also right for fewer rows, but slower.
-// Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+// More than 64 rows: bound by arithmetic. A row's bits are those that `project` gives. Also right for fewer rows, but
+// slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile = Tile::fitting);
 
 // ---- attend.cu, attend-rows.cu: queries over the cache --------------------------------------------------------
 
-// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read. A key/value head's queries in a group
-// are its rows times the heads that share the key. Which kernel answers a group is decided by the group alone, so that a
-// row's bits do not depend on what else is in the step: groups of other sizes are passed over.
+// Rows see prefixes; keys behind the longest prefix of a tile of queries are not read. A key/value head's queries in a
+// group are its rows times the heads that share the key. Which kernel answers a group is decided by the group alone, so
+// that a row's bits do not depend on what else is in the step: groups of other sizes are passed over.
 struct Attention {
   RowTable rows;
-  const StreamRows* groups; // [groupCount]
+  const StreamRows* groups;  // [groupCount]
   int groupCount;
-  int mostQueries;          // of the largest group that this launch answers
-  int leastQueries;         // of the smallest one
+  int mostQueries;   // of the largest group that this launch answers
+  int leastQueries;  // of the smallest one
   int heads, kvHeads, headSize;
-  const void* queries;      // bfloat16 [rows, heads, padded head size]
+  const void* queries;  // bfloat16 [rows, heads, padded head size]
   Cache cache;
-  void* out;                // bfloat16 [rows, outStride], heads side by side without padding
+  void* out;  // bfloat16 [rows, outStride], heads side by side without padding
   ptrdiff_t outStride;
-  float* partial;           // `attend`: attentionPartials floats, and
-  uint32_t* counters;       // attentionCounters numbers that are zero (and are zero again afterwards)
+  float* partial;      // `attend`: attentionPartials floats, and
+  uint32_t* counters;  // attentionCounters numbers that are zero (and are zero again afterwards)
 };
 // The groups of sampling: keys are split over blocks. headSize and outStride even. Right for any number of rows, but
 // partials grow with rows times slots.
 cudaError_t attend(const Attention& a, StepStream stream);
-// Large groups, such as full sequences: a block goes over all keys of 64 queries; no partials and no counters. headSize and outStride even. Not the bits of `attend`, but the same in every batch.
+// Large groups, such as full sequences: a block goes over all keys of 64 queries; no partials and no counters. headSize
+// and outStride even. Not the bits of `attend`, but the same in every batch.
 cudaError_t attendRows(const Attention& a, StepStream stream);
 
 // ---- plain.cu: the same in float32, for checks ----------------------------------------------------------------
@@ -207,18 +208,18 @@ cudaError_t attendPlain(const Attention& a, StepStream stream);  // needs no par
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
 struct Sampling {
-  const float* logits;         // [rows, stride]
-  int firstRow, rows;          // these rows of logits exist; predictions of others are passed over
-  ptrdiff_t stride;            // a multiple of 4, as far as rows may be read
+  const float* logits;  // [rows, stride]
+  int firstRow, rows;   // these rows of logits exist; predictions of others are passed over
+  ptrdiff_t stride;     // a multiple of 4, as far as rows may be read
   int predictions, vocabulary;
-  const Drawing* table;        // [predictions]
-  const uint64_t* seeds;       // [seats]
+  const Drawing* table;   // [predictions]
+  const uint64_t* seeds;  // [seats]
   int tokensEach;
-  int32_t* tokens;             // [seats, tokensEach]: drawn, or read where scored
-  float* logProbs;             // [seats, tokensEach]: scores
-  float* kept;                 // [seats, keptEach, vocabulary]: guided logits
+  int32_t* tokens;  // [seats, tokensEach]: drawn, or read where scored
+  float* logProbs;  // [seats, tokensEach]: scores
+  float* kept;      // [seats, keptEach, vocabulary]: guided logits
   int keptEach;
-  int* nonFinite;              // [seats]: becomes 1 where a logit is NaN or infinite; the token is then -1
+  int* nonFinite;  // [seats]: becomes 1 where a logit is NaN or infinite; the token is then -1
   int threads;
 };
 // What a device holds, given its shared memory a block: a row of logits and 3 KB. 99 KB: 24576 tokens, 163 KB: 40960.

@@ -54,7 +54,8 @@ int maxTiles(const TransformerModel& m, const SessionOptions& o) {
 }  // namespace
 
 WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, const SessionOptions& o) {
-  const size_t item = sizeOf(element), seats = static_cast<size_t>(o.seats), head = static_cast<size_t>(paddedHead(m.headSize));
+  const size_t item = sizeOf(element), seats = static_cast<size_t>(o.seats),
+               head = static_cast<size_t>(paddedHead(m.headSize));
   maxRows = roundedCount(o.maxRows);
   maxGroups = roundedCount(std::min(o.streams(), o.maxRows));
   chunk = std::min(std::max(maxRows, 2), mostLogitRows);
@@ -64,22 +65,27 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   wideStride = rowStride(m.heads * m.headSize);
   ffStride = rowStride(m.feedForward);
   vocabularyStride = rowStride(m.vocabulary);
-  cacheBytes = static_cast<size_t>(o.streams()) * static_cast<size_t>(m.kvHeads) * static_cast<size_t>(o.slots) * head * item;
+  cacheBytes =
+      static_cast<size_t>(o.streams()) * static_cast<size_t>(m.kvHeads) * static_cast<size_t>(o.slots) * head * item;
   fusedNorm = element != Element::float32 && m.norm == NormKind::rms;
   const int tiles = maxTiles(m, o);
   counterBytes = attentionCounters(tiles, m.kvHeads) * 4;
 
   const auto ints = [](size_t bytes) { return static_cast<int>(bytes / sizeof(int32_t)); };
-  const size_t rowBytes = static_cast<size_t>(maxRows) * sizeof(Row), groupBytes = static_cast<size_t>(maxGroups) * sizeof(StreamRows);
-  const size_t drawingBytes = static_cast<size_t>(maxRows) * sizeof(Drawing), gatherBytes = static_cast<size_t>(maxGather) * 4;
+  const size_t rowBytes = static_cast<size_t>(maxRows) * sizeof(Row),
+               groupBytes = static_cast<size_t>(maxGroups) * sizeof(StreamRows);
+  const size_t drawingBytes = static_cast<size_t>(maxRows) * sizeof(Drawing),
+               gatherBytes = static_cast<size_t>(maxGather) * 4;
   groupsAt = ints(rowBytes);
   drawingsAt = groupsAt + ints(groupBytes);
   gatherAt = drawingsAt + ints(drawingBytes);
   part = gatherAt + ints(gatherBytes);
 
   Layout layout;
-  const size_t all = static_cast<size_t>(maxRows), some = static_cast<size_t>(chunk), list = seats * static_cast<size_t>(o.tokens) * 4;
-  const size_t normedRow = static_cast<size_t>(xStride) * item, squaresRow = fusedNorm ? static_cast<size_t>(squaresStride(m.dim)) * 4 : 0;
+  const size_t all = static_cast<size_t>(maxRows), some = static_cast<size_t>(chunk),
+               list = seats * static_cast<size_t>(o.tokens) * 4;
+  const size_t normedRow = static_cast<size_t>(xStride) * item,
+               squaresRow = fusedNorm ? static_cast<size_t>(squaresStride(m.dim)) * 4 : 0;
   rows = layout.add(rowBytes);
   groups = layout.add(groupBytes);
   drawings = layout.add(drawingBytes);
@@ -132,7 +138,8 @@ MemoryPlan planCuda(const TransformerModel& model, Precision precision, const Se
   const cuda::Element element = cuda::elementOf(precision);
   cuda::WeightBytes weights(element);
   planTransformer(weights, nothing, model);
-  return {weights.bytes() + 2 * cuda::angleBytes(model), session ? cuda::WorkspaceLayout(model, element, *session).bytes : 0};
+  return {weights.bytes() + 2 * cuda::angleBytes(model),
+          session ? cuda::WorkspaceLayout(model, element, *session).bytes : 0};
 }
 
 }  // namespace parvis

@@ -1,5 +1,5 @@
-// How much memory a transformer and its sessions take on a device, and where in it what lies. Plain C++, so that builds without
-// CUDA can tell it too.
+// How much memory a transformer and its sessions take on a device, and where in it what lies. Plain C++, so that builds
+// without CUDA can tell it too.
 #pragma once
 
 #include <string>
@@ -39,15 +39,21 @@ class WeightBytes {
  public:
   explicit WeightBytes(Element element) : element_(element) {}
   template <class To>
-  void matrix(To&, const std::string&, int outputs, int inputs) { layout_.add(matrixBytes(element_, outputs, inputs)); }
+  void matrix(To&, const std::string&, int outputs, int inputs) {
+    layout_.add(matrixBytes(element_, outputs, inputs));
+  }
   template <class To>
   void gateUp(To&, const std::string&, const std::string&, int outputs, int inputs) {
     layout_.add(gateUpBytes(element_, outputs, inputs));
   }
   template <class To>
-  void table(To&, const std::string&, int rows, int columns) { layout_.add(tableBytes(element_, rows, columns)); }
+  void table(To&, const std::string&, int rows, int columns) {
+    layout_.add(tableBytes(element_, rows, columns));
+  }
   template <class To>
-  void vector(To&, const std::string&, const std::vector<int64_t>& shape, bool) { layout_.add(vectorBytes(countOf(shape))); }
+  void vector(To&, const std::string&, const std::vector<int64_t>& shape, bool) {
+    layout_.add(vectorBytes(countOf(shape)));
+  }
   size_t bytes() const { return layout_.bytes(); }
 
  private:
@@ -68,15 +74,16 @@ struct WorkspaceLayout {
 
   // Counts of a step, rounded up.
   int maxRows = 0, maxGroups = 0, maxGather = 0;
-  int chunk = 0;  // rows of logits that exist at a time
+  int chunk = 0;                                                              // rows of logits that exist at a time
   ptrdiff_t xStride = 0, wideStride = 0, ffStride = 0, vocabularyStride = 0;  // elements of rows
   size_t cacheBytes = 0;                                                      // keys or values of one layer
   size_t counterBytes = 0;
   bool fusedNorm = false;  // the projections divide by the root of the squares' mean (kernels.cuh, Weighted)
 
   // Bytes from the start of the device's memory.
-  size_t rows = 0, groups = 0, drawings = 0, gather = 0, counter = 0, nonFinite = 0, x = 0, normed = 0, normedSquares = 0, queries = 0, attended = 0, gated = 0, logits = 0, gathered = 0,
-         gatheredSquares = 0, cache = 0, partial = 0, counters = 0, classIds = 0, seeds = 0, tokens = 0, logProbs = 0, kept = 0;
+  size_t rows = 0, groups = 0, drawings = 0, gather = 0, counter = 0, nonFinite = 0, x = 0, normed = 0,
+         normedSquares = 0, queries = 0, attended = 0, gated = 0, logits = 0, gathered = 0, gatheredSquares = 0,
+         cache = 0, partial = 0, counters = 0, classIds = 0, seeds = 0, tokens = 0, logProbs = 0, kept = 0;
   size_t bytes = 0;
   // The same of the host's page-locked memory: the ring of tables, then what seats have there.
   size_t flags = 0, entries = 0, known = 0;

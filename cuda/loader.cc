@@ -13,7 +13,9 @@ namespace {
 constexpr size_t usualPart = size_t{16} << 20;
 constexpr int threads = 256;
 
-Element elementOf(DType type) { return type == DType::float32 ? Element::float32 : type == DType::float16 ? Element::float16 : Element::bfloat16; }
+Element elementOf(DType type) {
+  return type == DType::float32 ? Element::float32 : type == DType::float16 ? Element::float16 : Element::bfloat16;
+}
 
 // A weight's rows as the device gets them: as stored, or widened where they do not lie in a row or must be float32.
 struct Source {
@@ -24,7 +26,8 @@ struct Source {
   Element element() const { return asStored() ? elementOf(tensor->type()) : Element::float32; }
   size_t rowBytes() const { return static_cast<size_t>(tensor->rowElements()) * sizeOf(element()); }
   Status read(int64_t begin, int64_t end, uint8_t* to) const {
-    return asStored() ? tensors->stored(*tensor, begin, end, to) : tensors->rows(*tensor, begin, end, reinterpret_cast<float*>(to));
+    return asStored() ? tensors->stored(*tensor, begin, end, to)
+                      : tensors->rows(*tensor, begin, end, reinterpret_cast<float*>(to));
   }
 };
 
@@ -48,7 +51,9 @@ Status Staging::next(uint8_t*& host, uint8_t*& device) {
 
 Status Staging::send(size_t bytes) {
   const size_t at = partBytes_ * static_cast<size_t>(part_);
-  return statusOf(cudaMemcpyAsync(memory_.data() + at, host_.data() + at, bytes, cudaMemcpyHostToDevice, device_->stream()), "copying weights to the device");
+  return statusOf(
+      cudaMemcpyAsync(memory_.data() + at, host_.data() + at, bytes, cudaMemcpyHostToDevice, device_->stream()),
+      "copying weights to the device");
 }
 
 Status Staging::done() { return events_[part_].record(device_->stream()); }
@@ -56,7 +61,8 @@ Status Staging::done() { return events_[part_].record(device_->stream()); }
 // ---- plans --------------------------------------------------------------------------------------------------
 
 // A tile is eight pairs: sixteen rows of one tensor, or eight of each of two.
-static Status packTiles(const Source& low, const Source* high, int outputs, int inputs, const Packed& to, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+static Status packTiles(const Source& low, const Source* high, int outputs, int inputs, const Packed& to,
+                        Staging& staging, cudaStream_t stream, const Cancel& cancel) {
   const int rowsATile = high ? 8 : 16, tiles = to.tiles();
   const size_t tileBytes = 16 * std::max(low.rowBytes(), high ? high->rowBytes() : 0);
   const int together = static_cast<int>(std::max<size_t>(1, staging.partBytes() / tileBytes));
@@ -70,17 +76,21 @@ static Status packTiles(const Source& low, const Source* high, int outputs, int 
     if (high)
       if (Status s = high->read(begin, end, host + bytes); !s.ok()) return s;
     if (Status s = staging.send(high ? 2 * bytes : bytes); !s.ok()) return s;
-    const Packing from = high ? Packing{device, device + bytes, inputs, rows, rows, low.element()}
-                              : Packing{device, device + low.rowBytes(), 2 * inputs, (rows + 1) / 2, rows / 2, low.element()};
-    const Packed part{to.data + static_cast<size_t>(tile) * static_cast<size_t>(to.inputTiles()) * 256, from.lowRows, inputs};
+    const Packing from =
+        high ? Packing{device, device + bytes, inputs, rows, rows, low.element()}
+             : Packing{device, device + low.rowBytes(), 2 * inputs, (rows + 1) / 2, rows / 2, low.element()};
+    const Packed part{to.data + static_cast<size_t>(tile) * static_cast<size_t>(to.inputTiles()) * 256, from.lowRows,
+                      inputs};
     if (Status s = statusOf(pack(from, part, threads, stream), "packing weights"); !s.ok()) return s;
     if (Status s = staging.done(); !s.ok()) return s;
   }
   return {};
 }
 
-static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Element element, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-  const int64_t elements = source.tensor->rowElements(), together = static_cast<int64_t>(std::max<size_t>(1, staging.partBytes() / source.rowBytes()));
+static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Element element, Staging& staging,
+                          cudaStream_t stream, const Cancel& cancel) {
+  const int64_t elements = source.tensor->rowElements(),
+                together = static_cast<int64_t>(std::max<size_t>(1, staging.partBytes() / source.rowBytes()));
   for (int64_t begin = 0; begin < rows; begin += together) {
     if (cancel.load(std::memory_order_relaxed)) return cancelled();
     const int64_t end = std::min(rows, begin + together);
@@ -88,7 +98,9 @@ static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Eleme
     if (Status s = staging.next(host, device); !s.ok()) return s;
     if (Status s = source.read(begin, end, host); !s.ok()) return s;
     if (Status s = staging.send(source.rowBytes() * static_cast<size_t>(end - begin)); !s.ok()) return s;
-    const cudaError_t e = convert(device, source.element(), to + static_cast<size_t>(begin * elements) * sizeOf(element), element, static_cast<size_t>((end - begin) * elements), threads, stream);
+    const cudaError_t e =
+        convert(device, source.element(), to + static_cast<size_t>(begin * elements) * sizeOf(element), element,
+                static_cast<size_t>((end - begin) * elements), threads, stream);
     if (Status s = statusOf(e, "converting weights"); !s.ok()) return s;
     if (Status s = staging.done(); !s.ok()) return s;
   }
@@ -102,12 +114,16 @@ void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs
   if (!t) return;
   const Source source{&tensors_, t};
   if (element_ == Element::bfloat16)
-    return add({matrixBytes(element_, outputs, inputs), nullptr, 16 * source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-                  to.packed.data = reinterpret_cast<uint16_t*>(at);
-                  return packTiles(source, nullptr, outputs, inputs, to.packed, staging, stream, cancel);
-                }});
-  add({matrixBytes(element_, outputs, inputs), nullptr, source.rowBytes(), [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-         to.plain = {at, at + static_cast<size_t>(inputs) * 4, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
+    return add(
+        {matrixBytes(element_, outputs, inputs), nullptr, 16 * source.rowBytes(),
+         [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+           to.packed.data = reinterpret_cast<uint16_t*>(at);
+           return packTiles(source, nullptr, outputs, inputs, to.packed, staging, stream, cancel);
+         }});
+  add({matrixBytes(element_, outputs, inputs), nullptr, source.rowBytes(),
+       [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+         to.plain = {
+             at, at + static_cast<size_t>(inputs) * 4, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
          return convertRows(source, outputs, at, Element::float32, staging, stream, cancel);
        }});
 }
@@ -121,12 +137,16 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
   low.wide = high.wide = low.element() != high.element();  // one kernel reads both
   const size_t least = 16 * std::max(low.rowBytes(), high.rowBytes());
   if (element_ == Element::bfloat16)
-    return add({gateUpBytes(element_, outputs, inputs), nullptr, least, [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-                  to.packed.data = reinterpret_cast<uint16_t*>(at);
-                  return packTiles(low, &high, outputs, inputs, to.packed, staging, stream, cancel);
-                }});
+    return add(
+        {gateUpBytes(element_, outputs, inputs), nullptr, least,
+         [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+           to.packed.data = reinterpret_cast<uint16_t*>(at);
+           return packTiles(low, &high, outputs, inputs, to.packed, staging, stream, cancel);
+         }});
   const size_t half = static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4;
-  add({gateUpBytes(element_, outputs, inputs), nullptr, least, [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  add({gateUpBytes(element_, outputs, inputs), nullptr, least,
+       [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream,
+                                               const Cancel& cancel) {
          to.plain = {at, at + half, inputs, outputs, outputs, Element::float32};
          Status s = convertRows(low, outputs, at, Element::float32, staging, stream, cancel);
          return s.ok() ? convertRows(high, outputs, at + half, Element::float32, staging, stream, cancel) : s;
@@ -137,7 +157,8 @@ void Loader::table(const void*& to, const std::string& name, int rows, int colum
   const Weight* t = tensors_.find(name, {rows, columns});
   if (!t) return;
   const Source source{&tensors_, t};
-  add({tableBytes(element_, rows, columns), &to, source.rowBytes(), [this, source, rows](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  add({tableBytes(element_, rows, columns), &to, source.rowBytes(),
+       [this, source, rows](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          return convertRows(source, rows, at, element_, staging, stream, cancel);
        }});
 }
@@ -146,7 +167,8 @@ void Loader::vector(const float*& to, const std::string& name, std::vector<int64
   const Weight* t = tensors_.find(name, shape);
   if (!t) return;
   const size_t count = static_cast<size_t>(t->rowElements() * t->rows()), padded = (count + 15) / 16 * 16;
-  add({vectorBytes(count), reinterpret_cast<const void**>(&to), padded * 4, [this, t, count, padded, rounded](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel&) {
+  add({vectorBytes(count), reinterpret_cast<const void**>(&to), padded * 4,
+       [this, t, count, padded, rounded](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel&) {
          uint8_t *host, *device;
          if (Status s = staging.next(host, device); !s.ok()) return s;
          float* values = reinterpret_cast<float*>(host);
@@ -155,7 +177,10 @@ void Loader::vector(const float*& to, const std::string& name, std::vector<int64
            for (size_t i = 0; i < count; i++) values[i] = bf16ToFloat(floatToBf16(values[i]));
          std::fill(values + count, values + padded, 0.0f);
          if (Status s = staging.send(padded * 4); !s.ok()) return s;
-         if (Status s = statusOf(cudaMemcpyAsync(at, device, padded * 4, cudaMemcpyDeviceToDevice, stream), "copying weights"); !s.ok()) return s;
+         if (Status s =
+                 statusOf(cudaMemcpyAsync(at, device, padded * 4, cudaMemcpyDeviceToDevice, stream), "copying weights");
+             !s.ok())
+           return s;
          return staging.done();
        }});
 }
@@ -172,9 +197,11 @@ Status Loader::load(std::shared_ptr<Device> device, DeviceMemory& memory, const 
     least = std::max(least, p.partBytes);
     largest = std::max(largest, 2 * p.bytes);
   }
-  if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"The weights", modelCure(element_)}, memory); !s.ok()) return s;
+  if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"The weights", modelCure(element_)}, memory); !s.ok())
+    return s;
   Staging staging;
-  if (Status s = staging.allocate(device, std::max(least, std::min(usualPart, largest)), modelCure(element_)); !s.ok()) return s;
+  if (Status s = staging.allocate(device, std::max(least, std::min(usualPart, largest)), modelCure(element_)); !s.ok())
+    return s;
   for (size_t i = 0; i < plans_.size(); i++) {
     if (cancel.load(std::memory_order_relaxed)) return cancelled();
     uint8_t* at = memory.data() + places[i];

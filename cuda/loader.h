@@ -1,6 +1,6 @@
 // From a checkpoint file to weights on the device: rows go through a small page-locked ring to a small device buffer as
-// they are stored, and a kernel puts them where and how they belong. Nothing but the weights themselves is ever whole in
-// memory, on either side. The work is collected first, so that all memory is planned before any is taken.
+// they are stored, and a kernel puts them where and how they belong. Nothing but the weights themselves is ever whole
+// in memory, on either side. The work is collected first, so that all memory is planned before any is taken.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,8 @@ namespace parvis::cuda {
 
 // What helps where a model does not fit (Purpose).
 inline std::string modelCure(Element element) {
-  return std::string("Free memory of the device, ") + (element == Element::float32 ? "use precision 'bfloat16', " : "") + "or use device 'cpu'.";
+  return std::string("Free memory of the device, ") +
+         (element == Element::float32 ? "use precision 'bfloat16', " : "") + "or use device 'cpu'.";
 }
 
 // A matrix of a projection: packed in bfloat16, as it is in the checkpoint in float32.
@@ -26,8 +27,8 @@ struct Matrix {
   const float* bias = nullptr;  // [outputs], and zeroes to a multiple of 16; null: none
 };
 
-// The two-part ring. next() gives a part that is free again; send() enqueues its copy to the device; done() is called after
-// the kernels that read the device's copy have been enqueued.
+// The two-part ring. next() gives a part that is free again; send() enqueues its copy to the device; done() is called
+// after the kernels that read the device's copy have been enqueued.
 class Staging {
  public:
   Status allocate(std::shared_ptr<Device> device, size_t partBytes, const std::string& cure);
@@ -55,7 +56,8 @@ class Loader {
   void table(const void*& to, const std::string& name, int rows, int columns);  // elements
   // float32, zeroes up to a multiple of 16. `rounded`: to the precision of the weights first.
   void vector(const float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
-  // Anything else: `bytes` at *target, filled by `run` through the staging ring. mostRowBytes: the least a part must hold.
+  // Anything else: `bytes` at *target, filled by `run` through the staging ring. mostRowBytes: the least a part must
+  // hold.
   struct Plan {
     size_t bytes;
     const void** target;

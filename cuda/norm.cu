@@ -1,5 +1,5 @@
-// Norms by themselves: whole RMSNorm in float32, for checks; LayerNorm; and what other kernels leave of rows for the RMSNorm that
-// comes next, of rows that are there already: those that predict, where not all do. A warp a row.
+// Norms by themselves: whole RMSNorm in float32, for checks; LayerNorm; and what other kernels leave of rows for the
+// RMSNorm that comes next, of rows that are there already: those that predict, where not all do. A warp a row.
 #include "norm.cuh"
 
 namespace parvis::cuda {
@@ -29,7 +29,8 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
   const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
   E* out = static_cast<E*>(n.out) + static_cast<ptrdiff_t>(row) * n.outStride;
   // The variance is that of the differences from the mean.
-  const float mean = kind == NormKind::layer ? sumOfRow(x, n.dim, [](float v) { return v; }) / static_cast<float>(n.dim) : 0.0f;
+  const float mean =
+      kind == NormKind::layer ? sumOfRow(x, n.dim, [](float v) { return v; }) / static_cast<float>(n.dim) : 0.0f;
   const float scale = scaleOf(sumOfRow(x, n.dim, [&](float v) { return (v - mean) * (v - mean); }), n.dim, n.eps);
 #pragma unroll 4
   for (int d = 2 * lane; d < n.dim; d += 64) {
@@ -53,12 +54,15 @@ __global__ void weighKernel(const __grid_constant__ Weighing w) {
   for (int first = 0; first < w.dim; first += 64) {
     const int d = first + 2 * lane;
     const bool there = d < w.dim;
-    const float2 v = there ? loadPair(x + d) : make_float2(0, 0), weight = there ? loadPair(w.to.weight + d) : make_float2(0, 0);
+    const float2 v = there ? loadPair(x + d) : make_float2(0, 0),
+                 weight = there ? loadPair(w.to.weight + d) : make_float2(0, 0);
     leave<1>(w.to, stride, row, d / 2, there, v.x, v.y, weight);
   }
 }
 
-bool possible(int rows, int dim, int threads) { return rows >= 1 && dim >= 2 && dim % 2 == 0 && threads >= 32 && threads <= 1024 && threads % 32 == 0; }
+bool possible(int rows, int dim, int threads) {
+  return rows >= 1 && dim >= 2 && dim % 2 == 0 && threads >= 32 && threads <= 1024 && threads % 32 == 0;
+}
 unsigned blocksOf(int rows, int threads) { return static_cast<unsigned>((rows + threads / 32 - 1) / (threads / 32)); }
 
 }  // namespace
@@ -68,7 +72,9 @@ cudaError_t norm(const Norm& n, StepStream stream) {
   if (n.kind == NormKind::layer && !n.bias) return cudaErrorInvalidValue;
   const bool wide = n.element == Element::float32, rms = n.kind == NormKind::rms;
   if (rms && !wide) return cudaErrorInvalidValue;  // weigh()
-  const auto kernel = rms ? normKernel<float, NormKind::rms> : wide ? normKernel<float, NormKind::layer> : normKernel<uint16_t, NormKind::layer>;
+  const auto kernel = rms    ? normKernel<float, NormKind::rms>
+                      : wide ? normKernel<float, NormKind::layer>
+                             : normKernel<uint16_t, NormKind::layer>;
   return launchInStep(kernel, blocksOf(n.rows, n.threads), static_cast<unsigned>(n.threads), 0, stream, n);
 }
 

@@ -1,6 +1,7 @@
-// RMSNorm in two halves, for bfloat16 (kernels.cuh, Weighted): what whoever makes rows of x leaves, and how the projection
-// behind the norm gets a row's 1 / rms out of it. Squares are summed in one order everywhere, whatever the number of rows and
-// of blocks: 16 elements by whoever has them, as a tree over their pairs; those sums by a warp, four a lane at a time.
+// RMSNorm in two halves, for bfloat16 (kernels.cuh, Weighted): what whoever makes rows of x leaves, and how the
+// projection behind the norm gets a row's 1 / rms out of it. Squares are summed in one order everywhere, whatever the
+// number of rows and of blocks: 16 elements by whoever has them, as a tree over their pairs; those sums by a warp, four
+// a lane at a time.
 #pragma once
 
 #include "elements.cuh"
@@ -8,12 +9,15 @@
 
 namespace parvis::cuda {
 
-__device__ inline float scaleOf(float sum, int dim, float eps) { return 1.0f / sqrtf(sum / static_cast<float>(dim) + eps); }
+__device__ inline float scaleOf(float sum, int dim, float eps) {
+  return 1.0f / sqrtf(sum / static_cast<float>(dim) + eps);
+}
 
-// Elements `2 pair` and `2 pair + 1` of row `row` of x. All lanes of a warp call it: those `step` apart, eight of them, have
-// the pairs of 16 elements in order. `there`: the pair exists; `weight`: of its elements.
+// Elements `2 pair` and `2 pair + 1` of row `row` of x. All lanes of a warp call it: those `step` apart, eight of them,
+// have the pairs of 16 elements in order. `there`: the pair exists; `weight`: of its elements.
 template <int step>
-__device__ inline void leave(const Weighted& to, int squaresStride, int row, int pair, bool there, float low, float high, float2 weight) {
+__device__ inline void leave(const Weighted& to, int squaresStride, int row, int pair, bool there, float low,
+                             float high, float2 weight) {
   float square = there ? low * low + high * high : 0.0f;
 #pragma unroll
   for (int bits = step; bits < 8 * step; bits *= 2) square += __shfl_xor_sync(0xffffffffu, square, bits);
@@ -28,15 +32,19 @@ __device__ inline float sumOfLanes(float sum) {
   return sum;
 }
 
-// A lane's shares of the squares of `rows` rows, `apart` rows from each other; sumOfLanes makes a share a row's sum. All loads of
-// up to 2048 elements a row are under way together. Rows from `count` on are not read: the last one is, instead.
+// A lane's shares of the squares of `rows` rows, `apart` rows from each other; sumOfLanes makes a share a row's sum.
+// All loads of up to 2048 elements a row are under way together. Rows from `count` on are not read: the last one is,
+// instead.
 template <int rows>
-__device__ inline void addShares(float (&shares)[rows], const float* squares, int stride, int first, int apart, int count) {
+__device__ inline void addShares(float (&shares)[rows], const float* squares, int stride, int first, int apart,
+                                 int count) {
 #pragma unroll 1
   for (int k = 4 * static_cast<int>(threadIdx.x % 32); k < stride; k += 128) {
     float4 v[rows];
 #pragma unroll
-    for (int i = 0; i < rows; i++) v[i] = *reinterpret_cast<const float4*>(squares + static_cast<ptrdiff_t>(min(first + i * apart, count - 1)) * stride + k);
+    for (int i = 0; i < rows; i++)
+      v[i] = *reinterpret_cast<const float4*>(squares +
+                                              static_cast<ptrdiff_t>(min(first + i * apart, count - 1)) * stride + k);
 #pragma unroll
     for (int i = 0; i < rows; i++) shares[i] += (v[i].x + v[i].y) + (v[i].z + v[i].w);
   }
@@ -54,6 +62,8 @@ __device__ inline float scaleOfShares(const float (&shares)[rows], int dim, floa
   return scaleOf(mine, dim, eps);
 }
 
-inline bool possible(const Weighted& w, int dim) { return w.weight && w.elements && w.squares && w.stride >= dim && w.stride % 2 == 0; }
+inline bool possible(const Weighted& w, int dim) {
+  return w.weight && w.elements && w.squares && w.stride >= dim && w.stride % 2 == 0;
+}
 
 }  // namespace parvis::cuda

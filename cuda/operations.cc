@@ -28,10 +28,12 @@ void Arena::give(size_t at) {
 }
 
 size_t Operations::pictureBytes(int height, int width, int channels) const {
-  return static_cast<size_t>(images_) * static_cast<size_t>(height) * static_cast<size_t>(width) * static_cast<size_t>(vq::pictureStride(channels)) * (element_ == Element::float32 ? 4 : 2);
+  return static_cast<size_t>(images_) * static_cast<size_t>(height) * static_cast<size_t>(width) *
+         static_cast<size_t>(vq::pictureStride(channels)) * (element_ == Element::float32 ? 4 : 2);
 }
 size_t Operations::sumBytes(int height, int width, int channels) const {
-  return static_cast<size_t>(images_) * static_cast<size_t>(vq::sumSlots(height, width)) * static_cast<size_t>(vq::pictureStride(channels)) * 8;
+  return static_cast<size_t>(images_) * static_cast<size_t>(vq::sumSlots(height, width)) *
+         static_cast<size_t>(vq::pictureStride(channels)) * 8;
 }
 
 DevicePicture Operations::make(int height, int width, int channels) {
@@ -63,13 +65,19 @@ void Operations::worked(double flops) {
 }
 
 void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
-  run([&] { return LaunchRecord{"copy", "to the device", 0, static_cast<double>(bytes), 0}; },
+  run(
+      [&] {
+        return LaunchRecord{"copy", "to the device", 0, static_cast<double>(bytes), 0};
+      },
       [&](cudaStream_t stream) {
         return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream);
       });
 }
 void Operations::copyOut(void* to, const Place& from, size_t bytes) {
-  run([&] { return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0}; },
+  run(
+      [&] {
+        return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0};
+      },
       [&](cudaStream_t stream) {
         return cudaMemcpyAsync(to, at<uint8_t>(from), bytes, cudaMemcpyDeviceToHost, stream);
       });
@@ -98,7 +106,8 @@ Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
   return f;
 }
 
-void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats) {
+void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
+                          const Picture* residual, const Place& y, const Place* sums, bool floats) {
   vq::Convolution c{};
   c.images = images_;
   c.height = x.height;
@@ -108,7 +117,8 @@ void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* fa
   c.swish = swish;
   c.floats = floats;
   const PictureShape from = shape(x.height, x.width, f.channels), to = shape(c.outHeight(), c.outWidth(), f.outputs);
-  run([&] {
+  run(
+      [&] {
         return convolutionLaunch({from, to, f.kernel, factors != nullptr, residual != nullptr}, sizeOf(element_));
       },
       [&](cudaStream_t stream) {
@@ -123,7 +133,8 @@ void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* fa
   worked(2.0 * images_ * c.outHeight() * c.outWidth() * f.outputs * f.channels * f.taps());
 }
 
-DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish, Resample resample, const Picture* residual, bool summed) {
+DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
+                                   Resample resample, const Picture* residual, bool summed) {
   vq::Convolution shape{};
   shape.height = x.height;
   shape.width = x.width;
@@ -139,7 +150,8 @@ DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const Vq
 Place Operations::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
   Factors factors;
   if (norm) factors = this->factors(x, *norm);
-  Place y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) * static_cast<size_t>(f.outputs) * 4);
+  Place y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) *
+                 static_cast<size_t>(f.outputs) * 4);
   convolve(x, f, norm ? &factors : nullptr, swish, Resample::none, nullptr, y, nullptr, true);
   return y;
 }
@@ -155,11 +167,13 @@ DevicePicture Operations::residual(Picture x, const VqResidual<VqNorm, VqFilter>
 // ---- attention ----------------------------------------------------------------------------------------------
 
 DevicePicture Operations::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
-  const int positions = static_cast<int>(static_cast<int64_t>(x.height) * x.width);  // where that is too many, memory is refused before
+  const int positions =
+      static_cast<int>(static_cast<int64_t>(x.height) * x.width);  // where that is too many, memory is refused before
   Picture out;
   {
     const Factors factors = this->factors(x, a.norm);
-    const Picture q = make(x.height, x.width, x.channels), k = make(x.height, x.width, x.channels), v = make(x.height, x.width, x.channels);
+    const Picture q = make(x.height, x.width, x.channels), k = make(x.height, x.width, x.channels),
+                  v = make(x.height, x.width, x.channels);
     convolve(x, a.q, &factors, false, Resample::none, nullptr, q.place, nullptr, false);
     convolve(x, a.k, &factors, false, Resample::none, nullptr, k.place, nullptr, false);
     convolve(x, a.v, &factors, false, Resample::none, nullptr, v.place, nullptr, false);

@@ -1,7 +1,7 @@
-// Operations on pictures of the VQ tokenizer, enqueued one after the other: the CUDA side of what cpu/picture.h is. Pictures
-// lie in one allocation whose size a dry run of the same operations finds out first, so that nothing is taken piece by
-// piece and a picture that does not fit is refused before any work. Memory goes back to the arena as soon as the last
-// reader is enqueued: there is one stream, so whatever comes later runs later.
+// Operations on pictures of the VQ tokenizer, enqueued one after the other: the CUDA side of what cpu/picture.h is.
+// Pictures lie in one allocation whose size a dry run of the same operations finds out first, so that nothing is taken
+// piece by piece and a picture that does not fit is refused before any work. Memory goes back to the arena as soon as
+// the last reader is enqueued: there is one stream, so whatever comes later runs later.
 #pragma once
 
 #include <vector>
@@ -23,7 +23,9 @@ class Arena {
   size_t peak() const { return peak_; }
 
  private:
-  struct Used { size_t begin, end; };
+  struct Used {
+    size_t begin, end;
+  };
   std::vector<Used> used_;  // in order
   size_t peak_ = 0;
 };
@@ -79,7 +81,9 @@ class Operations {
   bool going();  // false after a failure or a cancellation
   Place take(size_t bytes) { return Place(&arena_, bytes); }
   template <class T>
-  T* at(const Place& p) const { return reinterpret_cast<T*>(base_ + p.at()); }
+  T* at(const Place& p) const {
+    return reinterpret_cast<T*>(base_ + p.at());
+  }
   Picture make(int height, int width, int channels);
   size_t sumBytes(int height, int width, int channels) const;
   // Host memory of the caller, that stays until the stream is done.
@@ -98,7 +102,8 @@ class Operations {
 
   // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
   // summed: a norm will read the result.
-  Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish, Resample resample = Resample::none, const Picture* residual = nullptr, bool summed = true);
+  Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
+                   Resample resample = Resample::none, const Picture* residual = nullptr, bool summed = true);
   // The same at the end of a network: float32 [images, height, width, outputs].
   Place convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish);
   Picture residual(Picture x, const VqResidual<VqNorm, VqFilter>& r);
@@ -108,9 +113,12 @@ class Operations {
   PictureShape shape(int height, int width, int channels) const { return {images_, height, width, channels}; }
 
  private:
-  struct Factors { Place scale, shift; };
+  struct Factors {
+    Place scale, shift;
+  };
   Factors factors(const Picture& x, const VqNorm& n);
-  void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample, const Picture* residual, const Place& y, const Place* sums, bool floats);
+  void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
+                const Picture* residual, const Place& y, const Place* sums, bool floats);
   void fail(Status s);  // the first failure stays
   void worked(double flops);
   size_t pictureBytes(int height, int width, int channels) const;

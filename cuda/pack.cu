@@ -1,5 +1,5 @@
-// Weights into the order in which a warp multiplies them, once, at load: a lane's 16 bytes of a 16 x 16 tile are its whole
-// A fragment, and a warp reads 512 contiguous bytes. A lane's fragment is a thread's work.
+// Weights into the order in which a warp multiplies them, once, at load: a lane's 16 bytes of a 16 x 16 tile are its
+// whole A fragment, and a warp reads 512 contiguous bytes. A lane's fragment is a thread's work.
 #include "elements.cuh"
 #include "kernels.cuh"
 
@@ -12,7 +12,8 @@ __global__ void packKernel(const __grid_constant__ Packing from, const __grid_co
   const size_t fragment = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (fragment * 8 >= to.elements()) return;
   const int lane = static_cast<int>(fragment % 32), g = lane / 4, t = lane % 4;
-  const int inputTile = static_cast<int>(fragment / 32 % static_cast<size_t>(to.inputTiles())), tile = static_cast<int>(fragment / 32 / static_cast<size_t>(to.inputTiles()));
+  const int inputTile = static_cast<int>(fragment / 32 % static_cast<size_t>(to.inputTiles())),
+            tile = static_cast<int>(fragment / 32 / static_cast<size_t>(to.inputTiles()));
   const int pair = 8 * tile + g;
   const auto at = [&](bool high, int k) -> float {
     if (pair >= (high ? from.highRows : from.lowRows) || k >= to.inputs) return 0;
@@ -38,20 +39,25 @@ __global__ void convertKernel(const void* from, void* to, size_t count) {
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream) {
   if (to.pairs < 1 || to.inputs < 1 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
   const size_t fragments = to.elements() / 8, each = static_cast<size_t>(threads);
-  const auto kernel = from.element == Element::float32 ? packKernel<float> : from.element == Element::float16 ? packKernel<Half> : packKernel<uint16_t>;
-  return launch(kernel, static_cast<unsigned>((fragments + each - 1) / each),
-                static_cast<unsigned>(threads), 0, stream, from, to);
+  const auto kernel = from.element == Element::float32   ? packKernel<float>
+                      : from.element == Element::float16 ? packKernel<Half>
+                                                         : packKernel<uint16_t>;
+  return launch(kernel, static_cast<unsigned>((fragments + each - 1) / each), static_cast<unsigned>(threads), 0, stream,
+                from, to);
 }
 
-cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads, cudaStream_t stream) {
+cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads,
+                    cudaStream_t stream) {
   if (toElement == Element::float16 || threads < 1 || threads > 1024) return cudaErrorInvalidValue;
   if (count == 0) return cudaSuccess;
   const bool wide = toElement == Element::float32;
-  const auto kernel = fromElement == Element::float32   ? (wide ? convertKernel<float, float> : convertKernel<float, uint16_t>)
-                      : fromElement == Element::float16 ? (wide ? convertKernel<Half, float> : convertKernel<Half, uint16_t>)
-                                                        : (wide ? convertKernel<uint16_t, float> : convertKernel<uint16_t, uint16_t>);
+  const auto kernel =
+      fromElement == Element::float32   ? (wide ? convertKernel<float, float> : convertKernel<float, uint16_t>)
+      : fromElement == Element::float16 ? (wide ? convertKernel<Half, float> : convertKernel<Half, uint16_t>)
+                                        : (wide ? convertKernel<uint16_t, float> : convertKernel<uint16_t, uint16_t>);
   const size_t each = static_cast<size_t>(threads), blocks = (count + each - 1) / each;
-  return launch(kernel, static_cast<unsigned>(blocks < 4096 ? blocks : 4096), static_cast<unsigned>(threads), 0, stream, from, to, count);
+  return launch(kernel, static_cast<unsigned>(blocks < 4096 ? blocks : 4096), static_cast<unsigned>(threads), 0, stream,
+                from, to, count);
 }
 
 }  // namespace parvis::cuda

@@ -1,5 +1,5 @@
-// Both ends of the tokenizer: float32 pixels to the elements of a picture, and the picture that came out to the size and
-// type that was asked for. Arithmetic and its order are those of cpu/resize.cc, without contraction.
+// Both ends of the tokenizer: float32 pixels to the elements of a picture, and the picture that came out to the size
+// and type that was asked for. Arithmetic and its order are those of cpu/resize.cc, without contraction.
 #include "elements.cuh"
 #include "vq.cuh"
 
@@ -9,10 +9,12 @@ namespace {
 
 template <class E>
 __global__ void inputKernel(const __grid_constant__ Input p) {
-  const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x, stride = static_cast<size_t>(pictureStride(p.channels));
+  const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x,
+               stride = static_cast<size_t>(pictureStride(p.channels));
   if (at >= p.pixels * stride) return;
   const size_t c = at % stride;
-  storeElement(static_cast<E*>(p.to) + at, c < static_cast<size_t>(p.channels) ? p.from[at / stride * static_cast<size_t>(p.channels) + c] : 0.0f);
+  storeElement(static_cast<E*>(p.to) + at,
+               c < static_cast<size_t>(p.channels) ? p.from[at / stride * static_cast<size_t>(p.channels) + c] : 0.0f);
 }
 
 struct Taps {
@@ -30,7 +32,8 @@ __device__ inline float farTap(float x) {
   return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
 }
 __device__ inline Taps tapsAt(int i, int from, int to) {
-  const float scale = static_cast<float>(from) / static_cast<float>(to), centre = scale * (static_cast<float>(i) + 0.5f) - 0.5f;
+  const float scale = static_cast<float>(from) / static_cast<float>(to),
+              centre = scale * (static_cast<float>(i) + 0.5f) - 0.5f;
   const int first = static_cast<int>(floorf(centre));
   const float t = centre - static_cast<float>(first);
   Taps taps;
@@ -44,15 +47,18 @@ __device__ inline Taps tapsAt(int i, int from, int to) {
 
 // A pixel a thread; grid: pixels, images.
 __global__ void outputKernel(const __grid_constant__ Output o) {
-  const size_t pixel = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x, pixels = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth);
+  const size_t pixel = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x,
+               pixels = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth);
   if (pixel >= pixels) return;
-  const float* image = o.from + static_cast<size_t>(blockIdx.y) * static_cast<size_t>(o.height) * static_cast<size_t>(o.width) * 3;
+  const float* image =
+      o.from + static_cast<size_t>(blockIdx.y) * static_cast<size_t>(o.height) * static_cast<size_t>(o.width) * 3;
   const size_t to = (static_cast<size_t>(blockIdx.y) * pixels + pixel) * 3;
   float rgb[3];
   if (o.height == o.outHeight && o.width == o.outWidth) {
     for (int c = 0; c < 3; c++) rgb[c] = image[pixel * 3 + static_cast<size_t>(c)];
   } else {
-    const Taps down = tapsAt(static_cast<int>(pixel / static_cast<size_t>(o.outWidth)), o.height, o.outHeight), across = tapsAt(static_cast<int>(pixel % static_cast<size_t>(o.outWidth)), o.width, o.outWidth);
+    const Taps down = tapsAt(static_cast<int>(pixel / static_cast<size_t>(o.outWidth)), o.height, o.outHeight),
+               across = tapsAt(static_cast<int>(pixel % static_cast<size_t>(o.outWidth)), o.width, o.outWidth);
     for (int c = 0; c < 3; c++) {
       float sum = 0;
       for (int i = 0; i < 4; i++) {
@@ -68,23 +74,33 @@ __global__ void outputKernel(const __grid_constant__ Output o) {
     if (o.nonFinite && !(fabsf(rgb[c]) < HUGE_VALF)) atomicExch(o.nonFinite, 1);
     if (o.floats) o.floats[to + static_cast<size_t>(c)] = rgb[c];
     const float v = 127.5f * rgb[c] + 128.0f;
-    if (o.bytes) o.bytes[to + static_cast<size_t>(c)] = static_cast<uint8_t>(v >= 255.0f ? 255 : v > 0.0f ? static_cast<int>(v) : 0);
+    if (o.bytes)
+      o.bytes[to + static_cast<size_t>(c)] = static_cast<uint8_t>(v >= 255.0f ? 255
+                                                                  : v > 0.0f  ? static_cast<int>(v)
+                                                                              : 0);
   }
 }
 
 }  // namespace
 
 cudaError_t input(const Input& i, cudaStream_t stream) {
-  const size_t each = static_cast<size_t>(i.threads), blocks = i.threads < 1 ? 0 : (i.pixels * static_cast<size_t>(pictureStride(i.channels)) + each - 1) / each;
+  const size_t each = static_cast<size_t>(i.threads),
+               blocks =
+                   i.threads < 1 ? 0 : (i.pixels * static_cast<size_t>(pictureStride(i.channels)) + each - 1) / each;
   if (i.channels < 1 || i.threads > 1024 || blocks < 1 || blocks > 0x7fffffffu) return cudaErrorInvalidValue;
-  return launch(i.element == Element::float32 ? inputKernel<float> : inputKernel<uint16_t>, static_cast<unsigned>(blocks), static_cast<unsigned>(i.threads), 0, stream, i);
+  return launch(i.element == Element::float32 ? inputKernel<float> : inputKernel<uint16_t>,
+                static_cast<unsigned>(blocks), static_cast<unsigned>(i.threads), 0, stream, i);
 }
 
 cudaError_t output(const Output& o, cudaStream_t stream) {
-  if (o.images < 1 || o.images > 65535 || o.height < 1 || o.width < 1 || o.outHeight < 1 || o.outWidth < 1 || o.threads < 1 || o.threads > 1024) return cudaErrorInvalidValue;
-  const size_t each = static_cast<size_t>(o.threads), blocks = (static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) + each - 1) / each;
+  if (o.images < 1 || o.images > 65535 || o.height < 1 || o.width < 1 || o.outHeight < 1 || o.outWidth < 1 ||
+      o.threads < 1 || o.threads > 1024)
+    return cudaErrorInvalidValue;
+  const size_t each = static_cast<size_t>(o.threads),
+               blocks = (static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) + each - 1) / each;
   if (blocks > 0x7fffffffu) return cudaErrorInvalidValue;
-  return launch(outputKernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(o.images)), static_cast<unsigned>(o.threads), 0, stream, o);
+  return launch(outputKernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(o.images)),
+                static_cast<unsigned>(o.threads), 0, stream, o);
 }
 
 }  // namespace parvis::cuda::vq

@@ -1,6 +1,6 @@
-// Projections and attention in float32: for comparing with the golden fixtures, where bfloat16 would hide a mistake behind
-// its rounding. Simple rather than fast: a warp a pair of outputs, a warp a query. Sums use fused multiply-adds, in an order
-// that does not depend on how many rows there are.
+// Projections and attention in float32: for comparing with the golden fixtures, where bfloat16 would hide a mistake
+// behind its rounding. Simple rather than fast: a warp a pair of outputs, a warp a query. Sums use fused multiply-adds,
+// in an order that does not depend on how many rows there are.
 #include "epilogue.cuh"
 
 namespace parvis::cuda {
@@ -34,13 +34,15 @@ __device__ inline void finishPlain(const Projection& p, int row, int pair, float
   }
 }
 
-// A warp has a pair of outputs of eight rows at a time: each lane its share of the inputs, then each of sixteen lanes the
-// sum of one number over all lanes, in order.
-__global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
+// A warp has a pair of outputs of eight rows at a time: each lane its share of the inputs, then each of sixteen lanes
+// the sum of one number over all lanes, in order.
+__global__ void __launch_bounds__(warps * 32)
+    projectPlainKernel(const __grid_constant__ Projection p, const __grid_constant__ Packing w, int inputs) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(float, partial, warps * 32 * sumStride);
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), pair = static_cast<int>(blockIdx.x) * warps + warp;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32),
+            pair = static_cast<int>(blockIdx.x) * warps + warp;
   if (pair >= w.lowRows) return;
   const float* low = static_cast<const float*>(w.low) + pair * w.stride;
   const float* high = pair < w.highRows ? static_cast<const float*>(w.high) + pair * w.stride : nullptr;
@@ -76,11 +78,13 @@ __global__ void __launch_bounds__(warps * 32) projectPlainKernel(const __grid_co
   }
 }
 
-// Keys 32 at a time, one a lane; then each lane has its share of the outputs. A block a head of a row, whichever group it is in.
+// Keys 32 at a time, one a lane; then each lane has its share of the outputs. A block a head of a row, whichever group
+// it is in.
 __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y), width = paddedHead(a.headSize);
+  const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y),
+            width = paddedHead(a.headSize);
   const int stream = a.rows.at(r).stream, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r).sees;
   const float* query = static_cast<const float*>(a.queries) + (static_cast<ptrdiff_t>(r) * a.heads + h) * width;
   const ptrdiff_t head = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
@@ -92,7 +96,8 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
     const bool there = first + lane < sees;
     float score = 0;
     if (there)
-      for (int d = 0; d < a.headSize; d++) score = fmaf(query[d], keys[static_cast<ptrdiff_t>(first + lane) * width + d], score);
+      for (int d = 0; d < a.headSize; d++)
+        score = fmaf(query[d], keys[static_cast<ptrdiff_t>(first + lane) * width + d], score);
     score = there ? score * scale : -1e30f;
     const float before = most;
     most = fmaxf(most, mostOfLanes(score));
@@ -103,24 +108,32 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
       const float weight = __shfl_sync(all, p, i);
 #pragma unroll
       for (int j = 0; j < mostHead / 32; j++)
-        if (lane + 32 * j < a.headSize) output[j] = fmaf(weight, values[static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j], output[j]);
+        if (lane + 32 * j < a.headSize)
+          output[j] = fmaf(weight, values[static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j], output[j]);
     }
   }
 #pragma unroll
   for (int j = 0; j < mostHead / 32; j++)
-    if (lane + 32 * j < a.headSize) static_cast<float*>(a.out)[r * a.outStride + h * a.headSize + lane + 32 * j] = output[j] / sum;
+    if (lane + 32 * j < a.headSize)
+      static_cast<float*>(a.out)[r * a.outStride + h * a.headSize + lane + 32 * j] = output[j] / sum;
 }
 
 }  // namespace
 
 cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, StepStream stream) {
-  if (p.squares || p.next.weight || w.element != Element::float32 || w.highRows > w.lowRows || !possible(p, w.lowRows, inputs)) return cudaErrorInvalidValue;
-  return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream, p, w, inputs);
+  if (p.squares || p.next.weight || w.element != Element::float32 || w.highRows > w.lowRows ||
+      !possible(p, w.lowRows, inputs))
+    return cudaErrorInvalidValue;
+  return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream,
+                      p, w, inputs);
 }
 
 cudaError_t attendPlain(const Attention& a, StepStream stream) {
-  if (a.rows.count < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 || a.headSize > mostHead || a.cache.slots < 1) return cudaErrorInvalidValue;
-  return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.rows.count), static_cast<unsigned>(a.heads)), 32, 0, stream, a);
+  if (a.rows.count < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 ||
+      a.headSize > mostHead || a.cache.slots < 1)
+    return cudaErrorInvalidValue;
+  return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.rows.count), static_cast<unsigned>(a.heads)), 32,
+                      0, stream, a);
 }
 
 }  // namespace parvis::cuda

@@ -15,8 +15,8 @@ enum class Way { ordinary, cooperative, programmatic };  // how a kernel is laun
 #include <cstdint>
 
 // An array of the block's shared memory: a pointer, not an array, so never take its sizeof.
-#define PARVIS_SHARED(type, name, count)                    \
-  __shared__ __align__(16) type name##Array_[count];        \
+#define PARVIS_SHARED(type, name, count)             \
+  __shared__ __align__(16) type name##Array_[count]; \
   type* const name = name##Array_
 
 namespace parvis::cuda {
@@ -27,9 +27,9 @@ __device__ inline uint8_t* dynamicShared() {
   return parvisDynamicShared;
 }
 
-// Lets a kernel have as much shared memory as a block of this device can, whatever this launch needs: the limit belongs to
-// the function, hence to all threads of the process. Were it set to what a launch needs, one thread would take back what
-// another has just asked for and is about to launch with, and graphs would outlive the limit of their kernels.
+// Lets a kernel have as much shared memory as a block of this device can, whatever this launch needs: the limit belongs
+// to the function, hence to all threads of the process. Were it set to what a launch needs, one thread would take back
+// what another has just asked for and is about to launch with, and graphs would outlive the limit of their kernels.
 template <class... P>
 cudaError_t allowShared(void (*kernel)(P...), size_t bytes) {
   cudaFuncAttributes code{};
@@ -40,11 +40,14 @@ cudaError_t allowShared(void (*kernel)(P...), size_t bytes) {
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (e != cudaSuccess) return e;
   most -= static_cast<int>(code.sharedSizeBytes);
-  return most < 0 || bytes > static_cast<size_t>(most) ? cudaErrorInvalidValue : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  return most < 0 || bytes > static_cast<size_t>(most)
+             ? cudaErrorInvalidValue
+             : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
 template <class... P, class... A>
-cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+                     A&&... args) {
   if (sharedBytes > 40 << 10)  // a kernel may have 48 KB without asking, and some have arrays of their own besides
     if (const cudaError_t e = allowShared(kernel, sharedBytes); e != cudaSuccess) return e;
   cudaLaunchAttribute attribute{};
@@ -53,9 +56,12 @@ cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_
     const cudaError_t e = cudaFuncGetAttributes(&code, kernel);
     if (e != cudaSuccess) return e;
     if (code.ptxVersion < 90) way = Way::ordinary;
-    // A multiprocessor divides its memory between shared memory and cache as the kernel that it runs would have it, and takes a
-    // block of another division when it is idle: kernels that are to run side by side ask for the same one.
-    else if (const cudaError_t f = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared); f != cudaSuccess) return f;
+    // A multiprocessor divides its memory between shared memory and cache as the kernel that it runs would have it, and
+    // takes a block of another division when it is idle: kernels that are to run side by side ask for the same one.
+    else if (const cudaError_t f = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                        cudaSharedmemCarveoutMaxShared);
+             f != cudaSuccess)
+      return f;
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   } else {
@@ -78,16 +84,23 @@ cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_
 
 #include "../test/simt/simt.h"
 
-#define PARVIS_SHARED(type, name, count) \
-  type* const name = static_cast<type*>(simt::sharedArray([] { static char site; return &site; }(), #name, sizeof(type) * (count), alignof(type)))
+#define PARVIS_SHARED(type, name, count)                   \
+  type* const name = static_cast<type*>(simt::sharedArray( \
+      [] {                                                 \
+        static char site;                                  \
+        return &site;                                      \
+      }(),                                                 \
+      #name, sizeof(type) * (count), alignof(type)))
 
 namespace parvis::cuda {
 
 inline uint8_t* dynamicShared() { return simt::dynamicShared(); }
 
 template <class... P, class... A>
-cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return simt::launch(way == Way::cooperative, way == Way::programmatic, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+                     A&&... args) {
+  return simt::launch(way == Way::cooperative, way == Way::programmatic, kernel, grid, block, sharedBytes, stream,
+                      static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda
@@ -102,7 +115,8 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedByt
 }
 // All blocks alive together, so that they may wait for each other.
 template <class... P, class... A>
-cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
+cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
+                              A&&... args) {
   return launchAs(Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
@@ -113,21 +127,25 @@ struct StepStream {
   StepStream(cudaStream_t stream, bool overlap = false) : stream(stream), overlap(overlap) {}
 };
 
-// A kernel of a step, which may start while the one before it still runs (programmatic dependent launch). Why that is safe:
-//   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and before it
-//     reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes them after loading,
-//     and a step's first kernel (takeRows) releases the others when its own wait is over.
-//   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and so on:
-//     whoever is past its wait finds all earlier kernels done and their writes visible, not only the latest. Hence no kernel
-//     overwrites what an earlier one still reads (activations, rows, partials, counters, logits), either.
-//   - A kernel starts early when all blocks of the one before have called releaseDependents(), hence run: it takes no place
-//     that an earlier kernel needs.
-//   - Copies, events and kernels by `launch` wait for everything before them to end, and a kernel after a copy waits for it:
-//     tables that a session makes (kindOf), results that it reads, and what the host writes into the ring.
-//   - Code for less than compute capability 9, translated by the driver of a newer device, has no wait in it: launched plainly.
+// A kernel of a step, which may start while the one before it still runs (programmatic dependent launch). Why that is
+// safe:
+//   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and
+//     before it reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes
+//     them after loading, and a step's first kernel (takeRows) releases the others when its own wait is over.
+//   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and
+//     so on: whoever is past its wait finds all earlier kernels done and their writes visible, not only the latest.
+//     Hence no kernel overwrites what an earlier one still reads (activations, rows, partials, counters, logits),
+//     either.
+//   - A kernel starts early when all blocks of the one before have called releaseDependents(), hence run: it takes no
+//     place that an earlier kernel needs.
+//   - Copies, events and kernels by `launch` wait for everything before them to end, and a kernel after a copy waits
+//     for it: tables that a session makes (kindOf), results that it reads, and what the host writes into the ring.
+//   - Code for less than compute capability 9, translated by the driver of a newer device, has no wait in it: launched
+//     plainly.
 template <class... P, class... A>
 cudaError_t launchInStep(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, StepStream on, A&&... args) {
-  return launchAs(on.overlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, on.stream, static_cast<A&&>(args)...);
+  return launchAs(on.overlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, on.stream,
+                  static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda

@@ -26,8 +26,10 @@ CudaProbe probeCuda() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (probe.driver == 0) probe.reason = "no NVIDIA driver was found";
   else if (status == cudaErrorInsufficientDriver)
-    probe.reason = "the NVIDIA driver supports CUDA " + versionText(probe.driver) + " and this build needs " + versionText(probe.runtime);
-  else if (status != cudaSuccess && status != cudaErrorNoDevice) probe.reason = std::string("the NVIDIA driver reports: ") + cudaGetErrorString(status);
+    probe.reason = "the NVIDIA driver supports CUDA " + versionText(probe.driver) + " and this build needs " +
+                   versionText(probe.runtime);
+  else if (status != cudaSuccess && status != cudaErrorNoDevice)
+    probe.reason = std::string("the NVIDIA driver reports: ") + cudaGetErrorString(status);
   if (!probe.reason.empty()) return probe;
   for (int i = 0; status == cudaSuccess && i < count; i++) {
     CudaDevice device;
@@ -53,7 +55,8 @@ Status cudaMemory(int device, CudaMemory& out) {
   size_t free = 0, total = 0;
   if (e == cudaSuccess) e = cudaMemGetInfo(&free, &total);
   if (e != cudaSuccess)
-    return {e == cudaErrorMemoryAllocation ? Code::outOfMemory : Code::deviceUnavailable, deviceText(device, "") + " cannot be used; the NVIDIA driver reports: " + cudaGetErrorString(e) + "."};
+    return {e == cudaErrorMemoryAllocation ? Code::outOfMemory : Code::deviceUnavailable,
+            deviceText(device, "") + " cannot be used; the NVIDIA driver reports: " + cudaGetErrorString(e) + "."};
   out = {free + cuda::spareBytes(device), total};  // what is kept goes where it is needed
   return {};
 }

@@ -1,17 +1,19 @@
-// Projections of 1 to 64 rows: the speed of reading the weights is the floor, so everything else hides behind that stream.
+// Projections of 1 to 64 rows: the speed of reading the weights is the floor, so everything else hides behind that
+// stream.
 //
-// A block has `tiles` tiles of 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs. What a warp
-// reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for before anything
-// else is done, and each warp brings the activations of its own run into shared memory by asynchronous copies, `stages` pieces
-// of `chunk` steps, all of them under way; so the loop has no barrier of the block and nothing between two loads of weights
-// but products. A norm costs a number a row (kernels.cuh, Weighted), read while the first activations are on their way, as is
-// whatever a pair of outputs is finished with. Where kernels of a step overlap, weights that registers have no room for go as far
-// as the second-level cache while the kernels ahead end.
-// Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's bits
-// do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the fabric that
-// also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`; bench/predictions.md has the
-// sums). Rows that are not there are whatever shared memory holds, tiles that are not there repeat the last one: columns and
-// rows of a product do not mix, and what they give is not stored. No GPU has run this form yet: its speed is a prediction.
+// A block has `tiles` tiles of 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs. What a
+// warp reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for
+// before anything else is done, and each warp brings the activations of its own run into shared memory by asynchronous
+// copies, `stages` pieces of `chunk` steps, all of them under way; so the loop has no barrier of the block and nothing
+// between two loads of weights but products. A norm costs a number a row (kernels.cuh, Weighted), read while the first
+// activations are on their way, as is whatever a pair of outputs is finished with. Where kernels of a step overlap,
+// weights that registers have no room for go as far as the second-level cache while the kernels ahead end.
+// Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's
+// bits do not depend on its batch, and tiles a block are chosen freely. Every block reads all activations, through the
+// fabric that also brings its weights; so a block has more tiles where there are more rows (`chosenTiles`;
+// bench/predictions.md has the sums). Rows that are not there are whatever shared memory holds, tiles that are not
+// there repeat the last one: columns and rows of a product do not mix, and what they give is not stored. No GPU has run
+// this form yet: its speed is a prediction.
 #include <algorithm>
 
 #include "epilogue.cuh"
@@ -22,11 +24,14 @@ namespace {
 
 constexpr int warps = runs, threads = 32 * warps;
 
-// Steps (16 inputs) of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two blocks.
+// Steps (16 inputs) of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two
+// blocks.
 constexpr int depthOf(int rowTiles, int tiles) { return tiles == 1 ? 12 : tiles == 2 && rowTiles != 4 ? 8 : 4; }
 constexpr int mostTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
 // Blocks that a multiprocessor has at once: two where weights and sums leave room in 128 registers.
-constexpr int residentBlocks(int rowTiles, int tiles) { return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1; }
+constexpr int residentBlocks(int rowTiles, int tiles) {
+  return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1;
+}
 
 template <int rowTiles_, int tiles_>
 struct Shape {
@@ -44,7 +49,9 @@ struct Shape {
 
 // Where 16 bytes of a staged row lie, in elements: eight rows of one piece meet all banks, as ldmatrix wants it.
 template <int pieces>
-__device__ inline int swizzled(int row, int piece) { return (row * pieces + (piece ^ (pieces == 8 ? row % 8 : row / 2 % 4))) * 8; }
+__device__ inline int swizzled(int row, int piece) {
+  return (row * pieces + (piece ^ (pieces == 8 ? row % 8 : row / 2 % 4))) * 8;
+}
 
 // A thread's item `i` among a block's: lanes of a warp have the eight pairs of a tile for four rows.
 template <class S>
@@ -60,11 +67,13 @@ struct Item {
 };
 
 template <class S>
-__global__ void __launch_bounds__(threads, S::resident) projectKernel(const __grid_constant__ Projection p, int further) {
+__global__ void __launch_bounds__(threads, S::resident)
+    projectKernel(const __grid_constant__ Projection p, int further) {
   PARVIS_SHARED(float, scales, S::rows);
   constexpr int tiles = S::tiles, rowTiles = S::rowTiles, depth = S::depth, chunk = S::chunk;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const int inputTiles = p.weights.inputTiles(), run = runOf(inputTiles), begin = min(warp * run, inputTiles), steps = min(run, inputTiles - begin);
+  const int inputTiles = p.weights.inputTiles(), run = runOf(inputTiles), begin = min(warp * run, inputTiles),
+            steps = min(run, inputTiles - begin);
   const uint4* weights = reinterpret_cast<const uint4*>(p.weights.data);
   int places[tiles];  // of the warp's first step, in `weights`
 #pragma unroll
@@ -80,7 +89,7 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
       ring[k][i] = make_uint4(0, 0, 0, 0);
       ptx::loadStreaming(ring[k][i], weights + (places[i] + k * 32), k < steps);
     }
-  __syncwarp();  // first of all (ptx.cuh)
+  __syncwarp();                                    // first of all (ptx.cuh)
   const int behind = min(further, steps - depth);  // steps behind those in registers
   if (behind > 0 && lane == 0)
 #pragma unroll
@@ -89,9 +98,11 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
   ptx::dependencyWait();  // weights were here before the step; what follows need not be
 
   uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
-  constexpr int pieces = 2 * chunk, together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
+  constexpr int pieces = 2 * chunk,
+                together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
   const int piece = lane % pieces, firstRow = lane / pieces;
-  uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece), staged + swizzled<pieces>(firstRow + together, piece)};
+  uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece),
+                           staged + swizzled<pieces>(firstRow + together, piece)};
   const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
   // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
   const auto copy = [&](int stage, int first) {
@@ -99,8 +110,10 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
       const int bytes = first + piece / 2 < steps ? 16 : 0;
       const uint16_t* from = next;
 #pragma unroll
-      for (int i = 0; i < S::rows / together; i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
-        if (firstRow + i * together < p.rows) ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
+      for (int i = 0; i < S::rows / together;
+           i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
+        if (firstRow + i * together < p.rows)
+          ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
       next += 16 * chunk;
     }
     ptx::cpAsyncCommit();
@@ -126,9 +139,9 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
   }
 
   float sum[tiles][rowTiles][4] = {};
-  // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the ring
-  // keeps what it has: b is zero there.
-  const auto multiply = [&](int place, int n, const uint32_t (&b)[2]) {
+  // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the
+  // ring keeps what it has: b is zero there.
+  const auto multiply = [&](int place, int n, const uint32_t(&b)[2]) {
 #pragma unroll
     for (int i = 0; i < tiles; i++) {
       const uint32_t a[4] = {ring[place][i].x, ring[place][i].y, ring[place][i].z, ring[place][i].w};
@@ -137,7 +150,8 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
   };
   const auto refill = [&](int place, int step) {
 #pragma unroll
-    for (int i = 0; i < tiles; i++) ptx::loadStreaming(ring[place][i], weights + (places[i] + (step + depth) * 32), step + depth < steps);
+    for (int i = 0; i < tiles; i++)
+      ptx::loadStreaming(ring[place][i], weights + (places[i] + (step + depth) * 32), step + depth < steps);
   };
   int stage = 0;
   for (int first = 0; first < steps; first += depth) {
@@ -199,18 +213,22 @@ __global__ void __launch_bounds__(threads, S::resident) projectKernel(const __gr
 
 constexpr int usualProcessors = 132;
 
-// What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than the
-// memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond. Fewer
-// blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
+// What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than
+// the memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond.
+// Fewer blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
 template <int rowTiles>
 int chosenTiles(const Projection& p) {
-  const int64_t processors = p.processors > 0 ? p.processors : usualProcessors, tileBytes = p.weights.inputTiles() * 512;
-  const int64_t rowBytes = p.weights.inputTiles() * 16 * 2 * p.rows, leastBytes = p.weights.tiles() * tileBytes * 4 / 3, roundBytes = processors * (40 << 10);
+  const int64_t processors = p.processors > 0 ? p.processors : usualProcessors,
+                tileBytes = p.weights.inputTiles() * 512;
+  const int64_t rowBytes = p.weights.inputTiles() * 16 * 2 * p.rows, leastBytes = p.weights.tiles() * tileBytes * 4 / 3,
+                roundBytes = processors * (40 << 10);
   int best = 1;
   int64_t bestBytes = 0;
   for (int tiles = 1; tiles <= mostTiles(rowTiles); tiles *= 2) {
-    const int64_t blocks = (p.weights.tiles() + tiles - 1) / tiles, together = processors * residentBlocks(rowTiles, tiles);
-    const int64_t bytes = std::max(leastBytes, blocks * (tiles * tileBytes + rowBytes)) + (blocks - 1) / together * roundBytes;
+    const int64_t blocks = (p.weights.tiles() + tiles - 1) / tiles,
+                  together = processors * residentBlocks(rowTiles, tiles);
+    const int64_t bytes =
+        std::max(leastBytes, blocks * (tiles * tileBytes + rowBytes)) + (blocks - 1) / together * roundBytes;
     if (tiles > 1 && (10 * blocks < 9 * processors || bytes >= bestBytes)) continue;
     best = tiles;
     bestBytes = bytes;
@@ -222,10 +240,13 @@ template <class S>
 cudaError_t run(const Projection& p, StepStream stream) {
   const size_t sums = static_cast<size_t>(S::sums) * 4;
   const size_t inputs = static_cast<size_t>(warps * S::stages * S::stageElements) * 2;
-  const int blocks = (p.weights.tiles() + S::tiles - 1) / S::tiles, processors = p.processors > 0 ? p.processors : usualProcessors;
-  const size_t stepBytes = static_cast<size_t>(std::min(blocks, S::resident * processors)) * warps * S::tiles * 512;  // a step of all warps at once
+  const int blocks = (p.weights.tiles() + S::tiles - 1) / S::tiles,
+            processors = p.processors > 0 ? p.processors : usualProcessors;
+  const size_t stepBytes = static_cast<size_t>(std::min(blocks, S::resident * processors)) * warps * S::tiles *
+                           512;  // a step of all warps at once
   const int further = static_cast<int>(std::min<size_t>(p.prefetched / stepBytes, 1 << 16));
-  return launchInStep(projectKernel<S>, static_cast<unsigned>(blocks), threads, sums > inputs ? sums : inputs, stream, p, further);
+  return launchInStep(projectKernel<S>, static_cast<unsigned>(blocks), threads, sums > inputs ? sums : inputs, stream,
+                      p, further);
 }
 
 template <int rowTiles>

@@ -20,21 +20,26 @@ __device__ inline uint32_t sharedAddress(const void* p) { return static_cast<uin
 
 // d += a b; a [16, 16] and b [16, 8] bfloat16, two a register, the lower k in the lower half.
 __device__ inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // Four 8 x 8 matrices of 16-bit elements: lanes 8i .. 8i+7 give the rows (16 bytes each, in shared memory) of matrix i;
 // r[i] of lane 4 g + t: row g, elements 2t, 2t+1.
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(row)) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(sharedAddress(row))
+               : "memory");
 }
 // The same, transposed: r[i] of lane 4 g + t: rows 2t, 2t+1 of column g.
 __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(row)) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(sharedAddress(row))
+               : "memory");
 }
 
 // ---- numbers ------------------------------------------------------------------------------------------------
@@ -62,7 +67,8 @@ __device__ inline float reciprocalFast(float x) {
 
 // 16 bytes from global to shared memory; only `valid` of them are read, the rest becomes zero.
 __device__ inline void cpAsync16(void* to, const void* from, int valid = 16) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(to)), "l"(from), "r"(valid) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(to)), "l"(from), "r"(valid)
+               : "memory");
 }
 __device__ inline void cpAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Returns when all but the `left` latest groups of this thread have arrived.
@@ -82,12 +88,17 @@ __device__ inline void mbarrierArrive(uint64_t* barrier) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 // Arrives, and holds the phase open until so many bytes more have been copied.
 __device__ inline void mbarrierArriveExpect(uint64_t* barrier, int bytes) {
-  asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(sharedAddress(barrier)), "r"(bytes) : "memory");
+  asm volatile(
+      "{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(sharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 // Bytes (a multiple of 16) from global to shared memory; counts on the barrier when they have arrived.
 __device__ inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(sharedAddress(to)), "l"(from),
-               "r"(bytes), "r"(sharedAddress(barrier)) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   sharedAddress(to)),
+               "l"(from), "r"(bytes), "r"(sharedAddress(barrier))
+               : "memory");
 }
 #endif
 // Returns when the phase of this parity (0 first) is complete.
@@ -99,7 +110,9 @@ __device__ inline void mbarrierWait(uint64_t* barrier, int parity) {
 #else
     asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
 #endif
-                 : "=r"(done) : "r"(sharedAddress(barrier)), "r"(parity) : "memory");
+                 : "=r"(done)
+                 : "r"(sharedAddress(barrier)), "r"(parity)
+                 : "memory");
 }
 
 // ---- programmatic dependent launch: platform.cuh, launchInStep -----------------------------------------------
@@ -119,14 +132,19 @@ __device__ inline void releaseDependents() {
 
 // ---- global memory ------------------------------------------------------------------------------------------
 
-// 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each other
-// closely; not kept in the first-level cache. Not a load of constants (.nc): ptxas would move that below barriers, down to
-// where v is used. After this one a __syncwarp() says how far down it may go.
+// 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each
+// other closely; not kept in the first-level cache. Not a load of constants (.nc): ptxas would move that below
+// barriers, down to where v is used. After this one a __syncwarp() says how far down it may go.
 __device__ inline void loadStreaming(uint4& v, const void* p, bool wanted) {
-  asm volatile("{ .reg .pred wanted; setp.ne.u32 wanted, %5, 0; @wanted ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4]; }"
-               : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(static_cast<uint32_t>(wanted)) : "memory");
+  asm volatile(
+      "{ .reg .pred wanted; setp.ne.u32 wanted, %5, 0; @wanted ld.global.L1::no_allocate.L2::128B.v4.u32 "
+      "{%0,%1,%2,%3}, [%4]; }"
+      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+      : "l"(p), "r"(static_cast<uint32_t>(wanted))
+      : "memory");
 }
-// Bytes (a multiple of 16, more than 0) on their way into the second-level cache, where kernels overlap; nobody waits for them.
+// Bytes (a multiple of 16, more than 0) on their way into the second-level cache, where kernels overlap; nobody waits
+// for them.
 __device__ inline void prefetch(const void* p, int bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
@@ -135,8 +153,8 @@ __device__ inline void prefetch(const void* p, int bytes) {
 __device__ inline void addRelease(uint32_t* p, uint32_t v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }
-// Adds, and returns what was there: whoever finds an add of another block there sees what that one wrote before it. Threads of a
-// block that meet this one at a barrier before it are meant, too, and those that meet it after it see.
+// Adds, and returns what was there: whoever finds an add of another block there sees what that one wrote before it.
+// Threads of a block that meet this one at a barrier before it are meant, too, and those that meet it after it see.
 __device__ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   uint32_t old;
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");

@@ -9,15 +9,20 @@ int samplingThreads(int vocabulary) { return std::clamp((vocabulary / 16 + 31) /
 void Launcher::norm(const Residual& x, const int32_t* from, int rows, const RowNorm& n, const NormedRows& to) {
   if (!ok()) return;
   if (!to.squares)
-    status = cuda::norm({n.kind, x.x, x.stride, from, rows, x.dim, n.weight, n.bias, n.eps, element_, to.elements, to.stride, rowThreads}, stream_);
-  else if (from)
-    status = weigh({x.x, x.stride, from, rows, x.dim, to.weighted(n.weight), rowThreads}, stream_);
+    status = cuda::norm({n.kind, x.x, x.stride, from, rows, x.dim, n.weight, n.bias, n.eps, element_, to.elements,
+                         to.stride, rowThreads},
+                        stream_);
+  else if (from) status = weigh({x.x, x.stride, from, rows, x.dim, to.weighted(n.weight), rowThreads}, stream_);
 }
 
-void Launcher::normInPlace(const Residual& x, int rows, const RowNorm& n, const float* nextWeight, const NormedRows& to) {
+void Launcher::normInPlace(const Residual& x, int rows, const RowNorm& n, const float* nextWeight,
+                           const NormedRows& to) {
   if (ok())
-    status = cuda::norm({n.kind, x.x, x.stride, nullptr, rows, x.dim, n.weight, n.bias, n.eps, Element::float32, x.x, x.stride, rowThreads}, stream_);
-  if (ok() && to.squares) status = weigh({x.x, x.stride, nullptr, rows, x.dim, to.weighted(nextWeight), rowThreads}, stream_);
+    status = cuda::norm({n.kind, x.x, x.stride, nullptr, rows, x.dim, n.weight, n.bias, n.eps, Element::float32, x.x,
+                         x.stride, rowThreads},
+                        stream_);
+  if (ok() && to.squares)
+    status = weigh({x.x, x.stride, nullptr, rows, x.dim, to.weighted(nextWeight), rowThreads}, stream_);
 }
 
 void Launcher::project(const NormedRows& from, float eps, Projection p, const Matrix& w) {

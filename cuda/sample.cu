@@ -58,8 +58,10 @@ __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partia
   Guided row{reinterpret_cast<float*>(dynamicShared()), -1};
   const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
   const float* const conditional = s.logits + static_cast<ptrdiff_t>(p.conditional - s.firstRow) * s.stride;
-  const float* const unconditional = guided ? s.logits + static_cast<ptrdiff_t>(p.unconditional - s.firstRow) * s.stride : nullptr;
-  float* const kept = p.kept < 0 ? nullptr : s.kept + (static_cast<ptrdiff_t>(p.seat) * s.keptEach + p.kept) * s.vocabulary;
+  const float* const unconditional =
+      guided ? s.logits + static_cast<ptrdiff_t>(p.unconditional - s.firstRow) * s.stride : nullptr;
+  float* const kept =
+      p.kept < 0 ? nullptr : s.kept + (static_cast<ptrdiff_t>(p.seat) * s.keptEach + p.kept) * s.vocabulary;
   const int step = 4 * static_cast<int>(blockDim.x);
   uint64_t most = 0;
   bool bad = false;
@@ -104,8 +106,9 @@ struct SelectShared {
   uint64_t before;
 };
 
-// The first digit: 256 equal parts of the range of logits, the largest last. Leading bits of floats would put nearly all logits
-// into a few digits, where all threads would wait for each other to add. Larger logits have no smaller digit, rounded or not.
+// The first digit: 256 equal parts of the range of logits, the largest last. Leading bits of floats would put nearly
+// all logits into a few digits, where all threads would wait for each other to add. Larger logits have no smaller
+// digit, rounded or not.
 struct Parts {
   float most, scale;
   __device__ uint32_t of(float l) const { return 255u - static_cast<uint32_t>(fminf((most - l) * scale, 255.0f)); }
@@ -123,14 +126,16 @@ __device__ inline Parts partsOf(const float* logits, int count, float most, uint
 
 // Shared memory adds 32 bits in one instruction; 64 would be a loop of compare and swap.
 __device__ inline void addAmount(SelectShared* shared, uint32_t digit, uint64_t amount) {
-  const uint32_t low = static_cast<uint32_t>(amount), old = atomicAdd(&shared->low[digit], low), high = static_cast<uint32_t>(amount >> 32) + (old + low < old);
+  const uint32_t low = static_cast<uint32_t>(amount), old = atomicAdd(&shared->low[digit], low),
+                 high = static_cast<uint32_t>(amount >> 32) + (old + low < old);
   if (high != 0) atomicAdd(&shared->high[digit], high);
 }
 
-// The smallest key that has an amount, and before which the amounts sum to at most `limit` (less than they all sum to): by its
-// part of the range, then eight bits a pass.
+// The smallest key that has an amount, and before which the amounts sum to at most `limit` (less than they all sum to):
+// by its part of the range, then eight bits a pass.
 template <class F>
-__device__ Selected select(const float* logits, int count, const Parts& parts, uint64_t limit, SelectShared* shared, F&& amountOf) {
+__device__ Selected select(const float* logits, int count, const Parts& parts, uint64_t limit, SelectShared* shared,
+                           F&& amountOf) {
   Selected at{0, 0};
   uint32_t part = 0;
   for (int shift = 32; shift >= 0; shift -= 8) {
@@ -148,7 +153,9 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
     __syncthreads();
     if (threadIdx.x < 32) {  // eight digits a lane, the largest first
       const int first = 255 - 8 * static_cast<int>(threadIdx.x);
-      const auto amountAt = [&](int digit) { return static_cast<uint64_t>(shared->high[digit]) << 32 | shared->low[digit]; };
+      const auto amountAt = [&](int digit) {
+        return static_cast<uint64_t>(shared->high[digit]) << 32 | shared->low[digit];
+      };
       uint64_t sum = 0;
       for (int j = 0; j < 8; j++) sum += amountAt(first - j);
       uint64_t running = at.before + scan(sum) - sum, before = 0;
@@ -161,8 +168,10 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
         }
         running += amount;
       }
-      const uint32_t found = __ballot_sync(all, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
-      if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found)))) shared->digit = static_cast<uint32_t>(digit), shared->before = before;
+      const uint32_t found =
+          __ballot_sync(all, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
+      if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found))))
+        shared->digit = static_cast<uint32_t>(digit), shared->before = before;
     }
     __syncthreads();
     at.before = shared->before;
@@ -176,7 +185,9 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
 
 static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
 
-__device__ inline ptrdiff_t placeOfToken(const Sampling& s, const Drawing& p) { return static_cast<ptrdiff_t>(p.seat) * s.tokensEach + p.token; }
+__device__ inline ptrdiff_t placeOfToken(const Sampling& s, const Drawing& p) {
+  return static_cast<ptrdiff_t>(p.seat) * s.tokensEach + p.token;
+}
 
 // Is it a prediction, of this mode, whose logits exist now?
 __device__ inline bool wanted(const Sampling& s, const Drawing& p, Mode mode) {
@@ -207,19 +218,25 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   const bool cutsK = rule.topK > 0 && rule.topK < s.vocabulary, cutsP = rule.topP < 1;
   const Parts parts = cutsK || cutsP ? partsOf(row.logits, s.vocabulary, row.logits[row.best], partial) : Parts{};
   if (cutsK)
-    threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(rule.topK) - 1, shared, [](uint32_t, float) -> uint64_t { return 1; }).key;
-  const auto weight = [&](uint32_t key, float l) -> uint64_t { return key < threshold ? 0 : weightBelow((rule.temperature == 1 ? l : l / rule.temperature) - most); };
+    threshold = select(row.logits, s.vocabulary, parts, static_cast<uint64_t>(rule.topK) - 1, shared,
+                       [](uint32_t, float) -> uint64_t { return 1; })
+                    .key;
+  const auto weight = [&](uint32_t key, float l) -> uint64_t {
+    return key < threshold ? 0 : weightBelow((rule.temperature == 1 ? l : l / rule.temperature) - most);
+  };
 
   // Each warp has a stretch of the vocabulary, in order, so that ranks and sums of its tokens can be told by index.
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), warps = static_cast<int>(blockDim.x / 32);
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32),
+            warps = static_cast<int>(blockDim.x / 32);
   const int stretch = (s.vocabulary + 32 * warps - 1) / (32 * warps) * 32;
   const int begin = warp * stretch, end = begin + stretch < s.vocabulary ? begin + stretch : s.vocabulary;
 
-  uint32_t edge = 0;    // top-p: keys below it are out, of those equal to it the first `equals` are in
+  uint32_t edge = 0;  // top-p: keys below it are out, of those equal to it the first `equals` are in
   uint64_t equals = ~uint64_t{0}, rank = 0;
   if (cutsP) {
     uint64_t total = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weight(ordered(row.logits[i]), row.logits[i]);
+    for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x))
+      total += weight(ordered(row.logits[i]), row.logits[i]);
     total = sumOver(total, partial);
     const uint64_t limit = static_cast<uint64_t>(static_cast<double>(rule.topP) * static_cast<double>(total));
     const Selected last = select(row.logits, s.vocabulary, parts, limit, shared, weight);
@@ -278,26 +295,32 @@ __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_con
   }
   const float most = row.logits[row.best];
   uint64_t total = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x)) total += weightBelow(row.logits[i] - most);
+  for (int i = static_cast<int>(threadIdx.x); i < s.vocabulary; i += static_cast<int>(blockDim.x))
+    total += weightBelow(row.logits[i] - most);
   total = sumOver(total, partial);
   if (threadIdx.x == 0)
-    s.logProbs[at] = static_cast<float>(static_cast<double>(row.logits[s.tokens[at]]) - most - log(static_cast<double>(total) * 0x1p-40));
+    s.logProbs[at] = static_cast<float>(static_cast<double>(row.logits[s.tokens[at]]) - most -
+                                        log(static_cast<double>(total) * 0x1p-40));
 }
 
 bool possible(const Sampling& s) {
-  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 &&
+         s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
 }
 
 }  // namespace
 
 cudaError_t sample(const Sampling& s, StepStream stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
-  return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads),
+                      static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 cudaError_t score(const Sampling& s, StepStream stream) {
   if (!possible(s)) return cudaErrorInvalidValue;
-  return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads), static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions),
+                      static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads),
+                      static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 }  // namespace parvis::cuda

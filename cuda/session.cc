@@ -21,7 +21,9 @@ Status CudaSession::allocate() {
 
 // A session that failed leaves nothing. What others leave in their caches is seen by no row before it is written over.
 CudaSession::~CudaSession() {
-  if (!w_ || !failed_.ok() || !transformer_->device_->use().ok() || !transformer_->device_->finish("ending a session").ok()) return;
+  if (!w_ || !failed_.ok() || !transformer_->device_->use().ok() ||
+      !transformer_->device_->finish("ending a session").ok())
+    return;
   transformer_->keep(std::move(w_));
 }
 
@@ -30,7 +32,8 @@ CudaSession::~CudaSession() {
 Status CudaSession::enter(int seat, const Sequence& sequence) {
   if (Status s = transformer_->device_->use(); !s.ok()) return s;
   if (Status s = seats_.enter(seat, sequence); !s.ok()) return s;
-  const size_t at = static_cast<size_t>(seat), tokens = static_cast<size_t>(o_.tokens), logits = static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary);
+  const size_t at = static_cast<size_t>(seat), tokens = static_cast<size_t>(o_.tokens),
+               logits = static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary);
   if (Status s = w_->entered[at].wait("preparing a session"); !s.ok()) return s;
   SeatEntry& entry = w_->entries[at];
   int32_t* const known = w_->known + at * tokens;
@@ -38,7 +41,8 @@ Status CudaSession::enter(int seat, const Sequence& sequence) {
   std::fill_n(known, tokens, -1);
   std::copy(sequence.known.begin(), sequence.known.end(), known);
   const cudaStream_t stream = transformer_->device_->stream();
-  cudaError_t e = cudaMemcpyAsync(w_->classIds + at, &entry.classId, sizeof entry.classId, cudaMemcpyHostToDevice, stream);
+  cudaError_t e =
+      cudaMemcpyAsync(w_->classIds + at, &entry.classId, sizeof entry.classId, cudaMemcpyHostToDevice, stream);
   const auto then = [&](cudaError_t next) { e = e == cudaSuccess ? next : e; };
   then(cudaMemcpyAsync(w_->seeds + at, &entry.seed, sizeof entry.seed, cudaMemcpyHostToDevice, stream));
   then(cudaMemcpyAsync(w_->tokens + at * tokens, known, tokens * 4, cudaMemcpyHostToDevice, stream));
@@ -94,7 +98,9 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
 
 Status CudaSession::capture(Workspace::Captured& captured) {
   const cudaStream_t stream = transformer_->device_->stream();
-  if (Status s = statusOf(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step"); !s.ok()) return s;
+  if (Status s = statusOf(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step");
+      !s.ok())
+    return s;
   cudaError_t e = enqueue(captured.plan);
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
@@ -112,16 +118,19 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
   const auto normOf = [&](const NormWeights& n) { return RowNorm{m.norm, n.weight, n.bias, m.normEps}; };
   const auto added = [&](const NormWeights& next) {  // a projection that adds to x, which the norm follows
     Projection p{};
-    p.rows = plan.rows, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->layout.xStride, p.next = w_->normed.weighted(next.weight);
+    p.rows = plan.rows, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->layout.xStride,
+    p.next = w_->normed.weighted(next.weight);
     return p;
   };
   const float* const firstNorm = m.layers > 0 ? t.layers_[0].attentionNorm.weight : t.finalNorm_.weight;
   Launcher launch(*t.device_, t.element_);
   launch.take(w_->taking(plan));
-  launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_, t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
+  launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_,
+                t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
                 m.embeddingNorm ? Weighted{} : w_->normed.weighted(firstNorm), rowThreads});
   if (m.embeddingNorm)
-    launch.normInPlace(x, plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps}, firstNorm, w_->normed);
+    launch.normInPlace(x, plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps},
+                       firstNorm, w_->normed);
   for (int i = 0; i < m.layers; i++) {
     const Layer& l = t.layers_[static_cast<size_t>(i)];
     uint8_t* const keys = w_->cache + static_cast<size_t>(2 * i) * w_->layout.cacheBytes;
@@ -129,17 +138,23 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
     Projection qkv{}, up{};
     qkv.rows = up.rows = plan.rows;
     qkv.epilogue = Epilogue::append;
-    qkv.rotation = {rows, m.heads, m.kvHeads, m.headSize, {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, t.cosine_, t.sine_, t.element_, w_->queries, cache};
-    up.epilogue = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu, up.out = w_->gated, up.yStride = w_->layout.ffStride;
+    qkv.rotation = {
+        rows,      m.heads, m.kvHeads,  m.headSize,  {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]},
+        t.cosine_, t.sine_, t.element_, w_->queries, cache};
+    up.epilogue = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu, up.out = w_->gated,
+    up.yStride = w_->layout.ffStride;
 
     launch.norm(x, nullptr, plan.rows, normOf(l.attentionNorm), w_->normed);
     launch.project(w_->normed, m.normEps, qkv, l.qkv);
-    launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache, w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
+    launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache,
+                   w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
                   plan.mostSmall, plan.mostLarge);
     launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
     launch.norm(x, nullptr, plan.rows, normOf(l.feedForwardNorm), w_->normed);
     launch.project(w_->normed, m.normEps, up, l.up);
-    launch.project(w_->gated, w_->layout.ffStride, added(i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.finalNorm_), l.down);
+    launch.project(w_->gated, w_->layout.ffStride,
+                   added(i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.finalNorm_),
+                   l.down);
   }
   predict(launch, plan);
   return launch.status;
@@ -155,11 +170,26 @@ void CudaSession::predict(Launcher& launch, const StepPlan& plan) {
   for (int first = 0; first < all; first += w_->layout.chunk) {
     const NormedRows& normed = every ? w_->normed : w_->gathered;
     Projection p{};
-    p.rows = std::min(w_->layout.chunk, all - first), p.epilogue = Epilogue::store, p.y = w_->logits, p.yStride = w_->layout.vocabularyStride;
-    launch.norm(x, every ? nullptr : w_->gather + first, p.rows, {m.norm, t.finalNorm_.weight, t.finalNorm_.bias, m.normEps}, normed);
+    p.rows = std::min(w_->layout.chunk, all - first), p.epilogue = Epilogue::store, p.y = w_->logits,
+    p.yStride = w_->layout.vocabularyStride;
+    launch.norm(x, every ? nullptr : w_->gather + first, p.rows,
+                {m.norm, t.finalNorm_.weight, t.finalNorm_.bias, m.normEps}, normed);
     launch.project(normed, m.normEps, p, t.head_);
-    const Sampling s{w_->logits, first, p.rows, w_->layout.vocabularyStride, plan.predictions, m.vocabulary, w_->drawings, w_->seeds, o_.tokens, w_->tokens, w_->logProbs, w_->kept, o_.kept,
-                     w_->nonFinite, samplingThreads(m.vocabulary)};
+    const Sampling s{w_->logits,
+                     first,
+                     p.rows,
+                     w_->layout.vocabularyStride,
+                     plan.predictions,
+                     m.vocabulary,
+                     w_->drawings,
+                     w_->seeds,
+                     o_.tokens,
+                     w_->tokens,
+                     w_->logProbs,
+                     w_->kept,
+                     o_.kept,
+                     w_->nonFinite,
+                     samplingThreads(m.vocabulary)};
     if (plan.sampled) launch.predict(s, Mode::sample);
     if (plan.scored) launch.predict(s, Mode::score);
   }
@@ -173,7 +203,9 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
   const cudaStream_t stream = transformer_->device_->stream();
   int bad = 0;
   const size_t at = static_cast<size_t>(seat) * bytes;
-  cudaError_t e = bytes > 0 ? cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream) : cudaSuccess;
+  cudaError_t e =
+      bytes > 0 ? cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream)
+                : cudaSuccess;
   if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite + seat, sizeof bad, cudaMemcpyDeviceToHost, stream);
   const Status finished = transformer_->device_->finish("running a step");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
@@ -182,12 +214,17 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
   return bad ? notFinite() : Status{};
 }
 
-Status CudaSession::readTokens(int seat, int32_t* out) { return read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4); }
+Status CudaSession::readTokens(int seat, int32_t* out) {
+  return read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4);
+}
 
-Status CudaSession::readLogProbs(int seat, float* out) { return read(seat, out, w_->logProbs, static_cast<size_t>(o_.tokens) * 4); }
+Status CudaSession::readLogProbs(int seat, float* out) {
+  return read(seat, out, w_->logProbs, static_cast<size_t>(o_.tokens) * 4);
+}
 
 Status CudaSession::readLogits(int seat, float* out) {
-  return read(seat, out, w_->kept, static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary) * 4);
+  return read(seat, out, w_->kept,
+              static_cast<size_t>(o_.kept) * static_cast<size_t>(transformer_->model_.vocabulary) * 4);
 }
 
 }  // namespace parvis::cuda

@@ -1,8 +1,8 @@
-// A pool of seats on a device. step() enqueues and returns: tokens, caches and random numbers stay on the device, and nothing
-// waits for it but a step that would run more than `depth` ahead. What a step has to say of its logits is therefore said by a
-// later one, or by the call that reads its results.
-//   A step's tables go into a ring that the device reads by itself, with a counter that lies there too: so a step is one
-// graph, captured when a step of the same plan comes a second time and replayed from then on.
+// A pool of seats on a device. step() enqueues and returns: tokens, caches and random numbers stay on the device, and
+// nothing waits for it but a step that would run more than `depth` ahead. What a step has to say of its logits is
+// therefore said by a later one, or by the call that reads its results.
+//   A step's tables go into a ring that the device reads by itself, with a counter that lies there too: so a step is
+//   one graph, captured when a step of the same plan comes a second time and replayed from then on.
 #pragma once
 
 #include "../common/steps.h"
@@ -38,7 +38,7 @@ class CudaSession : public Session {
   std::unique_ptr<Workspace> w_;
   uint32_t steps_ = 0;
   std::vector<uint32_t> enteredAt_;  // [seats]: steps that had been enqueued by then
-  Status failed_;  // of a step that ran in part: the device has counted it, so no other can follow
+  Status failed_;                    // of a step that ran in part: the device has counted it, so no other can follow
 };
 
 }  // namespace parvis::cuda

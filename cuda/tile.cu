@@ -1,30 +1,33 @@
-// Projections of many rows (batched sampling, whole sequences): bound by arithmetic, so weights and activations are staged
-// in shared memory in blocks of outputs and rows, several steps ahead of the products. A row must have the bits that
-// project.cu gives it, since a picture does not depend on its batch: the same instruction with weights as its A operand,
-// sums over eight runs of the inputs, each from zero, then over the runs in order. The price is a second set of
-// accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so the
-// size of blocks is chosen by how well a launch fills a device.
+// Projections of many rows (batched sampling, whole sequences): bound by arithmetic, so weights and activations are
+// staged in shared memory in blocks of outputs and rows, several steps ahead of the products. A row must have the bits
+// that project.cu gives it, since a picture does not depend on its batch: the same instruction with weights as its A
+// operand, sums over eight runs of the inputs, each from zero, then over the runs in order. The price is a second set
+// of accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so
+// the size of blocks is chosen by how well a launch fills a device.
 #include "epilogue.cuh"
 
 namespace parvis::cuda {
 
 namespace {
 
-constexpr int stages = 3, stageTiles = 4;         // a stage: 64 inputs; three fit the 99 KiB that small devices have
-constexpr int each = 2;                           // tiles of outputs a warp
+constexpr int stages = 3, stageTiles = 4;  // a stage: 64 inputs; three fit the 99 KiB that small devices have
+constexpr int each = 2;                    // tiles of outputs a warp
 
-// Where 16 bytes of a staged row lie: rows are 128 bytes apart, so the pieces change places for ldmatrix to meet all banks.
+// Where 16 bytes of a staged row lie: rows are 128 bytes apart, so the pieces change places for ldmatrix to meet all
+// banks.
 __device__ inline int swizzled(int row, int piece) { return row * stageTiles * 16 + (piece ^ row % 8) * 8; }
 static_assert(stageTiles * 2 == 8);
 
 // A block is warpsOut x warpsRows warps; a warp has two tiles of outputs and `rowTiles` of eight rows.
 template <int warpsOut_, int warpsRows_, int rowTiles_>
 struct Shape {
-  static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_, threads = 32 * warpsOut * warpsRows;
+  static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_,
+                       threads = 32 * warpsOut * warpsRows;
   static constexpr int tiles = each * warpsOut, rows = 8 * rowTiles * warpsRows;
   static constexpr int weightBytes = tiles * stageTiles * 512, stageBytes = weightBytes + rows * stageTiles * 32;
-  static constexpr int weightCopies = tiles * stageTiles * 32 / threads, rowCopies = rows * stageTiles * 2 / threads;  // of 16 bytes, a thread
-  static constexpr int group = 1024 / rows;       // blocks of rows that go through the weights together
+  static constexpr int weightCopies = tiles * stageTiles * 32 / threads,
+                       rowCopies = rows * stageTiles * 2 / threads;  // of 16 bytes, a thread
+  static constexpr int group = 1024 / rows;  // blocks of rows that go through the weights together
   static_assert(threads % (stageTiles * 32) == 0 && rows * stageTiles * 2 % threads == 0);
 };
 using Large = Shape<4, 2, 8>;  // 128 outputs x 128 rows
@@ -34,10 +37,11 @@ using Small = Shape<2, 2, 4>;  // 64 x 64
 template <class S>
 using Sums = float[each][S::rowTiles][4];
 
-// Two passes over what a thread has: first everything that reads, so that the reads overlap, then everything that writes.
-// `scales`: 1 / rms of the block's rows, from `blockRow` on.
+// Two passes over what a thread has: first everything that reads, so that the reads overlap, then everything that
+// writes. `scales`: 1 / rms of the block's rows, from `blockRow` on.
 template <class S, Epilogue epilogue>
-__device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scales, int blockRow, int firstRow, int firstPair) {
+__device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scales, int blockRow, int firstRow,
+                          int firstPair) {
   const Rotation& t = p.rotation;
   Place places[each];
   float2 weights[each] = {};
@@ -82,7 +86,8 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
         const int pair = firstPair + 8 * i;
         const float low = sums[i][n][c], high = sums[i][n][c + 2];
         const bool there = rowThere && pair < p.weights.pairs;
-        if (epilogue == Epilogue::add && p.next.weight) leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, weights[i]);  // all lanes
+        if (epilogue == Epilogue::add && p.next.weight)
+          leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, weights[i]);  // all lanes
         if (!there) continue;
         if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, slot, make_float2(low, high));
         else if (activates(epilogue)) storeActivated<uint16_t>(p, epilogue, row, pair, low, high);
@@ -92,39 +97,52 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
 }
 
 template <class S, Epilogue epilogue>
-__global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
+__global__ void __launch_bounds__(S::threads)
+    tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut, warpRows = thread / 32 / S::warpsOut;
-  // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights go by.
-  const int group = static_cast<int>(blockIdx.x) / (S::group * outputBlocks) * S::group, place = static_cast<int>(blockIdx.x) - group * outputBlocks;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut,
+            warpRows = thread / 32 / S::warpsOut;
+  // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights
+  // go by.
+  const int group = static_cast<int>(blockIdx.x) / (S::group * outputBlocks) * S::group,
+            place = static_cast<int>(blockIdx.x) - group * outputBlocks;
   const int together = min(S::group, rowBlocks - group);
   const int firstRow = (group + place % together) * S::rows, firstTile = place / together * S::tiles;
 
-  // Which 16 bytes a thread copies. Rows and tiles that are not there repeat the last one: what they give is not stored.
-  const int inputTiles = p.weights.inputTiles(), piece = thread % (stageTiles * 32), rowPiece = thread % (stageTiles * 2);
+  // Which 16 bytes a thread copies. Rows and tiles that are not there repeat the last one: what they give is not
+  // stored.
+  const int inputTiles = p.weights.inputTiles(), piece = thread % (stageTiles * 32),
+            rowPiece = thread % (stageTiles * 2);
   const uint4* weights[S::weightCopies];
   const uint16_t* rows[S::rowCopies];
 #pragma unroll
   for (int i = 0; i < S::weightCopies; i++) {
     const int tile = min(firstTile + (i * S::threads + thread) / (stageTiles * 32), p.weights.tiles() - 1);
-    weights[i] = reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(tile) * inputTiles * 32 + piece;
+    weights[i] =
+        reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(tile) * inputTiles * 32 + piece;
   }
 #pragma unroll
   for (int i = 0; i < S::rowCopies; i++) {
     const int row = min(firstRow + (i * S::threads + thread) / (stageTiles * 2), p.rows - 1);
     rows[i] = static_cast<const uint16_t*>(p.elements) + row * p.xStride + rowPiece * 8;
   }
-  const auto weightsOf = [](int stage) { return reinterpret_cast<uint4*>(dynamicShared() + stage % stages * S::stageBytes); };  // [tiles][stageTiles][32]
-  const auto rowsOf = [](int stage) { return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes); };  // [rows][64], swizzled
+  const auto weightsOf = [](int stage) {
+    return reinterpret_cast<uint4*>(dynamicShared() + stage % stages * S::stageBytes);
+  };  // [tiles][stageTiles][32]
+  const auto rowsOf = [](int stage) {
+    return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes);
+  };  // [rows][64], swizzled
   const auto copy = [&](int stage) {
     if (stage * stageTiles + piece / 32 < inputTiles)
 #pragma unroll
-      for (int i = 0; i < S::weightCopies; i++) ptx::cpAsync16(weightsOf(stage) + i * S::threads + thread, weights[i] + stage * stageTiles * 32);
+      for (int i = 0; i < S::weightCopies; i++)
+        ptx::cpAsync16(weightsOf(stage) + i * S::threads + thread, weights[i] + stage * stageTiles * 32);
     if (stage * stageTiles + rowPiece / 2 < inputTiles)
 #pragma unroll
       for (int i = 0; i < S::rowCopies; i++)
-        ptx::cpAsync16(rowsOf(stage) + swizzled((i * S::threads + thread) / (stageTiles * 2), rowPiece), rows[i] + stage * stageTiles * 16);
+        ptx::cpAsync16(rowsOf(stage) + swizzled((i * S::threads + thread) / (stageTiles * 2), rowPiece),
+                       rows[i] + stage * stageTiles * 16);
     ptx::cpAsyncCommit();
   };
 
@@ -139,7 +157,8 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
 #pragma unroll
     for (int n = 0; n < S::rowTiles; n += 2) {
       uint32_t f[4];
-      ptx::ldmatrix_x4(f, rowsOf(stage) + swizzled((warpRows * S::rowTiles + n) * 8 + lane % 8 + lane / 16 * 8, tile * 2 + lane / 8 % 2));
+      ptx::ldmatrix_x4(f, rowsOf(stage) + swizzled((warpRows * S::rowTiles + n) * 8 + lane % 8 + lane / 16 * 8,
+                                                   tile * 2 + lane / 8 % 2));
       b[to][n][0] = f[0], b[to][n][1] = f[1], b[to][n + 1][0] = f[2], b[to][n + 1][1] = f[3];
     }
   };
@@ -183,7 +202,8 @@ __global__ void __launch_bounds__(S::threads) tiledKernel(const __grid_constant_
           for (int r = 0; r < 4; r++) totals[i][n][r] += sums[i][n][r], sums[i][n][r] = 0;
     }
   }
-  finishAll<S, epilogue>(p, totals, scales, firstRow, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2, (firstTile + warpOut * each) * 8 + lane / 4);
+  finishAll<S, epilogue>(p, totals, scales, firstRow, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2,
+                         (firstTile + warpOut * each) * 8 + lane / 4);
 }
 
 template <class S>
@@ -197,7 +217,8 @@ template <class S, Epilogue epilogue>
 cudaError_t runAs(const Projection& p, StepStream stream) {
   int rowBlocks, outputBlocks;
   const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
-  return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes, stream, p, rowBlocks, outputBlocks);
+  return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes,
+                      stream, p, rowBlocks, outputBlocks);
 }
 
 // A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.
@@ -210,7 +231,8 @@ bool fitsLarge(const Projection& p) {
 
 template <Epilogue epilogue>
 cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
-  return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p)) ? runAs<Large, epilogue>(p, stream) : runAs<Small, epilogue>(p, stream);
+  return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p)) ? runAs<Large, epilogue>(p, stream)
+                                                                        : runAs<Small, epilogue>(p, stream);
 }
 
 }  // namespace

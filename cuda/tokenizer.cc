@@ -10,8 +10,8 @@ namespace {
 
 constexpr int threads = 256;
 constexpr int mostTogether = 16;                   // images of a pass: more make nothing faster
-constexpr size_t mostScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and clearing
-                                                   // memory costs as much as half a picture
+constexpr size_t mostScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and
+                                                   // clearing memory costs as much as half a picture
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
@@ -32,17 +32,26 @@ class Names {
     if (!t) return;
     const size_t rowBytes = static_cast<size_t>(channels) * static_cast<size_t>(f.taps()) * 4;
     loader_.add({f.bytes(), nullptr, rowBytes * static_cast<size_t>(f.superTile()),
-                 [&f, t, rowBytes, &tensors = loader_.tensors()](uint8_t* to, Staging& staging, cudaStream_t stream, const Cancel& cancel) -> Status {
+                 [&f, t, rowBytes, &tensors = loader_.tensors()](uint8_t* to, Staging& staging, cudaStream_t stream,
+                                                                 const Cancel& cancel) -> Status {
                    f.data = to;
-                   const int together = static_cast<int>(std::min<size_t>(staging.partBytes() / rowBytes / static_cast<size_t>(f.superTile()), 1 << 16)) * f.superTile();
+                   const int together =
+                       static_cast<int>(std::min<size_t>(
+                           staging.partBytes() / rowBytes / static_cast<size_t>(f.superTile()), 1 << 16)) *
+                       f.superTile();
                    for (int first = 0; first < f.outputs; first += together) {
                      if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
                      const int count = std::min(together, f.outputs - first);
                      uint8_t *host, *device;
                      if (Status s = staging.next(host, device); !s.ok()) return s;
-                     if (Status s = tensors.rows(*t, first, first + count, reinterpret_cast<float*>(host)); !s.ok()) return s;
+                     if (Status s = tensors.rows(*t, first, first + count, reinterpret_cast<float*>(host)); !s.ok())
+                       return s;
                      if (Status s = staging.send(rowBytes * static_cast<size_t>(count)); !s.ok()) return s;
-                     if (Status s = statusOf(vq::packFilter(reinterpret_cast<const float*>(device), first, count, f, threads, stream), "packing weights"); !s.ok()) return s;
+                     if (Status s = statusOf(
+                             vq::packFilter(reinterpret_cast<const float*>(device), first, count, f, threads, stream),
+                             "packing weights");
+                         !s.ok())
+                       return s;
                      if (Status s = staging.done(); !s.ok()) return s;
                    }
                    return {};
@@ -56,21 +65,29 @@ class Names {
 // What the kernels can run; others are refused by name, not by a failing launch.
 Status checkModel(const TokenizerModel& m, Precision precision, const Device& device) {
   const auto refuse = [](const std::string& what, int found, int most) {
-    return Status{Code::deviceUnavailable, "The CUDA backend cannot run this tokenizer: " + what + " " + std::to_string(found) + ", and at most " + std::to_string(most) + " are possible. Use device 'cpu'."};
+    return Status{Code::deviceUnavailable, "The CUDA backend cannot run this tokenizer: " + what + " " +
+                                               std::to_string(found) + ", and at most " + std::to_string(most) +
+                                               " are possible. Use device 'cpu'."};
   };
-  const int coarsest = m.baseChannels * m.multipliers.back(), widest = m.baseChannels * *std::max_element(m.multipliers.begin(), m.multipliers.end());
+  const int coarsest = m.baseChannels * m.multipliers.back(),
+            widest = m.baseChannels * *std::max_element(m.multipliers.begin(), m.multipliers.end());
   if (m.codeSize > vq::mostCodeSize) return refuse("the numbers of a code are", m.codeSize, vq::mostCodeSize);
-  if (coarsest > vq::mostAttentionChannels) return refuse("the channels of its coarsest level are", coarsest, vq::mostAttentionChannels);
-  if (const int most = factorThreads * m.groups; widest > most) return refuse("the channels of its widest level are", widest, most);
+  if (coarsest > vq::mostAttentionChannels)
+    return refuse("the channels of its coarsest level are", coarsest, vq::mostAttentionChannels);
+  if (const int most = factorThreads * m.groups; widest > most)
+    return refuse("the channels of its widest level are", widest, most);
   if (precision == Precision::float32) return {};
   const int most = vq::channelLimit(device.sharedLimit());
-  return std::max(widest, m.zChannels) > most ? refuse("the channels of its widest part are", std::max(widest, m.zChannels), most) : Status{};
+  return std::max(widest, m.zChannels) > most
+             ? refuse("the channels of its widest part are", std::max(widest, m.zChannels), most)
+             : Status{};
 }
 
 }  // namespace
 
-Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& m,
-                           Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
+Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile& file,
+                           const std::vector<TensorSource>& tensors, const TokenizerModel& m, Precision precision,
+                           const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (Status s = checkModel(m, precision, *device); !s.ok()) return s;
   auto t = std::make_shared<CudaTokenizer>();
@@ -85,10 +102,18 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile&
   loader.vector(t->codebook_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
   if (Status s = loader.load(t->device_, t->memory_, cancel); !s.ok()) return s;
   // The codebook lies in memory_, which is ours to write.
-  if (Status s = statusOf(vq::normaliseRows(const_cast<float*>(t->codebook_), m.codebook, m.codeSize, threads, t->device_->stream()), "loading weights"); !s.ok()) return s;
+  if (Status s = statusOf(
+          vq::normaliseRows(const_cast<float*>(t->codebook_), m.codebook, m.codeSize, threads, t->device_->stream()),
+          "loading weights");
+      !s.ok())
+    return s;
   // NaN is never the nearest, so that encoding would not notice such rows.
   std::vector<float> codebook(static_cast<size_t>(m.codebook) * static_cast<size_t>(m.codeSize));
-  if (Status s = statusOf(cudaMemcpyAsync(codebook.data(), t->codebook_, codebook.size() * sizeof(float), cudaMemcpyDeviceToHost, t->device_->stream()), "loading weights"); !s.ok()) return s;
+  if (Status s = statusOf(cudaMemcpyAsync(codebook.data(), t->codebook_, codebook.size() * sizeof(float),
+                                          cudaMemcpyDeviceToHost, t->device_->stream()),
+                          "loading weights");
+      !s.ok())
+    return s;
   if (Status s = t->device_->finish("loading weights"); !s.ok()) return s;
   t->codebookFinite_ = allFinite(codebook.data(), codebook.size());
   t->device_->keeps(t.get());
@@ -135,14 +160,19 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
     return arena.peak();
   };
   // The last pass may be of fewer images, whose gaps differ.
-  const auto needs = [&](int together) { return std::max(need(together), count % together == 0 ? 0 : need(count % together)); };
+  const auto needs = [&](int together) {
+    return std::max(need(together), count % together == 0 ? 0 : need(count % together));
+  };
   int together = std::min(count, mostTogether);
   while (together > 1 && needs(together) > mostScratch) together /= 2;
   for (;;) {
     const size_t bytes = needs(together);
     if (scratch_.bytes() >= bytes) break;
     scratch_ = DeviceMemory();
-    Status s = DeviceMemory::allocate(device_, bytes, {"The tokenizer's pictures", "Free memory of the device, ask for a smaller picture, or use device 'cpu'."}, scratch_);
+    Status s = DeviceMemory::allocate(
+        device_, bytes,
+        {"The tokenizer's pictures", "Free memory of the device, ask for a smaller picture, or use device 'cpu'."},
+        scratch_);
     if (s.ok()) break;
     if (s.code != Code::outOfMemory || together == 1) return s;
     together /= 2;
@@ -164,7 +194,8 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
 
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
-void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, int* nonFinite) const {
+void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes,
+                               float* floats, int* nonFinite) const {
   const int cells = o.gridHeight * o.gridWidth * run.images();
   DevicePicture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
   {
@@ -184,7 +215,9 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
   const int height = x.height, width = x.width;
   const Place rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
   x = DevicePicture();
-  const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3, size = values * (bytes ? 1 : 4);
+  const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) *
+                        static_cast<size_t>(o.outWidth) * 3,
+               size = values * (bytes ? 1 : 4);
   const Place out = run.take(size), flag = run.take(sizeof(int));
   run.run(
       [&] {
@@ -194,24 +227,28 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
       [&](cudaStream_t stream) {
         const cudaError_t e = cudaMemsetAsync(run.at<int>(flag), 0, sizeof(int), stream);
         if (e != cudaSuccess) return e;
-        return vq::output({run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth,
-                           bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads,
-                           run.at<int>(flag)},
-                          stream);
+        return vq::output(
+            {run.at<float>(rgb), run.images(), height, width, o.outHeight, o.outWidth,
+             bytes ? nullptr : run.at<float>(out), bytes ? run.at<uint8_t>(out) : nullptr, threads, run.at<int>(flag)},
+            stream);
       });
   run.copyOut(bytes ? static_cast<void*>(bytes) : floats, out, size);
   run.copyOut(nonFinite, flag, sizeof(int));
 }
 
-Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats, const Cancel& cancel) {
+Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats,
+                             const Cancel& cancel) {
   if (Status s = device_->use(); !s.ok()) return s;
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
-  const size_t cells = static_cast<size_t>(o.gridHeight) * static_cast<size_t>(o.gridWidth), values = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3;
+  const size_t cells = static_cast<size_t>(o.gridHeight) * static_cast<size_t>(o.gridWidth),
+               values = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3;
   std::vector<int> nonFinite(static_cast<size_t>(o.count));  // of each pass, where its first picture is
-  if (Status s = passes(o.count, cancel, [&](Operations& run, int first) {
-        const size_t i = static_cast<size_t>(first);
-        decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr, floats ? floats + values * i : nullptr, nonFinite.data() + i);
-      });
+  if (Status s = passes(o.count, cancel,
+                        [&](Operations& run, int first) {
+                          const size_t i = static_cast<size_t>(first);
+                          decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr,
+                                     floats ? floats + values * i : nullptr, nonFinite.data() + i);
+                        });
       !s.ok())
     return s;
   return std::find(nonFinite.begin(), nonFinite.end(), 1) == nonFinite.end() ? Status{} : pictureNotFinite();
@@ -247,15 +284,19 @@ void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height,
   run.copyOut(tokens, list, cells * 4);
 }
 
-Status CudaTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) {
+Status CudaTokenizer::encode(const float* pixels, int count, int height, int width, int32_t* tokens,
+                             const Cancel& cancel) {
   if (Status s = device_->use(); !s.ok()) return s;
   if (Status s = checkEncode(model_, pixels, count, height, width); !s.ok()) return s;
-  const size_t factor = static_cast<size_t>(model_.factor()), values = static_cast<size_t>(height) * static_cast<size_t>(width) * 3, cells = static_cast<size_t>(height) / factor * (static_cast<size_t>(width) / factor);
+  const size_t factor = static_cast<size_t>(model_.factor()),
+               values = static_cast<size_t>(height) * static_cast<size_t>(width) * 3,
+               cells = static_cast<size_t>(height) / factor * (static_cast<size_t>(width) / factor);
   if (!codebookFinite_) return pictureNotFinite();
-  if (Status s = passes(count, cancel, [&](Operations& run, int first) {
-        const size_t i = static_cast<size_t>(first);
-        encodePass(run, pixels + values * i, height, width, tokens + cells * i);
-      });
+  if (Status s = passes(count, cancel,
+                        [&](Operations& run, int first) {
+                          const size_t i = static_cast<size_t>(first);
+                          encodePass(run, pixels + values * i, height, width, tokens + cells * i);
+                        });
       !s.ok())
     return s;
   const int32_t* end = tokens + cells * static_cast<size_t>(count);

@@ -16,17 +16,20 @@ class CudaTokenizer : public Tokenizer, private Spare {
  public:
   CudaTokenizer() = default;
   ~CudaTokenizer() override;
-  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
-                     Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
+  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file,
+                     const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                     const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }
-  Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, const Cancel& cancel) override;
+  Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
+                const Cancel& cancel) override;
   Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
 
  private:
   bool giveUp() override;
   size_t spareBytes() override;
-  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, int* nonFinite) const;
+  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
+                  int* nonFinite) const;
   void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
   // Calls pass(run, first image) for `count` images, some at a time.
   template <class Pass>
@@ -40,7 +43,7 @@ class CudaTokenizer : public Tokenizer, private Spare {
   DeviceMemory memory_;   // weights
   DeviceMemory scratch_;  // pictures of the last call, kept where it is small
   std::mutex scratchLock_;
-  bool busy_ = false;     // a call uses scratch_: nobody else does
+  bool busy_ = false;  // a call uses scratch_: nobody else does
   VqParts<VqNorm, VqFilter> parts_;
   const float* codebook_ = nullptr;  // [codebook, codeSize], rows of length 1
   bool codebookFinite_ = true;

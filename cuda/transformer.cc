@@ -12,19 +12,25 @@ namespace {
 
 // What the kernels can run; larger models are refused by name, not by a failing launch.
 Status checkModel(const TransformerModel& m, const Device& device) {
-  const auto refuse = [](const std::string& what) { return Status{Code::deviceUnavailable, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."}; };
+  const auto refuse = [](const std::string& what) {
+    return Status{Code::deviceUnavailable, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."};
+  };
   if (m.dim % 2 != 0) return refuse("its width of " + std::to_string(m.dim) + " is odd");
-  if (m.headSize % 4 != 0 || m.headSize > mostHeadSize) return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " + std::to_string(mostHeadSize));
+  if (m.headSize % 4 != 0 || m.headSize > mostHeadSize)
+    return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " +
+                  std::to_string(mostHeadSize));
   if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
   if (const int most = vocabularyLimit(device.sharedLimit()); m.vocabulary > most)
-    return refuse("its vocabulary has " + std::to_string(m.vocabulary) + " tokens, and the shared memory of " + device.describe() + " holds the logits of " + std::to_string(most));
+    return refuse("its vocabulary has " + std::to_string(m.vocabulary) + " tokens, and the shared memory of " +
+                  device.describe() + " holds the logits of " + std::to_string(most));
   return {};
 }
 
 }  // namespace
 
-Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& m,
-                             Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) {
+Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFile& file,
+                             const std::vector<WeightSource>& weights, const TransformerModel& m, Precision precision,
+                             const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (Status s = checkModel(m, *device); !s.ok()) return s;
   auto t = std::make_shared<CudaTransformer>();
@@ -39,7 +45,10 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFil
 
   Layout layout;
   const size_t cosine = layout.add(angleBytes(m)), sine = layout.add(angleBytes(m));
-  if (Status s = DeviceMemory::allocate(device, layout.bytes(), {"Rotation tables", modelCure(t->element_)}, t->angles_); !s.ok()) return s;
+  if (Status s =
+          DeviceMemory::allocate(device, layout.bytes(), {"Rotation tables", modelCure(t->element_)}, t->angles_);
+      !s.ok())
+    return s;
   t->cosine_ = reinterpret_cast<float*>(t->angles_.data() + cosine);
   t->sine_ = reinterpret_cast<float*>(t->angles_.data() + sine);
   if (Status s = t->growAngles(64); !s.ok()) return s;
@@ -89,7 +98,8 @@ Status CudaTransformer::growAngles(int positions) {
   const size_t at = static_cast<size_t>(angledPositions_) * static_cast<size_t>(pairs);
   const auto copy = [&](float* to, std::vector<float>& table) {
     const std::vector<float>& from = angleTables_.emplace_back(std::move(table));
-    return statusOf(cudaMemcpyAsync(to + at, from.data(), from.size() * 4, cudaMemcpyHostToDevice, device_->stream()), "copying rotation tables");
+    return statusOf(cudaMemcpyAsync(to + at, from.data(), from.size() * 4, cudaMemcpyHostToDevice, device_->stream()),
+                    "copying rotation tables");
   };
   if (Status s = copy(cosine_, cosine); !s.ok()) return s;
   if (Status s = copy(sine_, sine); !s.ok()) return s;

@@ -27,12 +27,14 @@ class CudaTransformer : public Transformer, private Spare {
  public:
   CudaTransformer() = default;
   ~CudaTransformer() override;
-  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model,
-                     Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out);
+  static Status load(std::shared_ptr<Device> device, const CheckpointFile& file,
+                     const std::vector<WeightSource>& weights, const TransformerModel& model, Precision precision,
+                     const Cancel& cancel, std::shared_ptr<Transformer>& out);
   size_t bytes() const override { return memory_.bytes() + angles_.bytes(); }
   const TransformerModel& model() const override { return model_; }
   Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) override;
-  // What the last session leaves for the next one of its shape; null where there is nothing. Anything of another shape goes.
+  // What the last session leaves for the next one of its shape; null where there is nothing. Anything of another shape
+  // goes.
   std::unique_ptr<Workspace> takeKept(const SessionOptions& options);
   void keep(std::unique_ptr<Workspace> workspace);  // which has been waited for
   // Rotation tables that reach the last of these positions; their place does not change.
@@ -45,10 +47,10 @@ class CudaTransformer : public Transformer, private Spare {
   std::vector<Layer> layers_;
   const void* classes_ = nullptr;      // elements [classes + 1, dim]
   const void* tokens_ = nullptr;       // elements [vocabulary, dim]
-  const void* transitions_ = nullptr;     // elements [transitions, dim]
+  const void* transitions_ = nullptr;  // elements [transitions, dim]
   const void* positions_ = nullptr;    // elements [positions, dim]
   NormWeights embeddingNorm_, finalNorm_;
-  Matrix head_;                        // [vocabulary, dim]
+  Matrix head_;                                // [vocabulary, dim]
   float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, rotated pairs], filled as far as angledPositions_
   int angledPositions_ = 0;
   std::vector<std::vector<float>> angleTables_;  // as they are copied, which may be as late as the device gets there

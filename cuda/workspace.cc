@@ -10,21 +10,24 @@ namespace parvis::cuda {
 // ---- memory -------------------------------------------------------------------------------------------------
 
 bool Workspace::fits(const SessionOptions& o) const {
-  return options.seats == o.seats && options.streamsEach == o.streamsEach && options.slots == o.slots && options.tokens == o.tokens && options.maxRows == o.maxRows &&
-         options.kept == o.kept;
+  return options.seats == o.seats && options.streamsEach == o.streamsEach && options.slots == o.slots &&
+         options.tokens == o.tokens && options.maxRows == o.maxRows && options.kept == o.kept;
 }
 
 Status Workspace::allocate(const TransformerModel& m, Element element) {
   const bool one = options.seats == 1;
-  const Purpose purpose{"The KV cache and activations of " + std::to_string(options.seats) + (one ? " image" : " images"),
-                        one ? modelCure(element) : "Free memory of the device, or ask for fewer images at a time."};
+  const Purpose purpose{
+      "The KV cache and activations of " + std::to_string(options.seats) + (one ? " image" : " images"),
+      one ? modelCure(element) : "Free memory of the device, or ask for fewer images at a time."};
   // Kernels count slots of all heads of a layer with 31 bits.
   if (static_cast<int64_t>(options.streams()) * m.kvHeads * options.slots > int64_t{1} << 31)
     return {Code::outOfMemory, purpose.what + " do not fit in any device. " + purpose.cure};
   layout = WorkspaceLayout(m, element, options);
   if (Status s = DeviceMemory::allocate(device_, layout.bytes, purpose, memory_); !s.ok()) return s;
   if (Status s = HostMemory::allocate(layout.hostBytes, host_); !s.ok()) return s;
-  const auto place = [&](auto*& to, size_t at) { to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(memory_.data() + at); };
+  const auto place = [&](auto*& to, size_t at) {
+    to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(memory_.data() + at);
+  };
   const auto placeNormed = [&](NormedRows& to, size_t elements, size_t squares) {
     to.stride = layout.xStride;
     place(to.elements, elements);
@@ -111,13 +114,20 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
     const Prediction& p = step.predictions[i];
     const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
     if (guided && wanted % layout.chunk == layout.chunk - 1) toGather[wanted++] = 0;
-    toDrawings[i] = {seats.seatOf(step.rows[p.row].stream), p.token, wanted, guided ? wanted + 1 : -1, p.kept, p.guidance, step.rules[p.rule]};
+    toDrawings[i] = {seats.seatOf(step.rows[p.row].stream),
+                     p.token,
+                     wanted,
+                     guided ? wanted + 1 : -1,
+                     p.kept,
+                     p.guidance,
+                     step.rules[p.rule]};
     toGather[wanted++] = p.row;
     if (guided) toGather[wanted++] = p.unconditional;
     (step.rules[p.rule].mode == Mode::sample ? plan.sampled : plan.scored) = true;
   }
   plan.predictions = step.predictionCount == 0 ? 0 : roundedCount(step.predictionCount);
-  std::fill(toDrawings + step.predictionCount, toDrawings + plan.predictions, Drawing{0, -1, 0, -1, -1, 1, {Mode::sample, 1, 0, 1}});
+  std::fill(toDrawings + step.predictionCount, toDrawings + plan.predictions,
+            Drawing{0, -1, 0, -1, -1, 1, {Mode::sample, 1, 0, 1}});
   plan.logitRows = wanted == 0 ? 0 : roundedCount(wanted);
   std::fill(toGather + wanted, toGather + plan.logitRows, 0);
   // Logits of all rows cost next to nothing where the stream of weights decides, and nothing where all are wanted.
@@ -136,13 +146,20 @@ TakeStep Workspace::taking(const StepPlan& plan) const {
   const auto table = [](auto* to, int at, int count) {
     return TakeStep::Table{reinterpret_cast<int32_t*>(to), at, count * static_cast<int>(sizeof(*to) / sizeof(int32_t))};
   };
-  return {ring_, depth, layout.part, counter,
-          {table(rows, 0, plan.rows), table(groups, layout.groupsAt, plan.groups), table(drawings, layout.drawingsAt, plan.predictions), table(gather, layout.gatherAt, plan.logitRows)},
-          nonFinite, const_cast<int*>(flags), options.seats};
+  return {ring_,
+          depth,
+          layout.part,
+          counter,
+          {table(rows, 0, plan.rows), table(groups, layout.groupsAt, plan.groups),
+           table(drawings, layout.drawingsAt, plan.predictions), table(gather, layout.gatherAt, plan.logitRows)},
+          nonFinite,
+          const_cast<int*>(flags),
+          options.seats};
 }
 
 Status Workspace::find(const StepPlan& plan, Captured*& out) {
-  const auto known = std::find_if(captured_.begin(), captured_.end(), [&](const Captured& c) { return c.plan == plan; });
+  const auto known =
+      std::find_if(captured_.begin(), captured_.end(), [&](const Captured& c) { return c.plan == plan; });
   if (known != captured_.end()) {
     std::rotate(known, known + 1, captured_.end());
   } else {

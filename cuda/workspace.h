@@ -1,7 +1,7 @@
-// What a session works in: memory of one shape, and the steps captured on it. A transformer keeps that of its last session,
-// and the next one of the same shape finds memory taken and graphs ready: some milliseconds (predicted, not measured) of each
-// image against memory that stays taken between images. It is given up before an allocation on the device is refused
-// (device.h), and where it is larger than `maxKeptBytes` at once.
+// What a session works in: memory of one shape, and the steps captured on it. A transformer keeps that of its last
+// session, and the next one of the same shape finds memory taken and graphs ready: some milliseconds (predicted, not
+// measured) of each image against memory that stays taken between images. It is given up before an allocation on the
+// device is refused (device.h), and where it is larger than `maxKeptBytes` at once.
 #pragma once
 
 #include <deque>
@@ -14,13 +14,13 @@
 
 namespace parvis::cuda {
 
-// What the launches of a step depend on: counts, rounded up, so that steps of about the same size are the same graph. What
-// differs between two such steps (classes, seeds, guidance, sampling rules, places, company) is data.
+// What the launches of a step depend on: counts, rounded up, so that steps of about the same size are the same graph.
+// What differs between two such steps (classes, seeds, guidance, sampling rules, places, company) is data.
 struct StepPlan {
   int rows = 0, groups = 0, predictions = 0;
-  int logitRows = 0;         // whose logits are gathered; 0: the logits of all rows are computed, in their order
-  int mostSmall = 0;         // queries of a key/value head, in the largest group that attend() answers; 0: there is none
-  int mostLarge = 0;         // the same of attendRows()
+  int logitRows = 0;  // whose logits are gathered; 0: the logits of all rows are computed, in their order
+  int mostSmall = 0;  // queries of a key/value head, in the largest group that attend() answers; 0: there is none
+  int mostLarge = 0;  // the same of attendRows()
   bool sampled = false, scored = false;
   bool operator==(const StepPlan& o) const {
     return rows == o.rows && groups == o.groups && predictions == o.predictions && logitRows == o.logitRows &&
@@ -31,7 +31,7 @@ struct StepPlan {
 class Workspace {
  public:
   static constexpr int depth = WorkspaceLayout::depth;
-  static constexpr size_t maxPlans = 16;    // whose graphs are kept
+  static constexpr size_t maxPlans = 16;              // whose graphs are kept
   static constexpr size_t maxKeptBytes = 4ull << 30;  // that stay taken between sessions
 
   struct Captured {
@@ -40,7 +40,8 @@ class Workspace {
     cudaGraphExec_t graph = nullptr;
   };
 
-  Workspace(std::shared_ptr<Device> device, const SessionOptions& options) : options(options), device_(std::move(device)) {}
+  Workspace(std::shared_ptr<Device> device, const SessionOptions& options)
+      : options(options), device_(std::move(device)) {}
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   ~Workspace();
@@ -56,31 +57,31 @@ class Workspace {
   size_t bytes() const { return memory_.bytes(); }
 
   const SessionOptions options;
-  bool idle = false;             // what ran in it has been waited for: any thread may destroy it
+  bool idle = false;  // what ran in it has been waited for: any thread may destroy it
   WorkspaceLayout layout;
-  volatile int* flags = nullptr; // [seats], the host's: nonFinite as of a step before
+  volatile int* flags = nullptr;  // [seats], the host's: nonFinite as of a step before
   // Of the running step: rows, groups, predictions, rows whose logits are gathered.
   Row* rows = nullptr;
   StreamRows* groups = nullptr;
   Drawing* drawings = nullptr;
   int32_t* gather = nullptr;
-  uint32_t* counter = nullptr;   // steps done
-  int* nonFinite = nullptr;      // [seats]
-  float* x = nullptr;            // [rows, xStride]
-  NormedRows normed{};           // x as the next projection takes it: [rows]
-  void* queries = nullptr;       // elements [rows, heads, padded head size]
-  void* attended = nullptr;      // elements [rows, wideStride]
-  void* gated = nullptr;         // elements [rows, ffStride]
-  float* logits = nullptr;       // [chunk, vocabularyStride]
-  NormedRows gathered{};         // [chunk]
-  uint8_t* cache = nullptr;      // [layers][keys, values]
+  uint32_t* counter = nullptr;  // steps done
+  int* nonFinite = nullptr;     // [seats]
+  float* x = nullptr;           // [rows, xStride]
+  NormedRows normed{};          // x as the next projection takes it: [rows]
+  void* queries = nullptr;      // elements [rows, heads, padded head size]
+  void* attended = nullptr;     // elements [rows, wideStride]
+  void* gated = nullptr;        // elements [rows, ffStride]
+  float* logits = nullptr;      // [chunk, vocabularyStride]
+  NormedRows gathered{};        // [chunk]
+  uint8_t* cache = nullptr;     // [layers][keys, values]
   float* partial = nullptr;
   uint32_t* counters = nullptr;
-  int32_t* classIds = nullptr;   // [seats]
-  uint64_t* seeds = nullptr;     // the same
-  int32_t* tokens = nullptr;     // [seats, tokens]
-  float* logProbs = nullptr;     // the same
-  float* kept = nullptr;         // [seats, kept, vocabulary]
+  int32_t* classIds = nullptr;  // [seats]
+  uint64_t* seeds = nullptr;    // the same
+  int32_t* tokens = nullptr;    // [seats, tokens]
+  float* logProbs = nullptr;    // the same
+  float* kept = nullptr;        // [seats, kept, vocabulary]
   Event events[depth];
   // What sequences bring along, the host's, until the device has it.
   SeatEntry* entries = nullptr;  // [seats]
@@ -91,7 +92,7 @@ class Workspace {
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;
   HostMemory host_;
-  int32_t* ring_ = nullptr;      // the tables of steps in flight, the host's
+  int32_t* ring_ = nullptr;  // the tables of steps in flight, the host's
   std::vector<Group> found_;
   std::deque<Captured> captured_;  // the one used last behind
 };

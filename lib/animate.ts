@@ -1,5 +1,6 @@
 // A picture as it forms: a frame after every few steps, the finished picture last. Frames are kept as plain RGB at the
-// model's own size, in one buffer whose length is known before the second step; they are enlarged when they are encoded.
+// model's own size, in one buffer whose length is known before the second step; they are enlarged when they are
+// encoded.
 
 import { inspect } from 'node:util'
 import type { DefaultPar } from './default.js'
@@ -55,27 +56,35 @@ export class Animation {
   /**
    * The animation in a file format; it repeats for ever.
    * @param format webp where not given
-   * @param options sharp's options for that format, e.g. `{ quality: 80, loop: 1 }`; enlarged WebP is lossless by default
+   * @param options sharp's options for that format, e.g. `{ quality: 80, loop: 1 }`; enlarged WebP is lossless by
+   * default
    * @throws ParError `INVALID_OPTION` for another format or a wrong option; `OUT_OF_MEMORY`
    */
   async toBuffer (format: AnimationFormat = 'webp', options: object = {}): Promise<Buffer<ArrayBuffer>> {
     const known = oneOf(format, 'format', formats)
-    if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
+    if (typeof options !== 'object' || options === null) {
+      throw invalid(`options of a format must be an object, not ${show(options)}`)
+    }
     const { width, height, frames } = this
     try {
       const given = { ...options } // as of now
-      const input = { raw: { width, height: height * frames, channels: 3 as const, pageHeight: height }, limitInputPixels: false }
+      const input = {
+        raw: { width, height: height * frames, channels: 3 as const, pageHeight: height }, limitInputPixels: false
+      }
       const usual = { delay: [...this.delays], loop: 0, ...(known === 'webp' && this.#scale > 1 && { lossless: true }) }
       const pipeline = loadSharp()(asBuffer(await this.#enlarged()), input)
       return await pipeline.toFormat(known, { ...usual, ...given }).toBuffer() as Buffer<ArrayBuffer>
     } catch (cause) {
-      throw outOfMemory(cause) ?? invalid(`Could not encode the animation as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
+      throw outOfMemory(cause) ??
+        invalid(`Could not encode the animation as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
     }
   }
 
   /**
-   * Writes a file; its extension, .webp or .gif, chooses the format. Folders must exist. The name never holds half a picture.
-   * @throws ParError `INVALID_OPTION` for another extension; `FILE_NOT_FOUND` where it cannot be written; `OUT_OF_MEMORY`
+   * Writes a file; its extension, .webp or .gif, chooses the format. Folders must exist. The name never holds half a
+   * picture.
+   * @throws ParError `INVALID_OPTION` for another extension; `FILE_NOT_FOUND` where it cannot be written;
+   * `OUT_OF_MEMORY`
    */
   async toFile (file: string, options: object = {}): Promise<void> {
     const format = formats.find(format => nonEmptyString(file, 'path').toLowerCase().endsWith(`.${format}`))
@@ -87,11 +96,14 @@ export class Animation {
   async #enlarged (): Promise<Uint8Array> {
     if (this.#scale === 1) return this.#pixels
     const { image: { width, height }, frames } = this
-    const into = { data: new Uint8Array(this.width * this.height * 3 * frames), width: this.width, height: this.height * frames }
+    const into = {
+      data: new Uint8Array(this.width * this.height * 3 * frames), width: this.width, height: this.height * frames
+    }
     const pause = pauses()
     const length = width * height * 3
     for (let k = 0; k < frames; k++) {
-      enlarge({ data: this.#pixels.subarray(k * length, (k + 1) * length), width, height }, this.#scale, into, 0, k * this.height)
+      enlarge({ data: this.#pixels.subarray(k * length, (k + 1) * length), width, height }, this.#scale, into, 0,
+        k * this.height)
       await pause()
     }
     return into.data
@@ -100,7 +112,9 @@ export class Animation {
   /** What it is, without the pixels. */
   toJSON (): object {
     const { width, height, frames, image } = this
-    return { width, height, frames, durationMs: this.delays.reduce((sum, delay) => sum + delay, 0), image: image as unknown }
+    return {
+      width, height, frames, durationMs: this.delays.reduce((sum, delay) => sum + delay, 0), image: image as unknown
+    }
   }
 
   /** @internal */
@@ -110,17 +124,17 @@ export class Animation {
 }
 
 /**
- * Makes a picture of a class, and an animation of how it forms: a frame after every few steps, in which tokens that are not
- * drawn yet are shown as the nearest known ones, and the finished picture at the end. Every frame but the last costs one
- * decoding.
+ * Makes a picture of a class, and an animation of how it forms: a frame after every few steps, in which tokens that are
+ * not drawn yet are shown as the nearest known ones, and the finished picture at the end. Every frame but the last
+ * costs one decoding.
  *
  * ```js
  * const animation = await animate(par, { classId: 'sneaker', seed: 1 })
  * await animation.toFile('sneaker.webp')
  * ```
  * @param par an instance, or the default export
- * @throws ParError as `generate` does; `MISSING_PART` without a tokenizer; `INVALID_OPTION` also where all frames together would
- * have more than 100 million pixels
+ * @throws ParError as `generate` does; `MISSING_PART` without a tokenizer; `INVALID_OPTION` also where all frames
+ * together would have more than 100 million pixels
  */
 export async function animate (par: Par | DefaultPar, options: AnimateOptions): Promise<Animation> {
   if (!isObject(par) || typeof par.stream !== 'function') throw noPar(par)
@@ -155,8 +169,12 @@ function noPar (found: unknown): ParError {
 
 function checkSize (frame: Image, scale: number, frames: number): void {
   const [width, height] = [frame.width * scale, frame.height * scale]
-  if (Math.max(width, height) > longestSide) throw invalid(`frames of ${width} x ${height} pixels are too large: ${longestSide} per side are possible. Give a smaller scale or size`)
+  if (Math.max(width, height) > longestSide) {
+    throw invalid(`frames of ${width} x ${height} pixels are too large: ${longestSide} per side are possible. Give ` +
+      'a smaller scale or size')
+  }
   if (width * height * frames <= mostPixels) return
-  throw invalid(`${frames} frames of ${width} x ${height} pixels are more than an animation may have (${mostPixels / 1e6} million pixels). ` +
+  throw invalid(`${frames} frames of ${width} x ${height} pixels are more than an animation may have ` +
+    `(${mostPixels / 1e6} million pixels). ` +
     'Give a larger every, or a smaller scale or size')
 }

@@ -1,13 +1,13 @@
-// Who of one instance may have memory, and when. Sessions of `generate`, `stream` and `score` ask here, group by group, for what
-// is free then; what does not fit waits in turn instead of being promised at once. Nobody waits for ever:
+// Who of one instance may have memory, and when. Sessions of `generate`, `stream` and `score` ask here, group by group,
+// for what is free then; what does not fit waits in turn instead of being promised at once. Nobody waits for ever:
 //
 // - Calls get memory in the order in which they asked. A call that is aborted leaves the line.
-// - A call whose caller has the turn (a stream between two `next()`, an `onProgress` that has not settled) keeps its session,
-//   and counts as paused after a moment. Nobody waits for a paused call: it may be waiting for the very call that would wait
-//   (an `onProgress` that awaits another `generate` of the same instance). The next in line then gets what is free, in
-//   smaller groups where it must, or OUT_OF_MEMORY.
-// - Who holds a session never waits here for another one. Pictures (decode, encode, previews) have turns of their own, and
-//   sessions leave room for them, so that a call which holds a session can always have its pictures.
+// - A call whose caller has the turn (a stream between two `next()`, an `onProgress` that has not settled) keeps its
+//   session, and counts as paused after a moment. Nobody waits for a paused call: it may be waiting for the very call
+//   that would wait (an `onProgress` that awaits another `generate` of the same instance). The next in line then gets
+//   what is free, in smaller groups where it must, or OUT_OF_MEMORY.
+// - Who holds a session never waits here for another one. Pictures (decode, encode, previews) have turns of their own,
+//   and sessions leave room for them, so that a call which holds a session can always have its pictures.
 
 import { performance } from 'node:perf_hooks'
 import { clearTimeout, setTimeout } from 'node:timers'
@@ -86,7 +86,9 @@ export class Budget {
    * @param bytesOf bytes that so many sequences take
    * @throws ParError `OUT_OF_MEMORY` where not even one fits and nobody will free anything
    */
-  async session (call: Call, most: number, bytesOf: (sequences: number) => number, create: (sequences: number) => Promise<NativeSession>): Promise<Lease> {
+  async session (call: Call, most: number, bytesOf: (sequences: number) => number, create: (
+    sequences: number
+  ) => Promise<NativeSession>): Promise<Lease> {
     let refusedAt: number | undefined
     for (;;) {
       const lease = await this.#turn(call, { most, bytesOf, refusedAt })
@@ -100,7 +102,9 @@ export class Budget {
         refusedAt = this.#freed + 2 // this one is freed too
         lease.dispose()
         const known = toParError(error)
-        if (!(known instanceof ParError) || known.code !== 'OUT_OF_MEMORY' || (alone && lease.sequences === 1)) throw known
+        if (!(known instanceof ParError) || known.code !== 'OUT_OF_MEMORY' || (alone && lease.sequences === 1)) {
+          throw known
+        }
         if (alone) most = Math.ceil(lease.sequences / 2)
         call.check()
       }
@@ -214,13 +218,16 @@ export interface ClaimOptions {
   cure: string
   /** Bytes that the addon takes meanwhile, and gives back. */
   work?: number
-  /** All of it is free again when the work is done. Who has such a claim waits for no other one: others may wait for it. */
+  /**
+   * All of it is free again when the work is done. Who has such a claim waits for no other one: others may wait for it.
+   */
   temporary?: boolean
 }
 
 /**
- * Memory of JavaScript that a call is about to take, bit by bit, on any device in the machine's own memory. The sum is compared
- * with what is free before the first bit is taken: where the system finds in the middle that it has no more, it ends the process.
+ * Memory of JavaScript that a call is about to take, bit by bit, on any device in the machine's own memory. The sum is
+ * compared with what is free before the first bit is taken: where the system finds in the middle that it has no more,
+ * it ends the process.
  */
 export class Claim implements Held {
   #left: number
@@ -231,7 +238,9 @@ export class Claim implements Held {
   }
 
   /** @throws ParError `OUT_OF_MEMORY` */
-  static async of (call: Call, bytes: number, { what, cure, work = 0, temporary = false }: ClaimOptions): Promise<Claim> {
+  static async of (
+    call: Call, bytes: number, { what, cure, work = 0, temporary = false }: ClaimOptions
+  ): Promise<Claim> {
     for (let look = 1; ; look++) {
       const free = bytes < leastClaimed ? 0 : addon().freeMemory()
       const room = free - (granted.get('cpu') ?? 0)
@@ -267,8 +276,8 @@ export class Claim implements Held {
 }
 
 /**
- * Has V8 collect what pictures of earlier calls hold, which it otherwise does when it likes: it counts the bytes of arrays that
- * are asked for. These are never written to, so the system gives no memory for them.
+ * Has V8 collect what pictures of earlier calls hold, which it otherwise does when it likes: it counts the bytes of
+ * arrays that are asked for. These are never written to, so the system gives no memory for them.
  */
 function nudge (): void {
   try {
@@ -290,7 +299,10 @@ export class Turns {
 
   constructor (readonly most: number) {}
 
-  /** Does `work` when it is this call's turn; the turn lasts until `work` has settled, also where the call is over before. */
+  /**
+   * Does `work` when it is this call's turn; the turn lasts until `work` has settled, also where the call is over
+   * before.
+   */
   async run<T> (call: Call, work: () => Promise<T>): Promise<T> {
     call.check()
     if (this.#running < this.most) this.#running++

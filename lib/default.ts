@@ -4,7 +4,10 @@
 
 import type { Progress } from './generation.js'
 import type { GeneratedImage } from './image.js'
-import { CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate, type GenerateOptions } from './options.js'
+import {
+  CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate,
+  type GenerateOptions
+} from './options.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
 import { ownImage, type ImageInput } from './image-input.js'
 import { forLater } from './validate.js'

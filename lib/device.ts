@@ -24,7 +24,9 @@ export interface Choice {
 
 // ---- the choice
 
-/** @throws ParError `DEVICE_UNAVAILABLE` where an explicit device is not there or cannot be used, `NATIVE_UNAVAILABLE` */
+/**
+ * @throws ParError `DEVICE_UNAVAILABLE` where an explicit device is not there or cannot be used, `NATIVE_UNAVAILABLE`
+ */
 export async function choose (device: Device, precision: 'auto' | Precision): Promise<Choice> {
   const cpu = addon().cpu()
   if (device === 'cpu') return onCpu(cpu, 'asked for', precision)
@@ -39,7 +41,8 @@ export function chooseFrom ({ cpu, cuda }: Facts, device: Device, precision: 'au
     const first = usable[0]
     if (!first) return onCpu(cpu, autoCpu(reasonOf(cuda)), precision)
     const passed = cuda.devices.filter(({ index }) => index < first.index).map(({ problem }) => problem)
-    return onCuda(first, `auto: ${nameOf(first)}${passed.length > 0 ? `, because ${passed.join('; ')}` : ''}`, precision)
+    return onCuda(first, `auto: ${nameOf(first)}${passed.length > 0 ? `, because ${passed.join('; ')}` : ''}`,
+      precision)
   }
   const wanted = device === 'cuda' ? usable[0] : usable.find(({ index }) => index === Number(device.slice(5)))
   if (wanted) return onCuda(wanted, 'asked for: ' + nameOf(wanted), precision)
@@ -61,7 +64,9 @@ function onCpu (cpu: Facts['cpu'], deviceReason: string, precision: 'auto' | Pre
     device: 'cpu',
     deviceReason,
     precision: cpu.bfloat16 ? 'bfloat16' : 'float32',
-    precisionReason: cpu.bfloat16 ? `auto: this CPU (${cpu.isa}) multiplies bfloat16` : `auto: this CPU (${cpu.isa}) has no bfloat16 products`
+    precisionReason: cpu.bfloat16
+      ? `auto: this CPU (${cpu.isa}) multiplies bfloat16`
+      : `auto: this CPU (${cpu.isa}) has no bfloat16 products`
   }
 }
 
@@ -101,8 +106,13 @@ export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProb
   if (reason === undefined) return undefined
   const enter = `cd ${path.join(__dirname, '..')} &&`
   const rebuild = `${enter} npx cmake-js rebuild --CDPARVIS_CUDA=ON`
-  if (!compiled) return `To build the CUDA backend (it takes nvcc, of the CUDA toolkit 12 or newer): ${enter} PARVIS_CUDA=on npm run install`
-  if (driver === 0) return "Where there is an NVIDIA GPU, install NVIDIA's driver; a container is given it with `docker run --gpus all`"
+  if (!compiled) {
+    return `To build the CUDA backend (it takes nvcc, of the CUDA toolkit 12 or newer): ${enter} PARVIS_CUDA=on npm ` +
+      'run install'
+  }
+  if (driver === 0) {
+    return "Where there is an NVIDIA GPU, install NVIDIA's driver; a container is given it with `docker run --gpus all`"
+  }
   if (Math.floor(driver / 1000) < Math.floor(runtime / 1000)) {
     const install = `Install a driver for CUDA ${versionText(runtime)} or newer`
     // parvis does not build with a toolkit older than 12.
@@ -110,11 +120,20 @@ export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProb
   }
   if (devices.length === 0) {
     const hidden = process.env.CUDA_VISIBLE_DEVICES
-    return hidden !== undefined ? `CUDA_VISIBLE_DEVICES is '${hidden}', which hides devices` : '`nvidia-smi` shows what the driver sees'
+    return hidden !== undefined
+      ? `CUDA_VISIBLE_DEVICES is '${hidden}', which hides devices`
+      : '`nvidia-smi` shows what the driver sees'
   }
-  const capabilities = new Set(devices.filter(({ capability }) => capability[0] >= 8).map(({ capability }) => capability.join('')))
-  if (capabilities.size > 0) return `To build for the devices of this machine: ${rebuild} --CDPARVIS_ARCHITECTURES=${[...capabilities].map(one => `${one}-real`).join(',')}`
-  if (devices.some(({ capability }) => capability[0] > 0)) return 'The CUDA backend needs a GPU of compute capability 8.0 (Ampere) or newer'
+  const capabilities = new Set(
+    devices.filter(({ capability }) => capability[0] >= 8).map(({ capability }) => capability.join(''))
+  )
+  if (capabilities.size > 0) {
+    return `To build for the devices of this machine: ${rebuild} ` +
+      `--CDPARVIS_ARCHITECTURES=${[...capabilities].map(one => `${one}-real`).join(',')}`
+  }
+  if (devices.some(({ capability }) => capability[0] > 0)) {
+    return 'The CUDA backend needs a GPU of compute capability 8.0 (Ampere) or newer'
+  }
   return '`nvidia-smi` shows what the driver sees'
 }
 

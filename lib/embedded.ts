@@ -12,7 +12,9 @@ const par1 = path.join(__dirname, '..', 'models', 'fashion', 'par-1.safetensors'
 const par4 = path.join(__dirname, '..', 'models', 'fashion', 'par-4.safetensors')
 const par16 = path.join(__dirname, '..', 'models', 'fashion', 'par-16.safetensors')
 
-/** Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked. */
+/**
+ * Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked.
+ */
 const unpacked = (file: string): string => file.replace(/([\\/]app\.asar)(?=[\\/])/, '$1.unpacked')
 
 export const embedded = {

@@ -1,6 +1,7 @@
 // Engines, and their end. process.exit() leaves native threads running while the C runtime takes libraries down, CUDA's
-// among them: a thread that is inside CUDA then may bring the process down with it. So what runs on a GPU is stopped first;
-// it takes the milliseconds that are enqueued. The CPU backend has nothing of that kind, and a step of it may take long.
+// among them: a thread that is inside CUDA then may bring the process down with it. So what runs on a GPU is stopped
+// first; it takes the milliseconds that are enqueued. The CPU backend has nothing of that kind, and a step of it may
+// take long.
 
 import { addon, toParError, type NativeEngine } from './native.js'
 

@@ -14,7 +14,10 @@ export type ParErrorCode =
   | 'BAD_CHECKPOINT'
   /** A file that does not exist or cannot be read or written. */
   | 'FILE_NOT_FOUND'
-  /** A preset's file could not be fetched from the Hugging Face Hub: no connection, no permission, or damaged on the way. */
+  /**
+   * A preset's file could not be fetched from the Hugging Face Hub: no connection, no permission, or damaged on the
+   * way.
+   */
   | 'DOWNLOAD_FAILED'
   /** Transformer and tokenizer do not belong together (vocabulary against codebook). */
   | 'TOKENIZER_MISMATCH'
@@ -43,8 +46,9 @@ export type ParErrorCode =
 const longestMessage = 8000
 
 /**
- * No message commands a terminal or fills a log, whatever name of a file found its way into it: the last resort, since names are
- * shown by `shownPath` where a message is put together. Line breaks stay: there is a message of several lines.
+ * No message commands a terminal or fills a log, whatever name of a file found its way into it: the last resort, since
+ * names are shown by `shownPath` where a message is put together. Line breaks stay: there is a message of several
+ * lines.
  */
 function shown (message: string): string {
   return cutMiddle(message, longestMessage).split('\n').map(line => visible(line)).join('\n')
@@ -75,8 +79,11 @@ export function isCallersOwn (error: unknown): boolean {
   return typeof error === 'object' && error !== null && foreign.has(error)
 }
 
-/** What JavaScript, Node.js, V8 and libvips say when memory cannot be had; they have neither class nor code in common. */
-const starved = /array buffer allocation failed|invalid (typed array|array buffer) length|out of memory|cannot allocate memory|allocation failed/i
+/**
+ * What JavaScript, Node.js, V8 and libvips say when memory cannot be had; they have neither class nor code in common.
+ */
+const starved =
+  /array buffer allocation failed|invalid (typed array|array buffer) length|out of memory|cannot allocate memory|allocation failed/i
 
 /**
  * The error of an allocation that failed in JavaScript (`new Float32Array(n)`) or in a library as `OUT_OF_MEMORY`;
@@ -85,6 +92,10 @@ const starved = /array buffer allocation failed|invalid (typed array|array buffe
 export function outOfMemory (error: unknown): ParError | undefined {
   if (!isNativeError(error) || error instanceof ParError) return undefined
   const { code } = error as NodeJS.ErrnoException
-  if (!starved.test(error.message) && !['ENOMEM', 'ERR_MEMORY_ALLOCATION_FAILED', 'ERR_BUFFER_TOO_LARGE'].includes(code ?? '')) return undefined
-  return new ParError('OUT_OF_MEMORY', `Not enough memory: ${visible(error.message, 200)}. Free memory, or ask for less at a time`, { cause: error })
+  if (!starved.test(error.message) &&
+    !['ENOMEM', 'ERR_MEMORY_ALLOCATION_FAILED', 'ERR_BUFFER_TOO_LARGE'].includes(code ?? '')) {
+    return undefined
+  }
+  return new ParError('OUT_OF_MEMORY',
+    `Not enough memory: ${visible(error.message, 200)}. Free memory, or ask for less at a time`, { cause: error })
 }

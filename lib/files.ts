@@ -1,11 +1,13 @@
 // Reading and writing whole files. A name never holds half of a file: a part file beside the target is renamed at the
-// end. A rename replaces whatever bears the name, so it must never meet a link (the link would go, its target would stay
-// old) or a device (as root, /dev/null itself): links are followed first, and what is no plain file is told apart.
+// end. A rename replaces whatever bears the name, so it must never meet a link (the link would go, its target would
+// stay old) or a device (as root, /dev/null itself): links are followed first, and what is no plain file is told apart.
 // Nothing here waits inside the system for somebody else (a pipe without a reader): such a wait could not be ended.
 
 import { randomBytes } from 'node:crypto'
 import { constants, unlinkSync, write, type Stats } from 'node:fs'
-import { access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises'
+import {
+  access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle
+} from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getSystemErrorMap } from 'node:util'
@@ -32,14 +34,17 @@ export function absolute (file: string): string {
     return path.resolve(file)
   } catch (cause) {
     throw new ParError('FILE_NOT_FOUND',
-      `${shownPath(file)}: cannot be found: the path is relative, and the working directory was removed. Give an absolute path, or go to another folder.`, { cause })
+      `${shownPath(file)}: cannot be found: the path is relative, and the working directory was removed. Give an ` +
+        'absolute path, or go to another folder.', { cause })
   }
 }
 
 /** As many as Linux follows. */
 const mostLinks = 40
 
-/** Follows links, also one whose target does not exist yet. Errors: those of the system, but not that nothing is there. */
+/**
+ * Follows links, also one whose target does not exist yet. Errors: those of the system, but not that nothing is there.
+ */
 export async function findTarget (file: string): Promise<Target> {
   const descriptor = await descriptorOf(file)
   if (descriptor !== undefined) return { path: file, kind: 'special', descriptor }
@@ -56,8 +61,9 @@ export async function findTarget (file: string): Promise<Target> {
 }
 
 /**
- * The number of the descriptor that a name stands for. On Linux such a name is a link to the file that is open, and may not be
- * followed: that file would be replaced, with all that it held (`>>`), and who reads it would see nothing of the new one.
+ * The number of the descriptor that a name stands for. On Linux such a name is a link to the file that is open, and may
+ * not be followed: that file would be replaced, with all that it held (`>>`), and who reads it would see nothing of the
+ * new one.
  */
 async function descriptorOf (file: string): Promise<number | undefined> {
   let at = file
@@ -89,7 +95,9 @@ const partPattern = /^\.parvis-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part$/
 /** Milliseconds without a write after which a part has no owner, wherever that ran. */
 const forgottenAfter = 24 * 3600 * 1000
 
-/** Makes a part file. A file system that takes no files (that of /proc) says that the folder is not there, though it is. */
+/**
+ * Makes a part file. A file system that takes no files (that of /proc) says that the folder is not there, though it is.
+ */
 async function create (part: string, mode?: number): Promise<FileHandle> {
   return await open(part, 'wx', mode).catch(async (error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT' || !(await stat(path.dirname(part)).catch(() => undefined))?.isDirectory()) throw error
@@ -112,7 +120,10 @@ function forgetPart (part: string): void {
   if (ownParts.size === 0) process.off('exit', removeParts)
 }
 
-/** Removes the part files of this process at once, for an end that waits for nothing. Runs by itself when the process exits. */
+/**
+ * Removes the part files of this process at once, for an end that waits for nothing. Runs by itself when the process
+ * exits.
+ */
 export function removeParts (): void {
   for (const part of ownParts) {
     try {
@@ -155,11 +166,13 @@ export async function withPart<T> (folder: string, work: (part: string) => Promi
 // ---- writing
 
 /**
- * Has `write` fill a part file, then gives it the name `file` (a target's `path`). On failure nothing is left, and a file
- * of that name is as it was. A file that is replaced passes on its mode and, where the system lets us, its owner.
+ * Has `write` fill a part file, then gives it the name `file` (a target's `path`). On failure nothing is left, and a
+ * file of that name is as it was. A file that is replaced passes on its mode and, where the system lets us, its owner.
  * @param keep false where what is replaced says nothing about who may read the new file
  */
-export async function writePart<T> (file: string, write: (handle: FileHandle) => Promise<T>, { keep = true } = {}): Promise<T> {
+export async function writePart<T> (
+  file: string, write: (handle: FileHandle) => Promise<T>, { keep = true } = {}
+): Promise<T> {
   const target = absolute(file)
   const before = keep ? await replaceable(target) : undefined
   return await withPart(path.dirname(target), async part => {
@@ -194,14 +207,19 @@ async function passOn (before: Stats, handle: FileHandle): Promise<void> {
   let group = gid === before.gid
   if (uid !== before.uid || !group) {
     // Only root gives files away; anybody may choose among the groups that he is in.
-    group = await handle.chown(before.uid, before.gid).catch(async () => await handle.chown(uid, before.gid)).then(() => true, () => group)
+    group = await handle.chown(before.uid,
+      before.gid).catch(async () => await handle.chown(uid, before.gid)).then(() => true, () => group)
   }
   // No rights of another group than they were meant for, and no set-user-id for new content.
   const mode = before.mode & 0o777
-  await handle.chmod(group ? mode : (mode & ~0o070) | ((mode & 0o007) << 3)).catch(() => {}) // some file systems know no modes
+  // some file systems know no modes
+  await handle.chmod(group ? mode : (mode & ~0o070) | ((mode & 0o007) << 3)).catch(() => {})
 }
 
-/** Before the name: after a power failure a name must not lead to what never reached the disk. Also tells of a full disk. */
+/**
+ * Before the name: after a power failure a name must not lead to what never reached the disk. Also tells of a full
+ * disk.
+ */
 async function flush (handle: FileHandle): Promise<void> {
   await handle.datasync().catch((error: NodeJS.ErrnoException) => {
     // File systems that know no such call.
@@ -210,8 +228,8 @@ async function flush (handle: FileHandle): Promise<void> {
 }
 
 /**
- * Writes a file so that its name never holds half of it. A link is followed; a device or a pipe is written to, and a pipe
- * that nobody reads yet is waited for.
+ * Writes a file so that its name never holds half of it. A link is followed; a device or a pipe is written to, and a
+ * pipe that nobody reads yet is waited for.
  * @param check called now and then; an error thrown in it ends the writing with that error
  * @throws ParError `FILE_NOT_FOUND`
  */
@@ -221,7 +239,9 @@ export async function writeWhole (file: string, bytes: Uint8Array, check: () => 
   try {
     check()
     target = await findTarget(full)
-    if (target.descriptor !== undefined) return await writeBits((from, length) => writeTo(target!.descriptor!, bytes, from, length), bytes.length, check)
+    if (target.descriptor !== undefined) {
+      return await writeBits((from, length) => writeTo(target!.descriptor!, bytes, from, length), bytes.length, check)
+    }
     if (target.kind === 'special') return await writeSpecial(target.path, bytes, check)
     if (target.kind === 'folder') throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
     await writePart(target.path, async handle => {
@@ -241,11 +261,15 @@ const longestPause = 50
 
 async function writeSpecial (file: string, bytes: Uint8Array, check: () => void): Promise<void> {
   const found = await stat(file)
-  if (found.isBlockDevice()) throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: it is a disk. Give the name of a file.`)
+  if (found.isBlockDevice()) {
+    throw new ParError('FILE_NOT_FOUND',
+      `${shownPath(file)}: cannot be written: it is a disk. Give the name of a file.`)
+  }
   const wait = pauses(check)
   let handle: FileHandle | undefined
   while (handle === undefined) {
-    handle = await open(file, constants.O_WRONLY | O_NONBLOCK | O_NOCTTY).catch(async (error: NodeJS.ErrnoException) => {
+    handle = await open(file,
+      constants.O_WRONLY | O_NONBLOCK | O_NOCTTY).catch(async (error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENXIO' || !found.isFIFO()) throw error
       await wait() // nobody has opened it for reading
       return undefined
@@ -260,7 +284,9 @@ async function writeSpecial (file: string, bytes: Uint8Array, check: () => void)
 }
 
 /** Writes so many bytes, as many at a time as are taken. */
-async function writeBits (write: (from: number, length: number) => Promise<number>, length: number, check: () => void): Promise<void> {
+async function writeBits (
+  write: (from: number, length: number) => Promise<number>, length: number, check: () => void
+): Promise<void> {
   const full = pauses(check)
   for (let done = 0; done < length;) {
     try {
@@ -316,7 +342,8 @@ const mostBytes = 2 ** 30
  * @throws ParError `FILE_NOT_FOUND`
  */
 export async function readWhole (
-  file: string, { limit = mostBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
+  file: string,
+  { limit = mostBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
 ): Promise<Buffer> {
   const full = absolute(file)
   let handle: FileHandle | undefined
@@ -332,11 +359,13 @@ export async function readWhole (
     let bytes = Buffer.allocUnsafeSlow(Math.max(found.size + 1, 1 << 14))
     for (let done = 0; ;) {
       check()
-      const read = await handle.read(bytes, done, Math.min(bytes.length - done, 1 << 24), null).catch((error: NodeJS.ErrnoException) => {
+      const read = await handle.read(bytes, done, Math.min(bytes.length - done, 1 << 24),
+        null).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EAGAIN') throw error
         return undefined
       })
-      if (read === undefined || (read.bytesRead === 0 && done === 0 && found.isFIFO())) await wait() // nobody has written yet
+      // nobody has written yet
+      if (read === undefined || (read.bytesRead === 0 && done === 0 && found.isFIFO())) await wait()
       else if (read.bytesRead === 0) return bytes.subarray(0, done)
       else {
         wait.restart()
@@ -360,7 +389,8 @@ function readable (found: Stats, file: string, pipes: boolean): void {
 }
 
 function tooLarge (file: string, limit: number): ParError {
-  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be read: it has more than ${limit} bytes, which is the limit. Is it the right file?`)
+  return new ParError('FILE_NOT_FOUND',
+    `${shownPath(file)}: cannot be read: it has more than ${limit} bytes, which is the limit. Is it the right file?`)
 }
 
 // ---- errors
@@ -370,14 +400,17 @@ type Doing = 'read' | 'written'
 const permission = 'permission denied. Check the path and its permissions.'
 const missing = 'Check the path.'
 const cures: Record<string, { read: string, written: string } | string> = {
-  ENOENT: { read: `there is no such file. ${missing}`, written: 'its folder does not exist. Make it, or check the path.' },
+  ENOENT: {
+    read: `there is no such file. ${missing}`, written: 'its folder does not exist. Make it, or check the path.'
+  },
   EISDIR: `it is a folder, not a file. ${missing}`,
   ENOTDIR: `a part of the path is no folder. ${missing}`,
   EACCES: permission,
   EPERM: permission,
   ENOSPC: 'no space is left. Free some, or choose another place.',
   EDQUOT: 'the disk quota is used up. Free some space, or choose another place.',
-  EFBIG: 'it would become larger than the file system or a limit of this process (ulimit -f) allows. Choose another place.',
+  EFBIG: 'it would become larger than the file system or a limit of this process (ulimit -f) allows. Choose another ' +
+    'place.',
   EROFS: 'the file system is read-only. Choose another place.',
   ENOTSUP: 'its file system takes no new files or folders. Choose another place.',
   ENAMETOOLONG: 'the name is too long. Choose a shorter one.',
@@ -421,6 +454,10 @@ export function systemReason (error: unknown, doing: Doing, file?: string): stri
  */
 export function fromSystem (error: unknown, file: string, doing: Doing, place = file): unknown {
   const code = (error as { code?: unknown } | null)?.code
-  if (error instanceof ParError || typeof code !== 'string' || !/^(E[A-Z0-9]+|UNKNOWN|ERR_ACCESS_DENIED|ERR_FS_\w+)$/.test(code)) return error
-  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be ${doing}: ${systemReason(error, doing, place)}`, { cause: error })
+  if (error instanceof ParError || typeof code !== 'string' ||
+    !/^(E[A-Z0-9]+|UNKNOWN|ERR_ACCESS_DENIED|ERR_FS_\w+)$/.test(code)) {
+    return error
+  }
+  return new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be ${doing}: ${systemReason(error, doing, place)}`,
+    { cause: error })
 }

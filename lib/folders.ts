@@ -1,6 +1,6 @@
 // Makes folders. Node's own `mkdir(folder, { recursive: true })` never comes back where a file system says that the
-// parent of a new folder is not there though it is, as that of /proc does: it makes the parent again and again. A step at
-// a time ends everywhere.
+// parent of a new folder is not there though it is, as that of /proc does: it makes the parent again and again. A step
+// at a time ends everywhere.
 
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'

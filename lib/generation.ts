@@ -25,8 +25,8 @@ export interface Progress {
   /** Steps done, 1 .. steps. */
   step: number
   /**
-   * Steps of the whole call. A long list runs in several groups, one after another, each with all its steps; there are more
-   * groups than foreseen where memory gets scarce meanwhile.
+   * Steps of the whole call. A long list runs in several groups, one after another, each with all its steps; there are
+   * more groups than foreseen where memory gets scarce meanwhile.
    */
   steps: number
   /** Tokens known so far, of all pictures together. */
@@ -41,8 +41,8 @@ export interface Progress {
    */
   preview (index?: number): Promise<Image>
   /**
-   * The pictures that are finished with this step, in the order of the list. A long list runs in several groups, and the last
-   * step of each group has its pictures.
+   * The pictures that are finished with this step, in the order of the list. A long list runs in several groups, and
+   * the last step of each group has its pictures.
    */
   finished?: GeneratedImage[]
   /** With the last step, and only there: all pictures, in the order of the list. Events of `images()` have none. */
@@ -52,7 +52,10 @@ export interface Progress {
 /** Beyond this many sequences a session gains nothing. */
 export const mostAtOnce = 64
 
-/** Schedules that calls of a part have asked for, by their options: a burst of calls must not plan the same thousands of times. */
+/**
+ * Schedules that calls of a part have asked for, by their options: a burst of calls must not plan the same thousands of
+ * times.
+ */
 const planned = new WeakMap<TransformerPart, Map<string, Schedule>>()
 const mostPlanned = 16
 
@@ -64,7 +67,8 @@ export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['a
   if (found) return found
   const schedule = createSchedule({ grid: part.grid, n: part.n, ...ablation })
   if (schedule.transitions > part.model.transitions) {
-    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
+    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition ` +
+      `tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
   }
   if (known.size >= mostPlanned) known.clear()
   planned.set(part, known.set(key, schedule))
@@ -106,15 +110,18 @@ export async function * run (
 
   // Of all groups, before the first one is begun.
   const claim = keep && tokenizer
-    ? await claimPictures(tokenizer, call, classIds.length, part.grid, size ?? fullSize(tokenizer, part.grid), 'uint8', ', or use images(), which keeps none')
+    ? await claimPictures(tokenizer, call, classIds.length, part.grid, size ?? fullSize(tokenizer, part.grid), 'uint8',
+      ', or use images(), which keeps none')
     : undefined
 
   const shape = { streamsEach, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0 }
   const images: GeneratedImage[] = []
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, classIds.length - begin), models.sessionBytes(part, shape),
-      async sequences => await seatedSession(part.native, sessionShape(shape, sequences), Array.from({ length: sequences }, (_, seat) => ({
+    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, classIds.length - begin),
+      models.sessionBytes(part, shape),
+      async sequences => await seatedSession(part.native, sessionShape(shape,
+        sequences), Array.from({ length: sequences }, (_, seat) => ({
         classId: classIds[begin + seat]!,
         seed: BigInt(seeds[begin + seat]!)
       })))))
@@ -214,8 +221,12 @@ function progress (
       if (tokens) return tokens
     }
     const finished = work.finished.get(index)
-    if (!finished && !call.over) throw invalid(`Picture ${index} of the list was handed out before, and images() keeps none`)
-    if (!finished) throw new ParError('INVALID_OPTION', 'This preview belongs to a call that ended before it was asked for')
+    if (!finished && !call.over) {
+      throw invalid(`Picture ${index} of the list was handed out before, and images() keeps none`)
+    }
+    if (!finished) {
+      throw new ParError('INVALID_OPTION', 'This preview belongs to a call that ended before it was asked for')
+    }
     return finished
   }
 }

@@ -1,7 +1,7 @@
-// Pictures as callers have them: a path, an address that is a file or holds the bytes itself, bytes in any container, pixels,
-// a sharp pipeline. Whatever it is becomes one of three things here: a path, the bytes of a file, or pixels. Memory of the
-// caller is copied before the call returns, because it is read later, when the caller may have changed or transferred it.
-// No address is ever fetched: what a program asks for from the network is its own business.
+// Pictures as callers have them: a path, an address that is a file or holds the bytes itself, bytes in any container,
+// pixels, a sharp pipeline. Whatever it is becomes one of three things here: a path, the bytes of a file, or pixels.
+// Memory of the caller is copied before the call returns, because it is read later, when the caller may have changed or
+// transferred it. No address is ever fetched: what a program asks for from the network is its own business.
 
 import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
@@ -13,7 +13,10 @@ import { Slices } from './slices.js'
 import { shownPath, visible } from './text.js'
 import { integer, invalid, isObject, show, snapshot } from './validate.js'
 
-/** RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor divides). */
+/**
+ * RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor
+ * divides).
+ */
 export interface RawImage {
   /** [height, width, channels] */
   data: Uint8Array | Uint8ClampedArray | Float32Array
@@ -26,13 +29,14 @@ export interface RawImage {
 }
 
 /**
- * A picture that goes in: the path of a file; a `file:` or `data:` URL, as text or object; the bytes of a file (PNG, JPEG, WebP,
- * AVIF, GIF, TIFF, SVG) in a typed array of bytes, an ArrayBuffer, a Blob or File, a Response of fetch or a stream; pixels, of
- * parvis or of a canvas (`ImageData`); or a sharp pipeline, which is taken as the picture that it makes. http addresses are
- * refused: fetch them and give the Response.
+ * A picture that goes in: the path of a file; a `file:` or `data:` URL, as text or object; the bytes of a file (PNG,
+ * JPEG, WebP, AVIF, GIF, TIFF, SVG) in a typed array of bytes, an ArrayBuffer, a Blob or File, a Response of fetch or a
+ * stream; pixels, of parvis or of a canvas (`ImageData`); or a sharp pipeline, which is taken as the picture that it
+ * makes. http addresses are refused: fetch them and give the Response.
  */
 export type ImageInput =
-  string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response | AsyncIterable<Uint8Array> | ByteStream | RawImage | Sharp
+  string | URL | Uint8Array | Uint8ClampedArray | ArrayBuffer | SharedArrayBuffer | DataView | Blob | Response
+    | AsyncIterable<Uint8Array> | ByteStream | RawImage | Sharp
 
 /** A ReadableStream of bytes, as far as it is used: that of lib "dom" is no AsyncIterable by itself. */
 export interface ByteStream {
@@ -94,8 +98,12 @@ const kinds = 'a path, the bytes of a picture file, or { data, width, height, ch
 export function ownImage (input: unknown): OwnImage {
   if (typeof input === 'string') return ofText(input)
   if (isUrl(input)) return ofText(String(input.href))
-  if (isUint8Array(input) || isUint8ClampedArray(input) || types.isAnyArrayBuffer(input) || types.isDataView(input)) return copyOf(input)
-  if (ArrayBuffer.isView(input)) throw invalid(`An image is ${kinds}, not ${show(input)}; pixels need their width and height beside them`)
+  if (isUint8Array(input) || isUint8ClampedArray(input) || types.isAnyArrayBuffer(input) || types.isDataView(input)) {
+    return copyOf(input)
+  }
+  if (ArrayBuffer.isView(input)) {
+    throw invalid(`An image is ${kinds}, not ${show(input)}; pixels need their width and height beside them`)
+  }
   if (!isObject(input)) throw invalid(`An image is ${kinds}, not ${show(input)}`)
   if (input instanceof LaterBytes || input instanceof ImageFile) return input
   if ('data' in input && 'width' in input) return ofPixels(input as RawImage)
@@ -109,20 +117,25 @@ export async function fileBytes (input: ImageFile | Uint8Array, check: () => voi
     return await readWhole(input.place, { check })
   } catch (error) {
     if (!(error instanceof ParError) || !looksLikeBase64(input.name)) throw error
-    throw new ParError(error.code, `${error.message} The text looks like base64: its bytes are Buffer.from(text, 'base64')`, { cause: error })
+    throw new ParError(error.code,
+      `${error.message} The text looks like base64: its bytes are Buffer.from(text, 'base64')`, { cause: error })
   }
 }
 
 // ---- text
 
 function ofText (text: string): ImageFile | LaterBytes {
-  if (text === '' || text.slice(0, 1 << 16).includes('\0')) throw invalid(`An image path must be a non-empty string, not ${show(text)}`)
+  if (text === '' || text.slice(0, 1 << 16).includes('\0')) {
+    throw invalid(`An image path must be a non-empty string, not ${show(text)}`)
+  }
   // One letter and a colon are a drive of Windows.
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text.slice(0, 64))?.[1]?.toLowerCase()
   if (scheme === 'data') return ofDataURL(text)
   if (scheme === 'file' && /^file:\/\//i.test(text)) return ofFileURL(text)
   if (scheme === 'blob' || (scheme !== undefined && text.startsWith('://', scheme.length))) {
-    throw invalid(`${shownPath(text)}: no address is fetched. Fetch it yourself, and give par.encode the Response of fetch`)
+    throw invalid(
+      `${shownPath(text)}: no address is fetched. Fetch it yourself, and give par.encode the Response of fetch`
+    )
   }
   return new ImageFile(text)
 }
@@ -149,7 +162,9 @@ function ofDataURL (url: string): LaterBytes {
       const bytes = percentDecoded(url.slice(from, end))
       if (encoded) {
         const text = bytes.toString('latin1')
-        if (/[^A-Za-z0-9+/_=\s-]/.test(text)) throw invalid(`${shownPath(url)}: what stands behind the comma is no base64`)
+        if (/[^A-Za-z0-9+/_=\s-]/.test(text)) {
+          throw invalid(`${shownPath(url)}: what stands behind the comma is no base64`)
+        }
         const letters = rest + text.replace(/\s+/g, '')
         const whole = letters.length - letters.length % 4
         parts.push(Buffer.from(letters.slice(0, whole), 'base64'))
@@ -180,7 +195,9 @@ function endOfPart (text: string, from: number): number {
 
 /** The value of a hexadecimal digit; -1 for any other byte. */
 const digits = new Int8Array(256).fill(-1)
-for (let value = 0; value < 16; value++) for (const digit of [value.toString(16), value.toString(16).toUpperCase()]) digits[digit.charCodeAt(0)] = value
+for (let value = 0; value < 16; value++) {
+  for (const digit of [value.toString(16), value.toString(16).toUpperCase()]) digits[digit.charCodeAt(0)] = value
+}
 
 /** %XX as the byte, everything else as UTF-8. */
 function percentDecoded (text: string): Buffer {
@@ -199,7 +216,8 @@ function percentDecoded (text: string): Buffer {
 
 /** Longer than a file's name can be, or with the first bytes of a picture, and of those letters alone. */
 function looksLikeBase64 (text: string): boolean {
-  return (text.length > 255 || /^(iVBORw0KGgo|\/9j\/|R0lGOD|UklGR)/.test(text)) && /^[A-Za-z0-9+/_=\s-]+$/.test(text.slice(0, 4096))
+  return (text.length > 255 || /^(iVBORw0KGgo|\/9j\/|R0lGOD|UklGR)/.test(text)) &&
+    /^[A-Za-z0-9+/_=\s-]+$/.test(text.slice(0, 4096))
 }
 
 // ---- memory
@@ -225,12 +243,17 @@ function ofPixels (input: RawImage): RawImage & { channels: 1 | 3 | 4 } {
   integer(height, 'height of the image', 1, 16384)
   const pixels = width * height
   const channels = asked ?? ([3, 4, 1] as const).find(channels => data.length === pixels * channels)
-  if (channels === undefined) throw invalid(`data of the image has ${data.length} values; ${height} x ${width} pixels have ${pixels * 3} of RGB, ${pixels * 4} of RGBA`)
+  if (channels === undefined) {
+    throw invalid(`data of the image has ${data.length} values; ${height} x ${width} pixels have ${pixels * 3} of ` +
+      `RGB, ${pixels * 4} of RGBA`)
+  }
   if (![1, 3, 4].includes(channels) || (isFloat32Array(data) && channels !== 3)) {
-    throw invalid(`channels of ${isFloat32Array(data) ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, not ${show(channels)}`)
+    throw invalid(`channels of ${isFloat32Array(data) ? 'a float image must be 3' : 'an image must be 1, 3 or 4'}, ` +
+      `not ${show(channels)}`)
   }
   if (data.length !== pixels * channels) {
-    throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${pixels * channels} values, found ${data.length}`)
+    throw invalid(`data of the image must hold ${height} x ${width} x ${channels} = ${pixels * channels} values, ` +
+      `found ${data.length}`)
   }
   return { data, width, height, channels }
 }
@@ -243,7 +266,9 @@ function ofObject (input: Record<string | symbol, unknown>): LaterBytes {
   if (can('clone', 'metadata', 'toFormat', 'toBuffer')) return ofSharp(input as unknown as Sharp)
   if (can('arrayBuffer', 'clone') && 'status' in input) return ofResponse(input as unknown as Response)
   if (can('arrayBuffer') && typeof input.size === 'number') return ofBlob(input as unknown as Blob)
-  if (can(Symbol.asyncIterator) || can('getReader')) return later('the stream', async by => await gather(input as unknown as AsyncIterable<unknown>, by))
+  if (can(Symbol.asyncIterator) || can('getReader')) {
+    return later('the stream', async by => await gather(input as unknown as AsyncIterable<unknown>, by))
+  }
   throw invalid(`An image is ${kinds}, not ${show(input)}`)
 }
 
@@ -255,30 +280,42 @@ function later (what: string, read: (by: Reader) => Promise<Uint8Array>): LaterB
     } catch (cause) {
       by.check()
       if (cause instanceof ParError) throw cause
-      throw outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${what}: ${visible(String((cause as Error)?.message ?? cause), 300)}`, { cause })
+      throw outOfMemory(cause) ?? new ParError('BAD_IMAGE',
+        `Cannot read ${what}: ${visible(String((cause as Error)?.message ?? cause), 300)}`, { cause })
     }
   })
 }
 
 function ofSharp (pipeline: Sharp): LaterBytes {
   // Losslessly, whatever its depth and channels, and without a second way to read what it makes.
-  return later('what the sharp pipeline makes', async () => new Uint8Array(await pipeline.clone().png({ compressionLevel: 0 }).toBuffer()))
+  return later('what the sharp pipeline makes',
+    async () => new Uint8Array(await pipeline.clone().png({ compressionLevel: 0 }).toBuffer()))
 }
 
 function ofBlob (blob: Blob): LaterBytes {
   return later('the Blob', async () => {
     if (blob.size > mostBytes) throw tooLarge()
     const bytes: unknown = await blob.arrayBuffer()
-    if (!types.isAnyArrayBuffer(bytes)) throw invalid(`arrayBuffer() of the Blob must give an ArrayBuffer, not ${show(bytes)}`)
+    if (!types.isAnyArrayBuffer(bytes)) {
+      throw invalid(`arrayBuffer() of the Blob must give an ArrayBuffer, not ${show(bytes)}`)
+    }
     return copyOf(bytes) // another library's Blob may hand out its own memory
   })
 }
 
 function ofResponse (response: Response): LaterBytes {
   return later('the Response', async by => {
-    if (!response.ok) throw new ParError('BAD_IMAGE', `Cannot read the Response: its status is ${Number(response.status)}, so it is not the picture`)
-    if (response.bodyUsed) throw new ParError('BAD_IMAGE', 'Cannot read the Response: its body was read before. Give the bytes, or a clone()')
-    return response.body === null ? new Uint8Array(0) : await gather(response.body as unknown as AsyncIterable<unknown>, by)
+    if (!response.ok) {
+      throw new ParError('BAD_IMAGE',
+        `Cannot read the Response: its status is ${Number(response.status)}, so it is not the picture`)
+    }
+    if (response.bodyUsed) {
+      throw new ParError('BAD_IMAGE',
+        'Cannot read the Response: its body was read before. Give the bytes, or a clone()')
+    }
+    return response.body === null
+      ? new Uint8Array(0)
+      : await gather(response.body as unknown as AsyncIterable<unknown>, by)
   })
 }
 
@@ -339,5 +376,6 @@ async function gather (stream: AsyncIterable<unknown> | ByteStream, by: Reader):
 }
 
 function tooLarge (): ParError {
-  return new ParError('BAD_IMAGE', `Cannot read the given picture: it has more than ${mostBytes} bytes, which is the limit`)
+  return new ParError('BAD_IMAGE',
+    `Cannot read the given picture: it has more than ${mostBytes} bytes, which is the limit`)
 }

@@ -18,7 +18,8 @@ export type ImageFormat = 'png' | 'jpeg' | 'webp' | 'avif' | 'gif' | 'tiff' | 'r
 
 const formats: readonly ImageFormat[] = ['png', 'jpeg', 'webp', 'avif', 'gif', 'tiff', 'raw']
 const extensions: Record<string, ImageFormat> = {
-  '.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.avif': 'avif', '.gif': 'gif', '.tif': 'tiff', '.tiff': 'tiff', '.raw': 'raw', '.rgb': 'raw'
+  '.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp', '.avif': 'avif', '.gif': 'gif', '.tif': 'tiff',
+  '.tiff': 'tiff', '.raw': 'raw', '.rgb': 'raw'
 }
 
 /** sharp, at first use. */
@@ -27,7 +28,8 @@ export function loadSharp (): Sharp {
     return require('sharp') as Sharp
   } catch (cause) {
     throw new ParError('NATIVE_UNAVAILABLE',
-      `Picture files need the package sharp, which could not be loaded: ${visible((cause as Error).message.replace(/\s+/g, ' '), 900)}`, { cause })
+      'Picture files need the package sharp, which could not be ' +
+        `loaded: ${visible((cause as Error).message.replace(/\s+/g, ' '), 900)}`, { cause })
   }
 }
 
@@ -55,7 +57,9 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
   bytes (): Uint8Array<ArrayBuffer> {
     const data: Uint8Array | Float32Array = this.data
     if (isUint8Array(data)) return data as Uint8Array<ArrayBuffer>
-    if (!isFloat32Array(data)) throw invalid(`data of a picture must be a Uint8Array or a Float32Array, not ${show(data)}`)
+    if (!isFloat32Array(data)) {
+      throw invalid(`data of a picture must be a Uint8Array or a Float32Array, not ${show(data)}`)
+    }
     // A plain loop: Uint8Array.from() takes twenty times as long, all of it on this thread.
     const bytes = new Uint8Array(data.length)
     for (let i = 0; i < data.length; i++) {
@@ -74,13 +78,16 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
    */
   async toBuffer (format: ImageFormat | 'jpg' = 'png', options: object = {}): Promise<Buffer<ArrayBuffer>> {
     const known = oneOf(format === 'jpg' ? 'jpeg' : format, 'format', formats)
-    if (typeof options !== 'object' || options === null) throw invalid(`options of a format must be an object, not ${show(options)}`)
+    if (typeof options !== 'object' || options === null) {
+      throw invalid(`options of a format must be an object, not ${show(options)}`)
+    }
     if (known === 'raw') return ownBytes(this)
     const picture = this.sharp()
     try {
       return await picture.toFormat(known, options).toBuffer() as Buffer<ArrayBuffer>
     } catch (cause) {
-      throw outOfMemory(cause) ?? invalid(`Could not encode the picture as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
+      throw outOfMemory(cause) ??
+        invalid(`Could not encode the picture as ${known}: ${visible((cause as Error).message, 300)}`, { cause })
     }
   }
 
@@ -93,7 +100,9 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
   async toFile (file: string, options: object = {}): Promise<void> {
     const extension = path.extname(nonEmptyString(file, 'path')).toLowerCase()
     const format = extensions[extension]
-    if (!format) throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
+    if (!format) {
+      throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
+    }
     const target = absolute(file) // before the picture is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
@@ -148,8 +157,12 @@ function ownBytes (image: Image<Uint8Array | Float32Array>): Buffer<ArrayBuffer>
 }
 
 function noPixels ({ width, height }: { width: number, height: number }): ParError {
-  if (width === 0) return new ParError('MISSING_PART', 'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
-  return invalid(`data of this picture of ${width} x ${height} pixels is empty: its memory was transferred, to a worker for instance. ` +
+  if (width === 0) {
+    return new ParError('MISSING_PART',
+      'This picture has tokens but no pixels, because no tokenizer was loaded; decode() of a tokenizer makes them')
+  }
+  return invalid(`data of this picture of ${width} x ${height} pixels is empty: its memory was transferred, to a ` +
+    'worker for instance. ' +
     'Encode the picture before, or transfer a copy: data.slice()')
 }
 
@@ -188,7 +201,10 @@ export class GeneratedImage extends Image {
   /** How long it took. */
   readonly timings: Timings
 
-  constructor (fields: Pick<GeneratedImage, 'data' | 'width' | 'height' | 'tokens' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>) {
+  constructor (
+    fields: Pick<GeneratedImage,
+      'data' | 'width' | 'height' | 'tokens' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>
+  ) {
     super(fields.data, fields.width, fields.height)
     this.tokens = fields.tokens
     this.classId = fields.classId
@@ -209,6 +225,7 @@ export class GeneratedImage extends Image {
   override [inspect.custom] (): string {
     const { classId, label, n, seed, steps, tokens, timings } = this
     const name = label === undefined ? '' : ` ${quote(label)}`
-    return `GeneratedImage { ${shownSize(this)}, class ${classId}${name}, n ${n}, seed ${seed}, ${steps} steps, ${tokens.length} tokens, ${Math.round(timings.totalMs)} ms }`
+    return `GeneratedImage { ${shownSize(this)}, class ${classId}${name}, n ${n}, seed ${seed}, ${steps} ` +
+      `steps, ${tokens.length} tokens, ${Math.round(timings.totalMs)} ms }`
   }
 }

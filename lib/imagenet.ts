@@ -1,7 +1,8 @@
 // Names of ImageNet's classes (ILSVRC 2012) by class id, each with its synonyms: what the published checkpoints were
 // trained on, and what their files do not hold. The names are WordNet's sets of synonyms; this list was read from
-// @tensorflow-models/mobilenet 2.1.1 (Google, Apache-2.0) and compared with the one that PAR's authors use: same classes,
-// same order. One spelling is WordNet's again: 107 is 'jellyfish'. Data, not code: longer than a source file should be.
+// @tensorflow-models/mobilenet 2.1.1 (Google, Apache-2.0) and compared with the one that PAR's authors use: same
+// classes, same order. One spelling is WordNet's again: 107 is 'jellyfish'. Data, not code: longer than a source file
+// should be.
 
 let labels: readonly string[] | undefined
 

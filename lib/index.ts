@@ -16,7 +16,8 @@ export { psnr, ssim, type Comparable } from './quality.js'
 export type { ClassId } from './labels.js'
 export type { Precision } from './native.js'
 export type {
-  AnimateOptions, ClassifyOptions, DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnClassified, OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
+  AnimateOptions, ClassifyOptions, DecodeOptions, Device, EncodeOptions, GenerateOptions, LoadOptions, OnClassified,
+  OnProgress, PresetOptions, Sampling, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
 } from './options.js'
 export { presets, type HubFile, type Preset, type PresetName } from './presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './pull.js'

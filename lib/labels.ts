@@ -11,8 +11,9 @@ import { invalid, show } from './validate.js'
 const mostListed = 10
 
 /**
- * A class: its number, 0 .. classes - 1, or its name where the model has names: a whole label or one of its synonyms, without
- * regard to case. Digits in a string ('7', as parameters of an address are) are the number, unless a class has that name.
+ * A class: its number, 0 .. classes - 1, or its name where the model has names: a whole label or one of its synonyms,
+ * without regard to case. Digits in a string ('7', as parameters of an address are) are the number, unless a class has
+ * that name.
  */
 export type ClassId = number | string
 
@@ -65,7 +66,9 @@ function indexOf (labels: readonly string[]): Index {
  */
 export function resolveClass (value: unknown, classes: number, labels?: readonly string[]): number {
   if (typeof value === 'number') return inRange(value, classes)
-  if (typeof value !== 'string') throw invalid(`classId must be a number, a name or a list of these, not ${show(value)}`)
+  if (typeof value !== 'string') {
+    throw invalid(`classId must be a number, a name or a list of these, not ${show(value)}`)
+  }
   const digits = /^\s*\d{1,15}\s*$/.test(value)
   if (!labels) {
     if (digits) return inRange(Number(value), classes)
@@ -75,14 +78,16 @@ export function resolveClass (value: unknown, classes: number, labels?: readonly
 
   const index = indexOf(labels)
   const name = value.length > 2 * index.longest + 64 ? '' : normal(value) // longer than any label: no name
-  // A list of synonyms is a name too, and stands above the single ones. An empty text means no class, whatever labels there are.
+  // A list of synonyms is a name too, and stands above the single ones. An empty text means no class, whatever labels
+  // there are.
   const found = name === '' ? [] : (name.includes(',') && index.whole.get(name)) || index.synonyms.get(name) || []
   if (found.length === 1) return found[0]!
   if (found.length > 1) {
     const some = found.slice(0, mostListed)
     const more = found.length > some.length ? ` and ${found.length - some.length} more` : ''
     throw new ParError('BAD_CLASS_ID',
-      `The name ${show(value)} is that of several classes: ${some.join(', ')}${more} (${some.map(id => show(labels[id])).join(', ')}). Give the number`)
+      `The name ${show(value)} is that of several classes: ${some.join(', ')}${more} ` +
+        `(${some.map(id => show(labels[id])).join(', ')}). Give the number`)
   }
   if (digits) return inRange(Number(value), classes)
   const near = nearest(name, index.names)
@@ -98,7 +103,9 @@ function inRange (id: number, classes: number): number {
 }
 
 /** {@link resolveClass} of a list; lets the event loop go on, because lists of names and of labels may be long. */
-export async function resolveClasses (values: readonly unknown[], classes: number, labels: readonly string[] | undefined, pause: Pause): Promise<number[]> {
+export async function resolveClasses (
+  values: readonly unknown[], classes: number, labels: readonly string[] | undefined, pause: Pause
+): Promise<number[]> {
   if (labels && !indexes.has(labels)) {
     for (const _ of buildIndex(labels)) {
       const waiting = pause()
@@ -134,8 +141,8 @@ const longestCompared = 40
 const mostCompared = 1 << 22
 
 /**
- * Classes whose names come near: those with the text among their words, then those that a few typing mistakes turn into it
- * ('snaker' is near 'sneaker'), then those that hold it within a word.
+ * Classes whose names come near: those with the text among their words, then those that a few typing mistakes turn into
+ * it ('snaker' is near 'sneaker'), then those that hold it within a word.
  */
 function nearest (name: string, names: readonly string[]): number[] {
   if (name.length < 2) return []
@@ -159,13 +166,14 @@ function nearest (name: string, names: readonly string[]): number[] {
 }
 
 /**
- * How many letters have to be put in, left out, replaced or swapped with their neighbour to turn one text into the other
- * (optimal string alignment distance); Infinity where that is more than `allowed`.
+ * How many letters have to be put in, left out, replaced or swapped with their neighbour to turn one text into the
+ * other (optimal string alignment distance); Infinity where that is more than `allowed`.
  */
 export function mistakesBetween (a: string, b: string, allowed: number): number {
   if (Math.abs(a.length - b.length) > allowed) return Infinity
   const [width, beyond] = [b.length + 1, allowed + 1]
-  let [before, above, row] = [new Uint16Array(width), Uint16Array.from({ length: width }, (_, k) => k), new Uint16Array(width)]
+  let [before, above, row] = [new Uint16Array(width), Uint16Array.from({ length: width }, (_, k) => k),
+    new Uint16Array(width)]
   for (let i = 1; i <= a.length; i++) {
     // Farther from the diagonal there are more letters to put in or leave out than are allowed.
     const [from, to] = [Math.max(1, i - allowed), Math.min(b.length, i + allowed)]
@@ -174,7 +182,9 @@ export function mistakesBetween (a: string, b: string, allowed: number): number 
       const letter = a.charCodeAt(i - 1)
       const other = b.charCodeAt(k - 1)
       let mistakes = Math.min(above[k]! + 1, row[k - 1]! + 1, above[k - 1]! + (letter === other ? 0 : 1))
-      if (i > 1 && k > 1 && letter === b.charCodeAt(k - 2) && a.charCodeAt(i - 2) === other) mistakes = Math.min(mistakes, before[k - 2]! + 1)
+      if (i > 1 && k > 1 && letter === b.charCodeAt(k - 2) && a.charCodeAt(i - 2) === other) {
+        mistakes = Math.min(mistakes, before[k - 2]! + 1)
+      }
       row[k] = mistakes
       least = Math.min(least, mistakes)
     }

@@ -1,4 +1,5 @@
-// How much native memory a model takes, from its shapes, without loading it: the addon works it out with the code that takes it.
+// How much native memory a model takes, from its shapes, without loading it: the addon works it out with the code that
+// takes it.
 
 import { addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel } from './native.js'
 
@@ -31,18 +32,20 @@ export const weightBytes = (device: MemoryDevice, model: TransformerModel, preci
 
 /** Bytes of a session of so many sequences, and of logits that are kept. `threads`: of the CPU. */
 export function sessionBytes (
-  device: MemoryDevice, model: TransformerModel, precision: Precision, shape: SessionShape, sequences: number, threads: number
+  device: MemoryDevice, model: TransformerModel, precision: Precision, shape: SessionShape, sequences: number,
+  threads: number
 ): number {
   const { session } = addon().plan({ device, model, precision, threads, session: sessionShape(shape, sequences) })
   return session + sequences * shape.kept * model.vocabularySize * 4 * keptElsewhere
 }
 
 /**
- * About what a tokenizer takes while it makes or reads one picture of so many tokens, without its result: at the level that has
- * most numbers a picture before and after, one that is added, and the padded input of a convolution.
+ * About what a tokenizer takes while it makes or reads one picture of so many tokens, without its result: at the level
+ * that has most numbers a picture before and after, one that is added, and the padded input of a convolution.
  */
 export function pictureBytes (m: TokenizerModel, [rows, columns]: readonly [rows: number, columns: number]): number {
   const finest = m.multipliers.length - 1
-  const numbers = m.multipliers.map((multiplier, level) => rows * columns * 4 ** (finest - level) * m.baseChannels * multiplier)
+  const numbers = m.multipliers.map((multiplier, level) =>
+    rows * columns * 4 ** (finest - level) * m.baseChannels * multiplier)
   return 5 * 4 * Math.max(...numbers)
 }

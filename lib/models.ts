@@ -3,7 +3,10 @@
 // when first asked for; concurrent callers share one read, which no single caller's abort can spoil.
 
 import path from 'node:path'
-import { codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource, type WeightsChoice } from './checkpoint/index.js'
+import {
+  codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource,
+  type WeightsChoice
+} from './checkpoint/index.js'
 import { Budget, Turns } from './budget.js'
 import type { Call } from './call.js'
 import { choose, cpuAfterAll, freeMemory, mostSessionBytes, type Choice } from './device.js'
@@ -12,7 +15,10 @@ import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
 import { createEngine } from './engine.js'
 import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
-import { addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource, type TokenizerModel, type TransformerModel, type WeightSource } from './native.js'
+import {
+  addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource,
+  type TokenizerModel, type TransformerModel, type WeightSource
+} from './native.js'
 import { supportedN, type CheckedLoad, type Sampling } from './options.js'
 import { publishedSampling, type Preset } from './presets.js'
 import { absolute } from './files.js'
@@ -131,24 +137,36 @@ export class Models {
     const tokenizerFile = own ? { path: embedded.tokenizer, weights: undefined } : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
-    const described = transformerFile && await call.wait(describe(place(transformerFile.path), transformerFile, call.signal, options.preset))
-    const tokenizer = tokenizerFile === undefined ? undefined : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile.weights, call.signal))
+    const described = transformerFile &&
+      await call.wait(describe(place(transformerFile.path), transformerFile, call.signal, options.preset))
+    const tokenizer = tokenizerFile === undefined
+      ? undefined
+      : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile.weights, call.signal))
     if (described && tokenizer) await call.wait(checkPair(described, tokenizer))
 
     // ---- weights
-    const load = async (choice: Choice): Promise<Loaded> => await loadWeights(choice, options.threads, described, tokenizer, call)
+    const load = async (choice: Choice): Promise<Loaded> =>
+      await loadWeights(choice, options.threads, described, tokenizer, call)
     const loaded = await load(choice).catch(async (error: unknown) => {
-      if (options.device !== 'auto' || choice.device === 'cpu' || !(error instanceof ParError) || !unfit.has(error.code)) throw error
+      if (options.device !== 'auto' || choice.device === 'cpu' || !(error instanceof ParError) ||
+        !unfit.has(error.code)) {
+        throw error
+      }
       return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
     const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
-    return new Models(loaded, files, described && part(described, loaded.transformer!), tokenizer && { ...part(tokenizer, loaded.tokenizer!), device: loaded.choice.device }, options.preset)
+    return new Models(loaded, files, described && part(described, loaded.transformer!),
+      tokenizer && { ...part(tokenizer, loaded.tokenizer!), device: loaded.choice.device }, options.preset)
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
   async transformerFor (n: number | undefined, call: Call): Promise<TransformerPart> {
-    if (!this.transformer) throw new ParError('MISSING_PART', 'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
-    const wanted = supportedN(n ?? this.defaultN, this.supportedN, this.#files === embedded.transformers ? undefined : this.transformer.file)
+    if (!this.transformer) {
+      throw new ParError('MISSING_PART',
+        'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
+    }
+    const wanted = supportedN(n ?? this.defaultN, this.supportedN,
+      this.#files === embedded.transformers ? undefined : this.transformer.file)
     let loading = this.#parts.get(wanted)
     if (!loading) {
       loading = this.#load(wanted, this.#files.get(wanted)!)
@@ -160,17 +178,23 @@ export class Models {
 
   /** @throws ParError `MISSING_PART` */
   tokenizerPart (): TokenizerPart {
-    if (!this.tokenizer) throw new ParError('MISSING_PART', 'This needs a tokenizer, and only a transformer was loaded; give Par.load a tokenizer too')
+    if (!this.tokenizer) {
+      throw new ParError('MISSING_PART',
+        'This needs a tokenizer, and only a transformer was loaded; give Par.load a tokenizer too')
+    }
     return this.tokenizer
   }
 
   async #load (n: number, file: string): Promise<TransformerPart> {
     const described = await describe({ file, place: file }, {})
-    if (described.n !== n) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
+    if (described.n !== n) {
+      throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
+    }
     if (this.tokenizer) await checkPair(described, this.tokenizer)
     try {
       const { place, weights, model, identity } = described
-      return part(described, await this.engine.loadTransformer(place, weights, model, this.choice.precision, this.#closing, identity))
+      return part(described,
+        await this.engine.loadTransformer(place, weights, model, this.choice.precision, this.#closing, identity))
     } catch (error) {
       throw toParError(error)
     }
@@ -193,11 +217,14 @@ export class Models {
 /** Calls that make or read pictures at a time: one works, the next one has its picture unpacked meanwhile. */
 const mostPictures = 2
 
-/** Faults of a device while weights are loaded after which `auto` goes on with the CPU; INTERNAL: it failed in mid-work. */
+/**
+ * Faults of a device while weights are loaded after which `auto` goes on with the CPU; INTERNAL: it failed in mid-work.
+ */
 const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE', 'INTERNAL'])
 
 async function loadWeights (
-  choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined, call: Call
+  choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined,
+  call: Call
 ): Promise<Loaded> {
   const engine = createEngine(choice.device, threads)
   // Not the call's own: where this device fails, the call goes on with another.
@@ -206,14 +233,17 @@ async function loadWeights (
     // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
     const { precision } = choice
     const [transformerNative, tokenizerNative] = await call.wait(Promise.all([
-      transformer && engine.loadTransformer(transformer.place, transformer.weights, transformer.model, precision, cancel, transformer.identity),
-      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel, tokenizer.identity)
+      transformer && engine.loadTransformer(transformer.place, transformer.weights, transformer.model, precision,
+        cancel, transformer.identity),
+      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
+        tokenizer.identity)
     ]))
     return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative }
   } catch (error) {
     cancel.cancel()
     const gone = engine.dispose()
-    // A call that was aborted rejects at once, even where the system holds a read; one that failed leaves nothing behind.
+    // A call that was aborted rejects at once, even where the system holds a read; one that failed leaves nothing
+    // behind.
     if (call.signal.aborted) gone.catch(() => {})
     else await gone
     throw toParError(error)
@@ -221,7 +251,9 @@ async function loadWeights (
 }
 
 /** What was described, with its weights. */
-function part<D extends Placing & { weights: unknown }, N> (described: D, native: N): Omit<D, keyof Placing | 'weights'> & { native: N } {
+function part<D extends Placing & { weights: unknown }, N> (
+  described: D, native: N
+): Omit<D, keyof Placing | 'weights'> & { native: N } {
   const { weights: _, place: _place, identity: _identity, ...rest } = described
   return { ...rest, native }
 }
@@ -241,11 +273,15 @@ function placesNow (): (file: string) => Placed {
 async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['preset']>): Promise<CheckedLoad> {
   const { cache, pull, onPull, heads, grid, n } = preset
   const files = await presetFiles(preset, { cache, pull, onPull, signal: options.signal })
-  return { ...options, transformer: { path: files.transformer, heads, grid: [...grid], n }, tokenizer: { path: files.tokenizer, weights: undefined } }
+  return {
+    ...options, transformer: { path: files.transformer, heads, grid: [...grid], n },
+    tokenizer: { path: files.tokenizer, weights: undefined }
+  }
 }
 
 async function describe (
-  { file, place }: Placed, { heads, grid, n, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>, signal?: AbortSignal, preset?: Preset
+  { file, place }: Placed, { heads, grid, n, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>,
+  signal?: AbortSignal, preset?: Preset
 ): Promise<Described> {
   const checkpoint = await open(place, weights, 'transformer', signal)
   const found = describeTransformer(checkpoint, { heads, grid, n })
@@ -259,7 +295,8 @@ async function describe (
     warnings: found.warnings,
     model: found.model,
     // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
-    labels: (found.labels && Object.freeze(found.labels)) ?? (found.official !== undefined || preset ? imagenetLabels() : undefined),
+    labels: (found.labels && Object.freeze(found.labels)) ??
+      (found.official !== undefined || preset ? imagenetLabels() : undefined),
     sampling: found.sampling ?? preset?.sampling ?? publishedSampling(found.official),
     name: found.name,
     official: found.official,
@@ -268,7 +305,9 @@ async function describe (
   }
 }
 
-async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsChoice | undefined, signal: AbortSignal): Promise<DescribedTokenizer> {
+async function describeTokenizerFile (
+  { file, place }: Placed, weights: WeightsChoice | undefined, signal: AbortSignal
+): Promise<DescribedTokenizer> {
   const checkpoint = await open(place, weights, 'tokenizer', signal)
   const { model, name, official, mayBe, warnings, imageSize, tensors } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
@@ -290,21 +329,34 @@ async function describeTokenizerFile ({ file, place }: Placed, weights: WeightsC
   }
 }
 
-async function open (file: string, weights: WeightsChoice | undefined, kind: 'transformer' | 'tokenizer', signal?: AbortSignal): Promise<Checkpoint> {
+async function open (
+  file: string, weights: WeightsChoice | undefined, kind: 'transformer' | 'tokenizer', signal?: AbortSignal
+): Promise<Checkpoint> {
   const checkpoint = await openCheckpoint(file, { weights, signal })
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
-  if (found === other) throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)
+  if (found === other) {
+    throw new ParError('BAD_CHECKPOINT',
+      `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)
+  }
   return checkpoint
 }
 
-async function checkPair (transformer: Described, tokenizer: Pick<TokenizerPart, 'file' | 'model' | 'codebookSha256'>): Promise<void> {
-  const refuse = (why: string): never => { throw new ParError('TOKENIZER_MISMATCH', `Transformer and tokenizer do not belong together: ${why}`) }
+async function checkPair (
+  transformer: Described, tokenizer: Pick<TokenizerPart, 'file' | 'model' | 'codebookSha256'>
+): Promise<void> {
+  const refuse = (why: string): never => {
+    throw new ParError('TOKENIZER_MISMATCH', `Transformer and tokenizer do not belong together: ${why}`)
+  }
   const [vocabulary, codebook] = [transformer.model.vocabularySize, tokenizer.model.codebookSize]
-  if (vocabulary !== codebook) refuse(`${shownPath(transformer.file)} has a vocabulary of ${vocabulary} tokens, ${shownPath(tokenizer.file)} a codebook of ${codebook}`)
+  if (vocabulary !== codebook) {
+    refuse(`${shownPath(transformer.file)} has a vocabulary of ${vocabulary} tokens, ${shownPath(tokenizer.file)} a ` +
+      `codebook of ${codebook}`)
+  }
   if (transformer.codebookSha256 === undefined) return
   const found = await tokenizer.codebookSha256()
   if (found === undefined || found === transformer.codebookSha256) return
-  refuse(`${shownPath(transformer.file)} was converted for a codebook with the hash ${transformer.codebookSha256.slice(0, 16)}..., ` +
+  refuse(`${shownPath(transformer.file)} was converted for a codebook with the ` +
+    `hash ${transformer.codebookSha256.slice(0, 16)}..., ` +
     `that of ${shownPath(tokenizer.file)} has ${found.slice(0, 16)}...: the same size, other codes`)
 }

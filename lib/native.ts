@@ -3,7 +3,8 @@
 //
 // The order of calls on one engine is the order of execution: an engine owns one executor thread, each call
 // is a job in its queue, and its promise settles when the job is done. So TypeScript may enqueue several steps
-// before it awaits the first. Errors, thrown or rejected with, carry `parvisCode`; `toParError` turns them into ParError in one place.
+// before it awaits the first. Errors, thrown or rejected with, carry `parvisCode`; `toParError` turns them into
+// ParError in one place.
 
 import { isNativeError } from 'node:util/types'
 import { isCallersOwn, outOfMemory, ParError, type ParErrorCode } from './errors.js'
@@ -86,7 +87,9 @@ export const ruleStride = 4
 /** `input` of the class slot; transition token M_k (k >= 1) is `-1 - k`; a sequence token is its index >= 0. */
 export const classInput = -1
 
-/** A step of any number of sequences. `stream` of a row is `seat * streamsEach`, plus 1 for the unconditional stream. */
+/**
+ * A step of any number of sequences. `stream` of a row is `seat * streamsEach`, plus 1 for the unconditional stream.
+ */
 export interface NativeStep {
   /** [rows, rowStride]; the rows of one stream follow each other. */
   rows: Int32Array
@@ -130,8 +133,8 @@ export interface NativeSession {
   /** Frees a seat. */
   leave(seat: number): Promise<void>
   /**
-   * Runs one step. Resolves with the seats whose logits are not finite, as far as that is known by then: on a GPU it may
-   * be told some steps later.
+   * Runs one step. Resolves with the seats whose logits are not finite, as far as that is known by then: on a GPU it
+   * may be told some steps later.
    */
   step(step: NativeStep, cancel?: NativeCancel): Promise<Int32Array>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */
@@ -177,11 +180,18 @@ export interface LaunchRecord {
 
 export interface NativeTokenizer {
   readonly bytes: number
-  /** Raster-order tokens [count, gridHeight * gridWidth] to RGB, [count, outHeight, outWidth, 3]; float32 is nominally -1..1. */
+  /**
+   * Raster-order tokens [count, gridHeight * gridWidth] to RGB, [count, outHeight, outWidth, 3]; float32 is nominally
+   * -1..1.
+   */
   decode(tokens: Int32Array, options: DecodeOptions & { format: 'uint8' }, cancel?: NativeCancel): Promise<Uint8Array>
-  decode(tokens: Int32Array, options: DecodeOptions & { format: 'float32' }, cancel?: NativeCancel): Promise<Float32Array>
+  decode(
+    tokens: Int32Array, options: DecodeOptions & { format: 'float32' }, cancel?: NativeCancel
+  ): Promise<Float32Array>
   /** RGB [count, height, width, 3], -1..1, to raster-order tokens [count, gridHeight * gridWidth]. */
-  encode(pixels: Float32Array, options: { count: number, height: number, width: number }, cancel?: NativeCancel): Promise<Int32Array>
+  encode(
+    pixels: Float32Array, options: { count: number, height: number, width: number }, cancel?: NativeCancel
+  ): Promise<Int32Array>
   /** Records every launch from now on, or none. Resolves with what was recorded since the last call. */
   profile(on: boolean): Promise<LaunchRecord[]>
   dispose(): void
@@ -197,17 +207,32 @@ export interface NativeEngine {
   readonly isa: string
   /** CPU threads; 0 for CUDA. */
   readonly threads: number
-  /** identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT where it is another now. */
-  loadTransformer(file: string, weights: WeightSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTransformer>
-  loadTokenizer(file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel, identity?: BigUint64Array): Promise<NativeTokenizer>
-  /** Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is free and 4 GiB at most. */
+  /**
+   * identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT
+   * where it is another now.
+   */
+  loadTransformer(
+    file: string, weights: WeightSource[], model: TransformerModel, precision: Precision, cancel?: NativeCancel,
+    identity?: BigUint64Array
+  ): Promise<NativeTransformer>
+  loadTokenizer(
+    file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel,
+    identity?: BigUint64Array
+  ): Promise<NativeTokenizer>
+  /**
+   * Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is
+   * free and 4 GiB at most.
+   */
   measureCeilings(): Promise<{ readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }>
   /**
-   * Ends the executor after the queued jobs, and takes from transformers, tokenizers and sessions what they hold; later calls
-   * reject with DISPOSED. Resolves when all memory is free and all threads have ended.
+   * Ends the executor after the queued jobs, and takes from transformers, tokenizers and sessions what they hold; later
+   * calls reject with DISPOSED. Resolves when all memory is free and all threads have ended.
    */
   dispose(): Promise<void>
-  /** For the end of the process: stops the running job, drops those behind it and waits for the executor to end; also after `dispose`. */
+  /**
+   * For the end of the process: stops the running job, drops those behind it and waits for the executor to end; also
+   * after `dispose`.
+   */
   halt(): void
 }
 
@@ -247,7 +272,10 @@ export interface CpuFacts {
   /** Processors' worth of time, and the control group that has this quota; 0 and '' without one. */
   quota: number
   quotaGroup: string
-  /** Bytes by the tightest limit, 0 where unknown. `group`: the control group that has it, '' for the machine. `checked`: allocations are compared with it. */
+  /**
+   * Bytes by the tightest limit, 0 where unknown. `group`: the control group that has it, '' for the machine.
+   * `checked`: allocations are compared with it.
+   */
   memory: { total: number, free: number, group: string, checked: boolean }
 }
 
@@ -256,25 +284,34 @@ export interface Addon {
   readonly backends: string[]
   /** What it was made of, for benchmarks: commit ('' outside a checkout), C++ compiler, nvcc ('' without). */
   readonly build: { commit: string, compiler: string, cuda: string }
-  /** What the CPU backend would use here. `root`: the folder in which /proc and /sys are looked for; tests have trees of their own. */
+  /**
+   * What the CPU backend would use here. `root`: the folder in which /proc and /sys are looked for; tests have trees of
+   * their own.
+   */
   cpu(root?: string): CpuFacts
-  /** Loads the NVIDIA driver where there is one (hundreds of milliseconds, off the JavaScript thread); takes no device. */
+  /**
+   * Loads the NVIDIA driver where there is one (hundreds of milliseconds, off the JavaScript thread); takes no device.
+   */
   cuda(): Promise<CudaProbe>
   /** Bytes of a CUDA device. Takes the device for this process: time, and some hundred megabytes of it. */
   cudaMemory(device: number): Promise<{ free: number, total: number }>
   /**
-   * Bytes of the machine's memory that this process may still take: what the system and its limits leave, without what the CPU
-   * backend has promised to sessions and weights that have not touched it yet. 0: unknown.
+   * Bytes of the machine's memory that this process may still take: what the system and its limits leave, without what
+   * the CPU backend has promised to sessions and weights that have not touched it yet. 0: unknown.
    */
   freeMemory(): number
   /**
-   * Bytes that the weights of a model and a session of it take on a device, worked out by the code that takes them. It needs
-   * no device, and no build with CUDA. `threads`: of the CPU backend, 0 to 1024.
+   * Bytes that the weights of a model and a session of it take on a device, worked out by the code that takes them. It
+   * needs no device, and no build with CUDA. `threads`: of the CPU backend, 0 to 1024.
    */
   plan(options: {
-    device: 'cpu' | 'cuda', model: TransformerModel, precision: Precision, threads: number, session?: SessionOptions | undefined
+    device: 'cpu' | 'cuda', model: TransformerModel, precision: Precision, threads: number,
+    session?: SessionOptions | undefined
   }): { weights: number, session: number }
-  /** device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}, or as many as the system grants; CUDA has none. */
+  /**
+   * device 'cpu' or 'cuda:N', which is taken by the engine's first job. threads 0: `threads` of {@link CpuFacts}, or as
+   * many as the system grants; CUDA has none.
+   */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
@@ -294,7 +331,10 @@ export function addon (): Addon {
   return loaded.addon as Addon
 }
 
-/** Turns a rejection of the addon, or memory that JavaScript could not have, into a ParError; other errors pass unchanged. */
+/**
+ * Turns a rejection of the addon, or memory that JavaScript could not have, into a ParError; other errors pass
+ * unchanged.
+ */
 export function toParError (error: unknown): unknown {
   if (error instanceof ParError || !isNativeError(error) || isCallersOwn(error)) return error
   const code = (error as { parvisCode?: unknown }).parvisCode

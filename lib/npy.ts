@@ -33,7 +33,9 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
   if (!isNpy(file)) throw bad('is no .npy file')
   if (file.length < 12) throw bad('is truncated: its header is missing')
   const version = file[6]!
-  if (version < 1 || version > 3 || file[7] !== 0) throw bad(`is of .npy version ${version}.${file[7]}; versions 1.0, 2.0 and 3.0 are known`)
+  if (version < 1 || version > 3 || file[7] !== 0) {
+    throw bad(`is of .npy version ${version}.${file[7]}; versions 1.0, 2.0 and 3.0 are known`)
+  }
   const from = version === 1 ? 10 : 12
   const start = from + (version === 1 ? file.readUInt16LE(8) : file.readUInt32LE(8))
   if (start > file.length) throw bad(`is truncated: its header ends at byte ${start}, the file at ${file.length}`)
@@ -46,9 +48,12 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
   if (type[1] === '|' && size > 1) throw bad(`holds ${descr}, which tells no byte order`)
   if (shape.length > mostAxes) throw bad(`has ${shape.length} axes; at most ${mostAxes} are possible`)
   const count = shape.reduce((product, side) => product * side, 1)
-  if (!(count <= mostElements)) throw bad(`has the shape (${shape.join(', ')}); at most ${mostElements} numbers are possible`)
+  if (!(count <= mostElements)) {
+    throw bad(`has the shape (${shape.join(', ')}); at most ${mostElements} numbers are possible`)
+  }
   if (file.length - start !== count * size) {
-    throw bad(`has the shape (${shape.join(', ')}) of ${descr}, which is ${count * size} bytes, but ${file.length - start} follow the header`)
+    throw bad(`has the shape (${shape.join(', ')}) of ${descr}, which is ${count * size} bytes, ` +
+      `but ${file.length - start} follow the header`)
   }
 
   const numbers = new Int32Array(count)
@@ -56,7 +61,9 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
   const slices = new Slices(signal)
   for (let i = 0; i < count; i++) {
     const value = read(start + i * size)
-    if (!(value >= 0 && value < 2 ** 31)) throw bad(`holds ${value} at place ${i}; tokens are 0 or more, and far below 2^31`)
+    if (!(value >= 0 && value < 2 ** 31)) {
+      throw bad(`holds ${value} at place ${i}; tokens are 0 or more, and far below 2^31`)
+    }
     numbers[i] = value
     if (slices.spend(1)) await slices.rest()
   }
@@ -65,7 +72,8 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
 
 /** '<i4', C order, version 1.0. */
 export function writeNpy ({ data, shape }: Whole): Buffer {
-  const text = `{'descr': '<i4', 'fortran_order': False, 'shape': (${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
+  const text = "{'descr': '<i4', 'fortran_order': False, 'shape': " +
+    `(${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
   // NumPy aligns the data to 64 bytes; a line end closes the header.
   const length = Math.ceil((10 + text.length + 1) / 64) * 64
   const file = Buffer.alloc(length + data.length * 4, ' ')
@@ -143,7 +151,9 @@ function header (text: string, bad: (why: string) => ParError): { descr: string,
   }
   if (at !== text.length) throw bad(`has a header that goes on after its end, at character ${at}`)
   const { descr, fortran, shape } = found
-  if (descr === undefined || fortran === undefined || shape === undefined) throw bad('has a header without descr, fortran_order and shape')
+  if (descr === undefined || fortran === undefined || shape === undefined) {
+    throw bad('has a header without descr, fortran_order and shape')
+  }
   if (/^[|<>=]?O/.test(descr)) throw bad('holds Python objects, which are never loaded; tokens are whole numbers')
   return { descr, fortran, shape }
 }

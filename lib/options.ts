@@ -15,7 +15,10 @@ import { isInt32Array, isUrl, trueLength } from './realm.js'
 import type { ClassifyProgress } from './scoring.js'
 import type { Ablation } from './schedule.js'
 import { shownPath } from './text.js'
-import { abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString, oneOf, optionsObject, show, snapshot } from './validate.js'
+import {
+  abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
+  oneOf, optionsObject, show, snapshot
+} from './validate.js'
 
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
@@ -46,14 +49,19 @@ export interface LoadOptions {
     weights?: 'model' | 'ema' | undefined
   } | undefined
   /**
-   * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not fit
-   * in its memory; `info.deviceReason` says why. `cuda`: the first GPU that can be used; `cuda:1`: that one. What is asked
-   * for is never replaced by another device.
+   * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not
+   * fit in its memory; `info.deviceReason` says why. `cuda`: the first GPU that can be used; `cuda:1`: that one. What
+   * is asked for is never replaced by another device.
    */
   device?: Device | undefined
-  /** Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else float32. */
+  /**
+   * Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else
+   * float32.
+   */
   precision?: 'auto' | Precision | undefined
-  /** CPU threads, 1 to 1024. Default: one a core, and no more than the CPU quota of a container gives. A GPU needs none. */
+  /**
+   * CPU threads, 1 to 1024. Default: one a core, and no more than the CPU quota of a container gives. A GPU needs none.
+   */
   threads?: number | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal | undefined
@@ -102,9 +110,9 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
   /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
   n?: number | undefined
   /**
-   * 0 to 2^53 - 1. Default: a random one below 2^32, reported as `seed` of each picture. A picture of a list has the effective
-   * seed `seed + (number of earlier entries with the same class)` (modulo 2^53), so that a repeated class gives
-   * different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
+   * 0 to 2^53 - 1. Default: a random one below 2^32, reported as `seed` of each picture. A picture of a list has the
+   * effective seed `seed + (number of earlier entries with the same class)` (modulo 2^53), so that a repeated class
+   * gives different pictures; `generate({ classId, seed: picture.seed })` alone makes the identical bytes.
    */
   seed?: number | undefined
   /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size; 256 for presets. */
@@ -145,7 +153,10 @@ export interface AnimateOptions extends Omit<GenerateOptions, 'classId'> {
   classId: ClassId
   /** A frame after every so many steps, and one after the last. Default: so many that there are at most 100 frames. */
   every?: number | undefined
-  /** Repeats each pixel so often, each way: a whole number, 1 to 64. Default: as often as 256 pixels hold the longer side. */
+  /**
+   * Repeats each pixel so often, each way: a whole number, 1 to 64. Default: as often as 256 pixels hold the longer
+   * side.
+   */
   scale?: number | undefined
   /** Milliseconds that a frame is shown, 20 to 60000. Default 80. */
   delay?: number | undefined
@@ -168,7 +179,10 @@ export interface ClassifyOptions extends Ablation {
   guidanceScale?: number | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal | undefined
-  /** Told after every few classes. Where it returns a promise, the call waits for it; an error thrown in it ends the call. */
+  /**
+   * Told after every few classes. Where it returns a promise, the call waits for it; an error thrown in it ends the
+   * call.
+   */
   onProgress?: OnClassified | undefined
 }
 
@@ -189,9 +203,9 @@ export interface EncodeOptions {
   /** Tokens a side, or [rows, columns], that the picture is cropped and resized to. Default: the transformer's grid. */
   grid?: number | [rows: number, columns: number] | undefined
   /**
-   * `true` (default): the middle of the picture, resized as the tokenizers' authors do (halved by a box filter while that
-   * leaves enough, then bicubic, all as PIL computes it). `false`: the whole picture, squeezed to the grid; without
-   * `grid` and without a transformer in its own shape, at most 64 tokens a side.
+   * `true` (default): the middle of the picture, resized as the tokenizers' authors do (halved by a box filter while
+   * that leaves enough, then bicubic, all as PIL computes it). `false`: the whole picture, squeezed to the grid;
+   * without `grid` and without a transformer in its own shape, at most 64 tokens a side.
    */
   crop?: boolean | undefined
   /** What transparent pixels are laid on: a colour as sharp reads it, `'#ff8800'` or `'black'`. Default: white. */
@@ -226,7 +240,8 @@ export interface CheckedLoad {
 
 export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
   const preset = presetNamed(name)
-  const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load of a preset', ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
+  const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load of a preset',
+    ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
   return {
     ...checkLoad(others),
     preset: {
@@ -243,25 +258,30 @@ function presetNamed (name: unknown): Preset {
   const text = String(name).trim()
   const repository = presets.filter(preset => preset.transformer.repository.toLowerCase() === text.toLowerCase())
   if (repository.length > 0) {
-    throw invalid(`${show(name)} is a repository; give the name of one preset of it: Par.load('${repository[0]!.name}'). ` +
+    throw invalid(`${show(name)} is a repository; give the name of one preset of it: ` +
+      `Par.load('${repository[0]!.name}'). ` +
       `It has ${repository.map(({ name }) => name).join(', ')}`)
   }
   if (/\.(safetensors|pt|pth|bin|ckpt|gguf|onnx)$/i.test(text) || /^[~./\\]|:/.test(text)) {
-    throw invalid(`Par.load takes the name of a preset, or files as options: Par.load({ transformer: ${show(name)} }), with tokenizer for pixels`)
+    throw invalid(`Par.load takes the name of a preset, or files as options: Par.load({ transformer: ${show(name)} ` +
+      '}), with tokenizer for pixels')
   }
   return presetOf(name)
 }
 
 export function checkLoad (value: unknown): CheckedLoad {
   if (isObject(value) && 'model' in value && !('transformer' in value)) {
-    throw invalid("Par.load has no option 'model'. A preset is the first argument: Par.load('par-xl-4x', options); files are { transformer, tokenizer }")
+    throw invalid("Par.load has no option 'model'. A preset is the first argument: Par.load('par-xl-4x', options); " +
+      'files are { transformer, tokenizer }')
   }
-  const options = optionsObject(value, 'Par.load', ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
+  const options = optionsObject(value, 'Par.load',
+    ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
   return {
     transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
     tokenizer: options.tokenizer === undefined ? undefined : tokenizerFile(options.tokenizer),
     device: deviceOption(options.device === undefined ? 'auto' : options.device),
-    precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision', ['auto', 'float32', 'bfloat16'] as const),
+    precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision',
+      ['auto', 'float32', 'bfloat16'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
     signal: abortSignal(options.signal),
     preset: undefined
@@ -270,16 +290,21 @@ export function checkLoad (value: unknown): CheckedLoad {
 
 function fileOption (value: unknown, name: string, known: string[]): Record<string, unknown> & { path: string } {
   if (typeof value === 'string') return { path: filePath(value, name) }
-  if (!isObject(value) || isList(value) || isUrl(value)) throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  if (!isObject(value) || isList(value) || isUrl(value)) {
+    throw invalid(`${name} must be a path or an object with a path, not ${show(value)}`)
+  }
   const fields = optionsObject(value, name, known)
   return { ...fields, path: filePath(fields.path, `${name}.path`) }
 }
 
 function filePath (value: unknown, name: string): string {
   const file = nonEmptyString(value, name)
-  if (/^file:\/\//i.test(file)) throw invalid(`${name} must be a path, not the URL ${shownPath(file)}: give fileURLToPath(url)`)
+  if (/^file:\/\//i.test(file)) {
+    throw invalid(`${name} must be a path, not the URL ${shownPath(file)}: give fileURLToPath(url)`)
+  }
   if (/^([a-z][a-z0-9+.-]+:\/\/|data:)/i.test(file)) {
-    throw invalid(`${name} must be the path of a file, not the address ${shownPath(file)}: no address is fetched, but for presets by pull`)
+    throw invalid(`${name} must be the path of a file, not the address ${shownPath(file)}: no address is fetched, ` +
+      'but for presets by pull')
   }
   return file
 }
@@ -337,7 +362,8 @@ export interface CheckedGenerate {
 }
 
 const ablationNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
-const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size', 'signal', 'onProgress', ...ablationNames]
+const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
+  'signal', 'onProgress', ...ablationNames]
 /** Entries of one list; far below what numbers could hold, far above what a call should take. */
 export const mostImages = 65536
 
@@ -367,10 +393,14 @@ export interface CheckedAnimate {
 }
 
 export function checkAnimate (value: unknown): CheckedAnimate {
-  const { every, scale, delay, hold, ...generate } = optionsObject(value, 'animate', [...generateNames, 'every', 'scale', 'delay', 'hold'])
-  if (isList(generate.classId)) throw invalid(`animate makes one picture: classId must be a number or a name, not ${show(generate.classId)}`)
+  const { every, scale, delay, hold, ...generate } = optionsObject(value, 'animate',
+    [...generateNames, 'every', 'scale', 'delay', 'hold'])
+  if (isList(generate.classId)) {
+    throw invalid(`animate makes one picture: classId must be a number or a name, not ${show(generate.classId)}`)
+  }
   checkGenerate(generate, 'animate')
-  const milliseconds = (given: unknown, name: string, otherwise: number): number => given === undefined ? otherwise : integer(given, name, 20, 60000)
+  const milliseconds = (given: unknown, name: string, otherwise: number): number =>
+    given === undefined ? otherwise : integer(given, name, 20, 60000)
   return {
     every: every === undefined ? undefined : integer(every, 'every', 1, 1 << 20),
     scale: scale === undefined ? undefined : integer(scale, 'scale', 1, 64),
@@ -407,8 +437,12 @@ export function resolveSampling (
   stored: Partial<Sampling> | undefined,
   model: { layers: number, dim: number, classes: number, vocabularySize: number }
 ): Sampling {
-  const paper = model.classes === 1000 ? published.find(entry => entry.layers === model.layers && entry.dim === model.dim) : undefined
-  const result = { guidanceScale: paper?.guidanceScale ?? 1, temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given }
+  const paper = model.classes === 1000
+    ? published.find(entry => entry.layers === model.layers && entry.dim === model.dim)
+    : undefined
+  const result = {
+    guidanceScale: paper?.guidanceScale ?? 1, temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given
+  }
   if (result.guidanceScale < 1) result.guidanceScale = 1 // a stored 0 means off too
   if (result.temperature < 1e-4) result.temperature = 0
   if (result.topK >= model.vocabularySize) result.topK = 0
@@ -452,16 +486,23 @@ export interface CheckedScore {
 
 export function checkScore (value: unknown): CheckedScore {
   if (isChecked<CheckedScore>(value)) return value.request
-  const options = optionsObject(value, 'score', ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...ablationNames])
+  const options = optionsObject(value, 'score',
+    ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...ablationNames])
   const tokens = tokenList(options.tokens, 'tokens').list
   const classIds = classList(options.classId, 'score')
   if (isList(options.classId) && classIds.length !== tokens.length) {
     const cure = tokens.length === 1 ? '. classify() compares the classes of one picture' : ''
-    throw invalid(`score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes${cure}`)
+    throw invalid(
+      `score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes${cure}`
+    )
   }
   const { logits } = options
-  if (logits !== undefined && !isList(logits)) throw invalid(`logits must be an array of sequence positions, not ${show(logits)}`)
-  if (logits && logits.length > mostTokens) throw invalid(`logits has ${logits.length} positions; at most ${mostTokens} can be asked for`)
+  if (logits !== undefined && !isList(logits)) {
+    throw invalid(`logits must be an array of sequence positions, not ${show(logits)}`)
+  }
+  if (logits && logits.length > mostTokens) {
+    throw invalid(`logits has ${logits.length} positions; at most ${mostTokens} can be asked for`)
+  }
   return {
     tokens,
     classIds,
@@ -483,9 +524,12 @@ export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale
 
 export function checkClassify (value: unknown): CheckedClassify {
   if (isChecked<CheckedClassify>(value)) return value.request
-  const options = optionsObject(value, 'classify', ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...ablationNames])
+  const options = optionsObject(value, 'classify',
+    ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...ablationNames])
   const { classes } = options
-  if (classes !== undefined && !isList(classes)) throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
+  if (classes !== undefined && !isList(classes)) {
+    throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
+  }
   return {
     classes: classes === undefined ? undefined : classList(classes, 'classify'),
     top: options.top === undefined ? undefined : integer(options.top, 'top', 1, Number.MAX_SAFE_INTEGER),
@@ -538,15 +582,23 @@ export type Tokens = Int32Array | readonly number[]
 const mostTokens = 1 << 20
 
 /**
- * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. What the tokens
- * are is checked where vocabulary and length are known.
+ * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. What the
+ * tokens are is checked where vocabulary and length are known.
  */
 export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
   if (isInt32Array(value)) return { list: [ownTokens(value, name)], single: true }
-  if (!isList(value)) throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
+  if (!isList(value)) {
+    throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
+  }
   if (typeof value[0] === 'number') return { list: [wholeNumbers(value, name)], single: true }
-  if (value.length === 0 || value.length > mostImages) throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
-  return { list: Array.from(value, (item: unknown, i) => isList(item) ? wholeNumbers(item, `${name}[${i}]`) : ownTokens(item, `${name}[${i}]`)), single: false }
+  if (value.length === 0 || value.length > mostImages) {
+    throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
+  }
+  return {
+    list: Array.from(
+      value, (item: unknown, i) => isList(item) ? wholeNumbers(item, `${name}[${i}]`) : ownTokens(item, `${name}[${i}]`)
+    ), single: false
+  }
 }
 
 function ownTokens (value: unknown, name: string): unknown {
@@ -557,7 +609,9 @@ function ownTokens (value: unknown, name: string): unknown {
 }
 
 function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
-  if (values.length > mostTokens) throw invalid(`${name} has ${values.length} numbers; a picture has at most ${mostTokens} tokens`)
+  if (values.length > mostTokens) {
+    throw invalid(`${name} has ${values.length} numbers; a picture has at most ${mostTokens} tokens`)
+  }
   const tokens = new Int32Array(values.length)
   for (let i = 0; i < tokens.length; i++) {
     const value = values[i]
@@ -571,20 +625,26 @@ function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
 
 /** Other programs have seeds of 64 bits, which no number of JavaScript holds. */
 function seedOption (value: unknown): number {
-  if (typeof value === 'bigint' && value >= 0n && value <= Number.MAX_SAFE_INTEGER) throw invalid(`seed must be a number: Number(${value}n)`)
+  if (typeof value === 'bigint' && value >= 0n && value <= Number.MAX_SAFE_INTEGER) {
+    throw invalid(`seed must be a number: Number(${value}n)`)
+  }
   return integer(value, 'seed', 0, Number.MAX_SAFE_INTEGER)
 }
 
 /** 0 is what LlamaGen's own code takes for off. */
 function guidance (value: unknown): number {
-  if (typeof value === 'number' && value >= 0 && value < 1) throw invalid(`guidanceScale must be a number from 1 to 1000, not ${value}; 1 is off`)
+  if (typeof value === 'number' && value >= 0 && value < 1) {
+    throw invalid(`guidanceScale must be a number from 1 to 1000, not ${value}; 1 is off`)
+  }
   return finite(value, 'guidanceScale', 1, 1000)
 }
 
 function classList (value: unknown, call: string): unknown[] {
   if (value === undefined) throw invalid(`${call} needs classId: a number, a name or a list of these`)
   if (!isList(value)) return [value]
-  if (value.length === 0 || value.length > mostImages) throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
+  if (value.length === 0 || value.length > mostImages) {
+    throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
+  }
   return [...value] // holes become undefined, and are refused as such
 }
 
@@ -596,8 +656,12 @@ function ablation (options: Record<string, unknown>): Ablation {
   const found: Ablation = {}
   if (options.order !== undefined) found.order = oneOf(options.order, 'order', ['distant', 'raster'] as const)
   if (options.initial !== undefined) found.initial = oneOf(options.initial, 'initial', ['sequential', 'none'] as const)
-  if (options.groupAttention !== undefined) found.groupAttention = oneOf(options.groupAttention, 'groupAttention', ['full', 'causal'] as const)
-  if (options.tokensPerStep !== undefined) found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, limits.n)
+  if (options.groupAttention !== undefined) {
+    found.groupAttention = oneOf(options.groupAttention, 'groupAttention', ['full', 'causal'] as const)
+  }
+  if (options.tokensPerStep !== undefined) {
+    found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, limits.n)
+  }
   return found
 }
 

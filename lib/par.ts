@@ -7,8 +7,10 @@ import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
 import { toParError, type Precision } from './native.js'
 import {
-  checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling, tokenList,
-  type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions, type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
+  checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling,
+  tokenList,
+  type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions,
+  type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
   type ScoreOptions, type Tokens
 } from './options.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
@@ -69,8 +71,9 @@ export interface TransformerInfo {
   /** Tokens: [rows, columns]. */
   grid: [rows: number, columns: number]
   /**
-   * What told the grid, which the shapes of a model do not: the option, the preset, the file's metadata, training arguments or
-   * name, or the published models of these dimensions. `assumed`: nothing did, and with another grid the pictures are bad.
+   * What told the grid, which the shapes of a model do not: the option, the preset, the file's metadata, training
+   * arguments or name, or the published models of these dimensions. `assumed`: nothing did, and with another grid the
+   * pictures are bad.
    */
   gridFrom: 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'
   /** What was assumed, what in the file contradicts what: sentences for people. Empty where all is clear. */
@@ -126,8 +129,8 @@ export class Par {
   /**
    * Loads a transformer, a tokenizer or both; with neither, the embedded model.
    *
-   * By name: a published checkpoint out of the Hugging Face cache, with the authors' sampling options and ImageNet's class
-   * names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once.
+   * By name: a published checkpoint out of the Hugging Face cache, with the authors' sampling options and ImageNet's
+   * class names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once.
    * @throws ParError `FILE_NOT_FOUND`, `BAD_CHECKPOINT`, `TOKENIZER_MISMATCH`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`,
    * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`; with `pull` also `DOWNLOAD_FAILED`
    */
@@ -135,7 +138,8 @@ export class Par {
   static load (preset: PresetName, options?: PresetOptions): Promise<Par>
   static async load (what?: LoadOptions | PresetName, options?: PresetOptions): Promise<Par> {
     if (typeof what !== 'string' && options !== undefined) {
-      throw invalid('Par.load takes a second argument only behind the name of a preset. Give one object: Par.load({ transformer, tokenizer, threads, ... })')
+      throw invalid('Par.load takes a second argument only behind the name of a preset. Give one object: Par.load({ ' +
+        'transformer, tokenizer, threads, ... })')
     }
     const checked = typeof what === 'string' ? checkLoadPreset(what, options) : checkLoad(what)
     const calls = new Calls()
@@ -145,7 +149,9 @@ export class Par {
   /** What was loaded and where it runs. */
   get info (): ParInfo {
     const { choice, engine, transformer, tokenizer, supportedN, preset } = this.#models
-    const info: ParInfo = { ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads }
+    const info: ParInfo = {
+      ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads
+    }
     if (transformer) {
       const { model, grid } = transformer
       info.transformer = {
@@ -208,9 +214,9 @@ export class Par {
   }
 
   /**
-   * The same, step by step: yields {@link Progress} once per step. The last step of each group of a long list carries the
-   * pictures that are `finished`, and the last step of all carries `images` (a list, also for a single class), which are the
-   * iterator's return value too. Bad options reject the first `next()`. Leaving the
+   * The same, step by step: yields {@link Progress} once per step. The last step of each group of a long list carries
+   * the pictures that are `finished`, and the last step of all carries `images` (a list, also for a single class),
+   * which are the iterator's return value too. Bad options reject the first `next()`. Leaving the
    * loop early ends the work and frees its memory.
    */
   stream (options: GenerateOptions): AsyncGenerator<Progress, GeneratedImage[], void> {
@@ -218,10 +224,10 @@ export class Par {
   }
 
   /**
-   * The pictures of a list, one after another, each as soon as its group is finished, and none is kept: memory stays the same
-   * for a list of any length. Pictures, their order and their seeds are those of {@link Par.generate} with the same options.
-   * The next group is begun when the loop asks for its first picture. Bad options reject the first `next()`. Leaving the loop
-   * early ends the work and frees its memory.
+   * The pictures of a list, one after another, each as soon as its group is finished, and none is kept: memory stays
+   * the same for a list of any length. Pictures, their order and their seeds are those of {@link Par.generate} with the
+   * same options. The next group is begun when the loop asks for its first picture. Bad options reject the first
+   * `next()`. Leaving the loop early ends the work and frees its memory.
    * @throws ParError as `generate` does
    */
   images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
@@ -273,12 +279,13 @@ export class Par {
   }
 
   /**
-   * Which class a picture most likely is of: every class of the model, or those of option `classes`, the likeliest first.
-   * It asks for each class how likely the model finds the picture ({@link Par.score}) and takes all classes to be equally
-   * likely beforehand; so it runs the transformer once per class. Memory does not grow with the number of classes.
+   * Which class a picture most likely is of: every class of the model, or those of option `classes`, the likeliest
+   * first. It asks for each class how likely the model finds the picture ({@link Par.score}) and takes all classes to
+   * be equally likely beforehand; so it runs the transformer once per class. Memory does not grow with the number of
+   * classes.
    * @param picture its tokens, raster order, or a picture as {@link Par.encode} takes it (that needs a tokenizer)
-   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`, and
-   * those of `encode`
+   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`,
+   * and those of `encode`
    */
   async classify (picture: Tokens | ImageInput, options?: ClassifyOptions): Promise<Classification[]> {
     const request = checkClassify(options)
@@ -297,21 +304,32 @@ export class Par {
    * @throws ParError `MISSING_PART` without a tokenizer; `OUT_OF_MEMORY`, `INVALID_OPTION`
    */
   decode (tokens: Tokens, options: DecodeOptions & { format: 'float32' }): Promise<Image<Float32Array>>
-  decode (tokens: readonly Tokens[], options: DecodeOptions & { format: 'float32' }): Promise<Array<Image<Float32Array>>>
+  decode (
+    tokens: readonly Tokens[], options: DecodeOptions & { format: 'float32' }
+  ): Promise<Array<Image<Float32Array>>>
   decode (tokens: Tokens, options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image>
   decode (tokens: readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image[]>
-  decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }): Promise<Image | Image[]>
+  decode (
+    tokens: Tokens | readonly Tokens[], options?: DecodeOptions & { format?: 'uint8' | undefined }
+  ): Promise<Image | Image[]>
   decode (tokens: Tokens, options?: DecodeOptions): Promise<Image | Image<Float32Array>>
   decode (tokens: readonly Tokens[], options?: DecodeOptions): Promise<Image[] | Array<Image<Float32Array>>>
-  decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions): Promise<Image | Image<Float32Array> | Image[] | Array<Image<Float32Array>>>
+  decode (
+    tokens: Tokens | readonly Tokens[], options?: DecodeOptions
+  ): Promise<Image | Image<Float32Array> | Image[] | Array<Image<Float32Array>>>
   async decode (tokens: Tokens | readonly Tokens[], options?: DecodeOptions): Promise<unknown> {
     const request = checkDecode(options)
     const { list, single } = tokenList(tokens, 'tokens')
     const tokenizer = this.#models.tokenizerPart()
-    const pictures = await checkTokens(list, single ? 'tokens' : undefined, tokenizer.model.codebookSize, undefined, pauses())
-    const grid = gridOf(pictures[0]!.length, request.grid ?? this.#models.transformer?.grid, single ? 'tokens' : 'tokens[0]')
+    const pictures = await checkTokens(list, single ? 'tokens' : undefined, tokenizer.model.codebookSize, undefined,
+      pauses())
+    const grid = gridOf(pictures[0]!.length, request.grid ?? this.#models.transformer?.grid,
+      single ? 'tokens' : 'tokens[0]')
     const odd = pictures.findIndex(picture => picture.length !== pictures[0]!.length)
-    if (odd >= 0) throw invalid(`All pictures of a list must have the same number of tokens; tokens[${odd}] has ${pictures[odd]!.length}, tokens[0] ${pictures[0]!.length}`)
+    if (odd >= 0) {
+      throw invalid(`All pictures of a list must have the same number of tokens; tokens[${odd}] ` +
+        `has ${pictures[odd]!.length}, tokens[0] ${pictures[0]!.length}`)
+    }
     const images = await this.#calls.run(request.signal, async call =>
       await decodePictures(tokenizer, call, pictures, grid, request.size, request.format))
     return single ? images[0]! : images
@@ -323,18 +341,21 @@ export class Par {
    * Without a transformer the grid is option `grid`, that of the tokenizer's own pictures where its file tells, or the
    * largest square that fits, at most 24 x 24.
    * @param image a path, the bytes of a picture file, pixels, and more: {@link ImageInput}
-   * @throws ParError `MISSING_PART` without a tokenizer; `FILE_NOT_FOUND`, `BAD_IMAGE`, `OUT_OF_MEMORY`, `INVALID_OPTION`
+   * @throws ParError `MISSING_PART` without a tokenizer; `FILE_NOT_FOUND`, `BAD_IMAGE`, `OUT_OF_MEMORY`,
+   * `INVALID_OPTION`
    */
   async encode (image: ImageInput, options?: EncodeOptions): Promise<Int32Array> {
     const request = checkEncode(options)
     const tokenizer = this.#models.tokenizerPart()
     const own = ownImage(image)
-    return await this.#calls.run(request.signal, async call => await encodePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
+    return await this.#calls.run(request.signal,
+      async call => await encodePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
   }
 
   /**
    * The picture that {@link Par.encode} finds tokens of, with the same options: upright, on a background where it was
-   * transparent, cropped or squeezed to the grid. Its sides tell the grid; `decode` of its tokens is to be compared with it.
+   * transparent, cropped or squeezed to the grid. Its sides tell the grid; `decode` of its tokens is to be compared
+   * with it.
    * @param image a path, the bytes of a picture file, pixels, and more: {@link ImageInput}
    * @throws ParError as `encode` does
    */
@@ -342,12 +363,14 @@ export class Par {
     const request = checkEncode(options, 'prepare')
     const tokenizer = this.#models.tokenizerPart()
     const own = ownImage(image)
-    return await this.#calls.run(request.signal, async call => await preparePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
+    return await this.#calls.run(request.signal,
+      async call => await preparePicture(tokenizer, call, own, request, this.#encodeGrid(request)))
   }
 
   /** What pictures are resized to; undefined where each has its own. */
   #encodeGrid (request: CheckedEncode): [rows: number, columns: number] | undefined {
-    return request.grid ?? this.#models.transformer?.grid ?? (request.crop ? this.#models.tokenizerPart().grid : undefined)
+    return request.grid ?? this.#models.transformer?.grid ??
+      (request.crop ? this.#models.tokenizerPart().grid : undefined)
   }
 
   /** Ends running calls with ParError `DISPOSED` and frees all native memory. Calling it again does nothing more. */

@@ -31,13 +31,20 @@ export function fullSize ({ factor }: TokenizerPart, [rows, columns]: readonly [
  * @throws ParError `OUT_OF_MEMORY`
  */
 export async function claimPictures (
-  { device, model }: TokenizerPart, call: Call, count: number, grid: readonly [rows: number, columns: number], { width, height }: Size, format: 'uint8' | 'float32', cure = ''
+  { device, model }: TokenizerPart, call: Call, count: number, grid: readonly [rows: number, columns: number],
+  { width, height }: Size, format: 'uint8' | 'float32', cure = ''
 ): Promise<Claim> {
   const bytes = width * height * 3 * (format === 'uint8' ? 1 : 4)
   const pixels = count === 1 ? 'The pixels of a picture' : `The pixels of ${count} pictures`
-  // Beside the results: one picture in work, as floats before and after it is resized, and a batch that is cut into pictures.
-  const work = (device === 'cpu' ? Math.max(pictureBytes(model, grid), 12 * width * height) : 0) + Math.min(bytes * count, 12 * pixelsAtOnce)
-  return await Claim.of(call, count * bytes, { what: `${pixels} of ${width} x ${height}`, cure: `ask for ${count === 1 ? 'a smaller one' : 'fewer or smaller ones at a time'}${cure}`, work })
+  // Beside the results: one picture in work, as floats before and after it is resized, and a batch that is cut into
+  // pictures.
+  const work = (device === 'cpu' ? Math.max(pictureBytes(model, grid), 12 * width * height) : 0) +
+    Math.min(bytes * count, 12 * pixelsAtOnce)
+  return await Claim.of(call, count * bytes,
+    {
+      what: `${pixels} of ${width} x ${height}`,
+      cure: `ask for ${count === 1 ? 'a smaller one' : 'fewer or smaller ones at a time'}${cure}`, work
+    })
 }
 
 /**
@@ -82,13 +89,19 @@ export async function decodePictures (
 }
 
 /** Grid of `length` tokens: the one given, or a square. */
-export function gridOf (length: number, grid: readonly [number, number] | undefined, name: string): [rows: number, columns: number] {
+export function gridOf (
+  length: number, grid: readonly [number, number] | undefined, name: string
+): [rows: number, columns: number] {
   if (grid) {
     if (grid[0] * grid[1] === length) return [grid[0], grid[1]]
-    throw invalid(`${name} must hold ${grid[0] * grid[1]} tokens for a grid of ${grid[0]} x ${grid[1]}, found ${length}`)
+    throw invalid(
+      `${name} must hold ${grid[0] * grid[1]} tokens for a grid of ${grid[0]} x ${grid[1]}, found ${length}`
+    )
   }
   const side = Math.round(Math.sqrt(length))
-  if (length === 0 || side * side !== length) throw invalid(`${name} holds ${length} tokens, which make no square; say the grid`)
+  if (length === 0 || side * side !== length) {
+    throw invalid(`${name} holds ${length} tokens, which make no square; say the grid`)
+  }
   return [side, side]
 }
 
@@ -127,8 +140,8 @@ export async function encodePicture (
 }
 
 /**
- * Waits for bytes that come from elsewhere (a stream, a pipeline) before the call has its turn: they may take for ever, or
- * depend on another call of the same instance.
+ * Waits for bytes that come from elsewhere (a stream, a pipeline) before the call has its turn: they may take for ever,
+ * or depend on another call of the same instance.
  */
 async function arrived (image: OwnImage, call: Call): Promise<Exclude<OwnImage, LaterBytes>> {
   return image instanceof LaterBytes ? await call.wait(image.read(call)) : image
@@ -145,7 +158,8 @@ export async function preparePicture (
   const image = await arrived(given, call)
   return await tokenizer.turns.run(call, async () => {
     if (isFloat(image)) {
-      const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid, pauses(() => call.check()))
+      const { pixels, width, height } = await floatPixels(image, tokenizer.factor, request.grid,
+        pauses(() => call.check()))
       return new Image(new Image(pixels, width, height).bytes(), width, height)
     }
     const { data, width, height } = await prepared(image, tokenizer.factor, request, grid, call)
@@ -161,7 +175,9 @@ function isFloat (image: OwnImage): image is RawImage & { channels: 3, data: Flo
 async function floats (bytes: Uint8Array, pause: Pause): Promise<Float32Array> {
   const pixels = new Float32Array(bytes.length)
   for (let from = 0; from < bytes.length; from += valuesAtOnce) {
-    for (let i = from, end = Math.min(from + valuesAtOnce, bytes.length); i < end; i++) pixels[i] = bytes[i]! / 127.5 - 1
+    for (let i = from, end = Math.min(from + valuesAtOnce, bytes.length); i < end; i++) {
+      pixels[i] = bytes[i]! / 127.5 - 1
+    }
     await pause()
   }
   return pixels
@@ -171,12 +187,18 @@ async function floats (bytes: Uint8Array, pause: Pause): Promise<Float32Array> {
 const valuesAtOnce = 1 << 19
 
 async function floatPixels (
-  raw: { data: Float32Array, width: number, height: number }, factor: number, grid: readonly [number, number] | undefined, pause: Pause
+  raw: { data: Float32Array, width: number, height: number }, factor: number,
+  grid: readonly [number, number] | undefined, pause: Pause
 ): Promise<{ pixels: Float32Array, width: number, height: number }> {
   const { data, width, height } = raw
-  if (width % factor || height % factor) throw invalid(`Width and height of a float image must be multiples of ${factor} (pixels a token), found ${width} x ${height}`)
+  if (width % factor || height % factor) {
+    throw invalid(
+      `Width and height of a float image must be multiples of ${factor} (pixels a token), found ${width} x ${height}`
+    )
+  }
   if (grid && (height !== grid[0] * factor || width !== grid[1] * factor)) {
-    throw invalid(`A float image for a grid of ${grid[0]} x ${grid[1]} is ${grid[1] * factor} x ${grid[0] * factor} pixels, found ${width} x ${height}`)
+    throw invalid(`A float image for a grid of ${grid[0]} x ${grid[1]} is ${grid[1] * factor} x ${grid[0] * factor} ` +
+      `pixels, found ${width} x ${height}`)
   }
   for (let from = 0; from < data.length; from += valuesAtOnce) {
     for (let i = from, end = Math.min(from + valuesAtOnce, data.length); i < end; i++) {
@@ -189,7 +211,8 @@ async function floatPixels (
 
 /** Upright RGB on the background, cropped or squeezed to the grid. */
 async function prepared (
-  input: Exclude<OwnImage, LaterBytes>, factor: number, request: CheckedEncode, grid: readonly [number, number] | undefined, call: Call
+  input: Exclude<OwnImage, LaterBytes>, factor: number, request: CheckedEncode,
+  grid: readonly [number, number] | undefined, call: Call
 ): Promise<Rgb> {
   const check = (): void => call.check()
   checkBackground(request.background)
@@ -198,14 +221,23 @@ async function prepared (
     return { width: columns * factor, height: rows * factor }
   }
   const source: Source = !(input instanceof ImageFile) && 'data' in input
-    ? { bytes: input.data as Uint8Array, raw: { width: input.width, height: input.height, channels: input.channels }, name: 'the given picture' }
-    : { bytes: await call.wait(fileBytes(input, check)), name: input instanceof ImageFile ? shownPath(input.name) : 'the given picture' }
+    ? {
+        bytes: input.data as Uint8Array, raw: { width: input.width, height: input.height, channels: input.channels },
+        name: 'the given picture'
+      }
+    : {
+        bytes: await call.wait(fileBytes(input, check)),
+        name: input instanceof ImageFile ? shownPath(input.name) : 'the given picture'
+      }
   const { width, height, unpacking } = await call.wait(measured(source, check))
   const end = target({ width, height })
   // The picture as it is unpacked, and what is made of it, down to the floats that the tokenizer takes.
-  const bytes = Math.max(unpacking, 3 * width * height + resizingBytes({ width, height }, end.width, end.height, request.crop) + 12 * end.width * end.height)
+  const bytes = Math.max(unpacking,
+    3 * width * height + resizingBytes({ width, height }, end.width, end.height, request.crop) +
+      12 * end.width * end.height)
   const claim = await Claim.of(call, bytes, {
-    what: `A picture of ${width} x ${height} pixels and what is made of it`, cure: 'give a smaller one or a smaller grid', temporary: true
+    what: `A picture of ${width} x ${height} pixels and what is made of it`,
+    cure: 'give a smaller one or a smaller grid', temporary: true
   })
   try {
     const upright = await call.wait(uprightPixels(source, request.background, check))
@@ -234,16 +266,22 @@ const unknownFormat = /unsupported image format|not been built|no known loader/i
 /** Bytes of a picture file, or pixels; and its name for messages. */
 interface Source { bytes: Uint8Array, raw?: { width: number, height: number, channels: 1 | 3 | 4 }, name: string }
 
-/** Bytes a pixel that libvips holds at the peak, with the result: measured. Readers that go row by row need little more than that. */
+/**
+ * Bytes a pixel that libvips holds at the peak, with the result: measured. Readers that go row by row need little more
+ * than that.
+ */
 const bytesAPixel = { rows: 4, whole: 9, heif: 20 }
 
 /** What a picture is, without unpacking it: its sides when it stands upright, and bytes that unpacking it takes. */
 async function measured ({ bytes, raw, name }: Source, check: () => void): Promise<Size & { unpacking: number }> {
   if (raw) return { width: raw.width, height: raw.height, unpacking: bytesAPixel.rows * raw.width * raw.height }
   try {
-    const { format, orientation = 1, isProgressive, autoOrient: { width, height } } = await loadSharp()(asBuffer(bytes)).metadata()
+    const { format, orientation = 1, isProgressive, autoOrient: { width, height } } = await loadSharp()(asBuffer(bytes))
+      .metadata()
     const rows = ['png', 'jpeg', 'tiff'].includes(format) && orientation === 1 && !isProgressive
-    return { width, height, unpacking: bytesAPixel[format === 'heif' ? 'heif' : rows ? 'rows' : 'whole'] * width * height }
+    return {
+      width, height, unpacking: bytesAPixel[format === 'heif' ? 'heif' : rows ? 'rows' : 'whole'] * width * height
+    }
   } catch (cause) {
     check()
     throw unreadable(name, cause)
@@ -252,7 +290,9 @@ async function measured ({ bytes, raw, name }: Source, check: () => void): Promi
 
 function unreadable (name: string, cause: unknown): ParError {
   const { message } = cause as Error
-  const why = unknownFormat.test(message) ? 'it has none of the formats that are read: PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG' : visible(message, 300)
+  const why = unknownFormat.test(message)
+    ? 'it has none of the formats that are read: PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG'
+    : visible(message, 300)
   return outOfMemory(cause) ?? new ParError('BAD_IMAGE', `Cannot read ${name}: ${why}`, { cause })
 }
 
@@ -265,13 +305,16 @@ function checkBackground (background: CheckedEncode['background']): void {
   }
 }
 
-async function uprightPixels ({ bytes, raw, name }: Source, background: CheckedEncode['background'], check: () => void): Promise<Rgb> {
+async function uprightPixels (
+  { bytes, raw, name }: Source, background: CheckedEncode['background'], check: () => void
+): Promise<Rgb> {
   try {
     const { data, info } = await loadSharp()(asBuffer(bytes), raw ? { raw } : {})
       .autoOrient().flatten({ background }).toColourspace('srgb').removeAlpha()
       .raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true })
     const { width, height, channels } = info
-    if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, data.length), width, height } // no Buffer, to callers
+    // no Buffer, to callers
+    if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, data.length), width, height }
     const rgb = new Uint8Array(width * height * 3)
     const pause = pauses(check)
     for (let y = 0, i = 0; y < height; y++) {

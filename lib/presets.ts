@@ -51,16 +51,27 @@ function par (size: 'XL' | 'XXL' | '3B', heads: number, n: 4 | 16, guidanceScale
   return made({ name, official, repository: 'Epiphqny/PAR', file: `${official}.pt`, heads, side: 24, n, guidanceScale })
 }
 
-function llamaGen (size: 'B' | 'L' | 'XL' | 'XXL' | '3B', heads: number, pixels: 256 | 384, guidanceScale: number): Preset {
+function llamaGen (
+  size: 'B' | 'L' | 'XL' | 'XXL' | '3B', heads: number, pixels: 256 | 384, guidanceScale: number
+): Preset {
   const name = `llamagen-${size.toLowerCase()}-${pixels}` as PresetName
   const repository = 'FoundationVision/LlamaGen'
-  return made({ name, official: `LlamaGen-${size}`, repository, file: `c2i_${size}_${pixels}.pt`, heads, side: pixels / 16, n: 1, guidanceScale })
+  return made({
+    name, official: `LlamaGen-${size}`, repository, file: `c2i_${size}_${pixels}.pt`, heads, side: pixels / 16, n: 1,
+    guidanceScale
+  })
 }
 
-function made (of: { name: PresetName, official: string, repository: string, file: string, heads: number, side: number, n: number, guidanceScale: number }): Preset {
+function made (
+  of: {
+    name: PresetName, official: string, repository: string, file: string, heads: number, side: number, n: number,
+    guidanceScale: number
+  }
+): Preset {
   const { name, official, repository, file, heads, side, n, guidanceScale } = of
   return Object.freeze({
-    name, official, transformer: Object.freeze({ repository, file }), tokenizer, heads, grid: Object.freeze([side, side]) as unknown as [number, number], n, size: 256,
+    name, official, transformer: Object.freeze({ repository, file }), tokenizer, heads,
+    grid: Object.freeze([side, side]) as unknown as [number, number], n, size: 256,
     sampling: Object.freeze({ guidanceScale, temperature: 1, topK: 0, topP: 1 })
   })
 }
@@ -85,7 +96,8 @@ export function presetOf (value: unknown): Preset {
   const name = typeof value === 'string' ? value.trim().toLowerCase() : undefined
   const preset = presets.find(preset => preset.name === name)
   if (preset) return preset
-  throw invalid(`There is no preset ${show(value)}. The presets: ${presets.map(({ name }) => name).join(', ')}. For a file of your own give { transformer, tokenizer }`)
+  throw invalid(`There is no preset ${show(value)}. The presets: ${presets.map(({ name }) => name).join(', ')}. For ` +
+    'a file of your own give { transformer, tokenizer }')
 }
 
 /** How the authors sample from a published architecture, whichever file it comes in. */

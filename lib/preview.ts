@@ -17,7 +17,8 @@ export function fillMissing (schedule: Schedule, sequence: Int32Array, known: nu
   // Frames come one after another: those before this one are known as a whole, and none behind it has a known cell.
   const frame = Math.floor((known - 1) / perFrame)
   const inFrame = known - frame * perFrame
-  const token = (f: number, row: number, column: number): number => sequence[schedule.sequence[f * perFrame + row * columns + column]!]!
+  const token = (f: number, row: number, column: number): number =>
+    sequence[schedule.sequence[f * perFrame + row * columns + column]!]!
 
   const raster = new Int32Array(schedule.tokens)
   for (let cell = 0; cell < raster.length; cell++) {
@@ -51,10 +52,13 @@ export function fillMissing (schedule: Schedule, sequence: Int32Array, known: nu
 const frameDistance = 1e6
 
 /**
- * Among the first `count` points of a lattice (rows of `columns` points, `dy` and `dx` apart), filled row by row: the one that
- * is nearest to (row, column), the first of several. Only two rows of it and the last, which may be shorter, come into question.
+ * Among the first `count` points of a lattice (rows of `columns` points, `dy` and `dx` apart), filled row by row: the
+ * one that is nearest to (row, column), the first of several. Only two rows of it and the last, which may be shorter,
+ * come into question.
  */
-function nearestOfFirst (count: number, columns: number, dy: number, dx: number, row: number, column: number): [row: number, column: number] {
+function nearestOfFirst (
+  count: number, columns: number, dy: number, dx: number, row: number, column: number
+): [row: number, column: number] {
   const last = Math.floor((count - 1) / columns)
   const above = Math.floor(row / dy)
   const before = Math.floor(column / dx)

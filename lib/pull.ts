@@ -1,6 +1,6 @@
 // Fetching a preset's files from the Hugging Face Hub into its standard cache. Only this, and `Par.load` where it is
-// asked to, ever opens a connection. What the cache has needs none: where the Hub cannot be asked, it is compared with the
-// hash that it was stored under, and that is enough.
+// asked to, ever opens a connection. What the cache has needs none: where the Hub cannot be asked, it is compared with
+// the hash that it was stored under, and that is enough.
 
 import { readlink, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -38,7 +38,9 @@ export interface PullProgress {
 export interface PullOptions {
   /** The cache's folder. Default: HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`. */
   cache?: string | undefined
-  /** Aborts the call, which rejects with `signal.reason`. What has arrived is kept, and the next call goes on with it. */
+  /**
+   * Aborts the call, which rejects with `signal.reason`. What has arrived is kept, and the next call goes on with it.
+   */
   signal?: AbortSignal | undefined
   /** Called as bytes arrive, some times a second. An error thrown in it ends the call with that error. */
   onProgress?: ((progress: PullProgress) => void) | undefined
@@ -50,7 +52,9 @@ export interface PulledFile extends HubFile {
   path: string
   /** Its size. */
   bytes: number
-  /** Hash that the bytes in `path` have, computed by this call: sha256; git's sha1 for files outside large file storage. */
+  /**
+   * Hash that the bytes in `path` have, computed by this call: sha256; git's sha1 for files outside large file storage.
+   */
   hash: string
   /** The repository's commit. */
   commit: string
@@ -59,8 +63,8 @@ export interface PulledFile extends HubFile {
   /** False where the cache had it already. */
   downloaded: boolean
   /**
-   * Why the Hub could not be asked about the file; absent where it was, and names this hash. Then it is the newest in the
-   * cache, and has the hash that it was stored under.
+   * Why the Hub could not be asked about the file; absent where it was, and names this hash. Then it is the newest in
+   * the cache, and has the hash that it was stored under.
    */
   notCompared?: string
 }
@@ -79,11 +83,12 @@ export interface PulledPreset {
 const reportEvery = 50
 
 /**
- * Fetches a preset's transformer and tokenizer from the Hugging Face Hub into its standard cache, where `Par.load` finds
- * them. What the cache has is not fetched again, but compared with its hash; what an interrupted call has left is gone on
- * with. A file is in the cache only once its size and hash are those that the Hub names. Where the cache has everything,
- * neither a connection nor a cache that can be written is needed.
- * Environment: `HF_HOME`, `HF_HUB_CACHE`, `XDG_CACHE_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`.
+ * Fetches a preset's transformer and tokenizer from the Hugging Face Hub into its standard cache, where `Par.load`
+ * finds them. What the cache has is not fetched again, but compared with its hash; what an interrupted call has left is
+ * gone on with. A file is in the cache only once its size and hash are those that the Hub names. Where the cache has
+ * everything, neither a connection nor a cache that can be written is needed.
+ * Environment: `HF_HOME`, `HF_HUB_CACHE`, `XDG_CACHE_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
+ * `HF_HUB_OFFLINE`.
  * @throws ParError `DOWNLOAD_FAILED` (what is missing cannot be had), `FILE_NOT_FOUND` (the cache cannot be read or
  * written), `INVALID_OPTION`
  */
@@ -125,16 +130,22 @@ export async function pullFiles (files: readonly HubFile[], work: Work): Promise
     const { path, dest, syscall } = (error ?? {}) as NodeJS.ErrnoException & { dest?: unknown }
     const at = syscall === 'rename' ? dest : path // what is renamed has a name that nobody knows
     const known = fromSystem(error, typeof at === 'string' ? at : cache, 'written')
-    throw known === error || !(known instanceof ParError) ? known : new ParError(known.code, `${known.message} ${elsewhere}`, { cause: error })
+    throw known === error || !(known instanceof ParError)
+      ? known
+      : new ParError(known.code, `${known.message} ${elsewhere}`, { cause: error })
   }
 }
 
 /** Failures in a row after which the Hub is left alone where everything is here anyway. */
 const fewAttempts = 2
 
-async function pulling (files: readonly HubFile[], { cache, signal, patience = defaultPatience }: Work, report: (progress: PullProgress) => void): Promise<PulledFile[]> {
+async function pulling (files: readonly HubFile[], { cache, signal, patience = defaultPatience }: Work, report: (
+  progress: PullProgress
+) => void): Promise<PulledFile[]> {
   const offline = offlineBy()
-  const hub: Hub | undefined = offline === undefined ? { endpoint: endpoint(), token: await accessToken(), signal, patience } : undefined
+  const hub: Hub | undefined = offline === undefined
+    ? { endpoint: endpoint(), token: await accessToken(), signal, patience }
+    : undefined
 
   // ---- what there is to do
   const repositories = [...new Set(files.map(({ repository }) => repository))]
@@ -147,20 +158,29 @@ async function pulling (files: readonly HubFile[], { cache, signal, patience = d
     const missing: string[] = []
     for (const file of own) if (await findCached(cache, file) === undefined) missing.push(file.file)
     try {
-      if (!hub) throw new ParError('DOWNLOAD_FAILED', `${offline} is set, so nothing is fetched. Unset it to fetch from the Hub.`)
+      if (!hub) {
+        throw new ParError('DOWNLOAD_FAILED',
+          `${offline} is set, so nothing is fetched. Unset it to fetch from the Hub.`)
+      }
       const attempts = missing.length > 0 ? patience.attempts : Math.min(fewAttempts, patience.attempts)
-      const onRetry = (problem: string): void => report({ file: names[0]!, phase: 'retrying', bytesDone: 0, bytes: 0, problem })
-      facts.set(repository, await repositoryFacts({ ...hub, patience: { ...patience, attempts }, onRetry }, repository, names))
+      const onRetry = (problem: string): void =>
+        report({ file: names[0]!, phase: 'retrying', bytesDone: 0, bytes: 0, problem })
+      facts.set(repository,
+        await repositoryFacts({ ...hub, patience: { ...patience, attempts }, onRetry }, repository, names))
     } catch (error) {
       if (!(error instanceof ParError) || error.code !== 'DOWNLOAD_FAILED') throw error
-      if (missing.length > 0) throw new ParError(error.code, lacking(missing, repository, cache, error.message), { cause: error.cause })
+      if (missing.length > 0) {
+        throw new ParError(error.code, lacking(missing, repository, cache, error.message), { cause: error.cause })
+      }
       unasked.set(repository, error.message)
     }
   }
   const jobs = await Promise.all(files.map(async ({ repository, file }) => {
     const cached = new CachedRepository(cache, repository)
     const known = facts.get(repository)
-    if (known) return { cached, repository, file, commit: known.commit, licence: known.licence, ...known.files.get(file)! }
+    if (known) {
+      return { cached, repository, file, commit: known.commit, licence: known.licence, ...known.files.get(file)! }
+    }
     const [found, notCompared] = [await cached.find(file), unasked.get(repository)!]
     if (!found) throw new ParError('DOWNLOAD_FAILED', lacking([file], repository, cache, notCompared))
     return { repository, file, ...found, size: (await stat(found.path)).size, notCompared }
@@ -180,8 +200,10 @@ async function pulling (files: readonly HubFile[], { cache, signal, patience = d
       report({ file, phase, bytesDone: before + done, bytes, ...(problem !== undefined && { problem }) })
     }
     const done = 'cached' in job
-      ? { ...await fetched(hub!, job.cached, job, tell), hash: job.oid, ...(job.licence !== undefined && { licence: job.licence }) }
-      : { path: job.path, commit: job.commit, hash: await stored(job, signal, tell), downloaded: false, notCompared: job.notCompared }
+      ? { ...await fetched(hub!, job.cached, job, tell), hash: job.oid, ...(job.licence !== undefined &&
+        { licence: job.licence }) }
+      : { path: job.path, commit: job.commit, hash: await stored(job, signal,
+          tell), downloaded: false, notCompared: job.notCompared }
     before += size
     report({ file, phase: done.downloaded ? 'downloading' : 'checking', bytesDone: before, bytes })
     pulled.push({ repository, file, bytes: size, ...done })
@@ -190,7 +212,9 @@ async function pulling (files: readonly HubFile[], { cache, signal, patience = d
 }
 
 function lacking (missing: readonly string[], repository: string, cache: string, why: string): string {
-  return missing.some(name => why.startsWith(name)) ? why : `${missing.join(' and ')} of ${repository}: not in the cache (${shownPath(cache)}), and ${why}`
+  return missing.some(name => why.startsWith(name))
+    ? why
+    : `${missing.join(' and ')} of ${repository}: not in the cache (${shownPath(cache)}), and ${why}`
 }
 
 /** A file that the Hub names, in the cache and under its name there. */
@@ -204,7 +228,9 @@ async function fetched (
   } catch (error) {
     // A cache that cannot be written, but has the content under the name of an earlier commit: that is as good.
     const earlier = downloaded ? undefined : await cached.find(file).catch(() => undefined)
-    const [one, other] = await Promise.all([earlier?.path ?? '', cached.blob(oid)].map(async file => await stat(file).catch(() => undefined)))
+    const [one, other] = await Promise.all(
+      [earlier?.path ?? '', cached.blob(oid)].map(async file => await stat(file).catch(() => undefined))
+    )
     if (earlier && one && one.ino === other?.ino && one.dev === other.dev) return { ...earlier, downloaded }
     throw error
   }
@@ -237,7 +263,10 @@ export interface Placing {
  */
 export async function presetTokenizer ({ name, tokenizer }: Preset, folder = cacheFolder()): Promise<string> {
   const path = await findCached(folder, tokenizer)
-  if (path === undefined) throw new ParError('FILE_NOT_FOUND', `${tokenizer.file} of ${name} is not in the cache (${shownPath(folder)}). Run: npx parvis pull ${name}`)
+  if (path === undefined) {
+    throw new ParError('FILE_NOT_FOUND',
+      `${tokenizer.file} of ${name} is not in the cache (${shownPath(folder)}). Run: npx parvis pull ${name}`)
+  }
   return path
 }
 
@@ -245,14 +274,18 @@ export async function presetTokenizer ({ name, tokenizer }: Preset, folder = cac
  * A preset's files in the cache; fetched where that is asked for.
  * @throws ParError `FILE_NOT_FOUND`, which says what to run
  */
-export async function presetFiles (preset: Preset, { cache, pull: fetching, signal, onPull }: Placing): Promise<{ transformer: string, tokenizer: string }> {
+export async function presetFiles (
+  preset: Preset, { cache, pull: fetching, signal, onPull }: Placing
+): Promise<{ transformer: string, tokenizer: string }> {
   const folder = cache ?? cacheFolder()
-  const [transformer, tokenizer] = [await findCached(folder, preset.transformer), await findCached(folder, preset.tokenizer)]
+  const [transformer, tokenizer] = [await findCached(folder, preset.transformer),
+    await findCached(folder, preset.tokenizer)]
   if (transformer !== undefined && tokenizer !== undefined) return { transformer, tokenizer }
   if (!fetching) {
     const missing = transformer === undefined ? preset.transformer : preset.tokenizer
     throw new ParError('FILE_NOT_FOUND',
-      `${missing.file} of ${preset.name} is not in the cache (${shownPath(folder)}). Run: npx parvis pull ${preset.name}; or ask Par.load for it: { pull: true }`)
+      `${missing.file} of ${preset.name} is not in the cache (${shownPath(folder)}). Run: npx parvis ` +
+        `pull ${preset.name}; or ask Par.load for it: { pull: true }`)
   }
   const pulled = await pull(preset.name, { cache: folder, signal, onProgress: onPull })
   return { transformer: pulled.transformer.path, tokenizer: pulled.tokenizer.path }

@@ -16,8 +16,8 @@ export interface Comparable {
 }
 
 /**
- * Peak signal-to-noise ratio in decibels: `10 log10(255^2 / mean squared difference)` over all values of the three channels.
- * Identical pictures have Infinity.
+ * Peak signal-to-noise ratio in decibels: `10 log10(255^2 / mean squared difference)` over all values of the three
+ * channels. Identical pictures have Infinity.
  * @throws ParError `INVALID_OPTION` where sizes differ or the data are not bytes
  */
 export function psnr (a: Comparable, b: Comparable): number {
@@ -38,7 +38,9 @@ const side = 7
 export function ssim (a: Comparable, b: Comparable): number {
   check(a, b)
   const { width, height } = a
-  if (Math.min(width, height) < side) throw invalid(`ssim compares windows of ${side} x ${side} pixels; these pictures are ${width} x ${height}`)
+  if (Math.min(width, height) < side) {
+    throw invalid(`ssim compares windows of ${side} x ${side} pixels; these pictures are ${width} x ${height}`)
+  }
   const count = side * side
   const [c1, c2] = [(0.01 * 255) ** 2, (0.03 * 255) ** 2]
   // Sums over the window's rows for each column of values; whole numbers, so that adding and taking away is exact.
@@ -82,11 +84,16 @@ export function ssim (a: Comparable, b: Comparable): number {
 function check (a: Comparable, b: Comparable): void {
   for (const picture of [a, b]) {
     const { data, width, height } = isObject(picture) ? picture : {} as Comparable
-    if (!isUint8Array(data) || data.length === 0 || data.length !== width * height * 3 || data.length !== trueLength(data)) {
-      throw invalid('Pictures are compared as RGB bytes: { data, width, height } with width * height * 3 values in a Uint8Array')
+    if (!isUint8Array(data) || data.length === 0 || data.length !== width * height * 3 ||
+      data.length !== trueLength(data)) {
+      throw invalid(
+        'Pictures are compared as RGB bytes: { data, width, height } with width * height * 3 values in a Uint8Array'
+      )
     }
   }
   if (a.width !== b.width || a.height !== b.height) {
-    throw invalid(`Pictures of one size can be compared; these are ${a.width} x ${a.height} and ${b.width} x ${b.height}`)
+    throw invalid(
+      `Pictures of one size can be compared; these are ${a.width} x ${a.height} and ${b.width} x ${b.height}`
+    )
   }
 }

@@ -1,7 +1,7 @@
-// What does not depend on where this code runs. Test environments (Jest, vitest) and vm contexts run modules beside a set
-// of globals of their own: typed arrays and errors that the addon and Node make then fail `instanceof`, fetch or
-// TextDecoder may be missing, and AbortController may be a stand-in that Node's own functions refuse. So values are told
-// by brand, and what Node brings is taken from its modules.
+// What does not depend on where this code runs. Test environments (Jest, vitest) and vm contexts run modules beside a
+// set of globals of their own: typed arrays and errors that the addon and Node make then fail `instanceof`, fetch or
+// TextDecoder may be missing, and AbortController may be a stand-in that Node's own functions refuse. So values are
+// told by brand, and what Node brings is taken from its modules.
 
 import * as util from 'node:util'
 import vm from 'node:vm'
@@ -38,7 +38,8 @@ export function nodeWeb (): Pick<typeof globalThis, 'fetch' | 'Response'> {
   return vm.runInThisContext('globalThis') as typeof globalThis
 }
 
-// The one way to it that no test environment replaces. Bun has no such function, and its test environments replace nothing.
+// The one way to it that no test environment replaces. Bun has no such function, and its test environments replace
+// nothing.
 export const NodeAbortController = typeof util.transferableAbortController === 'function'
   ? util.transferableAbortController().constructor as typeof AbortController
   : AbortController

@@ -100,11 +100,18 @@ const mostWeights = 1 << 16
 /** What is held of a picture, which need not be all of it, and where in the picture that lies. */
 interface Region extends Rgb { x: number, y: number }
 
-/** Which pixels of a row make up each of some neighbouring columns, and how much of each: [columns], and [columns, most]. */
+/**
+ * Which pixels of a row make up each of some neighbouring columns, and how much of each: [columns], and [columns,
+ * most].
+ */
 interface Taps { columns: number, most: number, first: Int32Array, count: Int32Array, weights: Int32Array }
 
-/** Columns of one row, from place `at` of `out` on. No async function: V8 leaves loops in those unoptimized for long. */
-function mix (data: Uint8Array, row: number, { columns, most, first, count, weights }: Taps, out: Uint8ClampedArray, at: number): void {
+/**
+ * Columns of one row, from place `at` of `out` on. No async function: V8 leaves loops in those unoptimized for long.
+ */
+function mix (
+  data: Uint8Array, row: number, { columns, most, first, count, weights }: Taps, out: Uint8ClampedArray, at: number
+): void {
   for (let x = 0; x < columns; x++) {
     let from = (row + first[x]!) * 3
     let red = 1 << precision - 1
@@ -130,7 +137,10 @@ async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Pr
   const most = mostTaps(pass)
   // In strips of so many columns that their weights stay few, however long a row is.
   const widest = Math.min(wanted.length, Math.max(1, Math.floor(mostWeights / most)))
-  const strip: Taps = { columns: 0, most, weights: new Int32Array(widest * most), first: new Int32Array(widest), count: new Int32Array(widest) }
+  const strip: Taps = {
+    columns: 0, most, weights: new Int32Array(widest * most), first: new Int32Array(widest),
+    count: new Int32Array(widest)
+  }
   let units = 0
   for (let begin = 0; begin < wanted.length; begin += widest) {
     const columns = strip.columns = Math.min(widest, wanted.length - begin)
@@ -186,20 +196,27 @@ async function down (region: Region, pass: Pass, columns: Span, pause: Pause): P
       for (let i = 0, at = y * stride + begin; i < length; i++) out[at + i] = sums[i]! >> precision
     }
   }
-  return { data: new Uint8Array(out.buffer), width: columns.length, height: wanted.length, x: columns.start, y: wanted.start }
+  return {
+    data: new Uint8Array(out.buffer), width: columns.length, height: wanted.length, x: columns.start, y: wanted.start
+  }
 }
 
 /** One step of a resizing, both directions. */
 interface Step { columns: Pass, rows: Pass }
 
 /**
- * From the picture's size to `to`: halved by a box filter while both sides stay at least those of `least`, then bicubic. From
- * what is wanted in the end each step learns what it has to make: a picture that is long and thin would become huge.
+ * From the picture's size to `to`: halved by a box filter while both sides stay at least those of `least`, then
+ * bicubic. From what is wanted in the end each step learns what it has to make: a picture that is long and thin would
+ * become huge.
  */
-function stepsOf (from: Size, to: (halved: Size) => Size, least: Size, columns: (width: number) => Span, rows: (height: number) => Span): Step[] {
+function stepsOf (
+  from: Size, to: (halved: Size) => Size, least: Size, columns: (width: number) => Span, rows: (height: number) => Span
+): Step[] {
   const sizes = [from]
   let half = from
-  while (half.width >= 2 * least.width && half.height >= 2 * least.height) sizes.push(half = { width: half.width >> 1, height: half.height >> 1 })
+  while (half.width >= 2 * least.width && half.height >= 2 * least.height) {
+    sizes.push(half = { width: half.width >> 1, height: half.height >> 1 })
+  }
   const end = to(half)
   sizes.push(end)
   const steps: Step[] = []
@@ -249,11 +266,15 @@ async function cutOut (region: Region, columns: Span, rows: Span, pause: Pause):
 
 export interface Size { width: number, height: number }
 
-/** How a picture of that size becomes its middle, width x height; for a square exactly as the authors' `center_crop_arr`. */
+/**
+ * How a picture of that size becomes its middle, width x height; for a square exactly as the authors'
+ * `center_crop_arr`.
+ */
 function cropSteps (from: Size, width: number, height: number): Step[] {
   const near = (half: Size): Size => {
     const scale = Math.max(width / half.width, height / half.height)
-    return { width: Math.max(width, roundToEven(half.width * scale)), height: Math.max(height, roundToEven(half.height * scale)) }
+    return { width: Math.max(width, roundToEven(half.width * scale)), height: Math.max(height,
+      roundToEven(half.height * scale)) }
   }
   const middle = (length: number) => (all: number): Span => ({ start: Math.floor((all - length) / 2), length })
   return stepsOf(from, near, { width, height }, middle(width), middle(height))

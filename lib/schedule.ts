@@ -16,7 +16,10 @@ import { invalid, isList, oneOf, optionsObject, show } from './validate.js'
 
 /** Order of the tokens: `distant` takes the same place of every region (paper, section 3.2), `raster` scans rows. */
 export type Order = 'distant' | 'raster'
-/** Stage 1: the first group token by token (section 3.2, table 4a `w`), or at once with the others (`none`, table 4a `w/o`). */
+/**
+ * Stage 1: the first group token by token (section 3.2, table 4a `w`), or at once with the others (`none`, table 4a
+ * `w/o`).
+ */
 export type InitialStage = 'sequential' | 'none'
 /** Inside a group: every token sees the whole group before it (`full`) or a causal prefix only (table 4c). */
 export type GroupAttention = 'full' | 'causal'
@@ -35,9 +38,15 @@ export interface Ablation {
 
 /** The grid and the choices that {@link createSchedule} plans for. */
 export interface ScheduleOptions extends Ablation {
-  /** Rows and columns of tokens, or frames, rows and columns for video (regions are spatial, frames come one after another). */
+  /**
+   * Rows and columns of tokens, or frames, rows and columns for video (regions are spatial, frames come one after
+   * another).
+   */
   grid: readonly [rows: number, columns: number] | readonly [frames: number, rows: number, columns: number]
-  /** Regions, hence tokens a step: a square s*s where s divides rows and columns. With `order: 'raster'` any divisor of the tokens. */
+  /**
+   * Regions, hence tokens a step: a square s*s where s divides rows and columns. With `order: 'raster'` any divisor of
+   * the tokens.
+   */
   n: number
 }
 
@@ -113,7 +122,9 @@ export function createSchedule (options: ScheduleOptions): Schedule {
     if (input < classInput) transitions = Math.max(transitions, -1 - input)
     const cell = input < 0 ? -1 : cells[input]!
     const alone = groupAttention === 'causal' || (sequential && slot < group)
-    const rotated = cell < 0 ? [-1, -1, -1] : [Math.floor(cell / (rows * columns)), Math.floor(cell / columns) % rows, cell % columns]
+    const rotated = cell < 0
+      ? [-1, -1, -1]
+      : [Math.floor(cell / (rows * columns)), Math.floor(cell / columns) % rows, cell % columns]
     table.set([slot, input, -1, ...rotated, slot, alone ? slot + 1 : slot - place + group], slot * rowStride)
   }
 
@@ -203,27 +214,40 @@ const optionNames = ['grid', 'n', 'order', 'initial', 'groupAttention', 'tokensP
 
 function check (given: ScheduleOptions) {
   const options = optionsObject(given, 'createSchedule', optionNames)
-  const { grid: shape, n, order: inOrder = 'distant', initial: stage = 'sequential', groupAttention: attention = 'full', tokensPerStep = n } = options
+  const {
+    grid: shape, n, order: inOrder = 'distant', initial: stage = 'sequential', groupAttention: attention = 'full',
+    tokensPerStep = n
+  } = options
   // Spread, so that the holes of a sparse array are looked at too.
   const sizes: unknown[] = isList(shape) && shape.length <= 3 ? [...shape] : []
-  if ((sizes.length !== 2 && sizes.length !== 3) || !sizes.every(size => Number.isInteger(size) && size as number >= 1)) {
+  if ((sizes.length !== 2 && sizes.length !== 3) ||
+    !sizes.every(size => Number.isInteger(size) && size as number >= 1)) {
     throw invalid(`grid must be [rows, columns] or [frames, rows, columns], integers of at least 1, not ${show(shape)}`)
   }
   const [frames, rows, columns] = (sizes.length === 3 ? sizes : [1, ...sizes]) as [number, number, number]
   const count = frames * rows * columns
   // Far above any real grid; keeps a mistaken one from filling memory.
-  if (count > limits.tokens) throw invalid(`grid ${sizes.join(' x ')} has ${count} tokens; at most ${limits.tokens} are possible`)
+  if (count > limits.tokens) {
+    throw invalid(`grid ${sizes.join(' x ')} has ${count} tokens; at most ${limits.tokens} are possible`)
+  }
   const order = oneOf(inOrder, 'order', ['distant', 'raster'] as const)
   const initial = oneOf(stage, 'initial', ['sequential', 'none'] as const)
   const groupAttention = oneOf(attention, 'groupAttention', ['full', 'causal'] as const)
   if (!isCount(n)) throw invalid(`n must be an integer of at least 1, not ${show(n)}`)
   if (order === 'distant') {
     const s = Math.round(Math.sqrt(n))
-    if (s * s !== n) throw invalid(`n must be a square (1, 4, 9, 16, ...) so that the grid falls into regions; found ${n}`)
-    if (rows % s || columns % s) throw invalid(`n = ${n} cuts the grid into ${s} x ${s} regions, but ${s} does not divide both sides of ${sizes.join(' x ')}`)
+    if (s * s !== n) {
+      throw invalid(`n must be a square (1, 4, 9, 16, ...) so that the grid falls into regions; found ${n}`)
+    }
+    if (rows % s || columns % s) {
+      throw invalid(
+        `n = ${n} cuts the grid into ${s} x ${s} regions, but ${s} does not divide both sides of ${sizes.join(' x ')}`
+      )
+    }
   }
   if (!isCount(tokensPerStep) || count % tokensPerStep) {
-    throw invalid(`tokens a step must be an integer that divides the ${count} tokens of the grid ${sizes.join(' x ')}; found ${show(tokensPerStep)}`)
+    throw invalid(`tokens a step must be an integer that divides the ${count} tokens of the ` +
+      `grid ${sizes.join(' x ')}; found ${show(tokensPerStep)}`)
   }
   return { frames, rows, columns, n, group: tokensPerStep, order, initial, groupAttention }
 }

@@ -36,7 +36,8 @@ export class Score {
 
   /** @internal */
   [inspect.custom] (): string {
-    return `Score { total: ${this.total}, ${this.logProbs.length} tokens${this.logits ? `, ${this.logits.length} logits` : ''} }`
+    return `Score { total: ${this.total}, ${this.logProbs.length} ` +
+      `tokens${this.logits ? `, ${this.logits.length} logits` : ''} }`
   }
 }
 
@@ -46,7 +47,9 @@ export interface Classification {
   classId: number
   /** Name of the class, where the model has names. */
   label: string | undefined
-  /** p(class | picture) among the classes that were compared, each as likely beforehand as the others. They add up to 1. */
+  /**
+   * p(class | picture) among the classes that were compared, each as likely beforehand as the others. They add up to 1.
+   */
   probability: number
   /** log p(picture | class), natural logarithm: `total` of {@link Score}. */
   logProb: number
@@ -67,12 +70,15 @@ const classesAtOnce = 32
  * Classes by how likely each is to have made the picture, the likeliest first; ties in the order of their numbers.
  * Only totals are kept, so memory does not grow with the number of classes.
  */
-export async function classify (models: Models, tokens: unknown, request: CheckedClassify, call: Call): Promise<Classification[]> {
+export async function classify (
+  models: Models, tokens: unknown, request: CheckedClassify, call: Call
+): Promise<Classification[]> {
   const part = await models.transformerFor(request.n, call)
   const { classes } = part.model
   const classIds = request.classes === undefined
     ? Array.from({ length: classes }, (_, id) => id)
-    : [...new Set(await resolveClasses(request.classes, classes, part.labels, pauses(() => call.check())))].sort((a, b) => a - b)
+    : [...new Set(await resolveClasses(request.classes, classes, part.labels, pauses(() => call.check())))]
+        .sort((a, b) => a - b)
   const totals: number[] = []
   for (let from = 0; from < classIds.length; from += classesAtOnce) {
     const some = classIds.slice(from, from + classesAtOnce)
@@ -89,7 +95,9 @@ export async function classify (models: Models, tokens: unknown, request: Checke
   const weights = totals.map(total => Math.exp(total - most))
   const sum = weights.reduce((a, b) => a + b, 0)
   return classIds
-    .map((classId, i) => ({ classId, label: part.labels?.[classId], probability: weights[i]! / sum, logProb: totals[i]! }))
+    .map((
+      classId, i
+    ) => ({ classId, label: part.labels?.[classId], probability: weights[i]! / sum, logProb: totals[i]! }))
     .sort((a, b) => b.logProb - a.logProb)
     .slice(0, request.top)
 }
@@ -119,8 +127,10 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin), models.sessionBytes(part, shape),
-      async sequences => await seatedSession(part.native, sessionShape(shape, sequences), Array.from({ length: sequences }, (_, seat) => ({
+    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin),
+      models.sessionBytes(part, shape),
+      async sequences => await seatedSession(part.native, sessionShape(shape,
+        sequences), Array.from({ length: sequences }, (_, seat) => ({
         classId: classIds[begin + seat]!,
         seed: 0n,
         known: schedule.toSequence(tokens[begin + seat]!)
@@ -139,7 +149,9 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     }
     if (current) await call.wait(current)
     const logProbs = await call.wait(Promise.all(seats.map(async seat => await session.readLogProbs(seat))))
-    const logits = places.size > 0 ? await call.wait(Promise.all(seats.map(async seat => await session.readLogits(seat)))) : []
+    const logits = places.size > 0
+      ? await call.wait(Promise.all(seats.map(async seat => await session.readLogits(seat))))
+      : []
     call.release(lease)
     for (const seat of seats) {
       const result = new Score(schedule.toRaster(logProbs[seat]!))
@@ -147,7 +159,8 @@ export async function score (models: Models, request: CheckedScore, call: Call):
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {
           const row = places.get(position)!
-          result.logits!.set(logits[seat]!.subarray(row * vocabularySize, (row + 1) * vocabularySize), k * vocabularySize)
+          result.logits!.set(logits[seat]!.subarray(row * vocabularySize, (row + 1) * vocabularySize),
+            k * vocabularySize)
         })
       }
       scores.push(result)

@@ -22,7 +22,8 @@ export function transformerModel (name: string, n: number): TransformerModel {
 }
 
 export const vq16: TokenizerModel = {
-  baseChannels: 128, multipliers: [1, 1, 2, 2, 4], residualBlocks: 2, zChannels: 256, codebookSize: 16384, codeSize: 8, groups: 32, normEps: 1e-6
+  baseChannels: 128, multipliers: [1, 1, 2, 2, 4], residualBlocks: 2, zChannels: 256, codebookSize: 16384, codeSize: 8,
+  groups: 32, normEps: 1e-6
 }
 
 /** Pixels a token of VQ-16, each way. */
@@ -30,7 +31,9 @@ export const vq16Factor = 16
 
 export function tokenizerTensors (m: TokenizerModel): Shaped[] {
   const list: Shaped[] = []
-  const conv = (name: string, from: number, to: number, k: number): void => { list.push([`${name}.weight`, [to, from, k, k]], [`${name}.bias`, [to]]) }
+  const conv = (name: string, from: number, to: number, k: number): void => {
+    list.push([`${name}.weight`, [to, from, k, k]], [`${name}.bias`, [to]])
+  }
   const norm = (name: string, c: number): void => { list.push([`${name}.weight`, [c]], [`${name}.bias`, [c]]) }
   const residual = (name: string, from: number, to: number): void => {
     norm(`${name}.norm1`, from)
@@ -94,9 +97,12 @@ export const itemBytes = (precision: Precision): number => precision === 'float3
  * @param sees slots that the last row sees
  * @param sequences pictures, twice that with guidance
  */
-export function stepCost (m: TransformerModel, precision: Precision, { rows, sees, sequences }: { rows: number, sees: number, sequences: number }): Cost {
+export function stepCost (m: TransformerModel, precision: Precision, { rows, sees, sequences }: {
+  rows: number, sees: number, sequences: number
+}): Cost {
   const item = itemBytes(precision)
-  const matrices = m.layers * ((m.heads + 2 * m.kvHeads) * m.headSize * m.dim + m.heads * m.headSize * m.dim + 3 * m.feedForward * m.dim) + m.vocabularySize * m.dim
+  const matrices = m.layers * ((m.heads + 2 * m.kvHeads) * m.headSize * m.dim + m.heads * m.headSize * m.dim +
+    3 * m.feedForward * m.dim) + m.vocabularySize * m.dim
   const slot = m.layers * 2 * m.kvHeads * m.headSize
   return {
     weightBytes: matrices * item,
@@ -116,7 +122,11 @@ export function decodeFlops (grid: number): number {
   for (const [name, shape] of tokenizerTensors(vq16)) {
     if (shape.length !== 4 || name.startsWith('encoder') || name === 'quant_conv.weight') continue
     const level = /decoder\.conv_blocks\.(\d)/.exec(name)
-    const scale = name.startsWith('decoder.conv_out') ? vq16Factor : level ? 2 ** (Number(level[1]) + (name.includes('upsample') ? 1 : 0)) : 1
+    const scale = name.startsWith('decoder.conv_out')
+      ? vq16Factor
+      : level
+        ? 2 ** (Number(level[1]) + (name.includes('upsample') ? 1 : 0))
+        : 1
     total += 2 * shape.reduce((a, b) => a * b) * (grid * scale) ** 2
   }
   return total

@@ -48,7 +48,9 @@ export async function sortInSlices (values: Float64Array, slices: Slices): Promi
       const [middle, end] = [Math.min(from + width, length), Math.min(from + 2 * width, length)]
       let [left, right] = [from, middle]
       for (let at = from; at < end; at++) {
-        target[at] = right >= end || (left < middle && source[left]! <= source[right]!) ? source[left++]! : source[right++]!
+        target[at] = right >= end || (left < middle && source[left]! <= source[right]!)
+          ? source[left++]!
+          : source[right++]!
         if (slices.spend(1)) await slices.rest()
       }
     }

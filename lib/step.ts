@@ -1,7 +1,10 @@
-// Rows of single sequences put together to a step of a session: which seat each runs in, and by which rule its tokens are
-// drawn. Sequences of one step may be at different places of different schedules.
+// Rows of single sequences put together to a step of a session: which seat each runs in, and by which rule its tokens
+// are drawn. Sequences of one step may be at different places of different schedules.
 
-import { predictionStride, rowStride, ruleStride, type NativeSession, type NativeStep, type NativeTransformer, type Sequence, type SessionOptions } from './native.js'
+import {
+  predictionStride, rowStride, ruleStride, type NativeSession, type NativeStep, type NativeTransformer, type Sequence,
+  type SessionOptions
+} from './native.js'
 
 /** How logits become tokens. */
 export interface SamplingRule {
@@ -31,8 +34,8 @@ export interface StepPart {
 export const streamsOf = (guidanceScale: number): 1 | 2 => guidanceScale === 1 ? 1 : 2
 
 /**
- * The tables of a step. Conditional rows of all parts come first, then the unconditional ones, so that logits of all rows
- * are products in the order of the rows.
+ * The tables of a step. Conditional rows of all parts come first, then the unconditional ones, so that logits of all
+ * rows are products in the order of the rows.
  */
 export function composeStep (parts: readonly StepPart[], streamsEach: 1 | 2): NativeStep {
   const guided = parts.filter(({ guidanceScale }) => guidanceScale !== 1)
@@ -63,7 +66,9 @@ export function composeStep (parts: readonly StepPart[], streamsEach: 1 | 2): Na
       if (isGuided) unconditional++
     }
   }
-  return { rows, predictions: predictions.subarray(0, predicted * predictionStride), rules: packRules([...rules.keys()]) }
+  return {
+    rows, predictions: predictions.subarray(0, predicted * predictionStride), rules: packRules([...rules.keys()])
+  }
 
   function copyRows (part: StepPart, stream: number, to: number): void {
     rows.set(part.rows, to * rowStride)

@@ -9,12 +9,16 @@ export const maxShownName = 120
 export const maxShownPath = 200
 
 /**
- * C0 and C1 controls, soft hyphen, zero-width and bidirectional marks, line and paragraph separators, tags, lone surrogates.
- * `\p{Cf}` would take the joiners of emoji and of Indic scripts too: they are escaped as well, and stay readable.
+ * C0 and C1 controls, soft hyphen, zero-width and bidirectional marks, line and paragraph separators, tags, lone
+ * surrogates. `\p{Cf}` would take the joiners of emoji and of Indic scripts too: they are escaped as well, and stay
+ * readable.
  */
 const hidden = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]|\p{Cf}|\p{Cs}/gu
 
-/** `text` with every character that a terminal would act on, or that cannot be seen, as `\u{...}`; cut to `max` characters. */
+/**
+ * `text` with every character that a terminal would act on, or that cannot be seen, as `\u{...}`; cut to `max`
+ * characters.
+ */
 export function visible (text: string, max = Infinity): string {
   return cut(text, max).replace(hidden, character => {
     const code = character.codePointAt(0)!
@@ -22,11 +26,15 @@ export function visible (text: string, max = Infinity): string {
   })
 }
 
-/** JSON text in which those characters are written as escapes of JSON: the same value, and nothing that a terminal acts on. */
+/**
+ * JSON text in which those characters are written as escapes of JSON: the same value, and nothing that a terminal acts
+ * on.
+ */
 export function visibleJson (json: string): string {
   return json.replace(hidden, character => character === '\n' // between values; within strings it is an escape already
     ? character
-    : Array.from({ length: character.length }, (_, k) => `\\u${character.charCodeAt(k).toString(16).padStart(4, '0')}`).join(''))
+    : Array.from({ length: character.length },
+      (_, k) => `\\u${character.charCodeAt(k).toString(16).padStart(4, '0')}`).join(''))
 }
 
 /** At most `max` characters; what is missing is told by `...`. */

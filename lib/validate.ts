@@ -15,7 +15,9 @@ export function invalid (message: string, options?: { cause?: unknown }): ParErr
 
 /** What was found, short enough for a message. */
 export function show (value: unknown): string {
-  if (typeof value === 'string') return value.length > 60 ? `'${visible(value.slice(0, 60))}...'` : `'${visible(value)}'`
+  if (typeof value === 'string') {
+    return value.length > 60 ? `'${visible(value.slice(0, 60))}...'` : `'${visible(value)}'`
+  }
   if (typeof value === 'bigint') return `${cut(String(value), 60)}n`
   if (isRevoked(value)) return 'a Proxy that was revoked'
   if (Array.isArray(value)) return `an array of ${value.length}`
@@ -48,7 +50,15 @@ export function isList (value: unknown): value is unknown[] {
 
 /** A typed array as it is now, in memory of its own. A transferred one has no elements, and is refused for that. */
 export function snapshot<T> (value: T): T {
-  const own = isInt32Array(value) ? Int32Array : isFloat32Array(value) ? Float32Array : isUint8Array(value) ? Uint8Array : isUint8ClampedArray(value) ? Uint8ClampedArray : undefined
+  const own = isInt32Array(value)
+    ? Int32Array
+    : isFloat32Array(value)
+      ? Float32Array
+      : isUint8Array(value)
+        ? Uint8Array
+        : isUint8ClampedArray(value)
+          ? Uint8ClampedArray
+          : undefined
   if (!own) return value
   const array = value as Uint8Array
   return (array.byteLength > 0 ? new own(array) : new own(0)) as T
@@ -60,7 +70,9 @@ export function snapshot<T> (value: T): T {
  */
 export function optionsObject (value: unknown, call: string, known: readonly string[]): Record<string, unknown> {
   if (value === undefined) return {}
-  if (!isObject(value) || isList(value) || ArrayBuffer.isView(value)) throw invalid(`${call} takes an object of options, not ${show(value)}`)
+  if (!isObject(value) || isList(value) || ArrayBuffer.isView(value)) {
+    throw invalid(`${call} takes an object of options, not ${show(value)}`)
+  }
   const unknown = Object.keys(value).find(name => !known.includes(name))
   if (unknown !== undefined) throw invalid(`${call} has no option ${show(unknown)}; it knows ${known.join(', ')}`)
   const options: Record<string, unknown> = {}
@@ -101,7 +113,9 @@ export function boolean (value: unknown, name: string): boolean {
 }
 
 export function oneOf<T extends string> (value: unknown, name: string, choices: readonly T[]): T {
-  if (!choices.includes(value as T)) throw invalid(`${name} must be ${choices.map(show).join(' or ')}, not ${show(value)}`)
+  if (!choices.includes(value as T)) {
+    throw invalid(`${name} must be ${choices.map(show).join(' or ')}, not ${show(value)}`)
+  }
   return value as T
 }
 
@@ -127,7 +141,9 @@ export function abortSignal (value: unknown, name = 'signal'): AbortSignal | und
 }
 
 export function callback<T> (value: unknown, name: string): T | undefined {
-  if (value !== undefined && typeof value !== 'function') throw invalid(`${name} must be a function, not ${show(value)}`)
+  if (value !== undefined && typeof value !== 'function') {
+    throw invalid(`${name} must be a function, not ${show(value)}`)
+  }
   return value as T | undefined
 }
 
@@ -150,7 +166,9 @@ export function gridOption (value: unknown, name = 'grid'): [rows: number, colum
 /** Tokens of one picture: whole numbers of the vocabulary. */
 export function tokenArray (value: unknown, name: string, vocabulary: number, length?: number): Int32Array {
   if (!isInt32Array(value)) throw invalid(`${name} must be an Int32Array, not ${show(value)}`)
-  if (length !== undefined && value.length !== length) throw invalid(`${name} must hold ${length} tokens, found ${value.length}`)
+  if (length !== undefined && value.length !== length) {
+    throw invalid(`${name} must hold ${length} tokens, found ${value.length}`)
+  }
   const wrong = value.findIndex(token => token < 0 || token >= vocabulary)
   if (wrong >= 0) throw invalid(`${name}[${wrong}] is ${value[wrong]}; tokens are 0 to ${vocabulary - 1}`)
   return value

@@ -1,5 +1,5 @@
-// What weights a transformer has, by role: the one list from which checkpoints are read, benchmarks make up weights and tests
-// their models. common/transformer.h loads the same roles.
+// What weights a transformer has, by role: the one list from which checkpoints are read, benchmarks make up weights and
+// tests their models. common/transformer.h loads the same roles.
 
 import type { TransformerModel } from './native.js'
 

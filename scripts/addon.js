@@ -52,10 +52,13 @@ function missingTools () {
   const candidates = process.env.CXX ? [process.env.CXX.split(' ')[0]] : ['c++', 'g++', 'clang++']
   const found = candidates.filter(name => output(name, ['--version']) !== '')
   if (found.length === 0) {
-    missing.push({ what: `a C++20 compiler (looked for ${candidates.join(', ')})`, debian: 'g++', mac: 'xcode-select --install' })
+    missing.push({
+      what: `a C++20 compiler (looked for ${candidates.join(', ')})`, debian: 'g++', mac: 'xcode-select --install'
+    })
   } else {
     const source = '#include <bit>\n#include <span>\n#include <atomic>\nint main() { return std::popcount(0u); }\n'
-    const child = spawnSync(found[0], ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-'], { input: source, encoding: 'utf8' })
+    const child = spawnSync(found[0], ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-'],
+      { input: source, encoding: 'utf8' })
     if (child.status !== 0) {
       missing.push({
         what: `a C++20 compiler (${output(found[0], ['--version']).split('\n')[0]} does not compile a C++20 program)`,
@@ -72,7 +75,9 @@ function missingTools () {
 
 // ---- the packages that build
 
-/** Optional peers of the package, because only a build from source needs them (node-api-headers comes with cmake-js). */
+/**
+ * Optional peers of the package, because only a build from source needs them (node-api-headers comes with cmake-js).
+ */
 const builders = { 'cmake-js': 'cmake-js/bin/cmake-js', 'node-addon-api': 'node-addon-api' }
 
 /** Those of them that are not installed, with their ranges. */
@@ -114,7 +119,8 @@ function build () {
   const packages = missingBuilders()
   const missing = missingTools()
   if (packages.length > 0) {
-    console.error(`parvis: there is no prebuilt addon for this machine, and building one takes packages that are not installed: ${packages.join(', ')}.`)
+    console.error('parvis: there is no prebuilt addon for this machine, and building one takes packages that are ' +
+      `not installed: ${packages.join(', ')}.`)
     if (missing.length > 0) console.error(`Also missing: ${missing.map(({ what }) => what).join(', ')}.`)
     console.error('This installs them and builds:')
     console.error(`  ${addCommand()} ${ownName()} ${packages.join(' ')}`)
@@ -124,7 +130,9 @@ function build () {
     console.error('parvis: the native addon cannot be built here. Missing:')
     for (const { what } of missing) console.error(`  - ${what}`)
     console.error('Install what is missing, then run npm install again:')
-    console.error(`  Debian, Ubuntu:  sudo apt-get install -y ${[...new Set(missing.map(tool => tool.debian))].join(' ')}`)
+    console.error(
+      `  Debian, Ubuntu:  sudo apt-get install -y ${[...new Set(missing.map(tool => tool.debian))].join(' ')}`
+    )
     console.error(`  macOS:           ${[...new Set(missing.map(tool => tool.mac))].join(' && ')}`)
     return 1
   }
@@ -137,7 +145,8 @@ function build () {
   // `cmake-js build` configures only once; configuring each time makes a changed PARVIS_CUDA count. Where it is not
   // set, an earlier choice in build/ stands.
   const keep = !process.env.PARVIS_CUDA && fs.existsSync(path.join(root, 'build', 'CMakeCache.txt'))
-  const status = cmakeJs(['configure', ...(keep ? [] : [`--CDPARVIS_CUDA=${cuda}`])]) || cmakeJs(['build', '--parallel', jobs])
+  const status = cmakeJs(['configure', ...(keep ? [] : [`--CDPARVIS_CUDA=${cuda}`])]) ||
+    cmakeJs(['build', '--parallel', jobs])
   if (status !== 0) {
     console.error(`parvis: building the native addon failed (CUDA ${cuda}); the reason is above.`)
     console.error(`  Start over:      rm -rf ${path.join(root, 'build')} && npm install`)
@@ -179,7 +188,8 @@ function newest (place) {
 
 function cmakeJs (args) {
   const cli = require.resolve('cmake-js/bin/cmake-js')
-  const child = spawnSync(process.execPath, [cli, ...args, '--log-level', 'warn', '--directory', root], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
+  const child = spawnSync(process.execPath, [cli, ...args, '--log-level', 'warn', '--directory', root],
+    { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
   return child.status === null ? 1 : child.status
 }
 

@@ -1,6 +1,6 @@
 'use strict'
-// Makes docs/forming.webp, the moving picture at the top of the README: the same classes drawn with 1, 4 and 16 tokens per
-// step, side by side and step for step, so that a picture of fewer steps is finished earlier.
+// Makes docs/forming.webp, the moving picture at the top of the README: the same classes drawn with 1, 4 and 16 tokens
+// per step, side by side and step for step, so that a picture of fewer steps is finished earlier.
 // Run it in a checkout after `npm install`: node scripts/forming-picture.js [OUT]
 
 const path = require('node:path')
@@ -43,14 +43,16 @@ async function main () {
   const frames = Math.max(...states.map(seen => seen.length))
   const pages = []
   for (let frame = 0; frame < frames; frame++) {
-    const parts = states.flatMap((seen, row) => seen[Math.min(frame, seen.length - 1)].map((image, column) => ({ image, row, column })))
+    const parts = states.flatMap((seen, row) =>
+      seen[Math.min(frame, seen.length - 1)].map((image, column) => ({ image, row, column })))
     const step = (frame + 1) * stride
     const composed = await Promise.all(parts.map(async ({ image, row, column }) => ({
       input: await image.sharp().resize(side, side, { kernel: 'nearest' }).png().toBuffer(),
       left: words + margin + column * (side + margin),
       top: margin + row * (side + margin)
     })))
-    pages.push(await sharp({ create: { width, height, channels: 3, background: '#ffffff' } }).composite([...composed, { input: Buffer.from(caption(step, width, height)), left: 0, top: 0 }]).png().toBuffer())
+    pages.push(await sharp({ create: { width, height, channels: 3, background: '#ffffff' } })
+      .composite([...composed, { input: Buffer.from(caption(step, width, height)), left: 0, top: 0 }]).png().toBuffer())
   }
   const delay = pages.map((_, frame) => frame === frames - 1 ? lastTime : frameTime)
   await sharp(pages, { join: { animated: true } }).webp({ quality: 70, effort: 6, loop: 0, delay }).toFile(out)
@@ -66,7 +68,8 @@ function caption (step, width, height) {
     return `<text x="12" y="${y - 4}" fill="#333333">${n} token${n === 1 ? '' : 's'} per step</text>` +
       `<text x="12" y="${y + 16}" fill="${color}">step ${own} of ${stepsOf[n]}</text>`
   })
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="DejaVu Sans, sans-serif" font-size="13">${lines.join('')}</svg>`
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="DejaVu Sans, ` +
+    `sans-serif" font-size="13">${lines.join('')}</svg>`
 }
 
 main().catch(error => { console.error(error); process.exitCode = 1 })

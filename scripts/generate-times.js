@@ -1,12 +1,13 @@
 'use strict'
 // How long a picture takes by the package itself: Par.generate, from the call to its pixels, with everything in between
-// (checks, a session, steps, decoding). Batch 1, guided, bfloat16. Checkpoints of random weights of the published sizes are
-// written to the temporary folder before (XXL 2.8 GB, 3B 6.3 GB) and removed after. It needs dist/ and the addon.
+// (checks, a session, steps, decoding). Batch 1, guided, bfloat16. Checkpoints of random weights of the published sizes
+// are written to the temporary folder before (XXL 2.8 GB, 3B 6.3 GB) and removed after. It needs dist/ and the addon.
 //
-// Beside the times, what only a device at full size can show: the same seed makes the same picture, to the byte, again and
-// again, and (the first model) where kernels of a step do not overlap.
+// Beside the times, what only a device at full size can show: the same seed makes the same picture, to the byte, again
+// and again, and (the first model) where kernels of a step do not overlap.
 //
-//   node scripts/generate-times.js [--out FILE] [--models XXL:4,XXL:16,3B:4] [--device cuda] [--repeats 7] [--seconds 60]
+//   node scripts/generate-times.js [--out FILE] [--models XXL:4,XXL:16,3B:4] [--device cuda] [--repeats 7] [--seconds
+//   60]
 //
 // MODEL:N is a model and its tokens a step. None is begun after so many seconds. JSON, in FILE after every model.
 
@@ -29,7 +30,10 @@ const { values: options } = parseArgs({
 const began = performance.now()
 const seconds = () => (performance.now() - began) / 1000
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-generate-'))
-const report = { what: 'Par.generate, batch 1, guidance 1.5, bfloat16, random weights, to the bytes of 384 x 384 pixels', device: options.device, results: [] }
+const report = {
+  what: 'Par.generate, batch 1, guidance 1.5, bfloat16, random weights, to the bytes of 384 x 384 pixels',
+  device: options.device, results: []
+}
 
 function write () {
   if (options.out === undefined) return
@@ -46,7 +50,10 @@ function spread (times) {
 async function repeats (par, options, picture, times) {
   for (let i = 0; i < times; i++) {
     const image = await par.generate(options)
-    if (!Buffer.from(image.data).equals(Buffer.from(picture.data)) || image.tokens.some((token, k) => token !== picture.tokens[k])) return false
+    if (!Buffer.from(image.data).equals(Buffer.from(picture.data)) ||
+      image.tokens.some((token, k) => token !== picture.tokens[k])) {
+      return false
+    }
   }
   return true
 }
@@ -82,11 +89,16 @@ async function measure (model, n, tokenizer, first) {
         image = await par.generate({ ...sampling, seed: i + 3 })
         if (i >= 0) times.push(performance.now() - start)
       }
-      if (image.width !== 384 || image.data.length !== 384 * 384 * 3) throw new Error(`a picture of ${image.width} x ${image.height} pixels`)
+      if (image.width !== 384 || image.data.length !== 384 * 384 * 3) {
+        throw new Error(`a picture of ${image.width} x ${image.height} pixels`)
+      }
       const same = { ...sampling, seed: image.seed }
       const repeatable = await repeats(par, same, image, 5)
       const withoutOverlap = first ? await repeatsWithoutOverlap(files, same, image) : undefined
-      return { ms: spread(times), repeatable, withoutOverlap, steps: image.steps, device: par.info.device, loadMs: (loaded - written) * 1000 }
+      return {
+        ms: spread(times), repeatable, withoutOverlap, steps: image.steps, device: par.info.device,
+        loadMs: (loaded - written) * 1000
+      }
     } finally {
       await par.dispose()
     }
@@ -109,7 +121,8 @@ async function main () {
       process.exitCode = 1
     }
     report.results.push(result)
-    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n = ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms${result.repeatable && result.withoutOverlap !== false ? '' : ', and the same seed makes another picture'}`}`)
+    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n ` +
+      `= ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms${result.repeatable && result.withoutOverlap !== false ? '' : ', and the same seed makes another picture'}`}`)
     write()
   }
   if (options.out === undefined) console.log(JSON.stringify(report, undefined, 1))

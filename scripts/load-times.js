@@ -1,6 +1,7 @@
 // How long a model takes to load, from the authors' format and converted, and in how much memory: the figures of
 // docs/official-checkpoints.md. Random weights; every load in a process of its own, the best of several, files in the
-// system's cache (written just before). It needs dist/ and the addon, Linux (peak memory is read there) and some 2 GB of disk.
+// system's cache (written just before). It needs dist/ and the addon, Linux (peak memory is read there) and some 2 GB
+// of disk.
 //
 //   node scripts/load-times.js [L] [REPEATS]
 
@@ -28,7 +29,8 @@ const script = `
     if (what === 'load') await par.dispose()
   })()`
 const run = (...args) => {
-  const times = Array.from({ length: Number(repeats) }, () => JSON.parse(execFileSync(process.execPath, ['-e', script, dist, ...args], { encoding: 'utf8' })))
+  const times = Array.from({ length: Number(repeats) },
+    () => JSON.parse(execFileSync(process.execPath, ['-e', script, dist, ...args], { encoding: 'utf8' })))
   return times.sort((a, b) => a.ms - b.ms)[0]
 }
 /** Reading alone, in pieces of a megabyte, by one thread: ms. */
@@ -44,7 +46,9 @@ const read = file => {
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-load-'))
 try {
-  const files = { '.pt, float32': 'float32.pt', '.pt, bfloat16': 'bfloat16.pt', 'converted, bfloat16': 'converted.safetensors' }
+  const files = {
+    '.pt, float32': 'float32.pt', '.pt, bfloat16': 'bfloat16.pt', 'converted, bfloat16': 'converted.safetensors'
+  }
   const at = name => path.join(folder, files[name])
   writeBigCheckpoint(model, at('.pt, float32'), { dtype: 'float32' })
   writeBigCheckpoint(model, at('.pt, bfloat16'), { dtype: 'bfloat16' })
@@ -53,14 +57,16 @@ try {
   const conversion = run('convert', at('.pt, float32'), at('converted, bfloat16'), 'bfloat16')
   console.log(`model ${model}, ${os.cpus()[0].model.trim()}, ${os.availableParallelism()} cores; best of ${repeats}`)
   console.log(`conversion of the float32 file to bfloat16: ${ms(conversion.ms)}, ${mb(conversion.grown)} of memory\n`)
-  console.log('| file | size | reading it | kept as | loading | of the file | of processor time, system | memory at the peak | weights |\n|---|---|---|---|---|---|---|---|---|')
+  console.log('| file | size | reading it | kept as | loading | of the file | of processor time, system | memory at ' +
+    'the peak | weights |\n|---|---|---|---|---|---|---|---|---|')
   for (const name of Object.keys(files)) {
     const { size } = fs.statSync(at(name))
     const reading = Math.min(...Array.from({ length: Number(repeats) }, () => read(at(name))))
     for (const precision of ['bfloat16', 'float32']) {
       const best = run('load', at(name), precision)
       const share = Math.round(100 * best.system / (best.user + best.system))
-      console.log(`| ${name} | ${mb(size)} | ${ms(reading)} | ${precision} | ${ms(best.ms)} | ${(size / best.ms / 1e6).toFixed(1)} GB/s | ${share}% | ${mb(best.grown)} | ${mb(best.weights)} |`)
+      console.log(`| ${name} | ${mb(size)} | ${ms(reading)} | ${precision} | ${ms(best.ms)} ` +
+        `| ${(size / best.ms / 1e6).toFixed(1)} GB/s | ${share}% | ${mb(best.grown)} | ${mb(best.weights)} |`)
     }
   }
 } finally {

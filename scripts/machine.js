@@ -1,7 +1,7 @@
 'use strict'
 // How many compilers run side by side. Node's os.availableParallelism() knows neither the CPU quota of a container nor
-// memory, and a compiler that is out of memory is killed without a word. The same rule as cpu/machine.cc but for swap, which
-// cannot be asked before it is built; test/machine.test.ts holds one against the other.
+// memory, and a compiler that is out of memory is killed without a word. The same rule as cpu/machine.cc but for swap,
+// which cannot be asked before it is built; test/machine.test.ts holds one against the other.
 
 const fs = require('node:fs')
 const os = require('node:os')
@@ -14,10 +14,14 @@ const bytesPerJob = 1e9
 function buildJobs () {
   if (process.env.CMAKE_BUILD_PARALLEL_LEVEL) return process.env.CMAKE_BUILD_PARALLEL_LEVEL
   const { quota, free } = limits()
-  return String(Math.max(1, Math.min(os.availableParallelism(), quota ? Math.ceil(quota) : Infinity, free ? Math.floor(free / bytesPerJob) : Infinity)))
+  return String(Math.max(1, Math.min(os.availableParallelism(), quota ? Math.ceil(quota) : Infinity,
+    free ? Math.floor(free / bytesPerJob) : Infinity)))
 }
 
-/** CPU quota in processors, and free memory in bytes without swap; 0: none, or unknown. `root`: the folder in which /proc and /sys are looked for. */
+/**
+ * CPU quota in processors, and free memory in bytes without swap; 0: none, or unknown. `root`: the folder in which
+ * /proc and /sys are looked for.
+ */
 function limits (root = '') {
   const text = name => {
     try {
@@ -26,7 +30,8 @@ function limits (root = '') {
       return ''
     }
   }
-  const number = value => /^[ \t]*\d+(?=\s|$)/.test(value) && Number.parseInt(value, 10) < 2 ** 60 ? Number.parseInt(value, 10) : Infinity
+  const number = value =>
+    /^[ \t]*\d+(?=\s|$)/.test(value) && Number.parseInt(value, 10) < 2 ** 60 ? Number.parseInt(value, 10) : Infinity
   const row = (lines, key) => number(new RegExp(`^${key}[ \t]+(.*)$`, 'm').exec(lines)?.[1] ?? '')
   const orZero = value => value === Infinity ? 0 : value
 
@@ -34,16 +39,20 @@ function limits (root = '') {
   const mounted = text('/proc/self/mountinfo').split('\n').map(line => line.split(' '))
   /** Folders of the own group of a controller ('' for version 2) and of those above it. */
   const groups = controller => {
-    const whole = own.find(([, names]) => controller ? names.split(',').includes(controller) : names === '')?.[2].replace(/^\/$/, '') ?? ''
+    const whole = own.find(([, names]) => controller ? names.split(',').includes(controller) : names === '')?.[2]
+      .replace(/^\/$/, '') ?? ''
     const plain = name => name.replace(/\\([0-7]{3})/g, (_, digits) => String.fromCharCode(parseInt(digits, 8)))
     const mounts = mounted.flatMap(fields => {
       const dash = fields.indexOf('-', 6)
-      const fits = dash > 0 && (controller ? fields[dash + 1] === 'cgroup' && (fields[dash + 3] ?? '').split(',').includes(controller) : fields[dash + 1] === 'cgroup2')
+      const fits = dash > 0 && (controller
+        ? fields[dash + 1] === 'cgroup' && (fields[dash + 3] ?? '').split(',').includes(controller)
+        : fields[dash + 1] === 'cgroup2')
       return fits ? [{ top: plain(fields[3]).replace(/^\/$/, ''), point: plain(fields[4]) }] : []
     })
     if (mounts.length === 0) mounts.push({ top: '', point: path.posix.join('/sys/fs/cgroup', controller) })
     const isFolder = name => fs.statSync(root + name, { throwIfNoEntry: false })?.isDirectory() ?? false
-    const [best] = mounts.filter(({ top, point }) => (whole === top || whole.startsWith(`${top}/`)) && isFolder(point + whole.slice(top.length))).sort((a, b) => a.top.length - b.top.length)
+    const [best] = mounts.filter(({ top, point }) => (whole === top || whole.startsWith(`${top}/`)) &&
+      isFolder(point + whole.slice(top.length))).sort((a, b) => a.top.length - b.top.length)
     const point = (best ?? mounts[0]).point
     let below = whole
     if (best) below = whole.slice(best.top.length)
@@ -58,12 +67,14 @@ function limits (root = '') {
   const quotas = [
     ...second.map(folder => text(`${folder}/cpu.max`).split(' ')),
     ...groups('cpu').map(folder => [text(`${folder}/cpu.cfs_quota_us`), text(`${folder}/cpu.cfs_period_us`)])
-  ].map(([quota, period = '']) => [number(quota), number(period)]).filter(pair => pair.every(value => value > 0 && value < Infinity))
+  ].map(([quota, period = '']) => [number(quota), number(period)])
+    .filter(pair => pair.every(value => value > 0 && value < Infinity))
 
   const free = [row(text('/proc/meminfo'), 'MemAvailable:') * 1024] // compilers that are swapped out do not end
   for (const folder of second) {
     const limit = Math.min(number(text(`${folder}/memory.max`)), number(text(`${folder}/memory.high`)))
-    const held = orZero(number(text(`${folder}/memory.current`))) - orZero(row(text(`${folder}/memory.stat`), 'inactive_file'))
+    const held = orZero(number(text(`${folder}/memory.current`))) -
+      orZero(row(text(`${folder}/memory.stat`), 'inactive_file'))
     free.push(Math.max(0, limit - Math.max(0, held)))
   }
   for (const folder of groups('memory')) {

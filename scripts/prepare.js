@@ -16,7 +16,8 @@ const stamp = path.join(dist, '.built')
 function build () {
   const started = new Date()
   const tsc = require.resolve('typescript/bin/tsc')
-  const child = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
+  const child = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'],
+    { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
   if (child.status !== 0) return false
   removeLeftovers()
   fs.writeFileSync(stamp, '')

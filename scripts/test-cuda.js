@@ -1,8 +1,8 @@
 'use strict'
-// npm run test:cuda: the CUDA backend on the GPU of this machine. Builds what is stale, with CUDA; runs the cases of every
-// kernel family and of sessions, the paper's shapes against the CPU backend, the golden fixtures and the tests of the library
-// that compute. Ends with `N passed, N failed`. Without a GPU that this build can use it says why and fails: what has not run
-// has not passed. scripts/device.sh does this and measures too, where there is no registry.
+// npm run test:cuda: the CUDA backend on the GPU of this machine. Builds what is stale, with CUDA; runs the cases of
+// every kernel family and of sessions, the paper's shapes against the CPU backend, the golden fixtures and the tests of
+// the library that compute. Ends with `N passed, N failed`. Without a GPU that this build can use it says why and
+// fails: what has not run has not passed. scripts/device.sh does this and measures too, where there is no registry.
 
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -42,7 +42,9 @@ async function main () {
   fs.mkdirSync(path.dirname(log), { recursive: true })
   fs.writeFileSync(log, '')
   // Known at once, and compiling for a GPU that is not there takes minutes.
-  if (!checks.gpu() && !fs.existsSync('/proc/driver/nvidia/version')) return fail('no GPU can be used here, so nothing was tested: no NVIDIA driver was found')
+  if (!checks.gpu() && !fs.existsSync('/proc/driver/nvidia/version')) {
+    return fail('no GPU can be used here, so nothing was tested: no NVIDIA driver was found')
+  }
   if (!built()) return fail('the addon could not be built; the reason is above')
   const why = reason(addon.probe().file)
   if (why) return fail(`no GPU can be used here, so nothing was tested: ${why}`)
@@ -53,7 +55,8 @@ async function main () {
   const made = await checks.build({ architecture: gpu.architecture, seconds: 1800, log, addon: false })
   if (made.problem) return fail(`building the programs: ${made.problem}; see ${log}`)
   for (const name of [...checks.cases(), 'shapes']) {
-    const result = checks.count(await checks.run(checks.program(name), name === 'shapes' ? ['--seconds', '600'] : ['1'], { seconds: 900, log }))
+    const result = checks.count(await checks.run(checks.program(name), name === 'shapes' ? ['--seconds', '600'] : ['1'],
+      { seconds: 900, log }))
     total.passed += result.passed
     for (const failure of result.failures) fail(`${name}: ${failure}`)
     for (const skipped of result.skipped) console.log(`skipped  ${name}: ${skipped}`)

@@ -17,14 +17,19 @@ function value (h: number, type: DType): number {
   const mantissa = h & (1 << mantissaBits) - 1
   const bias = (1 << exponentBits - 1) - 1
   if (exponent === (1 << exponentBits) - 1) return mantissa ? NaN : sign * Infinity
-  return sign * (exponent === 0 ? mantissa * 2 ** (1 - bias - mantissaBits) : (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias))
+  return sign * (exponent === 0
+    ? mantissa * 2 ** (1 - bias - mantissaBits)
+    : (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias))
 }
 
 for (const type of ['float16', 'bfloat16'] as const) {
   t.test(type, async t => {
     const all = Uint16Array.from({ length: 65536 }, (_, i) => i)
     const wide = floats(await addon().convertFloats(bytes(all), type, 'float32'))
-    t.equal(wide.findIndex((v, i) => !Object.is(v, Math.fround(value(i, type))) && !(Number.isNaN(v) && Number.isNaN(value(i, type)))), -1, 'widened: all 65536 patterns')
+    t.equal(
+      wide.findIndex((v, i) => !Object.is(v, Math.fround(value(i, type))) &&
+        !(Number.isNaN(v) && Number.isNaN(value(i, type)))), -1, 'widened: all 65536 patterns'
+    )
     const back = halves(await addon().convertFloats(bytes(wide), 'float32', type))
     t.equal(back.findIndex((h, i) => Number.isNaN(wide[i]!) ? !Number.isNaN(value(h, type)) : h !== i), -1, 'and back')
 
@@ -41,7 +46,8 @@ for (const type of ['float16', 'bfloat16'] as const) {
       const h = rounded[i]!
       if (Number.isNaN(v)) return !Number.isNaN(value(h, type))
       // Infinity stands for the next power of two, as far as rounding goes.
-      const finite = (p: number): number => Number.isFinite(value(p, type)) ? Math.abs(value(p, type)) : type === 'float16' ? 65536 : 2 ** 128
+      const finite = (p: number): number =>
+        Number.isFinite(value(p, type)) ? Math.abs(value(p, type)) : type === 'float16' ? 65536 : 2 ** 128
       if (!Number.isFinite(v)) return value(h, type) !== v
       if ((h & 0x8000) !== (Object.is(v, -0) || v < 0 ? 0x8000 : 0)) return true
       const magnitude = h & 0x7fff

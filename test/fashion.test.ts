@@ -20,14 +20,18 @@ t.test('the numbers of PyTorch, float32', async t => {
   images.forEach((image, i) => t.ok(worst(image.data, decoded[i]!) <= 1e-3, `pixels of picture ${i}`))
   const inputs = rows(expected.floats('encode.input'), 2).map(planes => interleave(planes, 32, 32))
   for (const [i, data] of inputs.entries()) {
-    t.same(await par.encode({ data, width: 32, height: 32 }), rows(expected.ints('encode.codes'), 2)[i], `codes of picture ${i}`)
+    t.same(await par.encode({ data, width: 32, height: 32 }), rows(expected.ints('encode.codes'), 2)[i],
+      `codes of picture ${i}`)
   }
   for (const n of [1, 4, 16]) {
     const schedule = createSchedule({ grid: [16, 16], n })
     const tokens = schedule.toRaster(expected.ints(`n${n}.tokens`))
     const [score] = await par.score({ tokens, classId: Number(classId), n })
-    t.ok(worst(schedule.toSequence(score!.logProbs), expected.floats(`n${n}.logprobs`)) <= 1e-3, `log-probabilities, n = ${n}`)
-    const image = await par.generate({ classId: Number(classId), n, greedy: true, guidanceScale: Number(greedyGuidanceScale) })
+    t.ok(worst(schedule.toSequence(score!.logProbs), expected.floats(`n${n}.logprobs`)) <= 1e-3,
+      `log-probabilities, n = ${n}`)
+    const image = await par.generate({
+      classId: Number(classId), n, greedy: true, guidanceScale: Number(greedyGuidanceScale)
+    })
     t.same(image.tokens, expected.ints(`n${n}.greedy`), `greedy tokens, n = ${n}`)
   }
 })
@@ -35,7 +39,8 @@ t.test('the numbers of PyTorch, float32', async t => {
 t.test('pictures are recognised', async t => {
   const judge = classifier()
   const real = rows(expected.floats('encode.input'), 2).map(planes => interleave(planes, 32, 32))
-  t.same(real.map(x => judge(Uint8Array.from(x, v => 127.5 * v + 127.5))), testClasses!.split(',').map(Number), 'real test pictures')
+  t.same(real.map(x => judge(Uint8Array.from(x, v => 127.5 * v + 127.5))), testClasses!.split(',').map(Number),
+    'real test pictures')
 
   const par = await Par.load()
   t.teardown(() => par.dispose())
@@ -44,7 +49,9 @@ t.test('pictures are recognised', async t => {
   for (const [n, least] of [[4, 0.75], [16, 0.65], [1, 0.65]] as const) {
     const images = await par.generate({ classId: classIds, n, seed: 1 })
     const share = images.filter(image => judge(image.data) === image.classId).length / images.length
-    t.ok(share >= least, `n = ${n}: ${Math.round(share * 100)}% of ${images.length} pictures recognised, ${least * 100}% asked`)
-    t.equal(new Set(images.map(image => Buffer.from(image.data).toString('base64'))).size, images.length, `n = ${n}: no two alike`)
+    t.ok(share >= least,
+      `n = ${n}: ${Math.round(share * 100)}% of ${images.length} pictures recognised, ${least * 100}% asked`)
+    t.equal(new Set(images.map(image => Buffer.from(image.data).toString('base64'))).size, images.length,
+      `n = ${n}: no two alike`)
   }
 })

@@ -1,5 +1,5 @@
-// Files written whole or not at all, and read without waiting for anybody: what goes wrong in a file system, what stands
-// where a file should be, and processes that end in the middle.
+// Files written whole or not at all, and read without waiting for anybody: what goes wrong in a file system, what
+// stands where a file should be, and processes that end in the middle.
 
 import t from 'tap'
 import { execFileSync, spawn } from 'node:child_process'
@@ -21,9 +21,11 @@ import { golden } from './support/golden.js'
 
 process.setMaxListeners(0)
 const picture = (value: number): Image => new Image(new Uint8Array(64 * 64 * 3).fill(value), 64, 64)
-const failure = async (work: Promise<unknown>): Promise<ParError> => await work.then(() => { throw new Error('it went well') }, (error: ParError) => error)
+const failure = async (work: Promise<unknown>): Promise<ParError> =>
+  await work.then(() => { throw new Error('it went well') }, (error: ParError) => error)
 const system = (code: keyof typeof constants.errno): Error =>
-  Object.assign(new Error(`${code}: words of the system, open '${'/very/long'.repeat(300)}\u001b[2J'`), { code, errno: -constants.errno[code] })
+  Object.assign(new Error(`${code}: words of the system, open '${'/very/long'.repeat(300)}\u001b[2J'`),
+    { code, errno: -constants.errno[code] })
 const root0 = process.getuid?.() === 0
 
 t.test('a picture is there whole or not at all, and what was there stays', async t => {
@@ -48,7 +50,8 @@ t.test('a picture is there whole or not at all, and what was there stays', async
     })
   }
   for (const [what, code, message] of [
-    ['writeFile', 'ENOSPC', /no space is left/], ['writeFile', 'EDQUOT', /quota/], ['writeFile', 'EFBIG', /larger than/], ['writeFile', 'EIO', /disk or the network failed/],
+    ['writeFile', 'ENOSPC', /no space is left/], ['writeFile', 'EDQUOT', /quota/],
+    ['writeFile', 'EFBIG', /larger than/], ['writeFile', 'EIO', /disk or the network failed/],
     ['datasync', 'ENOSPC', /no space/], ['datasync', 'EIO', /failed/], ['close', 'EDQUOT', /quota/]
   ] as const) {
     broken(what, code)
@@ -65,17 +68,20 @@ t.test('a picture is there whole or not at all, and what was there stays', async
   Object.assign(fsp, { rename })
   await picture(3).toFile(path.join(folder, 'b.png'))
   Object.assign(fsp, { open })
-  t.match(await failure(picture(1).toFile(path.join(folder, 'no', 'such', 'a.png'))), { code: 'FILE_NOT_FOUND', message: `there is no folder ${path.join(folder, 'no', 'such')}. Make it` })
+  t.match(await failure(picture(1).toFile(path.join(folder, 'no', 'such', 'a.png'))),
+    { code: 'FILE_NOT_FOUND', message: `there is no folder ${path.join(folder, 'no', 'such')}. Make it` })
   t.match(await failure(picture(1).toFile(folder + '/a.png/b.png')), { code: 'FILE_NOT_FOUND', message: /no folder/ })
   fs.mkdirSync(path.join(folder, 'c.png'))
-  t.match(await failure(picture(1).toFile(path.join(folder, 'c.png'))), { code: 'FILE_NOT_FOUND', message: /it is a folder/ })
+  t.match(await failure(picture(1).toFile(path.join(folder, 'c.png'))),
+    { code: 'FILE_NOT_FOUND', message: /it is a folder/ })
 })
 
 const onLinux = { skip: process.platform !== 'linux' && 'names of Linux' }
 
 t.test('names of what is open already are written to as it is open', onLinux, async t => {
   const folder = temporaryFolder()
-  const [file, link, out] = ['a.bin', 'link.raw', 'out.bin'].map(name => path.join(folder, name)) as [string, string, string]
+  const [file, link, out] = ['a.bin', 'link.raw', 'out.bin'].map(name => path.join(folder, name)) as [string, string,
+    string]
   fs.writeFileSync(file, 'before')
   const descriptor = fs.openSync(file, 'a')
   t.teardown(() => { fs.closeSync(descriptor) })
@@ -87,10 +93,12 @@ t.test('names of what is open already are written to as it is open', onLinux, as
   t.equal(fs.readFileSync(file, 'latin1'), 'before123456')
   t.same(fs.readdirSync(folder).sort(), ['a.bin', 'link.raw'])
   for (const absent of ['/dev/fd/987654', '/proc/self/fd/987654']) {
-    t.match(await failure(writeWhole(absent, Buffer.from('1'))), { code: 'FILE_NOT_FOUND', message: /nothing open under that number/ })
+    t.match(await failure(writeWhole(absent, Buffer.from('1'))),
+      { code: 'FILE_NOT_FOUND', message: /nothing open under that number/ })
   }
   fs.writeFileSync(out, 'before')
-  const child = spawn(process.execPath, [bin, 'generate', '7', '-n', '16', '--out', '/dev/stdout', '--format', 'raw', '-q'], { stdio: ['ignore', fs.openSync(out, 'a'), 'inherit'] })
+  const child = spawn(process.execPath, [bin, 'generate', '7', '-n', '16', '--out', '/dev/stdout', '--format', 'raw',
+    '-q'], { stdio: ['ignore', fs.openSync(out, 'a'), 'inherit'] })
   t.same(await once(child, 'close'), [0, null])
   t.ok(fs.readFileSync(out, 'latin1').startsWith('before') && fs.statSync(out).size === 6 + 32 * 32 * 3)
 })
@@ -99,7 +107,8 @@ t.test('why a file cannot be made', onLinux, async t => {
   const folder = temporaryFolder()
   const link = path.join(folder, 'dangling.png')
   fs.symlinkSync('absent/x.png', link)
-  t.match(await failure(picture(1).toFile(link)), { code: 'FILE_NOT_FOUND', message: `${link}: cannot be written: there is no folder ${folder}/absent. Make it` })
+  t.match(await failure(picture(1).toFile(link)),
+    { code: 'FILE_NOT_FOUND', message: `${link}: cannot be written: there is no folder ${folder}/absent. Make it` })
 })
 
 t.test('a working directory that was removed', onLinux, async t => {
@@ -121,7 +130,8 @@ t.test('a working directory that was removed', onLinux, async t => {
       console.log(JSON.stringify({ tokens: tokens.length, errors }))
     })()`
   fs.mkdirSync(path.join(folder, 'gone'))
-  const printed = execFileSync(process.execPath, ['-e', script, path.join(await built(), 'index.js'), folder, golden('vq-small/vq.pt')], { encoding: 'utf8' })
+  const printed = execFileSync(process.execPath,
+    ['-e', script, path.join(await built(), 'index.js'), folder, golden('vq-small/vq.pt')], { encoding: 'utf8' })
   const { tokens, errors } = JSON.parse(printed) as { tokens: number, errors: object[] }
   t.equal(tokens, 256)
   const message = /^x\.\w+: cannot be found: the path is relative, and the working directory was removed\. /
@@ -129,19 +139,27 @@ t.test('a working directory that was removed', onLinux, async t => {
 })
 
 t.test('no name of a file commands a terminal or fills a log', onLinux, async t => {
-  const folder = path.join(temporaryFolder(), '\u001b[2J\u202e\n' + 'long'.repeat(50), 'long'.repeat(60), 'long'.repeat(60))
+  const folder = path.join(temporaryFolder(), '\u001b[2J\u202e\n' + 'long'.repeat(50), 'long'.repeat(60),
+    'long'.repeat(60))
   fs.mkdirSync(folder, { recursive: true })
   const at = (name: string): string => path.join(folder, name)
   fs.writeFileSync(at('empty.pt'), '')
   fs.copyFileSync(golden('par-4x/model.pt'), at('par.pt'))
   fs.copyFileSync(golden('vq-small/vq.pt'), at('vq.pt'))
-  const load = async (options: object, path = at('par.pt')): Promise<unknown> => await Par.load({ device: 'cpu', transformer: { path, heads: 2, grid: 8, ...options } })
+  const load = async (options: object, path = at('par.pt')): Promise<unknown> =>
+    await Par.load({ device: 'cpu', transformer: { path, heads: 2, grid: 8, ...options } })
   for (const [code, work] of [
-    ['BAD_CHECKPOINT', async () => await openCheckpoint(at('empty.pt'))], ['FILE_NOT_FOUND', async () => await openCheckpoint(folder)], ['UNSUPPORTED_N', async () => await load({ n: 16 })],
-    ['INVALID_OPTION', async () => await load({ grid: 7 })], ['INVALID_OPTION', async () => await load({ heads: 5 })], ['INVALID_OPTION', async () => await load({ weights: 'ema' })],
-    ['BAD_CHECKPOINT', async () => await load({}, at('vq.pt'))], ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), at('vq.pt'))], ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), folder)],
-    ['INVALID_OPTION', async () => await convertCheckpoint(at('par.pt'), at('x'), { heads: 2, grid: 8, tokenizer: at('par.pt') })],
-    ['FILE_NOT_FOUND', async () => await Par.load('par-xl-4x', { cache: folder + '/x'.repeat(1e6) })], ['FILE_NOT_FOUND', async () => await picture(1).toFile(at('no/such.png'))]
+    ['BAD_CHECKPOINT', async () => await openCheckpoint(at('empty.pt'))],
+    ['FILE_NOT_FOUND', async () => await openCheckpoint(folder)], ['UNSUPPORTED_N', async () => await load({ n: 16 })],
+    ['INVALID_OPTION', async () => await load({ grid: 7 })], ['INVALID_OPTION', async () => await load({ heads: 5 })],
+    ['INVALID_OPTION', async () => await load({ weights: 'ema' })],
+    ['BAD_CHECKPOINT', async () => await load({}, at('vq.pt'))],
+    ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), at('vq.pt'))],
+    ['INVALID_OPTION', async () => await convertCheckpoint(at('vq.pt'), folder)],
+    ['INVALID_OPTION',
+      async () => await convertCheckpoint(at('par.pt'), at('x'), { heads: 2, grid: 8, tokenizer: at('par.pt') })],
+    ['FILE_NOT_FOUND', async () => await Par.load('par-xl-4x', { cache: folder + '/x'.repeat(1e6) })],
+    ['FILE_NOT_FOUND', async () => await picture(1).toFile(at('no/such.png'))]
   ] as Array<[string, () => Promise<unknown>]>) {
     const error = await failure(work())
     t.equal(error.code, code, error.message)
@@ -151,13 +169,15 @@ t.test('no name of a file commands a terminal or fills a log', onLinux, async t 
   const last = new ParError('INTERNAL', `\u001b[2J two\nlines ${'x'.repeat(1e6)} end`)
   t.match(last.message, /^\\u001b\[2J two\nlines x+\.\.\.x+ end$/)
   t.ok(last.message.length < 10_000)
-  const native = toParError(Object.assign(new Error('Cannot open a\u001b[2J\nb.'), { parvisCode: 'FILE_NOT_FOUND' })) as ParError
+  const native = toParError(Object.assign(new Error('Cannot open a\u001b[2J\nb.'),
+    { parvisCode: 'FILE_NOT_FOUND' })) as ParError
   t.equal(native.message, 'Cannot open a\\u001b[2J\\u000ab.')
 })
 
 t.test('who reads meanwhile sees the old or the new', async t => {
   const file = path.join(temporaryFolder(), 'a.raw')
-  const sides = [new Image(new Uint8Array(512 * 512 * 3).fill(1), 512, 512), new Image(new Uint8Array(512 * 512 * 3).fill(2), 512, 512)]
+  const sides = [new Image(new Uint8Array(512 * 512 * 3).fill(1), 512, 512),
+    new Image(new Uint8Array(512 * 512 * 3).fill(2), 512, 512)]
   await sides[0]!.toFile(file)
   let [writing, reads] = [true, 0]
   const write = (async () => {
@@ -167,7 +187,9 @@ t.test('who reads meanwhile sees the old or the new', async t => {
   while (writing) {
     const bytes = await fsp.readFile(file)
     reads++
-    if (bytes.length !== 512 * 512 * 3 || bytes[0] !== bytes.at(-1)) t.fail(`${bytes.length} bytes, ${bytes[0]} to ${bytes.at(-1)}`)
+    if (bytes.length !== 512 * 512 * 3 || bytes[0] !== bytes.at(-1)) {
+      t.fail(`${bytes.length} bytes, ${bytes[0]} to ${bytes.at(-1)}`)
+    }
   }
   await write
   t.ok(reads > 10, `${reads} reads`)
@@ -182,7 +204,8 @@ t.test('a folder that is changed meanwhile', async t => {
   process.chdir(second)
   await done
   process.chdir(here)
-  t.same([fs.readdirSync(first), fs.readdirSync(second)], [['a.png'], []], 'the name means what it meant when the call was made')
+  t.same([fs.readdirSync(first), fs.readdirSync(second)], [['a.png'], []],
+    'the name means what it meant when the call was made')
 })
 
 t.test('mode and owner', { skip: process.platform === 'win32' && 'Windows has neither' }, async t => {
@@ -214,10 +237,13 @@ t.test('mode and owner', { skip: process.platform === 'win32' && 'Windows has ne
   const dist = await built()
   const program = `process.setgid?.(Number(process.argv[1])); process.setuid?.(Number(process.argv[1]));
     require(${JSON.stringify(path.join(dist, 'files.js'))}).writeWhole(process.argv[2], Buffer.from('new')).then(() => console.log('written'), error => console.log(error.code + ' ' + error.message))`
-  const as = (id: number): string => execFileSync(process.execPath, ['-e', program, String(id), file], { encoding: 'utf8' })
+  const as = (id: number): string =>
+    execFileSync(process.execPath, ['-e', program, String(id), file], { encoding: 'utf8' })
   if (!root0) return t.comment('not root: nobody else can be tried')
   fs.chmodSync(folder, 0o777)
-  for (const parent of [path.dirname(dist), path.dirname(folder)]) t.ok(fs.statSync(parent).mode & 1, `${parent} is open to all`)
+  for (const parent of [path.dirname(dist), path.dirname(folder)]) {
+    t.ok(fs.statSync(parent).mode & 1, `${parent} is open to all`)
+  }
   fs.chownSync(file, 0, 0)
   fs.chmodSync(file, 0o664)
   t.match(as(65534), /^FILE_NOT_FOUND .*permission denied/, 'who may not write it does not replace it either')
@@ -238,17 +264,24 @@ t.test('parts of processes that ended in the middle', async t => {
 
   const killed = writer('')
   await once(killed.stdout!, 'data')
-  t.match(parts(), [new RegExp(`^\\.parvis-[0-9a-f]{8}-${killed.pid}-[0-9a-f]{12}\\.part$`)], 'its name says whose it is')
+  t.match(parts(), [new RegExp(`^\\.parvis-[0-9a-f]{8}-${killed.pid}-[0-9a-f]{12}\\.part$`)],
+    'its name says whose it is')
   await writeWhole(path.join(folder, 'b.bin'), Buffer.from('b'))
   t.equal(parts().length, 1, 'one that is being written stays')
   killed.kill('SIGKILL')
   await once(killed, 'close')
   t.equal(parts().length, 1)
   // The next process.
-  execFileSync(process.execPath, ['-e', `require(${JSON.stringify(path.join(dist, 'files.js'))}).writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`])
+  execFileSync(process.execPath,
+    [
+      '-e',
+      `require(${JSON.stringify(path.join(dist, 'files.js'))}).writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`
+    ])
   t.same(fs.readdirSync(folder).sort(), ['b.bin', 'c.bin'])
 
-  for (const end of ['process.exit(3)', `require(${JSON.stringify(path.join(dist, 'files.js'))}).removeParts(); process.kill(process.pid, 'SIGKILL')`, 'throw new Error("mine")']) {
+  for (const end of ['process.exit(3)',
+    `require(${JSON.stringify(path.join(dist, 'files.js'))}).removeParts(); process.kill(process.pid, 'SIGKILL')`,
+    'throw new Error("mine")']) {
     const ended = writer(end)
     await once(ended.stdout!, 'data')
     t.equal(parts().length, 1)
@@ -259,7 +292,8 @@ t.test('parts of processes that ended in the middle', async t => {
 
   // Of another machine: only once nobody can work on it any more.
   const other = temporaryFolder()
-  const [fresh, old, foreign] = ['00000000-1-000000000000', '00000000-1-000000000001', `x`].map(name => path.join(other, `.parvis-${name}.part`)) as [string, string, string]
+  const [fresh, old, foreign] = ['00000000-1-000000000000', '00000000-1-000000000001', 'x']
+    .map(name => path.join(other, `.parvis-${name}.part`)) as [string, string, string]
   for (const file of [fresh, old, foreign]) fs.writeFileSync(file, '')
   const long = new Date(Date.now() - 25 * 3600 * 1000)
   for (const file of [old, foreign]) fs.utimesSync(file, long, long)
@@ -300,7 +334,8 @@ t.test('pipes and devices', { skip: process.platform === 'win32' && 'Windows has
   const [got] = await Promise.all([readWhole(pipe, { pipes: true }), fsp.writeFile(pipe, bytes)])
   t.ok(got.equals(bytes))
   const open = fs.openSync(pipe, fs.constants.O_RDWR)
-  t.equal(await failure(readWhole(pipe, { pipes: true, check: stopsAfter(60) })), reason as unknown, 'a writer that writes nothing')
+  t.equal(await failure(readWhole(pipe, { pipes: true, check: stopsAfter(60) })), reason as unknown,
+    'a writer that writes nothing')
   fs.closeSync(open)
   t.match(await failure(readWhole(pipe)), { code: 'FILE_NOT_FOUND', message: /it is a pipe/ })
   t.match(await failure(readWhole('/dev/zero', { pipes: true })), { code: 'FILE_NOT_FOUND', message: /it is a device/ })
@@ -312,34 +347,43 @@ t.test('pipes and devices', { skip: process.platform === 'win32' && 'Windows has
   t.match(await failure(readWhole(large)), { code: 'FILE_NOT_FOUND', message: /1073741824/ })
   fs.truncateSync(large, 200_000_000)
   let looks = 0
-  t.equal(await failure(readWhole(large, { check: () => { if (++looks > 3) throw reason } })), reason as unknown, 'ends in the middle')
+  t.equal(await failure(readWhole(large, { check: () => { if (++looks > 3) throw reason } })), reason as unknown,
+    'ends in the middle')
   t.ok((await readWhole('/proc/self/status')).toString().startsWith('Name:'), 'a file whose size says nothing')
   const grows = path.join(folder, 'grows')
   fs.writeFileSync(grows, 'x')
   looks = 0
-  t.match(await failure(readWhole(grows, { limit: 100_000, check: () => { if (looks++ < 100) fs.appendFileSync(grows, Buffer.alloc(10_000)) } })), { message: /more than 100000 bytes/ }, 'a file that grows')
+  t.match(await failure(readWhole(
+    grows, { limit: 100_000, check: () => { if (looks++ < 100) fs.appendFileSync(grows, Buffer.alloc(10_000)) } }
+  )), { message: /more than 100000 bytes/ }, 'a file that grows')
 
   const par = await Par.load()
   t.teardown(async () => { await par.dispose() })
-  for (const file of [pipe, '/dev/zero', '/dev/random', folder]) t.match(await failure(par.encode(file)), { code: 'FILE_NOT_FOUND', message: /cannot be read: it is a/ }, file)
+  for (const file of [pipe, '/dev/zero', '/dev/random', folder]) {
+    t.match(await failure(par.encode(file)), { code: 'FILE_NOT_FOUND', message: /cannot be read: it is a/ }, file)
+  }
   const { code, message } = await failure(par.encode(path.join(folder, 'x'.repeat(5000))))
   t.equal(code, 'FILE_NOT_FOUND')
   t.ok(message.length < 500, `${message.length} characters`)
 })
 
-t.test('a command that waits at a pipe ends with a signal', { skip: process.platform === 'win32' && 'Windows has none as files' }, async t => {
+t.test('a command that waits at a pipe ends with a signal', {
+  skip: process.platform === 'win32' && 'Windows has none as files'
+}, async t => {
   await built()
   const folder = temporaryFolder()
   const pipe = path.join(folder, 'pipe.png')
   execFileSync('mkfifo', [pipe])
   for (const [args, signal, code] of [
-    [['encode', pipe], 'SIGINT', 130], [['score', pipe, '--class', '7'], 'SIGTERM', 143], [['generate', '--class', '7', '-n', '16', '--out', pipe], 'SIGINT', 130]
+    [['encode', pipe], 'SIGINT', 130], [['score', pipe, '--class', '7'], 'SIGTERM', 143],
+    [['generate', '--class', '7', '-n', '16', '--out', pipe], 'SIGINT', 130]
   ] as const) {
     // Before it listens to signals they end it at once: then it was not waiting yet, and is given more time.
     for (let wait = 1000; wait < 20_000; wait *= 2) {
       const child = spawn(process.execPath, [bin, ...args], { cwd: root, stdio: 'ignore' })
       const ended = once(child, 'close')
-      const timers = [setTimeout(() => child.kill(signal), wait), setTimeout(() => child.kill('SIGKILL'), wait + 20_000)]
+      const timers = [setTimeout(() => child.kill(signal), wait),
+        setTimeout(() => child.kill('SIGKILL'), wait + 20_000)]
       const [exit, by] = await ended as [number | null, string | null]
       for (const timer of timers) clearTimeout(timer)
       if (by === signal) continue
@@ -355,12 +399,19 @@ t.test('errors of the file system', async t => {
     for (const doing of ['read', 'written'] as const) {
       const error = fromSystem(system(code), `/a\u001b]0;title\u0007/${'b'.repeat(5000)}/c.pt`, doing) as ParError
       if (!(error instanceof ParError) || error.code !== 'FILE_NOT_FOUND') t.fail(`${code}: ${error.code}`)
-      if (!/^\/a\\u001b\]0;title\\u0007\/b+\.\.\.b+\/c\.pt: cannot be (read|written): [a-z]\S* .*\.$/.test(error.message)) t.fail(error.message)
+      if (!/^\/a\\u001b\]0;title\\u0007\/b+\.\.\.b+\/c\.pt: cannot be (read|written): [a-z]\S* .*\.$/.test(
+        error.message
+      )) {
+        t.fail(error.message)
+      }
       if (error.message.length > 600 || /[\u0000-\u001f]|undefined|\/very/.test(error.message)) t.fail(error.message)
     }
   }
-  for (const code of ['ERR_ACCESS_DENIED', 'ERR_FS_FILE_TOO_LARGE', 'UNKNOWN']) t.match(fromSystem(Object.assign(new Error('x'), { code }), 'a', 'read'), { code: 'FILE_NOT_FOUND' })
-  const others = [new TypeError('x'), Object.assign(new Error('x'), { code: 'ERR_INVALID_ARG_TYPE' }), undefined, null, 5, new ParError('INTERNAL', 'x')]
+  for (const code of ['ERR_ACCESS_DENIED', 'ERR_FS_FILE_TOO_LARGE', 'UNKNOWN']) {
+    t.match(fromSystem(Object.assign(new Error('x'), { code }), 'a', 'read'), { code: 'FILE_NOT_FOUND' })
+  }
+  const others = [new TypeError('x'), Object.assign(new Error('x'), { code: 'ERR_INVALID_ARG_TYPE' }), undefined, null,
+    5, new ParError('INTERNAL', 'x')]
   for (const other of others) t.equal(fromSystem(other, 'a', 'read'), other)
 
   const dist = await built()
@@ -370,7 +421,8 @@ t.test('errors of the file system', async t => {
   const program = `const files = require(${JSON.stringify(path.join(dist, 'files.js'))})
     const told = error => console.log(error.code, error.message)
     files.readWhole(process.argv[1] + '/a').catch(told).then(() => files.writeWhole(process.argv[1] + '/b', Buffer.from('b')).catch(told))`
-  const said = execFileSync(process.execPath, [flag, `--allow-fs-read=${root}/*`, '-e', program, folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+  const said = execFileSync(process.execPath, [flag, `--allow-fs-read=${root}/*`, '-e', program, folder],
+    { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
   t.match(said, /^FILE_NOT_FOUND .*permission model.*--allow-fs-read.*\nFILE_NOT_FOUND .*permission model.*\n$/)
 })
 
@@ -385,10 +437,18 @@ t.test('folders are made a step at a time', async t => {
   t.match(await failure(makeFolder(path.join(folder, 'file', 'x'))), { code: 'ENOTDIR' })
   if (process.platform !== 'win32') {
     fs.symlinkSync('nowhere', path.join(folder, 'link'))
-    for (const name of ['link', 'link/x']) t.match(await failure(makeFolder(path.join(folder, name))), { code: 'FILE_NOT_FOUND', message: /\/link: .*a link to a folder that does not exist/ })
+    for (const name of ['link', 'link/x']) {
+      t.match(await failure(makeFolder(path.join(folder, name))),
+        { code: 'FILE_NOT_FOUND', message: /\/link: .*a link to a folder that does not exist/ })
+    }
   }
   if (!fs.existsSync('/proc/self')) return t.comment('there is no /proc')
   const refused = await failure(makeFolder('/proc/xx/yy'))
-  t.match(fromSystem(refused, '/proc/xx', 'written'), { code: 'FILE_NOT_FOUND', message: /its file system takes no new files or folders/ })
-  t.match(await failure(picture(1).toFile('/proc/x.png')), { code: 'FILE_NOT_FOUND', message: /\/proc\/x\.png: cannot be written: its file system takes no new files or folders/ })
+  t.match(fromSystem(refused, '/proc/xx', 'written'),
+    { code: 'FILE_NOT_FOUND', message: /its file system takes no new files or folders/ })
+  t.match(await failure(picture(1).toFile('/proc/x.png')),
+    {
+      code: 'FILE_NOT_FOUND',
+      message: /\/proc\/x\.png: cannot be written: its file system takes no new files or folders/
+    })
 })

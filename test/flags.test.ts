@@ -1,7 +1,7 @@
-// The flags of a transformer that no published family of parvis uses yet, against a plain reference in double precision:
-// LayerNorm with biases, GELU by the error function, biases of projections, learned positions with a norm of the embeddings,
-// rotation along three axes, and weights that are stacked from several tensors. The CUDA backend is compared with the CPU
-// backend in test/simt/session.cc.
+// The flags of a transformer that no published family of parvis uses yet, against a plain reference in double
+// precision: LayerNorm with biases, GELU by the error function, biases of projections, learned positions with a norm of
+// the embeddings, rotation along three axes, and weights that are stacked from several tensors. The CUDA backend is
+// compared with the CPU backend in test/simt/session.cc.
 
 import t from 'tap'
 import fs from 'node:fs'
@@ -10,9 +10,13 @@ import { addon, type TensorSource, type TransformerModel, type WeightSource } fr
 import { composeStep, seatedSession } from '../lib/step.js'
 import { transformerWeights } from '../lib/weights.js'
 
-const sizes = { layers: 2, dim: 44, heads: 3, kvHeads: 3, headSize: 12, feedForward: 70, vocabularySize: 60, classes: 4, transitions: 2 }
+const sizes = {
+  layers: 2, dim: 44, heads: 3, kvHeads: 3, headSize: 12, feedForward: 70, vocabularySize: 60, classes: 4,
+  transitions: 2
+}
 const plain: TransformerModel = {
-  ...sizes, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false, rotationPairs: [0, 3, 3], normEps: 1e-5, ropeBase: 10000
+  ...sizes, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false,
+  rotationPairs: [0, 3, 3], normEps: 1e-5, ropeBase: 10000
 }
 const models: Array<[string, TransformerModel]> = [
   ['RMSNorm and SwiGLU', plain],
@@ -22,7 +26,11 @@ const models: Array<[string, TransformerModel]> = [
   ['learned positions', { ...plain, positions: 9, rotationPairs: [0, 0, 0] }],
   ['learned positions and a norm of the embeddings', { ...plain, positions: 9, embeddingNorm: true }],
   ['three axes, and pairs that do not turn', { ...plain, rotationPairs: [1, 2, 2] }],
-  ['all of them', { ...plain, norm: 'layer', activation: 'gelu', bias: true, positions: 9, embeddingNorm: true, rotationPairs: [2, 1, 3], normEps: 1e-6 }]
+  ['all of them',
+    {
+      ...plain, norm: 'layer', activation: 'gelu', bias: true, positions: 9, embeddingNorm: true,
+      rotationPairs: [2, 1, 3], normEps: 1e-6
+    }]
 ]
 
 type Weights = Map<string, { shape: readonly number[], data: Float32Array }>
@@ -55,7 +63,10 @@ function store (file: string, weights: Weights): WeightSource[] {
   const sources = [...weights].map(([role, { shape, data }]) => {
     if (!role.includes('.qkv.')) return { role, parts: [put(role, shape, data)] }
     const [rows, rest] = [shape[0]! / 3, data.length / 3]
-    return { role, parts: ['q', 'k', 'v'].map((name, i) => put(`${role}.${name}`, [rows, ...shape.slice(1)], data.slice(i * rest, (i + 1) * rest))) }
+    return {
+      role, parts: ['q', 'k', 'v']
+        .map((name, i) => put(`${role}.${name}`, [rows, ...shape.slice(1)], data.slice(i * rest, (i + 1) * rest)))
+    }
   })
   fs.writeFileSync(file, Buffer.concat(parts))
   return sources
@@ -76,12 +87,15 @@ const erf = (x: number): number => { // Taylor series: sums of up to 200 terms a
 interface Row { input: number, position: number, cell: number[], sees: number }
 
 /** Logits of every row of one sequence, which all go in one step. */
-function reference (model: TransformerModel, weights: Weights, classId: number, tokens: Int32Array, rows: Row[]): number[][] {
+function reference (
+  model: TransformerModel, weights: Weights, classId: number, tokens: Int32Array, rows: Row[]
+): number[][] {
   const weight = (role: string): Float32Array => weights.get(role)!.data
   const multiply = (role: string, x: number[]): number[] => {
     const w = weight(`${role}.weight`)
     const bias = weights.get(`${role}.bias`)?.data
-    return Array.from({ length: w.length / x.length }, (_, o) => x.reduce((sum, v, i) => sum + v * w[o * x.length + i]!, bias?.[o] ?? 0))
+    return Array.from({ length: w.length / x.length },
+      (_, o) => x.reduce((sum, v, i) => sum + v * w[o * x.length + i]!, bias?.[o] ?? 0))
   }
   const norm = (role: string, x: number[], kind = model.norm): number[] => {
     const w = weight(`${role}.weight`)
@@ -90,7 +104,8 @@ function reference (model: TransformerModel, weights: Weights, classId: number, 
     return x.map((v, i) => (v - mean) * scale * w[i]! + (kind === 'layer' ? weight(`${role}.bias`)[i]! : 0))
   }
   const add = (x: number[], y: number[]): number[] => x.map((v, i) => v + y[i]!)
-  const entry = (role: string, row: number): number[] => [...weight(role).subarray(row * model.dim, (row + 1) * model.dim)]
+  const entry = (role: string, row: number): number[] =>
+    [...weight(role).subarray(row * model.dim, (row + 1) * model.dim)]
   const turn = (x: number[], cell: number[]): number[] => {
     const out = [...x]
     let pair = 0
@@ -105,7 +120,11 @@ function reference (model: TransformerModel, weights: Weights, classId: number, 
     return out
   }
   let stream = rows.map(({ input, position }) => {
-    let x = input >= 0 ? entry('tokens', tokens[input]!) : input === -1 ? entry('classes', classId) : entry('transitions', -2 - input)
+    let x = input >= 0
+      ? entry('tokens', tokens[input]!)
+      : input === -1
+        ? entry('classes', classId)
+        : entry('transitions', -2 - input)
     if (position >= 0) x = add(x, entry('positions', position))
     return model.embeddingNorm ? norm('embeddingNorm', x, 'layer') : x
   })
@@ -113,15 +132,19 @@ function reference (model: TransformerModel, weights: Weights, classId: number, 
   for (let i = 0; i < model.layers; i++) {
     const layer = `layers.${i}`
     const qkv = stream.map(x => multiply(`${layer}.qkv`, norm(`${layer}.attentionNorm`, x)))
-    const part = (row: number, which: number, head: number): number[] => qkv[row]!.slice((which * heads + head) * headSize, (which * heads + head + 1) * headSize)
+    const part = (row: number, which: number, head: number): number[] =>
+      qkv[row]!.slice((which * heads + head) * headSize, (which * heads + head + 1) * headSize)
     stream = stream.map((x, r) => {
       const attended = Array.from({ length: heads }, (_, head) => {
         const query = turn(part(r, 0, head), rows[r]!.cell)
-        const scores = Array.from({ length: rows[r]!.sees }, (_, s) => turn(part(s, 1, head), rows[s]!.cell).reduce((sum, v, d) => sum + v * query[d]!, 0) / Math.sqrt(headSize))
+        const scores = Array.from({ length: rows[r]!.sees },
+          (_, s) => turn(part(s, 1, head), rows[s]!.cell).reduce((sum, v, d) => sum + v * query[d]!,
+            0) / Math.sqrt(headSize))
         const top = Math.max(...scores)
         const e = scores.map(score => Math.exp(score - top))
         const total = e.reduce((a, b) => a + b)
-        return Array.from({ length: headSize }, (_, d) => e.reduce((sum, p, s) => sum + p / total * part(s, 2, head)[d]!, 0))
+        return Array.from({ length: headSize },
+          (_, d) => e.reduce((sum, p, s) => sum + p / total * part(s, 2, head)[d]!, 0))
       }).flat()
       return add(x, multiply(`${layer}.attentionOutput`, attended))
     })
@@ -137,7 +160,8 @@ function reference (model: TransformerModel, weights: Weights, classId: number, 
   return stream.map(x => {
     const normed = norm('finalNorm', x)
     const head = weight('head')
-    return Array.from({ length: model.vocabularySize }, (_, o) => normed.reduce((sum, v, i) => sum + v * head[o * model.dim + i]!, 0))
+    return Array.from({ length: model.vocabularySize },
+      (_, o) => normed.reduce((sum, v, i) => sum + v * head[o * model.dim + i]!, 0))
   })
 }
 
@@ -145,8 +169,10 @@ t.test('flags', async t => {
   const engine = addon().createEngine({ device: 'cpu', threads: 2 })
   t.teardown(() => engine.dispose())
   const rows: Row[] = [
-    { input: -1, position: 0, cell: [-1, -1, -1], sees: 1 }, { input: 0, position: 3, cell: [0, 0, 1], sees: 2 }, { input: 1, position: 8, cell: [1, 2, 0], sees: 5 },
-    { input: -2, position: -1, cell: [0, 3, 3], sees: 5 }, { input: -3, position: 1, cell: [2, -1, 5], sees: 5 }, { input: 2, position: 5, cell: [3, 7, 2], sees: 6 }
+    { input: -1, position: 0, cell: [-1, -1, -1], sees: 1 }, { input: 0, position: 3, cell: [0, 0, 1], sees: 2 },
+    { input: 1, position: 8, cell: [1, 2, 0], sees: 5 },
+    { input: -2, position: -1, cell: [0, 3, 3], sees: 5 }, { input: -3, position: 1, cell: [2, -1, 5], sees: 5 },
+    { input: 2, position: 5, cell: [3, 7, 2], sees: 6 }
   ]
   const tokens = Int32Array.of(17, 3, 59, 0, 41, 8)
   for (const [name, model] of models) {
@@ -160,11 +186,16 @@ t.test('flags', async t => {
       const transformer = await engine.loadTransformer(file, sources, model, precision)
       const shape = { streamsEach: 1, slots: 6, tokens: 6, maxRows: 6, kept: 6 } as const
       const session = await seatedSession(transformer, shape, [{ classId: 2, seed: 1n, known: tokens }])
-      const table = Int32Array.from(own.flatMap(({ input, position, cell, sees }, slot) => [slot, input, position, ...cell, slot, sees]))
+      const table = Int32Array.from(
+        own.flatMap(({ input, position, cell, sees }, slot) => [slot, input, position, ...cell, slot, sees])
+      )
       const kept = new Map(own.map((_, slot) => [slot, slot]))
-      await session.step(composeStep([{ seat: 0, rows: table, guidanceScale: 1, rule: { mode: 'score', temperature: 1, topK: 0, topP: 1 }, kept }], 1))
+      await session.step(composeStep(
+        [{ seat: 0, rows: table, guidanceScale: 1, rule: { mode: 'score', temperature: 1, topK: 0, topP: 1 }, kept }], 1
+      ))
       const logits = await session.readLogits(0)
-      const worst = expected.flat().reduce((most, value, i) => Math.max(most, Math.abs(value - logits[i]!)), 0) / largest
+      const worst = expected.flat().reduce((most, value, i) => Math.max(most, Math.abs(value - logits[i]!)),
+        0) / largest
       t.ok(worst < tolerance, `${name}, ${precision}: ${worst.toExponential(1)} off`)
       await session.dispose()
       transformer.dispose()
@@ -179,9 +210,18 @@ t.test('weights that do not fit', async t => {
   const file = path.join(t.testdir(), 'weights.bin')
   const sources = store(file, randomWeights(model))
   const load = async (change: (source: WeightSource) => WeightSource | undefined): Promise<unknown> =>
-    await engine.loadTransformer(file, sources.flatMap(source => change(source) ?? []), model, 'float32').catch((error: unknown) => error)
+    await engine.loadTransformer(file, sources.flatMap(source => change(source) ?? []), model,
+      'float32').catch((error: unknown) => error)
   const bad = { parvisCode: 'BAD_CHECKPOINT' }
-  t.match(await load(source => source.role === 'layers.1.down.bias' ? undefined : source), { ...bad, message: /layers\.1\.down\.bias is missing; \[44\] expected/ })
-  t.match(await load(source => source.role === 'layers.0.qkv.weight' ? { ...source, parts: source.parts.slice(1) } : source), { ...bad, message: /has shape \[72, 44\]; \[108, 44\] expected/ })
-  t.match(await load(source => source.role === 'positions' ? { ...source, parts: [{ ...source.parts[0]!, shape: [9, 43] }] } : source), { ...bad, message: /has shape \[9, 43\]; \[9, 44\] expected/ })
+  t.match(await load(source => source.role === 'layers.1.down.bias' ? undefined : source),
+    { ...bad, message: /layers\.1\.down\.bias is missing; \[44\] expected/ })
+  t.match(
+    await load(source => source.role === 'layers.0.qkv.weight' ? { ...source, parts: source.parts.slice(1) } : source),
+    { ...bad, message: /has shape \[72, 44\]; \[108, 44\] expected/ }
+  )
+  t.match(
+    await load(source => source.role === 'positions'
+      ? { ...source, parts: [{ ...source.parts[0]!, shape: [9, 43] }] }
+      : source), { ...bad, message: /has shape \[9, 43\]; \[9, 44\] expected/ }
+  )
 })

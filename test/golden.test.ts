@@ -26,7 +26,8 @@ for (const name of transformerNames) {
     const par = await transformerOnly(name)
     t.teardown(() => par.dispose())
     t.match(par.info.transformer, {
-      layers: Number(metadata.layers), dim: Number(metadata.dim), heads: 2, vocabularySize: Number(metadata.vocab), classes: Number(metadata.classes), n, grid: [8, 8]
+      layers: Number(metadata.layers), dim: Number(metadata.dim), heads: 2, vocabularySize: Number(metadata.vocab),
+      classes: Number(metadata.classes), n, grid: [8, 8]
     }, 'architecture')
 
     const scores = await par.score({ tokens, classId, logits: positions })
@@ -64,20 +65,24 @@ for (const name of transformerNames) {
         const full = await par.score({ tokens, classId, guidanceScale, logits: all })
         const cached = await par.score({ tokens, classId, guidanceScale, logits: all, method: 'cached' })
         full.forEach((score, i) => {
-          t.ok(worst(score.logProbs, cached[i]!.logProbs) <= 1e-3, `log-probabilities, guidance ${guidanceScale}, picture ${i}`)
+          t.ok(worst(score.logProbs, cached[i]!.logProbs) <= 1e-3,
+            `log-probabilities, guidance ${guidanceScale}, picture ${i}`)
           t.ok(worst(score.logits!, cached[i]!.logits!) <= 1e-3, `logits, guidance ${guidanceScale}, picture ${i}`)
         })
       }
     })
 
     t.test('the ablations too, and they differ from the method', async t => {
-      const ablations: Ablation[] = [{ order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' }, { tokensPerStep: 1 }]
+      const ablations: Ablation[] = [{ order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' },
+        { tokensPerStep: 1 }]
       const [method] = await par.score({ tokens: tokens[0]!, classId: classId[0]! })
       for (const ablation of ablations) {
         const [full] = await par.score({ tokens: tokens[0]!, classId: classId[0]!, ...ablation })
         const [cached] = await par.score({ tokens: tokens[0]!, classId: classId[0]!, ...ablation, method: 'cached' })
         t.ok(worst(full!.logProbs, cached!.logProbs) <= 1e-3, JSON.stringify(ablation))
-        if (n > 1) t.ok(worst(full!.logProbs, method!.logProbs) > 1e-2, `${JSON.stringify(ablation)} is another schedule`)
+        if (n > 1) {
+          t.ok(worst(full!.logProbs, method!.logProbs) > 1e-2, `${JSON.stringify(ablation)} is another schedule`)
+        }
       }
     })
   })
@@ -106,7 +111,8 @@ for (const name of ['vq-small', 'vq-f4'] as const) {
       t.ok(worst(image.bytes(), rows(expected.bytes('full_u8'), 2)[i]!) <= 1, `bytes of float picture ${i}`)
     })
     const bytes = await par.decode(codes)
-    bytes.forEach((image, i) => t.ok(worst(image.data, rows(expected.bytes('full_u8'), 2)[i]!) <= 1, `bytes of picture ${i}`))
+    bytes.forEach((image, i) =>
+      t.ok(worst(image.data, rows(expected.bytes('full_u8'), 2)[i]!) <= 1, `bytes of picture ${i}`))
     const resized = await par.decode(codes, { size: 21 })
     resized.forEach((image, i) => {
       t.match({ width: image.width, height: image.height }, { width: 21, height: 21 })
@@ -116,7 +122,8 @@ for (const name of ['vq-small', 'vq-f4'] as const) {
 
     const inputs = rows(expected.floats('encode.input'), 2).map(planes => interleave(planes, 32, 32))
     for (const [i, data] of inputs.entries()) {
-      t.same(await par.encode({ data, width: 32, height: 32 }), rows(expected.ints('encode.codes'), 2)[i], `codes of picture ${i}`)
+      t.same(await par.encode({ data, width: 32, height: 32 }), rows(expected.ints('encode.codes'), 2)[i],
+        `codes of picture ${i}`)
     }
 
     const bfloat16 = await tokenizerOnly('bfloat16', name)

@@ -1,5 +1,6 @@
 // Every instruction set that this machine can run gives the numbers of the fixtures, not only the best one: the others
-// are what other machines get. PARVIS_ISA asks for a lower one; each runs in a process of its own, on the built package.
+// are what other machines get. PARVIS_ISA asks for a lower one; each runs in a process of its own, on the built
+// package.
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

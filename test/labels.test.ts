@@ -4,12 +4,14 @@ import t from 'tap'
 import { imagenetLabels } from '../lib/imagenet.js'
 import { mistakesBetween, resolveClass, resolveClasses } from '../lib/labels.js'
 
-const clothes = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+const clothes = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
+  'Ankle boot']
 
 t.test('mistakes between two texts', async t => {
   // Known distances, worked out by hand: kitten to sitting is the textbook's example.
   for (const [a, b, mistakes] of [
-    ['sneaker', 'sneaker', 0], ['snaker', 'sneaker', 1], ['sneakers', 'sneaker', 1], ['snaeker', 'sneaker', 1], ['kitten', 'sitting', 3],
+    ['sneaker', 'sneaker', 0], ['snaker', 'sneaker', 1], ['sneakers', 'sneaker', 1], ['snaeker', 'sneaker', 1],
+    ['kitten', 'sitting', 3],
     ['abcdefgh', 'bcdefghi', 2], ['', 'bag', 3], ['bag', '', 3], ['ca', 'abc', 3], ['abcd', 'badc', 2]
   ] as const) {
     t.equal(mistakesBetween(a, b, 9), mistakes, `${a} and ${b}`)
@@ -29,12 +31,16 @@ t.test('a mistyped name is refused with the names that come near', async t => {
     ['oter', imagenet, /Did you mean 'otter' \(360\)/],
     ['goldfihs', imagenet, /Did you mean 'goldfish, Carassius auratus' \(1\)\?$/]
   ]
-  for (const [name, labels, message] of cases) t.throws(() => resolveClass(name, labels.length, labels), { code: 'BAD_CLASS_ID', message }, name)
+  for (const [name, labels, message] of cases) {
+    t.throws(() => resolveClass(name, labels.length, labels), { code: 'BAD_CLASS_ID', message }, name)
+  }
 })
 
 t.test('nothing is proposed where nothing comes near', async t => {
   for (const name of ['-', '', ' ', '--', 'x', 'zebra crossing', 'a photo of a dog on the moon', 'q'.repeat(100_000)]) {
-    t.throws(() => resolveClass(name, clothes.length, clothes), { code: 'BAD_CLASS_ID', message: /^No class is called .{1,80}\. Some names: 'T-shirt\/top', / }, name.slice(0, 40))
+    t.throws(() => resolveClass(name, clothes.length, clothes),
+      { code: 'BAD_CLASS_ID', message: /^No class is called .{1,80}\. Some names: 'T-shirt\/top', / },
+      name.slice(0, 40))
   }
 })
 
@@ -49,7 +55,8 @@ t.test('many labels that are all alike do not hold the thread', async t => {
   const labels = Array.from({ length: 90_000 }, (_, k) => 'a'.repeat(34) + String(k).padStart(6, '0'))
   resolveClass(labels[0]!, labels.length, labels) // makes the index
   const began = performance.now()
-  t.throws(() => resolveClass('a'.repeat(39) + 'z', labels.length, labels), { code: 'BAD_CLASS_ID', message: /Did you mean/ })
+  t.throws(() => resolveClass('a'.repeat(39) + 'z', labels.length, labels),
+    { code: 'BAD_CLASS_ID', message: /Did you mean/ })
   t.ok(performance.now() - began < 1500, `${performance.now() - began} ms`)
 })
 
@@ -59,11 +66,17 @@ t.test('digits in a string are the number, unless a class has that name', async 
   t.equal(resolveClass('7', 10), 7, 'of a model without names, too')
   t.equal(resolveClass('7', 3, ['nine', '7', 'eight']), 1)
   for (const labels of [clothes, undefined]) {
-    for (const text of ['10', '99999999999999']) t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID', message: /0 to 9/ }, text)
-    for (const text of ['', ' ', '-1', '1.5', '1e1', '0x1', 'NaN', '9'.repeat(400)]) t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID' }, text)
+    for (const text of ['10', '99999999999999']) {
+      t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID', message: /0 to 9/ }, text)
+    }
+    for (const text of ['', ' ', '-1', '1.5', '1e1', '0x1', 'NaN', '9'.repeat(400)]) {
+      t.throws(() => resolveClass(text, 10, labels), { code: 'BAD_CLASS_ID' }, text)
+    }
   }
-  t.throws(() => resolveClass('', 2, ['', 'bag']), { code: 'BAD_CLASS_ID' }, 'an empty text is no class, whatever labels there are')
-  t.throws(() => resolveClass('bag', 5000, Array<string>(5000).fill('bag')), { code: 'BAD_CLASS_ID', message: /^.{1,400}4990 more.{1,400}$/ })
+  t.throws(() => resolveClass('', 2, ['', 'bag']), { code: 'BAD_CLASS_ID' },
+    'an empty text is no class, whatever labels there are')
+  t.throws(() => resolveClass('bag', 5000, Array<string>(5000).fill('bag')),
+    { code: 'BAD_CLASS_ID', message: /^.{1,400}4990 more.{1,400}$/ })
 })
 
 t.test('tens of thousands of names among as many labels: quick, and the event loop goes on', async t => {
@@ -76,10 +89,12 @@ t.test('tens of thousands of names among as many labels: quick, and the event lo
   }, 1)
   let pauses = 0
   const began = performance.now()
-  const found = await resolveClasses(names, labels.length, labels, () => ++pauses % 500 === 0 ? new Promise(resolve => setImmediate(resolve)) : undefined)
+  const found = await resolveClasses(names, labels.length, labels,
+    () => ++pauses % 500 === 0 ? new Promise(resolve => setImmediate(resolve)) : undefined)
   clearInterval(timer)
   t.ok(found.every((id, k) => id === 65_535 - k))
-  t.ok(performance.now() - began < 20_000, `${Math.round(performance.now() - began)} ms`) // minutes, where every name goes through all labels
+  // minutes, where every name goes through all labels
+  t.ok(performance.now() - began < 20_000, `${Math.round(performance.now() - began)} ms`)
   t.ok(pauses === 2 * 65_536, 'a pause is offered after every label and every name')
   t.ok(longest < 5000, `${Math.round(longest)} ms`)
 })

@@ -1,5 +1,6 @@
-// The limits of what can be run, at, below and above each: a file that the reader takes is one that the addon takes, and a
-// file beyond is BAD_CHECKPOINT, whatever says so: shapes, metadata or both. A failed load leaves no thread behind.
+// The limits of what can be run, at, below and above each: a file that the reader takes is one that the addon takes,
+// and a file beyond is BAD_CHECKPOINT, whatever says so: shapes, metadata or both. A failed load leaves no thread
+// behind.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -22,7 +23,10 @@ function paper (shapes: Map<string, number[]>, parvis: object): Checkpoint {
     tensors.set(name, { name, dtype: 'bfloat16', shape, offset, bytes })
     offset += bytes
   }
-  return { file: 'paper', format: 'safetensors', fileBytes: offset, tensors, others: new Map(), metadata: {}, own: new Map(Object.entries(parvis)) }
+  return {
+    file: 'paper', format: 'safetensors', fileBytes: offset, tensors, others: new Map(), metadata: {},
+    own: new Map(Object.entries(parvis))
+  }
 }
 
 const refusal = { code: 'BAD_CHECKPOINT' } as const
@@ -37,26 +41,40 @@ t.test('the addon has the numbers of the table', async t => {
   const transformer = llamaGenModel({
     layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, transitions: 3
   })
-  const tokenizer: TokenizerModel = { baseChannels: 32, multipliers: [1], residualBlocks: 1, zChannels: 4, codebookSize: 4, codeSize: 4, groups: 32, normEps: 1e-6 }
+  const tokenizer: TokenizerModel = {
+    baseChannels: 32, multipliers: [1], residualBlocks: 1, zChannels: 4, codebookSize: 4, codeSize: 4, groups: 32,
+    normEps: 1e-6
+  }
   const fields: Array<[Partial<TransformerModel>, Partial<TransformerModel>]> = (
-    [['layers', 'layers', 1], ['dim', 'dim', 4], ['heads', 'heads', 1], ['headSize', 'headSize', 4], ['feedForward', 'feedForward', 1], ['vocabularySize', 'vocabulary', 1], ['classes', 'classes', 1]] as const
+    [['layers', 'layers', 1], ['dim', 'dim', 4], ['heads', 'heads', 1], ['headSize', 'headSize', 4],
+      ['feedForward', 'feedForward', 1], ['vocabularySize', 'vocabulary', 1], ['classes', 'classes', 1]] as const
   ).map(([field, limit, step]) => [{ [field]: limits[limit] }, { [field]: limits[limit] + step }])
-  fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }], [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
+  fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }],
+    [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
   fields.push([{ rotationPairs: [2, 0, 0] }, { rotationPairs: [1, 1, 1] }])
   fields.push([{ activation: 'gelu', bias: true }, { bias: true }]) // a gate has no bias
   for (const [at, above] of fields) {
-    t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
-    t.match(String(await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))
+    t.match(String(
+      await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...at }, 'float32', cancel))
+    ), /no\/such\/file/, JSON.stringify(at))
+    t.match(String(
+      await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))
+    ), /outside its range/, JSON.stringify(above))
   }
   const parts: Array<[Partial<TokenizerModel>, Partial<TokenizerModel>]> = [
     [{ multipliers: Array<number>(limits.levels).fill(1) }, { multipliers: Array<number>(limits.levels + 1).fill(1) }],
     [{ multipliers: [limits.multiplier] }, { multipliers: [limits.multiplier + 1] }],
-    ...(['baseChannels', 'residualBlocks', 'zChannels', 'codeSize'] as const).map((field): [object, object] => [{ [field]: limits[field] }, { [field]: limits[field] + (field === 'baseChannels' ? 32 : 1) }]),
+    ...(['baseChannels', 'residualBlocks', 'zChannels', 'codeSize'] as const).map((field): [object, object] =>
+      [{ [field]: limits[field] }, { [field]: limits[field] + (field === 'baseChannels' ? 32 : 1) }]),
     [{ codebookSize: limits.codebook }, { codebookSize: limits.codebook + 1 }]
   ]
   for (const [at, above] of parts) {
-    t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...at }, 'float32', cancel))), /no\/such\/file/, JSON.stringify(at))
-    t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...above }, 'float32', cancel))), /outside its range/, JSON.stringify(above))
+    t.match(String(
+      await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...at }, 'float32', cancel))
+    ), /no\/such\/file/, JSON.stringify(at))
+    t.match(String(
+      await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...above }, 'float32', cancel))
+    ), /outside its range/, JSON.stringify(above))
   }
   await engine.dispose()
 })
@@ -65,30 +83,40 @@ t.test('the addon has the numbers of the table', async t => {
 
 t.test('shapes of a transformer', t => {
   const sizes: Array<[keyof Limits, (size: number) => TinyOptions, number]> = [
-    ['layers', layers => ({ layers }), 1], ['dim', dim => ({ dim }), 4], ['feedForward', feedForward => ({ feedForward }), 1],
+    ['layers', layers => ({ layers }), 1], ['dim', dim => ({ dim }), 4],
+    ['feedForward', feedForward => ({ feedForward }), 1],
     ['vocabulary', vocabulary => ({ vocabulary }), 1], ['classes', classes => ({ classes }), 1]
   ]
   for (const [limit, options, step] of sizes) {
     const heads = limit === 'dim' ? limits.heads : 2
     for (const size of [limits[limit] - step, limits[limit]]) {
       if (limit === 'dim' && size % (4 * heads) !== 0) continue
-      t.ok(describeTransformer(paper(transformerShapes(options(size)), { kind: 'transformer', heads, grid: [4, 4] })), `${limit} ${size}`)
+      t.ok(describeTransformer(paper(transformerShapes(options(size)), { kind: 'transformer', heads, grid: [4, 4] })),
+        `${limit} ${size}`)
     }
     for (const size of [limits[limit] + step, 2 * limits[limit]]) {
-      t.throws(() => describeTransformer(paper(transformerShapes(options(size)), { kind: 'transformer', heads, grid: [4, 4] })),
-        { ...refusal, message: new RegExp(`is ${size}.*up to ${limits[limit]}`) }, `${limit} ${size}`)
+      t.throws(() => describeTransformer(paper(transformerShapes(options(size)),
+        { kind: 'transformer', heads, grid: [4, 4] })),
+      { ...refusal, message: new RegExp(`is ${size}.*up to ${limits[limit]}`) }, `${limit} ${size}`)
     }
   }
-  for (const [dim, heads, limit] of [[4 * (limits.heads + 4), limits.heads + 4, limits.heads], [limits.headSize + 4, 1, limits.headSize]] as const) {
-    t.throws(() => describeTransformer(paper(transformerShapes({ dim }), { kind: 'transformer', heads, grid: [4, 4] })), { ...refusal, message: new RegExp(`up to ${limit}`) })
+  for (const [dim, heads, limit] of [[4 * (limits.heads + 4), limits.heads + 4, limits.heads],
+    [limits.headSize + 4, 1, limits.headSize]] as const) {
+    t.throws(() => describeTransformer(paper(transformerShapes({ dim }), { kind: 'transformer', heads, grid: [4, 4] })),
+      { ...refusal, message: new RegExp(`up to ${limit}`) })
   }
   const root = Math.sqrt(limits.n)
-  t.ok(describeTransformer(paper(transformerShapes({ transitions: limits.n - 1 }), { kind: 'transformer', heads: 2, grid: [root, root] })))
-  t.throws(() => describeTransformer(paper(transformerShapes({ transitions: (root + 1) ** 2 - 1 }), { kind: 'transformer', heads: 2, grid: [root + 1, root + 1] })),
-    { ...refusal, message: /tokens per step is 4225.*up to 4096/ })
-  const grid = (rows: number, columns: number): unknown => describeTransformer(paper(transformerShapes(), { kind: 'transformer', heads: 2, grid: [rows, columns] }))
+  t.ok(describeTransformer(paper(transformerShapes({ transitions: limits.n - 1 }),
+    { kind: 'transformer', heads: 2, grid: [root, root] })))
+  t.throws(() => describeTransformer(paper(transformerShapes({ transitions: (root + 1) ** 2 - 1 }),
+    { kind: 'transformer', heads: 2, grid: [root + 1, root + 1] })),
+  { ...refusal, message: /tokens per step is 4225.*up to 4096/ })
+  const grid = (rows: number, columns: number): unknown =>
+    describeTransformer(paper(transformerShapes(), { kind: 'transformer', heads: 2, grid: [rows, columns] }))
   t.ok(grid(limits.gridSide, limits.gridSide))
-  for (const [rows, columns] of [[limits.gridSide + 2, 2], [2, limits.gridSide + 2], [4096, 4096]] as const) t.throws(() => grid(rows, columns), { ...refusal, message: /grid is not two whole numbers from 1 to 1024/ })
+  for (const [rows, columns] of [[limits.gridSide + 2, 2], [2, limits.gridSide + 2], [4096, 4096]] as const) {
+    t.throws(() => grid(rows, columns), { ...refusal, message: /grid is not two whole numbers from 1 to 1024/ })
+  }
   t.end()
 })
 
@@ -115,29 +143,38 @@ t.test('random files: loaded, and then they run, or BAD_CHECKPOINT', async t => 
     const root = Math.sqrt(n)
     const dim = one(4, 8, 16, 24)
     const options = {
-      dim, layers: one(1, 2), transitions: mostly(n - 1, n), qkvRows: mostly(3 * dim, 2 * dim, 3 * dim + 1), classes: one(1, 3), vocabulary: one(1, 6), feedForward: one(1, 5)
+      dim, layers: one(1, 2), transitions: mostly(n - 1, n), qkvRows: mostly(3 * dim, 2 * dim, 3 * dim + 1),
+      classes: one(1, 3), vocabulary: one(1, 6), feedForward: one(1, 5)
     }
-    const side = (): number => mostly(one(root, 2 * root), 2 * root + 1, limits.gridSide, limits.gridSide + 1, 4096, 2 ** 40)
+    const side = (): number =>
+      mostly(one(root, 2 * root), 2 * root + 1, limits.gridSide, limits.gridSide + 1, 4096, 2 ** 40)
     const parvis = {
       kind: 'transformer',
       heads: mostly(one(1, dim / 4), dim, 3, 4096, 4097, 2 ** 31),
       grid: mostly<unknown>([side(), side()], undefined, [root]),
       n: mostly(one(undefined, n), n + 1),
       layers: mostly<number | undefined>(undefined, 3, 10_000),
-      sampling: one<unknown>(undefined, { topP: mostly(2 ** -126, 1e-300, 1.0001), topK: 2 ** 31 - 1, temperature: 1000, guidanceScale: 1000 }, { guidanceScale: 0, temperature: 1e-300 }),
+      sampling: one<unknown>(undefined,
+        { topP: mostly(2 ** -126, 1e-300, 1.0001), topK: 2 ** 31 - 1, temperature: 1000, guidanceScale: 1000 },
+        { guidanceScale: 0, temperature: 1e-300 }),
       labels: mostly<unknown>(undefined, ['a']),
       classes: mostly<number | undefined>(undefined, 2 ** 24 + 1)
     }
     const name = file(dir, transformerShapes(options), parvis)
-    const par = await Par.load({ transformer: name, device: 'cpu', precision: 'float32', threads: 1 }).catch((error: unknown) => error)
+    const par = await Par.load({ transformer: name, device: 'cpu', precision: 'float32', threads: 1 })
+      .catch((error: unknown) => error)
     if (par instanceof Par) {
       counts.loaded++
       const { grid } = par.info.transformer!
-      if (grid[0] * grid[1] <= 32 ** 2) await t.resolves(par.generate({ classId: 0, seed: i }), JSON.stringify({ options, parvis }))
+      if (grid[0] * grid[1] <= 32 ** 2) {
+        await t.resolves(par.generate({ classId: 0, seed: i }), JSON.stringify({ options, parvis }))
+      }
       await par.dispose()
     } else {
       counts.refused++
-      if (!(par instanceof ParError) || par.code !== 'BAD_CHECKPOINT') t.fail(`${String(par)}: ${JSON.stringify({ options, parvis })}`)
+      if (!(par instanceof ParError) || par.code !== 'BAD_CHECKPOINT') {
+        t.fail(`${String(par)}: ${JSON.stringify({ options, parvis })}`)
+      }
     }
   }
   t.ok(counts.loaded > 10 && counts.refused > 10, JSON.stringify(counts))
@@ -145,11 +182,14 @@ t.test('random files: loaded, and then they run, or BAD_CHECKPOINT', async t => 
 
 t.test('deep models, and an engine that refuses', async t => {
   const dir = t.testdir({})
-  const deep = (layers: number): string => file(dir, transformerShapes({ layers, dim: 4, feedForward: 1, transitions: 0 }), { kind: 'transformer', heads: 1, grid: [2, 2] })
+  const deep = (layers: number): string =>
+    file(dir, transformerShapes({ layers, dim: 4, feedForward: 1, transitions: 0 }),
+      { kind: 'transformer', heads: 1, grid: [2, 2] })
   const par = await Par.load({ transformer: deep(limits.layers), device: 'cpu', precision: 'float32', threads: 1 })
   t.equal(par.info.transformer!.layers, limits.layers)
   await par.dispose()
-  await t.rejects(Par.load({ transformer: deep(limits.layers + 1), device: 'cpu' }), { ...refusal, message: /number of layers is 4097, and parvis runs models up to 4096/ })
+  await t.rejects(Par.load({ transformer: deep(limits.layers + 1), device: 'cpu' }),
+    { ...refusal, message: /number of layers is 4097, and parvis runs models up to 4096/ })
 
   // What the addon would throw at once: the engine must be gone all the same.
   const name = file(dir, transformerShapes(), { kind: 'transformer', heads: 2, grid: [4, 4] })
@@ -169,7 +209,9 @@ t.test('deep models, and an engine that refuses', async t => {
   }
   t.teardown(() => { native.createEngine = createEngine })
   const before = threadsNow()
-  for (let i = 0; i < 20; i++) await rejection(Par.load({ transformer: name, device: 'cpu', precision: 'float32', threads: 4 }))
+  for (let i = 0; i < 20; i++) {
+    await rejection(Par.load({ transformer: name, device: 'cpu', precision: 'float32', threads: 4 }))
+  }
   t.equal(disposed, 20)
   for (let wait = 0; wait < 100 && threadsNow() > before + 4; wait++) {
     await new Promise(resolve => setTimeout(resolve, 50))
@@ -181,11 +223,16 @@ t.test('deep models, and an engine that refuses', async t => {
 t.test('tokenizers', t => {
   const levels = (count: number): object => {
     // The level count is told before the widths are asked for.
-    const shapes = new Map<string, number[]>([['quantize.embedding.weight', [4, 4]], ['quant_conv.weight', [4, 4, 1, 1]], ['quant_conv.bias', [4]], ['post_quant_conv.weight', [4, 4, 1, 1]], ['post_quant_conv.bias', [4]]])
-    for (let level = 0; level < count; level++) shapes.set(`encoder.conv_blocks.${level}.res.0.conv1.weight`, [32, 32, 3, 3])
+    const shapes = new Map<string, number[]>([['quantize.embedding.weight', [4, 4]], ['quant_conv.weight',
+      [4, 4, 1, 1]], ['quant_conv.bias', [4]], ['post_quant_conv.weight', [4, 4, 1, 1]], ['post_quant_conv.bias', [4]]])
+    for (let level = 0; level < count; level++) {
+      shapes.set(`encoder.conv_blocks.${level}.res.0.conv1.weight`, [32, 32, 3, 3])
+    }
     return paper(shapes, { kind: 'tokenizer' })
   }
-  t.throws(() => describeTokenizer(levels(limits.levels) as Checkpoint), { ...refusal, message: /encoder\.conv_in\.weight/ }, 'the next thing that it lacks')
-  t.throws(() => describeTokenizer(levels(limits.levels + 1) as Checkpoint), { ...refusal, message: /number of levels is 9, and parvis runs models up to 8/ })
+  t.throws(() => describeTokenizer(levels(limits.levels) as Checkpoint),
+    { ...refusal, message: /encoder\.conv_in\.weight/ }, 'the next thing that it lacks')
+  t.throws(() => describeTokenizer(levels(limits.levels + 1) as Checkpoint),
+    { ...refusal, message: /number of levels is 9, and parvis runs models up to 8/ })
   t.end()
 })

@@ -11,7 +11,8 @@ function npy (header: string, data: Uint8Array, version = 1): Buffer {
   return Buffer.concat([Buffer.from(`\x93NUMPY${String.fromCharCode(version)}\0`, 'latin1'), length, text, data])
 }
 
-const dictionary = (descr: string, shape = '(2, 3)', fortran = 'False'): string => `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }\n`
+const dictionary = (descr: string, shape = '(2, 3)', fortran = 'False'): string =>
+  `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }\n`
 
 t.test('a file of NumPy', async t => {
   // np.save of np.array([[1, 2, 3], [4, 5, 60000]], np.uint16), and of np.asfortranarray of it (NumPy 1.24.2)
@@ -39,12 +40,15 @@ t.test('types, orders, versions', async t => {
     }
   }
   const data = Buffer.from(new Int32Array(24).map((_, k) => k).buffer)
-  t.same((await readNpy(npy(dictionary('<i4', '(2, 3, 4)'), data), 'a')).data, Int32Array.from({ length: 24 }, (_, k) => k))
+  t.same((await readNpy(npy(dictionary('<i4', '(2, 3, 4)'), data), 'a')).data,
+    Int32Array.from({ length: 24 }, (_, k) => k))
   t.same((await readNpy(npy(dictionary('<i4', '(2, 3, 4)', 'True'), data), 'a')).data,
-    Int32Array.from({ length: 24 }, (_, k) => Math.floor(k / 12) + Math.floor(k / 4) % 3 * 2 + k % 4 * 6), 'three axes, the first fastest')
+    Int32Array.from({ length: 24 }, (_, k) => Math.floor(k / 12) + Math.floor(k / 4) % 3 * 2 + k % 4 * 6),
+    'three axes, the first fastest')
   t.same((await readNpy(npy(dictionary('<i4', '(24,)'), data, 2), 'a')).shape, [24])
   t.same((await readNpy(npy(dictionary('<i4', '(24,)'), data, 3), 'a')).shape, [24])
-  t.same((await readNpy(npy("{ 'shape':(24,),\"descr\":\"<i4\", 'fortran_order':False}", data), 'a')).shape, [24], 'entries in another order')
+  t.same((await readNpy(npy("{ 'shape':(24,),\"descr\":\"<i4\", 'fortran_order':False}", data), 'a')).shape, [24],
+    'entries in another order')
   t.same(await readNpy(npy(dictionary('<i4', '()'), data.subarray(4, 8)), 'a'), { data: Int32Array.of(1), shape: [] })
 })
 
@@ -60,7 +64,9 @@ t.test('what is written is read', async t => {
 
 t.test('hostile files', async t => {
   const six = new Uint8Array(24)
-  const refused = async (file: Uint8Array, message: RegExp): Promise<void> => { await t.rejects(readNpy(file, 'x.npy'), { code: 'BAD_TOKENS', message }, String(message)) }
+  const refused = async (file: Uint8Array, message: RegExp): Promise<void> => {
+    await t.rejects(readNpy(file, 'x.npy'), { code: 'BAD_TOKENS', message }, String(message))
+  }
   await refused(Buffer.from('no array'), /^x\.npy: is no \.npy file/)
   await refused(npy(dictionary('<f4'), six), /holds <f4; tokens are whole numbers/)
   await refused(npy(dictionary('|O'), six), /Python objects, which are never loaded/)
@@ -78,7 +84,8 @@ t.test('hostile files', async t => {
   await refused(npy("{'colour': 1}", six), /entry colour/)
   await refused(npy(dictionary('<i4'), six, 4), /version 4\.0/)
   await refused(npy(`{${' '.repeat(70000)}`, six, 2), /at most 65536/)
-  await refused(npy(dictionary('<i4', '(6,)'), Buffer.from(Int32Array.of(0, 1, -1, 3, 4, 5).buffer)), /holds -1 at place 2/)
+  await refused(npy(dictionary('<i4', '(6,)'), Buffer.from(Int32Array.of(0, 1, -1, 3, 4, 5).buffer)),
+    /holds -1 at place 2/)
   await refused(npy(dictionary('<i8', '(1,)'), Buffer.from(BigInt64Array.of(2n ** 53n + 1n).buffer)), /at place 0/)
   await refused(npy(dictionary('<u4', '(1,)'), Buffer.from(Uint32Array.of(2 ** 31).buffer)), /2147483648 at place 0/)
   const good = npy(dictionary('<i4'), six)

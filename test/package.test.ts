@@ -15,7 +15,8 @@ const project = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-user-'))
 t.teardown(() => fs.rmSync(project, { recursive: true, force: true }))
 fs.mkdirSync(path.join(project, 'node_modules', '@types'), { recursive: true })
 fs.symlinkSync(root, path.join(project, 'node_modules', 'parvis'), 'dir')
-fs.symlinkSync(path.join(root, 'node_modules', '@types', 'node'), path.join(project, 'node_modules', '@types', 'node'), 'dir')
+fs.symlinkSync(path.join(root, 'node_modules', '@types', 'node'), path.join(project, 'node_modules', '@types', 'node'),
+  'dir')
 
 async function node (file: string, source: string): Promise<unknown> {
   fs.writeFileSync(path.join(project, file), source)
@@ -30,7 +31,8 @@ t.test('require', async t => {
     par.generate({ classId: 7, n: 16, seed: 1 }).then(image => {
       console.log(JSON.stringify({ loaded, kinds: [typeof Par.load, ParError.name, createSchedule({ grid: [24, 24], n: 4 }).steps.length], tokens: image.tokens.length, label: image.label }))
     })`)
-  t.same(result, { loaded: [], kinds: ['function', 'ParError', 147], tokens: 256, label: 'Sneaker' }, 'works, and import alone loads nothing native')
+  t.same(result, { loaded: [], kinds: ['function', 'ParError', 147], tokens: 256, label: 'Sneaker' },
+    'works, and import alone loads nothing native')
 })
 
 t.test('import', async t => {
@@ -67,10 +69,16 @@ t.test('types for both', async t => {
       void width, total
     }
     void main`
-  fs.writeFileSync(path.join(project, 'esm.mts'), `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
-  fs.writeFileSync(path.join(project, 'cjs.cts'), `import parvis = require('parvis')\nimport { Par, ParError, type ParErrorCode } from 'parvis'\nconst par = parvis.default\n${use}`)
-  const options = { target: 'es2022', lib: ['es2023', 'esnext.disposable'], strict: true, noEmit: true, types: ['node'], skipLibCheck: false, noUncheckedIndexedAccess: true }
-  fs.writeFileSync(path.join(project, 'plain.ts'), `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
+  fs.writeFileSync(path.join(project, 'esm.mts'),
+    `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
+  fs.writeFileSync(path.join(project, 'cjs.cts'), "import parvis = require('parvis')\nimport { Par, ParError, type " +
+    `ParErrorCode } from 'parvis'\nconst par = parvis.default\n${use}`)
+  const options = {
+    target: 'es2022', lib: ['es2023', 'esnext.disposable'], strict: true, noEmit: true, types: ['node'],
+    skipLibCheck: false, noUncheckedIndexedAccess: true
+  }
+  fs.writeFileSync(path.join(project, 'plain.ts'),
+    `import par, { Par, ParError, type ParErrorCode } from 'parvis'\n${use}`)
   const ways = [
     { module: 'node16', files: ['esm.mts', 'cjs.cts'] },
     { module: 'nodenext', files: ['esm.mts', 'cjs.cts'] },
@@ -78,7 +86,8 @@ t.test('types for both', async t => {
     { module: 'esnext', moduleResolution: 'bundler', files: ['esm.mts', 'plain.ts'] } // no `import x = require()` there
   ]
   for (const { files, ...way } of ways) {
-    fs.writeFileSync(path.join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...options, ...way }, files }))
+    fs.writeFileSync(path.join(project, 'tsconfig.json'),
+      JSON.stringify({ compilerOptions: { ...options, ...way }, files }))
     t.equal(await typeErrors(path.join(project, 'tsconfig.json')), '', JSON.stringify(way))
   }
 })
@@ -88,23 +97,30 @@ t.test('the whole project, tests included, is well typed', async t => {
 })
 
 t.test('the tarball', async t => {
-  const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: root, maxBuffer: 1 << 24 })
+  const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'],
+    { cwd: root, maxBuffer: 1 << 24 })
   const [{ files, size }] = JSON.parse(stdout) as [{ files: Array<{ path: string }>, size: number }]
   const names = files.map(file => file.path)
   for (const name of [
-    'bin/node-version.js', 'SECURITY.md', 'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts', 'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js',
+    'bin/node-version.js', 'SECURITY.md', 'dist/index.js', 'dist/index.d.ts', 'dist/esm.mjs', 'dist/esm.d.mts',
+    'dist/cli/main.js', 'dist/bench/run.js', 'bin/parvis.js', 'scripts/install.js', 'scripts/addon.js',
     'scripts/machine.js',
     'CMakeLists.txt', 'LICENSE', 'README.md', 'CHANGELOG.md', 'models/fashion/tokenizer.safetensors',
-    'docs/contact-sheet.png', 'models/fashion/par-1.safetensors', 'models/fashion/par-4.safetensors', 'models/fashion/par-16.safetensors'
+    'docs/contact-sheet.png', 'models/fashion/par-1.safetensors', 'models/fashion/par-4.safetensors',
+    'models/fashion/par-16.safetensors'
   ]) t.ok(names.includes(name), name)
-  for (const folder of ['binding/', 'include/', 'common/', 'cpu/']) t.ok(names.some(name => name.startsWith(folder)), folder)
-  t.same(names.filter(name => /^(test|bench|lib|build|node_modules|out|\.)|\/recipe\/|\.built|tsbuildinfo/.test(name)), [])
+  for (const folder of ['binding/', 'include/', 'common/', 'cpu/']) {
+    t.ok(names.some(name => name.startsWith(folder)), folder)
+  }
+  t.same(names.filter(name => /^(test|bench|lib|build|node_modules|out|\.)|\/recipe\/|\.built|tsbuildinfo/.test(name)),
+    [])
   t.ok(size < 20e6, `${size} bytes`)
 })
 
 t.test('package.json', t => {
   const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as Record<string, any>
-  t.same(Object.keys(manifest.dependencies as object).filter(name => /cmake|node-api|node-addon-api/.test(name)), [], 'what only a build from source needs is not installed')
+  t.same(Object.keys(manifest.dependencies as object).filter(name => /cmake|node-api|node-addon-api/.test(name)), [],
+    'what only a build from source needs is not installed')
   for (const [name, range] of Object.entries(manifest.peerDependencies as Record<string, string>)) {
     t.same(manifest.peerDependenciesMeta[name], { optional: true }, name)
     t.ok(manifest.devDependencies[name], `a clone has ${name}`)
@@ -116,11 +132,19 @@ t.test('package.json', t => {
 
 t.test('a Node that is too old', t => {
   const { problem } = require('../bin/node-version.js') as { problem: (version: string) => string | undefined }
-  const { engines } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { engines: { node: string } }
+  const { engines } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+    engines: { node: string }
+  }
   t.equal(engines.node, '^20.17.0 || >=22.2.0')
-  for (const version of ['20.17.0', '20.20.2', '22.2.0', '22.10.1', '23.0.0', '24.1.0', '100.0.0', '26.0.0-nightly']) t.equal(problem(version), undefined, version)
-  for (const version of ['0.12.18', '10.24.1', '18.19.0', '19.9.0', '20.0.0', '20.16.9']) t.equal(problem(version), `parvis needs Node.js 20.17 or newer, this is ${version}`)
-  for (const version of ['21.7.3', '22.1.9']) t.equal(problem(version), `parvis needs Node.js 22.2 or newer, or 20.17 or newer of Node.js 20, this is ${version}`)
+  for (const version of ['20.17.0', '20.20.2', '22.2.0', '22.10.1', '23.0.0', '24.1.0', '100.0.0', '26.0.0-nightly']) {
+    t.equal(problem(version), undefined, version)
+  }
+  for (const version of ['0.12.18', '10.24.1', '18.19.0', '19.9.0', '20.0.0', '20.16.9']) {
+    t.equal(problem(version), `parvis needs Node.js 20.17 or newer, this is ${version}`)
+  }
+  for (const version of ['21.7.3', '22.1.9']) {
+    t.equal(problem(version), `parvis needs Node.js 22.2 or newer, or 20.17 or newer of Node.js 20, this is ${version}`)
+  }
   // What runs before the check is read by old ones: syntax of 2015, no names with node:.
   for (const file of ['bin/parvis.js', 'bin/node-version.js', 'scripts/install.js', 'dist/node-version.js']) {
     const source = fs.readFileSync(path.join(root, file), 'utf8').replace(/\/\/.*/g, '')
@@ -131,5 +155,6 @@ t.test('a Node that is too old', t => {
 
 async function typeErrors (tsconfig: string, ...options: string[]): Promise<string> {
   const tsc = require.resolve('typescript/bin/tsc')
-  return await run(process.execPath, [tsc, '-p', tsconfig, ...options], { cwd: path.dirname(tsconfig) }).then(() => '', (error: { stdout: string }) => error.stdout)
+  return await run(process.execPath, [tsc, '-p', tsconfig, ...options], { cwd: path.dirname(tsconfig) }).then(() => '',
+    (error: { stdout: string }) => error.stdout)
 }

@@ -18,14 +18,22 @@ import { FakeHub } from './support/hub.js'
 import { py, writePt } from './support/pt-writer.js'
 import { standIn } from './support/snippets.js'
 
-const architecture = ({ official }: Preset): typeof published[number] => published.find(({ name }) => official.split('-')[1] === name)!
+const architecture = ({ official }: Preset): typeof published[number] =>
+  published.find(({ name }) => official.split('-')[1] === name)!
 
 t.test('the table', async t => {
   const rows = presets.map(preset => {
     const { name, transformer: { repository, file }, heads, grid, n, size, sampling } = preset
     t.equal(heads, architecture(preset).heads, name)
-    t.match(preset, { tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }, size: 256, sampling: { temperature: 1, topK: 0, topP: 1 } })
-    return [name, repository, file, grid[0], n, createSchedule({ grid, n }).steps.length, sampling.guidanceScale, size].join(' ')
+    t.match(
+      preset,
+      {
+        tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }, size: 256,
+        sampling: { temperature: 1, topK: 0, topP: 1 }
+      }
+    )
+    return [name, repository, file, grid[0], n, createSchedule({ grid, n }).steps.length, sampling.guidanceScale, size]
+      .join(' ')
   })
   t.same(rows, [
     'par-xl-4x Epiphqny/PAR PAR-XL-4x.pt 24 4 147 1.5 256',
@@ -58,20 +66,27 @@ t.test('checkpoints of the published shapes are what the presets say', async t =
     const feedForward = Math.ceil(Math.floor(8 * dim / 3) / 256) * 256
     const shapes: Array<[string, number[]]> = [
       ['cls_embedding.embedding_table.weight', [1001, dim]], ['tok_embeddings.weight', [16384, dim]],
-      ...(preset.n > 1 ? [['spe_tok_embeddings.special_embeddings.weight', [preset.n - 1, dim]] as [string, number[]]] : []),
+      ...(preset.n > 1
+        ? [['spe_tok_embeddings.special_embeddings.weight', [preset.n - 1, dim]] as [string, number[]]]
+        : []),
       ['norm.weight', [dim]], ['output.weight', [16384, dim]]
     ]
     for (let i = 0; i < layers; i++) {
-      shapes.push([`layers.${i}.attention.wqkv.weight`, [3 * dim, dim]], [`layers.${i}.attention.wo.weight`, [dim, dim]],
-        [`layers.${i}.feed_forward.w1.weight`, [feedForward, dim]], [`layers.${i}.feed_forward.w3.weight`, [feedForward, dim]],
-        [`layers.${i}.feed_forward.w2.weight`, [dim, feedForward]], [`layers.${i}.attention_norm.weight`, [dim]], [`layers.${i}.ffn_norm.weight`, [dim]])
+      shapes.push([`layers.${i}.attention.wqkv.weight`, [3 * dim, dim]],
+        [`layers.${i}.attention.wo.weight`, [dim, dim]],
+        [`layers.${i}.feed_forward.w1.weight`, [feedForward, dim]],
+        [`layers.${i}.feed_forward.w3.weight`, [feedForward, dim]],
+        [`layers.${i}.feed_forward.w2.weight`, [dim, feedForward]], [`layers.${i}.attention_norm.weight`, [dim]],
+        [`layers.${i}.ffn_norm.weight`, [dim]])
     }
     // Zeros that take no room: the file is sparse.
-    writePt(path.join(folder, file), { model: new Map(shapes.map(([name, shape]) => [name, py.tensor({ dtype: 'bfloat16', shape })])) })
+    writePt(path.join(folder, file),
+      { model: new Map(shapes.map(([name, shape]) => [name, py.tensor({ dtype: 'bfloat16', shape })])) })
     const found = await findCached(cache, preset.transformer)
     t.equal(found, path.join(folder, file))
     const { heads, grid, n } = preset
-    t.match(describeTransformer(await openCheckpoint(found!), { heads, grid, n }), { official: preset.official, n, grid, model: { heads, layers, dim, classes: 1000 } }, preset.name)
+    t.match(describeTransformer(await openCheckpoint(found!), { heads, grid, n }),
+      { official: preset.official, n, grid, model: { heads, layers, dim, classes: 1000 } }, preset.name)
   }
 })
 
@@ -79,14 +94,18 @@ t.test('ImageNet\'s names', async t => {
   const labels = imagenetLabels()
   t.equal(labels.length, 1000)
   t.same([0, 107, 207, 277, 360, 398, 638, 639, 999].map(id => labels[id]), [
-    'tench, Tinca tinca', 'jellyfish', 'golden retriever', 'red fox, Vulpes vulpes', 'otter', 'abacus', 'maillot', 'maillot, tank suit', 'toilet tissue, toilet paper, bathroom tissue'
+    'tench, Tinca tinca', 'jellyfish', 'golden retriever', 'red fox, Vulpes vulpes', 'otter', 'abacus', 'maillot',
+    'maillot, tank suit', 'toilet tissue, toilet paper, bathroom tissue'
   ])
-  t.same(labels.filter(label => !/^[\w'.-]+(?:[ ,]{1,2}[\w'.-]+)*$/.test(label) || label !== label.trim()), [], 'nothing odd')
+  t.same(labels.filter(label => !/^[\w'.-]+(?:[ ,]{1,2}[\w'.-]+)*$/.test(label) || label !== label.trim()), [],
+    'nothing odd')
   t.equal(new Set(labels).size, 999, 'only crane twice')
   const resolve = (name: string): number => resolveClass(name, 1000, labels)
-  t.same(['tench', 'TINCA TINCA', 'tench, Tinca tinca', 'Golden Retriever', 'golden-retriever', 'otter', 'maillot, tank suit', 'tank suit', 'toilet paper', 'jack-o\'-lantern', 'carpenters kit'].map(resolve),
-    [0, 0, 0, 207, 207, 360, 639, 639, 999, 607, 477])
-  for (const [name, ids] of [['crane', '134, 517'], ['maillot', '638, 639'], ['Cardigan', '264, 474'], ['missile', '657, 744']] as const) {
+  t.same(['tench', 'TINCA TINCA', 'tench, Tinca tinca', 'Golden Retriever', 'golden-retriever', 'otter',
+    'maillot, tank suit', 'tank suit', 'toilet paper', 'jack-o\'-lantern', 'carpenters kit'].map(resolve),
+  [0, 0, 0, 207, 207, 360, 639, 639, 999, 607, 477])
+  for (const [name, ids] of [['crane', '134, 517'], ['maillot', '638, 639'], ['Cardigan', '264, 474'],
+    ['missile', '657, 744']] as const) {
     t.throws(() => resolve(name), { code: 'BAD_CLASS_ID', message: new RegExp(`several classes: ${ids} `) }, name)
   }
   t.throws(() => resolve('fox'), { code: 'BAD_CLASS_ID', message: /red fox, Vulpes vulpes' \(277\)/ })
@@ -109,22 +128,35 @@ t.test('Par.load by name', async t => {
   process.env.HF_ENDPOINT = hub.url
   const cache = temporaryFolder()
   const failure = async (...args: unknown[]): Promise<ParError> =>
-    await (Par.load as (...args: unknown[]) => Promise<Par>)(...args).then(() => { throw new Error('loaded') }, (error: ParError) => error)
+    await (Par.load as (...args: unknown[]) => Promise<Par>)(...args).then(() => { throw new Error('loaded') },
+      (error: ParError) => error)
 
-  t.match(await failure('par-xl-4x', { cache }), { code: 'FILE_NOT_FOUND', message: /PAR-XL-4x\.pt.*npx parvis pull par-xl-4x; .*pull: true/ })
+  t.match(await failure('par-xl-4x', { cache }),
+    { code: 'FILE_NOT_FOUND', message: /PAR-XL-4x\.pt.*npx parvis pull par-xl-4x; .*pull: true/ })
   t.equal(hub.requests.length, 0, 'nobody is asked unless it is asked for')
-  for (const args of [['par-xl'], ['par-xl-4x', { tokenizer: 'a.pt' }], ['par-xl-4x', { pull: 1 }], ['par-xl-4x', { cache: 5 }], ['par-xl-4x', { onPull: 5 }], [{ pull: true }]]) {
+  for (const args of [['par-xl'], ['par-xl-4x', { tokenizer: 'a.pt' }], ['par-xl-4x', { pull: 1 }],
+    ['par-xl-4x', { cache: 5 }], ['par-xl-4x', { onPull: 5 }], [{ pull: true }]]) {
     t.match(await failure(...args), { code: 'INVALID_OPTION' })
   }
   t.equal(await failure('par-xl-4x', { cache, pull: true, signal: AbortSignal.abort(3) }), 3 as unknown)
   const mine = Object.assign(new Error('mine'), { code: 'ENOMEM' })
-  t.equal(await failure('par-xl-4x', { cache, pull: true, onPull: () => { throw mine } }), mine as unknown, 'an error of the callback, whatever it looks like')
+  t.equal(await failure('par-xl-4x', { cache, pull: true, onPull: () => { throw mine } }), mine as unknown,
+    'an error of the callback, whatever it looks like')
 
   let bytes = 0
-  const par = await Par.load('par-xl-4x', { cache, pull: true, precision: 'float32', onPull: progress => { bytes = progress.bytesDone } })
+  const par = await Par.load('par-xl-4x',
+    { cache, pull: true, precision: 'float32', onPull: progress => { bytes = progress.bytesDone } })
   t.teardown(() => par.dispose())
   t.ok(bytes > 1e6, 'told what is fetched')
-  t.match(par.info, { preset: 'par-xl-4x', transformer: { heads: 20, n: 4, grid: [24, 24], size: 256, sampling: { guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 } } })
+  t.match(
+    par.info,
+    {
+      preset: 'par-xl-4x',
+      transformer: {
+        heads: 20, n: 4, grid: [24, 24], size: 256, sampling: { guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
+      }
+    }
+  )
   t.equal(par.labels![360], 'otter')
   const image = await par.generate({ classId: 'otter', seed: 1 })
   t.match(image, { width: 256, height: 256, classId: 360, label: 'otter', steps: 147 })

@@ -1,14 +1,19 @@
-// What a preview shows where tokens are missing: the nearest known cell by its definition, looked for among all of them.
+// What a preview shows where tokens are missing: the nearest known cell by its definition, looked for among all of
+// them.
 
 import t from 'tap'
 import { fillMissing } from '../lib/preview.js'
 import { createSchedule, type Schedule } from '../lib/schedule.js'
 
-/** The definition, cell by cell: the nearest known one of the same region, of the whole grid where that has none; the first of several. */
+/**
+ * The definition, cell by cell: the nearest known one of the same region, of the whole grid where that has none; the
+ * first of several.
+ */
 function byDefinition (schedule: Schedule, known: number): Int32Array {
   const { rows, columns, n, order } = schedule
   const s = order === 'distant' ? Math.sqrt(n) : 1
-  const regionOf = (row: number, column: number): number => Math.floor(row / (rows / s)) * s + Math.floor(column / (columns / s))
+  const regionOf = (row: number, column: number): number =>
+    Math.floor(row / (rows / s)) * s + Math.floor(column / (columns / s))
   const cells = Array.from({ length: schedule.tokens }, (_, index) => schedule.cell(index))
   const raster = new Int32Array(schedule.tokens)
   for (const [index, [frame, row, column]] of cells.entries()) {
@@ -26,7 +31,8 @@ function byDefinition (schedule: Schedule, known: number): Int32Array {
 
 t.test('the nearest known cell, at every step', async t => {
   for (const [grid, n, order] of [
-    [[6, 9], 9, 'distant'], [[8, 8], 4, 'distant'], [[4, 12], 16, 'distant'], [[5, 7], 1, 'distant'], [[4, 6], 4, 'raster'], [[3, 4, 4], 4, 'distant'],
+    [[6, 9], 9, 'distant'], [[8, 8], 4, 'distant'], [[4, 12], 16, 'distant'], [[5, 7], 1, 'distant'],
+    [[4, 6], 4, 'raster'], [[3, 4, 4], 4, 'distant'],
     [[2, 6, 3], 9, 'distant'], [[3, 3, 4], 3, 'raster'], [[1, 6], 1, 'distant'], [[10, 10], 25, 'distant']
   ] as const) {
     const schedule = createSchedule({ grid, n, order })
@@ -50,7 +56,8 @@ t.test('a grid of 256 x 256 takes no longer than a look at each cell', async t =
     for (const known of [n - 1 || 1, 3 * n, schedule.tokens / 2]) {
       const began = performance.now()
       t.equal(fillMissing(schedule, sequence, known)!.length, 65536)
-      t.ok(performance.now() - began < 1000, `${Math.round(performance.now() - began)} ms`) // 7 s and more, where each looks at all known ones
+      // 7 s and more, where each looks at all known ones
+      t.ok(performance.now() - began < 1000, `${Math.round(performance.now() - began)} ms`)
     }
   }
 })

@@ -1,12 +1,14 @@
-// What nvcc makes of the kernels, without a GPU: its PTX on an interpreter, in the programs that otherwise run the kernels as
-// C++, against the CPU backend. Operand orders of inline PTX, branches for an architecture and nvcc's own reading of the
-// sources are tested so; ptxas, the device's memory model and time are not. One order of threads an architecture: other
-// orders are the business of test/cuda.
+// What nvcc makes of the kernels, without a GPU: its PTX on an interpreter, in the programs that otherwise run the
+// kernels as C++, against the CPU backend. Operand orders of inline PTX, branches for an architecture and nvcc's own
+// reading of the sources are tested so; ptxas, the device's memory model and time are not. One order of threads an
+// architecture: other orders are the business of test/cuda.
 
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { build, cpuBackend, cudaSession, cudaTokenizer, folder, inParallel, interpreterSources, execute, type Run } from './support/simt.js'
+import {
+  build, cpuBackend, cudaSession, cudaTokenizer, folder, inParallel, interpreterSources, execute, type Run
+} from './support/simt.js'
 import { type Architecture, buildInterpreted, changed, interpret, ptxOf, withoutNvcc } from './support/ptx.js'
 
 t.setTimeout(1_800_000) // a first build takes minutes
@@ -35,10 +37,14 @@ t.test('each instruction, as the manual says', async t => {
   cases(t, await execute(program, 'refuse', path.join(folder, 'refused.ptx')), 'what must not be taken', 13)
   const lost = path.join(folder, 'lost.ptx')
   fs.writeFileSync(lost, fs.readFileSync(file, 'utf8').replaceAll('4rowsEPm', '4rawsEPm'))
-  t.match(await interpret(program, [lost]), { code: 3, err: /no entry for kernel \(anonymous namespace\)::rows\(unsigned long\*\)/ }, 'a kernel without an entry')
-  t.match(await interpret(program, [file, file]), { code: 3, err: /more than one entry for kernel/ }, 'a kernel with two')
+  t.match(await interpret(program, [lost]),
+    { code: 3, err: /no entry for kernel \(anonymous namespace\)::rows\(unsigned long\*\)/ },
+    'a kernel without an entry')
+  t.match(await interpret(program, [file, file]), { code: 3, err: /more than one entry for kernel/ },
+    'a kernel with two')
   fs.writeFileSync(lost, fs.readFileSync(file, 'utf8').replaceAll('.param .u64 rows_0', '.param .u32 rows_0'))
-  t.match(await interpret(program, [lost]), { code: 3, err: /its parameters have other sizes or places/ }, 'parameters of other sizes')
+  t.match(await interpret(program, [lost]), { code: 3, err: /its parameters have other sizes or places/ },
+    'parameters of other sizes')
 })
 
 t.test('the kernels of the SIMT layer\'s own test', { skip: withoutNvcc }, async t => {
@@ -47,28 +53,41 @@ t.test('the kernels of the SIMT layer\'s own test', { skip: withoutNvcc }, async
     const ptx = await ptxOf(['test/simt/self.cc'], architecture)
     const where = `compute_${architecture}`
     const bulk = architecture >= 90 ? ['bulk'] : []
-    if (architecture >= 90) t.match((await interpret(program, ptx, 'overrun-prefetch', 1)).err, /thread \(0,0,0\), self-\w+-\w+\.ptx:\d+: invalid access/, `overrun-prefetch, ${where}`)
-    for (const name of ['sum', 'warp', 'half-mask', 'async', 'mma', 'mma-trans', 'grid', ...bulk]) t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'right\n', err: '' }, `${name}, ${where}`)
-    for (const name of ['sum-no-barrier', 'warp-no-first', 'warp-no-second', 'async-no-wait']) t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'wrong\n', err: '' }, `${name}, ${where}`)
+    if (architecture >= 90) {
+      t.match((await interpret(program, ptx, 'overrun-prefetch', 1)).err,
+        /thread \(0,0,0\), self-\w+-\w+\.ptx:\d+: invalid access/, `overrun-prefetch, ${where}`)
+    }
+    for (const name of ['sum', 'warp', 'half-mask', 'async', 'mma', 'mma-trans', 'grid', ...bulk]) {
+      t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'right\n', err: '' }, `${name}, ${where}`)
+    }
+    for (const name of ['sum-no-barrier', 'warp-no-first', 'warp-no-second', 'async-no-wait']) {
+      t.same(await interpret(program, ptx, name, 1), { code: 0, out: 'wrong\n', err: '' }, `${name}, ${where}`)
+    }
     const messages: Array<[string, RegExp]> = [
-      ['overrun-static', /4 bytes at 256 of \S*table\S* \(256 bytes\), shared memory of the block \(self-\w+-\w+\.ptx:\d+\)/],
+      ['overrun-static',
+        /4 bytes at 256 of \S*table\S* \(256 bytes\), shared memory of the block \(self-\w+-\w+\.ptx:\d+\)/],
       ['overrun-dynamic', /4 bytes at 252 of \S*DynamicShared\S* \(252 bytes\)/],
       ['overrun-global', /thread \(64,0,0\), self-\w+-\w+\.ptx:\d+: invalid access/],
       ['deadlock', /threads at bar.sync at self-\w+-\w+\.ptx:\d+: 33 \(5, 32/],
       ['deadlock-mbarrier', /mbarrier wait at self-\w+-\w+\.ptx:\d+: 32/],
-      ['diverged-shuffle', /shfl.sync meets lane \d+ of its warp in shfl.sync at self-\w+-\w+\.ptx:\d+: the warp diverged/],
+      ['diverged-shuffle',
+        /shfl.sync meets lane \d+ of its warp in shfl.sync at self-\w+-\w+\.ptx:\d+: the warp diverged/],
       ['diverged-block', /the block diverged/],
       ['foreign-lane', /reads lane 20, which its mask leaves out/]
     ]
-    for (const [name, message] of messages) t.match((await interpret(program, ptx, name, 1)).err, message, `${name}, ${where}`)
+    for (const [name, message] of messages) {
+      t.match((await interpret(program, ptx, name, 1)).err, message, `${name}, ${where}`)
+    }
   }
   // One wrong operand each, as a slip in cuda/ptx.cuh would have it.
   const [right] = await ptxOf(['test/simt/self.cc'], 90)
   const rows = '(%r\\d+),(%r\\d+),(%r\\d+),(%r\\d+)'
   const slips: Array<[string, RegExp, string, string]> = [
-    ['rows-exchanged', new RegExp(`(\\bmma\\S+ \\{[^}]*\\}, )\\{${rows}\\}`.replaceAll(',(', ', ?('), 'g'), '$1{$2,$4,$3,$5}', 'mma'],
+    ['rows-exchanged', new RegExp(`(\\bmma\\S+ \\{[^}]*\\}, )\\{${rows}\\}`.replaceAll(',(', ', ?('), 'g'),
+      '$1{$2,$4,$3,$5}', 'mma'],
     ['columns-exchanged', /(\bmma\S+ \{[^}]*\}, \{[^}]*\}, )\{(%r\d+), ?(%r\d+)\}/g, '$1{$3,$2}', 'mma'],
-    ['sums-exchanged', /(\bmma\S+ )\{(%f\d+), ?(%f\d+), ?([^}]*)\}(, \{[^}]*\}, \{[^}]*\}, )/g, '$1{$3,$2,$4}$5', 'mma'],
+    ['sums-exchanged', /(\bmma\S+ )\{(%f\d+), ?(%f\d+), ?([^}]*)\}(, \{[^}]*\}, \{[^}]*\}, )/g, '$1{$3,$2,$4}$5',
+      'mma'],
     ['not-transposed', /\.trans/g, '', 'mma-trans'],
     ['matrices-exchanged', /(ldmatrix\S+ )\{(%r\d+), ?(%r\d+)/g, '$1{$3,$2', 'mma'],
     ['all-bytes', /(cp\.async\.cg\.shared\.global .*, 16, )%r\d+/g, '$116', 'async'],
@@ -81,7 +100,8 @@ t.test('the kernels of the SIMT layer\'s own test', { skip: withoutNvcc }, async
   }
 })
 
-const tokenizerKernels = ['codebook', 'convolve', 'convolve-plain', 'group-norm', 'picture', 'vq-attend'].map(name => `cuda/${name}.cu`)
+const tokenizerKernels = ['codebook', 'convolve', 'convolve-plain', 'group-norm', 'picture', 'vq-attend']
+  .map(name => `cuda/${name}.cu`)
 const projections = ['pack', 'project', 'norm'].map(name => `cuda/${name}.cu`)
 const convolutions = ['convolve', 'convolve-plain', 'group-norm'].map(name => `cuda/${name}.cu`)
 const attentions = ['attend', 'attend-rows', 'plain'].map(name => `cuda/${name}.cu`)
@@ -103,9 +123,15 @@ t.test('the families, out of what nvcc compiled', { skip: withoutNvcc }, async t
   const ready: Array<{ where: string, least: number, program: string, ptx: string[] }> = []
   for (const { name, sources, least } of families) { // one after another: they share sources
     const program = await buildInterpreted(name, [`test/simt/${name}.cc`, ...sources])
-    for (const architecture of architectures) ready.push({ where: `${name}, compute_${architecture}`, least, program, ptx: await ptxOf(kernelsOf(sources), architecture) })
+    for (const architecture of architectures) {
+      ready.push({
+        where: `${name}, compute_${architecture}`, least, program, ptx: await ptxOf(kernelsOf(sources), architecture)
+      })
+    }
   }
-  const runs = await inParallel(ready, async ({ where, least, program, ptx }, order) => ({ where, least, run: await interpret(program, ptx, order % 3 + 1) }))
+  const runs = await inParallel(ready,
+    async ({ where, least, program, ptx }, order) =>
+      ({ where, least, run: await interpret(program, ptx, order % 3 + 1) }))
   for (const { where, least, run } of runs) cases(t, run, where, least)
 })
 
@@ -129,7 +155,8 @@ t.test('a slip in a kernel\'s own instructions is seen by its family', { skip: w
   await inParallel(slips, async ([slip, from, to]) => {
     const files = right.map(file => path.basename(file).startsWith('project') ? changed(file, slip, from, to) : file)
     const { out, code } = await interpret(program, files, 1)
-    t.ok(code !== 0 || /^not ok /m.test(out), `${slip}: ${out.split('\n').filter(line => line.startsWith('not ok')).length} cases fail`)
+    t.ok(code !== 0 || /^not ok /m.test(out),
+      `${slip}: ${out.split('\n').filter(line => line.startsWith('not ok')).length} cases fail`)
     for (const file of files) if (!right.includes(file)) fs.rmSync(file)
   })
 })
@@ -137,11 +164,13 @@ t.test('a slip in a kernel\'s own instructions is seen by its family', { skip: w
 // cuda/platform.cuh, launchInStep: what a kernel may do before it waits for the one before.
 t.test('nothing but weights is read before the wait, and nothing is written', { skip: withoutNvcc }, async t => {
   const program = await build('ptx-list', ['test/ptx/list.cc', ...interpreterSources])
-  const sources = fs.readdirSync(path.join(__dirname, '..', 'cuda')).filter(file => file.endsWith('.cu') && file !== 'probe.cu').map(file => `cuda/${file}`)
+  const sources = fs.readdirSync(path.join(__dirname, '..', 'cuda'))
+    .filter(file => file.endsWith('.cu') && file !== 'probe.cu').map(file => `cuda/${file}`)
   const { code, out, err } = await execute(program, ...await ptxOf(sources, 90))
   t.equal(code, 0, err)
   const entries = out.trim().split('\n').map(line => line.split('\t'))
-  const launchedInStep = /takeRows|embed|norm|weigh|projectPlain|attendPlain|attend|attendRows|project|sample|score|tiled/
+  const launchedInStep =
+    /takeRows|embed|norm|weigh|projectPlain|attendPlain|attend|attendRows|project|sample|score|tiled/
   for (const [name, file, waits, loads, stores] of entries) {
     if (/::vq::/.test(name!) || !launchedInStep.test(name!.replace(/<.*/, ''))) continue
     t.equal(waits, 'waits', `${name} waits on every path`)
@@ -149,7 +178,11 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
     const ptx = fs.readFileSync(path.join(folder, 'ptx', file!), 'utf8').split('\n')
     const before = loads!.replace('loads:', '').trim().split(' ').filter(Boolean).map(line => ptx[Number(line) - 1]!)
     if (!/projectKernel/.test(name!)) t.same(before, [], `${name} reads nothing before`)
-    t.ok(before.every(line => /ld\.global\.L1::no_allocate\.L2::128B\.v4\.u32|cp\.async\.bulk\.prefetch\.L2\.global/.test(line)), `${name} reads weights alone before: ${before.length} loads`)
+    t.ok(
+      before.every(line =>
+        /ld\.global\.L1::no_allocate\.L2::128B\.v4\.u32|cp\.async\.bulk\.prefetch\.L2\.global/.test(line)),
+      `${name} reads weights alone before: ${before.length} loads`
+    )
   }
   t.ok(entries.length >= 93, `${entries.length} entries`)
   t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 44, 'entries that wait')

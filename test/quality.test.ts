@@ -17,13 +17,16 @@ function plainSsim (a: Image, b: Image): number {
   for (let c = 0; c < 3; c++) {
     for (let top = 0; top + 7 <= a.height; top++) {
       for (let left = 0; left + 7 <= a.width; left++) {
-        const of = (image: Image): number[] => Array.from({ length: 49 }, (_, k) => image.data[((top + Math.floor(k / 7)) * image.width + left + k % 7) * 3 + c]!)
+        const of = (image: Image): number[] => Array.from({ length: 49 },
+          (_, k) => image.data[((top + Math.floor(k / 7)) * image.width + left + k % 7) * 3 + c]!)
         const [p, q] = [of(a), of(b)]
         const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / 49
         const [mp, mq] = [mean(p), mean(q)]
-        const covariance = (u: number[], mu: number, v: number[], mv: number): number => u.reduce((sum, value, k) => sum + (value - mu) * (v[k]! - mv), 0) / 48
+        const covariance = (u: number[], mu: number, v: number[], mv: number): number =>
+          u.reduce((sum, value, k) => sum + (value - mu) * (v[k]! - mv), 0) / 48
         const [c1, c2] = [6.5025, 58.5225]
-        total += (2 * mp * mq + c1) * (2 * covariance(p, mp, q, mq) + c2) / ((mp ** 2 + mq ** 2 + c1) * (covariance(p, mp, p, mp) + covariance(q, mq, q, mq) + c2))
+        total += (2 * mp * mq + c1) * (2 * covariance(p, mp, q, mq) + c2) /
+          ((mp ** 2 + mq ** 2 + c1) * (covariance(p, mp, p, mp) + covariance(q, mq, q, mq) + c2))
         windows++
       }
     }
@@ -65,7 +68,9 @@ t.test('what cannot be compared', async t => {
   for (const call of [psnr, ssim]) {
     t.throws(() => call(even(1), small), { code: 'INVALID_OPTION', message: /9 x 8 and 6 x 9/ })
     t.throws(() => call(even(1), { data: new Uint8Array(5), width: 9, height: 8 }), { code: 'INVALID_OPTION' })
-    t.throws(() => call(new Image(new Float32Array(3), 1, 1) as never, even(1)), { code: 'INVALID_OPTION', message: /Uint8Array/ })
-    t.throws(() => call(new Image(new Uint8Array(0), 0, 0), new Image(new Uint8Array(0), 0, 0)), { code: 'INVALID_OPTION' })
+    t.throws(() => call(new Image(new Float32Array(3), 1, 1) as never, even(1)),
+      { code: 'INVALID_OPTION', message: /Uint8Array/ })
+    t.throws(() => call(new Image(new Uint8Array(0), 0, 0), new Image(new Uint8Array(0), 0, 0)),
+      { code: 'INVALID_OPTION' })
   }
 })

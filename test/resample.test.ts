@@ -15,7 +15,10 @@ function picture (width: number, height: number): Rgb {
   const data = new Uint8Array(width * height * 3)
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      for (let c = 0; c < 3; c++) data[i++] = Math.floor((x * x * 3 + y * 7 + x * y * 5 * (c + 1)) / 64) + (Math.floor(x / 9) + Math.floor(y / 6)) % 2 * 120
+      for (let c = 0; c < 3; c++) {
+        data[i++] = Math.floor((x * x * 3 + y * 7 + x * y * 5 * (c + 1)) / 64) +
+          (Math.floor(x / 9) + Math.floor(y / 6)) % 2 * 120
+      }
     }
   }
   return { data, width, height }
@@ -40,7 +43,8 @@ t.test('targets that are no square', async t => {
   const from = picture(200, 120)
   for (const [width, height] of [[32, 16], [16, 32], [48, 48], [200, 120], [1, 1], [300, 40]] as const) {
     const made = await centreCrop(from, width, height, pauses())
-    t.match({ width: made.width, height: made.height, bytes: made.data.length }, { width, height, bytes: width * height * 3 })
+    t.match({ width: made.width, height: made.height, bytes: made.data.length },
+      { width, height, bytes: width * height * 3 })
   }
   t.ok(identical((await centreCrop(from, 200, 120, pauses())).data, from.data), 'one of its own size stays')
   const flat = { data: new Uint8Array(90 * 50 * 3).fill(77), width: 90, height: 50 }
@@ -49,9 +53,11 @@ t.test('targets that are no square', async t => {
 
 t.test('of a long thin picture only the part that stays is made', async t => {
   const cut = ({ data, width }: Rgb, left: number, top: number, side: number): Buffer =>
-    Buffer.concat(Array.from({ length: side }, (_, y) => data.subarray(((top + y) * width + left) * 3, ((top + y) * width + left + side) * 3)))
+    Buffer.concat(Array.from({ length: side },
+      (_, y) => data.subarray(((top + y) * width + left) * 3, ((top + y) * width + left + side) * 3)))
   const wide = await squeezed(picture(60, 3), 600, 30, pauses())
-  t.ok(identical((await centreCrop(picture(60, 3), 30, 30, pauses())).data, cut(wide, 285, 0, 30)), 'the same bytes as out of the whole')
+  t.ok(identical((await centreCrop(picture(60, 3), 30, 30, pauses())).data, cut(wide, 285, 0, 30)),
+    'the same bytes as out of the whole')
   const tall = await squeezed(picture(3, 61), 30, 610, pauses())
   t.ok(identical((await centreCrop(picture(3, 61), 30, 30, pauses())).data, cut(tall, 0, 290, 30)))
   // The whole would be 960 million pixels wide, and as many high.
@@ -62,7 +68,8 @@ t.test('of a long thin picture only the part that stays is made', async t => {
 })
 
 t.test('the event loop goes on within a row and within a column', async t => {
-  for (const [size, to] of [[{ width: 4_000_000, height: 1 }, [64, 1]], [{ width: 1, height: 4_000_000 }, [1, 64]]] as const) {
+  for (const [size, to] of [[{ width: 4_000_000, height: 1 }, [64, 1]],
+    [{ width: 1, height: 4_000_000 }, [1, 64]]] as const) {
     const long = { data: new Uint8Array(12_000_000).fill(5), ...size }
     let [turns, running] = [0, true]
     const count = (): void => {

@@ -1,5 +1,5 @@
-// Draws of whole sessions against an independent reference (support/draws.ts), whose random numbers are themselves checked
-// against the known answers of their authors.
+// Draws of whole sessions against an independent reference (support/draws.ts), whose random numbers are themselves
+// checked against the known answers of their authors.
 
 import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
@@ -12,7 +12,8 @@ import { golden } from './support/golden.js'
 t.test('Philox4x32-10: known answers of Random123', async t => {
   t.same(philox([0n, 0n, 0n, 0n], [0n, 0n]), [0x6627e8d5n, 0xe169c58dn, 0xbc57ac4cn, 0x9b00dbd8n])
   t.same(philox([mask, mask, mask, mask], [mask, mask]), [0x408f276dn, 0x41c83b0en, 0xa20bc7c6n, 0x6d5451fdn])
-  t.same(philox([0x243f6a88n, 0x85a308d3n, 0x13198a2en, 0x03707344n], [0xa4093822n, 0x299f31d0n]), [0xd16cfe09n, 0x94fdccebn, 0x5001e420n, 0x24126ea1n])
+  t.same(philox([0x243f6a88n, 0x85a308d3n, 0x13198a2en, 0x03707344n], [0xa4093822n, 0x299f31d0n]),
+    [0xd16cfe09n, 0x94fdccebn, 0x5001e420n, 0x24126ea1n])
 })
 
 t.test('draws', async t => {
@@ -25,10 +26,14 @@ t.test('draws', async t => {
 
   /** First tokens of `count` sequences and the logits they were drawn from. */
   async function draw ({ guidanceScale, ...drawing }: DrawRule, count: number, firstSeed: bigint) {
-    const sequences = Array.from({ length: count }, (_, i) => ({ classId: i % 10, seed: firstSeed + BigInt(i) * 0x1_0000_0001n }))
-    const session = await seatedSession(transformer, { streamsEach: 2, slots: 64, tokens: 64, maxRows: 2 * count, kept: 1 }, sequences)
+    const sequences = Array.from({ length: count },
+      (_, i) => ({ classId: i % 10, seed: firstSeed + BigInt(i) * 0x1_0000_0001n }))
+    const session = await seatedSession(transformer,
+      { streamsEach: 2, slots: 64, tokens: 64, maxRows: 2 * count, kept: 1 }, sequences)
     const rule = { mode: 'sample', ...drawing } as const
-    await session.step(composeStep(sequences.map((_, seat) => ({ seat, rows, guidanceScale, rule, kept: new Map([[0, 0]]) })), 2))
+    await session.step(
+      composeStep(sequences.map((_, seat) => ({ seat, rows, guidanceScale, rule, kept: new Map([[0, 0]]) })), 2)
+    )
     const drawn = await Promise.all(sequences.map(async ({ seed }, seat) =>
       ({ seed, token: (await session.readTokens(seat))[0]!, logits: await session.readLogits(seat) })))
     void session.dispose()
@@ -37,8 +42,10 @@ t.test('draws', async t => {
 
   const plain: DrawRule = { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 }
   const rules: Array<[string, Partial<DrawRule>]> = [
-    ['plain', {}], ['guided', { guidanceScale: 3 }], ['cold', { temperature: 0.3 }], ['hot', { temperature: 4 }], ['greedy', { temperature: 0 }],
-    ['top-k 1', { topK: 1 }], ['top-k 5', { topK: 5 }], ['top-k of all', { topK: 256 }], ['top-p 0.1', { topP: 0.1 }], ['top-p 0.9', { topP: 0.9 }],
+    ['plain', {}], ['guided', { guidanceScale: 3 }], ['cold', { temperature: 0.3 }], ['hot', { temperature: 4 }],
+    ['greedy', { temperature: 0 }],
+    ['top-k 1', { topK: 1 }], ['top-k 5', { topK: 5 }], ['top-k of all', { topK: 256 }], ['top-p 0.1', { topP: 0.1 }],
+    ['top-p 0.9', { topP: 0.9 }],
     ['tiny top-p', { topP: 1e-6 }], ['all of them', { guidanceScale: 2, temperature: 0.7, topK: 40, topP: 0.8 }]
   ]
   for (const [name, part] of rules) {
@@ -54,7 +61,7 @@ t.test('draws', async t => {
   t.test('frequencies are the probabilities', async t => {
     const drawn = await draw({ ...plain, temperature: 0.2 }, 4000, 1n)
     const counts = new Map<string, number>()
-    for (const { token }  of drawn) counts.set(String(token), (counts.get(String(token)) ?? 0) + 1)
+    for (const { token } of drawn) counts.set(String(token), (counts.get(String(token)) ?? 0) + 1)
     let statistic = 0
     let cells = 0
     for (let token = 0; token < model.vocabularySize; token++) {

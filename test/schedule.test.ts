@@ -16,7 +16,8 @@ function simulate (schedule: Schedule, tables: readonly Int32Array[]): string {
   for (const [k, table] of tables.entries()) {
     const rows = table.length / rowStride
     for (let i = 0; i < rows; i++) {
-      const [, input, position, frame, row, column, slot] = table.subarray(i * rowStride, (i + 1) * rowStride) as unknown as number[]
+      const [, input, position, frame, row, column, slot] = table.subarray(i * rowStride,
+        (i + 1) * rowStride) as unknown as number[]
       if (input! >= 0) {
         if (!written[input!]) return `step ${k} reads token ${input} before it is written`
         const [f, r, c] = schedule.cell(input!)
@@ -36,7 +37,9 @@ function simulate (schedule: Schedule, tables: readonly Int32Array[]): string {
       if (written[predicts!]) return `token ${predicts} written twice`
       written[predicts!] = 1
     }
-    if (schedule.tokensAfter[k] !== undefined && tables === schedule.steps && schedule.tokensAfter[k] !== cached) return `tokensAfter ${k}`
+    if (schedule.tokensAfter[k] !== undefined && tables === schedule.steps && schedule.tokensAfter[k] !== cached) {
+      return `tokensAfter ${k}`
+    }
   }
   if (!written.every(Boolean)) return 'a token is never written'
   if (!appended.every(Boolean)) return 'a slot is never appended'
@@ -59,29 +62,36 @@ function * legal (limit: number): Generator<{ grid: Grid, n: number }> {
   }
 }
 
-t.test('every legal grid and n: each cell once, nothing read before it is written, each slot appended once', async t => {
-  let cases = 0
-  const problems: string[] = []
-  for (const { grid, n } of legal(16)) {
-    const tokens = grid.reduce((product, size) => product * size, 1)
-    for (const order of ['distant', 'raster'] as const) {
-      for (const initial of ['sequential', 'none'] as const) {
-        for (const groupAttention of ['full', 'causal'] as const) {
-          for (const tokensPerStep of new Set([n, 1])) {
-            const schedule = createSchedule({ grid, n, order, initial, groupAttention, tokensPerStep })
-            const steps = initial === 'none' ? tokens / tokensPerStep : tokensPerStep + (tokens - tokensPerStep) / tokensPerStep
-            const problem = simulate(schedule, schedule.steps) ||
+t.test('every legal grid and n: each cell once, nothing read before it is written, each slot appended once',
+  async t => {
+    let cases = 0
+    const problems: string[] = []
+    for (const { grid, n } of legal(16)) {
+      const tokens = grid.reduce((product, size) => product * size, 1)
+      for (const order of ['distant', 'raster'] as const) {
+        for (const initial of ['sequential', 'none'] as const) {
+          for (const groupAttention of ['full', 'causal'] as const) {
+            for (const tokensPerStep of new Set([n, 1])) {
+              const schedule = createSchedule({ grid, n, order, initial, groupAttention, tokensPerStep })
+              const steps = initial === 'none'
+                ? tokens / tokensPerStep
+                : tokensPerStep + (tokens - tokensPerStep) / tokensPerStep
+              const problem = simulate(schedule, schedule.steps) ||
               (schedule.steps.length === steps ? '' : `${schedule.steps.length} steps, expected ${steps}`) ||
               (isPermutation(schedule.cells) && isPermutation(schedule.sequence) ? '' : 'cells are no permutation')
-            if (problem) problems.push(`${grid.join('x')} n=${n} ${order} ${initial} ${groupAttention} ${tokensPerStep}: ${problem}`)
-            cases++
+              if (problem) {
+                problems.push(
+                `${grid.join('x')} n=${n} ${order} ${initial} ${groupAttention} ${tokensPerStep}: ${problem}`
+                )
+              }
+              cases++
+            }
           }
         }
       }
     }
-  }
-  t.same(problems.slice(0, 5), [], `${cases} schedules`)
-})
+    t.same(problems.slice(0, 5), [], `${cases} schedules`)
+  })
 
 t.test('step counts of the paper', async t => {
   const steps = (options: ScheduleOptions): number => createSchedule(options).steps.length
@@ -112,22 +122,28 @@ t.test('the order is the formula of the paper', async t => {
 t.test('inputs and visible slots, n = 4 on 4 x 4', async t => {
   const rows = (options: Partial<ScheduleOptions> = {}): number[][] => {
     const table = createSchedule({ grid: [4, 4], n: 4, ...options }).fullSequence()
-    return Array.from({ length: table.length / rowStride }, (_, i) => [...table.subarray(i * rowStride, (i + 1) * rowStride)])
+    return Array.from({ length: table.length / rowStride },
+      (_, i) => [...table.subarray(i * rowStride, (i + 1) * rowStride)])
   }
   t.same(rows().map(row => row[1]), [-1, 0, 1, 2, 3, -2, -3, -4, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs')
   t.same(rows().map(row => row[7]), [1, 2, 3, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees')
   t.same(rows()[4], [3, 4, 2, 2, 1, 8, 4], 't_4 sits at the top left of region (1, 1)')
-  t.same(rows({ initial: 'none' }).map(row => row[1]), [-1, -2, -3, -4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs without stage 1')
-  t.same(rows({ initial: 'none' }).map(row => row[7]), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees without stage 1')
-  t.same(rows({ groupAttention: 'causal' }).map(row => row[7]), Array.from({ length: 16 }, (_, slot) => slot + 1), 'causal')
-  t.same(rows({ tokensPerStep: 1 }).map(row => row[1]), Array.from({ length: 16 }, (_, slot) => slot - 1), 'distant, one by one')
+  t.same(rows({ initial: 'none' }).map(row => row[1]), [-1, -2, -3, -4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    'inputs without stage 1')
+  t.same(rows({ initial: 'none' }).map(row => row[7]), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16],
+    'sees without stage 1')
+  t.same(rows({ groupAttention: 'causal' }).map(row => row[7]), Array.from({ length: 16 }, (_, slot) => slot + 1),
+    'causal')
+  t.same(rows({ tokensPerStep: 1 }).map(row => row[1]), Array.from({ length: 16 }, (_, slot) => slot - 1),
+    'distant, one by one')
   t.equal(createSchedule({ grid: [4, 4], n: 4 }).transitions, 3)
   t.equal(createSchedule({ grid: [4, 4], n: 4, tokensPerStep: 1 }).transitions, 0)
   t.equal(createSchedule({ grid: [4, 4], n: 16 }).transitions, 0, 'a single group is all stage 1')
 })
 
 t.test('the full-sequence pass is the steps in one table, and may be cut at step boundaries', async t => {
-  for (const [grid, n, limit] of [[[24, 24], 4, 256], [[24, 24], 1, 100], [[8, 8], 16, 7], [[2, 4, 4], 4, 1000]] as Array<[Grid, number, number]>) {
+  for (const [grid, n, limit] of [[[24, 24], 4, 256], [[24, 24], 1, 100], [[8, 8], 16, 7],
+    [[2, 4, 4], 4, 1000]] as Array<[Grid, number, number]>) {
     const schedule = createSchedule({ grid, n })
     t.same([...schedule.fullSequence()], schedule.steps.flatMap(step => [...step]))
     const tables = schedule.fullSequenceTables(limit)
@@ -151,15 +167,20 @@ t.test('raster and sequence order convert into each other', async t => {
 t.test('bad options', async t => {
   const hostile = { toString () { throw new Error('hostile') }, toJSON: () => 'hostile' }
   const bad: unknown[] = [
-    undefined, null, 4, {}, { grid: 8, n: 4 }, { grid: [8], n: 4 }, { grid: [8, 8, 8, 8], n: 4 }, { grid: [8, 0], n: 1 },
-    { grid: [8, NaN], n: 1 }, { grid: ['8', 8], n: 1 }, { grid: [8, 8] }, { grid: [8, 8], n: 0 }, { grid: [8, 8], n: 2 },
+    undefined, null, 4, {}, { grid: 8, n: 4 }, { grid: [8], n: 4 }, { grid: [8, 8, 8, 8], n: 4 },
+    { grid: [8, 0], n: 1 },
+    { grid: [8, NaN], n: 1 }, { grid: ['8', 8], n: 1 }, { grid: [8, 8] }, { grid: [8, 8], n: 0 },
+    { grid: [8, 8], n: 2 },
     { grid: [8, 8], n: 9 }, { grid: [8, 6], n: 16 }, { grid: [8, 8], n: NaN }, { grid: [8, 8], n: 4, order: 'zigzag' },
-    { grid: [8, 8], n: 4, initial: 'maybe' }, { grid: [8, 8], n: 4, groupAttention: 'half' }, { grid: [8, 8], n: 4, tokensPerStep: 3 },
+    { grid: [8, 8], n: 4, initial: 'maybe' }, { grid: [8, 8], n: 4, groupAttention: 'half' },
+    { grid: [8, 8], n: 4, tokensPerStep: 3 },
     { grid: [8, 8], n: 4, tokensPerStep: 0.5 }, { grid: [8, 8], n: 5, order: 'raster' }, { grid: [1e5, 1e5], n: 1 },
     // Holes, names that are unknown, objects that cannot be turned into text.
-    { grid: new Array(2), n: 1 }, { grid: new Array(3), n: 1 }, { grid: [8, , 8], n: 4 }, { grid: [8, 8], n: 4, ordr: 'raster' }, [[8, 8], 4],
+    { grid: new Array(2), n: 1 }, { grid: new Array(3), n: 1 }, { grid: [8, , 8], n: 4 },
+    { grid: [8, 8], n: 4, ordr: 'raster' }, [[8, 8], 4],
     ...[hostile, Object.create(null), Symbol('x'), null].flatMap(value => [
-      { grid: value, n: 4 }, { grid: [value, 8], n: 4 }, { grid: [8, 8], n: value }, { grid: [8, 8], n: 4, order: value }, { grid: [8, 8], n: 4, initial: value },
+      { grid: value, n: 4 }, { grid: [value, 8], n: 4 }, { grid: [8, 8], n: value },
+      { grid: [8, 8], n: 4, order: value }, { grid: [8, 8], n: 4, initial: value },
       { grid: [8, 8], n: 4, groupAttention: value }, { grid: [8, 8], n: 4, tokensPerStep: value }
     ])
   ]

@@ -23,10 +23,13 @@ t.test('the runtime of the SIMT layer', async t => {
     for (const ahead of [0, 1, 3]) {
       const machine = `seed=${seed},ahead=${ahead}`
       t.same(await executeOn(machine, program, 'overlap'), right, `kernels that may overlap: ${machine}`)
-      t.same(await executeOn(machine, program, 'hasty'), { ...right, out: ahead === 0 ? 'right\n' : 'wrong\n' }, `one that reads too early: ${machine}`)
+      t.same(await executeOn(machine, program, 'hasty'), { ...right, out: ahead === 0 ? 'right\n' : 'wrong\n' },
+        `one that reads too early: ${machine}`)
       const { out, err } = await executeOn(machine, program, 'never-waits')
       t.equal(out, 'right\n', `a thread that does not wait is an error: ${machine}`)
-      t.match(err, /kernel .*neverWaits, block .*, thread \(0,0,0\): ends without having waited for the kernels before it/)
+      t.match(
+        err, /kernel .*neverWaits, block .*, thread \(0,0,0\): ends without having waited for the kernels before it/
+      )
     }
   }
 
@@ -46,9 +49,17 @@ t.test('the runtime of the SIMT layer', async t => {
 
   const shared = await executeOn('devices=4,capability=8.9/9.0/8.0/12.0', program, 'shared')
   t.equal(shared.out, 'right\n', `more shared memory than a block may have: ${shared.err}`)
-  t.match(shared.err, /kernel .*failing: 101377 bytes of shared memory, and a block of this device may have 101376/, 'says how much')
-  t.match(shared.err, /kernel .*withArray.*, block .*: 101504 bytes of shared memory, and a block of this device may have 101376/, 'static arrays count')
-  t.match(shared.err, /kernel .*withArray.*, block .*: 53248 bytes of shared memory, and a block of this device may have 49152 without asking/)
+  t.match(shared.err, /kernel .*failing: 101377 bytes of shared memory, and a block of this device may have 101376/,
+    'says how much')
+  t.match(
+    shared.err,
+    /kernel .*withArray.*, block .*: 101504 bytes of shared memory, and a block of this device may have 101376/,
+    'static arrays count'
+  )
+  t.match(
+    shared.err,
+    /kernel .*withArray.*, block .*: 53248 bytes of shared memory, and a block of this device may have 49152 without asking/
+  )
 
   const typo = await executeOn('devises=2', program, 'order')
   t.match(typo.err, /`devises=2` means nothing here/, 'a machine that is not understood is refused')

@@ -1,6 +1,6 @@
-// What the CUDA backend reaches on the device at hand, beside what the device can do: reading, projections of few and many
-// rows, attention, draws, a whole step and where its time goes, pictures from the first row to the last pixel, VQ-16.
-// Random weights of the official shapes. One JSON object on standard output, progress on standard error.
+// What the CUDA backend reaches on the device at hand, beside what the device can do: reading, projections of few and
+// many rows, attention, draws, a whole step and where its time goes, pictures from the first row to the last pixel,
+// VQ-16. Random weights of the official shapes. One JSON object on standard output, progress on standard error.
 //   measure [--out FILE] [--date DATE] [--seconds 200] [PART ...]   PART: read kernels vq, or a model: XXL 3B L XL B
 // A part that fails, or for which no time is left, says so in its entry. --out is written after every part.
 #include <cxxabi.h>
@@ -23,8 +23,8 @@ using parvis::Status;
 
 // ---- a session's launches -------------------------------------------------------------------------------------
 
-// A step is measured as the session enqueues it, not as a copy of its code here: an explicit instantiation may name what is
-// private, and hands it on.
+// A step is measured as the session enqueues it, not as a copy of its code here: an explicit instantiation may name
+// what is private, and hands it on.
 namespace {
 struct EnqueueOf {};
 struct WorkspaceOf {};
@@ -54,7 +54,9 @@ bool succeeded(Checked& check, const Status& s) {
 
 // ---- reading --------------------------------------------------------------------------------------------------
 
-cudaError_t readAll(const void* from, size_t bytes, uint4* out, int blocksEach = 8) { return parvis::cuda::readAll(from, bytes, out, device->processors(), blocksEach, stream()); }
+cudaError_t readAll(const void* from, size_t bytes, uint4* out, int blocksEach = 8) {
+  return parvis::cuda::readAll(from, bytes, out, device->processors(), blocksEach, stream());
+}
 
 // Exponents of 2^-6 in both halves of a word: finite whatever they are read as, and no zeros, which would take less
 // power.
@@ -89,12 +91,15 @@ void reading(Checked& check, Json& fields) {
     if (!(s.median >= best.median)) best = s;
   }
   Graph copy;
-  if (!copy.capture(check, stream(), [&] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()); })) return;
+  if (!copy.capture(check, stream(),
+                    [&] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()); }))
+    return;
   const Spread copied = copy.time(check, stream(), 10);
   if (!check.ok()) return;
   ceiling = static_cast<double>(bytes) / best.median * 1000;
   fields.number("bytes", static_cast<double>(bytes)).raw("ms", best.json()).number("gigabytesPerSecond", ceiling / 1e9);
-  fields.raw("copyMs", copied.json()).number("copyGigabytesPerSecond", 2 * static_cast<double>(bytes) / copied.median / 1e6);
+  fields.raw("copyMs", copied.json())
+      .number("copyGigabytesPerSecond", 2 * static_cast<double>(bytes) / copied.median / 1e6);
 }
 
 // ---- projections ----------------------------------------------------------------------------------------------
@@ -113,9 +118,11 @@ struct Bench {
   Attention attention{};
 
   // Rows that all see `sees` slots and write the last of them.
-  Bench(Checked& check, const CudaTransformer& transformer, int allRows, int sees, bool withCaches) : t(&transformer), rows(allRows) {
+  Bench(Checked& check, const CudaTransformer& transformer, int allRows, int sees, bool withCaches)
+      : t(&transformer), rows(allRows) {
     const parvis::TransformerModel& m = t->model_;
-    const size_t wide = static_cast<size_t>(std::max({m.dim, m.feedForward, m.heads * m.headSize}) + 16), r = static_cast<size_t>(rows);
+    const size_t wide = static_cast<size_t>(std::max({m.dim, m.feedForward, m.heads * m.headSize}) + 16),
+                 r = static_cast<size_t>(rows);
     const int count = rows / streams;
     std::vector<Row> all;
     std::vector<StreamRows> groups;
@@ -123,7 +130,12 @@ struct Bench {
     for (int stream = 0; stream < streams; stream++) {
       groups.push_back({stream, stream * count, count, stream * tiles});
       for (int i = 0; i < count; i++)
-        all.push_back({stream, 0, -1, {0, i % official::grid, i / official::grid % official::grid}, std::max(0, sees - count + i) % official::tokens, sees});
+        all.push_back({stream,
+                       0,
+                       -1,
+                       {0, i % official::grid, i / official::grid % official::grid},
+                       std::max(0, sees - count + i) % official::tokens,
+                       sees});
     }
     table = memory.put(check, all);
     squares = memory.take<float>(check, r * static_cast<size_t>(squaresStride(m.dim)));
@@ -131,14 +143,30 @@ struct Bench {
     out = memory.take<uint16_t>(check, r * wide);
     y = memory.take<float>(check, r * static_cast<size_t>(std::max<int>(static_cast<int>(wide), m.vocabulary)));
     queries = memory.take<uint16_t>(check, r * static_cast<size_t>(m.heads * paddedHead(m.headSize)));
-    cacheBytes = static_cast<size_t>(streams) * static_cast<size_t>(m.kvHeads) * official::tokens * static_cast<size_t>(paddedHead(m.headSize)) * 2;
+    cacheBytes = static_cast<size_t>(streams) * static_cast<size_t>(m.kvHeads) * official::tokens *
+                 static_cast<size_t>(paddedHead(m.headSize)) * 2;
     const size_t caches = withCaches ? static_cast<size_t>(2 * m.layers) : 2;
     cache = memory.take<uint8_t>(check, caches * cacheBytes);
-    attention = {{table, rows}, memory.put(check, groups), streams, count * (m.heads / m.kvHeads), 1, m.heads, m.kvHeads, m.headSize, queries, cacheOf(0), out, static_cast<ptrdiff_t>(wide), nullptr, nullptr};
+    attention = {{table, rows},
+                 memory.put(check, groups),
+                 streams,
+                 count * (m.heads / m.kvHeads),
+                 1,
+                 m.heads,
+                 m.kvHeads,
+                 m.headSize,
+                 queries,
+                 cacheOf(0),
+                 out,
+                 static_cast<ptrdiff_t>(wide),
+                 nullptr,
+                 nullptr};
     if (withCaches) {
-      attention.partial = partial = memory.take<float>(check, attentionPartials(streams * tiles, m.kvHeads, m.headSize, official::tokens));
+      attention.partial = partial =
+          memory.take<float>(check, attentionPartials(streams * tiles, m.kvHeads, m.headSize, official::tokens));
       attention.counters = counters = memory.take<uint32_t>(check, attentionCounters(streams * tiles, m.kvHeads));
-      if (check.ok()) check(cudaMemsetAsync(counters, 0, attentionCounters(streams * tiles, m.kvHeads) * 4, stream()), "clearing");
+      if (check.ok())
+        check(cudaMemsetAsync(counters, 0, attentionCounters(streams * tiles, m.kvHeads) * 4, stream()), "clearing");
     }
     fill(check, squares, r * static_cast<size_t>(squaresStride(m.dim)) * 4);
     fill(check, elements, r * wide * 2);
@@ -147,18 +175,33 @@ struct Bench {
     fill(check, cache, caches * cacheBytes);
     check(cudaStreamSynchronize(stream()), "filling");
   }
-  Cache cacheOf(int layer) const { return {cache + static_cast<size_t>(2 * layer) * cacheBytes, cache + static_cast<size_t>(2 * layer + 1) * cacheBytes, official::tokens}; }
+  Cache cacheOf(int layer) const {
+    return {cache + static_cast<size_t>(2 * layer) * cacheBytes,
+            cache + static_cast<size_t>(2 * layer + 1) * cacheBytes, official::tokens};
+  }
 
   // As sessions have them: `normed` is behind a norm, what adds to rows leaves them for the next one.
   cudaError_t multiply(const Matrix& w, Epilogue epilogue, bool normed) const {
     const parvis::TransformerModel& m = t->model_;
     Projection p{};
-    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue, p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors(), p.prefetched = device->prefetched();
+    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue,
+    p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors(), p.prefetched = device->prefetched();
     if (normed) p.squares = squares;
     if (epilogue == Epilogue::add) p.next = {t->finalNorm_.weight, out, rowStride(m.dim), squares};
     p.y = y, p.out = out;
-    p.yStride = epilogue == Epilogue::store ? m.vocabulary : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16 : (m.dim + 15) / 16 * 16;
-    p.rotation = {{table, rows}, m.heads, m.kvHeads, m.headSize, {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]}, t->cosine_, t->sine_, Element::bfloat16, queries, cacheOf(0)};
+    p.yStride = epilogue == Epilogue::store    ? m.vocabulary
+                : epilogue == Epilogue::swiglu ? (m.feedForward + 15) / 16 * 16
+                                               : (m.dim + 15) / 16 * 16;
+    p.rotation = {{table, rows},
+                  m.heads,
+                  m.kvHeads,
+                  m.headSize,
+                  {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]},
+                  t->cosine_,
+                  t->sine_,
+                  Element::bfloat16,
+                  queries,
+                  cacheOf(0)};
     return rows <= mostSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
   }
 };
@@ -169,7 +212,10 @@ struct Family {
   Epilogue epilogue;
   bool normed;
 };
-const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, true}, {"wo", &Layer::attentionOutput, Epilogue::add, false}, {"gateUp", &Layer::up, Epilogue::swiglu, true}, {"down", &Layer::down, Epilogue::add, false}};
+const Family families[] = {{"qkv", &Layer::qkv, Epilogue::append, true},
+                           {"wo", &Layer::attentionOutput, Epilogue::add, false},
+                           {"gateUp", &Layer::up, Epilogue::swiglu, true},
+                           {"down", &Layer::down, Epilogue::add, false}};
 
 // One family over all layers: their weights together are many times the second-level cache.
 void projections(Checked& check, Json& fields, const CudaTransformer& t, int rows) {
@@ -178,7 +224,8 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   uint4* out = memory.take<uint4>(check, 1);
   std::vector<std::string> list;
   double bytesAll = 0, msAll = 0;
-  const auto add = [&](const char* name, const std::function<cudaError_t(int)>& one, const std::function<const void*(int)>& weights, double bytes, double flops, int launches) {
+  const auto add = [&](const char* name, const std::function<cudaError_t(int)>& one,
+                       const std::function<const void*(int)>& weights, double bytes, double flops, int launches) {
     if (!check.ok()) return;
     Graph graph, plain;
     const auto loop = [&](const std::function<cudaError_t(int)>& work) {
@@ -189,11 +236,18 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
       };
     };
     if (!graph.capture(check, stream(), loop(one))) return;
-    if (!plain.capture(check, stream(), loop([&](int i) { return readAll(weights(i), static_cast<size_t>(bytes), out); }))) return;
+    if (!plain.capture(check, stream(),
+                       loop([&](int i) { return readAll(weights(i), static_cast<size_t>(bytes), out); })))
+      return;
     const Spread s = graph.time(check, stream(), 15).over(launches), r = plain.time(check, stream(), 15).over(launches);
     Json j;
-    j.text("name", name).number("rows", rows).number("bytes", bytes).raw("ms", s.json()).number("gigabytesPerSecond", bytes / s.median / 1e6);
-    j.number("ofCeiling", ceiling > 0 ? bytes / s.median * 1000 / ceiling : NAN).number("teraflops", flops / s.median / 1e9);
+    j.text("name", name)
+        .number("rows", rows)
+        .number("bytes", bytes)
+        .raw("ms", s.json())
+        .number("gigabytesPerSecond", bytes / s.median / 1e6);
+    j.number("ofCeiling", ceiling > 0 ? bytes / s.median * 1000 / ceiling : NAN)
+        .number("teraflops", flops / s.median / 1e9);
     j.raw("plainReadMs", r.json()).number("ofPlainRead", r.median / s.median);
     list.push_back(j.done());
     bytesAll += bytes * launches, msAll += s.median * launches;
@@ -202,14 +256,19 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   for (const Family& f : families) {
     const Matrix& first = t.layers_[0].*f.matrix;
     const double bytes = static_cast<double>(first.packed.elements()) * 2;
-    add(f.name, [&](int i) { return b.multiply(t.layers_[static_cast<size_t>(i)].*f.matrix, f.epilogue, f.normed); },
-        [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes, bytes * rows, layers);
+    add(
+        f.name, [&](int i) { return b.multiply(t.layers_[static_cast<size_t>(i)].*f.matrix, f.epilogue, f.normed); },
+        [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes,
+        bytes* rows, layers);
   }
   // The head is one matrix: copies of it.
   const size_t headBytes = t.head_.packed.elements() * 2;
   const int copies = static_cast<int>(std::min<size_t>(64, 4 * std::max(l2Bytes, size_t{32} << 20) / headBytes + 2));
   uint8_t* heads = memory.take<uint8_t>(check, static_cast<size_t>(copies) * headBytes);
-  for (int i = 0; i < copies && check.ok(); i++) check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.head_.packed.data, headBytes, cudaMemcpyDeviceToDevice, stream()), "copying");
+  for (int i = 0; i < copies && check.ok(); i++)
+    check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.head_.packed.data, headBytes,
+                          cudaMemcpyDeviceToDevice, stream()),
+          "copying");
   const auto head = [&](int i) {
     Matrix m = t.head_;
     m.packed.data = reinterpret_cast<uint16_t*>(heads + static_cast<size_t>(i) * headBytes);
@@ -217,10 +276,15 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   };
   // A step reads it once, the other matrices once a layer.
   const double before = msAll, bytesBefore = bytesAll;
-  add("head", [&](int i) { return b.multiply(head(i), Epilogue::store, true); }, [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
+  add(
+      "head", [&](int i) { return b.multiply(head(i), Epilogue::store, true); },
+      [&](int i) -> const void* { return heads + static_cast<size_t>(i) * headBytes; }, static_cast<double>(headBytes),
       static_cast<double>(headBytes) * rows, copies);
   msAll = before + (msAll - before) / copies, bytesAll = bytesBefore + static_cast<double>(headBytes);
-  fields.number("rows", rows).raw("families", Json::list(list)).number("stepMs", msAll).number("gigabytesPerSecond", bytesAll / msAll / 1e6);
+  fields.number("rows", rows)
+      .raw("families", Json::list(list))
+      .number("stepMs", msAll)
+      .number("gigabytesPerSecond", bytesAll / msAll / 1e6);
   fields.number("ofCeiling", ceiling > 0 ? bytesAll / msAll * 1000 / ceiling : NAN);
 }
 
@@ -242,7 +306,8 @@ void attentions(Checked& check, Json& fields, const CudaTransformer& t, int n) {
           return e;
         }))
       return;
-    list.push_back(Json().number("sees", sees).raw("ms", graph.time(check, stream(), 15).over(t.model_.layers).json()).done());
+    list.push_back(
+        Json().number("sees", sees).raw("ms", graph.time(check, stream(), 15).over(t.model_.layers).json()).done());
   }
   fields.number("n", n).raw("lengths", Json::list(list));
 }
@@ -259,7 +324,9 @@ void draws(Checked& check, Json& fields) {
   // All tokens as they are, then cut.
   std::vector<Drawing> tables[2];
   for (const bool cut : {false, true})
-    for (int i = 0; i < most; i++) tables[cut].push_back({0, i, i, most + i, -1, 1.5f, {parvis::Mode::sample, 1, cut ? 2000 : 0, cut ? 0.95f : 1.0f}});
+    for (int i = 0; i < most; i++)
+      tables[cut].push_back(
+          {0, i, i, most + i, -1, 1.5f, {parvis::Mode::sample, 1, cut ? 2000 : 0, cut ? 0.95f : 1.0f}});
   const Drawing* const drawings[] = {memory.put(check, tables[0]), memory.put(check, tables[1])};
   Sampling s{};
   s.logits = memory.put(check, logits);
@@ -281,7 +348,11 @@ void draws(Checked& check, Json& fields) {
             return e;
           }))
         return;
-      list.push_back(Json().number("draws", n).text("rule", cut ? "top-k 2000, top-p 0.95" : "all").raw("ms", graph.time(check, stream(), 15).over(launches).json()).done());
+      list.push_back(Json()
+                         .number("draws", n)
+                         .text("rule", cut ? "top-k 2000, top-p 0.95" : "all")
+                         .raw("ms", graph.time(check, stream(), 15).over(launches).json())
+                         .done());
     }
   fields.raw("counts", Json::list(list));
 }
@@ -290,7 +361,8 @@ void draws(Checked& check, Json& fields) {
 
 company::Options options(int batch, int n) {
   company::Options o;
-  for (int i = 0; i < batch; i++) o.classIds.push_back(i * 37 % official::classes), o.seeds.push_back(static_cast<uint64_t>(i + 1));
+  for (int i = 0; i < batch; i++)
+    o.classIds.push_back(i * 37 % official::classes), o.seeds.push_back(static_cast<uint64_t>(i + 1));
   o.guided = true, o.slots = o.tokens = official::tokens, o.maxRows = n;
   return o;
 }
@@ -303,8 +375,10 @@ company::Rule rule() {
 
 const parvis::Cancel never{false};
 
-bool runSteps(Checked& check, parvis::Session& session, const company::Options& o, const std::vector<company::Table>& steps, size_t begin, size_t end) {
-  for (size_t i = begin; i < end && check.ok(); i++) succeeded(check, company::step(session, o, steps[i], rule(), never));
+bool runSteps(Checked& check, parvis::Session& session, const company::Options& o,
+              const std::vector<company::Table>& steps, size_t begin, size_t end) {
+  for (size_t i = begin; i < end && check.ok(); i++)
+    succeeded(check, company::step(session, o, steps[i], rule(), never));
   return check.ok();
 }
 
@@ -321,7 +395,9 @@ std::string nameOf(const void* function) {
   char* plain = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
   std::string name = status == 0 && plain ? plain : mangled;
   std::free(plain);
-  if (const size_t parameters = name.rfind('('); parameters != std::string::npos && name.find('>', parameters) == std::string::npos) name.erase(parameters);
+  if (const size_t parameters = name.rfind('(');
+      parameters != std::string::npos && name.find('>', parameters) == std::string::npos)
+    name.erase(parameters);
   for (const char* dull : {"void ", "parvis::cuda::", "(anonymous namespace)::"})
     for (size_t at; (at = name.find(dull)) != std::string::npos;) name.erase(at, std::strlen(dull));
   return name;
@@ -349,7 +425,8 @@ std::string kernelsOf(Checked& check, cudaGraph_t step) {
     cudaGraphNode_t last = nullptr;
     for (const cudaKernelNodeParams& p : all) {
       cudaGraphNode_t node = nullptr;
-      check(cudaGraphAddKernelNode(&node, graph, last ? &last : nullptr, last ? 1 : 0, &p), "adding a kernel to a graph");
+      check(cudaGraphAddKernelNode(&node, graph, last ? &last : nullptr, last ? 1 : 0, &p),
+            "adding a kernel to a graph");
       last = node;
       if (!check.ok()) break;
     }
@@ -359,12 +436,17 @@ std::string kernelsOf(Checked& check, cudaGraph_t step) {
       return "[]";
     }
     if (!chain.take(check, graph)) return "[]";
-    list.push_back(Json().text("kernel", name).number("launches", static_cast<double>(all.size())).number("ms", chain.time(check, stream(), 9).median).done());
+    list.push_back(Json()
+                       .text("kernel", name)
+                       .number("launches", static_cast<double>(all.size()))
+                       .number("ms", chain.time(check, stream(), 9).median)
+                       .done());
   }
   return Json::list(list, ",\n    ");
 }
 
-// Steps from the middle of a picture: as a caller runs them, and many of them in one graph, between which there can be no gap.
+// Steps from the middle of a picture: as a caller runs them, and many of them in one graph, between which there can be
+// no gap.
 void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   const auto steps = official::steps(n);
   const size_t middle = steps.size() / 2, some = std::min<size_t>(32, steps.size() / 4);
@@ -395,8 +477,13 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
       }))
     return;
   const Spread alone = one.time(check, stream(), 15), chained = many.time(check, stream(), 9).over(together);
-  fields.number("n", n).number("batch", batch).number("loopMs", looped).number("hostMs", (enqueued - begin) / static_cast<double>(some / 2 * 2));
-  fields.raw("graphMs", alone.json()).raw("chainedMs", chained.json()).number("gap", (looped - chained.median) / looped);
+  fields.number("n", n)
+      .number("batch", batch)
+      .number("loopMs", looped)
+      .number("hostMs", (enqueued - begin) / static_cast<double>(some / 2 * 2));
+  fields.raw("graphMs", alone.json())
+      .raw("chainedMs", chained.json())
+      .number("gap", (looped - chained.median) / looped);
   Checked apart;  // what it takes to read a graph may be missing
   const std::string kernels = kernelsOf(apart, one.graph());
   fields.raw("kernels", kernels);
@@ -406,7 +493,8 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
 // ---- pictures -------------------------------------------------------------------------------------------------
 
 // From the class to the tokens and the bytes of pictures, as Par does it.
-void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenizer* tokenizer, int n, int batch, int repeats) {
+void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenizer* tokenizer, int n, int batch,
+              int repeats) {
   const auto steps = official::steps(n);
   const company::Options o = options(batch, n);
   std::vector<int32_t> tokens;
@@ -418,7 +506,9 @@ void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenize
     std::unique_ptr<parvis::Session> session;
     if (!succeeded(check, company::seated(t, o, session))) return;
     const double made = now();
-    if (!runSteps(check, *session, o, steps, 0, steps.size()) || !succeeded(check, company::readTokens(*session, o, tokens))) return;
+    if (!runSteps(check, *session, o, steps, 0, steps.size()) ||
+        !succeeded(check, company::readTokens(*session, o, tokens)))
+      return;
     const double drawn = now();
     if (tokenizer) {
       parvis::DecodeOptions d;
@@ -428,12 +518,15 @@ void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenize
     const double end = now();
     session.reset();
     if (i < 0) continue;
-    sessions.push_back(made - begin), transformer.push_back(drawn - begin), decoded.push_back(end - drawn), all.push_back(end - begin);
+    sessions.push_back(made - begin), transformer.push_back(drawn - begin), decoded.push_back(end - drawn),
+        all.push_back(end - begin);
   }
   for (const int32_t token : tokens)
     if (token < 0 || token >= official::vocabulary) check.fail("a token that was not drawn");
   fields.number("n", n).number("batch", batch).number("steps", static_cast<double>(steps.size()));
-  fields.raw("ms", Spread(all).json()).raw("transformerMs", Spread(transformer).json()).raw("sessionMs", Spread(sessions).json());
+  fields.raw("ms", Spread(all).json())
+      .raw("transformerMs", Spread(transformer).json())
+      .raw("sessionMs", Spread(sessions).json());
   if (tokenizer) fields.raw("decodeMs", Spread(decoded).json());
   else fields.text("decode", "left out: no tokenizer");
   fields.number("imagesPerSecond", batch / Spread(all).median * 1000);
@@ -453,7 +546,10 @@ void decodes(Checked& check, Json& fields, parvis::Tokenizer& tokenizer, int cou
     if (i >= 0) times.push_back(now() - begin);
   }
   constexpr double flops = 567e9;  // of one picture
-  fields.number("count", count).raw("ms", Spread(times).json()).number("msAnImage", Spread(times).median / count).number("teraflops", flops * count / Spread(times).median / 1e9);
+  fields.number("count", count)
+      .raw("ms", Spread(times).json())
+      .number("msAnImage", Spread(times).median / count)
+      .number("teraflops", flops * count / Spread(times).median / 1e9);
 }
 
 // ---- everything -----------------------------------------------------------------------------------------------
@@ -466,7 +562,8 @@ void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
     const official::Weights weights(official::tensorsOf(m));
     if (!weights.good()) return check.fail("writing random weights failed");
     const double begin = now();
-    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights(), m, parvis::Precision::bfloat16, never, loaded)))
+    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights(), m, parvis::Precision::bfloat16,
+                                               never, loaded)))
       fields.number("ms", now() - begin).number("bytes", static_cast<double>(loaded->bytes()));
   });
   if (!loaded) return;
@@ -482,11 +579,17 @@ void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
       step(check, fields, t, n, 1);
     });
   if (name == "XXL" || name == "3B")
-    for (const int rows : {2, 8, 32}) results.part(name + " projections rows=" + std::to_string(rows), [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
+    for (const int rows : {2, 8, 32})
+      results.part(name + " projections rows=" + std::to_string(rows),
+                   [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
   if (name == "XXL")
-    for (const int n : {1, 4, 16}) results.part(name + " attention n=" + std::to_string(n), [&](Checked& check, Json& fields) { attentions(check, fields, t, n); });
+    for (const int n : {1, 4, 16})
+      results.part(name + " attention n=" + std::to_string(n),
+                   [&](Checked& check, Json& fields) { attentions(check, fields, t, n); });
   if (name == "L" || name == "XL") {
-    for (const int rows : {128, 512, 2048}) results.part(name + " projections rows=" + std::to_string(rows), [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
+    for (const int rows : {128, 512, 2048})
+      results.part(name + " projections rows=" + std::to_string(rows),
+                   [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
     for (const int n : {4, 16})
       for (const int batch : {8, 64}) {
         const std::string which = " n=" + std::to_string(n) + " batch=" + std::to_string(batch);
@@ -516,7 +619,9 @@ int main(int count, char** arguments) {
     else if (a == "--seconds" && i + 1 < count) results.seconds = std::atof(arguments[++i]);
     else wanted.push_back(a);
   }
-  const auto asked = [&](const std::string& name) { return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end(); };
+  const auto asked = [&](const std::string& name) {
+    return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
+  };
   device = std::make_shared<Device>(0);
   if (const Status s = device->use(); !s.ok()) {
     std::fprintf(stderr, "measure: %s\n", s.message.c_str());
@@ -524,11 +629,18 @@ int main(int count, char** arguments) {
   }
   cudaDeviceProp properties{};
   int driver = 0, runtime = 0;
-  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess) return 1;
+  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess ||
+      cudaRuntimeGetVersion(&runtime) != cudaSuccess)
+    return 1;
   l2Bytes = static_cast<size_t>(properties.l2CacheSize);
   Json d;
-  d.text("name", properties.name).text("capability", std::to_string(properties.major) + "." + std::to_string(properties.minor)).number("processors", properties.multiProcessorCount);
-  d.number("memory", static_cast<double>(properties.totalGlobalMem)).number("l2", static_cast<double>(l2Bytes)).text("driver", versionText(driver)).text("runtime", versionText(runtime));
+  d.text("name", properties.name)
+      .text("capability", std::to_string(properties.major) + "." + std::to_string(properties.minor))
+      .number("processors", properties.multiProcessorCount);
+  d.number("memory", static_cast<double>(properties.totalGlobalMem))
+      .number("l2", static_cast<double>(l2Bytes))
+      .text("driver", versionText(driver))
+      .text("runtime", versionText(runtime));
   results.head = "\"device\": " + d.done() + ", \"date\": " + Json::quoted(date);
   results.head += ", \"overlap\": " + std::to_string(static_cast<int>(device->overlap()));  // PARVIS_OVERLAP
 
@@ -537,10 +649,15 @@ int main(int count, char** arguments) {
   results.part("VQ-16 load", [&](Checked& check, Json& fields) {
     const official::Weights weights(official::tensorsOf(official::vq16()));
     const double begin = now();
-    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.tensors, official::vq16(), parvis::Precision::bfloat16, never, tokenizer))) fields.number("ms", now() - begin);
+    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.tensors, official::vq16(),
+                                             parvis::Precision::bfloat16, never, tokenizer)))
+      fields.number("ms", now() - begin);
   });
   if (tokenizer && asked("vq"))
-    for (const int pictures : {1, 16}) results.part("VQ-16 decode count=" + std::to_string(pictures), [&](Checked& check, Json& fields) { decodes(check, fields, *tokenizer, pictures, pictures == 1 ? 30 : 5); });
+    for (const int pictures : {1, 16})
+      results.part("VQ-16 decode count=" + std::to_string(pictures), [&](Checked& check, Json& fields) {
+        decodes(check, fields, *tokenizer, pictures, pictures == 1 ? 30 : 5);
+      });
   if (asked("kernels")) results.part("draws", draws);
   for (const char* name : {"XXL", "3B", "L", "XL", "B"})
     if (asked(name) && (!wanted.empty() || std::string(name) != "B")) model(*official::sizeOf(name), tokenizer.get());

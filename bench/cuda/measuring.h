@@ -50,7 +50,9 @@ class Json {
 
 // ---- times ----------------------------------------------------------------------------------------------------
 
-inline double now() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+inline double now() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 struct Spread {
   double median = NAN, least = NAN, greatest = NAN;
@@ -65,7 +67,9 @@ struct Spread {
     s.median /= by, s.least /= by, s.greatest /= by;
     return s;
   }
-  std::string json() const { return Json().number("median", median).number("least", least).number("greatest", greatest).done(); }
+  std::string json() const {
+    return Json().number("median", median).number("least", least).number("greatest", greatest).done();
+  }
 };
 
 // The first error of a part; everything after it does nothing. Each part begins with a new one.
@@ -187,7 +191,8 @@ class Results {
   // Several entries of one part.
   void add(const Json& fields) { parts_.push_back(fields.done()); }
   std::string json() const {
-    return "{" + head + ", \"seconds\": " + std::to_string(static_cast<int>(elapsed())) + ",\n \"parts\": " + Json::list(parts_, ",\n  ") + "}\n";
+    return "{" + head + ", \"seconds\": " + std::to_string(static_cast<int>(elapsed())) +
+           ",\n \"parts\": " + Json::list(parts_, ",\n  ") + "}\n";
   }
   void write() const {
     if (file.empty()) return;

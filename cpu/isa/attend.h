@@ -10,7 +10,8 @@ namespace {
 
 using namespace parvis::cpu;
 
-// scratch: scores [tileRows][slots] float, probabilities [tileRows][slots] elements, queries [tileRows][width], sums [tileRows]
+// scratch: scores [tileRows][slots] float, probabilities [tileRows][slots] elements, queries [tileRows][width], sums
+// [tileRows]
 template <class E>
 struct AttentionScratch {
   float* scores;
@@ -29,9 +30,11 @@ struct AttentionScratch {
   }
 };
 
-// q: [R, qStride] elements; sees[R]; out receives 32-float panels of each row through `emit(r, panel, vector index, value)`.
+// q: [R, qStride] elements; sees[R]; out receives 32-float panels of each row through `emit(r, panel, vector index,
+// value)`.
 template <class E, int R, class Emit>
-INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead& cache, const int* sees, float scale, const AttentionScratch<E>& s, Emit&& emit) {
+INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead& cache, const int* sees, float scale,
+                       const AttentionScratch<E>& s, Emit&& emit) {
   int longest = 0;
   for (int r = 0; r < R; r++) longest = sees[r] > longest ? sees[r] : longest;
   const int panels = (longest + 31) / 32, slots = panels * 32;
@@ -42,7 +45,8 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
     clear(t);
     accumulate<R>(t, q, qStride, keys, keyGroups, samePanel(keys));
     for (int r = 0; r < R; r++)
-      for (int j = 0; j < panelVectors; j++) store(s.scores + r * cache.slots + p * 32 + j * lanes, t.sum[r][j] * fill(scale));
+      for (int j = 0; j < panelVectors; j++)
+        store(s.scores + r * cache.slots + p * 32 + j * lanes, t.sum[r][j] * fill(scale));
   }
   float inverse[R];
   for (int r = 0; r < R; r++) {
@@ -73,8 +77,8 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
   }
 }
 
-// Turns pairs (2p, 2p+1) along the axes that they belong to. The tables hold both numbers of a pair, (c, c) and (-s, s),
-// so that a pair is x * c + swapped(x) * s. A row without a position along an axis has cosine and sine zero there.
+// Turns pairs (2p, 2p+1) along the axes that they belong to. The tables hold both numbers of a pair, (c, c) and (-s,
+// s), so that a pair is x * c + swapped(x) * s. A row without a position along an axis has cosine and sine zero there.
 template <class E>
 INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row, const Rotation& rotation) {
   const int stride = 2 * (rotation.pairs[0] + rotation.pairs[1] + rotation.pairs[2]);
@@ -96,7 +100,8 @@ INLINE void rotate(const float* from, E* to, int width, const AttentionRow& row,
   for (; d < width; d++) storeElement(to + d, from[d]);
 }
 
-// Values of neighbouring outputs into the column of one slot: of bfloat16 two slots share 32 bits, `half` says which is this one.
+// Values of neighbouring outputs into the column of one slot: of bfloat16 two slots share 32 bits, `half` says which is
+// this one.
 INLINE void storeColumn(float* to, int, vf v) { store(to, v); }
 INLINE void storeColumn(bf16* to, int half, vf v) {
   vuu* both = reinterpret_cast<vuu*>(to);
@@ -116,8 +121,10 @@ void attend(const Attention& a) {
     if (slot < 0) continue;
     const float* from = a.qkv + i * a.qkvStride;
     rotate(from + a.k, s.queries, width, a.rows[i], a.rotation);
-    uint32_t* key = reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
-    for (int g = 0; g < keyGroups; g++) __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
+    uint32_t* key =
+        reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
+    for (int g = 0; g < keyGroups; g++)
+      __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
     E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes);
     const auto place = [&](int d) { return value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step; };
     int d = 0;
@@ -126,38 +133,45 @@ void attend(const Attention& a) {
   }
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
   for (int h = 0; h < a.queryHeads; h++) {
-    forTiles(a.count, [&]<int R>(int first) __attribute__((always_inline)) {
-      int sees[R];
-      for (int r = 0; r < R; r++) {
-        sees[r] = a.rows[first + r].sees;
-        E* q = s.queries + r * padded;
-        rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.rotation);
-        for (int d = width; d < padded; d++) q[d] = 0;
-      }
-      attendTile<E, R>(s.queries, padded, width, a.cache, sees, scale, s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
-        E* out = static_cast<E*>(a.out) + (first + r) * a.outStride + h * width;
-        const int at = p * 32 + j * lanes;
-        if (at + lanes <= width) storeElements(out + at, v);
-        else
-          for (int i = 0; i < lanes && at + i < width; i++) storeElement(out + at + i, v[i]);
-      });
-    });
+    forTiles(
+        a.count, [&]<int R>(int first) __attribute__((always_inline)) {
+          int sees[R];
+          for (int r = 0; r < R; r++) {
+            sees[r] = a.rows[first + r].sees;
+            E* q = s.queries + r * padded;
+            rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.rotation);
+            for (int d = width; d < padded; d++) q[d] = 0;
+          }
+          attendTile<E, R>(
+              s.queries, padded, width, a.cache, sees, scale,
+              s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
+                E* out = static_cast<E*>(a.out) + (first + r) * a.outStride + h * width;
+                const int at = p * 32 + j * lanes;
+                if (at + lanes <= width) storeElements(out + at, v);
+                else
+                  for (int i = 0; i < lanes && at + i < width; i++) storeElement(out + at + i, v[i]);
+              });
+        });
   }
 }
 
 // The tokenizer's attention: every query sees every key; out [queries, width] float.
 template <class E>
-void attendPlain(const void* queries, ptrdiff_t qStride, int count, int width, const CacheHead& cache, int keys, float scale, float* out, ptrdiff_t outStride, void* scratch) {
+void attendPlain(const void* queries, ptrdiff_t qStride, int count, int width, const CacheHead& cache, int keys,
+                 float scale, float* out, ptrdiff_t outStride, void* scratch) {
   const AttentionScratch<E> s(scratch, cache.slots, width);
   const E* q = static_cast<const E*>(queries);
-  forTiles(count, [&]<int R>(int first) __attribute__((always_inline)) {
-    int sees[R];
-    for (int r = 0; r < R; r++) sees[r] = keys;
-    attendTile<E, R>(q + first * qStride, qStride, width, cache, sees, scale, s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
-      const int at = p * 32 + j * lanes;
-      for (int i = 0; i < lanes && at + i < width; i++) out[(first + r) * outStride + at + i] = v[i];
-    });
-  });
+  forTiles(
+      count, [&]<int R>(int first) __attribute__((always_inline)) {
+        int sees[R];
+        for (int r = 0; r < R; r++) sees[r] = keys;
+        attendTile<E, R>(
+            q + first * qStride, qStride, width, cache, sees, scale,
+            s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
+              const int at = p * 32 + j * lanes;
+              for (int i = 0; i < lanes && at + i < width; i++) out[(first + r) * outStride + at + i] = v[i];
+            });
+      });
 }
 
 }  // namespace

@@ -20,28 +20,31 @@ void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, 
     const uint8_t* w = c.w + panel * panelBytes;
     const int first = panel * 32, valid = c.outputs - first < 32 ? c.outputs - first : 32;
     for (int oy = rowBegin; oy < rowEnd; oy++) {
-      forTiles(c.width, [&]<int R>(int ox) __attribute__((always_inline)) {
-        Tile<R> t;
-        clear(t);
-        const E* corner = x + static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
-        // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
-        for (int ky = 0; ky < c.kernel; ky++)
-          accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes, groups * c.kernel,
-                        samePanel(w + ky * c.kernel * tapBytes));
-        for (int r = 0; r < R; r++) {
-          const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
-          if (valid == 32) {
-            for (int j = 0; j < panelVectors; j++) {
-              vf v = t.sum[r][j] + load(c.bias + first + j * lanes);
-              if (c.residual) v += load(c.residual + at + j * lanes);
-              store(c.y + at + j * lanes, v);
+      forTiles(
+          c.width, [&]<int R>(int ox) __attribute__((always_inline)) {
+            Tile<R> t;
+            clear(t);
+            const E* corner =
+                x + static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
+            // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
+            for (int ky = 0; ky < c.kernel; ky++)
+              accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes,
+                            groups * c.kernel, samePanel(w + ky * c.kernel * tapBytes));
+            for (int r = 0; r < R; r++) {
+              const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
+              if (valid == 32) {
+                for (int j = 0; j < panelVectors; j++) {
+                  vf v = t.sum[r][j] + load(c.bias + first + j * lanes);
+                  if (c.residual) v += load(c.residual + at + j * lanes);
+                  store(c.y + at + j * lanes, v);
+                }
+              } else {
+                for (int i = 0; i < valid; i++)
+                  c.y[at + i] =
+                      t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
+              }
             }
-          } else {
-            for (int i = 0; i < valid; i++)
-              c.y[at + i] = t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
-          }
-        }
-      });
+          });
     }
   }
 }

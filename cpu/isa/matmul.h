@@ -46,32 +46,33 @@ void matmul(const Matmul& m, int panelBegin, int panelEnd) {
     // meanwhile, each its share: memory and arithmetic overlap.
     const int tiles = (m.rows + tileRows - 1) / tileRows;
     const ptrdiff_t panelBytes = static_cast<ptrdiff_t>(m.groups) * groupBytes, share = panelBytes / tiles;
-    forTiles(m.rows, [&]<int R>(int first) __attribute__((always_inline)) {
-      Tile<R> t;
-      clear(t);
-      const Ahead ahead = tiles == 1 ? samePanel(w) : Ahead{w + panelBytes + first / tileRows * share, 128 / tiles};
-      accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups, ahead);
-      for (int r = 0; r < R; r++) {
-        if (m.epilogue == Epilogue::swiglu) {
-          E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;
-          for (int j = 0; j < panelVectors / 2; j++)
-            storeElements(out + j * lanes, silu(t.sum[r][j]) * t.sum[r][j + panelVectors / 2]);
-          continue;
-        }
-        if (m.bias)
-          for (int j = 0; j < panelVectors; j++) t.sum[r][j] += load(m.bias + panel * 32 + j * lanes);
-        if (m.epilogue == Epilogue::gelu) {
-          E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 32;
-          for (int j = 0; j < panelVectors; j++) storeElements(out + j * lanes, gelu(t.sum[r][j]));
-        } else {
-          float* y = m.y + (first + r) * m.yStride + panel * 32;
-          for (int j = 0; j < panelVectors; j++) {
-            const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};
-            store(y + j * lanes, old + t.sum[r][j]);
+    forTiles(
+        m.rows, [&]<int R>(int first) __attribute__((always_inline)) {
+          Tile<R> t;
+          clear(t);
+          const Ahead ahead = tiles == 1 ? samePanel(w) : Ahead{w + panelBytes + first / tileRows * share, 128 / tiles};
+          accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups, ahead);
+          for (int r = 0; r < R; r++) {
+            if (m.epilogue == Epilogue::swiglu) {
+              E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;
+              for (int j = 0; j < panelVectors / 2; j++)
+                storeElements(out + j * lanes, silu(t.sum[r][j]) * t.sum[r][j + panelVectors / 2]);
+              continue;
+            }
+            if (m.bias)
+              for (int j = 0; j < panelVectors; j++) t.sum[r][j] += load(m.bias + panel * 32 + j * lanes);
+            if (m.epilogue == Epilogue::gelu) {
+              E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 32;
+              for (int j = 0; j < panelVectors; j++) storeElements(out + j * lanes, gelu(t.sum[r][j]));
+            } else {
+              float* y = m.y + (first + r) * m.yStride + panel * 32;
+              for (int j = 0; j < panelVectors; j++) {
+                const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};
+                store(y + j * lanes, old + t.sum[r][j]);
+              }
+            }
           }
-        }
-      }
-    });
+        });
   }
 }
 

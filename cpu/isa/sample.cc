@@ -18,7 +18,8 @@ inline uint32_t ordered(float f) {
 
 void guideAll(const Draw& d) {
   if (d.unconditional)
-    for (int i = 0; i < d.vocabulary; i++) d.logits[i] = parvis::guide(d.conditional[i], d.unconditional[i], d.guidance);
+    for (int i = 0; i < d.vocabulary; i++)
+      d.logits[i] = parvis::guide(d.conditional[i], d.unconditional[i], d.guidance);
   else
     for (int i = 0; i < d.vocabulary; i++) d.logits[i] = d.conditional[i];
 }
@@ -126,7 +127,8 @@ bool score(const Draw& d, int32_t token, float* logProb) {
   const float most = d.logits[best];
   uint64_t total = 0;
   for (int i = 0; i < d.vocabulary; i++) total += parvis::weightBelow(d.logits[i] - most);
-  *logProb = static_cast<float>(static_cast<double>(d.logits[token]) - most - __builtin_log(static_cast<double>(total) * 0x1p-40));
+  *logProb = static_cast<float>(static_cast<double>(d.logits[token]) - most -
+                                __builtin_log(static_cast<double>(total) * 0x1p-40));
   return true;
 }
 

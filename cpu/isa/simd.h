@@ -49,7 +49,9 @@ INLINE void store(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
 INLINE vf fill(float s) { return vf{PARVIS_LANES(s)}; }
 INLINE vu fillBits(uint32_t s) { return vu{PARVIS_LANES(s)}; }
 #if defined(__AVX512F__)
-INLINE vf swapPairs(vf v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
+INLINE vf swapPairs(vf v) {
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
 #elif defined(__AVX2__)
 INLINE vf swapPairs(vf v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
 #else
@@ -80,9 +82,7 @@ INLINE vh roundVector(vf v) {
 INLINE void storeElements(float* p, vf v) { store(p, v); }
 INLINE void storeElements(bf16* p, vf v) { *reinterpret_cast<vhu*>(p) = roundVector(v); }
 INLINE vf rounded(const float*, vf v) { return v; }
-INLINE vf rounded(const bf16*, vf v) {
-  return reinterpret_cast<vf>(__builtin_convertvector(roundVector(v), vu) << 16);
-}
+INLINE vf rounded(const bf16*, vf v) { return reinterpret_cast<vf>(__builtin_convertvector(roundVector(v), vu) << 16); }
 INLINE void storeElement(float* p, float v) { *p = v; }
 INLINE void storeElement(bf16* p, float v) { *p = roundBf16(v); }
 

@@ -56,7 +56,8 @@ INLINE void accumulate(Tile<R>& t, const bf16* x, ptrdiff_t stride, const uint8_
     for (int j = 0; j < panelVectors; j++) wv[j] = (__m512bh)_mm512_loadu_si512(wu + j * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      const __m512bh b = (__m512bh)_mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const pair_t*>(x + r * stride + 2 * g)));
+      const __m512bh b =
+          (__m512bh)_mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const pair_t*>(x + r * stride + 2 * g)));
 #pragma GCC unroll 8
       for (int j = 0; j < panelVectors; j++) t.sum[r][j] = (vf)_mm512_dpbf16_ps((__m512)t.sum[r][j], wv[j], b);
     }

@@ -20,8 +20,8 @@ const statuses = /** @type {Partial<Record<import('parvis').ParErrorCode, number
 })
 
 /**
- * A server that is ready to listen. `close()` lets running pictures finish for `grace` milliseconds, then ends what is left,
- * whatever its clients do, and disposes of the model.
+ * A server that is ready to listen. `close()` lets running pictures finish for `grace` milliseconds, then ends what is
+ * left, whatever its clients do, and disposes of the model.
  * @param {object} [options]
  * @param {import('parvis').LoadOptions} [options.model] for Par.load(); default: the embedded model
  * @param {number} [options.atOnce] pictures in work at the same time
@@ -30,7 +30,9 @@ const statuses = /** @type {Partial<Record<import('parvis').ParErrorCode, number
  * @param {number} [options.grace]
  * @param {boolean} [options.logger]
  */
-export async function createServer ({ model, atOnce = 2, waiting = 32, previews = 12, grace = 5000, logger = false } = {}) {
+export async function createServer (
+  { model, atOnce = 2, waiting = 32, previews = 12, grace = 5000, logger = false } = {}
+) {
   const par = await Par.load(model)
   const turn = turns(atOnce, waiting)
   const closing = new AbortController()
@@ -104,9 +106,9 @@ export async function createServer ({ model, atOnce = 2, waiting = 32, previews 
 
   // ---- the end
 
-  // server.close() waits for every connection, and stops the checks that would time them out. So connections without a request
-  // are closed at once: silent ones, those kept alive, those that send a header byte by byte. The others close with their
-  // answer, and what is left after `grace` is cut off.
+  // server.close() waits for every connection, and stops the checks that would time them out. So connections without a
+  // request are closed at once: silent ones, those kept alive, those that send a header byte by byte. The others close
+  // with their answer, and what is left after `grace` is cut off.
 
   /** Requests in work by connection. @type {Map<import('node:net').Socket, number>} */
   const connections = new Map()
@@ -150,7 +152,9 @@ export async function createServer ({ model, atOnce = 2, waiting = 32, previews 
    */
   function signalOf ({ raw }) {
     const gone = new AbortController()
-    raw.once('close', () => { if (!raw.writableFinished) gone.abort(new HttpError(499, 'CLIENT_GONE', 'The client has gone')) })
+    raw.once(
+      'close', () => { if (!raw.writableFinished) gone.abort(new HttpError(499, 'CLIENT_GONE', 'The client has gone')) }
+    )
     return AbortSignal.any([gone.signal, closing.signal])
   }
   return app
@@ -162,7 +166,9 @@ export async function createServer ({ model, atOnce = 2, waiting = 32, previews 
  */
 function optionsOf ({ params, query }) {
   const { class: name } = /** @type {{ class: string }} */ (params)
-  return { .../** @type {import('parvis').SamplingOptions} */ (query), classId: /^\d+$/.test(name) ? Number(name) : name }
+  return {
+    .../** @type {import('parvis').SamplingOptions} */ (query), classId: /^\d+$/.test(name) ? Number(name) : name
+  }
 }
 
 // ---- errors

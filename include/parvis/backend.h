@@ -22,8 +22,8 @@ class Session {
   virtual Status enter(int seat, const Sequence& sequence) = 0;
   // Steps that were enqueued before run to their end.
   virtual Status leave(int seat) = 0;
-  // failed: seats whose logits are not finite, as far as that is known by now. They stay taken until they leave, and the
-  // others go on.
+  // failed: seats whose logits are not finite, as far as that is known by now. They stay taken until they leave, and
+  // the others go on.
   virtual Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) = 0;
   // NON_FINITE where the seat's logits were not finite.
   virtual Status readTokens(int seat, int32_t* out) = 0;  // [tokens], -1 where unknown
@@ -55,19 +55,22 @@ class Tokenizer : public Profiled {
   virtual ~Tokenizer() = default;
   virtual size_t bytes() const = 0;
   virtual const TokenizerModel& model() const = 0;
-  // tokens [count, gridHeight gridWidth], raster order -> RGB [count, outHeight, outWidth, 3]; one of the outputs is null
-  virtual Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats, const Cancel& cancel) = 0;
+  // tokens [count, gridHeight gridWidth], raster order -> RGB [count, outHeight, outWidth, 3]; one of the outputs is
+  // null
+  virtual Status decode(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
+                        const Cancel& cancel) = 0;
   // RGB [count, height, width, 3] in -1..1 -> tokens [count, (height / factor) (width / factor)]
-  virtual Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) = 0;
+  virtual Status encode(const float* pixels, int count, int height, int width, int32_t* tokens,
+                        const Cancel& cancel) = 0;
 };
 
 struct CpuInfo {
   std::string isa;
-  bool bfloat16 = false;  // bfloat16 products in hardware
-  int cores = 1;          // that the process may run on
-  int threads = 1;        // that an engine starts where none are asked for: no more than the quota gives
-  double quota = 0;       // processors' worth of time; 0: no quota
-  std::string quotaGroup;  // the control group that has it
+  bool bfloat16 = false;                // bfloat16 products in hardware
+  int cores = 1;                        // that the process may run on
+  int threads = 1;                      // that an engine starts where none are asked for: no more than the quota gives
+  double quota = 0;                     // processors' worth of time; 0: no quota
+  std::string quotaGroup;               // the control group that has it
   uint64_t memory = 0, freeMemory = 0;  // bytes, by the tightest limit; 0: unknown
   std::string memoryGroup;              // the control group with that limit; empty: the machine
   bool memoryChecked = true;            // allocations are compared with what is free
@@ -83,26 +86,29 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string isa() const = 0;
   virtual int threads() const = 0;
-  virtual Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights, const TransformerModel& model,
-                                 Precision precision, const Cancel& cancel, std::shared_ptr<Transformer>& out) = 0;
-  virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const TokenizerModel& model,
-                               Precision precision, const Cancel& cancel, std::shared_ptr<Tokenizer>& out) = 0;
+  virtual Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                                 const TransformerModel& model, Precision precision, const Cancel& cancel,
+                                 std::shared_ptr<Transformer>& out) = 0;
+  virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+                               const TokenizerModel& model, Precision precision, const Cancel& cancel,
+                               std::shared_ptr<Tokenizer>& out) = 0;
   virtual Status measureCeilings(Ceilings& out) = 0;
 };
 
 // root: the folder in which /proc and /sys are looked for; tests have trees of their own.
 CpuInfo cpuInfo(const std::string& root = "");
 
-// Bytes of the machine's memory that this process may still take, as far as its limits and what it has promised already leave
-// them; 0: unknown.
+// Bytes of the machine's memory that this process may still take, as far as its limits and what it has promised already
+// leave them; 0: unknown.
 uint64_t freeMemory();
 
-// What the CPU backend with so many threads, or the CUDA backend, would take; that one also where it was not compiled in, or
-// has no device. session: may be null.
+// What the CPU backend with so many threads, or the CUDA backend, would take; that one also where it was not compiled
+// in, or has no device. session: may be null.
 MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session);
 MemoryPlan planCuda(const TransformerModel& model, Precision precision, const SessionOptions* session);
 
-// threads 0: as CpuInfo::threads says, or as many as the system grants. Null where as many as asked for could not be started.
+// threads 0: as CpuInfo::threads says, or as many as the system grants. Null where as many as asked for could not be
+// started.
 std::unique_ptr<Backend> createCpuBackend(int threads);
 
 // Converts stored floats, rounding to nearest even. Sizes are those of `count` elements.

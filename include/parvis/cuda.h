@@ -1,5 +1,5 @@
-// What the addon can say about CUDA whether or not it was compiled with it: the answer to "why not a GPU?"; and the CUDA
-// backend itself.
+// What the addon can say about CUDA whether or not it was compiled with it: the answer to "why not a GPU?"; and the
+// CUDA backend itself.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct CudaProbe {
   int driver = 0, runtime = 0;  // versions, 1000 major + 10 minor; driver 0: none
   std::string architectures;    // compiled in, e.g. "80 90 90+PTX"
   std::vector<CudaDevice> devices;
-  std::string reason;           // why no device can be used, to complete a "because"; empty: one can. lib/ knows the cures
+  std::string reason;  // why no device can be used, to complete a "because"; empty: one can. lib/ knows the cures
 };
 
 // The same as `compiled` of the probe, without a driver.

@@ -1,5 +1,5 @@
-// What the seam knows of a model: sizes, flags, and where each weight lies in a file. Weights have roles, not the names of
-// any checkpoint. No kernel reads a file and no backend guesses a size: TypeScript worked all of it out.
+// What the seam knows of a model: sizes, flags, and where each weight lies in a file. Weights have roles, not the names
+// of any checkpoint. No kernel reads a file and no backend guesses a size: TypeScript worked all of it out.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +30,8 @@ struct WeightSource {
   std::vector<TensorSource> parts;
 };
 
-// A checkpoint file, and (where `known`) what the system said of it when its header was read: another file that has taken its
-// place, and one that has been written to since, are refused.
+// A checkpoint file, and (where `known`) what the system said of it when its header was read: another file that has
+// taken its place, and one that has been written to since, are refused.
 struct CheckpointFile {
   CheckpointFile() = default;
   CheckpointFile(std::string path) : path(std::move(path)) {}
@@ -59,8 +59,8 @@ enum class Activation {
 //   layers.i.qkv [(heads + 2 kvHeads) headSize, dim]      layers.i.attentionOutput [dim, heads headSize]
 //   layers.i.gate, layers.i.up [feedForward, dim]         (gate: swiglu)
 //   layers.i.down [dim, feedForward]                      head [vocabulary, dim]
-// A norm has `.weight` [dim] and, of kind `layer`, `.bias`; a projection `.weight` and, with `bias`, `.bias` [outputs]. The
-// head has no bias.
+// A norm has `.weight` [dim] and, of kind `layer`, `.bias`; a projection `.weight` and, with `bias`, `.bias` [outputs].
+// The head has no bias.
 struct TransformerModel {
   int layers = 0, dim = 0, heads = 0, kvHeads = 0, headSize = 0, feedForward = 0;
   int vocabulary = 0, classes = 0;

@@ -12,8 +12,8 @@ struct LaunchRecord {
   const char* name = "";  // a literal, such as "convolution"
   std::string shape;      // sizes in a few words, such as "3x3, 512 -> 256, 24 x 24"
   double ms = 0;
-  double bytes = 0;       // read or written at least once; elements count in the precision of the model
-  double flops = 0;       // multiplications and additions of matrix products
+  double bytes = 0;  // read or written at least once; elements count in the precision of the model
+  double flops = 0;  // multiplications and additions of matrix products
 };
 
 using Profile = std::vector<LaunchRecord>;

@@ -5,7 +5,8 @@
 
 #include <cstdint>
 
-// Functions are static: cpu/isa compiles them once for each instruction set, and the linker must not choose one for all.
+// Functions are static: cpu/isa compiles them once for each instruction set, and the linker must not choose one for
+// all.
 #if defined(__CUDACC__)
 #define PARVIS_HOST_DEVICE __host__ __device__
 #else

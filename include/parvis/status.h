@@ -9,12 +9,12 @@ namespace parvis {
 
 enum class Code {
   ok,
-  badCheckpoint,   // the file is shorter or other than its header said
+  badCheckpoint,  // the file is shorter or other than its header said
   fileNotFound,
-  outOfMemory,     // the message says how much was needed and how much is free
+  outOfMemory,  // the message says how much was needed and how much is free
   deviceUnavailable,
-  invalidOption,   // a row table or an argument outside what the session was made for
-  nonFinite,       // NaN or infinite logits
+  invalidOption,  // a row table or an argument outside what the session was made for
+  nonFinite,      // NaN or infinite logits
   cancelled,
   disposed,
   internal,

@@ -1,5 +1,6 @@
-// A step is a table of rows and a list of predictions, made by TypeScript and run without further questions. The backend
-// knows nothing of regions, orders or images: PAR, its ablations and other parallel decoders differ in the table only.
+// A step is a table of rows and a list of predictions, made by TypeScript and run without further questions. The
+// backend knows nothing of regions, orders or images: PAR, its ablations and other parallel decoders differ in the
+// table only.
 #pragma once
 
 #include <atomic>

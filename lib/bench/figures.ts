@@ -29,10 +29,12 @@ export interface Place {
 export function places (schedule: Pick<Schedule, 'steps' | 'tokensPerStep' | 'initial'>, count: number): Place[] {
   const { steps, tokensPerStep } = schedule
   const first = tokensPerStep > 1 && schedule.initial === 'sequential' ? tokensPerStep : 0
-  const part = (from: number, to: number, single: boolean): Place => ({ step: (from + to - 1) >> 1, from, to, steps: to - from, single })
+  const part = (from: number, to: number, single: boolean): Place =>
+    ({ step: (from + to - 1) >> 1, from, to, steps: to - from, single })
   const rest = steps.length - first
   const parts = Math.min(count, rest)
-  const groups = Array.from({ length: parts }, (_, i) => part(first + Math.floor(rest * i / parts), first + Math.floor(rest * (i + 1) / parts), false))
+  const groups = Array.from({ length: parts },
+    (_, i) => part(first + Math.floor(rest * i / parts), first + Math.floor(rest * (i + 1) / parts), false))
   return first > 0 ? [part(0, first, true), ...groups] : groups
 }
 
@@ -50,12 +52,15 @@ export function better (a: Ceilings, b: Ceilings): Ceilings {
   }
 }
 
-export function shares (result: { precision: string, gigaflops: number, gigabytesPerSecond?: number }, ceilings: Ceilings | null): Shares {
+export function shares (
+  result: { precision: string, gigaflops: number, gigabytesPerSecond?: number }, ceilings: Ceilings | null
+): Shares {
   if (!ceilings) return { ceilings }
   const peak = result.precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
   return {
     ceilings,
-    ...(result.gigabytesPerSecond !== undefined && { ofReadCeiling: result.gigabytesPerSecond * 1e9 / ceilings.readBytesPerSecond }),
+    ...(result.gigabytesPerSecond !== undefined &&
+      { ofReadCeiling: result.gigabytesPerSecond * 1e9 / ceilings.readBytesPerSecond }),
     ofArithmeticCeiling: result.gigaflops * 1e9 / peak
   }
 }
@@ -99,21 +104,26 @@ export function explain (result: StepResult, results: readonly Result[]): string
   const up = speedUp(result, results)
   const one = baseline(result, results)
   if (!up || !one || result.n === 1 || (up.stepRatio <= consistent && up.stepRatio >= 1 / consistent)) return undefined
-  const name = `${result.model}, n = ${result.n}${result.batch > 1 ? `, batch ${result.batch}` : ''}${result.grid !== 24 ? `, grid ${result.grid}` : ''}, ${result.precision}, ${result.device}`
-  const head = `${name}: ${up.measured.toFixed(2)}x where the steps alone give ${up.bySteps.toFixed(2)}x, because an average step takes ${up.stepRatio.toFixed(2)}x one at n = 1.`
+  const name =
+    `${result.model}, n = ${result.n}${result.batch > 1 ? `, batch ${result.batch}` : ''}${result.grid !== 24 ? `, grid ${result.grid}` : ''}, ${result.precision}, ${result.device}`
+  const head = `${name}: ${up.measured.toFixed(2)}x where the steps alone give ${up.bySteps.toFixed(2)}x, because ` +
+    `an average step takes ${up.stepRatio.toFixed(2)}x one at n = 1.`
   if (up.stepRatio < 1) return `${head} It cannot do with less: the machine was slower while n = 1 was measured.`
-  const work = `It makes ${(result.flops / one.flops).toFixed(1)} times the products on ${(result.bytes / one.bytes).toFixed(2)} times the bytes`
+  const work = `It makes ${(result.flops / one.flops).toFixed(1)} times the products ` +
+    `on ${(result.bytes / one.bytes).toFixed(2)} times the bytes`
   if (result.ofArithmeticCeiling === undefined || result.ofReadCeiling === undefined) return `${head} ${work}.`
   const [products, reading] = [result.ofArithmeticCeiling, result.ofReadCeiling]
   const text = (share: number): string => `${(share * result.ms.median).toFixed(1)} (${Math.round(share * 100)}%)`
   const limit = Math.max(products, reading) < near
     ? 'neither is near, so the limit is in the kernels, or in what else the machine did'
     : products > reading ? 'products limit it' : 'reading limits it'
-  return `${head} ${work}. Of its ${result.ms.median.toFixed(1)} ms the machine's ceilings explain ${text(reading)} by reading and ${text(products)} by products: ${limit}.`
+  return `${head} ${work}. Of its ${result.ms.median.toFixed(1)} ms the machine's ceilings explain ${text(reading)} ` +
+    `by reading and ${text(products)} by products: ${limit}.`
 }
 
 /** Its row's name, also in older reports, whose peers have threads and no names. */
-export const peerName = ({ name, threads = 0 }: Pick<PeerResult, 'name' | 'threads'>): string => name ?? `${threads} thread${threads === 1 ? '' : 's'}`
+export const peerName = ({ name, threads = 0 }: Pick<PeerResult, 'name' | 'threads'>): string =>
+  name ?? `${threads} thread${threads === 1 ? '' : 's'}`
 
 // ---- operations
 
@@ -133,12 +143,14 @@ export interface Parts {
 }
 
 export function groupParts (operations: readonly OperationResult[], results: readonly Result[]): Parts[] {
-  const key = (one: Pick<OperationResult, 'model' | 'n' | 'batch' | 'grid' | 'precision' | 'device'>): string => [one.model, one.n, one.batch, one.grid, one.precision, one.device].join()
+  const key = (one: Pick<OperationResult, 'model' | 'n' | 'batch' | 'grid' | 'precision' | 'device'>): string =>
+    [one.model, one.n, one.batch, one.grid, one.precision, one.device].join()
   const groups = new Map<string, OperationResult[]>()
   for (const one of operations) groups.set(key(one), [...groups.get(key(one)) ?? [], one])
   return [...groups].map(([name, parts]) => ({
     parts,
     sum: parts.filter(({ summed }) => summed !== false).reduce((sum, { msInAll }) => sum + msInAll, 0),
-    whole: results.find(one => one.operation === parts[0]!.partOf && key(isStep(one) ? one : { ...one, n: undefined }) === name)?.ms.median
+    whole: results.find(one =>
+      one.operation === parts[0]!.partOf && key(isStep(one) ? one : { ...one, n: undefined }) === name)?.ms.median
   }))
 }

@@ -67,15 +67,21 @@ function startPeers (bench: Bench, which: StepCase): Peers {
   const { torch, engine, notRun, say } = bench
   if (!torch) return new Peers([])
   const onCpu = isCpu(engine)
-  const not = which.batch !== 1 || which.grid !== 24 ? 'It is timed with one picture of 24 x 24 tokens only' : onCpu && bench.full ? 'On the CPU it is timed in steps, not in whole pictures' : undefined
+  const not = which.batch !== 1 || which.grid !== 24
+    ? 'It is timed with one picture of 24 x 24 tokens only'
+    : onCpu && bench.full
+      ? 'On the CPU it is timed in steps, not in whole pictures'
+      : undefined
   if (not !== undefined) {
     if (torch.authors !== undefined) notRun.push({ what: `PyTorch, authors' code: ${caseText(which)}`, reason: not })
     return new Peers([])
   }
-  return new Peers(peersOf(torch, engine.device, which.model, which.n, engine.threads, patience(bench, startShare) / 1000), say)
+  return new Peers(peersOf(torch, engine.device, which.model, which.n, engine.threads,
+    patience(bench, startShare) / 1000), say)
 }
 
-const caseText = ({ model, n, precision, device, batch, grid }: StepCase): string => `${model}, n = ${n}, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
+const caseText = ({ model, n, precision, device, batch, grid }: StepCase): string =>
+  `${model}, n = ${n}, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
 
 /** How long a peer may take to start or to answer: a part of what is left, but always so long that it can come up. */
 function patience ({ engine, until }: Bench, part = 1): number {
@@ -87,15 +93,19 @@ const isCpu = (engine: NativeEngine): boolean => engine.device === 'cpu'
 // ---- a step of the transformer
 
 /** Loads once; measures the batches and grids that `each` asks for. */
-export async function withTransformer<T> (bench: Bench, name: string, n: number, precision: Case['precision'], each: (native: NativeTransformer, loadMs: number) => Promise<T>): Promise<T> {
+export async function withTransformer<T> (bench: Bench, name: string, n: number, precision: Case['precision'], each: (
+  native: NativeTransformer, loadMs: number
+) => Promise<T>): Promise<T> {
   const model = transformerModel(name, n)
   const list = transformerWeights(model)
   const { call, engine, weights } = bench
-  checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) * (precision === 'float32' ? 4 : 2), 'The weights')
+  checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b),
+    0) * (precision === 'float32' ? 4 : 2), 'The weights')
   let native: NativeTransformer | undefined
   try {
     const loadMs = await timed(async () => {
-      native = await call.hold(engine.loadTransformer(weights.file, weights.weights(list), model, precision, call.cancel))
+      native = await call.hold(engine.loadTransformer(weights.file, weights.weights(list), model, precision,
+        call.cancel))
     })
     return await each(native!, loadMs)
   } finally {
@@ -103,7 +113,9 @@ export async function withTransformer<T> (bench: Bench, name: string, n: number,
   }
 }
 
-export async function measureStep (bench: Bench, which: StepCase, native: NativeTransformer, loadMs: number): Promise<StepResult> {
+export async function measureStep (
+  bench: Bench, which: StepCase, native: NativeTransformer, loadMs: number
+): Promise<StepResult> {
   const { engine, call } = bench
   const model = transformerModel(which.model, which.n)
   const schedule = createSchedule({ grid: [which.grid, which.grid], n: which.n })
@@ -113,12 +125,15 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
   const fill = Math.max(schedule.maxRows, Math.floor(fillRows / sequences))
   const shape = { streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, kept: 0 } as const
   const maxRows = sequences * (whole ? schedule.maxRows : fill)
-  const known = whole ? undefined : Int32Array.from({ length: schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize)
+  const known = whole
+    ? undefined
+    : Int32Array.from({ length: schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize)
   const session = await call.hold(seatedSession(native, { ...shape, maxRows },
     Array.from({ length: which.batch }, (_, seat) => ({ classId: 207, seed: BigInt(seat), known }))))
   /** A step in which all sequences run the same rows. */
   const runStep = async (rows: Int32Array): Promise<unknown> =>
-    await session.step(composeStep(Array.from({ length: which.batch }, (_, seat) => ({ seat, rows, guidanceScale, rule })), 2), call.cancel)
+    await session.step(composeStep(Array.from({ length: which.batch },
+      (_, seat) => ({ seat, rows, guidanceScale, rule })), 2), call.cancel)
   /** Waits for everything that was enqueued. */
   const finish = async (): Promise<void> => { await call.wait(session.readTokens(0)) }
   try {
@@ -209,20 +224,26 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
         msPerBatch: batch.median,
         timedSteps: times.length * count,
         places: [],
-        cost: averageCost(schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))),
+        cost: averageCost(
+          schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))
+        ),
         firstStepMs,
         torch: peers.results(which.precision, ms, count)
       }
     }
   }
 
-  async function stepsAtPlaces (bench: Bench, schedule: Schedule, { n, precision }: StepCase, most: number): Promise<Measured> {
+  async function stepsAtPlaces (
+    bench: Bench, schedule: Schedule, { n, precision }: StepCase, most: number
+  ): Promise<Measured> {
     const { repeats, until, notRun } = bench
     const run = async (k: number): Promise<void> => { await call.wait(runStep(schedule.steps[k]!)) }
     const firstStepMs = await timed(async () => { await run(0) })
     const all = schedule.fullSequence()
     for (let row = 0; row < schedule.tokens; row++) all[row * rowStride] = -1 // predicts nothing
-    for (let row = 0; row < schedule.tokens; row += most) await call.wait(runStep(all.slice(row * rowStride, (row + most) * rowStride)))
+    for (let row = 0; row < schedule.tokens; row += most) {
+      await call.wait(runStep(all.slice(row * rowStride, (row + most) * rowStride)))
+    }
 
     const peers = startPeers(bench, which)
     try {
@@ -230,7 +251,8 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
       const found: Array<{ sees: number, rows: number, ms: number, steps: number, single: boolean }> = []
       const groups: number[] = []
       let timedSteps = 0
-      for (const peer of peers.alive) await call.wait(peer.ask(`step ${precision} 0`, patience(bench))) // it loads PyTorch and makes its weights
+      // it loads PyTorch and makes its weights
+      for (const peer of peers.alive) await call.wait(peer.ask(`step ${precision} 0`, patience(bench)))
       /** Of one step, peers included, at the place before. */
       let cost = 0
       for (const [index, place] of chosen.entries()) {
@@ -243,10 +265,14 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
         const count = Math.max(1, Math.min(repeats, Math.floor(each)))
         const times: number[] = []
         const from = Math.max(place.from, Math.min(place.step - (count >> 1), place.to - count))
-        for (let i = 0; i < count; i++) times.push(await timed(async () => { await run(Math.min(from + i, place.to - 1)) }))
+        for (let i = 0; i < count; i++) {
+          times.push(await timed(async () => { await run(Math.min(from + i, place.to - 1)) }))
+        }
         timedSteps += count
         if (!place.single) groups.push(...times)
-        found.push({ sees, rows: place.single ? 1 : n, ms: spread(times).median, steps: place.steps, single: place.single })
+        found.push({
+          sees, rows: place.single ? 1 : n, ms: spread(times).median, steps: place.steps, single: place.single
+        })
         for (const peer of place.single ? [] : peers.alive) {
           if (peer.times.length > 0 && performance.now() > until) continue
           await settle()
@@ -271,12 +297,17 @@ export async function measureStep (bench: Bench, which: StepCase, native: Native
   }
 }
 
-type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' | 'firstStepMs' | 'torch'> & { cost: Cost }
+type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' | 'firstStepMs' | 'torch'> & {
+  cost: Cost
+}
 
 /** A machine that runs out of memory may take other processes with it: refused before it happens. */
 function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
   const free = addon().cpu().memory.free || os.freemem()
-  if (isCpu(engine) && bytes > 0.9 * free) throw new ParError('OUT_OF_MEMORY', `${what} would take ${(bytes / 1e9).toFixed(1)} GB, and ${(free / 1e9).toFixed(1)} GB are free`)
+  if (isCpu(engine) && bytes > 0.9 * free) {
+    throw new ParError('OUT_OF_MEMORY',
+      `${what} would take ${(bytes / 1e9).toFixed(1)} GB, and ${(free / 1e9).toFixed(1)} GB are free`)
+  }
 }
 
 // ---- a decode
@@ -388,15 +419,19 @@ const coldScript = (device: string): string => `
 
 /** The embedded model in a process of its own: its weights come from real files, though from the system's cache. */
 export async function measureColdStart (device: string, signal?: AbortSignal): Promise<ColdStart> {
-  const child = spawn(process.execPath, ['-e', coldScript(device)], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  const child = spawn(process.execPath, ['-e', coldScript(device)],
+    { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
   let [out, noise] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })
   return await new Promise<ColdStart>((resolve, reject) => {
     child.on('error', error => { reject(signal?.aborted ? signal.reason : error) })
     child.on('close', code => {
-      if (code !== 0) reject(new ParError('INTERNAL', `A fresh process could not make a picture: ${noise.trim().split('\n').find(line => line.includes('Error')) ?? `exit code ${code}`}`))
-      else resolve({ device, ...(JSON.parse(out) as Omit<ColdStart, 'device'>) })
+      if (code !== 0) {
+        reject(new ParError('INTERNAL',
+          'A fresh process could not make a ' +
+            `picture: ${noise.trim().split('\n').find(line => line.includes('Error')) ?? `exit code ${code}`}`))
+      } else resolve({ device, ...(JSON.parse(out) as Omit<ColdStart, 'device'>) })
     })
   })
 }

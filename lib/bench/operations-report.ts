@@ -1,5 +1,5 @@
-// The operations of a report as text: which part of a step or a decode takes how long, and how near it is to what the device
-// can do at most.
+// The operations of a report as text: which part of a step or a decode takes how long, and how near it is to what the
+// device can do at most.
 
 import { groupParts, limitOf } from './figures.js'
 import type { OperationResult, Report } from './types.js'
@@ -7,7 +7,8 @@ import { number, percent, range, table, times } from './words.js'
 
 /** A step or a decode that operations are parts of. */
 function wholeText ({ partOf, model, n, batch, grid }: OperationResult): string {
-  return [`${model}${partOf === 'decode' ? ' decode' : ''}`, ...(n !== undefined ? [`n = ${n}`] : []), ...(batch > 1 ? [`batch ${batch}`] : []), ...(grid !== 24 ? [`grid ${grid}`] : [])].join(', ')
+  return [`${model}${partOf === 'decode' ? ' decode' : ''}`, ...(n !== undefined ? [`n = ${n}`] : []),
+    ...(batch > 1 ? [`batch ${batch}`] : []), ...(grid !== 24 ? [`grid ${grid}`] : [])].join(', ')
 }
 
 /** Short enough for a bar. Those of a decode share their names, so their sizes tell them apart. */
@@ -30,15 +31,19 @@ export function operationsText ({ format, operations = [], results }: Report): s
     ...groups.flatMap(({ parts, sum, whole }) => {
       const [first] = parts as [OperationResult]
       const each = first.partOf === 'step' ? 'a step' : 'a decode'
-      const measured = whole === undefined ? '' : ` As a whole ${each} took ${number(whole)} ms: the parts are ${times(sum / whole)} that.`
+      const measured = whole === undefined
+        ? ''
+        : ` As a whole ${each} took ${number(whole)} ms: the parts are ${times(sum / whole)} that.`
       return [
         `### ${wholeText(first)}, ${first.precision}, ${first.device}`,
         table(
-          ['operation', 'shape', 'ms (least - greatest)', `times ${each}`, `ms ${each}`, 'GB/s', 'of ceiling', 'GFLOP/s', 'of ceiling', 'limit'],
+          ['operation', 'shape', 'ms (least - greatest)', `times ${each}`, `ms ${each}`, 'GB/s', 'of ceiling',
+            'GFLOP/s', 'of ceiling', 'limit'],
           parts.map(one => [one.name, one.shape, range(one.ms), one.times,
             number(one.msInAll) + (one.summed === false ? ' (within another)' : ''),
             number(one.gigabytesPerSecond), percent(one.ofReadCeiling),
-            ...(one.flops > 0 ? [number(one.gigaflops), percent(one.ofArithmeticCeiling)] : ['', '']), limitOf(one) ?? ''])
+            ...(one.flops > 0 ? [number(one.gigaflops), percent(one.ofArithmeticCeiling)] : ['', '']),
+            limitOf(one) ?? ''])
         ),
         `Sum of the parts: ${number(sum)} ms ${each}.${measured}`
       ]
@@ -49,9 +54,12 @@ export function operationsText ({ format, operations = [], results }: Report): s
 /** By the columns of the CSV. */
 export function operationCells (one: OperationResult): Record<string, unknown> {
   return {
-    operation: one.name, model: one.model, n: one.n, batch: one.batch, grid: one.grid, precision: one.precision, device: one.device,
-    ms: one.ms.median, ms_least: one.ms.least, ms_greatest: one.ms.greatest, bytes: one.bytes, flops: one.flops, gigabytes_per_second: one.gigabytesPerSecond, gigaflops: one.gigaflops,
-    of_read_ceiling: one.ofReadCeiling, of_arithmetic_ceiling: one.ofArithmeticCeiling, part_of: one.partOf, shape: one.shape, times: one.times,
+    operation: one.name, model: one.model, n: one.n, batch: one.batch, grid: one.grid, precision: one.precision,
+    device: one.device,
+    ms: one.ms.median, ms_least: one.ms.least, ms_greatest: one.ms.greatest, bytes: one.bytes, flops: one.flops,
+    gigabytes_per_second: one.gigabytesPerSecond, gigaflops: one.gigaflops,
+    of_read_ceiling: one.ofReadCeiling, of_arithmetic_ceiling: one.ofArithmeticCeiling, part_of: one.partOf,
+    shape: one.shape, times: one.times,
     ms_in_all: one.summed === false ? undefined : one.msInAll, limit: limitOf(one)
   }
 }

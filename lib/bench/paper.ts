@@ -36,10 +36,14 @@ export const stepsOfPicture = (n: number): number => createSchedule({ grid: [24,
 export const stepsOfVideo = (n: number): number => createSchedule({ grid: [5, 16, 16], n }).steps.length
 
 /** What was measured of a row: transformer and decoding, seconds; one entry a device and precision. */
-export function measuredOf (row: PaperRow, report: Report): Array<{ step: StepResult, transformer: number, decode: number | undefined }> {
-  const wanted = report.results.filter(isStep).filter(one => one.model === row.model && one.n === row.n && one.batch === 1 && one.grid === 24)
+export function measuredOf (
+  row: PaperRow, report: Report
+): Array<{ step: StepResult, transformer: number, decode: number | undefined }> {
+  const wanted = report.results.filter(isStep)
+    .filter(one => one.model === row.model && one.n === row.n && one.batch === 1 && one.grid === 24)
   return wanted.map(step => {
-    const decode = report.results.find(one => one.operation === 'decode' && one.device === step.device && one.precision === step.precision && one.batch === 1 && one.grid === 24)
+    const decode = report.results.find(one => one.operation === 'decode' && one.device === step.device &&
+      one.precision === step.precision && one.batch === 1 && one.grid === 24)
     return { step, transformer: step.msPerImage / 1000, decode: decode && decode.msPerImage / 1000 }
   })
 }

@@ -1,8 +1,8 @@
-// Peers: the same work in PyTorch, by programs of bench/torch in the repository that do one thing a line and answer with
-// milliseconds (peer.py there says how), so that short runs of theirs can alternate with ours. On the CPU the plain
-// implementation with as many threads as we have and with those that PyTorch takes by itself; on a GPU the same eager and
-// compiled; and a checkout of the authors' own code, where there is one. A peer that cannot start, dies, does not answer
-// in time or answers nonsense is listed as not run: minutes of measuring are not lost for it.
+// Peers: the same work in PyTorch, by programs of bench/torch in the repository that do one thing a line and answer
+// with milliseconds (peer.py there says how), so that short runs of theirs can alternate with ours. On the CPU the
+// plain implementation with as many threads as we have and with those that PyTorch takes by itself; on a GPU the same
+// eager and compiled; and a checkout of the authors' own code, where there is one. A peer that cannot start, dies, does
+// not answer in time or answers nonsense is listed as not run: minutes of measuring are not lost for it.
 
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import fs from 'node:fs'
@@ -37,21 +37,30 @@ export interface TorchOptions {
 }
 
 const programs = path.join(__dirname, '..', '..', 'bench', 'torch')
-const [ownCpu, ownGpu, ownAuthors] = ['decode.py', 'gpu.py', 'authors.py'].map(name => path.join(programs, name)) as [string, string, string]
+const [ownCpu, ownGpu, ownAuthors] = ['decode.py', 'gpu.py', 'authors.py']
+  .map(name => path.join(programs, name)) as [string, string, string]
 
 /** Undefined where there is no PyTorch or, in an installed package, no program. */
-export async function findTorch ({ plain = true, script, authors }: TorchOptions = {}, pythons: readonly string[] = ['python3', '/usr/bin/python3']): Promise<Torch | undefined> {
-  if (script !== undefined && !fs.existsSync(script)) throw new ParError('FILE_NOT_FOUND', `${script}: there is no such file`)
+export async function findTorch (
+  { plain = true, script, authors }: TorchOptions = {}, pythons: readonly string[] = ['python3', '/usr/bin/python3']
+): Promise<Torch | undefined> {
+  if (script !== undefined && !fs.existsSync(script)) {
+    throw new ParError('FILE_NOT_FOUND', `${script}: there is no such file`)
+  }
   const files = {
     cpu: plain ? script ?? present(ownCpu) : undefined,
     gpu: plain ? present(ownGpu) : undefined,
     authors: authors === undefined ? undefined : checkout(authors)
   }
-  if (files.authors !== undefined && !present(ownAuthors)) throw new ParError('INVALID_OPTION', "The authors' code is timed from a checkout of parvis only: the program for it is not in the installed package")
+  if (files.authors !== undefined && !present(ownAuthors)) {
+    throw new ParError('INVALID_OPTION',
+      "The authors' code is timed from a checkout of parvis only: the program for it is not in the installed package")
+  }
   if (!files.cpu && !files.gpu && !files.authors) return undefined
   for (const python of pythons) {
     try {
-      const { stdout } = await promisify(execFile)(python, ['-c', 'import torch; print(torch.get_num_threads(), torch.__version__)'], { timeout: 60000 })
+      const { stdout } = await promisify(execFile)(python,
+        ['-c', 'import torch; print(torch.get_num_threads(), torch.__version__)'], { timeout: 60000 })
       const [threads, version] = stdout.trim().split(' ')
       return { python, version: version!, threads: Number(threads), ...files }
     } catch {} // not there, or without torch
@@ -65,7 +74,10 @@ const present = (file: string): string | undefined => fs.existsSync(file) ? file
 function checkout (folder: string): string {
   if (!fs.existsSync(folder)) throw new ParError('FILE_NOT_FOUND', `${folder}: there is no such folder`)
   for (const name of ['autoregressive/models/gpt.py', 'autoregressive/models/generate.py']) {
-    if (!fs.existsSync(path.join(folder, name))) throw new ParError('INVALID_OPTION', `${folder} is no checkout of the authors' code (Epiphqny/PAR): ${name} was looked for and is not in it`)
+    if (!fs.existsSync(path.join(folder, name))) {
+      throw new ParError('INVALID_OPTION',
+        `${folder} is no checkout of the authors' code (Epiphqny/PAR): ${name} was looked for and is not in it`)
+    }
   }
   return path.resolve(folder)
 }
@@ -79,19 +91,27 @@ export interface PeerProgram {
 }
 
 /** Those for a device. `seconds`: what one may take to compile. */
-export function peersOf (torch: Torch, device: string, model: string, n: number, threads: number, seconds = 0): PeerProgram[] {
+export function peersOf (
+  torch: Torch, device: string, model: string, n: number, threads: number, seconds = 0
+): PeerProgram[] {
   const { python } = torch
-  const authors = torch.authors === undefined ? [] : [{ name: "authors' code", python, args: [ownAuthors, torch.authors, model, String(n), '--device', device] }]
+  const authors = torch.authors === undefined
+    ? []
+    : [{ name: "authors' code", python, args: [ownAuthors, torch.authors, model, String(n), '--device', device] }]
   if (device === 'cpu') {
     const counts = torch.cpu === undefined ? [] : [...new Set([threads, torch.threads])]
     return [
-      ...counts.map(count => ({ name: peerName({ threads: count }), threads: count, python, args: [torch.cpu!, model, String(n), String(count)] })),
+      ...counts.map(count => ({
+        name: peerName({ threads: count }), threads: count, python, args: [torch.cpu!, model, String(n), String(count)]
+      })),
       ...authors.map(one => ({ ...one, threads, args: [...one.args, '--threads', String(threads)] }))
     ]
   }
   const variants = torch.gpu === undefined ? [] : ['eager', 'compiled']
   return [
-    ...variants.map(name => ({ name, python, args: [torch.gpu!, '--serve', name, '--models', model, '--n', String(n), '--device', device, '--seconds', String(Math.floor(seconds))] })),
+    ...variants.map(name =>
+      ({ name, python, args: [torch.gpu!, '--serve', name, '--models', model, '--n', String(n), '--device', device,
+        '--seconds', String(Math.floor(seconds))] })),
     ...authors
   ]
 }
@@ -113,9 +133,11 @@ export class Peer {
     this.#program = program
     this.#say = say
     // A group of its own, so that a compiler's processes end with it.
-    this.#child = spawn(program.python, program.args, { stdio: ['pipe', 'pipe', 'pipe'], detached: process.platform !== 'win32' })
+    this.#child = spawn(program.python, program.args,
+      { stdio: ['pipe', 'pipe', 'pipe'], detached: process.platform !== 'win32' })
     this.#child.stdin!.on('error', () => {}) // its lines end
-    this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => { this.#noise = (this.#noise + text).slice(-2000) })
+    this.#child.stderr!.setEncoding('utf8').on('data',
+      (text: string) => { this.#noise = (this.#noise + text).slice(-2000) })
     this.#closed = new Promise(resolve => {
       this.#child.on('error', error => resolve(`could not be started: ${error.message}`))
       this.#child.on('close', (code, signal) => {
@@ -135,7 +157,10 @@ export class Peer {
     const end = performance.now() + limitMs
     for (;;) {
       const next = await within(this.#lines.next(), end - performance.now())
-      if (next === undefined) return this.#fail(`The program did not answer "${command}" within ${Math.round(limitMs / 1000)} s; more --seconds give it longer`)
+      if (next === undefined) {
+        return this.#fail(`The program did not answer "${command}" within ${Math.round(limitMs / 1000)} s; more ` +
+          '--seconds give it longer')
+      }
       if (next.done) return this.#fail(`The program ${await within(this.#closed, 2000) ?? 'closed its output'}`)
       const [word, text] = /^(\w+) (.*)$/.exec(next.value)?.slice(1) ?? []
       if (word === 'note') this.#notes.push(text!)
@@ -189,7 +214,8 @@ const milliseconds = /^\d+(\.\d+)?(e[+-]?\d+)?$/
 async function within<T> (work: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
   try {
-    return await Promise.race([work, new Promise<undefined>(resolve => { timer = setTimeout(() => resolve(undefined), Math.max(0, ms)) })])
+    return await Promise.race([work,
+      new Promise<undefined>(resolve => { timer = setTimeout(() => resolve(undefined), Math.max(0, ms)) })])
   } finally {
     clearTimeout(timer)
   }
@@ -211,7 +237,8 @@ export class Peers {
 
   /** What to list of those that failed while `work` was measured. */
   notRun (work: string): NotRun[] {
-    return this.#all.flatMap(({ name, failure }) => failure === undefined ? [] : [{ what: `PyTorch, ${name}: ${work}`, reason: failure }])
+    return this.#all.flatMap(({ name, failure }) =>
+      failure === undefined ? [] : [{ what: `PyTorch, ${name}: ${work}`, reason: failure }])
   }
 
   end (): void {

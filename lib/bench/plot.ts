@@ -17,7 +17,8 @@ const colours = ['#0b6bcb', '#c4320a', '#1f7a1f', '#7d3cc9', '#8a6d00', '#0f766e
 export function timePlot (report: Report): string {
   const lines = new Map<string, StepResult[]>()
   for (const one of report.results.filter(isStep)) {
-    const key = [one.model, ...(one.batch > 1 ? [`batch ${one.batch}`] : []), ...(one.grid !== 24 ? [`grid ${one.grid}`] : []), one.precision, one.device].join(', ')
+    const key = [one.model, ...(one.batch > 1 ? [`batch ${one.batch}`] : []),
+      ...(one.grid !== 24 ? [`grid ${one.grid}`] : []), one.precision, one.device].join(', ')
     lines.set(key, [...lines.get(key) ?? [], one].sort((a, b) => a.n - b.n))
   }
   const all = [...lines.values()].flat()
@@ -27,22 +28,35 @@ export function timePlot (report: Report): string {
   const x = scale(counts[0]!, counts.at(-1)!, left, width - right)
   const expected = (one: StepResult, first: StepResult): number => first.msPerImage * one.steps / first.steps
   const values = [...lines.values()].flatMap(line => line.flatMap(one => [one.msPerImage, expected(one, line[0]!)]))
-  const [least, greatest] = [10 ** Math.floor(Math.log10(Math.min(...values))), 10 ** Math.ceil(Math.log10(Math.max(...values)))]
+  const [least, greatest] = [10 ** Math.floor(Math.log10(Math.min(...values))),
+    10 ** Math.ceil(Math.log10(Math.max(...values)))]
   const y = scale(least, Math.max(greatest, 10 * least), height - bottom, top)
 
-  const parts = [text(left, 25, 'Time of an image against n: transformer, milliseconds (dashed: if every step took as long as at the least n)', 'font-size="13"')]
+  const parts = [text(left, 25,
+    'Time of an image against n: transformer, milliseconds (dashed: if every step took as long as at the least n)',
+    'font-size="13"')]
   for (let at = least; at <= Math.max(greatest, 10 * least) * 1.001; at *= 10) {
-    parts.push(line(left, y(at), width - right, y(at), '#dddddd'), text(left - 8, y(at) + 4, grouped(at), 'text-anchor="end"'))
+    parts.push(line(left, y(at), width - right, y(at), '#dddddd'),
+      text(left - 8, y(at) + 4, grouped(at), 'text-anchor="end"'))
   }
-  for (const n of counts) parts.push(line(x(n), top, x(n), height - bottom, '#dddddd'), text(x(n), height - bottom + 18, String(n), 'text-anchor="middle"'))
+  for (const n of counts) {
+    parts.push(line(x(n), top, x(n), height - bottom, '#dddddd'),
+      text(x(n), height - bottom + 18, String(n), 'text-anchor="middle"'))
+  }
   parts.push(text((left + width - right) / 2, height - 12, 'n, tokens a step', 'text-anchor="middle"'))
-  const ends = [...lines.entries()].map(([name, line], k) => ({ name, line, colour: colours[k % colours.length]!, at: y(line.at(-1)!.msPerImage) })).sort((a, b) => a.at - b.at)
+  const ends = [...lines.entries()].map(([name, line], k) =>
+    ({ name, line, colour: colours[k % colours.length]!, at: y(line.at(-1)!.msPerImage) })).sort((a, b) => a.at - b.at)
   let free = 0
   for (const { name, line: points, colour, at } of ends) {
-    const path = (of: (one: StepResult) => number): string => points.map(one => `${round(x(one.n))},${round(y(of(one)))}`).join(' ')
-    parts.push(`<polyline points="${path(one => expected(one, points[0]!))}" fill="none" stroke="${colour}" stroke-dasharray="4 4"/>`)
+    const path = (of: (one: StepResult) => number): string =>
+      points.map(one => `${round(x(one.n))},${round(y(of(one)))}`).join(' ')
+    parts.push(`<polyline points="${path(one => expected(one, points[0]!))}" fill="none" stroke="${colour}" ` +
+      'stroke-dasharray="4 4"/>')
     parts.push(`<polyline points="${path(one => one.msPerImage)}" fill="none" stroke="${colour}" stroke-width="2"/>`)
-    for (const one of points) parts.push(`<circle cx="${round(x(one.n))}" cy="${round(y(one.msPerImage))}" r="3.5" fill="${colour}"><title>${escape(`${name}, n = ${one.n}: ${number(one.msPerImage)} ms`)}</title></circle>`)
+    for (const one of points) {
+      parts.push(`<circle cx="${round(x(one.n))}" cy="${round(y(one.msPerImage))}" r="3.5" ` +
+        `fill="${colour}"><title>${escape(`${name}, n = ${one.n}: ${number(one.msPerImage)} ms`)}</title></circle>`)
+    }
     free = Math.max(at + 4, free + 15) // labels below one another
     parts.push(text(width - right + 12, free, name, `fill="${colour}"`))
   }
@@ -56,7 +70,8 @@ export function sharePlot (report: Report): string {
   const operations = report.operations ?? []
   const rows = [
     ...report.results.map(one => ({ ...one, label: workText(one) })),
-    ...operations.map(one => ({ ...one, ...(one.flops === 0 && { ofArithmeticCeiling: undefined }), label: operationText(one) }))
+    ...operations.map(one =>
+      ({ ...one, ...(one.flops === 0 && { ofArithmeticCeiling: undefined }), label: operationText(one) }))
   ].filter(({ ofArithmeticCeiling, ofReadCeiling }) => (ofArithmeticCeiling ?? ofReadCeiling) !== undefined)
   if (rows.length === 0) return svg(720, 60, [text(20, 35, 'No ceilings were measured.')])
   const left = operations.length > 0 ? 600 : 300 // the sizes of an operation are many words
@@ -66,15 +81,19 @@ export function sharePlot (report: Report): string {
   const height = top + rows.length * each + 30
   const parts = [text(20, 25, 'Share of the machine\'s ceiling, measured in the same run', 'font-size="13"')]
   for (let share = 0; share <= most + 1e-9; share += 0.25) {
-    parts.push(line(x(share), top - 8, x(share), height - 25, '#dddddd'), text(x(share), height - 10, `${Math.round(share * 100)}%`, 'text-anchor="middle"'))
+    parts.push(line(x(share), top - 8, x(share), height - 25, '#dddddd'),
+      text(x(share), height - 10, `${Math.round(share * 100)}%`, 'text-anchor="middle"'))
   }
-  parts.push(`<rect x="${left}" y="36" width="10" height="10" fill="${colours[0]}"/>`, text(left + 15, 45, 'read bandwidth'), `<rect x="${left + 130}" y="36" width="10" height="10" fill="${colours[1]}"/>`, text(left + 145, 45, 'arithmetic'))
+  parts.push(`<rect x="${left}" y="36" width="10" height="10" fill="${colours[0]}"/>`,
+    text(left + 15, 45, 'read bandwidth'),
+    `<rect x="${left + 130}" y="36" width="10" height="10" fill="${colours[1]}"/>`, text(left + 145, 45, 'arithmetic'))
   rows.forEach((one, k) => {
     const y = top + k * each
     parts.push(text(left - 10, y + 20, `${one.label}, ${one.precision}`, 'text-anchor="end"'))
     for (const [place, share] of [one.ofReadCeiling, one.ofArithmeticCeiling].entries()) {
       if (share === undefined) continue
-      parts.push(`<rect x="${left}" y="${y + place * 15}" width="${round(x(share) - left)}" height="13" fill="${colours[place]}"/>`, text(x(share) + 5, y + place * 15 + 11, `${Math.round(share * 100)}%`))
+      parts.push(`<rect x="${left}" y="${y + place * 15}" width="${round(x(share) - left)}" height="13" ` +
+        `fill="${colours[place]}"/>`, text(x(share) + 5, y + place * 15 + 11, `${Math.round(share * 100)}%`))
     }
   })
   return svg(width, height, parts)
@@ -89,12 +108,17 @@ function scale (from: number, to: number, first: number, last: number): (value: 
 }
 
 const round = (value: number): number => Math.round(value * 10) / 10
-const grouped = (value: number): string => value >= 1 ? value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ' ') : String(Number(value.toPrecision(1)))
-const escape = (value: string): string => value.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
-const text = (x: number, y: number, value: string, more = ''): string => `<text x="${round(x)}" y="${round(y)}"${more && ' ' + more}>${escape(value)}</text>`
-const line = (x1: number, y1: number, x2: number, y2: number, colour: string): string => `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${colour}"/>`
+const grouped = (value: number): string =>
+  value >= 1 ? value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ' ') : String(Number(value.toPrecision(1)))
+const escape = (value: string): string =>
+  value.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
+const text = (x: number, y: number, value: string, more = ''): string =>
+  `<text x="${round(x)}" y="${round(y)}"${more && ' ' + more}>${escape(value)}</text>`
+const line = (x1: number, y1: number, x2: number, y2: number, colour: string): string =>
+  `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" stroke="${colour}"/>`
 
 function svg (width: number, height: number, parts: readonly string[]): string {
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${round(width)}" height="${round(height)}" viewBox="0 0 ${round(width)} ${round(height)}" ${font} fill="#222222">\n` +
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${round(width)}" height="${round(height)}" viewBox="0 ` +
+    `0 ${round(width)} ${round(height)}" ${font} fill="#222222">\n` +
     `<rect width="100%" height="100%" fill="#ffffff"/>\n${parts.join('\n')}\n</svg>\n`
 }

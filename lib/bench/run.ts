@@ -61,7 +61,9 @@ export async function runBench (options: RunOptions): Promise<Report> {
     for (const device of options.devices) {
       for (const precision of options.precisions) {
         const chosen = await call.wait(choose(device, precision))
-        if (!targets.some(one => one.device === chosen.device && one.precision === chosen.precision)) targets.push({ device: chosen.device, precision: chosen.precision })
+        if (!targets.some(one => one.device === chosen.device && one.precision === chosen.precision)) {
+          targets.push({ device: chosen.device, precision: chosen.precision })
+        }
       }
     }
     const devices = [...new Set(targets.map(({ device }) => device))]
@@ -94,7 +96,8 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
 
     // ---- measurements
-    const lists = [...models.map(name => transformerWeights(transformerModel(name, Math.max(...n)))), ...(options.decode ? [tokenizerTensors(vq16)] : [])]
+    const lists = [...models.map(name => transformerWeights(transformerModel(name, Math.max(...n)))),
+      ...(options.decode ? [tokenizerTensors(vq16)] : [])]
     const weights = await randomWeights(lists, signal)
     try {
       for (const device of devices) {
@@ -112,7 +115,10 @@ export async function runBench (options: RunOptions): Promise<Report> {
           const add = async (result: Result): Promise<void> => {
             results.push({ ...result, ...shares(result, await ceilings()) })
           }
-          const bench: Omit<Bench, 'until'> = { engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun, say: text => options.onProgress?.(done - 1, total, text) }
+          const bench: Omit<Bench, 'until'> = {
+            engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun,
+            say: text => options.onProgress?.(done - 1, total, text)
+          }
           for (const { precision } of targets.filter(one => one.device === device)) {
             for (const model of models) {
               for (const one of n) {
@@ -124,7 +130,8 @@ export async function runBench (options: RunOptions): Promise<Report> {
                       for (const batch of batches) {
                         const until = begin(`${name}, batch ${batch}, ${grid} x ${grid}`)
                         await attempt(`${name}, batch ${batch}, ${grid} x ${grid}`, async () => {
-                          await add(await measureStep({ ...bench, until }, { device, precision, batch, grid, model, n: one }, native, loadMs))
+                          await add(await measureStep({ ...bench, until },
+                            { device, precision, batch, grid, model, n: one }, native, loadMs))
                         })
                       }
                     }
@@ -169,7 +176,9 @@ export async function runBench (options: RunOptions): Promise<Report> {
 
 // ---- the machine
 
-async function describeMachine (devices: readonly string[], threads: number, torch: Torch | undefined): Promise<Environment> {
+async function describeMachine (
+  devices: readonly string[], threads: number, torch: Torch | undefined
+): Promise<Environment> {
   const native = addon()
   const cpu = native.cpu()
   const cuda = devices.some(device => device !== 'cpu') ? await native.cuda() : undefined
@@ -186,7 +195,8 @@ async function describeMachine (devices: readonly string[], threads: number, tor
     memoryBytes: os.totalmem(),
     isa: cpu.isa,
     gpus: (cuda?.devices ?? []).filter(({ index }) => devices.includes(`cuda:${index}`)).map(({ index, name }) => ({
-      device: `cuda:${index}`, name, driver: `CUDA ${versionText(cuda!.driver)}`, runtime: `CUDA ${versionText(cuda!.runtime)}`
+      device: `cuda:${index}`, name, driver: `CUDA ${versionText(cuda!.driver)}`,
+      runtime: `CUDA ${versionText(cuda!.runtime)}`
     })),
     ...(torch && { torch: torch.version }),
     load: os.loadavg()[0]!,
@@ -198,5 +208,7 @@ async function describeMachine (devices: readonly string[], threads: number, tor
 async function checkout (): Promise<string> {
   const root = path.join(__dirname, '..', '..')
   if (!fs.existsSync(path.join(root, '.git'))) return ''
-  return await promisify(execFile)('git', ['-C', root, 'describe', '--always', '--dirty', '--abbrev=12', '--exclude', '*']).then(({ stdout }) => stdout.trim(), () => '')
+  return await promisify(execFile)(
+    'git', ['-C', root, 'describe', '--always', '--dirty', '--abbrev=12', '--exclude', '*']
+  ).then(({ stdout }) => stdout.trim(), () => '')
 }

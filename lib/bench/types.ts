@@ -5,7 +5,9 @@ import type { Precision } from '../native.js'
 /** Milliseconds of repeated runs. */
 export interface Spread { median: number, least: number, greatest: number }
 
-/** What the device itself can do, measured beside each result; `null` where nothing did (GPUs, before 'parvis-bench-3'). */
+/**
+ * What the device itself can do, measured beside each result; `null` where nothing did (GPUs, before 'parvis-bench-3').
+ */
 export interface Ceilings { readBytesPerSecond: number, float32Flops: number, bfloat16Flops: number }
 
 /** What is measured: one of each list with one of each other. */

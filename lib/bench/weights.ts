@@ -23,10 +23,14 @@ const chunk = 1 << 20
 const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1)
 
 /** @param lists what tensors() will be asked for, no tensor larger */
-export async function randomWeights (lists: ReadonlyArray<readonly Shaped[]>, signal?: AbortSignal): Promise<RandomWeights> {
+export async function randomWeights (
+  lists: ReadonlyArray<readonly Shaped[]>, signal?: AbortSignal
+): Promise<RandomWeights> {
   const count = Math.max(...lists.flat().map(([, shape]) => size(shape)))
   let folder: string | undefined
-  const remove = async (): Promise<void> => { if (folder !== undefined) await fs.rm(folder, { recursive: true, force: true }) }
+  const remove = async (): Promise<void> => {
+    if (folder !== undefined) await fs.rm(folder, { recursive: true, force: true })
+  }
   try {
     folder = await fs.mkdtemp(path.join(os.tmpdir(), 'parvis-bench-'))
     const file = path.join(folder, 'random.bin')

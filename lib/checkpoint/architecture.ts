@@ -1,4 +1,5 @@
-// Tells the two kinds of checkpoint apart by the names in them. What each kind is exactly: transformer.ts, tokenizer.ts.
+// Tells the two kinds of checkpoint apart by the names in them. What each kind is exactly: transformer.ts,
+// tokenizer.ts.
 
 import { quote } from '../text.js'
 import { bad } from './bad.js'
@@ -14,7 +15,8 @@ export type CheckpointKind = 'transformer' | 'tokenizer'
 export function identify (checkpoint: Checkpoint): CheckpointKind {
   const count = countEntries(checkpoint)
   if (count > maxModelTensors) {
-    throw bad(checkpoint.file, `it holds ${count} tensors, and parvis runs models from files of up to ${maxModelTensors}. ` +
+    throw bad(checkpoint.file,
+      `it holds ${count} tensors, and parvis runs models from files of up to ${maxModelTensors}. ` +
       'Save the state_dict() of the one model in a file of its own.')
   }
   const has = (name: string): boolean => isThere(checkpoint, name)
@@ -25,10 +27,14 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   if (has(tellingNames.codebook) || has(tellingNames.decoder)) return 'tokenizer'
   const { prefixes = [] } = checkpoint
   if (prefixes.length > 0) {
-    throw bad(checkpoint.file, `its tensors stand under the prefixes ${prefixes.slice(0, 4).map(quote).join(' and ')}, and which are meant cannot be told. ` +
+    throw bad(checkpoint.file,
+      `its tensors stand under the prefixes ${prefixes.slice(0, 4).map(quote).join(' and ')}, and which are meant ` +
+        'cannot be told. ' +
       'Save the state_dict() of the one model in a file of its own.')
   }
   const names = [...checkpoint.tensors.keys(), ...checkpoint.others.keys()]
-  throw bad(checkpoint.file, `neither a LlamaGen/PAR transformer (no "${tellingNames.tokens}") nor a VQ tokenizer (no "${tellingNames.codebook}"): ` +
+  throw bad(checkpoint.file,
+    `neither a LlamaGen/PAR transformer (no "${tellingNames.tokens}") nor a VQ tokenizer (no ` +
+      `"${tellingNames.codebook}"): ` +
     `it holds ${names.length} tensors: ${names.slice(0, 4).map(quote).join(', ')}${names.length > 4 ? '...' : ''}`)
 }

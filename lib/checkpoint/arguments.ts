@@ -1,5 +1,6 @@
-// The few training arguments that tell what shapes cannot: picture size, downsampling, number of classes. Trainers store
-// them as numbers, as texts, as lists, as NumPy's numbers; under `args`, `config` or beside the weights. All of it is untrusted.
+// The few training arguments that tell what shapes cannot: picture size, downsampling, number of classes. Trainers
+// store them as numbers, as texts, as lists, as NumPy's numbers; under `args`, `config` or beside the weights. All of
+// it is untrusted.
 
 import type { Slices } from '../slices.js'
 import { JsonError, readJson, type Json } from './json.js'
@@ -40,7 +41,9 @@ function field (holder: unknown, name: string, depth = 0): unknown {
   if (typeof holder !== 'object' || holder === null) return undefined
   if (Object.hasOwn(holder, name)) return (holder as Record<string, unknown>)[name]
   // An object of an unknown class is its attributes.
-  const state = Object.hasOwn(holder, 'global') && Object.hasOwn(holder, 'state') ? (holder as { state: unknown }).state : undefined
+  const state = Object.hasOwn(holder, 'global') && Object.hasOwn(holder, 'state')
+    ? (holder as { state: unknown }).state
+    : undefined
   return depth < 4 && state !== undefined ? field(state, name, depth + 1) : undefined
 }
 
@@ -70,7 +73,11 @@ export function asNumber (value: unknown): number | undefined {
 /** Height and width: 256, '256', [256, 384], '256x384', '(256, 384)', [256]. */
 export function asPair (value: unknown): [number, number] | undefined {
   if (typeof value === 'string' && value.length > 100) return undefined
-  const list = typeof value === 'string' ? value.replace(/^\s*[[(]|[\])]\s*$/g, '').split(/[,x×*]/i).filter(part => part.trim() !== '') : Array.isArray(value) ? value as unknown[] : [value]
+  const list = typeof value === 'string'
+    ? value.replace(/^\s*[[(]|[\])]\s*$/g, '').split(/[,x×*]/i).filter(part => part.trim() !== '')
+    : Array.isArray(value)
+      ? value as unknown[]
+      : [value]
   if (list.length !== 1 && list.length !== 2) return undefined
   const [height, width] = [asNumber(list[0]), asNumber(list.at(-1))]
   return height === undefined || width === undefined ? undefined : [height, width]

@@ -1,5 +1,6 @@
 // Compares the checksums that a .pt file has of its data. Loading does not: it would read everything once more on one
-// core. `parvis convert` and `parvis inspect` do, since a bit that flipped in a copy makes other pictures, not an error.
+// core. `parvis convert` and `parvis inspect` do, since a bit that flipped in a copy makes other pictures, not an
+// error.
 
 import { crc32 } from 'node:zlib'
 import { bad } from './bad.js'
@@ -29,7 +30,9 @@ export class Checksums {
       if (part.offset >= end) return
       this.sum = crc32(chunk.subarray(Math.max(0, part.offset - offset), partEnd - offset), this.sum)
       if (partEnd > end) return
-      if (this.sum !== part.crc32) throw bad(this.file, `${part.what} does not match its checksum: the file is damaged, fetch it again`)
+      if (this.sum !== part.crc32) {
+        throw bad(this.file, `${part.what} does not match its checksum: the file is damaged, fetch it again`)
+      }
       this.sum = 0
     }
   }

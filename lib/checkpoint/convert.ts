@@ -1,6 +1,7 @@
 // Rewrites a checkpoint as .safetensors: only the tensors that are needed, contiguous, in one precision if asked, with
-// the architecture and the checksum of what it was made of in the metadata. Streams in chunks, so that a 12 GB training checkpoint needs no more memory than
-// one of its chunks; only a tensor that is stored with strides is held whole while it is gathered.
+// the architecture and the checksum of what it was made of in the metadata. Streams in chunks, so that a 12 GB training
+// checkpoint needs no more memory than one of its chunks; only a tensor that is stored with strides is held whole while
+// it is gathered.
 
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -9,7 +10,9 @@ import { absolute } from '../files.js'
 import { toParError, type DType, type TensorSource } from '../native.js'
 import { NodeAbortController } from '../realm.js'
 import { shownPath } from '../text.js'
-import { describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides } from './architecture.js'
+import {
+  describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides
+} from './architecture.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
 import type { WeightsChoice } from './names.js'
@@ -25,9 +28,15 @@ export type { ConvertFloats } from './hashes.js'
 export interface ConvertOptions extends TransformerOverrides {
   /** Type of all tensors in the output; default: each as it is stored. */
   precision?: DType
-  /** Of a transformer: the tokenizer that it belongs to, whose codebook is noted. Default: what the input's metadata says. */
+  /**
+   * Of a transformer: the tokenizer that it belongs to, whose codebook is noted. Default: what the input's metadata
+   * says.
+   */
   tokenizer?: string
-  /** Whether the checksum of the input is noted, for which all of it is read, and those inside of it compared. Default: true. */
+  /**
+   * Whether the checksum of the input is noted, for which all of it is read, and those inside of it compared. Default:
+   * true.
+   */
   checksum?: boolean
   /** Called with bytes of tensors written so far and in all, first with 0. */
   onProgress?: (doneBytes: number, totalBytes: number) => void
@@ -62,12 +71,17 @@ const chunkBytes = 16 << 20
  * same file, or when the output is no regular file; TOKENIZER_MISMATCH when `tokenizer` is of another size than the
  * vocabulary; FILE_NOT_FOUND when the output cannot be written. An aborted call rejects with `signal.reason`.
  */
-export async function convertCheckpoint (input: string, output: string, options: ConvertOptions = {}): Promise<ConvertResult> {
+export async function convertCheckpoint (
+  input: string, output: string, options: ConvertOptions = {}
+): Promise<ConvertResult> {
   const { precision, onProgress, signal } = options
   if (precision !== undefined && !['float32', 'float16', 'bfloat16'].includes(precision)) {
-    throw new ParError('INVALID_OPTION', `precision must be 'float32', 'float16' or 'bfloat16', got ${showValue(precision)}`)
+    throw new ParError('INVALID_OPTION',
+      `precision must be 'float32', 'float16' or 'bfloat16', got ${showValue(precision)}`)
   }
-  if (typeof output !== 'string' || output === '' || output.includes('\0')) throw new ParError('INVALID_OPTION', 'output must be a path')
+  if (typeof output !== 'string' || output === '' || output.includes('\0')) {
+    throw new ParError('INVALID_OPTION', 'output must be a path')
+  }
   // Before anything is waited for: relative names are of the folder in which the process is now.
   const [from, to] = [placeOf(input), placeOf(output)]
   const tokenizer = options.tokenizer === undefined ? undefined : placeOf(options.tokenizer)
@@ -80,10 +94,14 @@ export async function convertCheckpoint (input: string, output: string, options:
   const source = await FileSource.open(from, checkpoint.identity)
   const failed = new NodeAbortController()
   // Beside the conversion, which reads other parts of the same file: it is known when the last tensor is written.
-  const checksum = options.checksum === false ? undefined : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
+  const checksum = options.checksum === false
+    ? undefined
+    : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
   checksum?.catch(() => {}) // waited for below
   try {
-    const totalBytes = tensors.reduce((sum, { dtype, shape }) => sum + tensorBytes({ dtype: precision ?? dtype, shape }), 0)
+    const totalBytes = tensors.reduce(
+      (sum, { dtype, shape }) => sum + tensorBytes({ dtype: precision ?? dtype, shape }), 0
+    )
     let doneBytes = 0
     onProgress?.(0, totalBytes)
     const toWrite = tensors.map((tensor): TensorToWrite => {
@@ -129,19 +147,27 @@ async function describe (
 ): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata, warnings: string[] }> {
   const { heads, grid, n, tokenizer, signal } = options
   if (identify(checkpoint) === 'tokenizer') {
-    if (tokenizer !== undefined) throw new ParError('INVALID_OPTION', `tokenizer belongs to the conversion of a transformer, and ${shownPath(checkpoint.file)} is a tokenizer`)
+    if (tokenizer !== undefined) {
+      throw new ParError('INVALID_OPTION',
+        `tokenizer belongs to the conversion of a transformer, and ${shownPath(checkpoint.file)} is a tokenizer`)
+    }
     const { tensors, name, imageSize, warnings } = describeTokenizer(checkpoint)
     const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
-    const metadata: ParvisMetadata = { kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256 }
+    const metadata: ParvisMetadata = {
+      kind: 'tokenizer', ...(name !== undefined && { name }), ...(imageSize && { imageSize }), codebookSha256
+    }
     return { kind: 'tokenizer', tensors, metadata, warnings }
   }
   const found = describeTransformer(checkpoint, { heads, grid, n })
   const { layers, dim, vocabularySize, classes } = found.model
-  const codebookSha256 = tokenizer === undefined ? found.codebookSha256 : await hashOf(tokenizer, checkpoint.file, vocabularySize, convertFloats, signal)
+  const codebookSha256 = tokenizer === undefined
+    ? found.codebookSha256
+    : await hashOf(tokenizer, checkpoint.file, vocabularySize, convertFloats, signal)
   return {
     kind: 'transformer',
     tensors: found.tensors,
-    warnings: [...found.warnings, ...(found.gridFrom === 'assumed' ? ['the converted file records no grid, because nothing told it'] : [])],
+    warnings: [...found.warnings,
+      ...(found.gridFrom === 'assumed' ? ['the converted file records no grid, because nothing told it'] : [])],
     metadata: {
       kind: 'transformer',
       layers,
@@ -161,13 +187,18 @@ async function describe (
 }
 
 /** The hash of the codebook that a transformer's tokens are numbers of. */
-async function hashOf (file: string, transformer: string, vocabulary: number, convertFloats: ConvertFloats, signal?: AbortSignal): Promise<string | undefined> {
+async function hashOf (
+  file: string, transformer: string, vocabulary: number, convertFloats: ConvertFloats, signal?: AbortSignal
+): Promise<string | undefined> {
   const checkpoint = await openCheckpoint(file, { signal })
-  if (identify(checkpoint) !== 'tokenizer') throw new ParError('INVALID_OPTION', `tokenizer: ${shownPath(file)} is a transformer`)
+  if (identify(checkpoint) !== 'tokenizer') {
+    throw new ParError('INVALID_OPTION', `tokenizer: ${shownPath(file)} is a transformer`)
+  }
   const { codebookSize } = describeTokenizer(checkpoint).model
   if (codebookSize !== vocabulary) {
     throw new ParError('TOKENIZER_MISMATCH',
-      `Transformer and tokenizer do not belong together: ${shownPath(transformer)} has a vocabulary of ${vocabulary} tokens, ${shownPath(file)} a codebook of ${codebookSize}`)
+      `Transformer and tokenizer do not belong together: ${shownPath(transformer)} has a vocabulary ` +
+        `of ${vocabulary} tokens, ${shownPath(file)} a codebook of ${codebookSize}`)
   }
   return await codebookHash(checkpoint, convertFloats, signal)
 }
@@ -178,9 +209,11 @@ function placeOf (file: string): string {
 }
 
 async function refuseSameFile (input: string, output: string): Promise<void> {
-  const [from, to] = await Promise.all([stat(input, { bigint: true }), stat(output, { bigint: true }).catch(() => undefined)])
+  const [from, to] = await Promise.all([stat(input, { bigint: true }),
+    stat(output, { bigint: true }).catch(() => undefined)])
   if (absolute(input) === absolute(output) || (to && from.dev === to.dev && from.ino === to.ino)) {
-    throw new ParError('INVALID_OPTION', `input and output are the same file: ${shownPath(input)}. Give another output.`)
+    throw new ParError('INVALID_OPTION',
+      `input and output are the same file: ${shownPath(input)}. Give another output.`)
   }
   if (to && !to.isFile()) throw notRegular(output, to.isDirectory() ? 'folder' : 'special')
 }

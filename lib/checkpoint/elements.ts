@@ -1,5 +1,5 @@
-// The elements of one tensor in order, without its weights ever being in memory as a whole: only one that is stored with
-// strides is held while it is gathered.
+// The elements of one tensor in order, without its weights ever being in memory as a whole: only one that is stored
+// with strides is held while it is gathered.
 
 import type { TensorSource } from '../native.js'
 import { quote } from '../text.js'
@@ -12,7 +12,9 @@ const gatherElements = 1 << 17
 const maxStridedBytes = 1 << 30
 
 /** Row-major elements as they are stored, in chunks of at most `chunkBytes`. */
-export async function * readElements (source: FileSource, tensor: TensorSource, chunkBytes: number, signal?: AbortSignal): AsyncIterable<Buffer> {
+export async function * readElements (
+  source: FileSource, tensor: TensorSource, chunkBytes: number, signal?: AbortSignal
+): AsyncIterable<Buffer> {
   const size = elementBytes(tensor.dtype)
   const total = countElements(tensor.shape)! * size
   if (tensor.strides) {
@@ -26,14 +28,18 @@ export async function * readElements (source: FileSource, tensor: TensorSource, 
 }
 
 /** Reads the span of a strided tensor once and yields its elements in row-major order. */
-async function * gather (source: FileSource, tensor: TensorSource, strides: number[], signal?: AbortSignal): AsyncIterable<Buffer> {
+async function * gather (
+  source: FileSource, tensor: TensorSource, strides: number[], signal?: AbortSignal
+): AsyncIterable<Buffer> {
   const { shape } = tensor
   const size = elementBytes(tensor.dtype)
   const count = countElements(shape)!
   if (count === 0) return
   const span = (shape.reduce((sum, sides, axis) => sum + (sides - 1) * strides[axis]!, 0) + 1) * size
   if (span > maxStridedBytes) {
-    throw bad(source.file, `tensor ${quote(tensor.name)} is not contiguous and spreads over ${showBytes(span)} (at most ${showBytes(maxStridedBytes)}): ` +
+    throw bad(source.file,
+      `tensor ${quote(tensor.name)} is not contiguous and spreads over ${showBytes(span)} (at ` +
+        `most ${showBytes(maxStridedBytes)}): ` +
       'save it with .contiguous() in PyTorch')
   }
   const bytes = await source.read(tensor.offset, span, `tensor ${quote(tensor.name)}`)

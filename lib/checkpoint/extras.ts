@@ -1,5 +1,5 @@
-// What stands in a file beside the tensors that a model needs. A parameter that belongs to another kind of model must not
-// be left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are
+// What stands in a file beside the tensors that a model needs. A parameter that belongs to another kind of model must
+// not be left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are
 // computed anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
 import type { Slices } from '../slices.js'
@@ -9,13 +9,16 @@ import type { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
 /** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
-const trainingPart = /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
+const trainingPart =
+  /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
 /** Buffers that are computed from sizes, and caches. */
-const buffer = /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
+const buffer =
+  /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
 /** Of a codebook, beside its codes: how often each was used, sums of moving averages. */
 const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
 /** Also what a module of another library keeps of itself (TransformerEngine). */
-const counter = /^(_extra_state|num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
+const counter =
+  /^(_extra_state|num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
 
 /** Foreign tensors after which the others are not looked at. */
 const maxForeign = 100
@@ -57,8 +60,13 @@ export function refuseForeign (needed: Needed, kind: Kind): void {
   if (foreign.length === 0) return
   const shown = foreign.slice(0, 3).map(quote).join(', ')
   const [verb, many] = foreign.length === 1 ? ['does', 'tensor'] : ['do', 'tensors']
-  const more = foreign.length >= maxForeign ? ' and many more' : foreign.length > 3 ? ` and ${foreign.length - 3} more` : ''
-  throw needed.bad(`${many} ${shown}${more} ${verb} not belong to this kind of ${kind === 'transformer' ? 'model' : 'tokenizer'}; ${guess(foreign, kind)} ` +
+  const more = foreign.length >= maxForeign
+    ? ' and many more'
+    : foreign.length > 3
+      ? ` and ${foreign.length - 3} more`
+      : ''
+  throw needed.bad(`${many} ${shown}${more} ${verb} not belong to this kind ` +
+    `of ${kind === 'transformer' ? 'model' : 'tokenizer'}; ${guess(foreign, kind)} ` +
     'parvis would leave them out, and its results would be wrong.')
 }
 
@@ -82,14 +90,17 @@ function judged (name: string): boolean {
   if (name.length > maxJudgedName) return false
   const parts = name.toLowerCase().split('.')
   return isAverage(name) || otherModel.test(parts[0]!) ||
-    parts.some(part => trainingPart.test(part) || buffer.test(part) || statistics.test(part)) || counter.test(parts.at(-1)!)
+    parts.some(part => trainingPart.test(part) || buffer.test(part) || statistics.test(part)) ||
+    counter.test(parts.at(-1)!)
 }
 
 /** What kind of model has such names. */
 function guess (names: readonly string[], kind: Kind): string {
   const has = (pattern: RegExp): boolean => names.some(name => pattern.test(name))
   if (has(/lora_/i)) return 'are these LoRA weights? Merge them into the weights in Python and save the file again.'
-  if (kind === 'tokenizer') return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
+  if (kind === 'tokenizer') {
+    return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
+  }
   if (has(/pos_instruct/i)) return 'RandAR?'
   if (has(/mask_(token|emb)/i)) return 'a model that fills masks, such as MaskGIT, RAR or ARPG?'
   if (has(/adaln|modulation/i)) return 'a model that modulates its norms (adaLN), such as VAR or DiT?'

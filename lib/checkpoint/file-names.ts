@@ -1,5 +1,5 @@
-// The names that a checkpoint's file has: a name may tell what shapes cannot (c2i_B_256.pt), and the path that was given may
-// be a link, or a blob of the Hugging Face cache, whose own name is a hash.
+// The names that a checkpoint's file has: a name may tell what shapes cannot (c2i_B_256.pt), and the path that was
+// given may be a link, or a blob of the Hugging Face cache, whose own name is a hash.
 
 import { readdir, readlink, realpath } from 'node:fs/promises'
 import path from 'node:path'
@@ -8,7 +8,10 @@ const maxLinks = 16
 /** Entries of a cache's folders that are looked at. */
 const maxEntries = 256
 
-/** The names of a file, without folders: as given, those of links on the way, its own, those by which a cache knows it. Never fails. */
+/**
+ * The names of a file, without folders: as given, those of links on the way, its own, those by which a cache knows it.
+ * Never fails.
+ */
 export async function namesOfFile (file: string): Promise<string[]> {
   const names = new Set([path.basename(file)])
   let at = path.resolve(file)
@@ -43,8 +46,8 @@ async function list (folder: string): Promise<string[]> {
 }
 
 /**
- * Pixels per side that a published model's file name tells: 256 of `c2i_B_256.pt`, 384 of `LlamaGen-L-384px.safetensors`.
- * Undefined where the name tells none, or more than one.
+ * Pixels per side that a published model's file name tells: 256 of `c2i_B_256.pt`, 384 of
+ * `LlamaGen-L-384px.safetensors`. Undefined where the name tells none, or more than one.
  */
 export function pixelsOfName (name: string): number | undefined {
   const exact = /(?:^|[^a-z])c2i_(?:b|l|xl|xxl|3b)_(\d{3})(?![\da-z])/i.exec(name)

@@ -1,7 +1,8 @@
-// The token grid of a transformer. Positions are computed, so its shapes do not tell it, and models that were published for
-// two picture sizes have equal shapes; with the wrong grid the pictures are bad. So whatever tells it is asked, in this order:
-// the caller, parvis's metadata, the training arguments, the file's name, the published models of these dimensions (where
-// all have one grid). Where nothing tells, 24 x 24 is taken and said to be assumed; whatever contradicts is said too.
+// The token grid of a transformer. Positions are computed, so its shapes do not tell it, and models that were published
+// for two picture sizes have equal shapes; with the wrong grid the pictures are bad. So whatever tells it is asked, in
+// this order: the caller, parvis's metadata, the training arguments, the file's name, the published models of these
+// dimensions (where all have one grid). Where nothing tells, 24 x 24 is taken and said to be assumed; whatever
+// contradicts is said too.
 
 import path from 'node:path'
 import { ParError } from '../errors.js'
@@ -32,8 +33,12 @@ const usualFactor = 16
 export function gridOption (grid: unknown): Grid | undefined {
   if (grid === undefined) return undefined
   const sides: unknown[] = Array.isArray(grid) ? [...grid] : [grid, grid]
-  const good = sides.length === 2 && sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= limits.gridSide)
-  if (!good) throw new ParError('INVALID_OPTION', `grid must be [rows, columns] or one number, whole numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
+  const good = sides.length === 2 &&
+    sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= limits.gridSide)
+  if (!good) {
+    throw new ParError('INVALID_OPTION',
+      `grid must be [rows, columns] or one number, whole numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
+  }
   return sides as Grid
 }
 
@@ -68,11 +73,16 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
   }
   add('metadata', 'its metadata says', metadata && { grid: metadata })
   add('training arguments', 'its training arguments say', gridOfArguments(needed))
-  for (const name of namesOf(needed, convertedFrom)) add('file name', `its name ${quote(name)} says`, gridOfName(needed, name))
+  for (const name of namesOf(needed, convertedFrom)) {
+    add('file name', `its name ${quote(name)} says`, gridOfName(needed, name))
+  }
   const [first, ...others] = told
   if (first) {
     const other = others.find(({ grid }) => show(grid) !== show(first.grid))
-    if (other) warnings.push(`${first.words} ${show(first.grid)} tokens, ${other.words} ${show(other.grid)}: ${show(first.grid)} is taken. Give grid (--grid) if that is wrong`)
+    if (other) {
+      warnings.push(`${first.words} ${show(first.grid)} ` +
+        `tokens, ${other.words} ${show(other.grid)}: ${show(first.grid)} is taken. Give grid (--grid) if that is wrong`)
+    }
     return { grid: first.grid, gridFrom: first.from, warnings }
   }
   const published = publishedGrids(official)
@@ -80,7 +90,8 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
   const assumed: Grid = [assumedSide, assumedSide]
   if (!fits(assumed)) throw needed.bad(`${does(assumed)}, the published one. Pass grid.`)
   const models = published.length > 1 ? ` (${filesOf(official).join(' and ')} have the same shapes)` : ''
-  warnings.push(`nothing in the file says its token grid${models}: ${show(assumed)} is assumed, and with a wrong grid the pictures are bad. ` +
+  warnings.push(`nothing in the file says its token grid${models}: ${show(assumed)} is assumed, and with a wrong ` +
+    'grid the pictures are bad. ' +
     `Give grid (--grid on the command line)${published.length > 1 ? `: ${published.map(show).join(' or ')}` : ''}`)
   return { grid: assumed, gridFrom: 'assumed', warnings }
 }
@@ -95,7 +106,10 @@ function publishedGrids (official: string | undefined): Grid[] {
   return grids.filter((grid, i) => grids.findIndex(other => show(other) === show(grid)) === i)
 }
 
-/** Names of the published files of one architecture, without their ending: 'c2i_B_256', 'PAR-XL-4x'. With a grid only those of it. */
+/**
+ * Names of the published files of one architecture, without their ending: 'c2i_B_256', 'PAR-XL-4x'. With a grid only
+ * those of it.
+ */
 export function filesOf (official: string | undefined, grid?: Grid): string[] {
   return presets.filter(preset => preset.official === official && (!grid || show(preset.grid) === show(grid)))
     .map(({ transformer }) => path.parse(transformer.file).name)
@@ -111,7 +125,11 @@ function gridOfArguments ({ checkpoint }: Needed): { grid: Grid } | { problem: s
   const factor = factorOf(checkpoint)
   const grid = pixels && factor && wholeGrid(pixels, factor)
   if (grid) return { grid }
-  return { problem: `its training arguments say image_size ${describe(stored)} and ${factor ? `${factor.join(' x ')} pixels per token` : 'a downsample_size that is no number'}, which give no grid: this is not used` }
+  return {
+    problem: `its training arguments say image_size ${describe(stored)} ` +
+      `and ${factor ? `${factor.join(' x ')} pixels per token` : 'a downsample_size that is no number'}, which give ` +
+        'no grid: this is not used'
+  }
 }
 
 function factorOf (checkpoint: Needed['checkpoint']): [number, number] | undefined {
@@ -126,7 +144,8 @@ function wholeGrid (pixels: [number, number], factor: [number, number]): Grid | 
 }
 
 function namesOf ({ checkpoint }: Needed, convertedFrom: string | undefined): string[] {
-  return [...checkpoint.names ?? [path.basename(checkpoint.file)], ...(convertedFrom === undefined ? [] : [convertedFrom])]
+  return [...checkpoint.names ?? [path.basename(checkpoint.file)],
+    ...(convertedFrom === undefined ? [] : [convertedFrom])]
 }
 
 function gridOfName ({ checkpoint }: Needed, name: string): { grid: Grid } | undefined {
@@ -136,6 +155,8 @@ function gridOfName ({ checkpoint }: Needed, name: string): { grid: Grid } | und
 }
 
 function describe (value: unknown): string {
-  if (typeof value === 'number' || typeof value === 'string') return asNumber(value) === undefined ? quote(cut(String(value), 40)) : String(asNumber(value))
+  if (typeof value === 'number' || typeof value === 'string') {
+    return asNumber(value) === undefined ? quote(cut(String(value), 40)) : String(asNumber(value))
+  }
   return Array.isArray(value) ? 'as a list that is no size' : 'as something that is no number'
 }

@@ -1,6 +1,6 @@
-// Checksums: of a whole file, so that a converted one tells what it was made of, and of a tokenizer's codebook, so that a
-// transformer can say which one its tokens are numbers of. Two codebooks of one size are otherwise told apart by nothing,
-// and the wrong one makes pictures that are noise.
+// Checksums: of a whole file, so that a converted one tells what it was made of, and of a tokenizer's codebook, so that
+// a transformer can say which one its tokens are numbers of. Two codebooks of one size are otherwise told apart by
+// nothing, and the wrong one makes pictures that are noise.
 
 import { createHash } from 'node:crypto'
 import { addon, type DType } from '../native.js'
@@ -25,7 +25,9 @@ const chunkBytes = 1 << 20
  * SHA-256 of the file, in hexadecimal digits; as all of it is read, the checksums in it are compared, too. Errors:
  * BAD_CHECKPOINT where one does not match.
  */
-export async function hashFile (source: FileSource, checked: Checkpoint['checked'], signal?: AbortSignal): Promise<string> {
+export async function hashFile (
+  source: FileSource, checked: Checkpoint['checked'], signal?: AbortSignal
+): Promise<string> {
   const hash = createHash('sha256')
   const checksums = new Checksums(source.file, checked)
   for (let at = 0; at < source.size; at += chunkBytes) {
@@ -38,11 +40,14 @@ export async function hashFile (source: FileSource, checked: Checkpoint['checked
 }
 
 /**
- * SHA-256 of a tokenizer's codebook: of its elements in row-major order, rounded to bfloat16, so that the same codebook has
- * the same hash in float32 and in bfloat16. What the metadata of a converted file says comes before it: that is of the file
- * it was made of, whatever it was rounded to. Errors: as describeTokenizer, of which this needs the codebook alone.
+ * SHA-256 of a tokenizer's codebook: of its elements in row-major order, rounded to bfloat16, so that the same codebook
+ * has the same hash in float32 and in bfloat16. What the metadata of a converted file says comes before it: that is of
+ * the file it was made of, whatever it was rounded to. Errors: as describeTokenizer, of which this needs the codebook
+ * alone.
  */
-export async function codebookHash (checkpoint: Checkpoint, convertFloats: ConvertFloats = convertNatively, signal?: AbortSignal): Promise<string | undefined> {
+export async function codebookHash (
+  checkpoint: Checkpoint, convertFloats: ConvertFloats = convertNatively, signal?: AbortSignal
+): Promise<string | undefined> {
   const metadata = readParvisMetadata(checkpoint)
   if (metadata?.codebookSha256 !== undefined) return metadata.codebookSha256
   const codebook = checkpoint.tensors.get(tellingNames.codebook)

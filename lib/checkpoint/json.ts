@@ -176,7 +176,9 @@ export class JsonScanner {
   }
 
   private word (word: 'true' | 'false' | 'null'): JsonToken {
-    for (let i = 0; i < word.length; i++) if (this.bytes[this.at + i] !== word.charCodeAt(i)) this.fail('a value is expected')
+    for (let i = 0; i < word.length; i++) {
+      if (this.bytes[this.at + i] !== word.charCodeAt(i)) this.fail('a value is expected')
+    }
     this.at += word.length
     this.done()
     return word
@@ -269,8 +271,7 @@ class Builder {
     else if (Array.isArray(top)) {
       if (top.length === 0) this.charge(firstItemBytes)
       top.push(value)
-    }
-    else top.set(this.keys.at(-1)!, value)
+    } else top.set(this.keys.at(-1)!, value)
   }
 
   private charge (bytes: number): void {

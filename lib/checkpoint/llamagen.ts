@@ -5,7 +5,8 @@ import { transformerWeights, type Weight } from '../weights.js'
 
 /** Sizes of a model, which no flag of the family decides. */
 export type LlamaGenSizes =
-  Pick<TransformerModel, 'layers' | 'dim' | 'heads' | 'kvHeads' | 'headSize' | 'feedForward' | 'vocabularySize' | 'classes' | 'transitions'>
+  Pick<TransformerModel, 'layers' | 'dim' | 'heads' | 'kvHeads' | 'headSize' | 'feedForward' | 'vocabularySize'
+    | 'classes' | 'transitions'>
 
 /** Pre-norm blocks with RMSNorm and SwiGLU, no biases; a quarter of a head each is rotated by row and column. */
 export function llamaGenModel (sizes: LlamaGenSizes): TransformerModel {
@@ -33,7 +34,9 @@ const ofLayer: Readonly<Record<string, string>> = {
   'down.weight': 'feed_forward.w2.weight'
 }
 
-/** The tensor that has this role: 'head' is 'output.weight', 'layers.3.qkv.weight' is 'layers.3.attention.wqkv.weight'. */
+/**
+ * The tensor that has this role: 'head' is 'output.weight', 'layers.3.qkv.weight' is 'layers.3.attention.wqkv.weight'.
+ */
 export function llamaGenName (role: string): string {
   const [, layer, part] = /^(layers\.\d+\.)(.*)$/.exec(role) ?? []
   return layer === undefined ? ofModel[role]! : layer + ofLayer[part!]!

@@ -70,7 +70,10 @@ const leastTopP = 2 ** -126
 /** Memory that the values of what parvis writes may take. */
 const ownMemory = 32e6
 
-/** Parses `metadata.parvis` in slices; the text may be long. What is wrong with it is said by whoever describes the model. */
+/**
+ * Parses `metadata.parvis` in slices; the text may be long. What is wrong with it is said by whoever describes the
+ * model.
+ */
 export async function parseOwnMetadata (checkpoint: Checkpoint, slices: Slices): Promise<void> {
   const text = checkpoint.format === 'safetensors' ? checkpoint.metadata[metadataKey] : undefined
   if (typeof text !== 'string') return
@@ -86,7 +89,9 @@ export async function parseOwnMetadata (checkpoint: Checkpoint, slices: Slices):
 export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | undefined {
   const parsed = checkpoint.own
   if (parsed === undefined) return undefined
-  if (parsed instanceof JsonError) throw bad(checkpoint.file, `__metadata__.${metadataKey} is no proper JSON: ${parsed.message}`, parsed)
+  if (parsed instanceof JsonError) {
+    throw bad(checkpoint.file, `__metadata__.${metadataKey} is no proper JSON: ${parsed.message}`, parsed)
+  }
   if (!(parsed instanceof Map)) throw bad(checkpoint.file, `__metadata__.${metadataKey} is no JSON object`)
   const fields = new Fields(parsed, checkpoint.file)
   const kind = parsed.get('kind')
@@ -118,13 +123,17 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
       sourceSha256: fields.sha256('sourceSha256')
     })
   }
-  throw bad(checkpoint.file, `__metadata__.${metadataKey}.kind is ${typeof kind === 'string' ? quote(kind) : 'no string'}, expected "transformer" or "tokenizer"`)
+  throw bad(checkpoint.file,
+    `__metadata__.${metadataKey}.kind is ${typeof kind === 'string' ? quote(kind) : 'no string'}, expected ` +
+      '"transformer" or "tokenizer"')
 }
 
 /** The part of a description that says what the file was converted from. */
 export function sourceOf (metadata: ParvisMetadata | undefined): { source?: { file: string, sha256?: string } } {
   if (metadata?.sourceFile === undefined) return {}
-  return { source: { file: metadata.sourceFile, ...(metadata.sourceSha256 !== undefined && { sha256: metadata.sourceSha256 }) } }
+  return {
+    source: { file: metadata.sourceFile, ...(metadata.sourceSha256 !== undefined && { sha256: metadata.sourceSha256 }) }
+  }
 }
 
 function dropAbsent<T extends object> (value: T): T {
@@ -132,7 +141,9 @@ function dropAbsent<T extends object> (value: T): T {
 }
 
 class Fields {
-  constructor (private readonly map: Map<string, Json>, private readonly file: string, private readonly path = metadataKey) {}
+  constructor (
+    private readonly map: Map<string, Json>, private readonly file: string, private readonly path = metadataKey
+  ) {}
 
   integer (name: string, least: number, most = 2 ** 31 - 1): number | undefined {
     const value = this.number(name, least, most)
@@ -143,7 +154,9 @@ class Fields {
   number (name: string, least: number, most: number): number | undefined {
     const value = this.map.get(name)
     if (value === undefined || value === null) return undefined
-    if (typeof value !== 'number' || !(value >= least && value <= most)) throw this.wrong(name, `a number from ${least} to ${most}`)
+    if (typeof value !== 'number' || !(value >= least && value <= most)) {
+      throw this.wrong(name, `a number from ${least} to ${most}`)
+    }
     return value
   }
 
@@ -164,15 +177,19 @@ class Fields {
   pair (name: string, most: number): [number, number] | undefined {
     const value = this.map.get(name)
     if (value === undefined || value === null) return undefined
-    const good = (side: Json | undefined): side is number => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= most
-    if (!Array.isArray(value) || value.length !== 2 || !good(value[0]) || !good(value[1])) throw this.wrong(name, `two whole numbers from 1 to ${most}`)
+    const good = (side: Json | undefined): side is number =>
+      typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= most
+    if (!Array.isArray(value) || value.length !== 2 || !good(value[0]) || !good(value[1])) {
+      throw this.wrong(name, `two whole numbers from 1 to ${most}`)
+    }
     return [value[0], value[1]]
   }
 
   labels (): string[] | undefined {
     const value = this.map.get('labels')
     if (value === undefined || value === null) return undefined
-    if (!Array.isArray(value) || value.length > maxLabels || !value.every(label => typeof label === 'string' && label.length <= 1000)) {
+    if (!Array.isArray(value) || value.length > maxLabels ||
+      !value.every(label => typeof label === 'string' && label.length <= 1000)) {
       throw this.wrong('labels', 'a list of class names')
     }
     return value as string[]

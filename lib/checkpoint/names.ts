@@ -1,6 +1,6 @@
-// Names of tensors in a checkpoint, alike in both formats. Wrappers of training put parts into them (`_orig_mod`...) or one
-// prefix before all of them (`model.`), and a file may hold two copies of the weights side by side: the trained ones and
-// their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
+// Names of tensors in a checkpoint, alike in both formats. Wrappers of training put parts into them (`_orig_mod`...) or
+// one prefix before all of them (`model.`), and a file may hold two copies of the weights side by side: the trained
+// ones and their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
 
 import { ParError } from '../errors.js'
 import type { Slices } from '../slices.js'
@@ -11,8 +11,12 @@ import type { Checkpoint } from './types.js'
 /** Which copy of the weights is meant, where a file has both. */
 export type WeightsChoice = 'model' | 'ema'
 
-/** torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part of it. */
-const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'])
+/**
+ * torch.compile, data parallel training, FSDP, activation checkpointing, DeepSpeed: of the whole model or of any part
+ * of it.
+ */
+const wrapperParts = new Set(['_orig_mod', 'module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module',
+  '_forward_module'])
 
 /** Twice the deepest model that parvis runs; more names would hold the thread. */
 export const maxModelTensors = 60_000
@@ -59,7 +63,8 @@ export const maxJudgedName = 200
 
 /** Is it a name for moving averages: 'ema', 'model_ema', 'ema_model.layers...', 'state_dict_ema'? */
 export function isAverage (name: string): boolean {
-  return name.length <= maxJudgedName && name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
+  return name.length <= maxJudgedName &&
+    name.toLowerCase().split('.').some(part => /(^|[^a-z])ema([^a-z]|$)/.test(part))
 }
 
 /** Entries of the weights, readable or not. */
@@ -83,7 +88,9 @@ async function prefixesOf (checkpoint: Checkpoint, slices: Slices): Promise<stri
   for (const name of namesOf(checkpoint)) {
     addPrefixes(name, found)
     if (found.size > maxPrefixes) {
-      throw bad(checkpoint.file, `its tensors stand under more than ${maxPrefixes} prefixes (${[...found].slice(0, 3).map(quote).join(', ')}...), ` +
+      throw bad(checkpoint.file,
+        `its tensors stand under more than ${maxPrefixes} prefixes ` +
+          `(${[...found].slice(0, 3).map(quote).join(', ')}...), ` +
         'as if it held that many models. Save the state_dict() of the one model in a file of its own.')
     }
     if (slices.spend(8)) await slices.rest()
@@ -92,11 +99,13 @@ async function prefixesOf (checkpoint: Checkpoint, slices: Slices): Promise<stri
 }
 
 /**
- * Makes the names those of the wanted copy of the weights: takes its prefix off. Where there is no single copy, the names
- * stay, and whoever looks for a model says so. Errors: BAD_CHECKPOINT when two tensors get one name, or for more copies than
- * any file has; INVALID_OPTION for a copy that was asked for and is not there.
+ * Makes the names those of the wanted copy of the weights: takes its prefix off. Where there is no single copy, the
+ * names stay, and whoever looks for a model says so. Errors: BAD_CHECKPOINT when two tensors get one name, or for more
+ * copies than any file has; INVALID_OPTION for a copy that was asked for and is not there.
  */
-export async function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice | undefined, slices: Slices): Promise<void> {
+export async function settleNames (
+  checkpoint: Checkpoint, wanted: WeightsChoice | undefined, slices: Slices
+): Promise<void> {
   // No model has so many: whoever asks what it is refuses the file (architecture.ts).
   if (countEntries(checkpoint) > maxModelTensors) return
   await giveDotsBack(checkpoint, slices)
@@ -105,10 +114,14 @@ export async function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice
   const averages = prefixes.filter(isAverage)
   const others = prefixes.filter(prefix => !isAverage(prefix))
   // A tokenizer that is kept beside the transformer is not meant.
-  const models = others.length > 1 ? others.filter(prefix => !otherModel.test(prefix.slice(0, prefix.indexOf('.')).toLowerCase())) : others
+  const models = others.length > 1
+    ? others.filter(prefix => !otherModel.test(prefix.slice(0, prefix.indexOf('.')).toLowerCase()))
+    : others
   const wrapperIsAverage = checkpoint.wrapper !== undefined && isAverage(checkpoint.wrapper)
   const onlyAverages = wrapperIsAverage || (models.length === 0 && averages.length > 0)
-  if (wanted === 'ema' && !wrapperIsAverage && averages.length === 0) throw absent(checkpoint, 'ema', 'an EMA copy of the weights')
+  if (wanted === 'ema' && !wrapperIsAverage && averages.length === 0) {
+    throw absent(checkpoint, 'ema', 'an EMA copy of the weights')
+  }
   if (wanted === 'model' && onlyAverages) throw absent(checkpoint, 'model', 'other weights than an EMA copy')
   const average = averages.length > 0 && (wanted === 'ema' || onlyAverages)
   const among = average ? averages : models
@@ -123,7 +136,8 @@ export async function settleNames (checkpoint: Checkpoint, wanted: WeightsChoice
 
 /**
  * An average that stands in a module of its own has names without dots, 'model_ema.decoderconv_inweight' (LitEma of
- * CompVis' latent-diffusion, which the training of many tokenizers took over): they become those of the weights beside it.
+ * CompVis' latent-diffusion, which the training of many tokenizers took over): they become those of the weights beside
+ * it.
  */
 async function giveDotsBack (checkpoint: Checkpoint, slices: Slices): Promise<void> {
   const averages: string[] = []
@@ -160,7 +174,8 @@ async function giveDotsBack (checkpoint: Checkpoint, slices: Slices): Promise<vo
 }
 
 function absent (checkpoint: Checkpoint, wanted: WeightsChoice, what: string): ParError {
-  return new ParError('INVALID_OPTION', `${shownPath(checkpoint.file)}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
+  return new ParError('INVALID_OPTION',
+    `${shownPath(checkpoint.file)}: weights '${wanted}' were asked for, and the file does not hold ${what}`)
 }
 
 function mapsOf ({ tensors, others, odd }: Checkpoint): Array<Map<string, { name: string } | string>> {

@@ -1,4 +1,5 @@
-// Numbers that NumPy wrote into a pickle: the training arguments of some trainers hold np.int64(256) where others hold 256.
+// Numbers that NumPy wrote into a pickle: the training arguments of some trainers hold np.int64(256) where others
+// hold 256.
 
 import { Bytes, Inert, Tuple } from './pickle.js'
 
@@ -26,7 +27,10 @@ function items (value: unknown): readonly unknown[] {
 }
 
 function elements (type: unknown, stored: unknown, count: number): number[] | undefined {
-  if (!(type instanceof Inert) || type.global !== 'numpy dtype' || !Number.isInteger(count) || count < 1 || count > maxElements) return undefined
+  if (!(type instanceof Inert) || type.global !== 'numpy dtype' || !Number.isInteger(count) || count < 1 ||
+    count > maxElements) {
+    return undefined
+  }
   const [format] = items(type.args)
   const [, order] = items(type.state)
   const match = typeof format === 'string' ? /^([iuf])([1248])$/.exec(format) : null
@@ -42,7 +46,9 @@ function content (value: unknown): Buffer | undefined {
   if (value instanceof Bytes) return value.content
   if (!(value instanceof Inert) || value.global !== '_codecs encode') return undefined
   const [text, encoding] = items(value.args)
-  return typeof text === 'string' && encoding === 'latin1' && text.length <= 8 * maxElements ? Buffer.from(text, 'latin1') : undefined
+  return typeof text === 'string' && encoding === 'latin1' && text.length <= 8 * maxElements
+    ? Buffer.from(text, 'latin1')
+    : undefined
 }
 
 function number (bytes: Buffer, at: number, kind: 'i' | 'u' | 'f', size: number): number {

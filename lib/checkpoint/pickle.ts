@@ -3,10 +3,10 @@
 // record of what would have been called, and `construct` (torch.ts) turns the handful of known calls into values.
 //
 // Against hostile input: every length is checked against the bytes left; the heap that values take is estimated and
-// limited, so that a small file cannot exhaust memory; nothing recurses; the machine runs in slices, charged by the work
-// that instructions do, and one that adds many items does so over several slices.
-// Traded: contents of long byte strings are dropped (only their length is kept), and of a long text all but its beginning,
-// since no checkpoint needs them.
+// limited, so that a small file cannot exhaust memory; nothing recurses; the machine runs in slices, charged by the
+// work that instructions do, and one that adds many items does so over several slices.
+// Traded: contents of long byte strings are dropped (only their length is kept), and of a long text all but its
+// beginning, since no checkpoint needs them.
 
 import { Slices } from '../slices.js'
 import { quote } from '../text.js'
@@ -157,12 +157,16 @@ class Machine {
       case 0x74: this.tuple(this.popMark()); return false // TUPLE
 
       case 0x5d: this.charge(48); this.push([]); return false // EMPTY_LIST
-      case 0x6c: { const items = this.popMark(); this.charge(48 + 8 * items.length); this.push(items); return false } // LIST
+      // LIST
+      case 0x6c: { const items = this.popMark(); this.charge(48 + 8 * items.length); this.push(items); return false }
       case 0x61: { const item = this.pop(); this.append([item]); return false } // APPEND
       case 0x65: this.append(this.popMark()); return false // APPENDS
       case 0x7d: this.charge(200); this.push(new Map()); return false // EMPTY_DICT
-      case 0x64: { const items = this.popMark(); this.charge(200); this.push(new Map()); this.setItems(items); return false } // DICT
-      case 0x73: { const value = this.pop(); const key = this.pop(); this.setItems([key, value]); return false } // SETITEM
+      // DICT
+      case 0x64:
+      { const items = this.popMark(); this.charge(200); this.push(new Map()); this.setItems(items); return false }
+      // SETITEM
+      case 0x73: { const value = this.pop(); const key = this.pop(); this.setItems([key, value]); return false }
       case 0x75: this.setItems(this.popMark()); return false // SETITEMS
       case 0x8f: this.charge(200); this.push(new Set()); return false // EMPTY_SET
       case 0x90: this.append(this.popMark()); return false // ADDITEMS
@@ -267,7 +271,9 @@ class Machine {
   }
 
   private begin (target: Adding['target'], items: readonly unknown[], bytes: number): void {
-    this.charge(bytes * items.length + (Array.isArray(target) && target.length === 0 && items.length > 0 ? firstItemBytes : 0))
+    this.charge(
+      bytes * items.length + (Array.isArray(target) && target.length === 0 && items.length > 0 ? firstItemBytes : 0)
+    )
     this.adding = { target, items, at: 0 }
     this.add(this.adding)
   }
@@ -431,11 +437,15 @@ class Machine {
   }
 
   private fail (why: string): never {
-    throw bad(this.options.file, `the pickle is refused at byte ${this.at}: ${why}. The file is damaged, or no checkpoint.`)
+    throw bad(this.options.file,
+      `the pickle is refused at byte ${this.at}: ${why}. The file is damaged, or no checkpoint.`)
   }
 }
 
-/** Can Python have it as a key of a dict? A tuple of lists cannot be told from others without a look at all that is in it. */
+/**
+ * Can Python have it as a key of a dict? A tuple of lists cannot be told from others without a look at all that is in
+ * it.
+ */
 export function isHashable (value: unknown): boolean {
   return !Array.isArray(value) && !(value instanceof Map) && (!(value instanceof Set) || value instanceof FrozenSet)
 }
@@ -451,5 +461,11 @@ export function describeValue (value: unknown): string {
   if (value instanceof Bytes) return 'bytes'
   if (value instanceof PersistentId) return 'a storage'
   if (value === null) return 'None'
-  return typeof value === 'string' ? 'a string' : typeof value === 'boolean' ? 'a bool' : typeof value === 'object' ? 'a tensor' : 'a number'
+  return typeof value === 'string'
+    ? 'a string'
+    : typeof value === 'boolean'
+      ? 'a bool'
+      : typeof value === 'object'
+        ? 'a tensor'
+        : 'a number'
 }

@@ -1,6 +1,7 @@
 // Turns values of a pickle into plain data for listing (`parvis inspect`) and for the few training arguments that are
 // read. The graph in a pickle may be cyclic or expand without bound (each list holding the one before twice), so the
-// walk has a depth and a budget of nodes and of characters; what lies beyond is '...'. Objects have no prototype: keys are hostile.
+// walk has a depth and a budget of nodes and of characters; what lies beyond is '...'. Objects have no prototype: keys
+// are hostile.
 
 import { numpyValue } from './numpy.js'
 import { Bytes, Global, Inert, PersistentId, Tuple } from './pickle.js'
@@ -75,7 +76,9 @@ export class PlainWalk {
 
   private key (key: unknown): string {
     if (typeof key === 'string') return this.text(key, maxKey)
-    if (typeof key === 'number' || typeof key === 'boolean' || typeof key === 'bigint') return this.text(key.toString(), maxKey)
+    if (typeof key === 'number' || typeof key === 'boolean' || typeof key === 'bigint') {
+      return this.text(key.toString(), maxKey)
+    }
     return key === null ? '<None>' : '<object>'
   }
 

@@ -21,10 +21,12 @@ const typeNames: Record<DType, string> = { float32: 'F32', float16: 'F16', bfloa
 /**
  * Writes `tensors` to `file`, replacing it at the end (a link stays, the file it leads to is replaced); on failure or
  * abort nothing is left behind. `last` gives the metadata that stands there at the end, as long as `metadata`.
- * Errors: FILE_NOT_FOUND when `file` cannot be written, INVALID_OPTION when it is no regular file, INTERNAL when a tensor yields another number of bytes than its shape says.
+ * Errors: FILE_NOT_FOUND when `file` cannot be written, INVALID_OPTION when it is no regular file, INTERNAL when a
+ * tensor yields another number of bytes than its shape says.
  */
 export async function writeSafetensors (
-  file: string, tensors: TensorToWrite[], metadata: Record<string, string>, signal?: AbortSignal, last?: () => Promise<Record<string, string>>
+  file: string, tensors: TensorToWrite[], metadata: Record<string, string>, signal?: AbortSignal,
+  last?: () => Promise<Record<string, string>>
 ): Promise<{ bytes: number }> {
   const header = makeHeader(tensors, metadata)
   let target: Target | undefined
@@ -40,13 +42,16 @@ export async function writeSafetensors (
           written += await writeAll(handle, chunk)
         }
         if (written !== tensorBytes(tensor)) {
-          throw new ParError('INTERNAL', `tensor ${JSON.stringify(tensor.name)} yielded ${written} bytes, ${tensorBytes(tensor)} were expected`)
+          throw new ParError('INTERNAL',
+            `tensor ${JSON.stringify(tensor.name)} yielded ${written} bytes, ${tensorBytes(tensor)} were expected`)
         }
         bytes += written
       }
       if (last) {
         const final = makeHeader(tensors, await last())
-        if (final.length !== header.length) throw new ParError('INTERNAL', `the header grew from ${header.length} to ${final.length} bytes`)
+        if (final.length !== header.length) {
+          throw new ParError('INTERNAL', `the header grew from ${header.length} to ${final.length} bytes`)
+        }
         await handle.write(final, 0, final.length, 0)
       }
       signal?.throwIfAborted()
@@ -59,7 +64,9 @@ export async function writeSafetensors (
 
 /** The refusal of an output that a rename would destroy. */
 export function notRegular (file: string, kind: 'folder' | 'special'): ParError {
-  const what = kind === 'folder' ? 'a folder' : 'no regular file (a device, a pipe or a socket), which a checkpoint cannot be written to'
+  const what = kind === 'folder'
+    ? 'a folder'
+    : 'no regular file (a device, a pipe or a socket), which a checkpoint cannot be written to'
   return new ParError('INVALID_OPTION', `output ${shownPath(file)} is ${what}: give the name of a file`)
 }
 

@@ -1,9 +1,9 @@
 // Reads a .safetensors header: 8 bytes of length, JSON, then the tensors. The format's own rules are enforced in full,
 // since they are what makes a file mean one thing only: no equal keys, offsets that tile the data without gap or
-// overlap from its first byte to the end of the file, and as many bytes as shape and type say. The header is read by its
-// grammar, token by token, in slices: only what a tensor is made of is ever kept, whatever else stands there.
-// The format grows: keys of a tensor that are not known are passed over, as the format's own reader does, and types
-// that are not known are listed by their name.
+// overlap from its first byte to the end of the file, and as many bytes as shape and type say. The header is read by
+// its grammar, token by token, in slices: only what a tensor is made of is ever kept, whatever else stands there. The
+// format grows: keys of a tensor that are not known are passed over, as the format's own reader does, and types that
+// are not known are listed by their name.
 
 import { quote } from '../text.js'
 import { countBelow, Slices, sortInSlices } from '../slices.js'
@@ -33,7 +33,10 @@ const maxMetadataBytes = 16e6
 /** Opens a .safetensors file. Errors: BAD_CHECKPOINT. */
 export async function readSafetensors (source: FileSource, signal?: AbortSignal): Promise<Checkpoint> {
   const length = Number((await source.read(0, 8, 'the length of the header')).readBigUInt64LE(0))
-  if (length > maxHeaderBytes) throw bad(source.file, `its header claims ${showBytes(length)}, the format allows ${showBytes(maxHeaderBytes)}: the file is damaged`)
+  if (length > maxHeaderBytes) {
+    throw bad(source.file,
+      `its header claims ${showBytes(length)}, the format allows ${showBytes(maxHeaderBytes)}: the file is damaged`)
+  }
   const bytes = await source.read(8, length, 'the header')
   const slices = new Slices(signal)
   let header: Header
@@ -44,7 +47,8 @@ export async function readSafetensors (source: FileSource, signal?: AbortSignal)
     header = reading
   } catch (error) {
     if (!(error instanceof JsonError)) throw error
-    throw bad(source.file, `its header is no proper JSON: ${error.message}. The file is damaged: fetch it again.`, error)
+    throw bad(source.file, `its header is no proper JSON: ${error.message}. The file is damaged: fetch it again.`,
+      error)
   }
   await checkTiling(header, source.size - 8 - length, source, slices)
   if (header.count === 0) throw bad(source.file, 'it holds no tensor')
@@ -99,7 +103,9 @@ class Header {
         return
       case State.dtype:
         if (token !== 'string') throw this.wrong('its dtype is no string and not known')
-        if (this.scanner.textBytes > 64) throw this.wrong(`its dtype, a text of ${this.scanner.textBytes} bytes, is not known`)
+        if (this.scanner.textBytes > 64) {
+          throw this.wrong(`its dtype, a text of ${this.scanner.textBytes} bytes, is not known`)
+        }
         this.entry.dtype = this.scanner.text()
         this.state = State.fields
         return
@@ -139,7 +145,9 @@ class Header {
       return
     }
     const name = this.scanner.textBytes > maxNameBytes ? undefined : this.scanner.text()
-    if (name === undefined || name.length > maxNameLength) throw bad(this.source.file, `the name of a tensor has more than ${maxNameLength} characters`)
+    if (name === undefined || name.length > maxNameLength) {
+      throw bad(this.source.file, `the name of a tensor has more than ${maxNameLength} characters`)
+    }
     if (this.count >= maxTensors) throw bad(this.source.file, `more than ${maxTensors} tensors`)
     this.entry = { name }
     this.state = State.entry
@@ -161,13 +169,17 @@ class Header {
     const shape = this.entry.shape!
     if (token === ']') this.state = State.fields
     else if (token !== 'number') throw this.wrong('its shape holds something that is no size, or has too many elements')
-    else if (shape.push(this.scanner.number) > maxDimensions) throw this.wrong(`its shape has more than ${maxDimensions} dimensions`)
+    else if (shape.push(this.scanner.number) > maxDimensions) {
+      throw this.wrong(`its shape has more than ${maxDimensions} dimensions`)
+    }
   }
 
   private place (token: JsonToken): void {
     const offsets = this.entry.offsets!
     if (token === ']' && offsets.length === 2) this.state = State.fields
-    else if (token !== 'number' || offsets.push(this.scanner.number) > 2) throw this.wrong('its data_offsets are not two numbers')
+    else if (token !== 'number' || offsets.push(this.scanner.number) > 2) {
+      throw this.wrong('its data_offsets are not two numbers')
+    }
   }
 
   private passOver (token: JsonToken): void {
@@ -179,9 +191,13 @@ class Header {
 
   private endEntry (): void {
     const { dtype: stored, shape, offsets } = this.entry
-    if (stored === undefined || shape === undefined || offsets === undefined) throw this.wrong('its entry is not { dtype, shape, data_offsets }')
+    if (stored === undefined || shape === undefined || offsets === undefined) {
+      throw this.wrong('its entry is not { dtype, shape, data_offsets }')
+    }
     const known = safetensorsTypes.get(stored)
-    if (known === undefined && !/^[A-Za-z]\w{0,31}$/.test(stored)) throw this.wrong(`its dtype ${quote(stored)} is not known`)
+    if (known === undefined && !/^[A-Za-z]\w{0,31}$/.test(stored)) {
+      throw this.wrong(`its dtype ${quote(stored)} is not known`)
+    }
     const elements = countElements(shape)
     if (elements === undefined) throw this.wrong('its shape holds something that is no size, or has too many elements')
     const [begin, end] = offsets as [number, number]
@@ -190,7 +206,9 @@ class Header {
     }
     const expected = known === undefined ? end - begin : elements * elementBits.get(known)! / 8
     if (end - begin !== expected) {
-      throw this.wrong(`shape ${showShape(shape)} of ${known} takes ${expected} bytes, its data_offsets span ${end - begin}`)
+      throw this.wrong(
+        `shape ${showShape(shape)} of ${known} takes ${expected} bytes, its data_offsets span ${end - begin}`
+      )
     }
     this.begins.push(begin)
     this.ends.push(end)
@@ -207,14 +225,17 @@ class Header {
   }
 
   private wrong (message: string): Error {
-    return bad(this.source.file, `tensor ${quote(this.entry.name)}: ${message}. The file is damaged, or written by a faulty program.`)
+    return bad(this.source.file,
+      `tensor ${quote(this.entry.name)}: ${message}. The file is damaged, or written by a faulty program.`)
   }
 
   // ---- __metadata__
 
   private beginText (): void {
     if (++this.entries > maxEntries) throw bad(this.source.file, `__metadata__ has more than ${maxEntries} entries`)
-    if (this.scanner.textBytes > maxNameBytes) throw bad(this.source.file, `a key of __metadata__ has more than ${maxNameLength} characters`)
+    if (this.scanner.textBytes > maxNameBytes) {
+      throw bad(this.source.file, `a key of __metadata__ has more than ${maxNameLength} characters`)
+    }
     this.key = this.scanner.text()
     if (this.key in this.checkpoint.metadata) this.scanner.fail(`the key ${quote(this.key)} stands twice`)
     this.state = State.text
@@ -225,7 +246,10 @@ class Header {
     if (token !== 'string') throw bad(this.source.file, `__metadata__ entry ${quote(key)} is no string`)
     const own = key === metadataKey
     const { textBytes } = scanner
-    if (own && textBytes > maxOwnBytes) throw bad(this.source.file, `__metadata__ entry "${metadataKey}" has ${showBytes(textBytes)}, at most ${showBytes(maxOwnBytes)} are read`)
+    if (own && textBytes > maxOwnBytes) {
+      throw bad(this.source.file,
+        `__metadata__ entry "${metadataKey}" has ${showBytes(textBytes)}, at most ${showBytes(maxOwnBytes)} are read`)
+    }
     const fits = own || (textBytes <= maxTextBytes && this.metadataBytes + textBytes <= maxMetadataBytes)
     if (!own && fits) this.metadataBytes += textBytes
     this.checkpoint.metadata[key] = fits ? scanner.text() : `... (${showBytes(textBytes)} that parvis does not read)`
@@ -235,17 +259,26 @@ class Header {
 
 // ---- the tensors fill the data
 
-async function checkTiling ({ begins, ends, checkpoint, dataStart }: Header, dataBytes: number, source: FileSource, slices: Slices): Promise<void> {
-  const total = isInOrder(begins, ends) ? ends.at(-1) ?? 0 : await checkAnyOrder(begins, ends, at => name(at, begins), source, slices)
+async function checkTiling (
+  { begins, ends, checkpoint, dataStart }: Header, dataBytes: number, source: FileSource, slices: Slices
+): Promise<void> {
+  const total = isInOrder(begins, ends)
+    ? ends.at(-1) ?? 0
+    : await checkAnyOrder(begins, ends, at => name(at, begins), source, slices)
   if (total > dataBytes) {
-    throw bad(source.file, `the file is truncated: its tensors take ${showBytes(total)}, ${showBytes(dataBytes)} are there ` +
+    throw bad(source.file,
+      `the file is truncated: its tensors take ${showBytes(total)}, ${showBytes(dataBytes)} are there ` +
       `(tensor ${quote(nameOfFirst())} is the first that is incomplete). Fetch it again.`)
   }
-  if (total < dataBytes) throw bad(source.file, `${dataBytes - total} bytes follow the last tensor: the file is damaged`)
+  if (total < dataBytes) {
+    throw bad(source.file, `${dataBytes - total} bytes follow the last tensor: the file is damaged`)
+  }
 
   function nameOfFirst (): string {
     let first = -1
-    for (let i = 0; i < ends.length; i++) if (ends[i]! > dataBytes && (first < 0 || begins[i]! < begins[first]!)) first = i
+    for (let i = 0; i < ends.length; i++) {
+      if (ends[i]! > dataBytes && (first < 0 || begins[i]! < begins[first]!)) first = i
+    }
     return name(begins[first]!, begins, first)
   }
 
@@ -275,7 +308,8 @@ function isInOrder (begins: readonly number[], ends: readonly number[]): boolean
  * are the sorted ends, moved on by one. Returns the end of the last.
  */
 async function checkAnyOrder (
-  begins: readonly number[], ends: readonly number[], name: (begin: number) => string, source: FileSource, slices: Slices
+  begins: readonly number[], ends: readonly number[], name: (begin: number) => string, source: FileSource,
+  slices: Slices
 ): Promise<number> {
   const empty: number[] = []
   let [from, to]: [Float64Array, Float64Array] = [new Float64Array(begins.length), new Float64Array(begins.length)]

@@ -25,14 +25,16 @@ export class Needed {
   take (name: string, expected: Expected): number[] {
     const tensor = this.find(name, expected)
     const { shape } = tensor
-    const fits = shape.length === expected.length && shape.every((size, axis) => size > 0 && (typeof expected[axis] === 'string' || size === expected[axis]))
+    const fits = shape.length === expected.length &&
+      shape.every((size, axis) => size > 0 && (typeof expected[axis] === 'string' || size === expected[axis]))
     if (!fits) throw this.bad(`tensor ${quote(name)} has shape ${showShape(shape)}, expected ${showExpected(expected)}`)
     const { dtype, offset, strides } = tensor
     this.tensors.push(strides ? { name, dtype, shape, offset, strides } : { name, dtype, shape, offset })
     this.bytes += tensor.bytes
     // Tensors may share a storage (tied weights), but a small file must not ask for memory without bound.
     if (this.bytes > 2 * this.checkpoint.fileBytes) {
-      throw this.bad(`its tensors share storages so that they would take more than ${showBytes(this.bytes)} of memory, from a file of ${showBytes(this.checkpoint.fileBytes)}`)
+      throw this.bad(`its tensors share storages so that they would take more than ${showBytes(this.bytes)} of ` +
+        `memory, from a file of ${showBytes(this.checkpoint.fileBytes)}`)
     }
     return shape
   }
@@ -41,7 +43,11 @@ export class Needed {
   limit (limits: Readonly<Limits>, sizes: Partial<Limits>): void {
     for (const [name, size] of Object.entries(sizes)) {
       const most = limits[name as keyof Limits]
-      if (size > most) throw this.bad(`its ${sizeNames[name as keyof Limits] ?? name} is ${size}, and parvis runs models up to ${most}`)
+      if (size > most) {
+        throw this.bad(
+          `its ${sizeNames[name as keyof Limits] ?? name} is ${size}, and parvis runs models up to ${most}`
+        )
+      }
     }
   }
 
@@ -57,15 +63,18 @@ export class Needed {
     }
     const odd = this.checkpoint.odd?.get(name)
     if (odd !== undefined) throw oddTensor(this.checkpoint.file, name, odd)
-    throw this.bad(`tensor ${quote(name)} is missing, expected shape ${showExpected(expected)}. Is the file complete, and of this kind of model?`)
+    throw this.bad(`tensor ${quote(name)} is missing, expected shape ${showExpected(expected)}. Is the file ` +
+      'complete, and of this kind of model?')
   }
 }
 
 /** How messages call a size. */
 const sizeNames: Partial<Record<keyof Limits, string>> = {
-  layers: 'number of layers', dim: 'width', heads: 'number of heads', headSize: 'head size', feedForward: 'feed-forward width',
+  layers: 'number of layers', dim: 'width', heads: 'number of heads', headSize: 'head size',
+  feedForward: 'feed-forward width',
   classes: 'number of classes', n: 'number of tokens per step', baseChannels: 'base width', levels: 'number of levels',
-  multiplier: 'largest multiple of the base width', residualBlocks: 'number of residual blocks per level', zChannels: 'width between encoder and codebook',
+  multiplier: 'largest multiple of the base width', residualBlocks: 'number of residual blocks per level',
+  zChannels: 'width between encoder and codebook',
   codebook: 'codebook size', codeSize: 'code size', gridSide: 'number of tokens per side'
 }
 

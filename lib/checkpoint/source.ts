@@ -12,8 +12,8 @@ import { bad } from './bad.js'
 const withoutWaiting = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
 
 /**
- * Which file it is and in which state: device, inode, size, and nanoseconds of the last change. Whoever opens a file again
- * by its name compares it, as the addon does: another file may have taken its place.
+ * Which file it is and in which state: device, inode, size, and nanoseconds of the last change. Whoever opens a file
+ * again by its name compares it, as the addon does: another file may have taken its place.
  */
 export type FileIdentity = BigUint64Array
 
@@ -23,7 +23,8 @@ function identityOf ({ dev, ino, size, mtimeNs }: BigIntStats): FileIdentity {
 
 function regular (found: Stats | BigIntStats, file: string): void {
   if (found.isFile()) return
-  throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be read: it is ${found.isDirectory() ? 'a folder' : 'no regular file'}. ` +
+  throw new ParError('FILE_NOT_FOUND',
+    `${shownPath(file)}: cannot be read: it is ${found.isDirectory() ? 'a folder' : 'no regular file'}. ` +
     'Give the path of a .pt or .safetensors file.')
 }
 
@@ -94,7 +95,9 @@ export class FileSource {
   }
 
   /** Was it written to since it was opened? Errors: BAD_CHECKPOINT. */
-  async refuseChanged (): Promise<void> { refuseOther(this.file, identityOf(await this.handle.stat({ bigint: true })), this.identity) }
+  async refuseChanged (): Promise<void> {
+    refuseOther(this.file, identityOf(await this.handle.stat({ bigint: true })), this.identity)
+  }
 
   async close (): Promise<void> { await this.handle.close() }
 }

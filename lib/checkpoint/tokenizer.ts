@@ -42,7 +42,9 @@ const groups = 32
 export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription {
   const needed = new Needed(checkpoint)
   const metadata = readParvisMetadata(checkpoint)
-  if (metadata && metadata.kind !== 'tokenizer') throw needed.bad(`its metadata says it is a ${metadata.kind}, a tokenizer is expected`)
+  if (metadata && metadata.kind !== 'tokenizer') {
+    throw needed.bad(`its metadata says it is a ${metadata.kind}, a tokenizer is expected`)
+  }
   const take = new Taker(needed)
 
   const [codebookSize, codeSize] = needed.take(tellingNames.codebook, ['codes', 'code size']) as [number, number]
@@ -57,10 +59,15 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   takeDecoder(take, multipliers.map(multiplier => multiplier * baseChannels), zChannels, residualBlocks)
 
   refuseForeign(needed, 'tokenizer')
-  needed.limit(limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize })
+  needed.limit(
+    limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize }
+  )
   checkImageSize(needed, metadata?.imageSize, 2 ** (levels - 1))
-  const model: TokenizerModel = { baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6 }
-  const { official, mayBe, warnings } = published(model, [...checkpoint.names ?? [], metadata?.sourceFile ?? '', metadata?.name ?? ''])
+  const model: TokenizerModel = {
+    baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6
+  }
+  const { official, mayBe, warnings } = published(model,
+    [...checkpoint.names ?? [], metadata?.sourceFile ?? '', metadata?.name ?? ''])
   const name = metadata?.name ?? official
   return {
     model,
@@ -77,21 +84,30 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
 /** A picture of more tokens per side than can be encoded and decoded. */
 function checkImageSize (needed: Needed, imageSize: [number, number] | undefined, factor: number): void {
   if (imageSize && Math.max(...imageSize) / factor > limits.gridSide) {
-    throw needed.bad(`its metadata says pictures of ${imageSize.join(' x ')} pixels; with ${factor} pixels per token parvis makes up to ${limits.gridSide * factor}`)
+    throw needed.bad(`its metadata says pictures of ${imageSize.join(' x ')} pixels; with ${factor} pixels per ` +
+      `token parvis makes up to ${limits.gridSide * factor}`)
   }
 }
 
 /** Shapes tell that it is one of the published tokenizers; which one, only a name of the file does. */
-function published (model: TokenizerModel, names: readonly string[]): Pick<TokenizerDescription, 'official' | 'mayBe' | 'warnings'> {
+function published (
+  model: TokenizerModel, names: readonly string[]
+): Pick<TokenizerDescription, 'official' | 'mayBe' | 'warnings'> {
   const alike = model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
     model.zChannels === 256 && model.codebookSize === 16384 && model.codeSize === 8
   if (!alike) return { warnings: [] }
   const [own, other] = publishedTokenizers
   const told = publishedTokenizers.filter(published => names.some(name => name.toLowerCase().includes(published)))
   if (told.length !== 1) {
-    return { mayBe: [...publishedTokenizers], warnings: [`nothing in the file says which tokenizer it is, ${own} or ${other}, which have the same shapes: class-conditional models need ${own}`] }
+    return {
+      mayBe: [...publishedTokenizers],
+      warnings: [`nothing in the file says which tokenizer it is, ${own} or ${other}, which have the same shapes: ` +
+        `class-conditional models need ${own}`]
+    }
   }
-  return { official: told[0], warnings: told[0] === other ? [`${other} belongs to text-to-image models: with class-conditional ones, which need ${own}, pictures are noise`] : [] }
+  return { official: told[0], warnings: told[0] === other
+    ? [`${other} belongs to text-to-image models: with class-conditional ones, which need ${own}, pictures are noise`]
+    : [] }
 }
 
 /** Levels and residual blocks a level of the encoder, from the names alone. */
@@ -99,8 +115,13 @@ function countBlocks (needed: Needed): { levels: number, residualBlocks: number 
   let levels = 0
   while (levels <= limits.levels && needed.has(`encoder.conv_blocks.${levels}.res.0.conv1.weight`)) levels++
   let residualBlocks = 0
-  while (residualBlocks <= limits.residualBlocks && needed.has(`encoder.conv_blocks.0.res.${residualBlocks}.conv1.weight`)) residualBlocks++
-  if (levels === 0) throw needed.bad('tensor "encoder.conv_blocks.0.res.0.conv1.weight" is missing: the file has no encoder levels')
+  while (residualBlocks <= limits.residualBlocks &&
+    needed.has(`encoder.conv_blocks.0.res.${residualBlocks}.conv1.weight`)) {
+    residualBlocks++
+  }
+  if (levels === 0) {
+    throw needed.bad('tensor "encoder.conv_blocks.0.res.0.conv1.weight" is missing: the file has no encoder levels')
+  }
   needed.limit(limits, { levels, residualBlocks })
   return { levels, residualBlocks }
 }
@@ -114,7 +135,11 @@ function takeEncoder (take: Taker, base: number, zChannels: number, levels: numb
     const coarsest = level === levels - 1
     const prefix = `encoder.conv_blocks.${level}`
     const wide = take.widthOf(`${prefix}.res.0.conv1.weight`, width)
-    if (wide % base !== 0) throw take.needed.bad(`level ${level} of the encoder is ${wide} wide, expected a multiple of the base width ${base}`)
+    if (wide % base !== 0) {
+      throw take.needed.bad(
+        `level ${level} of the encoder is ${wide} wide, expected a multiple of the base width ${base}`
+      )
+    }
     multipliers.push(wide / base)
     for (let block = 0; block < residualBlocks; block++) {
       take.residual(`${prefix}.res.${block}`, block === 0 ? width : wide, wide)
@@ -164,7 +189,9 @@ class Taker {
   }
 
   norm (prefix: string, width: number): void {
-    if (width % groups !== 0) throw this.needed.bad(`"${prefix}" normalises ${width} channels, expected a multiple of ${groups} (groups)`)
+    if (width % groups !== 0) {
+      throw this.needed.bad(`"${prefix}" normalises ${width} channels, expected a multiple of ${groups} (groups)`)
+    }
     this.needed.take(`${prefix}.weight`, [width])
     this.needed.take(`${prefix}.bias`, [width])
   }

@@ -48,7 +48,9 @@ function construct (global: Global, args: readonly unknown[], spend: (values: nu
     case 'torch._tensor _rebuild_from_type_v2': {
       // (function, class, its arguments, attributes), for tensors with Python attributes. One level only.
       const [made, , inner] = args
-      return made instanceof Global && inner instanceof Tuple && made.id !== global.id ? construct(made, inner.items, spend) : undefined
+      return made instanceof Global && inner instanceof Tuple && made.id !== global.id
+        ? construct(made, inner.items, spend)
+        : undefined
     }
     case 'collections OrderedDict':
     case 'collections defaultdict':
@@ -84,7 +86,9 @@ function dictOf (pairs: unknown, spend: (values: number) => void): unknown {
 // ---- the file ----
 
 /** Opens a torch.save zip. Errors: BAD_CHECKPOINT. */
-export async function readTorch (source: FileSource, signal?: AbortSignal, weights?: WeightsChoice): Promise<Checkpoint> {
+export async function readTorch (
+  source: FileSource, signal?: AbortSignal, weights?: WeightsChoice
+): Promise<Checkpoint> {
   const zip = await ZipDirectory.open(source, signal)
   const prefix = findPrefix(zip, source)
   await checkByteOrder(zip, prefix, source)
@@ -113,10 +117,14 @@ export async function readTorch (source: FileSource, signal?: AbortSignal, weigh
     // `args` or `steps` beside weights at the top are none of them.
     const isOdd = value instanceof Inert && (wrapper !== undefined || isParameterName(key))
     if (!isOdd && !(value instanceof TensorRecord)) continue
-    if (typeof key !== 'string' || key.length > maxNameLength) throw bad(source.file, 'a tensor of the weights has no proper name')
+    if (typeof key !== 'string' || key.length > maxNameLength) {
+      throw bad(source.file, 'a tensor of the weights has no proper name')
+    }
     if (count > maxTensors) throw bad(source.file, `more than ${maxTensors} tensors`)
     const name = nameOf(key, checkpoint)
-    const tensor = value instanceof TensorRecord ? await locate.tensor(name, value) : `${describeValue(value)}, not a tensor`
+    const tensor = value instanceof TensorRecord
+      ? await locate.tensor(name, value)
+      : `${describeValue(value)}, not a tensor`
     if (typeof tensor === 'string') checkpoint.odd!.set(name, tensor)
     else if (isWeight(tensor)) checkpoint.tensors.set(name, tensor)
     else checkpoint.others.set(name, tensor)
@@ -150,7 +158,8 @@ async function checkByteOrder (zip: ZipDirectory, prefix: string, source: FileSo
   if (!entry) return
   const order = (await readEntry(zip, entry, source, 64)).toString('latin1').trim()
   if (order !== 'little') {
-    throw bad(source.file, `byte order ${quote(order)}: only little-endian checkpoints are read. Load it in PyTorch and torch.save it on a little-endian machine.`)
+    throw bad(source.file, `byte order ${quote(order)}: only little-endian checkpoints are read. Load it in PyTorch ` +
+      'and torch.save it on a little-endian machine.')
   }
 }
 
@@ -158,10 +167,14 @@ async function checkByteOrder (zip: ZipDirectory, prefix: string, source: FileSo
 function hasChecksum (entry: ZipEntry): boolean { return entry.crc32 !== 0 }
 
 async function readEntry (zip: ZipDirectory, entry: ZipEntry, source: FileSource, limit: number): Promise<Buffer> {
-  if (entry.size > limit) throw bad(source.file, `zip entry ${quote(entry.name)} has ${showBytes(entry.size)}, the limit is ${showBytes(limit)}: no checkpoint`)
+  if (entry.size > limit) {
+    throw bad(source.file,
+      `zip entry ${quote(entry.name)} has ${showBytes(entry.size)}, the limit is ${showBytes(limit)}: no checkpoint`)
+  }
   const bytes = await source.read(await zip.dataStart(entry), entry.size, `zip entry ${quote(entry.name)}`)
   if (hasChecksum(entry) && crc32(bytes) !== entry.crc32) {
-    throw bad(source.file, `zip entry ${quote(entry.name)} does not match its checksum: the file is damaged, fetch it again`)
+    throw bad(source.file,
+      `zip entry ${quote(entry.name)} does not match its checksum: the file is damaged, fetch it again`)
   }
   return bytes
 }
@@ -201,11 +214,16 @@ function holdsUnknown (map: Map<unknown, unknown>, anyName: boolean): boolean {
 }
 
 async function findStateDict (
-  root: unknown, copies: ReadonlyArray<[string, Map<unknown, unknown>]>, zip: ZipDirectory, prefix: string, source: FileSource, slices: Slices, weights?: WeightsChoice
+  root: unknown, copies: ReadonlyArray<[string, Map<unknown, unknown>]>, zip: ZipDirectory, prefix: string,
+  source: FileSource, slices: Slices, weights?: WeightsChoice
 ): Promise<{ dict: Map<unknown, unknown>, wrapper?: string }> {
   const [average] = copies.map(([wrapper, dict]) => ({ dict, wrapper }))
   if (weights === 'ema' && average) {
-    if (copies.length > 1) throw bad(source.file, `it holds ${copies.length} EMA copies (${copies.map(([key]) => quote(key)).join(', ')}): save the one that is meant`)
+    if (copies.length > 1) {
+      throw bad(source.file,
+        `it holds ${copies.length} EMA copies (${copies.map(([key]) => quote(key)).join(', ')}): save the one that ` +
+          'is meant')
+    }
     return average
   }
   if (root instanceof Map) {
@@ -222,9 +240,14 @@ async function findStateDict (
     if (copies.length === 1) return average!
   }
   if (zip.entries.has(`${prefix}constants.pkl`)) {
-    throw bad(source.file, 'a TorchScript archive, not a state dict: load it with torch.jit.load and torch.save its state_dict()')
+    throw bad(source.file,
+      'a TorchScript archive, not a state dict: load it with torch.jit.load and torch.save its state_dict()')
   }
-  const within = !(root instanceof Map) ? '' : root.size === 0 ? ' with nothing in it' : ` with the keys ${firstKeys(root).join(', ')}`
+  const within = !(root instanceof Map)
+    ? ''
+    : root.size === 0
+      ? ' with nothing in it'
+      : ` with the keys ${firstKeys(root).join(', ')}`
   throw bad(source.file, `no weights found: the file holds ${describeValue(root)}${within}. ` +
     'Weights are expected at the top or under "model", "module" or "state_dict".')
 }
@@ -245,9 +268,13 @@ async function averages (root: unknown, slices: Slices): Promise<Array<[string, 
   const found: Array<[string, Map<unknown, unknown>]> = []
   for (const [key, value] of root) {
     if (slices.spend(1)) await slices.rest()
-    if (!(value instanceof Map) || typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) || !isAverage(key)) continue
+    if (!(value instanceof Map) || typeof key !== 'string' || key.length > maxNameLength || isParameterName(key) ||
+      !isAverage(key)) {
+      continue
+    }
     if (slices.spend(16)) await slices.rest()
-    const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params'].map(inner => (value as Map<unknown, unknown>).get(inner))].find(beginsWithTensors)
+    const dict = [value, ...['module', 'model', 'state_dict', 'shadow', 'params']
+      .map(inner => (value as Map<unknown, unknown>).get(inner))].find(beginsWithTensors)
     if (dict) found.push([key, dict as Map<unknown, unknown>])
     if (found.length >= 8) break
   }
@@ -282,12 +309,13 @@ class Locator {
   private readonly starts = new Map<string, number>()
 
   constructor (
-    private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource, private readonly checked: Checked[]
+    private readonly zip: ZipDirectory, private readonly prefix: string, private readonly source: FileSource,
+    private readonly checked: Checked[]
   ) {}
 
   /**
-   * The place of a tensor, or in words what stands where a plain one has its place. Errors: BAD_CHECKPOINT for what only
-   * damage explains.
+   * The place of a tensor, or in words what stands where a plain one has its place. Errors: BAD_CHECKPOINT for what
+   * only damage explains.
    */
   async tensor (name: string, record: TensorRecord): Promise<StoredTensor | OtherTensor | string> {
     try {
@@ -305,14 +333,17 @@ class Locator {
     if (count === undefined || shape.length !== strides.length || shape.length > maxDimensions) {
       throw this.bad(name, `impossible shape ${showShape(shape)} with strides ${showShape(strides)}`)
     }
-    if (isUnresolved(record.flags)) throw new Odd('a tensor that is stored conjugated or negated (save it with .resolve_conj().resolve_neg())')
+    if (isUnresolved(record.flags)) {
+      throw new Odd('a tensor that is stored conjugated or negated (save it with .resolve_conj().resolve_neg())')
+    }
     const storage = await this.storage(name, record)
     const first = this.integer(name, 'offset', record.offset)
     // Distance from the first element to the last one, in elements.
     const reach = count === 0 ? 0 : shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, 0)
     // With strides of zero a few elements may be many: only how far they reach tells whether they are there.
     if (!Number.isSafeInteger(reach) || first + reach + (count === 0 ? 0 : 1) > storage.elements) {
-      throw this.bad(name, `shape ${showShape(shape)} with strides ${showShape(strides)} at ${first} does not fit in its storage of ${storage.elements} elements`)
+      throw this.bad(name, `shape ${showShape(shape)} with strides ${showShape(strides)} at ${first} does not fit ` +
+        `in its storage of ${storage.elements} elements`)
     }
     const elementSize = elementBits.get(storage.dtype)! / 8
     const { dtype } = storage
@@ -334,23 +365,30 @@ class Locator {
     if (stored === undefined) throw this.unexpected('storage class', type)
     const declared = this.integer(name, 'storage size', size)
     const entry = this.zip.entries.get(`${this.prefix}data/${key}`)
-    if (!entry) throw this.bad(name, `its data (zip entry ${quote(`data/${key}`)}) is missing: the file is incomplete, fetch it again`)
+    if (!entry) {
+      throw this.bad(name,
+        `its data (zip entry ${quote(`data/${key}`)}) is missing: the file is incomplete, fetch it again`)
+    }
     const bytes = declared * elementBits.get(stored)! / 8
     if (entry.size !== bytes) {
-      throw this.bad(name, `its storage should have ${bytes} bytes (${declared} elements of ${stored}), zip entry ${quote(entry.name)} has ${entry.size}: the file is damaged`)
+      throw this.bad(name, `its storage should have ${bytes} bytes (${declared} elements of ${stored}), zip ` +
+        `entry ${quote(entry.name)} has ${entry.size}: the file is damaged`)
     }
     let start = this.starts.get(key)
     if (start === undefined) {
       start = await this.zip.dataStart(entry)
       this.starts.set(key, start)
-      if (hasChecksum(entry)) this.checked.push({ what: `zip entry ${quote(entry.name)}`, offset: start, bytes, crc32: entry.crc32 })
+      if (hasChecksum(entry)) {
+        this.checked.push({ what: `zip entry ${quote(entry.name)}`, offset: start, bytes, crc32: entry.crc32 })
+      }
     }
     const dtype = record.dtype === undefined ? stored : this.dtype(record.dtype)
     return { start, dtype, bytes, elements: Math.floor(bytes / (elementBits.get(dtype)! / 8)) }
   }
 
   private dtype (value: unknown): string {
-    if (!(value instanceof Global) || value.module !== 'torch' || !elementBits.has(value.name) || elementBits.get(value.name)! < 8) {
+    if (!(value instanceof Global) || value.module !== 'torch' || !elementBits.has(value.name) ||
+      elementBits.get(value.name)! < 8) {
       throw this.unexpected('element type', value)
     }
     return value.name
@@ -359,13 +397,17 @@ class Locator {
   private sizes (name: string, what: string, value: unknown): number[] {
     const items: unknown = value instanceof Tuple ? value.items : value
     if (!Array.isArray(items)) throw this.unexpected(what, value)
-    if (items.length > maxDimensions) throw this.bad(name, `its ${what} has ${items.length} dimensions (at most ${maxDimensions})`)
+    if (items.length > maxDimensions) {
+      throw this.bad(name, `its ${what} has ${items.length} dimensions (at most ${maxDimensions})`)
+    }
     return items.map(item => this.integer(name, what, item))
   }
 
   private integer (name: string, what: string, value: unknown): number {
     if (typeof value !== 'number' && typeof value !== 'bigint') throw this.unexpected(what, value)
-    if (!Number.isSafeInteger(value) || (value as number) < 0) throw this.bad(name, `its ${what} holds ${String(value).slice(0, 40)}, not a whole number from 0 to 2^53`)
+    if (!Number.isSafeInteger(value) || (value as number) < 0) {
+      throw this.bad(name, `its ${what} holds ${String(value).slice(0, 40)}, not a whole number from 0 to 2^53`)
+    }
     return value as number
   }
 
@@ -373,7 +415,9 @@ class Locator {
     return new Odd(`a tensor whose ${what} is ${describeValue(value)}, which a plain state dict never has`)
   }
 
-  private bad (name: string, message: string): Error { return bad(this.source.file, `tensor ${quote(name)}: ${message}`) }
+  private bad (name: string, message: string): Error {
+    return bad(this.source.file, `tensor ${quote(name)}: ${message}`)
+  }
 }
 
 /** Is the value of a tensor another than what is stored? */

@@ -1,6 +1,6 @@
 // Tells the architecture of a LlamaGen / PAR transformer from the shapes of its tensors. Two things cannot be told from
-// shapes: the number of heads (any divisor of dim gives the same shapes), which comes from the caller, parvis's own metadata
-// or the table of published models, and the token grid (grid.ts).
+// shapes: the number of heads (any divisor of dim gives the same shapes), which comes from the caller, parvis's own
+// metadata or the table of published models, and the token grid (grid.ts).
 
 import { ParError } from '../errors.js'
 import type { TensorSource, TransformerModel, WeightSource } from '../native.js'
@@ -74,7 +74,9 @@ const transitionsName = llamaGenName('transitions')
  * Errors: BAD_CHECKPOINT (a tensor missing or of the wrong shape or type, metadata that contradicts the shapes, heads
  * that nothing tells), UNSUPPORTED_N, INVALID_OPTION (an override out of range or that cannot fit the shapes).
  */
-export function describeTransformer (checkpoint: Checkpoint, overrides: TransformerOverrides = {}): TransformerDescription {
+export function describeTransformer (
+  checkpoint: Checkpoint, overrides: TransformerOverrides = {}
+): TransformerDescription {
   const callerHeads = positiveOption('heads', overrides.heads, limits.heads)
   const callerN = positiveOption('n', overrides.n, limits.n)
   const callerGrid = gridOption(overrides.grid)
@@ -83,7 +85,11 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
 
   const [vocabularySize, dim] = needed.take(tellingNames.tokens, ['vocabulary', 'dim']) as [number, number]
   const classRows = needed.take(tellingNames.classes, ['classes + 1', dim])[0]!
-  if (classRows < 2) throw needed.bad(`tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`)
+  if (classRows < 2) {
+    throw needed.bad(
+      `tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`
+    )
+  }
   const transitions = needed.has(transitionsName) ? needed.take(transitionsName, ['n - 1', dim])[0]! : 0
   const { layers, qkvRows, feedForward } = takeLayers(needed, dim)
   needed.take(llamaGenName('finalNorm.weight'), [dim])
@@ -97,18 +103,23 @@ export function describeTransformer (checkpoint: Checkpoint, overrides: Transfor
   const attention = chooseHeads(needed, { layers, dim }, qkvRows, callerHeads, metadata?.heads)
   needed.limit(limits, { heads: attention.heads, headSize: attention.headSize })
   if (!Number.isInteger(Math.sqrt(n))) {
-    throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square (rows 3, 15, 63...)`)
+    throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square ` +
+      '(rows 3, 15, 63...)')
   }
   const official = officialName(layers, dim, attention.heads, vocabularySize, classes, n)
-  const { grid, gridFrom, warnings } = chooseGrid(needed, { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
+  const { grid, gridFrom, warnings } = chooseGrid(needed,
+    { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
   const classWarning = checkClasses(needed, classRows)
   if (callerN !== undefined && callerN !== n) {
-    throw new ParError('UNSUPPORTED_N', `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
+    throw new ParError('UNSUPPORTED_N',
+      `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
       `(${transitions} transition tokens). Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`)
   }
   const name = metadata?.name ?? official
   const { heads, kvHeads, headSize } = attention
-  const model = llamaGenModel({ layers, dim, heads, kvHeads, headSize, feedForward, vocabularySize, classes, transitions })
+  const model = llamaGenModel({
+    layers, dim, heads, kvHeads, headSize, feedForward, vocabularySize, classes, transitions
+  })
   return {
     model,
     n,
@@ -161,8 +172,12 @@ function countLayers (checkpoint: Checkpoint): number {
   return layers
 }
 
-function officialName (layers: number, dim: number, heads: number, vocabularySize: number, classes: number, n: number): string | undefined {
-  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || !publishedN.includes(n)) return undefined
+function officialName (
+  layers: number, dim: number, heads: number, vocabularySize: number, classes: number, n: number
+): string | undefined {
+  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || !publishedN.includes(n)) {
+    return undefined
+  }
   const size = published.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
   return size && (n === 1 ? `LlamaGen-${size.name}` : `PAR-${size.name}-${n}x`)
 }
@@ -171,7 +186,9 @@ function officialName (layers: number, dim: number, heads: number, vocabularySiz
 
 function transformerMetadata (checkpoint: Checkpoint, needed: Needed): TransformerMetadata | undefined {
   const metadata = readParvisMetadata(checkpoint)
-  if (metadata && metadata.kind !== 'transformer') throw needed.bad(`its metadata says it is a ${metadata.kind}, a transformer is expected`)
+  if (metadata && metadata.kind !== 'transformer') {
+    throw needed.bad(`its metadata says it is a ${metadata.kind}, a transformer is expected`)
+  }
   return metadata
 }
 
@@ -193,47 +210,68 @@ function checkMetadata (metadata: TransformerMetadata | undefined, shapes: FromS
 // ---- heads ----
 
 function chooseHeads (
-  needed: Needed, { layers, dim }: { layers: number, dim: number }, qkvRows: number, fromCaller: number | undefined, fromMetadata: number | undefined
+  needed: Needed, { layers, dim }: { layers: number, dim: number }, qkvRows: number, fromCaller: number | undefined,
+  fromMetadata: number | undefined
 ): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'], warnings: string[] } {
   const ofThisSize = published.find(model => model.dim === dim && model.layers === layers)
   const ofThisWidth = ofThisSize ?? published.find(model => model.dim === dim)
   const heads = fromCaller ?? fromMetadata ?? ofThisWidth?.heads
   if (heads === undefined) {
-    throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' (${published.map(model => model.dim).join(', ')}). Pass heads.`)
+    throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' ` +
+      `(${published.map(model => model.dim).join(', ')}). Pass heads.`)
   }
-  const from = fromCaller !== undefined ? 'option' : fromMetadata !== undefined ? 'metadata' : ofThisSize ? 'published' : 'assumed'
-  const words = { option: 'as given', metadata: 'from its metadata', published: 'of the published model of this size', assumed: 'of the published model of this width' }[from]
+  const from = fromCaller !== undefined
+    ? 'option'
+    : fromMetadata !== undefined
+      ? 'metadata'
+      : ofThisSize
+        ? 'published'
+        : 'assumed'
+  const words = {
+    option: 'as given', metadata: 'from its metadata', published: 'of the published model of this size',
+    assumed: 'of the published model of this width'
+  }[from]
   const headSize = dim / heads
   const kvHeads = (qkvRows / headSize - heads) / 2
   const wrong = (why: string): Error => {
     const message = `${heads} heads (${words}) cannot be: ${why}`
-    return from === 'option' ? new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${message}`) : needed.bad(`${message}. Pass heads.`)
+    return from === 'option'
+      ? new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${message}`)
+      : needed.bad(`${message}. Pass heads.`)
   }
   // Rotation turns pairs of elements, half of the pairs by row, half by column.
-  if (!Number.isInteger(headSize) || headSize % 4 !== 0) throw wrong(`the width ${dim} gives a head size of ${Number(headSize.toFixed(3))}, which must be a multiple of 4`)
+  if (!Number.isInteger(headSize) || headSize % 4 !== 0) {
+    throw wrong(`the width ${dim} gives a head size of ${Number(headSize.toFixed(3))}, which must be a multiple of 4`)
+  }
   if (!Number.isInteger(kvHeads) || kvHeads < 1 || heads % kvHeads !== 0) {
-    throw wrong(`tensor "layers.0.attention.wqkv.weight" has shape [${qkvRows}, ${dim}], expected [(heads + 2 * kvHeads) * ${headSize}, ${dim}] with kvHeads a divisor of heads`)
+    throw wrong(`tensor "layers.0.attention.wqkv.weight" has shape [${qkvRows}, ${dim}], expected [(heads + 2 * ` +
+      `kvHeads) * ${headSize}, ${dim}] with kvHeads a divisor of heads`)
   }
   const warnings = from !== 'assumed' ? []
-    : [`nothing in the file says its number of heads: ${heads} is assumed, that of ${ofThisWidth!.name}, which has the same width and ${ofThisWidth!.layers} layers. Give heads (--heads on the command line)`]
+    : [`nothing in the file says its number of heads: ${heads} is assumed, that of ${ofThisWidth!.name}, which has ` +
+      `the same width and ${ofThisWidth!.layers} layers. Give heads (--heads on the command line)`]
   return { heads, kvHeads, headSize, from, warnings }
 }
 
 // ---- classes
 
 /**
- * The last row of the class table is "no class", unless the model was trained without guidance (class_dropout_prob 0): then it
- * is a class like the others, and the table has as many rows as the training arguments say that there are classes.
+ * The last row of the class table is "no class", unless the model was trained without guidance (class_dropout_prob 0):
+ * then it is a class like the others, and the table has as many rows as the training arguments say that there are
+ * classes.
  */
 function checkClasses (needed: Needed, rows: number): string[] {
   const told = asNumber(trainingArgument(needed.checkpoint, 'num_classes'))
   const dropout = asNumber(trainingArgument(needed.checkpoint, 'class_dropout_prob'))
   const guided = dropout !== undefined && dropout > 0
   if ((told === rows && !guided) || (dropout === 0 && told !== rows - 1)) {
-    const why = told === rows ? `its training arguments say num_classes ${told}` : 'its training arguments say class_dropout_prob 0'
+    const why = told === rows
+      ? `its training arguments say num_classes ${told}`
+      : 'its training arguments say class_dropout_prob 0'
     throw needed.bad(`its class table has ${rows} rows and none of them is "no class": ${why}. ` +
       'parvis runs models that were trained with one (class_dropout_prob above 0), which guidance needs.')
   }
   if (told === undefined || told === rows - 1) return []
-  return [`its training arguments say ${told} classes, its class table has ${rows} rows, of which the last is taken for "no class"`]
+  return [`its training arguments say ${told} classes, its class table has ${rows} rows, of which the last is taken ` +
+    'for "no class"']
 }

@@ -8,7 +8,10 @@ import type { FileIdentity } from './source.js'
 
 /** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
 export interface StoredTensor extends TensorSource {
-  /** Elements times element size. With `strides` the elements may be spread over more of the file than this, or over less. */
+  /**
+   * Elements times element size. With `strides` the elements may be spread over more of the file than this, or over
+   * less.
+   */
   bytes: number
 }
 
@@ -20,7 +23,10 @@ export interface OtherTensor {
   shape: number[]
   /** Byte offset of element [0, 0, ...] in the file. */
   offset: number
-  /** Elements times element size. With `strides` the elements may be spread over more of the file than this, or over less. */
+  /**
+   * Elements times element size. With `strides` the elements may be spread over more of the file than this, or over
+   * less.
+   */
   bytes: number
   /** Elements from one to the next along each axis, where they do not follow each other. */
   strides?: number[]
@@ -52,7 +58,10 @@ export interface Checkpoint {
    * are. Harmless unless the model needs them. Only a .pt file can have them.
    */
   odd?: Map<string, string>
-  /** Data of the weights that has a checksum: only a .pt file has them. Opening it compares none of them: checksums.ts does. */
+  /**
+   * Data of the weights that has a checksum: only a .pt file has them. Opening it compares none of them: checksums.ts
+   * does.
+   */
   checked?: Checked[]
   /**
    * What stood beside the weights, as plain data: steps, epoch, the training arguments; of a .safetensors file its
@@ -63,7 +72,10 @@ export interface Checkpoint {
   own?: Json | JsonError
   /** The training arguments that are asked for, as they stood there (arguments.ts). */
   trainingArguments?: ReadonlyMap<ArgumentName, unknown>
-  /** Key the weights stood under: 'model', 'module', 'state_dict', or that of an EMA copy; absent when they were at the top. */
+  /**
+   * Key the weights stood under: 'model', 'module', 'state_dict', or that of an EMA copy; absent when they were at the
+   * top.
+   */
   wrapper?: string
   /** Names of the file, without folders: as given, of links on the way, its own, those in the cache that it lies in. */
   names?: string[]

@@ -33,9 +33,13 @@ class BlockReader extends yauzl.RandomAccessReader {
 
   constructor (private readonly source: FileSource) { super() }
 
-  override read (buffer: Buffer, offset: number, length: number, position: number, callback: (error: Error | null) => void): void {
+  override read (
+    buffer: Buffer, offset: number, length: number, position: number, callback: (error: Error | null) => void
+  ): void {
     if (!this.source.contains(position, length)) {
-      callback(new Error(`it points outside the file (${length} bytes at ${position}, the file has ${this.source.size})`))
+      callback(
+        new Error(`it points outside the file (${length} bytes at ${position}, the file has ${this.source.size})`)
+      )
       return
     }
     const from = position - this.blockStart
@@ -75,11 +79,15 @@ export class ZipDirectory {
       zip = await yauzl.fromRandomAccessReaderPromise(reader, source.size, { autoClose: false, lazyEntries: true })
       // Typed as a boolean, but it is the offset of the directory's first record.
       directoryStart = (zip as unknown as { readEntryCursor: number }).readEntryCursor
-      if (zip.entryCount > maxEntries) throw new Error(`it claims ${zip.entryCount} entries, the limit is ${maxEntries}`)
+      if (zip.entryCount > maxEntries) {
+        throw new Error(`it claims ${zip.entryCount} entries, the limit is ${maxEntries}`)
+      }
       for await (const entry of zip.eachEntry()) {
         checkEntry(entry, entries, source.size)
         // Names, extra fields and comments may have 64 KB each.
-        if (slices.spend(64 + entry.fileName.length + 4 * entry.extraFields.length + entry.fileComment.length)) await slices.rest()
+        if (slices.spend(64 + entry.fileName.length + 4 * entry.extraFields.length + entry.fileComment.length)) {
+          await slices.rest()
+        }
       }
     } catch (error) {
       signal?.throwIfAborted()
@@ -94,12 +102,16 @@ export class ZipDirectory {
   /** Byte offset of the entry's data. Checks that it is stored uncompressed and that its local header agrees. */
   async dataStart (entry: ZipEntry): Promise<number> {
     const name = quote(entry.name)
-    if (entry.encrypted) throw bad(this.source.file, `zip entry ${name} is encrypted: save the checkpoint again with torch.save`)
+    if (entry.encrypted) {
+      throw bad(this.source.file, `zip entry ${name} is encrypted: save the checkpoint again with torch.save`)
+    }
     if (entry.method !== 0 || entry.size !== entry.uncompressedSize) {
-      throw bad(this.source.file, `zip entry ${name} is compressed (method ${entry.method}), torch.save stores entries as they are. ` +
+      throw bad(this.source.file,
+        `zip entry ${name} is compressed (method ${entry.method}), torch.save stores entries as they are. ` +
         'Was the file zipped again? Unpack and pack it with "zip -0", or load it in PyTorch and torch.save it.')
     }
-    const record = Object.assign(new yauzl.Entry(), { relativeOffsetOfLocalHeader: entry.headerOffset, compressedSize: entry.size })
+    const record = Object.assign(new yauzl.Entry(),
+      { relativeOffsetOfLocalHeader: entry.headerOffset, compressedSize: entry.size })
     let header: yauzl.LocalFileHeader
     try {
       header = await this.zip.readLocalFileHeaderPromise(record)
@@ -108,7 +120,8 @@ export class ZipDirectory {
         'The file is truncated or damaged: fetch it again.', error)
     }
     const disagree = (what: string): never => {
-      throw bad(this.source.file, `the header of zip entry ${name} disagrees with the zip directory about its ${what}: the file is damaged`)
+      throw bad(this.source.file,
+        `the header of zip entry ${name} disagrees with the zip directory about its ${what}: the file is damaged`)
     }
     const localName = yauzl.getFileNameLowLevel(header.generalPurposeBitFlag, header.fileName, [], false)
     if (localName !== entry.name) disagree('name')
@@ -154,7 +167,8 @@ function checkEntry (entry: yauzl.Entry, entries: Map<string, ZipEntry>, fileSiz
   const sizes = [entry.relativeOffsetOfLocalHeader, entry.compressedSize, entry.uncompressedSize]
   if (!sizes.every(Number.isSafeInteger) ||
       entry.relativeOffsetOfLocalHeader + localHeaderBytes + entry.compressedSize > fileSize) {
-    throw new Error(`entry ${quote(name)} (${entry.compressedSize} bytes at ${entry.relativeOffsetOfLocalHeader}) lies outside the file of ${fileSize} bytes.`)
+    throw new Error(`entry ${quote(name)} (${entry.compressedSize} bytes at ${entry.relativeOffsetOfLocalHeader}) ` +
+      `lies outside the file of ${fileSize} bytes.`)
   }
   entries.set(name, {
     name,
@@ -167,7 +181,10 @@ function checkEntry (entry: yauzl.Entry, entries: Map<string, ZipEntry>, fileSiz
   })
 }
 
-/** Returns where entries and the directory begin. The exact start of the data is known only from the local header: see dataStart. */
+/**
+ * Returns where entries and the directory begin. The exact start of the data is known only from the local header: see
+ * dataStart.
+ */
 async function checkOverlaps (
   entries: ReadonlyMap<string, ZipEntry>, directoryStart: number, source: FileSource, slices: Slices
 ): Promise<Float64Array> {

@@ -9,7 +9,9 @@ import type { Device } from '../options.js'
 export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return text => {
     const value = Number(text)
-    if (!/^[+-]?\d+$/.test(text) || value < least) throw new InvalidArgumentError(`Give a whole number of at least ${least}.`)
+    if (!/^[+-]?\d+$/.test(text) || value < least) {
+      throw new InvalidArgumentError(`Give a whole number of at least ${least}.`)
+    }
     if (value > most) throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`)
     return value
   }
@@ -18,7 +20,9 @@ export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: 
 export function real (text: string): number {
   const value = Number(text)
   if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('Give a number.')
-  if (!Number.isFinite(value)) throw new InvalidArgumentError(`Give a number from ${-Number.MAX_VALUE} to ${Number.MAX_VALUE}.`)
+  if (!Number.isFinite(value)) {
+    throw new InvalidArgumentError(`Give a number from ${-Number.MAX_VALUE} to ${Number.MAX_VALUE}.`)
+  }
   return value
 }
 
@@ -27,7 +31,9 @@ function sides (text: string, separators: string): [first: number, second: numbe
   const match = new RegExp(`^(\\d+)(?:[${separators}](\\d+))?$`, 'i').exec(text)
   if (!match) return undefined
   const [first, second] = [Number(match[1]), Number(match[2] ?? match[1])]
-  if (Math.max(first, second) > Number.MAX_SAFE_INTEGER) throw new InvalidArgumentError(`Give whole numbers from 1 to ${Number.MAX_SAFE_INTEGER}.`)
+  if (Math.max(first, second) > Number.MAX_SAFE_INTEGER) {
+    throw new InvalidArgumentError(`Give whole numbers from 1 to ${Number.MAX_SAFE_INTEGER}.`)
+  }
   return Math.min(first, second) < 1 ? undefined : [first, second, match[2] === undefined]
 }
 
@@ -53,7 +59,9 @@ export function fileName (text: string): string {
 }
 
 export function device (text: string): Device {
-  if (!/^(auto|cpu|cuda|cuda:\d{1,4})$/.test(text)) throw new InvalidArgumentError('Give auto, cpu, cuda or cuda:<number>.')
+  if (!/^(auto|cpu|cuda|cuda:\d{1,4})$/.test(text)) {
+    throw new InvalidArgumentError('Give auto, cpu, cuda or cuda:<number>.')
+  }
   return text as Device
 }
 
@@ -66,7 +74,9 @@ export function collect (text: string, before: string[] = []): string[] {
  * Class ids and names from `--class` values, each a comma list of both. A value that is a class name as it stands
  * (names may hold commas) is taken whole.
  */
-export function classList (values: readonly string[], classes: number, labels: readonly string[] | undefined): number[] {
+export function classList (
+  values: readonly string[], classes: number, labels: readonly string[] | undefined
+): number[] {
   const isNumber = (text: string): boolean => /^[+-]?\d+$/.test(text)
   return values.flatMap(value => {
     if (value.includes(',')) {

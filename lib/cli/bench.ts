@@ -44,7 +44,9 @@ const precisions = ['auto', 'float32', 'bfloat16'] as const
 
 export function benchCommand (signal: AbortSignal): Command {
   return new Command('bench')
-    .description("Measure the speed on random weights of the paper's sizes, and compare it with the limits of the machine.")
+    .description(
+      "Measure the speed on random weights of the paper's sizes, and compare it with the limits of the machine."
+    )
     .optionsGroup('What to measure (comma lists):')
     .option('--size <names>', `sizes of the paper: ${modelNames.join(', ')} (default: L)`, listOf(oneOf(modelNames)))
     .addOption(new Option('--model <names>').argParser(listOf(oneOf(modelNames))).hideHelp()) // the name it had
@@ -57,7 +59,8 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--no-decode', 'do not measure the VQ-16 decoder')
     .option('--operations', 'also time every launch of a decode')
     .option('--no-cold-start', 'do not measure a new process with the embedded model')
-    .option('--torch <file>', 'PyTorch program to compare with on the CPU (default: bench/torch/decode.py of the repository, if Python has torch)', fileName)
+    .option('--torch <file>', 'PyTorch program to compare with on the CPU (default: bench/torch/decode.py of the ' +
+      'repository, if Python has torch)', fileName)
     .option('--no-torch', 'do not compare with PyTorch')
     .option('--authors <folder>', "also compare with a checkout of the authors' code (Epiphqny/PAR)", fileName)
     .optionsGroup('How long:')
@@ -74,12 +77,17 @@ export function benchCommand (signal: AbortSignal): Command {
 
 async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   const asked = flags.format ?? flags.output
-  if (flags.json && asked !== undefined && asked !== 'json') throw new UsageError(`--json and --format ${asked} are two formats; choose one`)
+  if (flags.json && asked !== undefined && asked !== 'json') {
+    throw new UsageError(`--json and --format ${asked} are two formats; choose one`)
+  }
   const format = asked ?? (flags.json ? 'json' : 'md')
   for (const n of flags.tokensPerStep) {
     const side = Math.sqrt(n)
     const grid = Number.isInteger(side) ? flags.grid.find(grid => grid % side !== 0) : undefined
-    if (grid !== undefined) throw new UsageError(`--tokens-per-step ${n} cuts the grid into ${side} x ${side} regions, but ${side} does not divide --grid ${grid}`)
+    if (grid !== undefined) {
+      throw new UsageError(`--tokens-per-step ${n} cuts the grid into ${side} x ${side} regions, but ${side} does ` +
+        `not divide --grid ${grid}`)
+    }
   }
   if (flags.plots !== undefined) await writable(flags.plots)
   const torch = await findTorch({
@@ -87,7 +95,9 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
     ...(typeof flags.torch === 'string' && { script: flags.torch }),
     ...(flags.authors !== undefined && { authors: flags.authors })
   })
-  if (!torch && (typeof flags.torch === 'string' || flags.authors !== undefined)) throw new UsageError(`${flags.authors === undefined ? '--torch' : '--authors'} needs a python3 that imports torch`)
+  if (!torch && (typeof flags.torch === 'string' || flags.authors !== undefined)) {
+    throw new UsageError(`${flags.authors === undefined ? '--torch' : '--authors'} needs a python3 that imports torch`)
+  }
   const progress = progressBar(flags)
   try {
     const report = await runBench({
@@ -141,7 +151,9 @@ function listOf<T> (one: (text: string) => T): (text: string) => T[] {
 function oneOf<T extends string> (choices: readonly T[]): (text: string) => T {
   return text => {
     const found = choices.find(choice => choice.toLowerCase() === text.toLowerCase())
-    if (found === undefined) throw new InvalidArgumentError(`Give ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}.`)
+    if (found === undefined) {
+      throw new InvalidArgumentError(`Give ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}.`)
+    }
     return found
   }
 }

@@ -27,19 +27,28 @@ export function convertCommand (signal: AbortSignal): Command {
     .description('Write a checkpoint as .safetensors: the weights alone, with the architecture in the metadata.')
     .argument('<in>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .argument('<out.safetensors>', 'file to write')
-    .addOption(new Option('--precision <type>', 'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16']))
+    .addOption(new Option('--precision <type>',
+      'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16']))
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say; an assumed grid is not recorded', grid)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens per step', integer(1))
-    .option('--tokenizer <file>', 'for a transformer: the tokenizer that it needs, recorded so that another one is refused', fileName)
-    .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
+    .option('--tokenizer <file>',
+      'for a transformer: the tokenizer that it needs, recorded so that another one is refused', fileName)
+    .addOption(new Option('--weights <which>',
+      'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--no-checksum', 'do not read the whole input for its SHA-256')
     .option('--force', 'replace the file if it exists; for a link, replaces its target')
     .action(async (input: string, output: string, flags: Flags) => {
-      if (output === '-') throw new UsageError('a checkpoint is not written to standard output; give the name of a file (./- for one that is called so)')
+      if (output === '-') {
+        throw new UsageError(
+          'a checkpoint is not written to standard output; give the name of a file (./- for one that is called so)'
+        )
+      }
       const { kind } = await checkOneFile(output)
       // What is no file is refused by the conversion, with or without --force.
-      if (!flags.force && kind === 'file') throw new ParError('INVALID_OPTION', `${shownPath(output)} exists already; --force replaces it`)
+      if (!flags.force && kind === 'file') {
+        throw new ParError('INVALID_OPTION', `${shownPath(output)} exists already; --force replaces it`)
+      }
       const progress = progressBar(flags)
       try {
         const result = await convertCheckpoint(input, output, {
@@ -56,7 +65,11 @@ export function convertCommand (signal: AbortSignal): Command {
         progress.stop()
         for (const warning of result.warnings) note(`parvis: ${shownPath(input)}: ${visible(warning)}`)
         if (flags.json) await printJson(result)
-        else await printSummary(shown`${output}: ${result.kind}, ${result.tensors} tensors, ${bytesText(result.bytes)}` + '\n')
+        else {
+          await printSummary(
+            shown`${output}: ${result.kind}, ${result.tensors} tensors, ${bytesText(result.bytes)}` + '\n'
+          )
+        }
       } finally {
         progress.stop()
       }

@@ -29,9 +29,11 @@ interface Flags extends TokenizerFlags {
 export function decodeCommand (signal: AbortSignal): Command {
   const command = new Command('decode')
     .description("Make pictures from tokens. Default tokenizer: the embedded model's.")
-    .argument('<tokens...>', '.npy files, or JSON as encode and generate --json --with-tokens write it; - reads standard input')
+    .argument('<tokens...>',
+      '.npy files, or JSON as encode and generate --json --with-tokens write it; - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file, folder/, pattern such as %03d.png, or - for standard output; several pictures share a plain name, with numbers (default: named after the token file)')
+    .option('-o, --out <file>', 'picture file, folder/, pattern such as %03d.png, or - for standard output; several ' +
+      'pictures share a plain name, with numbers (default: named after the token file)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -45,7 +47,9 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
   const format = formatOf(out ?? '', flags.format)
   const toStdout = flags.out === '-'
   if (flags.json && toStdout) throw new UsageError('--json and --out - both write to standard output; choose one')
-  if (toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
+  if (toStdout && process.stdout.isTTY) {
+    throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
+  }
   if (!toStdout && out === undefined) await checkFolder('.')
   else if (!toStdout && !isPattern(out!)) await checkWritable(out!)
   checkSources(files)
@@ -60,12 +64,20 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
     const own = imageSize && [imageSize[0] / factor, imageSize[1] / factor] as const
     const pictures: Array<TokenPicture & { file: string }> = []
     for (const { file, bytes } of sources) {
-      for (const picture of await readTokens(bytes, sourceName(file), own, flags.grid, signal)) pictures.push({ file, ...picture })
+      for (const picture of await readTokens(bytes, sourceName(file), own, flags.grid, signal)) {
+        pictures.push({ file, ...picture })
+      }
       checkCount(pictures.length, sourceName(file))
     }
-    if (toStdout && pictures.length > 1) throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
+    if (toStdout && pictures.length > 1) {
+      throw new UsageError(`standard output takes one picture; these are ${pictures.length}. Give --out a name`)
+    }
     for (const { grid: [rows, columns] } of pictures) {
-      const one = flags.size === undefined ? { width: columns * factor, height: rows * factor } : typeof flags.size === 'number' ? { width: flags.size, height: flags.size } : flags.size
+      const one = flags.size === undefined
+        ? { width: columns * factor, height: rows * factor }
+        : typeof flags.size === 'number'
+          ? { width: flags.size, height: flags.size }
+          : flags.size
       checkSheet(1, one, 1, flags.scale, format)
     }
     const names = outputNames(pictures.map(({ file }) => file), out, '-decoded', format)
@@ -80,12 +92,17 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       const bytes = await encode(sheet, format)
       signal.throwIfAborted()
       if (!toStdout) await writeOutput(names[k]!, bytes, signal)
-      else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
-      written.push({ file: toStdout ? '-' : absolute(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height })
+      else if (!await print(bytes)) {
+        throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+      }
+      written.push({
+        file: toStdout ? '-' : absolute(names[k]!), tokens: file, grid, width: sheet.width, height: sheet.height
+      })
     }
     progress.stop()
     if (flags.json) return await printJson({ format, device: par.info.device, pictures: written })
-    const text = written.map(({ tokens, width, height }, k) => shown`${toStdout ? 'standard output' : names[k]!}: ${width} x ${height} px of ${sourceName(tokens)}`)
+    const text = written.map(({ tokens, width, height }, k) =>
+      shown`${toStdout ? 'standard output' : names[k]!}: ${width} x ${height} px of ${sourceName(tokens)}`)
     if (toStdout) note(text.join('\n'))
     else await printSummary([...text, ...(text.length > 1 ? [count(text.length)] : [])].join('\n') + '\n')
   } finally {
@@ -96,6 +113,8 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
 
 /** A fault of tokens (one that the codebook does not have) is one of their file. */
 export function inFile (error: unknown, file: string): unknown {
-  if (!(error instanceof ParError) || error.code !== 'INVALID_OPTION' || !error.message.startsWith('tokens')) return error
+  if (!(error instanceof ParError) || error.code !== 'INVALID_OPTION' || !error.message.startsWith('tokens')) {
+    return error
+  }
   return new ParError('BAD_TOKENS', `${shownPath(file)}: ${error.message}`, { cause: error })
 }

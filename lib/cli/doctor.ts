@@ -23,11 +23,14 @@ interface Flags extends CommonFlags { timeout: number }
 const mostSeconds = 2147483
 
 /** Variables that decide what is found, shown where they are set. */
-const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES',
+  'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
-    .description('Show which device is used, and why: addon, CPU, NVIDIA driver, GPUs. If no GPU is used, say what to do.')
+    .description(
+      'Show which device is used, and why: addon, CPU, NVIDIA driver, GPUs. If no GPU is used, say what to do.'
+    )
     .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1, mostSeconds), 30)
     .action(async (flags: Flags) => {
       const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])
@@ -56,7 +59,9 @@ interface Findings {
 type Line = Partial<Omit<Findings, 'memory'>> & { memory?: Findings['memory'] }
 
 /** Runs in the child; a JSON object a line on standard output, out before the next thing is tried. */
-export async function examine (say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') }, gpus = true): Promise<void> {
+export async function examine (
+  say = (line: Line): void => { fs.writeSync(1, JSON.stringify(line) + '\n') }, gpus = true
+): Promise<void> {
   try {
     say({ ...addonFile() }) // before it is loaded, which may be the end
     const native: Addon = addon()
@@ -94,9 +99,14 @@ async function askSharp (seconds: number, signal: AbortSignal): Promise<Sharp | 
   if (!mayStartProcesses()) return undefined
   const script = "process.stdout.write(require('sharp').versions.sharp)"
   return await new Promise((resolve, reject) => {
-    execFile(process.execPath, ['-e', script], { cwd: __dirname, timeout: seconds * 1000, killSignal: 'SIGKILL', signal }, (error, stdout, stderr) => {
+    execFile(process.execPath, ['-e',
+      script], { cwd: __dirname, timeout: seconds * 1000, killSignal: 'SIGKILL', signal }, (error, stdout, stderr) => {
       if (signal.aborted) return reject(signal.reason)
-      resolve(error ? { problem: sharpProblem(stderr, error.killed, error.signal ?? undefined) } : { version: visible(stdout) })
+      resolve(
+        error
+          ? { problem: sharpProblem(stderr, error.killed, error.signal ?? undefined) }
+          : { version: visible(stdout) }
+      )
     })
   })
 }
@@ -131,14 +141,16 @@ async function askHere (): Promise<Answer> {
 async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
   if (!mayStartProcesses()) return await askHere()
   const script = `require(${JSON.stringify(__filename)}).examine()`
-  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
+  const child = spawn(process.execPath, ['-e', script],
+    { stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL' })
   let [out, noise] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
   child.stderr.setEncoding('utf8').on('data', (text: string) => { noise += text })
   const end = await new Promise<string | undefined>((resolve, reject) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL')
-      for (const held of [child.stdout, child.stderr]) held.destroy() // a process that is stuck in a driver outlives SIGKILL
+      // a process that is stuck in a driver outlives SIGKILL
+      for (const held of [child.stdout, child.stderr]) held.destroy()
       child.unref()
       resolve(`gave no answer for ${seconds} s`)
     }, seconds * 1000)
@@ -175,7 +187,9 @@ function judge (answer: Answer): Report {
   if (!cpu) {
     const broken = error
       ? new ParError(error.code as ParError['code'], error.message)
-      : new ParError('NATIVE_UNAVAILABLE', `${file ?? 'The native addon'} cannot be used: a process that loads it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
+      : new ParError('NATIVE_UNAVAILABLE',
+        `${file ?? 'The native addon'} cannot be used: a process that loads ` +
+          `it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
         `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && node scripts/install.js --build`)
     return { answer, choice: undefined, cudaFault: undefined, broken, next: [] }
   }
@@ -185,10 +199,12 @@ function judge (answer: Answer): Report {
       choice: undefined,
       cudaFault: "Node's permission model forbids the process that would ask for GPUs",
       broken: undefined,
-      next: ['Start node with --allow-child-process too: GPUs and sharp are looked at in processes of their own, which they may end']
+      next: ['Start node with --allow-child-process too: GPUs and sharp are looked at in processes of their own, ' +
+        'which they may end']
     }
   }
-  const fault = error?.message ?? (end && `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
+  const fault = error?.message ?? (end &&
+    `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
   if (!cuda || fault) {
     return {
       answer,
@@ -197,7 +213,8 @@ function judge (answer: Answer): Report {
       broken: undefined,
       next: [
         "The CPU works: --device cpu, or device: 'cpu'. Without it every call may end in this way",
-        '`nvidia-smi` shows whether the NVIDIA driver works; where it does not, restart the machine or install the driver again'
+        '`nvidia-smi` shows whether the NVIDIA driver works; where it does not, restart the machine or install the ' +
+          'driver again'
       ]
     }
   }
@@ -210,7 +227,11 @@ function judge (answer: Answer): Report {
     choice,
     cudaFault: undefined,
     broken: undefined,
-    next: choice.device !== 'cpu' ? ['Nothing is missing'] : cure !== undefined ? [cure] : ['`nvidia-smi` shows what else uses the GPU']
+    next: choice.device !== 'cpu'
+      ? ['Nothing is missing']
+      : cure !== undefined
+        ? [cure]
+        : ['`nvidia-smi` shows what else uses the GPU']
   }
 }
 
@@ -226,7 +247,11 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['node', `${process.version}${otherRuntime()}, ${process.platform}-${process.arch}`],
       ['addon', file === undefined ? 'none for this platform' : `${file} (${origin})${cpu ? '' : ', unusable'}`],
       ...(backends ? [['backends', backends.join(', ')]] : []),
-      ...(sharp ? [['sharp', 'version' in sharp ? `${sharp.version}, for picture files` : `no picture files are read or written: ${sharp.problem}`]] : []),
+      ...(sharp
+        ? [['sharp', 'version' in sharp
+            ? `${sharp.version}, for picture files`
+            : `no picture files are read or written: ${sharp.problem}`]]
+        : []),
       ...(set.length > 0 ? [['set', set.map(name => `${name}=${process.env[name]}`).join(', ')]] : [])
     ])
   ]
@@ -239,7 +264,8 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['memory', memoryText(cpu)]
     ]))
   }
-  const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []), ...(cudaFault !== undefined ? [['fault', paint('yellow', cudaFault)]] : [])]
+  const cudaRows = [...(cuda ? cudaFacts(cuda, answer) : []),
+    ...(cudaFault !== undefined ? [['fault', paint('yellow', cudaFault)]] : [])]
   if (cudaRows.length > 0) parts.push('\nCUDA', table(cudaRows))
   if (choice) {
     parts.push('\nWhere no device is given', table([
@@ -247,19 +273,24 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
       ['precision', `${choice.precision} (${choice.precisionReason})`]
     ]))
   }
-  if (next.length > 0) parts.push('\nWhat to do', ...next.map(text => `  ${paint(text === 'Nothing is missing' ? 'green' : 'yellow', text)}`))
+  if (next.length > 0) {
+    parts.push('\nWhat to do',
+      ...next.map(text => `  ${paint(text === 'Nothing is missing' ? 'green' : 'yellow', text)}`))
+  }
   return parts.join('\n') + '\n'
 }
 
 function threadsText ({ cores, threads, quota, quotaGroup }: Facts['cpu']): string {
   if (threads === cores) return `${threads}, one a core`
-  return `${threads}, by the CPU quota of the control group ${quotaGroup} (${Number(quota.toFixed(2))} of ${cores} cores)`
+  return `${threads}, by the CPU quota of the control group ${quotaGroup} (${Number(quota.toFixed(2))} of ${cores} ` +
+    'cores)'
 }
 
 /** What an allocation is compared with: of the machine, or of a control group that allows less. */
 function memoryText ({ memory }: Facts['cpu']): string {
   const { total, free, group, checked } = known(memory)
-  return `${bytesText(total)}${group && ` of the control group ${group}`}, ${bytesText(free)} free${checked ? '' : ', not looked at (PARVIS_MEMORY_CHECK)'}`
+  return `${bytesText(total)}${group && ` of the control group ${group}`}, ${bytesText(free)} ` +
+    `free${checked ? '' : ', not looked at (PARVIS_MEMORY_CHECK)'}`
 }
 
 /** Where the addon cannot tell (macOS), Node can. */
@@ -270,14 +301,20 @@ function known (memory: Facts['cpu']['memory']): Facts['cpu']['memory'] {
 function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
   if (!cuda.compiled) return [['compiled', 'no']]
   return [
-    ['compiled', `yes, with CUDA ${versionText(cuda.runtime)}${cuda.architectures && ` for compute capability ${cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')}`}`],
+    [
+      'compiled',
+      `yes, with CUDA ${versionText(cuda.runtime)}${cuda.architectures && ` for compute capability ${cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')}`}`
+    ],
     ['driver', cuda.driver === 0 ? 'none' : `for CUDA ${versionText(cuda.driver)}`],
     ...cuda.devices.map(device => [`GPU ${device.index}`, deviceText(device, memory[device.index])]),
-    ...(cuda.devices.length === 0 && cuda.reason !== undefined ? [['unusable', cuda.reason]] : []) // a device says its own
+    // a device says its own
+    ...(cuda.devices.length === 0 && cuda.reason !== undefined ? [['unusable', cuda.reason]] : [])
   ]
 }
 
-function deviceText ({ name, capability, memory: total, problem }: CudaDevice, memory: Findings['memory'][number] | undefined): string {
+function deviceText (
+  { name, capability, memory: total, problem }: CudaDevice, memory: Findings['memory'][number] | undefined
+): string {
   if (name === '') return problem ?? 'unknown'
   const free = memory && 'free' in memory ? `, ${bytesText(memory.free)} free` : ''
   const fault = problem ?? (memory && 'problem' in memory ? memory.problem : undefined)
@@ -298,7 +335,9 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
     package: path.join(__dirname, '..', '..'),
     node: process.version,
     platform: `${process.platform}-${process.arch}`,
-    environment: Object.fromEntries(variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])),
+    environment: Object.fromEntries(
+      variables.filter(name => process.env[name] !== undefined).map(name => [name, process.env[name]])
+    ),
     addon: { file: file ?? null, origin: origin ?? null, usable: cpu !== undefined },
     backends: backends ?? [],
     sharp: sharp ?? null,

@@ -21,7 +21,8 @@ interface Flags extends TokenizerFlags, PictureFlags {
 export function pictureOptions (command: Command): Command {
   return command
     .optionsGroup('The picture:')
-    .option('--size <pixels>', 'size that the picture is cropped and resized to: 256 or 256x192 (default: the size of the model)', size)
+    .option('--size <pixels>',
+      'size that the picture is cropped and resized to: 256 or 256x192 (default: the size of the model)', size)
     .option('--no-crop', 'squeeze the whole picture into the size; without --size keep its own shape')
     .option('--background <colour>', 'what transparent pixels are laid on', 'white')
 }
@@ -41,8 +42,12 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
   const toStdout = flags.out === undefined || flags.out === '-'
   if (!toStdout) await checkOneFile(flags.out!)
   const format = tokenFormatOf(flags.out, flags.format)
-  if (format === 'npy' && toStdout && process.stdout.isTTY) throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
-  if (format === 'npy' && toStdout && flags.json) throw new UsageError('--json and a .npy array both write to standard output; give --out a file')
+  if (format === 'npy' && toStdout && process.stdout.isTTY) {
+    throw new UsageError('standard output is a terminal; redirect it, or give --out a file')
+  }
+  if (format === 'npy' && toStdout && flags.json) {
+    throw new UsageError('--json and a .npy array both write to standard output; give --out a file')
+  }
   checkSources(files)
   const progress = progressBar(flags)
   let par: Par | undefined
@@ -52,23 +57,31 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     const pictures = []
     for (const [k, file] of files.entries()) {
       progress.update(k, files.length, `${k}/${count(files.length)}`)
-      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
+      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags,
+        signal)
       pictures.push({ file, width: picture.width, height: picture.height, grid, notes, tokens })
     }
     progress.stop()
 
-    const entries = pictures.map(({ notes, tokens, ...rest }) => ({ ...rest, ...(notes.length > 0 && { notes }), tokens: Array.from(tokens) }))
+    const entries = pictures.map(({ notes, tokens, ...rest }) =>
+      ({ ...rest, ...(notes.length > 0 && { notes }), tokens: Array.from(tokens) }))
     const bytes = format === 'npy' ? tokensAsNpy(pictures) : Buffer.from(tokensAsJson(par.info.tokenizer!, entries))
     signal.throwIfAborted()
     if (toStdout) {
-      if (!await print(bytes)) throw new ParError('BAD_TOKENS', 'standard output was closed before it had taken the tokens')
+      if (!await print(bytes)) {
+        throw new ParError('BAD_TOKENS', 'standard output was closed before it had taken the tokens')
+      }
       return
     }
     await writeOutput(flags.out!, bytes, signal)
     if (flags.json) {
-      await printJson({ file: absolute(flags.out!), format, pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length })) })
+      await printJson({
+        file: absolute(flags.out!), format,
+        pictures: entries.map(({ tokens, ...rest }) => ({ ...rest, tokens: tokens.length }))
+      })
     } else {
-      const lines = pictures.map(({ file, grid, width, height }) => shown`${sourceName(file)}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px`)
+      const lines = pictures.map(({ file, grid, width, height }) =>
+        shown`${sourceName(file)}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px`)
       await printSummary([...lines, shown`${flags.out!}: ${count(pictures.length)}`].join('\n') + '\n')
     }
   } finally {

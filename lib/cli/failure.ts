@@ -17,7 +17,9 @@ const longestMessage = 2000
  */
 export function report (error: unknown, flags: CommonFlags, command?: Command): number {
   const { code, message: whole, usage } = describe(error, command)
-  const short = whole.length > longestMessage ? `${whole.slice(0, longestMessage - 200)} ... ${whole.slice(-150)}` : whole
+  const short = whole.length > longestMessage
+    ? `${whole.slice(0, longestMessage - 200)} ... ${whole.slice(-150)}`
+    : whole
   // Only what says how to build the addon has several lines; any other line break came with a text out of a file.
   const message = code === 'NATIVE_UNAVAILABLE' ? short : visible(short)
   if (flags.json) complain(visibleJson(JSON.stringify({ error: { code, message } })))
@@ -61,7 +63,9 @@ function inFlags ({ code, message }: ParError, command: Command | undefined): Fa
   if (code !== 'INVALID_OPTION') return { code, message: text }
   let usage = false
   // 'guidanceScale must be', 'transformer.heads must be', 'size.width must be', 'grid[0] must be'
-  const named = text.replace(/^(?:transformer\.|tokenizer\.)?([a-zA-Z]+)((?:\.[a-zA-Z]+|\[\d+\])*)(?= must )/, (whole, name: string, part: string) => {
+  const named = text.replace(/^(?:transformer\.|tokenizer\.)?([a-zA-Z]+)((?:\.[a-zA-Z]+|\[\d+\])*)(?= must )/, (
+    whole, name: string, part: string
+  ) => {
     const option = command?.options.find(option => option.attributeName() === (flagNames[name] ?? name))
     if (option?.long == null) return whole
     usage = true

@@ -1,6 +1,6 @@
-// parvis generate: from class ids or names to one picture file, or to a file for each picture. Several pictures in one file
-// make a sheet. It is one call of the API, whose seeds count up from `seed` within a class, so any picture of it can be made
-// again alone.
+// parvis generate: from class ids or names to one picture file, or to a file for each picture. Several pictures in one
+// file make a sheet. It is one call of the API, whose seeds count up from `seed` within a class, so any picture of it
+// can be made again alone.
 
 import { Command, Option } from 'commander'
 import { animate, type Animation } from '../animate.js'
@@ -44,26 +44,34 @@ interface Flags extends ModelFlags {
 
 export function generateCommand (signal: AbortSignal): Command {
   return modelOptions(new Command('generate')
-    .description('Make pictures of one or more classes. Classes are names or numbers out of a fixed list, which `parvis labels` shows; there are no text prompts. ' +
+    .description('Make pictures of one or more classes. Classes are names or numbers out of a fixed list, which ' +
+      '`parvis labels` shows; there are no text prompts. ' +
       'Without --model or --transformer, parvis uses the small model that comes with it: clothes, 32 x 32 pixels.')
     .argument('[classes...]', 'names or numbers of classes, such as: sneaker "ankle boot" 7')
     .optionsGroup('What to make:')
-    .option('-c, --class <id or name>', 'class; the same as an argument. Several: repeat it, or separate with commas', collect)
+    .option('-c, --class <id or name>', 'class; the same as an argument. Several: repeat it, or separate with commas',
+      collect)
     .option('--count <pictures>', 'pictures of each class', integer(1), 1)
-    .option('-n, --tokens-per-step <n>', 'tokens per step; a number that the model was trained for (1, 4 or 16)', integer(1))
-    .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)', integer(0))
+    .option('-n, --tokens-per-step <n>', 'tokens per step; a number that the model was trained for (1, 4 or 16)',
+      integer(1))
+    .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)',
+      integer(0))
     .addOption(new Option('-p, --prompt <text>').hideHelp())
     .optionsGroup("Sampling (default: the model's own):")
-    .option('--guidance-scale <scale>', 'how strongly the picture follows the class (classifier-free guidance); 1 turns guidance off', real)
+    .option('--guidance-scale <scale>',
+      'how strongly the picture follows the class (classifier-free guidance); 1 turns guidance off', real)
     .option('--temperature <t>', 'above 1 more varied, below 1 less; 0 always takes the most likely token', real)
     .option('--top-k <k>', 'choose among the k most likely tokens; 0 is off', integer(0))
     .option('--top-p <p>', 'choose among the most likely tokens whose probabilities reach p; 1 is off', real)
     .option('--greedy', 'always take the most likely token')
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'picture file, or - for standard output (default: named after class, n and seed)')
-    .option('--each', 'write one file per picture; --out may then be a folder/, or a pattern such as %03d-{class}-{seed}.png')
+    .option(
+      '--each', 'write one file per picture; --out may then be a folder/, or a pattern such as %03d-{class}-{seed}.png'
+    )
     .option('--columns <number>', 'pictures per row, if one file holds several', integer(1))
-    .option('--animate <file>', 'also write an animation of how the picture is drawn, as .webp or .gif; for one picture')
+    .option('--animate <file>',
+      'also write an animation of how the picture is drawn, as .webp or .gif; for one picture')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -79,15 +87,24 @@ export function generateCommand (signal: AbortSignal): Command {
 async function generate (given: string[], flags: Flags, signal: AbortSignal): Promise<void> {
   if (flags.prompt !== undefined) throw new UsageError('parvis draws classes, not prompts; `parvis labels` lists them')
   const wanted = [...given, ...flags.class ?? []]
-  if (wanted.length === 0) throw new UsageError('which class? Give its name or number, for example: parvis generate sneaker; `parvis labels` lists the classes of the embedded model. --class does the same')
+  if (wanted.length === 0) {
+    throw new UsageError('which class? Give its name or number, for example: parvis generate sneaker; `parvis ' +
+      'labels` lists the classes of the embedded model. --class does the same')
+  }
   checkModel(flags)
   const place = placeOf(flags)
   const out = place === 'each' ? await asFolder(flags.out) : flags.out
   const format = formatOf(out ?? '', flags.format)
   if (flags.animate !== undefined) {
-    if (!/\.(webp|gif)$/i.test(flags.animate)) throw new UsageError(`the name ${shownPath(flags.animate)} tells no format of animations; end it in .webp or .gif`)
+    if (!/\.(webp|gif)$/i.test(flags.animate)) {
+      throw new UsageError(
+        `the name ${shownPath(flags.animate)} tells no format of animations; end it in .webp or .gif`
+      )
+    }
     if (place === 'none') throw new UsageError('--animate shows pictures; give --tokenizer too')
-    if (wanted.length > 1 || flags.count > 1 || place === 'each') throw new UsageError('--animate is for one picture; give one class, without --count and --each')
+    if (wanted.length > 1 || flags.count > 1 || place === 'each') {
+      throw new UsageError('--animate is for one picture; give one class, without --count and --each')
+    }
     await checkOneFile(flags.animate)
   }
   if (place === 'sheet') {
@@ -103,7 +120,9 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const { transformer } = par.info
     const classes = classesOf(wanted, par)
     const count = classes.length * flags.count
-    if (count > mostImages) throw new UsageError(`${count} pictures are too many for one call; at most ${mostImages} are possible`)
+    if (count > mostImages) {
+      throw new UsageError(`${count} pictures are too many for one call; at most ${mostImages} are possible`)
+    }
     const { tokensPerStep: n, guidanceScale, temperature, topK, topP, greedy, size, seed = randomSeed() } = flags
     // Row by row of the sheet: all pictures of the first class, then of the next.
     const classId = classes.flatMap(id => Array<number>(flags.count).fill(id))
@@ -115,16 +134,22 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const one = place === 'none' ? undefined : pictureSize(par.info, size)
     const work: Work = { par, request, flags, format, progress }
     const seeds = effectiveSeeds(classId, seed)
-    const pictures: Named[] = classId.map((id, k) => ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
+    const pictures: Named[] = classId.map((id, k) =>
+      ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
     if (place === 'each') {
       checkSheet(1, one!, 1, flags.scale, format)
       return await oneByOne(work, pictures, out)
     }
     const columns = Math.min(count, flags.columns ?? columnsOf(classes.length, flags.count))
-    if (one) checkSheet(count, one, columns, flags.scale, format, 'choose a smaller --scale, --size or --count, or another number of --columns')
+    if (one) {
+      checkSheet(count, one, columns, flags.scale, format,
+        'choose a smaller --scale, --size or --count, or another number of --columns')
+    }
     const file = out ?? defaultName(pictures, format)
     if (place === 'sheet' && flags.animate !== undefined && await isSameFile(file, flags.animate)) {
-      throw new UsageError(`the picture and its animation would both be ${shownPath(file)}; give --out or --animate another name`)
+      throw new UsageError(
+        `the picture and its animation would both be ${shownPath(file)}; give --out or --animate another name`
+      )
     }
     await together(work, place, columns, file)
   } finally {
@@ -143,14 +168,20 @@ interface Work {
   progress: Progress
 }
 
-/** Where the pictures go: all into one file or to standard output, a file each, or nowhere, where only tokens are made. */
+/**
+ * Where the pictures go: all into one file or to standard output, a file each, or nowhere, where only tokens are made.
+ */
 type Place = 'sheet' | 'stdout' | 'each' | 'none'
 
 /** @throws UsageError for flags that do not go together */
 function placeOf ({ out, each, columns, json, withTokens, transformer, tokenizer }: Flags): Place {
   if (withTokens && !json) throw new UsageError('--with-tokens adds the tokens to the JSON; give --json too')
   if (transformer !== undefined && tokenizer === undefined) {
-    if (!(json && withTokens)) throw new UsageError('a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone')
+    if (!(json && withTokens)) {
+      throw new UsageError(
+        'a picture needs a tokenizer: give --tokenizer, or --json --with-tokens for the tokens alone'
+      )
+    }
     return 'none'
   }
   if (out === '-') {
@@ -160,7 +191,9 @@ function placeOf ({ out, each, columns, json, withTokens, transformer, tokenizer
     return 'stdout'
   }
   if (!each && !(out !== undefined && isPattern(out))) return 'sheet'
-  if (columns !== undefined) throw new UsageError('--columns is about a file of several pictures, and --each makes a file of each; choose one')
+  if (columns !== undefined) {
+    throw new UsageError('--columns is about a file of several pictures, and --each makes a file of each; choose one')
+  }
   return 'each'
 }
 
@@ -171,14 +204,19 @@ function classesOf (wanted: readonly string[], par: Par): number[] {
     if (classes.length === 0) throw new UsageError('the class is empty; give a number or a name')
     return classes
   } catch (error) {
-    if (!(error instanceof ParError) || error.code !== 'BAD_CLASS_ID' || !error.message.includes('. Some names: ')) throw error
-    throw new ParError(error.code, `${error.message}. parvis draws classes, not prompts; \`parvis labels\` lists them`, { cause: error })
+    if (!(error instanceof ParError) || error.code !== 'BAD_CLASS_ID' || !error.message.includes('. Some names: ')) {
+      throw error
+    }
+    throw new ParError(error.code, `${error.message}. parvis draws classes, not prompts; \`parvis labels\` lists them`,
+      { cause: error })
   }
 }
 
 // ---- one file
 
-async function together ({ par, request, flags, format, progress }: Work, place: Place, columns: number, file: string): Promise<void> {
+async function together (
+  { par, request, flags, format, progress }: Work, place: Place, columns: number, file: string
+): Promise<void> {
   const { signal } = request
   const started = performance.now()
   const film = flags.animate === undefined ? undefined : await filmed(par, request, flags)
@@ -195,16 +233,20 @@ async function together ({ par, request, flags, format, progress }: Work, place:
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
     if (place === 'sheet') await writeOutput(file, bytes, signal)
-    else if (!await print(bytes)) throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+    else if (!await print(bytes)) {
+      throw new ParError('BAD_IMAGE', 'standard output was closed before it had taken the picture')
+    }
   }
   if (flags.json) {
     return await printJson({
       ...(sheet && { file: absolute(file), format, width: sheet.width, height: sheet.height }),
-      ...(film && { animation: { file: absolute(flags.animate!), width: film.width, height: film.height, frames: film.frames } }),
+      ...(film &&
+        { animation: { file: absolute(flags.animate!), width: film.width, height: film.height, frames: film.frames } }),
       ...summary(images),
       device: par.info.device,
       milliseconds,
-      images: images.map((image, k) => ({ ...about(image), ...sheet?.places[k], ...(flags.withTokens && { tokens: Array.from(image.tokens) }) }))
+      images: images.map((image, k) =>
+        ({ ...about(image), ...sheet?.places[k], ...(flags.withTokens && { tokens: Array.from(image.tokens) }) }))
     })
   }
   const text = describe(images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds) +
@@ -224,7 +266,10 @@ function summary (images: readonly GeneratedImage[]): object {
 }
 
 function about ({ classId, label, seed, timings }: GeneratedImage): object {
-  return { classId, label, seed, timings: Object.fromEntries(Object.entries(timings).map(([name, ms]) => [name, rounded(ms as number)])) }
+  return {
+    classId, label, seed,
+    timings: Object.fromEntries(Object.entries(timings).map(([name, ms]) => [name, rounded(ms as number)]))
+  }
 }
 
 /** Microseconds are enough. */
@@ -234,7 +279,9 @@ function rounded (milliseconds: number): number {
 
 // ---- a file each
 
-async function oneByOne ({ par, request, flags, format, progress }: Work, pictures: readonly Named[], out: string | undefined): Promise<void> {
+async function oneByOne (
+  { par, request, flags, format, progress }: Work, pictures: readonly Named[], out: string | undefined
+): Promise<void> {
   const { signal } = request
   const names = namesOf(pictures, out, format)
   await prepare(names, out, signal)
@@ -246,14 +293,22 @@ async function oneByOne ({ par, request, flags, format, progress }: Work, pictur
     const bytes = await encode(sheet, format)
     signal.throwIfAborted()
     await writeOutput(names[k]!, bytes, signal)
-    written.push({ file: absolute(names[k]!), ...about(image), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
+    written.push({ file: absolute(names[k]!), ...about(
+      image
+    ), width: sheet.width, height: sheet.height, ...(flags.withTokens && { tokens: Array.from(image.tokens) }) })
   }
   const milliseconds = Math.round(performance.now() - started)
   progress.stop()
   const { n, seed } = pictures[0]!
   if (flags.json) return await printJson({ format, n, seed, device: par.info.device, milliseconds, images: written })
-  const files = names.length === 1 ? names : [...names.slice(0, shownFiles), ...(names.length > shownFiles ? [`... ${names.length} files, the last one ${names.at(-1)!}`] : [])]
-  await printSummary([...files.map(file => shown`${file}`), `n = ${n}, ${seedsText(pictures)}, ${(milliseconds / 1000).toFixed(2)} s`].join('\n') + '\n')
+  const files = names.length === 1
+    ? names
+    : [...names.slice(0, shownFiles),
+        ...(names.length > shownFiles ? [`... ${names.length} files, the last one ${names.at(-1)!}`] : [])]
+  await printSummary(
+    [...files.map(file => shown`${file}`), `n = ${n}, ${seedsText(pictures)}, ${(milliseconds / 1000).toFixed(2)} s`]
+      .join('\n') + '\n'
+  )
 }
 
 /** Names that are printed; of more files the last one. */
@@ -277,9 +332,13 @@ function seedsText (pictures: ReadonlyArray<{ classId: number, seed: number }>):
   return classes === 1 ? `seeds ${first} to ${last}` : `seeds ${first} and up in each class`
 }
 
-function describe (images: readonly GeneratedImage[], file: string, { width, height }: Sheet, milliseconds: number): string {
+function describe (
+  images: readonly GeneratedImage[], file: string, { width, height }: Sheet, milliseconds: number
+): string {
   const { n, steps } = images[0]!
-  const classes = [...new Set(images.map(({ label, classId }) => label === undefined ? `class ${classId}` : shown`${label} (${classId})`))]
+  const classes = [...new Set(
+    images.map(({ label, classId }) => label === undefined ? `class ${classId}` : shown`${label} (${classId})`)
+  )]
   const subject = classes.length > 4 ? `${classes.length} classes` : classes.join(', ')
   // For those who look at it; what reads the output of a program needs no advice.
   const hint = process.stdout.isTTY && width < 128 && height < 128 ? '; --scale 8 enlarges it' : ''

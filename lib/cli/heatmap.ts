@@ -20,7 +20,8 @@ export interface Heatmap extends Pixels {
 }
 
 // Dark to bright, so that order shows in grey and to the colour-blind alike (the perceptual map called inferno).
-const stops = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]] as const
+const stops = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10],
+  [249, 201, 50], [252, 255, 164]] as const
 const [ink, faint, margin, gap, line] = [31, 140, 24, 24, 20]
 /** A panel is about so long. */
 const panelSide = 384
@@ -40,7 +41,9 @@ export function scaleTop (panels: readonly Panel[]): number {
   return Math.max(1, Math.ceil(all[Math.floor((all.length - 1) * 0.99)]!))
 }
 
-export function heatmap (picture: Pixels, grid: readonly [rows: number, columns: number], panels: readonly Panel[]): Heatmap {
+export function heatmap (
+  picture: Pixels, grid: readonly [rows: number, columns: number], panels: readonly Panel[]
+): Heatmap {
   const [rows, columns] = grid
   const cell = Math.max(1, Math.round(panelSide / Math.max(rows, columns)))
   const [width, height] = [columns * cell, rows * cell]
@@ -51,7 +54,8 @@ export function heatmap (picture: Pixels, grid: readonly [rows: number, columns:
   const head = line + 8
   const body = Math.ceil(count / across) * (head + height + gap)
   const least = 2 * margin + Math.max(panelSide, textWidth(caption))
-  const image: Pixels = { width: Math.max(least, 2 * margin + across * pitch - gap), height: 2 * margin + body + 24 + 2 * (line + 8), data: new Uint8Array(0) }
+  const image: Pixels = { width: Math.max(least,
+    2 * margin + across * pitch - gap), height: 2 * margin + body + 24 + 2 * (line + 8), data: new Uint8Array(0) }
   image.data = new Uint8Array(image.width * image.height * 3).fill(255)
 
   const places = Array.from({ length: count }, (_, k) => ({
@@ -90,7 +94,9 @@ export function heatmap (picture: Pixels, grid: readonly [rows: number, columns:
 
 const caption = 'bits of a token: dark is expected, bright is a surprise'
 
-function fill (image: Pixels, place: { x: number, y: number, width: number, height: number }, at: (x: number, y: number) => readonly [number, number, number]): void {
+function fill (image: Pixels, place: { x: number, y: number, width: number, height: number }, at: (
+  x: number, y: number
+) => readonly [number, number, number]): void {
   for (let y = 0; y < place.height; y++) {
     for (let x = 0; x < place.width; x++) image.data.set(at(x, y), ((place.y + y) * image.width + place.x + x) * 3)
   }
@@ -102,12 +108,17 @@ const glyphs: Record<string, readonly number[]> = {
   0: [14, 17, 19, 21, 25, 17, 14], 1: [4, 12, 4, 4, 4, 4, 14], 2: [14, 17, 1, 2, 4, 8, 31], 3: [31, 2, 4, 2, 1, 17, 14],
   4: [2, 6, 10, 18, 31, 2, 2], 5: [31, 16, 30, 1, 1, 17, 14], 6: [6, 8, 16, 30, 17, 17, 14], 7: [31, 1, 2, 4, 8, 8, 8],
   8: [14, 17, 17, 14, 17, 17, 14], 9: [14, 17, 17, 15, 1, 2, 12],
-  a: [0, 0, 14, 1, 15, 17, 15], b: [16, 16, 22, 25, 17, 17, 30], c: [0, 0, 14, 16, 16, 17, 14], d: [1, 1, 13, 19, 17, 17, 15],
-  e: [0, 0, 14, 17, 31, 16, 14], f: [6, 9, 8, 28, 8, 8, 8], g: [0, 15, 17, 17, 15, 1, 14], h: [16, 16, 22, 25, 17, 17, 17],
-  i: [4, 0, 12, 4, 4, 4, 14], k: [16, 16, 18, 20, 24, 20, 18], l: [12, 4, 4, 4, 4, 4, 14], n: [0, 0, 22, 25, 17, 17, 17],
-  o: [0, 0, 14, 17, 17, 17, 14], p: [0, 0, 30, 17, 30, 16, 16], r: [0, 0, 22, 25, 16, 16, 16], s: [0, 0, 14, 16, 14, 1, 30],
+  a: [0, 0, 14, 1, 15, 17, 15], b: [16, 16, 22, 25, 17, 17, 30], c: [0, 0, 14, 16, 16, 17, 14],
+  d: [1, 1, 13, 19, 17, 17, 15],
+  e: [0, 0, 14, 17, 31, 16, 14], f: [6, 9, 8, 28, 8, 8, 8], g: [0, 15, 17, 17, 15, 1, 14],
+  h: [16, 16, 22, 25, 17, 17, 17],
+  i: [4, 0, 12, 4, 4, 4, 14], k: [16, 16, 18, 20, 24, 20, 18], l: [12, 4, 4, 4, 4, 4, 14],
+  n: [0, 0, 22, 25, 17, 17, 17],
+  o: [0, 0, 14, 17, 17, 17, 14], p: [0, 0, 30, 17, 30, 16, 16], r: [0, 0, 22, 25, 16, 16, 16],
+  s: [0, 0, 14, 16, 14, 1, 30],
   t: [8, 8, 28, 8, 8, 9, 6], u: [0, 0, 17, 17, 17, 19, 13], x: [0, 0, 17, 10, 4, 10, 17],
-  '.': [0, 0, 0, 0, 0, 12, 12], '=': [0, 0, 31, 0, 31, 0, 0], '+': [0, 4, 4, 31, 4, 4, 0], ':': [0, 12, 12, 0, 12, 12, 0], ',': [0, 0, 0, 0, 12, 4, 8]
+  '.': [0, 0, 0, 0, 0, 12, 12], '=': [0, 0, 31, 0, 31, 0, 0], '+': [0, 4, 4, 31, 4, 4, 0],
+  ':': [0, 12, 12, 0, 12, 12, 0], ',': [0, 0, 0, 0, 12, 4, 8]
 }
 const point = 2
 
@@ -120,7 +131,10 @@ function write (image: Pixels, x: number, y: number, text: string): void {
   for (const [k, letter] of [...text].entries()) {
     glyphs[letter]?.forEach((bits, row) => {
       for (let column = 0; column < 5; column++) {
-        if (bits >> 4 - column & 1) fill(image, { x: x + (k * 6 + column) * point, y: y + row * point, width: point, height: point }, () => [ink, ink, ink])
+        if (bits >> 4 - column & 1) {
+          fill(image, { x: x + (k * 6 + column) * point, y: y + row * point, width: point, height: point },
+            () => [ink, ink, ink])
+        }
       }
     })
   }

@@ -20,7 +20,8 @@ const usageOf = (command: Command): string => new Help().commandUsage(command)
 export function styleHelp (command: Command): void {
   command.configureOutput({ getOutHelpWidth: helpWidth, getErrHelpWidth: helpWidth }).configureHelp({
     minWidthToWrap: 16,
-    commandUsage: command => wrap(usageOf(command), helpWidth() - usageTitle.length).join('\n' + ' '.repeat(usageTitle.length)),
+    commandUsage: command =>
+      wrap(usageOf(command), helpWidth() - usageTitle.length).join('\n' + ' '.repeat(usageTitle.length)),
     subcommandTerm: command => command.name(), // their arguments and options are in their own help
     formatItem (term, termWidth, description) {
       const width = this.helpWidth ?? helpWidth()
@@ -30,7 +31,8 @@ export function styleHelp (command: Command): void {
         const [first, ...more] = wrap(description, width - indent)
         return [`  ${term.padEnd(termWidth)}  ${first}`, ...more.map(line => ' '.repeat(indent) + line)].join('\n')
       }
-      return [...wrap(term, width - 2).map(line => `  ${line}`), ...wrap(description, width - 6).map(line => `      ${line}`)].join('\n')
+      return [...wrap(term, width - 2).map(line => `  ${line}`),
+        ...wrap(description, width - 6).map(line => `      ${line}`)].join('\n')
     }
   })
 }
@@ -48,7 +50,10 @@ export function remarks (title: string, rows: ReadonlyArray<readonly [term: stri
   const widthOfTerms = Math.max(...rows.map(([term]) => term.length))
   return () => `\n${title}:\n` + rows.map(([term, text]) => {
     const width = helpWidth()
-    if (width - widthOfTerms - 4 < width * share) return [`  ${term}`, ...wrap(text, width - 6).map(line => `      ${line}`)].join('\n')
-    return wrap(text, width - widthOfTerms - 4).map((line, k) => `  ${(k === 0 ? term : '').padEnd(widthOfTerms)}  ${line}`).join('\n')
+    if (width - widthOfTerms - 4 < width * share) {
+      return [`  ${term}`, ...wrap(text, width - 6).map(line => `      ${line}`)].join('\n')
+    }
+    return wrap(text, width - widthOfTerms - 4)
+      .map((line, k) => `  ${(k === 0 ? term : '').padEnd(widthOfTerms)}  ${line}`).join('\n')
   }).join('\n')
 }

@@ -1,11 +1,12 @@
-// parvis inspect: what a checkpoint file is, without reading its weights, what it would take to run it and, where asked,
-// how fast that could be at most. It lists what can be listed even where the file cannot be run, because that is when one
-// looks into it: heads that nothing tells are shown as unknown, and any other fault is printed after the tensors, with
-// exit code 1.
+// parvis inspect: what a checkpoint file is, without reading its weights, what it would take to run it and, where
+// asked, how fast that could be at most. It lists what can be listed even where the file cannot be run, because that is
+// when one looks into it: heads that nothing tells are shown as unknown, and any other fault is printed after the
+// tensors, with exit code 1.
 
 import { Command, Option } from 'commander'
 import {
-  compareChecksums, describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer, openCheckpoint,
+  compareChecksums, describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer,
+  openCheckpoint,
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
 import { limits } from '../limits.js'
@@ -32,13 +33,17 @@ type Found =
 
 export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
-    .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, memory needed. Weights are only compared with the checksums of a .pt file.')
+    .description('Show what a checkpoint is: which published model or what sets it apart from one, architecture, ' +
+      'memory needed. Weights are only compared with the checksums of a .pt file.')
     .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
-    .addOption(new Option('--weights <which>', 'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
+    .addOption(new Option('--weights <which>',
+      'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
-    .option('--speed', 'measure the limit of the device (a few seconds), and show the shortest possible time for a picture')
+    .option(
+      '--speed', 'measure the limit of the device (a few seconds), and show the shortest possible time for a picture'
+    )
     .option('--no-checksum', 'do not read the weights of a .pt file to compare its checksums')
     .option('--device <device>', 'for --speed: auto, cpu, cuda or cuda:<number>', device, 'auto')
     .action(async (file: string, flags: Flags) => {
@@ -106,7 +111,9 @@ function cacheElements ({ model, grid }: TransformerDescription): number {
 function memory (found: Found): Record<string, { float32: number, bfloat16: number }> {
   const both = (elements: number) => ({ float32: 4 * elements, bfloat16: 2 * elements })
   const weights = both(parameters(found.about.tensors))
-  return found.kind === 'tokenizer' || !found.headsKnown ? { weights } : { weights, cacheASequence: both(cacheElements(found.about)) }
+  return found.kind === 'tokenizer' || !found.headsKnown
+    ? { weights }
+    : { weights, cacheASequence: both(cacheElements(found.about)) }
 }
 
 // ---- JSON
@@ -120,8 +127,10 @@ function asJson (checkpoint: Checkpoint, found: Found | undefined, speed: Speed 
     ...(copies?.length && { copies }),
     ...(found && describeJson(found)),
     ...(speed && { speed }),
-    tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
-    otherTensors: [...checkpoint.others.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
+    tensors: [...checkpoint.tensors.values()]
+      .map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes, used: used.has(name) })),
+    otherTensors: [...checkpoint.others.values()]
+      .map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, bytes })),
     ...(checkpoint.odd?.size && { noTensors: Object.fromEntries(checkpoint.odd) }),
     metadata: plain(metadata)
   }
@@ -149,7 +158,8 @@ function describeJson (found: Found): object {
 
 /** Metadata as JSON can hold it. */
 function plain (value: unknown): unknown {
-  return JSON.parse(JSON.stringify(value, (_, part: unknown) => typeof part === 'bigint' ? String(part) : part) ?? 'null')
+  return JSON.parse(JSON.stringify(value, (_, part: unknown) => typeof part === 'bigint' ? String(part) : part) ??
+    'null')
 }
 
 // ---- text
@@ -165,9 +175,16 @@ function asText (checkpoint: Checkpoint, found: Found | undefined, speed: Speed 
       [visible(name), dtype, `[${shape.join(', ')}]`, bytesText(bytes), !found || used.has(name) ? '' : 'not needed'])))
     if (checkpoint.others.size > 0) {
       const others = [...checkpoint.others.values()]
-      lists.push(`\n${others.length} of other types`, table(others.map(({ name, dtype, shape, bytes }) => [visible(name), dtype, `[${shape.join(', ')}]`, bytesText(bytes)])))
+      lists.push(`\n${others.length} of other types`,
+        table(
+          others.map(({ name, dtype, shape, bytes }) =>
+            [visible(name), dtype, `[${shape.join(', ')}]`, bytesText(bytes)])
+        ))
     }
-    if (checkpoint.odd?.size) lists.push(`\n${checkpoint.odd.size} that are no plain tensors`, table([...checkpoint.odd].map(([name, what]) => [visible(name), visible(what)])))
+    if (checkpoint.odd?.size) {
+      lists.push(`\n${checkpoint.odd.size} that are no plain tensors`,
+        table([...checkpoint.odd].map(([name, what]) => [visible(name), visible(what)])))
+    }
   }
   return [shownPath(checkpoint.file), table(facts(checkpoint, found, listed)), ...lists].join('\n') + '\n'
 }
@@ -180,10 +197,13 @@ function tensorsText ({ tensors }: Checkpoint): string {
 }
 
 function needsText (needs: readonly Need[] | undefined): string {
-  if (!needs) return '\nHow much memory it takes cannot be told: the native addon is not there (parvis doctor says why).\n'
+  if (!needs) {
+    return '\nHow much memory it takes cannot be told: the native addon is not there (parvis doctor says why).\n'
+  }
   const batches = needs[0]!.batches.map(({ batch }) => batch)
   const rows = needs.map(({ device, precision, weights, batches }) => [
-    device === 'cpu' ? 'CPU' : 'GPU', precision, bytesText(weights), ...batches.map(({ bytes, atOnce, batch }) => bytesText(bytes) + (atOnce < batch ? ` (${atOnce} at a time)` : ''))
+    device === 'cpu' ? 'CPU' : 'GPU', precision, bytesText(weights),
+    ...batches.map(({ bytes, atOnce, batch }) => bytesText(bytes) + (atOnce < batch ? ` (${atOnce} at a time)` : ''))
   ])
   return `\nMemory with the weights, ${needs[0]!.guided ? 'guided' : 'not guided'}, by pictures made side by side:\n` +
     table([['', '', 'weights', ...batches.map(batch => batch === 1 ? '1 picture' : String(batch))], ...rows])
@@ -194,28 +214,44 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
   const under = checkpoint.wrapper ? `, weights under ${quote(checkpoint.wrapper)}` : ''
   const rows = [['format', `${format}, ${bytesText(checkpoint.fileBytes)}${under}`]]
   if (!found) rows.push(['kind', 'not understood, see the error at the end'])
-  else if (found.kind === 'tokenizer') rows.push(['kind', 'tokenizer'], ['model', modelText(checkpoint, found)], ...tokenizerFacts(found.about))
-  else rows.push(['kind', 'transformer'], ['model', modelText(checkpoint, found)], ...transformerFacts(found.about, found.headsKnown))
-  if (found?.about.source) rows.push(['converted', `from ${quote(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
+  else if (found.kind === 'tokenizer') {
+    rows.push(['kind', 'tokenizer'], ['model', modelText(checkpoint, found)], ...tokenizerFacts(found.about))
+  } else {
+    rows.push(['kind', 'transformer'], ['model', modelText(checkpoint, found)],
+      ...transformerFacts(found.about, found.headsKnown))
+  }
+  if (found?.about.source) {
+    rows.push(['converted',
+      `from ${quote(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
+  }
   if (found) {
     const { weights, cacheASequence } = memory(found)
     rows.push(['parameters', parameters(found.about.tensors).toLocaleString('en')])
     rows.push(['weights', `${bytesText(weights!.float32)} in float32, ${bytesText(weights!.bfloat16)} in bfloat16`])
-    if (cacheASequence) rows.push(['KV cache', `${bytesText(cacheASequence.float32)} per sequence in float32, ${bytesText(cacheASequence.bfloat16)} in bfloat16`])
+    if (cacheASequence) {
+      rows.push(['KV cache',
+        `${bytesText(cacheASequence.float32)} per sequence in float32, ${bytesText(cacheASequence.bfloat16)} in ` +
+          'bfloat16'])
+    }
   }
   if (checkpoint.weights) rows.push(['weights taken', 'an EMA copy (a moving average)'])
-  if (checkpoint.copies?.length) rows.push(['EMA copy', `${checkpoint.copies.map(quote).join(', ')} (--weights ema takes it)`])
+  if (checkpoint.copies?.length) {
+    rows.push(['EMA copy', `${checkpoint.copies.map(quote).join(', ')} (--weights ema takes it)`])
+  }
   for (const warning of found?.about.warnings ?? []) rows.push(['note', visible(warning)])
   if (!listed) rows.push(['tensors', `${tensorsText(checkpoint)} (--tensors lists them)`])
   const beside = Object.keys(checkpoint.metadata)
-  if (beside.length > 0) rows.push(['beside them', beside.map(name => visible(name, maxShownName)).join(', ') + ' (--json shows them)'])
+  if (beside.length > 0) {
+    rows.push(['beside them', beside.map(name => visible(name, maxShownName)).join(', ') + ' (--json shows them)'])
+  }
   return rows
 }
 
 function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
   const { model, n, grid } = about
   const headsFrom = {
-    option: 'as given', metadata: 'from its metadata', published: 'from the table of published models', assumed: 'assumed; nothing in the file says'
+    option: 'as given', metadata: 'from its metadata', published: 'from the table of published models',
+    assumed: 'assumed; nothing in the file says'
   }[about.headsFrom]
   const gridFrom = {
     option: 'as given',
@@ -226,12 +262,18 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
     assumed: 'assumed; nothing in the file says'
   }[about.gridFrom]
   const heads = headsKnown
-    ? `${model.heads} of ${model.headSize} (${headsFrom})${model.kvHeads === model.heads ? '' : `, ${model.kvHeads} for keys and values`}`
+    ? `${model.heads} of ${model.headSize} ` +
+      `(${headsFrom})${model.kvHeads === model.heads ? '' : `, ${model.kvHeads} for keys and values`}`
     : 'unknown: no published model has this width; give --heads'
   const sampling = Object.entries(about.sampling ?? {}).map(entry => entry.join(' ')).join(', ')
   return [
     ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
-    ['n', n === 1 ? '1, token by token (no transition tokens)' : `${n} tokens per step (${model.transitions} transition tokens)`],
+    [
+      'n',
+      n === 1
+        ? '1, token by token (no transition tokens)'
+        : `${n} tokens per step (${model.transitions} transition tokens)`
+    ],
     ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
     ['layers', `${model.layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
     ['heads', heads],
@@ -242,21 +284,31 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
   ]
 }
 
-/** Which published model it is, or what sets it apart from the one that is most alike. Shapes tell; weights are not read. */
+/**
+ * Which published model it is, or what sets it apart from the one that is most alike. Shapes tell; weights are not
+ * read.
+ */
 function modelText (checkpoint: Checkpoint, found: Found): string {
   const { about } = found
   const { name, differences } = nearest(found)
-  if (found.kind === 'tokenizer' && found.about.mayBe) return `VQ-16, ${found.about.mayBe.join(' or ')} (by its shapes, which both have)`
+  if (found.kind === 'tokenizer' && found.about.mayBe) {
+    return `VQ-16, ${found.about.mayBe.join(' or ')} (by its shapes, which both have)`
+  }
   if (about.official !== undefined) {
     if (found.kind === 'transformer') return transformerText(checkpoint, found.about)
     const of = origin(checkpoint, found)
     return `${about.official}, VQ-16 (${of}, by its shapes and its name)`
   }
-  return `none of the published ones; nearest is ${name}, but for ${differences.map(({ what, here, published }) => `${what} ${here} (there ${published})`).join(', ')}`
+  return `none of the published ones; nearest is ${name}, but ` +
+    `for ${differences.map(({ what, here, published }) => `${what} ${here} (there ${published})`).join(', ')}`
 }
 
 function origin (checkpoint: Checkpoint, { about }: Found): string {
-  return checkpoint.format === 'pt' ? "the authors' file" : about.source ? "converted from the authors' file" : 'as .safetensors'
+  return checkpoint.format === 'pt'
+    ? "the authors' file"
+    : about.source
+      ? "converted from the authors' file"
+      : 'as .safetensors'
 }
 
 /** Published files with the dimensions and the grid of this model; where the grid is assumed, with any grid. */
@@ -267,10 +319,14 @@ function mayBe (about: TransformerDescription): string[] {
 function transformerText (checkpoint: Checkpoint, about: TransformerDescription): string {
   const files = mayBe(about)
   const official = about.official!
-  if (files.length === 0) return `${official}, by its shapes; no such file was published ${filesOf(official).length > 0 ? 'for this grid' : 'by the authors'}`
+  if (files.length === 0) {
+    return `${official}, by its shapes; no such file was ` +
+      `published ${filesOf(official).length > 0 ? 'for this grid' : 'by the authors'}`
+  }
   const of = origin(checkpoint, { kind: 'transformer', about, headsKnown: true })
   const own = files.filter(file => file !== official)
-  return `${official}${own.length > 0 ? `, ${own.join(' or ')}` : ''} (${of}, by its shapes${own.length > 1 ? '; the grid tells them apart, and it is assumed' : ''})`
+  return `${official}${own.length > 0 ? `, ${own.join(' or ')}` : ''} (${of}, by its ` +
+    `shapes${own.length > 1 ? '; the grid tells them apart, and it is assumed' : ''})`
 }
 
 function tokenizerFacts (about: TokenizerDescription): string[][] {
@@ -279,7 +335,11 @@ function tokenizerFacts (about: TokenizerDescription): string[][] {
     ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
     ['factor', `${2 ** (model.multipliers.length - 1)} pixels per token`],
     ['codebook', `${model.codebookSize} codes of ${model.codeSize}`],
-    ['widths', `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} residual blocks per level, z ${model.zChannels}`],
+    [
+      'widths',
+      `${model.multipliers.map(multiplier => multiplier * model.baseChannels).join(', ')}, ${model.residualBlocks} ` +
+        `residual blocks per level, z ${model.zChannels}`
+    ],
     ...(about.imageSize ? [['trained on', `${about.imageSize.join(' x ')} px`]] : [])
   ]
 }

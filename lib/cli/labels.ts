@@ -30,20 +30,33 @@ export function labelsCommand (signal: AbortSignal): Command {
     .option('-s, --search <text>', 'filter by substring; without --model searches the embedded model and ImageNet')
     .action(async (flags: Flags) => {
       const { model, transformer, search } = flags
-      if (model !== undefined && transformer !== undefined) throw new UsageError('--model and --transformer are two models; choose one')
+      if (model !== undefined && transformer !== undefined) {
+        throw new UsageError('--model and --transformer are two models; choose one')
+      }
       if (model !== undefined) knownPreset(model)
       const everywhere = search !== undefined && model === undefined && transformer === undefined
       const places: Named[] = everywhere
         ? [await ofFile(embeddedFile, signal), { model: 'imagenet', labels: imagenetLabels() }]
-        : [model !== undefined ? { model, labels: imagenetLabels() } : await ofFile(transformer ?? embeddedFile, signal)]
-      const found = places.map(({ model, labels }) => ({ model, labels, ids: search === undefined ? [...labels.keys()] : searchLabels(labels, search) }))
-      if (found.every(({ ids }) => ids.length === 0)) throw new ParError('BAD_CLASS_ID', `No class name holds ${show(search)}`)
+        : [
+            model !== undefined
+              ? { model, labels: imagenetLabels() }
+              : await ofFile(transformer ?? embeddedFile, signal)
+          ]
+      const found = places.map(({ model, labels }) =>
+        ({ model, labels, ids: search === undefined ? [...labels.keys()] : searchLabels(labels, search) }))
+      if (found.every(({ ids }) => ids.length === 0)) {
+        throw new ParError('BAD_CLASS_ID', `No class name holds ${show(search)}`)
+      }
       if (flags.json) {
-        return await printJson(found.flatMap(({ model, labels, ids }) => ids.map(classId => ({ classId, label: labels[classId], ...(everywhere && { model }) }))))
+        return await printJson(
+          found.flatMap(({ model, labels, ids }) =>
+            ids.map(classId => ({ classId, label: labels[classId], ...(everywhere && { model }) })))
+        )
       }
       await print(found.filter(({ ids }) => ids.length > 0).map(({ model, labels, ids }) => {
         const width = String(labels.length - 1).length
-        return (everywhere ? `${titles[model]}:\n` : '') + ids.map(id => shown`${String(id).padStart(width)}  ${labels[id]!}` + '\n').join('')
+        return (everywhere ? `${titles[model]}:\n` : '') +
+          ids.map(id => shown`${String(id).padStart(width)}  ${labels[id]!}` + '\n').join('')
       }).join(''))
     })
 }

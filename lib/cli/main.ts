@@ -51,7 +51,9 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
 
 export function program (signal: AbortSignal): Command {
   const program = new Command('parvis')
-    .description('Make pictures with PAR and LlamaGen models. You choose a class ("sneaker", "otter"), not a text prompt.')
+    .description(
+      'Make pictures with PAR and LlamaGen models. You choose a class ("sneaker", "otter"), not a text prompt.'
+    )
     .usage('<command> [options]')
     .version(`parvis ${version}`, '-v, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
@@ -71,9 +73,12 @@ export function program (signal: AbortSignal): Command {
         .option('--verbose', 'show the device and precision; print the stack of an error'))
     }
   }
-  program.addCommand(new Command('version').summary('print the version').helpGroup('Help:').option('--json', 'print it as JSON')
+  program.addCommand(new Command('version').summary('print the version').helpGroup('Help:').option('--json',
+    'print it as JSON')
     .action(async ({ json }: CommonFlags) => { await (json ? printJson({ version }) : print(`parvis ${version}\n`)) }))
-  program.addHelpCommand(new Command('help').summary('print the help of a command').argument('[command]').helpGroup('Help:'))
+  program.addHelpCommand(
+    new Command('help').summary('print the help of a command').argument('[command]').helpGroup('Help:')
+  )
   return program
 }
 
@@ -92,7 +97,9 @@ export async function main (argv: readonly string[], signal = abortOnSignals()):
     styleHelp(command)
     command.exitOverride()
     // Through print, so that help which cannot be written is an error too.
-    command.configureOutput({ outputError: () => {}, writeOut: text => { help = help.then(async () => await print(text)) } })
+    command.configureOutput({
+      outputError: () => {}, writeOut: text => { help = help.then(async () => await print(text)) }
+    })
   }
   try {
     const words = asCommand(argv.slice(2))
@@ -113,10 +120,15 @@ export async function main (argv: readonly string[], signal = abortOnSignals()):
   }
 }
 
-/** Words that stand for a command, as that command: --version may be asked for as JSON, and the help of `help` is all of it. */
+/**
+ * Words that stand for a command, as that command: --version may be asked for as JSON, and the help of `help` is all of
+ * it.
+ */
 function asCommand (words: readonly string[]): readonly string[] {
   const versions = words.filter(word => ['-v', '-V', '--version'].includes(word))
-  if (versions.length > 0 && words.every(word => word === '--json' || versions.includes(word))) return ['version', ...words.filter(word => word === '--json')]
+  if (versions.length > 0 && words.every(word => word === '--json' || versions.includes(word))) {
+    return ['version', ...words.filter(word => word === '--json')]
+  }
   if (words[0] === 'help' && words[1] === 'help') return ['help', ...words.slice(2)]
   return words
 }
@@ -125,7 +137,8 @@ function knownCommand ({ commands }: Command, name: string): void {
   const names = commands.map(command => command.name())
   if (names.includes(name)) return
   const near = names.find(other => mistakesBetween(name, other, 2) <= 2)
-  throw new UsageError(`there is no command ${show(name)}${near === undefined ? '' : ` (Did you mean ${near}?)`}; parvis --help lists the commands`)
+  throw new UsageError(`there is no command ${show(name)}${near === undefined ? '' : ` (Did you mean ${near}?)`}; ` +
+    'parvis --help lists the commands')
 }
 
 /** What bin/parvis.js calls. The process ends by itself, so that pending output is flushed. */

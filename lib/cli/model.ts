@@ -46,7 +46,8 @@ export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
-    .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)", fileName)
+    .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)",
+      fileName)
     .addOption(weightsOption('tokenizer')))
 }
 
@@ -56,7 +57,8 @@ export function modelOptions (command: Command): Command {
     .optionsGroup('The model and the machine:')
     .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis models` lists them')
     .option('--pull', 'with --model: download files that are not in the cache')
-    .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)', fileName)
+    .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)',
+      fileName)
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)', fileName)
     .option('--heads <number>', 'attention heads, if the checkpoint has no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say', grid)
@@ -64,36 +66,54 @@ export function modelOptions (command: Command): Command {
 }
 
 function weightsOption (part: string): Option {
-  return new Option('--weights <which>', `if the ${part} file has both: the model's weights or their moving average`).choices(['model', 'ema'])
+  return new Option('--weights <which>',
+    `if the ${part} file has both: the model's weights or their moving average`).choices(['model', 'ema'])
 }
 
 /** The tokenizer alone. */
 export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal): Promise<Par> {
   const { model, device, precision, threads, weights } = flags
-  if (model !== undefined && flags.tokenizer !== undefined) throw new UsageError('--model says what --tokenizer would; give one of them')
-  if (weights !== undefined && flags.tokenizer === undefined) throw new UsageError('--weights is about the file of --tokenizer; give that too')
-  const tokenizer = flags.tokenizer ?? (model === undefined ? embedded.tokenizer : await presetTokenizer(presetOf(knownPreset(model))))
+  if (model !== undefined && flags.tokenizer !== undefined) {
+    throw new UsageError('--model says what --tokenizer would; give one of them')
+  }
+  if (weights !== undefined && flags.tokenizer === undefined) {
+    throw new UsageError('--weights is about the file of --tokenizer; give that too')
+  }
+  const tokenizer = flags.tokenizer ??
+    (model === undefined ? embedded.tokenizer : await presetTokenizer(presetOf(knownPreset(model))))
   return said(await Par.load({ tokenizer: { path: tokenizer, weights }, device, precision, threads, signal }), flags)
 }
 
-/** @throws UsageError for flags that say the same, or nothing without another one; a tokenizer alone makes and scores no tokens */
+/**
+ * @throws UsageError for flags that say the same, or nothing without another one; a tokenizer alone makes and scores no
+ * tokens
+ */
 export function checkModel (flags: ModelFlags): void {
   if (flags.model !== undefined) {
     knownPreset(flags.model)
-    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'weights'] as const).find(name => flags[name] !== undefined)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'weights'] as const)
+      .find(name => flags[name] !== undefined)
     if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
     return
   }
   if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
   if (flags.transformer !== undefined) return
-  if (flags.tokenizer !== undefined) throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
-  if ((flags.heads ?? flags.grid ?? flags.weights) !== undefined) throw new UsageError('--heads, --grid and --weights are about the file of --transformer; give that too')
+  if (flags.tokenizer !== undefined) {
+    throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
+  }
+  if ((flags.heads ?? flags.grid ?? flags.weights) !== undefined) {
+    throw new UsageError('--heads, --grid and --weights are about the file of --transformer; give that too')
+  }
 }
 
 /** The preset, the files given, or the embedded model. */
-export async function loadModel (flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void): Promise<Par> {
+export async function loadModel (
+  flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void
+): Promise<Par> {
   const { model, pull, transformer, tokenizer, heads, grid, weights, device, precision, threads } = flags
-  if (model !== undefined) return said(await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal }), flags)
+  if (model !== undefined) {
+    return said(await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal }), flags)
+  }
   return said(await Par.load({
     ...(transformer !== undefined && { transformer: { path: transformer, heads, grid, weights } }),
     ...(tokenizer !== undefined && { tokenizer }),
@@ -112,7 +132,9 @@ function said (par: Par, flags: CommonFlags): Par {
   if (flags.verbose) {
     const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
     const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')
-    note(shown`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`)
+    note(
+      shown`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`
+    )
   }
   return par
 }

@@ -1,5 +1,5 @@
-// parvis models: the published models that parvis knows by name: how large they are, what they make, and whether they are in
-// the cache. Nobody is asked over the network.
+// parvis models: the published models that parvis knows by name: how large they are, what they make, and whether they
+// are in the cache. Nobody is asked over the network.
 
 import { Command } from 'commander'
 import { presetStatus, type FileStatus, type PresetStatus } from '../hub/status.js'
@@ -10,7 +10,8 @@ import { bytesText, print, printJson, shown, table, type CommonFlags } from './t
 
 export function modelsCommand (): Command {
   return new Command('models')
-    .description('List the published models that parvis knows by name, with the size of their downloads and the memory of their weights. ' +
+    .description('List the published models that parvis knows by name, with the size of their downloads and the ' +
+      'memory of their weights. ' +
       'Reads the cache only; nothing is asked over the network.')
     .addHelpText('after', examples('parvis models', 'parvis pull par-xl-4x'))
     .action(async ({ json }: CommonFlags) => {
@@ -29,7 +30,8 @@ export function modelsCommand (): Command {
 
 /** Bytes of files together, '0.7 to 1.4 GB' where they are not known. */
 export function sizeText (files: ReadonlyArray<Pick<FileStatus, 'bytes'>>): string {
-  const sum = (k: 0 | 1): number => files.reduce((total, { bytes }) => total + (typeof bytes === 'number' ? bytes : bytes[k]), 0)
+  const sum = (k: 0 | 1): number =>
+    files.reduce((total, { bytes }) => total + (typeof bytes === 'number' ? bytes : bytes[k]), 0)
   return sum(0) === sum(1) ? bytesText(sum(0)) : `${bytesText(sum(0))} to ${bytesText(sum(1))}`
 }
 
@@ -41,13 +43,15 @@ function weights ({ files }: PresetStatus): number {
 function row (status: PresetStatus): string[] {
   const { preset, official, n, files, cached } = status
   const here = files.filter(({ path }) => path !== undefined).length
-  return [preset, official, String(n), String(presetOf(preset).size), sizeText(files), bytesText(weights(status)), cached ? 'yes' : here > 0 ? 'in part' : 'no']
+  return [preset, official, String(n), String(presetOf(preset).size), sizeText(files), bytesText(weights(status)),
+    cached ? 'yes' : here > 0 ? 'in part' : 'no']
 }
 
 function asJson (status: PresetStatus): object {
   const { preset, official, n, grid, files, cached } = status
   return {
     preset, official, n, grid, size: presetOf(preset).size, cached, weightBytes: weights(status),
-    files: files.map(({ role, repository, file, parameters, bytes, path }) => ({ role, repository, file, parameters, bytes, path: path ?? null }))
+    files: files.map(({ role, repository, file, parameters, bytes, path }) =>
+      ({ role, repository, file, parameters, bytes, path: path ?? null }))
   }
 }

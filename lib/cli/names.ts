@@ -5,7 +5,9 @@ import type { ImageFormat } from '../image.js'
 import { shownPath } from '../text.js'
 import { UsageError } from './terminal.js'
 
-/** UTF-8 bytes of a part that is made of any text; a suffix and a number have to fit behind it, and names go up to 255. */
+/**
+ * UTF-8 bytes of a part that is made of any text; a suffix and a number have to fit behind it, and names go up to 255.
+ */
 const longestPart = 120
 
 /**
@@ -62,36 +64,49 @@ export function isPattern (out: string): boolean {
 
 /**
  * A name for each picture.
- * @param out a folder (with a / at its end), a pattern (%d the number of the picture, %03d with zeros, {class} the name of its
- * class, {seed}, {n}), a plain name that is numbered; absent: names made of class, n and seed
+ * @param out a folder (with a / at its end), a pattern (%d the number of the picture, %03d with zeros, {class} the name
+ * of its class, {seed}, {n}), a plain name that is numbered; absent: names made of class, n and seed
  */
 export function namesOf (pictures: readonly Named[], out: string | undefined, format: ImageFormat): string[] {
-  if (out === undefined || isFolderName(out)) return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
+  if (out === undefined || isFolderName(out)) {
+    return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
+  }
   const pattern = patternOf(out)
-  const names = pictures.map((picture, k) => pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
+  const names = pictures.map((
+    picture, k
+  ) => pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
     if (what === 'class' || what === 'label') return className(picture)
     if (what !== undefined) return String(picture[what as 'seed' | 'n'])
     return numberText(k, width!)
   }))
   const twice = names.find((name, k) => names.indexOf(name) !== k)
-  if (twice !== undefined) throw new UsageError(`--out gives several pictures the name ${shownPath(twice)}; put %d into it, their number`)
+  if (twice !== undefined) {
+    throw new UsageError(`--out gives several pictures the name ${shownPath(twice)}; put %d into it, their number`)
+  }
   return names
 }
 
 /**
  * A name for each picture that comes out of a file.
  * @param sources the file of each
- * @param out as for `namesOf`, but without {class}, {seed} and {n}, which nobody knows here; a plain name stays as it is for a
- * single picture; absent or a folder: names made of those of the sources and a suffix
+ * @param out as for `namesOf`, but without {class}, {seed} and {n}, which nobody knows here; a plain name stays as it
+ * is for a single picture; absent or a folder: names made of those of the sources and a suffix
  */
-export function outputNames (sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat): string[] {
+export function outputNames (
+  sources: readonly string[], out: string | undefined, suffix: string, format: ImageFormat
+): string[] {
   if (out !== undefined && !isFolderName(out)) {
     const unknown = /\{(class|label|seed|n)\}/.exec(out)?.[0]
-    if (unknown !== undefined) throw new UsageError(`--out has ${unknown}, which only \`parvis generate\` fills in; put %d into it, the number of the picture`)
+    if (unknown !== undefined) {
+      throw new UsageError(
+        `--out has ${unknown}, which only \`parvis generate\` fills in; put %d into it, the number of the picture`
+      )
+    }
     if (sources.length === 1 && !isPattern(out)) return [out]
     return sources.map((_, k) => numbered(out, k))
   }
-  const stems = sources.map(source => safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix)
+  const stems = sources.map(source =>
+    safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix)
   const [inAll, numbers, used] = [new Map<string, number>(), new Map<string, number>(), new Set<string>()]
   for (const stem of stems) inAll.set(stem, (inAll.get(stem) ?? 0) + 1)
   return stems.map(stem => {
@@ -125,7 +140,9 @@ function different (names: readonly string[]): string[] {
   return names.map(name => {
     const extension = path.extname(name)
     let own = name
-    for (let k = 2; used.has(own.toLowerCase()); k++) own = `${name.slice(0, name.length - extension.length)}-${k}${extension}`
+    for (let k = 2; used.has(own.toLowerCase()); k++) {
+      own = `${name.slice(0, name.length - extension.length)}-${k}${extension}`
+    }
     used.add(own.toLowerCase())
     return own
   })

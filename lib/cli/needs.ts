@@ -35,8 +35,8 @@ export interface Need {
 const batches = [1, 4, 16, 64]
 
 /**
- * Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. Undefined without
- * the addon, which works it out.
+ * Memory for every device, precision and batch; the library's sampling defaults decide whether it is guided. Undefined
+ * without the addon, which works it out.
  */
 export function memoryNeeds (about: TransformerDescription): Need[] | undefined {
   if (!hasAddon()) return undefined
@@ -88,17 +88,26 @@ export interface Speed {
 }
 
 /** Measures the device. Errors: DEVICE_UNAVAILABLE; those of the addon. */
-export async function expectedSpeed (about: TransformerDescription | TokenizerDescription, device: Device): Promise<Speed> {
+export async function expectedSpeed (
+  about: TransformerDescription | TokenizerDescription, device: Device
+): Promise<Speed> {
   const { device: chosen } = await choose(device, 'auto')
   const engine = createEngine(chosen, 0)
   try {
     const ceilings = await engine.measureCeilings()
-    const flops = (precision: Precision): number => precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
+    const flops = (precision: Precision): number =>
+      precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
     if (!('n' in about)) {
       const grid = (about.imageSize?.[0] ?? 384) / vq16Factor
       // The sums are those of VQ-16; of another tokenizer nothing is said.
       const known = (about.official ?? about.mayBe) !== undefined && about.model.codebookSize === vq16.codebookSize
-      return { device: chosen, ceilings, atBest: known ? precisions.map(precision => ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' })) : [] }
+      return {
+        device: chosen, ceilings,
+        atBest: known
+          ? precisions.map(precision =>
+            ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' }))
+          : []
+      }
     }
     const { model, n, grid } = about
     const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
@@ -106,8 +115,11 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
     const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
     const here = addon().cpu().threads
     const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
-      const shape = { streamsEach: guided ? 2 : 1, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0 } as const
-      const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, shape, sequences, here), mostSessionBytes(chosen))
+      const shape = {
+        streamsEach: guided ? 2 : 1, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0
+      } as const
+      const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, shape, sequences, here),
+        mostSessionBytes(chosen))
       let [total, reading] = [0, 0]
       for (const step of schedule.steps) {
         const rows = step.length / rowStride
@@ -118,7 +130,9 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
         total += Math.max(read, multiplied)
         if (read >= multiplied) reading += read
       }
-      return { precision, batch: atOnce, secondsAnImage: total / atOnce, limit: reading > total / 2 ? 'reading' as const : 'products' as const }
+      return { precision, batch: atOnce, secondsAnImage: total / atOnce, limit: reading > total / 2
+        ? 'reading' as const
+        : 'products' as const }
     }))
     return { device: chosen, ceilings, atBest, steps: schedule.steps.length, guided }
   } catch (error) {
@@ -128,14 +142,22 @@ export async function expectedSpeed (about: TransformerDescription | TokenizerDe
   }
 }
 
-const seconds = (value: number): string => value < 1 ? `${(value * 1000).toPrecision(3)} ms` : `${value.toPrecision(3)} s`
+const seconds = (value: number): string =>
+  value < 1 ? `${(value * 1000).toPrecision(3)} ms` : `${value.toPrecision(3)} s`
 
 export function speedText ({ device, ceilings, atBest, steps, guided }: Speed): string {
   const { readBytesPerSecond, float32Flops, bfloat16Flops } = ceilings
-  const head = `${device} reads ${(readBytesPerSecond / 1e9).toFixed(0)} GB/s and multiplies ${(bfloat16Flops / 1e12).toPrecision(2)} TFLOPS in bfloat16, ` +
+  const head = `${device} reads ${(readBytesPerSecond / 1e9).toFixed(0)} GB/s and ` +
+    `multiplies ${(bfloat16Flops / 1e12).toPrecision(2)} TFLOPS in bfloat16, ` +
     `${(float32Flops / 1e12).toPrecision(2)} in float32, measured just now.`
   if (atBest.length === 0) return `${head} Of a tokenizer of this shape nothing more is said.`
-  const what = steps === undefined ? 'A decode' : `An image, ${steps} steps, ${guided ? 'guided' : 'not guided'}, the transformer alone`
+  const what = steps === undefined
+    ? 'A decode'
+    : `An image, ${steps} steps, ${guided ? 'guided' : 'not guided'}, the transformer alone`
   return `${head}\n${what}, takes at best (parvis bench says what it takes):\n` +
-    table(atBest.map(({ precision, batch, secondsAnImage, limit }) => [precision, batch === 1 ? 'one alone' : `${batch} side by side`, `${seconds(secondsAnImage)} an image`, `limited by ${limit}`]))
+    table(
+      atBest.map(({ precision, batch, secondsAnImage, limit }) =>
+        [precision, batch === 1 ? 'one alone' : `${batch} side by side`, `${seconds(secondsAnImage)} an image`,
+          `limited by ${limit}`])
+    )
 }

@@ -27,7 +27,10 @@ export interface Sheet extends Pixels {
 function measure (count: number, one: { width: number, height: number }, columns: number, scale: number) {
   const [width, height] = [one.width * scale, one.height * scale]
   const gap = count > 1 ? Math.max(1, Math.round(width / 32)) : 0
-  return { width, height, gap, sheetWidth: columns * (width + gap) - gap, sheetHeight: Math.ceil(count / columns) * (height + gap) - gap }
+  return {
+    width, height, gap, sheetWidth: columns * (width + gap) - gap,
+    sheetHeight: Math.ceil(count / columns) * (height + gap) - gap
+  }
 }
 
 /** Pixels that sharp takes in one picture. */
@@ -40,7 +43,8 @@ const longestSide: Partial<Record<ImageFormat, number>> = { webp: 16383, avif: 1
  * @param cure what the command has that makes it smaller
  */
 export function checkSheet (
-  count: number, one: { width: number, height: number }, columns: number, scale: number, format: ImageFormat, cure = 'choose a smaller --scale or --size'
+  count: number, one: { width: number, height: number }, columns: number, scale: number, format: ImageFormat,
+  cure = 'choose a smaller --scale or --size'
 ): void {
   const { sheetWidth, sheetHeight } = measure(count, one, columns, scale)
   const longest = longestSide[format] ?? Infinity
@@ -66,7 +70,8 @@ export function arrange (images: readonly Pixels[], columns: number, scale: numb
     width: sheetWidth,
     height: sheetHeight,
     data: new Uint8Array(0),
-    places: images.map((_, k) => ({ x: (k % columns) * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
+    places: images.map((_, k) =>
+      ({ x: (k % columns) * (width + gap), y: Math.floor(k / columns) * (height + gap), width, height }))
   }
   sheet.data = new Uint8Array(sheet.width * sheet.height * 3).fill(255)
   images.forEach((image, k) => enlarge(image, scale, sheet, sheet.places[k]!.x, sheet.places[k]!.y))
@@ -83,7 +88,9 @@ export function formatOf (file: string, asked?: ImageFormat, cure = ', or give -
   if (file === '-' || extension === '' || isFolderName(file)) return 'png'
   const format = { jpg: 'jpeg', tif: 'tiff', rgb: 'raw' }[extension] ?? extension
   if (formats.includes(format as ImageFormat)) return format as ImageFormat
-  throw new UsageError(`the name ${shownPath(file)} tells no picture format; end it in .png, .jpg, .webp, .avif, .gif or .tiff${cure}`)
+  throw new UsageError(
+    `the name ${shownPath(file)} tells no picture format; end it in .png, .jpg, .webp, .avif, .gif or .tiff${cure}`
+  )
 }
 
 export async function encode ({ data, width, height }: Pixels, format: ImageFormat): Promise<Buffer> {

@@ -1,5 +1,6 @@
-// The bar on standard error while a command works, where that is a terminal that can move its cursor; nothing elsewhere.
-// A note that is written meanwhile takes the bar away first, and the next step draws it again below the note.
+// The bar on standard error while a command works, where that is a terminal that can move its cursor; nothing
+// elsewhere. A note that is written meanwhile takes the bar away first, and the next step draws it again below the
+// note.
 
 import { SingleBar } from 'cli-progress'
 import { cut, visible } from '../text.js'
@@ -43,7 +44,8 @@ export function progressBar ({ json, quiet }: { json?: boolean, quiet?: boolean 
 
 function newBar (): SingleBar {
   return new SingleBar({
-    format: (_, { progress }, payload: { text: string, seconds: number }) => barText(progress, payload.text, payload.seconds, process.stderr.columns),
+    format: (_, { progress }, payload: { text: string, seconds: number }) =>
+      barText(progress, payload.text, payload.seconds, process.stderr.columns),
     stream: process.stderr,
     hideCursor: true,
     clearOnComplete: true,
@@ -53,7 +55,7 @@ function newBar (): SingleBar {
 }
 
 /**
- * The line of the bar: '███░░░░░░  45%  12/60 pictures  ETA 3 s', never as wide as the terminal. What there is no room for
+ * The line of the bar: '███░░░░░░ 45% 12/60 pictures ETA 3 s', never as wide as the terminal. What there is no room for
  * is left out: first the bar, then the end of the text.
  * @param progress 0 to 1
  * @param seconds what is left; not finite where nothing is done yet

@@ -1,5 +1,5 @@
-// parvis pull: a published checkpoint and its tokenizer from the Hugging Face Hub into its standard cache. Stopping it is
-// no loss: the next run goes on where it stopped.
+// parvis pull: a published checkpoint and its tokenizer from the Hugging Face Hub into its standard cache. Stopping it
+// is no loss: the next run goes on where it stopped.
 
 import { Command } from 'commander'
 import { presetStatus } from '../hub/status.js'
@@ -52,15 +52,23 @@ const kept = 'what has arrived is kept, and the next pull goes on with it'
 
 /** 'par-xl-4x (1.7 GB to 3.39 GB), ...' */
 async function presetSizes (): Promise<string> {
-  return (await presetStatus()).map(({ preset, files, cached }) => `${preset} (${cached ? 'in the cache' : sizeText(files)})`).join(', ')
+  return (await presetStatus())
+    .map(({ preset, files, cached }) => `${preset} (${cached ? 'in the cache' : sizeText(files)})`).join(', ')
 }
 
 /** What a pull would do, as far as the cache tells; nobody is asked over the network. */
 async function dryRun (name: PresetName, { json }: CommonFlags): Promise<void> {
   const { files } = (await presetStatus()).find(({ preset }) => preset === name)!
   const missing = files.filter(({ path }) => path === undefined)
-  if (json) return await printJson({ preset: name, downloads: missing.map(({ repository, file, bytes }) => ({ repository, file, bytes })), cached: files.filter(({ path }) => path !== undefined).map(({ repository, file, bytes, path }) => ({ repository, file, bytes, path })) })
-  const rows = files.map(file => [file.file, file.repository, sizeText([file]), file.path === undefined ? 'would be downloaded' : `is here: ${file.path}`])
+  if (json) {
+    return await printJson({
+      preset: name, downloads: missing.map(({ repository, file, bytes }) => ({ repository, file, bytes })),
+      cached: files.filter(({ path }) => path !== undefined)
+        .map(({ repository, file, bytes, path }) => ({ repository, file, bytes, path }))
+    })
+  }
+  const rows = files.map(file => [file.file, file.repository, sizeText([file]),
+    file.path === undefined ? 'would be downloaded' : `is here: ${file.path}`])
   await print(`${name}\n${table(rows)}\n` + (missing.length === 0
     ? 'Nothing would be downloaded.\n'
     : `Sizes of what is not here are estimates: the least and the most that ${name} can take.\n`))
@@ -76,15 +84,23 @@ export function knownPreset (name: string): PresetName {
 }
 
 /** What a pull does, on the bar; why it tries again, with --verbose. */
-export function pullReporter (bar: ReturnType<typeof progressBar>, flags: CommonFlags): (progress: PullProgress) => void {
-  const words = { waiting: 'another process is fetching', checking: 'checking what is here of', downloading: 'fetching', retrying: 'trying again:' }
+export function pullReporter (
+  bar: ReturnType<typeof progressBar>, flags: CommonFlags
+): (progress: PullProgress) => void {
+  const words = {
+    waiting: 'another process is fetching', checking: 'checking what is here of', downloading: 'fetching',
+    retrying: 'trying again:'
+  }
   return ({ file, phase, bytesDone, bytes, problem }) => {
     if (phase === 'downloading') leaves(kept)
     if (flags.verbose && problem !== undefined && !process.stderr.isTTY) note(`${file}: ${problem}; trying again`)
-    bar.update(bytesDone, Math.max(bytes, 1), `${words[phase]} ${file}, ${bytesText(bytesDone)} of ${bytesText(bytes)}${problem === undefined ? '' : ` (${problem})`}`)
+    bar.update(bytesDone, Math.max(bytes, 1),
+      `${words[phase]} ${file}, ${bytesText(bytesDone)} ` +
+        `of ${bytesText(bytes)}${problem === undefined ? '' : ` (${problem})`}`)
   }
 }
 
 function row ({ file, repository, bytes, licence, downloaded, notCompared, path }: PulledFile): string[] {
-  return [file, repository, bytesText(bytes), `licence: ${licence ?? 'none named'}`, downloaded ? 'fetched' : notCompared === undefined ? 'was here' : 'was here, not compared with the Hub', path]
+  return [file, repository, bytesText(bytes), `licence: ${licence ?? 'none named'}`,
+    downloaded ? 'fetched' : notCompared === undefined ? 'was here' : 'was here, not compared with the Hub', path]
 }

@@ -1,5 +1,5 @@
-// parvis reconstruct: what a tokenizer keeps of a picture. Encodes, decodes and compares with what was encoded, which is
-// the picture after cropping: what cropping takes away is no fault of the tokenizer.
+// parvis reconstruct: what a tokenizer keeps of a picture. Encodes, decodes and compares with what was encoded, which
+// is the picture after cropping: what cropping takes away is no fault of the tokenizer.
 
 import { Command, Option } from 'commander'
 import type { ImageFormat } from '../image.js'
@@ -25,10 +25,12 @@ interface Flags extends TokenizerFlags, PictureFlags {
 
 export function reconstructCommand (signal: AbortSignal): Command {
   const command = new Command('reconstruct')
-    .description("Encode and decode pictures, and say how close the result is (PSNR, SSIM). Default tokenizer: the embedded model's.")
+    .description('Encode and decode pictures, and say how close the result is (PSNR, SSIM). Default tokenizer: the ' +
+      "embedded model's.")
     .argument('<pictures...>', 'picture files (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('The files:')
-    .option('-o, --out <file>', 'picture file, folder/, or pattern such as %03d.png; several pictures share a plain name, with numbers (default: no file is written)')
+    .option('-o, --out <file>', 'picture file, folder/, or pattern such as %03d.png; several pictures share a plain ' +
+      'name, with numbers (default: no file is written)')
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--beside', 'write the original to the left of the result')
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
@@ -38,7 +40,9 @@ export function reconstructCommand (signal: AbortSignal): Command {
 
 async function reconstruct (files: string[], flags: Flags, signal: AbortSignal): Promise<void> {
   if (flags.out === '-') throw new UsageError('the figures go to standard output; give --out a file')
-  if (flags.out === undefined && (flags.beside || flags.format || flags.scale > 1)) throw new UsageError('--beside, --format and --scale are about a file; give --out too')
+  if (flags.out === undefined && (flags.beside || flags.format || flags.scale > 1)) {
+    throw new UsageError('--beside, --format and --scale are about a file; give --out too')
+  }
   const out = await asFolder(flags.out)
   const format = formatOf(out ?? '', flags.format)
   checkSources(files)
@@ -53,11 +57,13 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
     const pictures = []
     for (const [k, file] of files.entries()) {
       progress.update(k, files.length, `${k}/${count(files.length)}`)
-      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags, signal)
+      const { picture, grid, tokens, notes } = await encodeFile(par, file, await readSource(file, signal), flags,
+        signal)
       const back = await par.decode(tokens, { grid, signal })
       if (names[k] !== undefined) {
         const shown = flags.beside ? [picture, back] : [back]
-        checkSheet(shown.length, back, shown.length, flags.scale, format, `choose a smaller --scale or --size${flags.beside ? ', or leave out --beside' : ''}`)
+        checkSheet(shown.length, back, shown.length, flags.scale, format,
+          `choose a smaller --scale or --size${flags.beside ? ', or leave out --beside' : ''}`)
         const bytes = await encode(arrange(shown, shown.length, flags.scale), format)
         signal.throwIfAborted()
         await writeOutput(names[k], bytes, signal)
@@ -77,7 +83,10 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
       })
     }
     progress.stop()
-    const mean = { psnr: average(pictures.map(({ psnr }) => psnr)), ssim: average(pictures.flatMap(({ ssim }) => ssim === undefined ? [] : [ssim])) }
+    const mean = {
+      psnr: average(pictures.map(({ psnr }) => psnr)),
+      ssim: average(pictures.flatMap(({ ssim }) => ssim === undefined ? [] : [ssim]))
+    }
     if (flags.json) return await printJson({ pictures, ...(pictures.length > 1 && { mean }), device: par.info.device })
     const lines = pictures.map(({ file, width, height, grid, bytes, psnr, ssim }) =>
       shown`${sourceName(file)}: ${width} x ${height} px, ${grid[0]} x ${grid[1]} tokens (${bytes} bytes), ${figures(psnr, ssim)}`)

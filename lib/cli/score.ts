@@ -36,10 +36,14 @@ export function scoreCommand (signal: AbortSignal): Command {
     .description('Say how probable a picture is for a model, token by token. Default: the embedded model.')
     .argument('<picture or tokens>', 'picture file, or tokens (.npy or JSON); - reads standard input')
     .optionsGroup('What to say:')
-    .option('-c, --class <id or name>', 'class of the picture (default, if the model has few classes: the most likely class)')
-    .option('-n, --tokens-per-step <list>', 'tokens per step: one n, or several to compare: 1,4,16 (default: the model\'s own)', integers)
-    .option('--guidance-scale <scale>', 'how strongly the class counts (classifier-free guidance); 1, the default, turns guidance off', real)
-    .option('--top <classes>', 'list the most likely classes, for the first n; runs the model once per class', integer(1))
+    .option('-c, --class <id or name>',
+      'class of the picture (default, if the model has few classes: the most likely class)')
+    .option('-n, --tokens-per-step <list>',
+      'tokens per step: one n, or several to compare: 1,4,16 (default: the model\'s own)', integers)
+    .option('--guidance-scale <scale>',
+      'how strongly the class counts (classifier-free guidance); 1, the default, turns guidance off', real)
+    .option('--top <classes>', 'list the most likely classes, for the first n; runs the model once per class',
+      integer(1))
     .option('--per-token', 'print the bits of each token, one line per row of the grid')
     .option('--heatmap <file>', 'write a picture of the bits of each token')
     .option('--picture <number>', 'which picture of a file of tokens, from 1', integer(1), 1)
@@ -60,7 +64,9 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
   const bytes = await readSource(file, signal)
   const isTokens = looksLikeTokens(bytes)
   if (flags.transformer !== undefined && flags.tokenizer === undefined && (!isTokens || flags.heatmap !== undefined)) {
-    throw new UsageError(`${isTokens ? '--heatmap shows the picture' : 'a picture becomes tokens by a tokenizer'}; give --tokenizer too`)
+    throw new UsageError(
+      `${isTokens ? '--heatmap shows the picture' : 'a picture becomes tokens by a tokenizer'}; give --tokenizer too`
+    )
   }
   const progress = progressBar(flags)
   let par: Par | undefined
@@ -80,12 +86,22 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     let notes: string[] = []
     if (isTokens) {
       const pictures = await readTokens(bytes, name, grid, grid, signal)
-      if (flags.picture > pictures.length) throw new UsageError(`${name} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; there is no --picture ${flags.picture}`)
+      if (flags.picture > pictures.length) {
+        throw new UsageError(`${name} has ${pictures.length === 1 ? 'one picture' : `${pictures.length} pictures`}; ` +
+          `there is no --picture ${flags.picture}`)
+      }
       tokens = pictures[flags.picture - 1]!.tokens
-      if (flags.heatmap !== undefined) picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, name) })
+      if (flags.heatmap !== undefined) {
+        picture = await par.decode(tokens, { grid, signal }).catch((error: unknown) => { throw inFile(error, name) })
+      }
     } else {
-      if (flags.size !== undefined) throw new UsageError(`the model decides the size, ${tokenizer!.imageSize!.toReversed().join(' x ')} pixels; leave out --size`)
-      ;({ tokens, picture, notes } = await encodeFile(par, file, bytes, { ...flags, size: sizeOf(tokenizer!.imageSize!) }, signal))
+      if (flags.size !== undefined) {
+        throw new UsageError(
+          `the model decides the size, ${tokenizer!.imageSize!.toReversed().join(' x ')} pixels; leave out --size`
+        )
+      }
+      ;({ tokens, picture, notes } = await encodeFile(par, file, bytes,
+        { ...flags, size: sizeOf(tokenizer!.imageSize!) }, signal))
     }
 
     // ---- the scores
@@ -95,7 +111,8 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     let compared: Classification[] = []
     if (given === undefined || flags.top !== undefined) {
       progress.update(0, classes, `0/${classes} classes`)
-      const onProgress = ({ classesDone }: ClassifyProgress): void => progress.update(classesDone, classes, `${classesDone}/${classes} classes`)
+      const onProgress = ({ classesDone }: ClassifyProgress): void =>
+        progress.update(classesDone, classes, `${classesDone}/${classes} classes`)
       compared = await par.classify(tokens, { n: all[0]!, guidanceScale, signal, onProgress }).catch(ofFile)
     }
     const classId = given ?? compared[0]!.classId
@@ -103,9 +120,13 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     const results = []
     for (const [k, n] of all.entries()) {
       progress.update(k, all.length, `n = ${n}`)
-      const [{ logProbs, total }] = await par.score({ tokens, classId, n, guidanceScale, signal }).catch(ofFile) as [Score]
+      const [{ logProbs, total }] = await par.score({ tokens, classId, n, guidanceScale, signal })
+        .catch(ofFile) as [Score]
       const bits = logProbs.map(value => -value / Math.LN2)
-      results.push({ n, logProb: total, bits: -total / Math.LN2, bitsPerToken: -total / Math.LN2 / tokens.length, tokens: bits, logProbs })
+      results.push({
+        n, logProb: total, bits: -total / Math.LN2, bitsPerToken: -total / Math.LN2 / tokens.length, tokens: bits,
+        logProbs
+      })
     }
     const best = compared.slice(0, flags.top ?? 0).map(({ classId, label, logProb, probability }) => ({
       classId, label, logProb, bits: -logProb / Math.LN2, probability
@@ -114,7 +135,8 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
 
     // ---- the picture of them
     if (flags.heatmap !== undefined) {
-      const panels: Panel[] = results.map(({ n, bits, bitsPerToken, tokens }) => ({ title: `n = ${n}: ${bits.toFixed(0)} bits, ${bitsPerToken.toFixed(2)} a token`, bits: tokens }))
+      const panels: Panel[] = results.map(({ n, bits, bitsPerToken, tokens }) =>
+        ({ title: `n = ${n}: ${bits.toFixed(0)} bits, ${bitsPerToken.toFixed(2)} a token`, bits: tokens }))
       const image = await encode(heatmap(picture!, grid, panels), format)
       signal.throwIfAborted()
       await writeOutput(flags.heatmap, image, signal)
@@ -138,12 +160,16 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     }
     const subject = label === undefined ? `class ${classId}` : shown`${label} (${classId})`
     const lines = [
-      `${name} as ${subject}${given === undefined ? ', the likeliest class' : ''}: ${grid[0]} x ${grid[1]} tokens; a blind guess takes ${Math.log2(vocabularySize).toFixed(2)} bits a token`,
-      table([['n', 'bits', 'bits a token', 'log probability'], ...results.map(({ n, bits, bitsPerToken, logProb }) => [String(n), bits.toFixed(1), bitsPerToken.toFixed(3), logProb.toFixed(2)])])
+      `${name} as ${subject}${given === undefined ? ', the likeliest class' : ''}: ${grid[0]} x ${grid[1]} tokens; ` +
+        `a blind guess takes ${Math.log2(vocabularySize).toFixed(2)} bits a token`,
+      table([['n', 'bits', 'bits a token', 'log probability'],
+        ...results.map(({ n, bits, bitsPerToken, logProb }) =>
+          [String(n), bits.toFixed(1), bitsPerToken.toFixed(3), logProb.toFixed(2)])])
     ]
     if (best.length > 0) {
       lines.push(`likeliest classes at n = ${all[0]}, as if all were equally likely beforehand:`,
-        table(best.map(({ classId, label, bits, probability }) => [String(classId), label ?? '', `${bits.toFixed(1)} bits`, `${(100 * probability).toFixed(1)}%`])))
+        table(best.map(({ classId, label, bits, probability }) =>
+          [String(classId), label ?? '', `${bits.toFixed(1)} bits`, `${(100 * probability).toFixed(1)}%`])))
     }
     if (flags.perToken) {
       for (const { n, tokens } of results) lines.push(`bits of each token at n = ${n}:`, rowsOf(tokens, grid[1]))

@@ -1,6 +1,7 @@
-// What a signal does. The first one ends the command in order: the work stops, and no half-written file is left. A thread
-// that waits in the system (for the other end of a pipe, for a dead file server) hears of no abort, and a process does not
-// exit while one does; so a second signal, or the end of a command that does not end, takes the system's own way out.
+// What a signal does. The first one ends the command in order: the work stops, and no half-written file is left. A
+// thread that waits in the system (for the other end of a pipe, for a dead file server) hears of no abort, and a
+// process does not exit while one does; so a second signal, or the end of a command that does not end, takes the
+// system's own way out.
 
 import { removeParts } from '../files.js'
 import { shownPath } from '../text.js'
@@ -16,7 +17,9 @@ export class Interruption extends Error {
 
   /** With what is left of the work. As of now: what was in work when the signal came may have ended well. */
   get told (): string {
-    const written = files === 0 ? [] : [`${files === 1 ? 'one file was' : `${files} files were`} written before, the last one ${shownPath(last)}`]
+    const written = files === 0
+      ? []
+      : [`${files === 1 ? 'one file was' : `${files} files were`} written before, the last one ${shownPath(last)}`]
     const said = [...written, ...left === undefined ? [] : [left]]
     return `${this.message}; ${said.length > 0 ? said.join('; ') : 'no file was written'}`
   }

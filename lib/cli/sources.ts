@@ -41,23 +41,41 @@ export function sourceName (file: string): string {
 /** Complains about names that cannot be inputs, before anything is read or loaded. */
 export function checkSources (files: readonly string[]): void {
   for (const file of files) checkSource(file)
-  if (files.filter(file => file === '-').length > 1) throw new UsageError('standard input can be read once only; give - once')
+  if (files.filter(file => file === '-').length > 1) {
+    throw new UsageError('standard input can be read once only; give - once')
+  }
 }
 
 function checkSource (file: string): void {
   const pipe = 'pipe the bytes into it and give - as the file'
   if (file === '') throw new UsageError('the name of an input file is empty')
-  if (file === '-' && process.stdin.isTTY) throw new UsageError('standard input is a terminal; pipe a file into it, or give the name of a file')
-  if (/^data:/i.test(file)) throw new UsageError(`this is a data: URL, not the name of a file; decode it (base64 -d), then ${pipe}`)
-  if (/^file:\/\//i.test(file)) throw new UsageError(`${shownPath(file)} is an address; give the path of the file without file://`)
-  if (/^[a-z][a-z0-9+.-]+:\/\//i.test(file)) throw new UsageError(`${shownPath(file)} is an address, and parvis fetches no pictures; fetch it yourself (curl), then ${pipe}`)
-  if (file.length > 1024 && /^[\w+/=\s-]+$/.test(file)) throw new UsageError(`a text of ${file.length} characters is no name of a file; if it is base64, decode it (base64 -d), then ${pipe}`)
+  if (file === '-' && process.stdin.isTTY) {
+    throw new UsageError('standard input is a terminal; pipe a file into it, or give the name of a file')
+  }
+  if (/^data:/i.test(file)) {
+    throw new UsageError(`this is a data: URL, not the name of a file; decode it (base64 -d), then ${pipe}`)
+  }
+  if (/^file:\/\//i.test(file)) {
+    throw new UsageError(`${shownPath(file)} is an address; give the path of the file without file://`)
+  }
+  if (/^[a-z][a-z0-9+.-]+:\/\//i.test(file)) {
+    throw new UsageError(
+      `${shownPath(file)} is an address, and parvis fetches no pictures; fetch it yourself (curl), then ${pipe}`
+    )
+  }
+  if (file.length > 1024 && /^[\w+/=\s-]+$/.test(file)) {
+    throw new UsageError(
+      `a text of ${file.length} characters is no name of a file; if it is base64, decode it (base64 -d), then ${pipe}`
+    )
+  }
 }
 
 /** The bytes of a file or a pipe or, for -, of standard input. @throws ParError `FILE_NOT_FOUND` */
 export async function readSource (file: string, signal: AbortSignal): Promise<Buffer> {
   checkSource(file)
-  if (file !== '-') return await readWhole(file, { limit: mostSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
+  if (file !== '-') {
+    return await readWhole(file, { limit: mostSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
+  }
   try {
     // Node.js reads a folder as a stream without bytes.
     if (fs.fstatSync(0).isDirectory()) throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
@@ -75,7 +93,11 @@ async function readStandardInput (): Promise<Buffer> {
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
     chunks.push(chunk)
     bytes += chunk.length
-    if (bytes > mostSourceBytes) throw new ParError('FILE_NOT_FOUND', `standard input: cannot be read: it has more than ${mostSourceBytes} bytes, which is the limit. Is it the right file?`)
+    if (bytes > mostSourceBytes) {
+      throw new ParError('FILE_NOT_FOUND',
+        `standard input: cannot be read: it has more than ${mostSourceBytes} bytes, which is the limit. Is it the ` +
+          'right file?')
+    }
   }
   return Buffer.concat(chunks)
 }
@@ -83,27 +105,35 @@ async function readStandardInput (): Promise<Buffer> {
 // ---- pictures
 
 /** `--size` as tokens. */
-export function gridOfSize (size: Size | undefined, { factor }: TokenizerInfo): [rows: number, columns: number] | undefined {
+export function gridOfSize (
+  size: Size | undefined, { factor }: TokenizerInfo
+): [rows: number, columns: number] | undefined {
   if (size === undefined) return undefined
   const { width, height } = typeof size === 'number' ? { width: size, height: size } : size
   if (width % factor || height % factor) {
-    throw new UsageError(`--size ${width}x${height}: a token of this tokenizer is ${factor} x ${factor} pixels, so both sides must be multiples of ${factor}`)
+    throw new UsageError(`--size ${width}x${height}: a token of this tokenizer is ${factor} x ${factor} pixels, so ` +
+      `both sides must be multiples of ${factor}`)
   }
   if (Math.max(width, height) > limits.gridSide * factor) {
-    throw new UsageError(`--size ${width}x${height}: this tokenizer takes at most ${limits.gridSide * factor} pixels a side (${limits.gridSide} tokens)`)
+    throw new UsageError(`--size ${width}x${height}: this tokenizer takes at most ${limits.gridSide * factor} ` +
+      `pixels a side (${limits.gridSide} tokens)`)
   }
   return [height / factor, width / factor]
 }
 
 /** Makes the tokens of a picture file. */
-export async function encodeFile (par: Par, file: string, bytes: Buffer, flags: PictureFlags, signal: AbortSignal): Promise<Encoded> {
+export async function encodeFile (
+  par: Par, file: string, bytes: Buffer, flags: PictureFlags, signal: AbortSignal
+): Promise<Encoded> {
   const { factor } = par.info.tokenizer!
   const grid = gridOfSize(flags.size, par.info.tokenizer!)
-  const picture = await par.prepare(bytes, { grid, crop: flags.crop, background: flags.background, signal }).catch((error: unknown) => {
+  const picture = await par.prepare(bytes,
+    { grid, crop: flags.crop, background: flags.background, signal }).catch((error: unknown) => {
     throw named(error, file)
   })
   const own: [number, number] = [picture.height / factor, picture.width / factor]
-  const tokens = await par.encode({ data: picture.data, width: picture.width, height: picture.height }, { grid: own, signal })
+  const tokens = await par.encode({ data: picture.data, width: picture.width, height: picture.height },
+    { grid: own, signal })
   const notes = await notesOn(bytes, flags)
   if (!flags.json) for (const text of notes) note(shown`parvis: ${sourceName(file)}: ${text}`)
   return { picture, grid: own, tokens, notes }

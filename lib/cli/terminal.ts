@@ -1,5 +1,5 @@
-// What every command shares with the terminal: where text goes and how it looks. Standard output carries the result only
-// (text, JSON or a picture), everything else goes to standard error, so that `parvis generate --json | jq` and
+// What every command shares with the terminal: where text goes and how it looks. Standard output carries the result
+// only (text, JSON or a picture), everything else goes to standard error, so that `parvis generate --json | jq` and
 // `--out - | display` work. A reader that closes early (`| head`) is not an error.
 //
 // Text may hold what others wrote: labels, names of tensors and files, licences, answers of servers. All of it passes
@@ -24,7 +24,9 @@ export class UsageError extends Error {
 
 // ---- text that others wrote
 
-/** A template whose values are made visible, line breaks too: shown`${file}: ${label}` is one line whatever they hold. */
+/**
+ * A template whose values are made visible, line breaks too: shown`${file}: ${label}` is one line whatever they hold.
+ */
 export function shown (texts: TemplateStringsArray, ...values: ReadonlyArray<string | number>): string {
   return String.raw({ raw: texts }, ...values.map(value => visible(String(value))))
 }
@@ -65,7 +67,10 @@ function written (text: string, stream: NodeJS.WriteStream): string {
 
 // ---- output
 
-/** Writes to standard output and waits until it is taken. False where the reader has gone. Bytes are written as they are. */
+/**
+ * Writes to standard output and waits until it is taken. False where the reader has gone. Bytes are written as they
+ * are.
+ */
 export async function print (data: string | Uint8Array): Promise<boolean> {
   clearBar()
   return await new Promise((resolve, reject) => {
@@ -77,9 +82,12 @@ export async function print (data: string | Uint8Array): Promise<boolean> {
   })
 }
 
-/** Indented, with lists of numbers (shapes, tokens) on one line. A string holds no raw line break, so none is touched. */
+/**
+ * Indented, with lists of numbers (shapes, tokens) on one line. A string holds no raw line break, so none is touched.
+ */
 export function jsonText (value: unknown): string {
-  return visibleJson(JSON.stringify(value, undefined, 2)).replace(/\[\n[\s\d.,e+-]+\]/g, list => list.replace(/\s+/g, ' ')) + '\n'
+  return visibleJson(JSON.stringify(value, undefined, 2)).replace(/\[\n[\s\d.,e+-]+\]/g,
+    list => list.replace(/\s+/g, ' ')) + '\n'
 }
 
 export async function printJson (value: unknown): Promise<void> {
@@ -119,8 +127,12 @@ export function catchOutputErrors (): void {
 
 // ---- words
 
-/** Columns of text, two blanks apart, the last one ragged; on a terminal its words go on below where the line is full. */
-export function table (rows: readonly string[][], columns = process.stdout.isTTY ? process.stdout.columns : Infinity): string {
+/**
+ * Columns of text, two blanks apart, the last one ragged; on a terminal its words go on below where the line is full.
+ */
+export function table (
+  rows: readonly string[][], columns = process.stdout.isTTY ? process.stdout.columns : Infinity
+): string {
   const cells = rows.map(row => row.map(cell => visible(cell)))
   const widths: number[] = []
   for (const row of cells) row.forEach((cell, k) => { widths[k] = Math.max(widths[k] ?? 0, widthOf(cell)) })

@@ -1,7 +1,7 @@
-// Files of tokens: .npy, or JSON as `parvis encode` and `parvis generate --json --with-tokens` write it, or plain lists.
-// A file comes from anywhere and is checked to the last number before a model sees it. Arrays of several axes leave open
-// what an axis means; the model's own grid decides: a last axis as long as a whole picture is one, otherwise the last
-// two axes are rows and columns.
+// Files of tokens: .npy, or JSON as `parvis encode` and `parvis generate --json --with-tokens` write it, or plain
+// lists. A file comes from anywhere and is checked to the last number before a model sees it. Arrays of several axes
+// leave open what an axis means; the model's own grid decides: a last axis as long as a whole picture is one, otherwise
+// the last two axes are rows and columns.
 
 import path from 'node:path'
 import { ParError } from '../errors.js'
@@ -29,17 +29,22 @@ export function tokenFormatOf (file: string | undefined, asked: TokenFormat | un
   const extension = path.extname(file ?? '').toLowerCase()
   if (file === undefined || file === '-' || extension === '.json') return 'json'
   if (extension === '.npy') return 'npy'
-  throw new UsageError(`the name ${shownPath(file)} tells no format of tokens; end it in .json or .npy, or give --format`)
+  throw new UsageError(
+    `the name ${shownPath(file)} tells no format of tokens; end it in .json or .npy, or give --format`
+  )
 }
 
 /** Tokens, as far as the first bytes tell; a picture otherwise. */
 export function looksLikeTokens (bytes: Uint8Array): boolean {
-  return isNpy(bytes) || /^(\xef\xbb\xbf)?\s*[[{]/.test(Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 1024)).toString('latin1'))
+  return isNpy(bytes) || /^(\xef\xbb\xbf)?\s*[[{]/.test(Buffer.from(bytes.buffer, bytes.byteOffset,
+    Math.min(bytes.length, 1024)).toString('latin1'))
 }
 
 // ---- writing
 
-export function tokensAsJson (tokenizer: { name?: string, path: string, codebookSize: number, factor: number }, pictures: readonly object[]): string {
+export function tokensAsJson (
+  tokenizer: { name?: string, path: string, codebookSize: number, factor: number }, pictures: readonly object[]
+): string {
   const { name, path, codebookSize, factor } = tokenizer
   return jsonText({ tokenizer: name ?? path, codebookSize, factor, pictures })
 }
@@ -49,7 +54,9 @@ export function tokensAsNpy (pictures: readonly TokenPicture[]): Buffer {
   const [rows, columns] = pictures[0]!.grid
   if (pictures.length === 1) return writeNpy({ data: pictures[0]!.tokens, shape: [rows, columns] })
   if (pictures.some(({ grid }) => grid[0] !== rows || grid[1] !== columns)) {
-    throw new UsageError('pictures of different grids make no .npy array; write JSON, give --size, or leave out --no-crop')
+    throw new UsageError(
+      'pictures of different grids make no .npy array; write JSON, give --size, or leave out --no-crop'
+    )
   }
   const data = new Int32Array(pictures.length * rows * columns)
   pictures.forEach(({ tokens }, k) => data.set(tokens, k * rows * columns))
@@ -68,7 +75,9 @@ const maxDepth = 34
  * @param said that of the command line, which must fit
  * @throws ParError `BAD_TOKENS`; the signal's reason
  */
-export async function readTokens (bytes: Uint8Array, file: string, own: Grid | undefined, said?: Grid, signal?: AbortSignal): Promise<TokenPicture[]> {
+export async function readTokens (
+  bytes: Uint8Array, file: string, own: Grid | undefined, said?: Grid, signal?: AbortSignal
+): Promise<TokenPicture[]> {
   const pictures = isNpy(bytes)
     ? split(await readNpy(bytes, file, signal), file, own, said)
     : await fromJson(bytes, file, own, said, new Slices(signal))
@@ -77,10 +86,13 @@ export async function readTokens (bytes: Uint8Array, file: string, own: Grid | u
 }
 
 function bad (file: string, why: string, cause?: unknown): ParError {
-  return new ParError('BAD_TOKENS', `${shownPath(file)}: ${visible(why, 1000)}`, cause === undefined ? undefined : { cause })
+  return new ParError('BAD_TOKENS', `${shownPath(file)}: ${visible(why, 1000)}`,
+    cause === undefined ? undefined : { cause })
 }
 
-async function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined, said: Grid | undefined, slices: Slices): Promise<TokenPicture[]> {
+async function fromJson (
+  bytes: Uint8Array, file: string, own: Grid | undefined, said: Grid | undefined, slices: Slices
+): Promise<TokenPicture[]> {
   let value: Json
   try {
     const mark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0
@@ -90,16 +102,25 @@ async function fromJson (bytes: Uint8Array, file: string, own: Grid | undefined,
     throw bad(file, `is neither a .npy file nor JSON: ${cause.message}`, cause)
   }
   if (Array.isArray(value)) return split(await nested(value, file, slices), file, own, said)
-  const list = value instanceof Map ? value.get('pictures') ?? value.get('images') ?? (value.has('tokens') ? [value] : undefined) : undefined
-  if (!Array.isArray(list)) throw bad(file, 'holds no tokens: a list of numbers is wanted, or what parvis encode writes')
+  const list = value instanceof Map
+    ? value.get('pictures') ?? value.get('images') ?? (value.has('tokens') ? [value] : undefined)
+    : undefined
+  if (!Array.isArray(list)) {
+    throw bad(file, 'holds no tokens: a list of numbers is wanted, or what parvis encode writes')
+  }
   const pictures: TokenPicture[] = []
   for (const [k, entry] of list.entries()) {
     const where = `${shownPath(file)}: pictures[${k}]`
     const [tokens, grid] = entry instanceof Map ? [entry.get('tokens'), entry.get('grid')] : []
     if (!Array.isArray(tokens)) throw bad(where, 'has no list of tokens')
     const sides = grid === undefined ? undefined : Array.isArray(grid) ? grid : [grid, grid]
-    if (sides && (sides.length !== 2 || !sides.every(side => Number.isInteger(side) && Number(side) > 0))) throw bad(where, 'has a grid that is not [rows, columns]')
-    for (const picture of split(await nested(tokens, where, slices), where, own, said ?? sides as [number, number] | undefined)) pictures.push(picture)
+    if (sides && (sides.length !== 2 || !sides.every(side => Number.isInteger(side) && Number(side) > 0))) {
+      throw bad(where, 'has a grid that is not [rows, columns]')
+    }
+    for (const picture of split(await nested(tokens, where, slices), where, own,
+      said ?? sides as [number, number] | undefined)) {
+      pictures.push(picture)
+    }
     checkCount(pictures.length, file)
     if (slices.spend(16)) await slices.rest()
   }
@@ -139,7 +160,9 @@ async function nested (value: Json[], where: string, slices: Slices): Promise<Wh
 }
 
 function shown (item: Json | undefined): string {
-  return item instanceof Map ? 'an object' : (typeof item === 'string' ? JSON.stringify(item.slice(0, 38)) : String(item)).slice(0, 40)
+  return item instanceof Map
+    ? 'an object'
+    : (typeof item === 'string' ? JSON.stringify(item.slice(0, 38)) : String(item)).slice(0, 40)
 }
 
 function split ({ data, shape }: Whole, where: string, own: Grid | undefined, said: Grid | undefined): TokenPicture[] {

@@ -56,8 +56,14 @@ export class CachedRepository {
     const folder = await stat(this.cache).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') fault ??= { error, at: this.cache }
     })
-    if (folder?.isDirectory() === false) throw new ParError('FILE_NOT_FOUND', `${shownPath(this.cache)}: is no folder, so it is no cache. ${elsewhere}`)
-    if (fault) throw new ParError('FILE_NOT_FOUND', `${shownPath(fault.at)}: cannot be read: ${systemReason(fault.error, 'read')} ${elsewhere}`, { cause: fault.error })
+    if (folder?.isDirectory() === false) {
+      throw new ParError('FILE_NOT_FOUND', `${shownPath(this.cache)}: is no folder, so it is no cache. ${elsewhere}`)
+    }
+    if (fault) {
+      throw new ParError('FILE_NOT_FOUND',
+        `${shownPath(fault.at)}: cannot be read: ${systemReason(fault.error, 'read')} ${elsewhere}`,
+        { cause: fault.error })
+    }
     return undefined
   }
 
@@ -73,7 +79,8 @@ export class CachedRepository {
       await makeFolder(folder)
       await withPart(folder, async part => {
         // Windows lets only some users make symbolic links, and some file systems know none.
-        await symlink(path.relative(folder, this.blob(oid)), part).catch(async () => await link(this.blob(oid), part)).catch(async () => await copyFile(this.blob(oid), part))
+        await symlink(path.relative(folder, this.blob(oid)), part).catch(async () => await link(this.blob(oid), part))
+          .catch(async () => await copyFile(this.blob(oid), part))
         await rename(part, pointer)
       })
     }
@@ -84,7 +91,10 @@ export class CachedRepository {
   }
 }
 
-/** Where a file lies in the cache, if it does. @throws ParError `FILE_NOT_FOUND` where the cache cannot be looked through */
+/**
+ * Where a file lies in the cache, if it does. @throws ParError `FILE_NOT_FOUND` where the cache cannot be looked
+ * through
+ */
 export async function findCached (cache: string, { repository, file }: HubFile): Promise<string | undefined> {
   return (await new CachedRepository(cache, repository).find(file))?.path
 }

@@ -1,5 +1,6 @@
-// One file of the Hub into the cache. What arrives is hashed as it is written, goes on where an earlier attempt stopped,
-// and becomes a blob only when size and hash are those that the Hub named: nothing damaged ever gets that name.
+// One file of the Hub into the cache. What arrives is hashed as it is written, goes on where an earlier attempt
+// stopped, and becomes a blob only when size and hash are those that the Hub named: nothing damaged ever gets that
+// name.
 
 import { stat, statfs } from 'node:fs/promises'
 import { ParError } from '../errors.js'
@@ -27,7 +28,9 @@ const mostFresh = 2
  * @param tell phase and bytes of the file that are here
  * @returns whether anything was fetched, and whether the name in the commit has that content already
  */
-export async function download (hub: Hub, cache: CachedRepository, job: Job, tell: (phase: Phase, done: number, problem?: string) => void): Promise<{ downloaded: boolean, named: boolean }> {
+export async function download (
+  hub: Hub, cache: CachedRepository, job: Job, tell: (phase: Phase, done: number, problem?: string) => void
+): Promise<{ downloaded: boolean, named: boolean }> {
   const [blob, pointer] = [cache.blob(job.oid), cache.pointer(job.commit, job.file)]
   const judge = new Judge(job, hub.signal, done => tell('checking', done))
   let named = false
@@ -62,7 +65,9 @@ const leastProgress = 1 << 14
 /** Another process has taken the part over, while this one slept. */
 class TakenOver extends Error {}
 
-async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, done: number, problem?: string) => void): Promise<void> {
+async function fill (
+  hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, done: number, problem?: string) => void
+): Promise<void> {
   const { handle } = partial
   const tries = new Tries({ ...hub, onRetry: problem => tell('retrying', done, problem) }, job.file)
   let hash = hashFor(job)
@@ -95,7 +100,10 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
     await handle.truncate(0)
     hash = hashFor(job)
     done = most = counted = 0
-    if (++fresh >= mostFresh) throw new ParError('DOWNLOAD_FAILED', `${job.file}: ${why}. Nothing of it was kept. Try again later, or from another network; what the Hub has is at ${hub.endpoint}/${job.repository}`)
+    if (++fresh >= mostFresh) {
+      throw new ParError('DOWNLOAD_FAILED', `${job.file}: ${why}. Nothing of it was kept. Try again later, or from ` +
+        `another network; what the Hub has is at ${hub.endpoint}/${job.repository}`)
+    }
     tell('retrying', 0, why)
   }
   for (;;) {
@@ -108,7 +116,9 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
             done = 0
             continue
           }
-          if (done + chunk.length > job.size) throw new Damaged(`more bytes came than the ${job.size} that the Hub names`)
+          if (done + chunk.length > job.size) {
+            throw new Damaged(`more bytes came than the ${job.size} that the Hub names`)
+          }
           if (!await partial.stillOwn()) throw new TakenOver('taken over')
           for (let written = 0; written < chunk.length;) {
             written += (await handle.write(chunk, written, chunk.length - written, done + written)).bytesWritten
@@ -130,7 +140,9 @@ async function fill (hub: Hub, partial: Partial, job: Job, tell: (phase: Phase, 
     }
     const found = hash.digest('hex')
     if (found === job.oid) return
-    await startOver(`what arrived is damaged: its hash is ${found.slice(0, 12)}..., the Hub names ${job.oid.slice(0, 12)}...`)
+    await startOver(
+      `what arrived is damaged: its hash is ${found.slice(0, 12)}..., the Hub names ${job.oid.slice(0, 12)}...`
+    )
   }
 }
 
@@ -151,18 +163,26 @@ async function * receive (hub: Hub, job: Job, from: number): AsyncGenerator<'who
     if (response.status === 416) throw new Damaged(`the server says the file ends before byte ${from}`)
     checkStatus(answer, hub, job.repository, job.file)
     const etag = unquoted(said.get('x-linked-etag'))
-    if (etag !== undefined && etag !== job.oid) throw new Damaged(`the Hub names another file (${plain(etag)}) than a moment ago`)
+    if (etag !== undefined && etag !== job.oid) {
+      throw new Damaged(`the Hub names another file (${plain(etag)}) than a moment ago`)
+    }
     const linked = said.get('x-linked-size')
-    if (linked !== null && Number(linked) !== job.size) throw new Damaged(`the Hub names ${plain(linked)} bytes, and ${job.size} a moment ago`)
+    if (linked !== null && Number(linked) !== job.size) {
+      throw new Damaged(`the Hub names ${plain(linked)} bytes, and ${job.size} a moment ago`)
+    }
     const packed = !['', 'identity'].includes(response.headers.get('content-encoding')?.toLowerCase() ?? '')
     if (response.status === 206) {
       const [, start, , total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '') ?? []
       // A range of packed bytes is none of the file's.
-      if (packed || Number(start) !== from || (total !== '*' && Number(total) !== job.size)) throw new Damaged('the server sent another part of the file than was asked for')
+      if (packed || Number(start) !== from || (total !== '*' && Number(total) !== job.size)) {
+        throw new Damaged('the server sent another part of the file than was asked for')
+      }
     } else if (from > 0) yield 'whole'
     const length = response.headers.get('content-length')
     const expected = response.status === 206 ? job.size - from : job.size
-    if (!packed && length !== null && Number(length) !== expected) throw new Damaged(`the server sends ${plain(length)} bytes where ${expected} belong`)
+    if (!packed && length !== null && Number(length) !== expected) {
+      throw new Damaged(`the server sends ${plain(length)} bytes where ${expected} belong`)
+    }
     yield * answer.pieces()
   } finally {
     answer.end()
@@ -179,6 +199,7 @@ async function checkSpace (file: string, needed: number): Promise<void> {
   const { bavail, bsize, blocks } = await statfs(file).catch(() => ({ bavail: 1, bsize: Infinity, blocks: 0 }))
   if (blocks > 0 && bavail * bsize < needed) {
     const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(bytes < 1e9 ? 3 : 1)} GB`
-    throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: ${gigabytes(needed)} are needed, ${gigabytes(bavail * bsize)} are free. Free some, or set HF_HUB_CACHE to a folder elsewhere.`)
+    throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: ${gigabytes(needed)} are ` +
+      `needed, ${gigabytes(bavail * bsize)} are free. Free some, or set HF_HUB_CACHE to a folder elsewhere.`)
   }
 }

@@ -22,7 +22,9 @@ const { O_NONBLOCK = 0 } = constants as { O_NONBLOCK?: number }
  * The hash of a file, of the kind that `content` has; undefined where it is no plain file of that size (any more).
  * @param tell told now and then how many bytes were read
  */
-export async function hashOf (file: string, content: Content, signal: AbortSignal | undefined, tell: (done: number) => void): Promise<string | undefined> {
+export async function hashOf (
+  file: string, content: Content, signal: AbortSignal | undefined, tell: (done: number) => void
+): Promise<string | undefined> {
   let handle: FileHandle | undefined
   try {
     handle = await open(file, constants.O_RDONLY | O_NONBLOCK)
@@ -46,9 +48,15 @@ export async function hashOf (file: string, content: Content, signal: AbortSigna
 export class Judge {
   readonly #wrong = new Set<string>()
 
-  constructor (private readonly content: Content, private readonly signal: AbortSignal | undefined, private readonly tell: (done: number) => void) {}
+  constructor (
+    private readonly content: Content, private readonly signal: AbortSignal | undefined,
+    private readonly tell: (done: number) => void
+  ) {}
 
-  /** Links are followed: what counts is what a reader of that name gets. Errors: those of the system, but not that nothing is there. */
+  /**
+   * Links are followed: what counts is what a reader of that name gets. Errors: those of the system, but not that
+   * nothing is there.
+   */
   async right (file: string): Promise<boolean> {
     const found = await stat(file).catch(() => undefined)
     if (!found?.isFile() || found.size !== this.content.size) return false

@@ -14,7 +14,9 @@ type Environment = Readonly<Record<string, string | undefined>>
 /** An access token and where it was found, for messages. */
 export interface Token { value: string, from: string }
 
-/** The user's own folder. @throws ParError `FILE_NOT_FOUND` where the system knows none (containers with a made-up user) */
+/**
+ * The user's own folder. @throws ParError `FILE_NOT_FOUND` where the system knows none (containers with a made-up user)
+ */
 function userFolder (env: Environment): string {
   if (process.platform !== 'win32' && env.HOME) return env.HOME
   let known = ''
@@ -22,21 +24,28 @@ function userFolder (env: Environment): string {
     known = process.platform === 'win32' ? env.USERPROFILE || os.homedir() : os.userInfo().homedir
   } catch {} // the system knows no such user
   if (known !== '') return known
-  throw new ParError('FILE_NOT_FOUND', 'This user has no home folder (HOME is not set), so there is no place for the cache of Hugging Face. Set HF_HOME to a folder.')
+  throw new ParError('FILE_NOT_FOUND', 'This user has no home folder (HOME is not set), so there is no place for ' +
+    'the cache of Hugging Face. Set HF_HOME to a folder.')
 }
 
 /** HF_HOME, else the folder of the user's caches. */
 function home (env: Environment): string {
   if (env.HF_HOME) return expanded('HF_HOME', env)
-  return path.join(env.XDG_CACHE_HOME ? expanded('XDG_CACHE_HOME', env) : path.join(userFolder(env), '.cache'), 'huggingface')
+  return path.join(env.XDG_CACHE_HOME ? expanded('XDG_CACHE_HOME', env) : path.join(userFolder(env), '.cache'),
+    'huggingface')
 }
 
-/** A folder of the environment with `~` and `$NAME` as huggingface_hub reads them: Python's expanduser, then its expandvars. */
+/**
+ * A folder of the environment with `~` and `$NAME` as huggingface_hub reads them: Python's expanduser, then its
+ * expandvars.
+ */
 function expanded (name: string, env: Environment): string {
   const given = env[name]!
   const own = given.replace(/^~(?=$|[\\/])/, () => userFolder(env))
   if (own.startsWith('~') && process.platform !== 'win32') {
-    throw invalid(`${name} begins with the home folder of another user ('${shownPath(given)}'); write that folder in full`)
+    throw invalid(
+      `${name} begins with the home folder of another user ('${shownPath(given)}'); write that folder in full`
+    )
   }
   const value = (text: string, variable: string): string => env[variable.replace(/^\{|\}$/g, '')] ?? text
   const unix = own.replace(/\$(\w+|\{[^}]*\})/g, value)
@@ -55,9 +64,17 @@ export function endpoint (env: Environment = process.env): string {
   const url = URL.canParse(given) ? new URL(given) : undefined
   // Whatever may hold a password or a key is not repeated.
   const shown = /[@?#]/.test(given) ? 'what it is now' : visible(show(given))
-  if (!url || !['http:', 'https:'].includes(url.protocol)) throw invalid(`HF_ENDPOINT must be a URL that begins with https:// or http://, not ${shown}`)
-  if (url.username !== '' || url.password !== '') throw invalid('HF_ENDPOINT must hold no user name and no password. Leave them out; an access token belongs in HF_TOKEN')
-  if (/[?#]/.test(given)) throw invalid('HF_ENDPOINT must end with its path: leave out the query and the fragment (from ? or # on)')
+  if (!url || !['http:', 'https:'].includes(url.protocol)) {
+    throw invalid(`HF_ENDPOINT must be a URL that begins with https:// or http://, not ${shown}`)
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw invalid(
+      'HF_ENDPOINT must hold no user name and no password. Leave them out; an access token belongs in HF_TOKEN'
+    )
+  }
+  if (/[?#]/.test(given)) {
+    throw invalid('HF_ENDPOINT must end with its path: leave out the query and the fragment (from ? or # on)')
+  }
   return url.origin + url.pathname.replace(/\/+$/, '')
 }
 
@@ -66,7 +83,8 @@ const longestToken = 1 << 16
 
 /**
  * HF_TOKEN, else what `hf auth login` has stored.
- * @throws ParError `INVALID_OPTION` for one that no header can hold; `FILE_NOT_FOUND` where HF_TOKEN_PATH cannot be read
+ * @throws ParError `INVALID_OPTION` for one that no header can hold; `FILE_NOT_FOUND` where HF_TOKEN_PATH cannot be
+ * read
  */
 export async function accessToken (env: Environment = process.env): Promise<Token | undefined> {
   for (const name of ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN']) {
@@ -92,7 +110,8 @@ export async function accessToken (env: Environment = process.env): Promise<Toke
 
 function checked (token: Token): Token {
   if (/^[\x21-\x7e]+$/.test(token.value)) return token
-  throw invalid(`The access token in ${token.from} holds characters that no token has (a line break, a blank?); set HF_TOKEN to the token alone`)
+  throw invalid(`The access token in ${token.from} holds characters that no token has (a line break, a blank?); set ` +
+    'HF_TOKEN to the token alone')
 }
 
 /** The environment variable that forbids connections, where one does. */
@@ -104,20 +123,27 @@ export function offlineBy (env: Environment = process.env): string | undefined {
  * What to say where a connection failed, a proxy is set and this Node.js goes past it; '' otherwise.
  * @param address where the connection was to go
  */
-export function proxyHint (address: URL, env: Environment = process.env, { version = process.versions.node, flags = process.execArgv } = {}): string {
+export function proxyHint (
+  address: URL, env: Environment = process.env, { version = process.versions.node, flags = process.execArgv } = {}
+): string {
   const kind = address.protocol === 'https:' ? 'HTTPS_PROXY' : 'HTTP_PROXY'
   const name = [kind, kind.toLowerCase(), 'ALL_PROXY', 'all_proxy'].find(name => env[name])
   if (name === undefined) return ''
   const spared = (env.NO_PROXY || env.no_proxy || '').split(/[\s,]+/).filter(Boolean)
-  if (spared.some(host => host === '*' || `.${address.hostname}`.endsWith(`.${host.replace(/^\*?\./, '').replace(/:\d+$/, '')}`))) return ''
+  if (spared.some(host =>
+    host === '*' || `.${address.hostname}`.endsWith(`.${host.replace(/^\*?\./, '').replace(/:\d+$/, '')}`))) {
+    return ''
+  }
   const [major, minor] = version.split('.').map(Number) as [number, number]
   const able = major > 24 || major === 24 || (major === 22 && minor >= 21)
-  const asked = env.NODE_USE_ENV_PROXY === '1' || [...flags, ...(env.NODE_OPTIONS ?? '').split(/\s+/)].includes('--use-env-proxy')
+  const asked = env.NODE_USE_ENV_PROXY === '1' ||
+    [...flags, ...(env.NODE_OPTIONS ?? '').split(/\s+/)].includes('--use-env-proxy')
   if (able && asked) return ` ${name} is set, and used: check that proxy.`
   // A program may have given fetch a proxy by itself.
   const dispatcher = (globalThis as Record<symbol, unknown>)[Symbol.for('undici.globalDispatcher.1')]
   if (/proxy/i.test(dispatcher?.constructor.name ?? '')) return ''
   return able
     ? ` ${name} is set, but Node.js uses it only with NODE_USE_ENV_PROXY=1: set that too.`
-    : ` ${name} is set, but Node.js ${version} does not use it: run Node.js 22.21, 24 or newer, and set NODE_USE_ENV_PROXY=1.`
+    : ` ${name} is set, but Node.js ${version} does not use it: run Node.js 22.21, 24 or newer, and set ` +
+      'NODE_USE_ENV_PROXY=1.'
 }

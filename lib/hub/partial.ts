@@ -33,8 +33,12 @@ export class Partial {
   #heart: NodeJS.Timeout
   #last = Date.now()
 
-  private constructor (readonly handle: FileHandle, readonly file: string, private readonly free: string, private readonly uid: number) {
-    this.#heart = setInterval(() => { void this.handle.utimes(new Date(), new Date()).catch(() => {}); this.#last = Date.now() }, beat)
+  private constructor (
+    readonly handle: FileHandle, readonly file: string, private readonly free: string, private readonly uid: number
+  ) {
+    this.#heart = setInterval(
+      () => { void this.handle.utimes(new Date(), new Date()).catch(() => {}); this.#last = Date.now() }, beat
+    )
     this.#heart.unref()
   }
 
@@ -43,7 +47,9 @@ export class Partial {
    * @param finished whether the blob is there meanwhile: then there is nothing to do
    * @param onWait told each time that another process is found at work
    */
-  static async claim (folder: string, oid: string, finished: () => Promise<boolean>, signal: AbortSignal | undefined, onWait: () => void): Promise<Partial | undefined> {
+  static async claim (
+    folder: string, oid: string, finished: () => Promise<boolean>, signal: AbortSignal | undefined, onWait: () => void
+  ): Promise<Partial | undefined> {
     if (await finished()) return undefined // before anything is written: a cache that is complete may be read-only
     const free = path.join(folder, `${oid}.parvis.incomplete`)
     const own = path.join(folder, `${oid}.parvis-${ownMark}-${randomBytes(4).toString('hex')}.incomplete`)
@@ -91,7 +97,9 @@ export class Partial {
     await this.handle.close().catch(() => {})
     const { size } = await lstat(this.file).catch(() => ({ size: 0 }))
     const there = await lstat(this.free).catch(() => undefined)
-    await (size > (there && trusted(there, this.uid) ? there.size : 0) ? rename(this.file, this.free) : unlink(this.file)).catch(() => {})
+    await (size > (there && trusted(there, this.uid) ? there.size : 0)
+      ? rename(this.file, this.free)
+      : unlink(this.file)).catch(() => {})
   }
 
   /** Makes it the blob. @throws where somebody else has taken it over */
@@ -145,13 +153,17 @@ class Watch {
 async function partsOf (folder: string, oid: string, except: string, uid: number, watch: Watch): Promise<Part[]> {
   const found: Part[] = []
   for (const name of await readdir(folder)) {
-    const match = name.startsWith(oid) && /^\.parvis(?:-([0-9a-f]{8})-(\d+)-[0-9a-f]{8})?\.incomplete$/.exec(name.slice(oid.length))
+    const match = name.startsWith(oid) &&
+      /^\.parvis(?:-([0-9a-f]{8})-(\d+)-[0-9a-f]{8})?\.incomplete$/.exec(name.slice(oid.length))
     const file = path.join(folder, name)
     if (!match || file === except) continue
     const at = await lstat(file).catch(() => undefined)
     if (!at || !trusted(at, uid)) continue
     const gone = match[1] === host && !runs(Number(match[2]))
-    found.push({ file, size: at.size, alive: match[2] !== undefined && watch.alive(file, at.mtimeMs, gone ? deadAfter : silentAfter) })
+    found.push({
+      file, size: at.size,
+      alive: match[2] !== undefined && watch.alive(file, at.mtimeMs, gone ? deadAfter : silentAfter)
+    })
   }
   return found
 }

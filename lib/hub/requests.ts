@@ -43,7 +43,9 @@ export class Passing extends Error {
   /** Where no connection came about. */
   readonly address: URL | undefined
 
-  constructor (message: string, { after = 0, address, cause }: { after?: number, address?: URL, cause?: unknown } = {}) {
+  constructor (
+    message: string, { after = 0, address, cause }: { after?: number, address?: URL, cause?: unknown } = {}
+  ) {
     super(message, { cause })
     this.after = after
     this.address = address
@@ -75,17 +77,21 @@ export class Tries {
     signal?.throwIfAborted()
     if (!(error instanceof Passing)) throw error
     const named = error.after * 1000
-    // A refusal that names its end is no failure: whoever waits is served then. But it is waited for less often each time.
+    // A refusal that names its end is no failure: whoever waits is served then. But it is waited for less often each
+    // time.
     if (named > 0) this.#refusals++
     else this.#failures++
     const backoff = patience.delay * 2 ** Math.min(20, this.#failures + this.#refusals - 1) * (0.75 + Math.random() / 2)
     const pause = Math.max(Math.min(longestBackoff, backoff), named)
     if (named > 0 && (this.#waited += pause) > (patience.wait ?? defaultWait)) {
-      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, which is too long to wait here. Run it again then: it goes on where it stopped.`, { cause: error.cause ?? error })
+      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, which is too long to wait here. Run it ` +
+        'again then: it goes on where it stopped.', { cause: error.cause ?? error })
     }
     if (this.#failures >= patience.attempts) {
       const hint = error.address ? proxyHint(error.address) : ''
-      throw new ParError('DOWNLOAD_FAILED', `${this.what}: ${error.message}, ${this.#failures} times in a row.${hint} Check the connection and run it again: it goes on where it stopped.`, { cause: error.cause ?? error })
+      throw new ParError('DOWNLOAD_FAILED',
+        `${this.what}: ${error.message}, ${this.#failures} times in a row.${hint} Check the connection and run it ` +
+          'again: it goes on where it stopped.', { cause: error.cause ?? error })
     }
     this.hub.onRetry?.(error.message)
     await sleep(pause, undefined, { signal }).catch(() => signal!.throwIfAborted())
@@ -133,10 +139,14 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
   const { signal, patience } = hub
   signal?.throwIfAborted()
   const controller = new NodeAbortController()
-  const idle = setTimeout(() => controller.abort(new Passing(`no answer for ${Math.round(patience.idle / 1000)} seconds`)), patience.idle)
+  const idle = setTimeout(
+    () => controller.abort(new Passing(`no answer for ${Math.round(patience.idle / 1000)} seconds`)), patience.idle
+  )
   const abort = (): void => controller.abort(signal!.reason)
   // Waited for beside each piece: fetch does not settle a read when it is aborted between the last byte and the end.
-  const aborted = new Promise<never>((_resolve, reject) => { controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true }) })
+  const aborted = new Promise<never>((_resolve, reject) => {
+    controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true })
+  })
   aborted.catch(() => {})
   signal?.addEventListener('abort', abort, { once: true })
   const end = (why: Error = new Passing('ended')): void => {
@@ -173,15 +183,27 @@ export async function ask (hub: Hub, url: string, request: Request = {}): Promis
       response.body?.cancel().catch(() => {}) // not waited for: a body may never end
       const location = response.headers.get('location')
       const next = location !== null && URL.canParse(location, at.href) ? new URL(location, at) : undefined
-      if (!next || !['http:', 'https:'].includes(next.protocol) || (at.protocol === 'https:' && next.protocol === 'http:')) {
+      if (!next || !['http:', 'https:'].includes(next.protocol) ||
+        (at.protocol === 'https:' && next.protocol === 'http:')) {
         // Not the address itself: it may hold a password or a signature.
-        const where = location === null ? 'nowhere' : !next ? 'what is no address' : next.protocol === 'http:' ? 'http instead of https' : 'an address of another kind than https'
-        throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to ${where}, which is not followed. Check HF_ENDPOINT.`)
+        const where = location === null
+          ? 'nowhere'
+          : !next
+              ? 'what is no address'
+              : next.protocol === 'http:'
+                ? 'http instead of https'
+                : 'an address of another kind than https'
+        throw new ParError('DOWNLOAD_FAILED',
+          `${at.host} redirects to ${where}, which is not followed. Check HF_ENDPOINT.`)
       }
-      if (next.username !== '' || next.password !== '') throw new ParError('DOWNLOAD_FAILED', `${at.host} redirects to an address with a password, which is not followed. Check HF_ENDPOINT.`)
+      if (next.username !== '' || next.password !== '') {
+        throw new ParError('DOWNLOAD_FAILED',
+          `${at.host} redirects to an address with a password, which is not followed. Check HF_ENDPOINT.`)
+      }
       if (response.status === 303 || (response.status < 303 && method === 'POST')) [method, body] = ['GET', undefined]
       if (next.origin !== home) foreign = true
-      else if (!foreign && !sameFile(response.headers)) first = undefined // renamed: what counts is said at the new name
+      // renamed: what counts is said at the new name
+      else if (!foreign && !sameFile(response.headers)) first = undefined
       at = next
     }
     throw new ParError('DOWNLOAD_FAILED', `${new URL(url).host} redirects in a circle. Check HF_ENDPOINT.`)
@@ -228,15 +250,20 @@ function passing (error: unknown, at: URL): unknown {
   const message = withoutSecrets(cause.message)
   const known = Object.assign(new Error(message), { code })
   if (typeof code === 'string' && certificate.test(code)) {
-    return new ParError('DOWNLOAD_FAILED', `The certificate of ${at.host} is not accepted (${visible(code, 60)}). Where a proxy has its own, give Node.js its file: NODE_EXTRA_CA_CERTS`, { cause: known })
+    return new ParError('DOWNLOAD_FAILED', `The certificate of ${at.host} is not accepted (${visible(code, 60)}). ` +
+      'Where a proxy has its own, give Node.js its file: NODE_EXTRA_CA_CERTS', { cause: known })
   }
   const why = message === 'terminated' ? 'it was cut off' : typeof code === 'string' ? visible(code, 60) : message
   return new Passing(`the connection to ${at.host} failed (${why})`, { address: at, cause: known })
 }
 
-/** Words of the system or of a server without what may be secret in them: users and passwords of addresses, queries, tokens. */
+/**
+ * Words of the system or of a server without what may be secret in them: users and passwords of addresses, queries,
+ * tokens.
+ */
 export function withoutSecrets (text: string): string {
-  const plain = text.slice(0, 2000).replace(/\/\/[^\s/]*@/g, '//...@').replace(/(\/\/\S*?)[?#]\S*/g, '$1?...').replace(/\bhf_\w+/g, 'hf_...')
+  const plain = text.slice(0, 2000).replace(/\/\/[^\s/]*@/g, '//...@').replace(/(\/\/\S*?)[?#]\S*/g,
+    '$1?...').replace(/\bhf_\w+/g, 'hf_...')
   return visible(plain, 200)
 }
 
@@ -246,7 +273,9 @@ const busy = new Set([408, 425, 429, 500, 502, 503, 504])
  * What a status means for the request.
  * @throws Passing where another try may help; ParError `DOWNLOAD_FAILED` where only the caller can
  */
-export function checkStatus ({ response, foreign }: Pick<Answer, 'response' | 'foreign'>, hub: Hub, repository: string, what: string): void {
+export function checkStatus (
+  { response, foreign }: Pick<Answer, 'response' | 'foreign'>, hub: Hub, repository: string, what: string
+): void {
   if (response.ok) return
   const { status } = response
   const host = URL.canParse(response.url) ? new URL(response.url).host : hub.endpoint
@@ -255,24 +284,39 @@ export function checkStatus ({ response, foreign }: Pick<Answer, 'response' | 'f
     throw new Passing(`${host} answered ${status}${after > 0 ? ` and asks to wait ${duration(after)}` : ''}`, { after })
   }
   // A link that the Hub signed for a while: asking again gives a new one.
-  if (foreign && [400, 401, 403, 404, 410].includes(status)) throw new Passing(`${host} refused the link that the Hub gave (${status})`)
+  if (foreign && [400, 401, 403, 404, 410].includes(status)) {
+    throw new Passing(`${host} refused the link that the Hub gave (${status})`)
+  }
   const page = `${hub.endpoint}/${repository}`
   const refused = (message: string): ParError => new ParError('DOWNLOAD_FAILED', `${what}: ${message}`)
   const code = response.headers.get('x-error-code') ?? ''
   if (status === 401 && !hub.token) {
-    throw refused(`the Hub shows it only to those it knows (401), or there is no such repository. Set HF_TOKEN to an access token (${hub.endpoint}/settings/tokens); the page is ${page}`)
+    throw refused('the Hub shows it only to those it knows (401), or there is no such repository. Set HF_TOKEN to ' +
+      `an access token (${hub.endpoint}/settings/tokens); the page is ${page}`)
   }
-  if (status === 401) throw refused(`the Hub does not accept the access token of ${hub.token!.from} (401). Set HF_TOKEN to another (${hub.endpoint}/settings/tokens), or unset it`)
+  if (status === 401) {
+    throw refused(`the Hub does not accept the access token of ${hub.token!.from} (401). Set HF_TOKEN to another ` +
+      `(${hub.endpoint}/settings/tokens), or unset it`)
+  }
   if (status === 403 || code === 'GatedRepo') {
     throw refused(hub.token
-      ? `the account of the access token of ${hub.token.from} may not read it (${status}). Accept its terms at ${page}, or set HF_TOKEN to a token that may`
-      : `the Hub refuses it (${status}). Accept its terms at ${page} and set HF_TOKEN to an access token of that account`)
+      ? `the account of the access token of ${hub.token.from} may not read it (${status}). Accept its terms ` +
+        `at ${page}, or set HF_TOKEN to a token that may`
+      : `the Hub refuses it (${status}). Accept its terms at ${page} and set HF_TOKEN to an access token of that ` +
+        'account')
   }
-  if (status === 404) throw refused(`${hub.endpoint} has no such file (404). Was it moved? Look at ${page}, and give the file by its path`)
+  if (status === 404) {
+    throw refused(
+      `${hub.endpoint} has no such file (404). Was it moved? Look at ${page}, and give the file by its path`
+    )
+  }
   throw refused(`${host} answered ${status}. Try again later; the page is ${page}`)
 }
 
-/** Until when a server refuses, in seconds from now; 0 where it does not say. Retry-After, else the headers for limits of rates. */
+/**
+ * Until when a server refuses, in seconds from now; 0 where it does not say. Retry-After, else the headers for limits
+ * of rates.
+ */
 function secondsToWait (headers: Headers): number {
   const after = headers.get('retry-after')?.trim() ?? ''
   if (/^\d+(\.\d+)?$/.test(after)) return Number(after)
@@ -305,10 +349,15 @@ const longestAnswer = 120_000
 export async function readBody (answer: Answer, what: string): Promise<Buffer> {
   const pieces: Uint8Array[] = []
   let size = 0
-  const late = setTimeout(() => answer.end(new Passing(`an answer was not through after ${longestAnswer / 1000} seconds`)), longestAnswer)
+  const late = setTimeout(
+    () => answer.end(new Passing(`an answer was not through after ${longestAnswer / 1000} seconds`)), longestAnswer
+  )
   try {
     for await (const piece of answer.pieces()) {
-      if ((size += piece.length) > largestAnswer) throw new ParError('DOWNLOAD_FAILED', `${what}: an answer has more than ${largestAnswer / 1e6} MB, which is none of the Hub's. Check HF_ENDPOINT.`)
+      if ((size += piece.length) > largestAnswer) {
+        throw new ParError('DOWNLOAD_FAILED',
+          `${what}: an answer has more than ${largestAnswer / 1e6} MB, which is none of the Hub's. Check HF_ENDPOINT.`)
+      }
       pieces.push(piece)
     }
     return Buffer.concat(pieces)

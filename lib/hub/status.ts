@@ -1,4 +1,5 @@
-// What the presets are and what of them is here: for a table before anything is fetched. Nobody is asked over the network.
+// What the presets are and what of them is here: for a table before anything is fetched. Nobody is asked over the
+// network.
 
 import { stat } from 'node:fs/promises'
 import { presets, type HubFile, type Preset, type PresetName } from '../presets.js'
@@ -12,8 +13,8 @@ export interface FileStatus extends HubFile {
   role: 'transformer' | 'tokenizer'
   parameters: number
   /**
-   * Bytes of the download: those of the file in the cache, else [at least, at most] about what its parameters take in 2 and
-   * in 4 bytes each, since nothing but the Hub says which of them the authors chose.
+   * Bytes of the download: those of the file in the cache, else [at least, at most] about what its parameters take in 2
+   * and in 4 bytes each, since nothing but the Hub says which of them the authors chose.
    */
   bytes: number | [number, number]
   /** Where it lies in the cache; undefined where it does not. */
@@ -31,7 +32,8 @@ export interface PresetStatus {
   cached: boolean
 }
 
-const count = (tensors: readonly Shaped[]): number => tensors.reduce((sum, [, shape]) => sum + shape.reduce((product, side) => product * side, 1), 0)
+const count = (tensors: readonly Shaped[]): number =>
+  tensors.reduce((sum, [, shape]) => sum + shape.reduce((product, side) => product * side, 1), 0)
 
 /** Parameters of a preset's transformer, counted from its shapes. */
 export function parametersOf ({ official, n }: Pick<Preset, 'official' | 'n'>): number {
@@ -58,6 +60,9 @@ export async function presetStatus (cache: string = cacheFolder()): Promise<Pres
       await status('tokenizer', preset.tokenizer, tokenizerParameters)
     ]
     const { name, official, n, grid } = preset
-    return { preset: name, official, n, grid: [...grid] as [number, number], files, cached: files.every(({ path }) => path !== undefined) }
+    return {
+      preset: name, official, n, grid: [...grid] as [number, number], files,
+      cached: files.every(({ path }) => path !== undefined)
+    }
   }))
 }

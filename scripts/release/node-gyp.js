@@ -18,10 +18,12 @@ if (!options || process.env.PREBUILD_PLATFORM !== 'linux') {
 }
 
 const cli = require.resolve('cmake-js/bin/cmake-js')
-const commit = spawnSync('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout?.trim() ?? ''
+const commit = spawnSync('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout?.trim() ??
+  ''
 const common = ['--directory', process.cwd(), '--log-level', 'warn']
 const jobs = buildJobs()
-for (const args of [['configure', '--CDPARVIS_PORTABLE=ON', `--CDPARVIS_COMMIT=${commit}`, ...options], ['build', '--parallel', jobs]]) {
+for (const args of [['configure', '--CDPARVIS_PORTABLE=ON', `--CDPARVIS_COMMIT=${commit}`, ...options],
+  ['build', '--parallel', jobs]]) {
   const { status } = spawnSync(process.execPath, [cli, ...args, ...common], { stdio: 'inherit' })
   if (status !== 0) process.exit(status || 1)
 }

@@ -4,8 +4,8 @@
 //
 //   --only x64      one platform (for tries; such a tarball is not to be published)
 //
-// Addons are built from a copy of what the tarball holds, so a source that the list of files forgets is missed here and not
-// by somebody who installs. Copies keep their times: a second run compiles only what has changed.
+// Addons are built from a copy of what the tarball holds, so a source that the list of files forgets is missed here and
+// not by somebody who installs. Copies keep their times: a second run compiles only what has changed.
 
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -34,7 +34,8 @@ async function main () {
     const build = path.join(out, `linux-${arch}`)
     copy(files, build)
     modules(build)
-    fs.rmSync(path.join(build, 'build', 'Release'), { recursive: true, force: true }) // stripped by an earlier run: link again
+    // stripped by an earlier run: link again
+    fs.rmSync(path.join(build, 'build', 'Release'), { recursive: true, force: true })
     const started = Date.now()
     await prebuildify({
       cwd: build,
@@ -51,11 +52,15 @@ async function main () {
     })
     const [name] = fs.readdirSync(path.join(folder, 'prebuilds', `linux-${arch}`))
     const { size } = fs.statSync(path.join(folder, 'prebuilds', `linux-${arch}`, name))
-    console.log(`release: prebuilds/linux-${arch}/${name}, ${(size / 1e6).toFixed(1)} MB, in ${((Date.now() - started) / 1000).toFixed(0)} s`)
+    console.log(`release: prebuilds/linux-${arch}/${name}, ${(size / 1e6).toFixed(1)} MB, ` +
+      `in ${((Date.now() - started) / 1000).toFixed(0)} s`)
   }
-  const [{ filename, size, unpackedSize }] = JSON.parse(npm(['pack', '--json', '--ignore-scripts', '--pack-destination', out], folder))
+  const [{ filename, size, unpackedSize }] = JSON.parse(
+    npm(['pack', '--json', '--ignore-scripts', '--pack-destination', out], folder)
+  )
   fs.renameSync(path.join(out, filename), path.join(out, 'parvis.tgz'))
-  console.log(`release: out/release/parvis.tgz, ${(size / 1e6).toFixed(1)} MB packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
+  console.log(`release: out/release/parvis.tgz, ${(size / 1e6).toFixed(1)} MB ` +
+    `packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
 }
 
 /** What the tarball holds, prebuilt addons aside. */

@@ -1,4 +1,5 @@
-// An animation of a picture as it forms: its frames, decoded again by sharp, are the previews of the stream, pixel by pixel.
+// An animation of a picture as it forms: its frames, decoded again by sharp, are the previews of the stream, pixel by
+// pixel.
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
@@ -53,7 +54,9 @@ t.test('frames are the previews, the last one the picture', async t => {
   const folder = t.testdir()
   await animation.toFile(path.join(folder, 'a.WEBP'))
   t.same(await fs.readFile(path.join(folder, 'a.WEBP')), await animation.toBuffer('webp'))
-  for (const name of ['a.png', 'webp', '']) t.equal(await codeOf(animation.toFile(path.join(folder, name))), 'INVALID_OPTION', name)
+  for (const name of ['a.png', 'webp', '']) {
+    t.equal(await codeOf(animation.toFile(path.join(folder, name))), 'INVALID_OPTION', name)
+  }
   t.equal(await codeOf(animation.toFile(path.join(folder, 'none', 'a.gif'))), 'FILE_NOT_FOUND')
   t.equal(await codeOf(animation.toBuffer('png' as never)), 'INVALID_OPTION')
   t.equal(await codeOf(animation.toBuffer('webp', { quality: 'high' })), 'INVALID_OPTION')
@@ -67,7 +70,8 @@ t.test('without options: every step of a short call, a small picture enlarged', 
   t.match(animation, { frames: animation.image.steps, width: 256, height: 256, image: { label: 'Sneaker', width: 32 } })
   t.same([animation.delays[0], animation.delays.at(-1)], [80, 1500])
   const long = await animate(par, { classId: 'sneaker', seed: 1, n: 1, scale: 1 })
-  t.same([long.image.steps, long.frames, long.width], [256, 86, 32], 'at most 100 frames: after every third step, and the last')
+  t.same([long.image.steps, long.frames, long.width], [256, 86, 32],
+    'at most 100 frames: after every third step, and the last')
   const [last] = (await shown(await long.toBuffer('webp', { lossless: true }))).slice(-1)
   t.same(last!.rgb, Buffer.from(long.image.data))
   const one = await animate(par, { classId: 'sneaker', seed: 1, every: 1000 })
@@ -80,21 +84,28 @@ t.test('ends and refusals', async t => {
   const tokens = await transformerOnly('par-4x')
   t.teardown(async () => { await own.dispose(); await tokens.dispose() })
   const controller = new AbortController()
-  t.equal(await rejection(animate(own, { classId: 1, signal: controller.signal, onProgress: () => controller.abort('enough') })), 'enough')
+  t.equal(await rejection(
+    animate(own, { classId: 1, signal: controller.signal, onProgress: () => controller.abort('enough') })
+  ), 'enough')
   t.equal(await codeOf(animate(tokens, { classId: 1 })), 'MISSING_PART')
   let steps = 0
   t.match(await rejection(animate(own, { classId: 1, size: 4096, every: 1, onProgress: () => { steps++ } })),
     { code: 'INVALID_OPTION', message: /19 frames of 4096 x 4096 .*larger every/ })
   t.ok(steps <= 2, 'before the work')
   for (const options of [
-    undefined, {}, { classId: [1] }, { classId: 1, every: 0 }, { classId: 1, every: 1.5 }, { classId: 1, scale: 65 }, { classId: 1, delay: 1 }, { classId: 1, hold: '9' },
+    undefined, {}, { classId: [1] }, { classId: 1, every: 0 }, { classId: 1, every: 1.5 }, { classId: 1, scale: 65 },
+    { classId: 1, delay: 1 }, { classId: 1, hold: '9' },
     { classId: 1, frames: 9 }, { classId: 1, temperature: -1 }, { classId: 1, scale: 64, size: 512 }
   ]) t.equal(await codeOf(animate(own, options as never)), 'INVALID_OPTION', JSON.stringify(options))
   t.equal(await codeOf(animate({ classId: 1 } as never, { classId: 1 })), 'INVALID_OPTION', 'no instance')
   t.equal(await codeOf(animate(own, { classId: 99 })), 'BAD_CLASS_ID')
   for (const [what, wrong] of Object.entries({
-    null: null, 'no iterator': { stream () {} }, 'an iterator of nothing': { async * stream () {} }, revoked: revoked(), 'of a revoked Proxy': { stream: () => revoked() }
-  })) t.match(await rejection(animate(wrong as never, { classId: 1 })), { code: 'INVALID_OPTION', message: /needs an instance of Par/ }, what)
+    null: null, 'no iterator': { stream () {} }, 'an iterator of nothing': { async * stream () {} }, revoked: revoked(),
+    'of a revoked Proxy': { stream: () => revoked() }
+  })) {
+    t.match(await rejection(animate(wrong as never, { classId: 1 })),
+      { code: 'INVALID_OPTION', message: /needs an instance of Par/ }, what)
+  }
 })
 
 t.test('what the caller does meanwhile changes nothing', async t => {
@@ -109,7 +120,11 @@ t.test('what the caller does meanwhile changes nothing', async t => {
     t.match((await making).image, { classId: 1, width: 8, height: 6 })
   }
   const expected = await animate(own, { classId: 1, seed: 1 })
-  const moved = await animate(own, { classId: 1, seed: 1, onProgress: ({ images }) => { if (images) structuredClone(null, { transfer: [images[0]!.data.buffer] }) } })
+  const moved = await animate(own,
+    {
+      classId: 1, seed: 1,
+      onProgress: ({ images }) => { if (images) structuredClone(null, { transfer: [images[0]!.data.buffer] }) }
+    })
   t.same(await moved.toBuffer(), await expected.toBuffer(), 'a callback transfers the finished picture')
   const options = { delay: Array.from({ length: expected.frames }, () => 60) as number | number[] }
   const encoding = expected.toBuffer('webp', options)

@@ -1,5 +1,5 @@
-// Memory in flight: calls wait in turn instead of being promised more than there is, nobody waits for ever, and the process lives
-// inside its control group.
+// Memory in flight: calls wait in turn instead of being promised more than there is, nobody waits for ever, and the
+// process lives inside its control group.
 
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
@@ -26,7 +26,9 @@ function deviceOf (free: number, most = 1000) {
       device.asked.push(sequences)
       if (10 * sequences > device.free) throw Object.assign(new Error('no memory'), { parvisCode: 'OUT_OF_MEMORY' })
       device.free -= 10 * sequences
-      return { dispose: async () => { device.free += 10 * sequences; device.freed.push(sequences) } } as unknown as NativeSession
+      return {
+        dispose: async () => { device.free += 10 * sequences; device.freed.push(sequences) }
+      } as unknown as NativeSession
     }))
     return { call, sequences: lease.sequences }
   }
@@ -62,7 +64,8 @@ t.test('a list larger than what is free gets smaller groups, the smallest of one
 t.test('memory that is gone when it is taken: smaller groups are tried', async t => {
   const { device, session } = deviceOf(1000)
   const free = device.free
-  Object.defineProperty(device, 'free', { get: () => 45, set: () => {}, configurable: true }) // of another process by now
+  // of another process by now
+  Object.defineProperty(device, 'free', { get: () => 45, set: () => {}, configurable: true })
   t.equal((await session(64)).sequences, 2, String(free))
   const late = deviceOf(1000)
   let real = 45
@@ -110,7 +113,8 @@ t.test('turns are taken in order; who is stopped passes', async t => {
   const turns = new Turns(2)
   const seen: number[] = []
   const ends: Array<() => void> = []
-  const work = (i: number) => async (): Promise<number> => { seen.push(i); await new Promise<void>(resolve => { ends[i] = resolve }); return i }
+  const work = (i: number) =>
+    async (): Promise<number> => { seen.push(i); await new Promise<void>(resolve => { ends[i] = resolve }); return i }
   const calls = [0, 1, 2, 3].map(() => new Call())
   const results = calls.map(async (call, i) => await turns.run(call, work(i)).catch(error => error))
   await turn()
@@ -125,7 +129,8 @@ t.test('turns are taken in order; who is stopped passes', async t => {
   ends[1]!()
   ends[3]!()
   t.same(await Promise.all([results[1], results[3]]), [1, 3])
-  t.match(await rejection(turns.run(new Call(), () => { throw new ParError('INTERNAL', 'at once') })), { code: 'INTERNAL' })
+  t.match(await rejection(turns.run(new Call(), () => { throw new ParError('INTERNAL', 'at once') })),
+    { code: 'INTERNAL' })
   t.equal(await turns.run(new Call(), async () => 4), 4)
 })
 
@@ -297,7 +302,9 @@ async function printed (body: string, seconds: number): Promise<any> {
     return JSON.parse(stdout)
   } catch (error) {
     const { signal, code, stderr } = error as { signal?: string, code?: number, stderr?: string }
-    throw new Error(`The child ended with ${signal ?? code ?? error}. Its stages: ${stderr?.trim().slice(-2000) || 'none'}`)
+    throw new Error(
+      `The child ended with ${signal ?? code ?? error}. Its stages: ${stderr?.trim().slice(-2000) || 'none'}`
+    )
   }
 }
 
@@ -335,17 +342,23 @@ t.test('memory of results is claimed before the first one is made', async t => {
   t.teardown(async () => { native.freeMemory = freeMemory; await par.dispose() })
   native.freeMemory = () => 100e6
   const list = Array.from({ length: 40 }, () => new Int32Array(64))
-  const message = /pixels of 40 pictures of 2048 x 2048 need \d+ MB of memory and \d+ MB are free\. Free memory, or ask for fewer or smaller ones/
+  const message =
+    /pixels of 40 pictures of 2048 x 2048 need \d+ MB of memory and \d+ MB are free\. Free memory, or ask for fewer or smaller ones/
   t.match(await rejection(par.decode(list, { size: 2048 })), { name: 'ParError', code: 'OUT_OF_MEMORY', message })
-  t.match(await rejection(par.generate({ classId: Array(40).fill(1), size: 2048 })), { code: 'OUT_OF_MEMORY', message: /images\(\)/ })
-  t.equal(await codeOf(par.decode(list.slice(0, 3), { size: 2048, format: 'float32' })), 'OUT_OF_MEMORY', 'floats are four times as large')
+  t.match(await rejection(par.generate({ classId: Array(40).fill(1), size: 2048 })),
+    { code: 'OUT_OF_MEMORY', message: /images\(\)/ })
+  t.equal(await codeOf(par.decode(list.slice(0, 3), { size: 2048, format: 'float32' })), 'OUT_OF_MEMORY',
+    'floats are four times as large')
   for await (const image of par.images({ classId: [1, 2], size: 256 })) t.equal(image.width, 256)
   t.equal((await par.decode(list, { size: 128 })).length, 40)
 
   const call = new Call()
   const words = { what: 'Pictures', cure: 'ask for less' }
   const first = await Claim.of(call, 60e6, words)
-  t.match(await rejection(Claim.of(call, 60e6, words)), { code: 'OUT_OF_MEMORY', message: 'Pictures need 58 MB of memory and 39 MB are free. Free memory, or ask for less.' })
+  t.match(await rejection(Claim.of(call, 60e6, words)),
+    {
+      code: 'OUT_OF_MEMORY', message: 'Pictures need 58 MB of memory and 39 MB are free. Free memory, or ask for less.'
+    })
   first.took(30e6)
   const other = new Call() // a call that nobody holds is over when it is collected
   const second = await Claim.of(other, 60e6, words)
@@ -367,14 +380,17 @@ t.test('a picture is compared with the free memory before it is unpacked', async
   const par = await smallPar()
   t.teardown(async () => { native.freeMemory = freeMemory; await par.dispose() })
   native.freeMemory = () => 100e6
-  const file = await sharp({ create: { width: 6000, height: 6000, channels: 3, background: 'red' } }).png({ palette: true }).toBuffer()
+  const file = await sharp({ create: { width: 6000, height: 6000, channels: 3, background: 'red' } })
+    .png({ palette: true }).toBuffer()
   const message = /^A picture of 6000 x 6000 pixels and what is made of it need \d+ MB of memory and \d+ MB are free/
   t.match(await rejection(par.encode(file)), { name: 'ParError', code: 'OUT_OF_MEMORY', message })
-  t.match(await rejection(par.prepare({ data: new Uint8Array(36e6), width: 6000, height: 6000 })), { code: 'OUT_OF_MEMORY', message })
+  t.match(await rejection(par.prepare({ data: new Uint8Array(36e6), width: 6000, height: 6000 })),
+    { code: 'OUT_OF_MEMORY', message })
   const thin = await sharp({ create: { width: 2500, height: 1, channels: 3, background: 'red' } }).png().toBuffer()
   t.equal((await par.prepare(thin, { grid: 96 })).width, 384, 'a long thin one takes little')
   native.freeMemory = () => 1e9
-  t.equal((await Promise.all([1, 2, 3].map(async () => await par.encode(file)))).length, 3, 'several wait for one another')
+  t.equal((await Promise.all([1, 2, 3].map(async () => await par.encode(file)))).length, 3,
+    'several wait for one another')
 })
 
 t.test('thousands of calls at once hold the memory of a few', async t => {

@@ -110,7 +110,8 @@ t.test('abort in every phase leaves the instance usable', async t => {
   for (const start of [
     (signal: AbortSignal) => par.score({ tokens: pictures, classId: 1, signal }),
     (signal: AbortSignal) => par.decode(pictures, { signal, size: 512 }),
-    (signal: AbortSignal) => par.encode({ data: new Float32Array(256 * 256 * 3), width: 256, height: 256 }, { signal, grid: 64 })
+    (signal: AbortSignal) =>
+      par.encode({ data: new Float32Array(256 * 256 * 3), width: 256, height: 256 }, { signal, grid: 64 })
   ]) {
     const controller = new AbortController()
     const work = start(controller.signal).then(() => 'done', error => error)
@@ -118,7 +119,9 @@ t.test('abort in every phase leaves the instance usable', async t => {
     const outcome = await work
     t.ok(outcome === 'stop' || (quick && outcome === 'done'), String(outcome))
   }
-  const timeout = await par.generate({ classId: Array(64).fill(1), n: 4, guidanceScale: 3, signal: AbortSignal.timeout(5) }).then(() => undefined, error => error)
+  const timeout = await par.generate({
+    classId: Array(64).fill(1), n: 4, guidanceScale: 3, signal: AbortSignal.timeout(5)
+  }).then(() => undefined, error => error)
   t.ok(timeout?.name === 'TimeoutError' || (quick && !timeout), String(timeout))
   t.same((await par.generate({ classId: 1, seed: 3 })).data, image.data)
 })
@@ -128,7 +131,8 @@ t.test('abort while loading', async t => {
   for (const delay of [0, 2, 5]) {
     const controller = new AbortController()
     setTimeout(() => controller.abort('stop'), delay)
-    const outcome = await smallPar({ signal: controller.signal }).then(async par => { await par.dispose(); return 'done' }, error => error)
+    const outcome = await smallPar({ signal: controller.signal })
+      .then(async par => { await par.dispose(); return 'done' }, error => error)
     t.ok(outcome === 'stop' || outcome === 'done', String(outcome))
   }
 })

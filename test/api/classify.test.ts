@@ -1,5 +1,5 @@
-// classify() compares the classes of one picture: checked against score(), a class at a time, and a softmax that is written
-// another way (differences to the class itself, summed from the smallest).
+// classify() compares the classes of one picture: checked against score(), a class at a time, and a softmax that is
+// written another way (differences to the class itself, summed from the smallest).
 
 import { inspect } from 'node:util'
 import t from 'tap'
@@ -49,7 +49,8 @@ t.test('a picture of the embedded model is found to be of its class', async t =>
   const ranking = par.classify(own, { top: 1 })
   own.fill(0)
   t.match(await ranking, [{ classId: 7 }], 'what the caller does with its tokens afterwards changes nothing')
-  t.match(await rejection(par.score({ tokens: image.tokens, classId: [1, 2] })), { code: 'INVALID_OPTION', message: /classify\(\) compares/ })
+  t.match(await rejection(par.score({ tokens: image.tokens, classId: [1, 2] })),
+    { code: 'INVALID_OPTION', message: /classify\(\) compares/ })
 })
 
 t.test('a score in logs and answers', async t => {
@@ -72,7 +73,9 @@ t.test('a thousand classes: progress, an end in between, little kept', async t =
   t.match(events.at(-1), { classesDone: classes, classes })
   t.ok(events.every(({ classesDone }, i) => classesDone > (events[i - 1]?.classesDone ?? 0)))
   const controller = new AbortController()
-  t.equal(await rejection(own.classify(tokens, { signal: controller.signal, onProgress: () => controller.abort('enough') })), 'enough')
+  t.equal(await rejection(
+    own.classify(tokens, { signal: controller.signal, onProgress: () => controller.abort('enough') })
+  ), 'enough')
   t.equal(await rejection(own.classify(tokens, { signal: AbortSignal.abort('before') })), 'before')
   const mistake = new Error('mine')
   t.equal(await rejection(own.classify(tokens, { onProgress: () => { throw mistake } })), mistake)
@@ -84,14 +87,21 @@ t.test('what it refuses', async t => {
   const pixels = await tokenizerOnly()
   t.teardown(async () => { await own.dispose(); await pixels.dispose() })
   const cases: Array<[code: string, picture: unknown, options?: unknown]> = [
-    ['INVALID_OPTION', undefined], ['INVALID_OPTION', 5], ['INVALID_OPTION', []], ['INVALID_OPTION', [tokens]], ['INVALID_OPTION', [tokens, tokens]],
-    ['INVALID_OPTION', new Int32Array(63)], ['INVALID_OPTION', tokens.map(() => 256)], ['INVALID_OPTION', [1.5, 2]], ['FILE_NOT_FOUND', '/nowhere.png'],
-    ['INVALID_OPTION', tokens, 5], ['INVALID_OPTION', tokens, { top: 0 }], ['INVALID_OPTION', tokens, { top: '3' }], ['INVALID_OPTION', tokens, { classes: 3 }],
-    ['INVALID_OPTION', tokens, { classes: [] }], ['BAD_CLASS_ID', tokens, { classes: [10] }], ['BAD_CLASS_ID', tokens, { classes: ['boot'] }],
-    ['UNSUPPORTED_N', tokens, { n: 1 }], ['INVALID_OPTION', tokens, { guidanceScale: 0 }], ['INVALID_OPTION', tokens, { onProgress: 1 }],
+    ['INVALID_OPTION', undefined], ['INVALID_OPTION', 5], ['INVALID_OPTION', []], ['INVALID_OPTION', [tokens]],
+    ['INVALID_OPTION', [tokens, tokens]],
+    ['INVALID_OPTION', new Int32Array(63)], ['INVALID_OPTION', tokens.map(() => 256)], ['INVALID_OPTION', [1.5, 2]],
+    ['FILE_NOT_FOUND', '/nowhere.png'],
+    ['INVALID_OPTION', tokens, 5], ['INVALID_OPTION', tokens, { top: 0 }], ['INVALID_OPTION', tokens, { top: '3' }],
+    ['INVALID_OPTION', tokens, { classes: 3 }],
+    ['INVALID_OPTION', tokens, { classes: [] }], ['BAD_CLASS_ID', tokens, { classes: [10] }],
+    ['BAD_CLASS_ID', tokens, { classes: ['boot'] }],
+    ['UNSUPPORTED_N', tokens, { n: 1 }], ['INVALID_OPTION', tokens, { guidanceScale: 0 }],
+    ['INVALID_OPTION', tokens, { onProgress: 1 }],
     ['INVALID_OPTION', tokens, { classId: 1 }]
   ]
-  for (const [code, picture, options] of cases) t.equal(await codeOf(own.classify(picture as never, options as never)), code, JSON.stringify(options))
+  for (const [code, picture, options] of cases) {
+    t.equal(await codeOf(own.classify(picture as never, options as never)), code, JSON.stringify(options))
+  }
   t.match(await rejection(own.classify(tokens, { guidanceScale: 0 })), { message: /1 is off/ })
   t.equal(await codeOf(pixels.classify(tokens)), 'MISSING_PART')
 })

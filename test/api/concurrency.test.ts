@@ -29,7 +29,10 @@ t.test('a 10 ms timer is at most 50 ms late while generating', async t => {
   // Other programs may take the processor from us for longer than that; they do not do it three times running.
   const attempts: number[] = []
   for (let attempt = 0; attempt < 3 && !(attempts.at(-1)! <= 50); attempt++) {
-    attempts.push(await lateness(async () => await par.generate({ classId: Array.from({ length: 64 }, (_, i) => i % 10), guidanceScale: 2, size: 64 })))
+    attempts.push(
+      await lateness(async () =>
+        await par.generate({ classId: Array.from({ length: 64 }, (_, i) => i % 10), guidanceScale: 2, size: 64 }))
+    )
   }
   t.ok(attempts.at(-1)! <= 50, `${attempts.map(late => late.toFixed(0)).join(', ')} ms late`)
 })
@@ -63,7 +66,8 @@ t.test('worker threads', async t => {
   const start = async (leave: boolean): Promise<Uint8Array> => {
     const worker = new Worker(script, { eval: true, execArgv: [], workerData: { module, options, leave } })
     const exited = new Promise(resolve => worker.once('exit', resolve))
-    const data = await new Promise<Uint8Array>((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    const data = await new Promise<Uint8Array>((resolve, reject) =>
+      worker.once('message', resolve).once('error', reject))
     if (!leave) await worker.terminate()
     await exited
     return data

@@ -26,11 +26,15 @@ t.test('from a class id to a picture', async t => {
   t.equal(labels?.length, 10)
   t.equal(labels?.[9], 'Ankle boot')
 
-  t.same((await par.generate({ classId: 'ankle boot', n: 4, seed: 1 })).data, (await par.generate({ classId: 9, n: 4, seed: 1 })).data, 'a name')
+  t.same((await par.generate({ classId: 'ankle boot', n: 4, seed: 1 })).data,
+    (await par.generate({ classId: 9, n: 4, seed: 1 })).data, 'a name')
   t.equal((await par.generate({ classId: 'Bag', seed: 1 })).label, 'Bag')
   t.same((await par.generate({ classId: 7, seed: 1 })).data, image.data, 'n = 4 is the default')
-  for (const [n, steps] of [[1, 256], [16, 31]] as const) t.match(await par.generate({ classId: 0, n, seed: 1 }), { n, steps, width: 32 })
-  t.match(await rejection(par.generate({ classId: 0, n: 9 })), { code: 'UNSUPPORTED_N', message: 'the embedded model has n = 1, 4 and 16 tokens a step, not 9' })
+  for (const [n, steps] of [[1, 256], [16, 31]] as const) {
+    t.match(await par.generate({ classId: 0, n, seed: 1 }), { n, steps, width: 32 })
+  }
+  t.match(await rejection(par.generate({ classId: 0, n: 9 })),
+    { code: 'UNSUPPORTED_N', message: 'the embedded model has n = 1, 4 and 16 tokens a step, not 9' })
 
   const [own, other] = await par.score({ tokens: [image.tokens, image.tokens], classId: [7, 1] })
   t.ok(own!.total > other!.total, 'a sneaker is likelier as a sneaker than as trousers')
@@ -45,7 +49,8 @@ t.test('from a class id to a picture', async t => {
   t.equal(events, 67)
 
   await par.dispose()
-  t.same((await par.generate({ classId: 7, seed: 1 })).data, image.data, 'the default instance loads again after dispose')
+  t.same((await par.generate({ classId: 7, seed: 1 })).data, image.data,
+    'the default instance loads again after dispose')
 })
 
 t.test('concurrent first calls share one read of a transformer; an aborted one does not spoil it', async t => {
@@ -61,15 +66,25 @@ t.test('concurrent first calls share one read of a transformer; an aborted one d
 
 t.test('import and require', async t => {
   await built()
-  const use = 'const image = await par.generate({ classId: 7, seed: 1 }); console.log(JSON.stringify([image.width, typeof Par.load, new ParError("INTERNAL", "x").code, createSchedule({ grid: [24, 24], n: 4 }).steps.length])); await par.dispose()'
+  const use = 'const image = await par.generate({ classId: 7, seed: 1 }); console.log(JSON.stringify([image.width, ' +
+    'typeof Par.load, new ParError("INTERNAL", "x").code, createSchedule({ grid: [24, 24], n: 4 }).steps.length])); ' +
+      'await par.dispose()'
   const expected = '[32,"function","INTERNAL",147]\n'
-  const esm = await run(process.execPath, ['--input-type=module', '-e', `import par, { Par, ParError, createSchedule } from 'parvis'; ${use}`], { cwd: root, env: plain() })
+  const esm = await run(process.execPath,
+    ['--input-type=module', '-e', `import par, { Par, ParError, createSchedule } from 'parvis'; ${use}`],
+    { cwd: root, env: plain() })
   t.equal(esm.stdout, expected)
-  const cjs = await run(process.execPath, ['-e', `const { default: par, Par, ParError, createSchedule } = require('parvis'); (async () => { ${use} })()`], { cwd: root, env: plain() })
+  const cjs = await run(process.execPath,
+    ['-e', `const { default: par, Par, ParError, createSchedule } = require('parvis'); (async () => { ${use} })()`],
+    { cwd: root, env: plain() })
   t.equal(cjs.stdout, expected)
-  const lazy = await run(process.execPath, ['-e', 'require("parvis"); console.log(Object.keys(require.cache).filter(file => /\\.node$|sharp|commander/.test(file)).length)'], { cwd: root, env: plain() })
+  const lazy = await run(process.execPath,
+    ['-e', 'require("parvis"); console.log(Object.keys(require.cache).filter(file => ' +
+      '/\\.node$|sharp|commander/.test(file)).length)'], { cwd: root, env: plain() })
   t.equal(lazy.stdout, '0\n', 'import loads neither the addon nor sharp')
-  const same = await run(process.execPath, ['--input-type=module', '-e', 'import { Par } from "parvis"; import { createRequire } from "node:module"; console.log(createRequire(process.cwd() + "/x.js")("parvis").Par === Par)'], { cwd: root, env: plain() })
+  const same = await run(process.execPath,
+    ['--input-type=module', '-e', 'import { Par } from "parvis"; import { createRequire } from "node:module"; ' +
+      'console.log(createRequire(process.cwd() + "/x.js")("parvis").Par === Par)'], { cwd: root, env: plain() })
   t.equal(same.stdout, 'true\n', 'both ways give the same classes')
 })
 
@@ -90,13 +105,17 @@ t.test('types for both', async t => {
   fs.rmSync(folder, { recursive: true, force: true })
   fs.mkdirSync(folder, { recursive: true })
   fs.writeFileSync(path.join(folder, 'a.mts'), source)
-  fs.writeFileSync(path.join(folder, 'b.cts'), source.replace("import par, {", "import parvis = require('parvis')\n    const par = parvis.default\n    import {"))
-  for (const resolution of [{ module: 'node16', moduleResolution: 'node16' }, { module: 'preserve', moduleResolution: 'bundler' }]) {
+  fs.writeFileSync(path.join(folder, 'b.cts'),
+    source.replace('import par, {', "import parvis = require('parvis')\n    const par = parvis.default\n    import {"))
+  for (const resolution of [{ module: 'node16', moduleResolution: 'node16' },
+    { module: 'preserve', moduleResolution: 'bundler' }]) {
     fs.writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify({
-      compilerOptions: { target: 'es2022', lib: ['es2023', 'esnext.disposable'], ...resolution, strict: true, noEmit: true, skipLibCheck: false, types: ['node'] },
+      compilerOptions: { target: 'es2022', lib: ['es2023',
+        'esnext.disposable'], ...resolution, strict: true, noEmit: true, skipLibCheck: false, types: ['node'] },
       files: ['a.mts', 'b.cts']
     }))
-    const result = await run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', folder], { cwd: root, env: plain() }).then(() => '', error => error.stdout as string)
+    const result = await run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', folder],
+      { cwd: root, env: plain() }).then(() => '', error => error.stdout as string)
     t.equal(result, '', resolution.moduleResolution)
   }
 })

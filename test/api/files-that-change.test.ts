@@ -1,5 +1,5 @@
-// What is described and what is loaded is the same file: others take its place, or write to it, just after its header was read
-// and before its weights are. The moment is that at which the engine is made.
+// What is described and what is loaded is the same file: others take its place, or write to it, just after its header
+// was read and before its weights are. The moment is that at which the engine is made.
 
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
@@ -51,26 +51,34 @@ for (const [name, change] of Object.entries(changes)) {
     for (const which of ['transformer', 'tokenizer'] as const) {
       const options = copies(t.testdir({}))
       const file = which === 'transformer' ? options.transformer.path : options.tokenizer
-      const error = await rejection(meanwhile(() => { change(file) }, async () => await Par.load({ ...options, device: 'cpu' })))
-      t.match(error, { name: 'ParError', code: 'BAD_CHECKPOINT', message: /was replaced or written to while it was being loaded/ }, which)
+      const error = await rejection(meanwhile(() => { change(file) },
+        async () => await Par.load({ ...options, device: 'cpu' })))
+      t.match(error, {
+        name: 'ParError', code: 'BAD_CHECKPOINT', message: /was replaced or written to while it was being loaded/
+      }, which)
       t.ok((error as Error).message.includes(path.basename(file)), 'the file is named')
-      if (name === 'another file takes its place') await (await Par.load({ ...options, device: 'cpu' })).dispose() // left alone, it loads
+      // left alone, it loads
+      if (name === 'another file takes its place') await (await Par.load({ ...options, device: 'cpu' })).dispose()
     }
   })
 }
 
-t.test('what cannot be read takes its place', { skip: process.platform === 'win32' && 'there are no such pipes' }, async t => {
+t.test('what cannot be read takes its place', {
+  skip: process.platform === 'win32' && 'there are no such pipes'
+}, async t => {
   const options = copies(t.testdir({}))
   const { path: file } = options.transformer
   const pipe = (): void => {
     fs.rmSync(file)
     execFileSync('mkfifo', [file])
   }
-  t.match(await rejection(meanwhile(pipe, async () => await Par.load({ ...options, device: 'cpu' }))), { code: 'FILE_NOT_FOUND', message: /no regular file/ }, 'a pipe, at which nobody writes')
+  t.match(await rejection(meanwhile(pipe, async () => await Par.load({ ...options, device: 'cpu' }))),
+    { code: 'FILE_NOT_FOUND', message: /no regular file/ }, 'a pipe, at which nobody writes')
   fs.rmSync(file)
   fs.copyFileSync(transformerFile('par-4x').path, file)
   const gone = (): void => { fs.rmSync(file) }
-  t.match(await rejection(meanwhile(gone, async () => await Par.load({ ...options, device: 'cpu' }))), { code: 'FILE_NOT_FOUND' }, 'nothing')
+  t.match(await rejection(meanwhile(gone, async () => await Par.load({ ...options, device: 'cpu' }))),
+    { code: 'FILE_NOT_FOUND' }, 'nothing')
 })
 
 t.test('relative names are of the folder in which Par.load was called', async t => {
@@ -99,13 +107,20 @@ t.test('an aborted load rejects at once', async t => {
     const engine = createEngine(options)
     return new Proxy(engine, {
       get (target, name) {
-        if (name === 'loadTransformer') return async () => { setTimeout(() => { controller.abort(reason) }, 5); return await new Promise(() => {}) } // a read that hangs
-        if (name === 'dispose') return async () => { ended++; await target.dispose(); return await new Promise(() => {}) }
+        // a read that hangs
+        if (name === 'loadTransformer') {
+          return async () => { setTimeout(() => { controller.abort(reason) }, 5); return await new Promise(() => {}) }
+        }
+        if (name === 'dispose') {
+          return async () => { ended++; await target.dispose(); return await new Promise(() => {}) }
+        }
         const value = target[name as keyof typeof target] as unknown
         return typeof value === 'function' ? value.bind(target) : value
       }
     })
   }
-  t.equal(await rejection(Par.load({ transformer: transformerFile('par-4x'), device: 'cpu', signal: controller.signal })), reason)
+  t.equal(await rejection(
+    Par.load({ transformer: transformerFile('par-4x'), device: 'cpu', signal: controller.signal })
+  ), reason)
   t.equal(ended, 1, 'its engine is disposed of')
 })

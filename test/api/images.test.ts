@@ -1,4 +1,5 @@
-// images() hands out the pictures of a long list as they are finished: the same pictures as generate(), none of them kept.
+// images() hands out the pictures of a long list as they are finished: the same pictures as generate(), none of them
+// kept.
 
 import { createHash } from 'node:crypto'
 import v8 from 'node:v8'
@@ -37,8 +38,12 @@ t.test('groups are told by the stream as soon as each is finished', async t => {
   const ends = events.filter(event => event.finished)
   t.ok(ends.length > 1, `${ends.length} groups`)
   t.ok(ends.every(event => event.step % (events[0]!.steps / ends.length) === 0), 'with the last step of each group')
-  t.ok(ends.every((event, i) => event.tokensDone === 64 * ends.slice(0, i + 1).reduce((sum, { finished }) => sum + finished!.length, 0)))
-  t.ok(ends.flatMap(event => event.finished!).every((image, i) => image === events.at(-1)!.images![i]), 'the very pictures of the end')
+  t.ok(
+    ends.every((event, i) =>
+      event.tokensDone === 64 * ends.slice(0, i + 1).reduce((sum, { finished }) => sum + finished!.length, 0))
+  )
+  t.ok(ends.flatMap(event => event.finished!).every((image, i) => image === events.at(-1)!.images![i]),
+    'the very pictures of the end')
   t.equal(ends.at(-1), events.at(-1))
   t.equal(events.filter(event => event.images).length, 1)
 })
@@ -49,7 +54,9 @@ t.test('nothing of finished pictures is kept, and nothing is made ahead', async 
   const gone: Array<WeakRef<Uint8Array>> = []
   const events: Progress[] = []
   let taken = 0
-  for await (const image of own.images({ classId, seed: 5, onProgress: event => { events.push({ ...event, finished: undefined }) } })) {
+  for await (const image of own.images({
+    classId, seed: 5, onProgress: event => { events.push({ ...event, finished: undefined }) }
+  })) {
     if (taken++ === 0) {
       const { step } = events.at(-1)!
       await new Promise(resolve => setTimeout(resolve, 50))
@@ -73,15 +80,20 @@ t.test('errors, aborts and early ends', async t => {
   const tokens = await transformerOnly('par-4x')
   t.teardown(async () => { await own.dispose(); await tokens.dispose(); await par.dispose() })
   t.equal(await codeOf(own.images({ classId: 99 }).next()), 'BAD_CLASS_ID')
-  t.match(await rejection(own.images({ classId: 1, mask: 1 } as never).next()), { code: 'INVALID_OPTION', message: /^images has no option/ })
+  t.match(await rejection(own.images({ classId: 1, mask: 1 } as never).next()),
+    { code: 'INVALID_OPTION', message: /^images has no option/ })
   const controller = new AbortController()
   let taken = 0
   t.equal(await rejection((async () => {
-    for await (const _ of own.images({ classId, signal: controller.signal })) if (++taken === 64) controller.abort('enough')
+    for await (const _ of own.images({ classId, signal: controller.signal })) {
+      if (++taken === 64) controller.abort('enough')
+    }
   })()), 'enough')
   t.equal(taken, 64)
   for await (const _ of own.images({ classId })) break
-  for await (const image of tokens.images({ classId: 1 })) t.same([image.width, image.tokens.length], [0, 64], 'without a tokenizer: tokens')
+  for await (const image of tokens.images({ classId: 1 })) {
+    t.same([image.width, image.tokens.length], [0, 64], 'without a tokenizer: tokens')
+  }
   for await (const image of par.images({ classId: 'sneaker' })) t.equal(image.label, 'Sneaker', 'of the default export')
   await own.dispose()
   t.equal(await codeOf(own.images({ classId: 1 }).next()), 'DISPOSED')

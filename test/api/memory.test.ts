@@ -28,14 +28,16 @@ async function megabytes (body: string): Promise<number> {
       return least
     }
     ;(async () => { ${body} })().then(value => console.log(value), error => { console.error(error); process.exit(1) })`
-  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '-e', script], { env: { ...process.env, NODE_OPTIONS: '' } })
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '-e', script],
+    { env: { ...process.env, NODE_OPTIONS: '' } })
   return Number(stdout)
 }
 
 t.test('kept logits count among the bytes of a session', async t => {
   const model = transformerModel('B', 4)
   const atOnce = (kept: number): number =>
-    largest(64, sequences => sessionBytes('cpu', model, 'float32', { streamsEach: 1, slots: 576, tokens: 576, rows: 256, kept }, sequences, 2), 2 ** 30)
+    largest(64, sequences => sessionBytes('cpu', model, 'float32',
+      { streamsEach: 1, slots: 576, tokens: 576, rows: 256, kept }, sequences, 2), 2 ** 30)
   const few = atOnce(0)
   const kept = atOnce(576)
   t.ok(kept >= 1 && kept < few, `${kept} of ${few}`)

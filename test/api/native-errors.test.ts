@@ -1,5 +1,5 @@
-// Whatever the addon throws or rejects with has a code, results that do not fit are OUT_OF_MEMORY, and the threads of an
-// instance end with it.
+// Whatever the addon throws or rejects with has a code, results that do not fit are OUT_OF_MEMORY, and the threads of
+// an instance end with it.
 
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
@@ -13,7 +13,9 @@ import { built } from '../support/built.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
 const linux = process.platform === 'linux'
-const small = JSON.stringify({ transformer: transformerFile('par-4x'), tokenizer: tokenizerFile(), precision: 'float32', device: 'cpu' })
+const small = JSON.stringify({
+  transformer: transformerFile('par-4x'), tokenizer: tokenizerFile(), precision: 'float32', device: 'cpu'
+})
 
 /** What the body of an async function returns in a process of its own; it has `Par` and `options`. */
 async function inProcess (body: string, { before = '', shell = '' } = {}): Promise<any> {
@@ -25,15 +27,22 @@ async function inProcess (body: string, { before = '', shell = '' } = {}): Promi
     const threads = () => fs.readdirSync('/proc/self/task').length
     const code = work => work.then(() => 'done', error => error.name === 'ParError' ? error.code : String(error))
     ;(async () => { ${body} })().then(value => console.log(JSON.stringify(value)), error => { console.error(error); process.exit(1) })`
-  const [command, ...args] = shell ? ['sh', '-c', `${shell} exec "$0" "$@"`, process.execPath, '-e', script] : [process.execPath, '-e', script]
-  const { stdout } = await promisify(execFile)(command!, args, { env: { ...process.env, NODE_OPTIONS: '' } }).catch((error: Error & { stderr: string }) => { throw new Error(error.stderr.slice(-2000)) })
+  const [command, ...args] = shell
+    ? ['sh', '-c', `${shell} exec "$0" "$@"`, process.execPath, '-e', script]
+    : [process.execPath, '-e', script]
+  const { stdout } = await promisify(execFile)(command!, args, { env: { ...process.env, NODE_OPTIONS: '' } })
+    .catch((error: Error & { stderr: string }) => { throw new Error(error.stderr.slice(-2000)) })
   return JSON.parse(stdout)
 }
 
 t.test('every error of the addon has a code', async t => {
   const native = addon() as any
   const engine = native.createEngine({ device: 'cpu', threads: 1 })
-  const model = { layers: 1, dim: 64, heads: 4, kvHeads: 4, headSize: 16, feedForward: 128, vocabularySize: 256, classes: 10, transitions: 3, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false, rotationPairs: [0, 4, 4], normEps: 1e-5, ropeBase: 10000 }
+  const model = {
+    layers: 1, dim: 64, heads: 4, kvHeads: 4, headSize: 16, feedForward: 128, vocabularySize: 256, classes: 10,
+    transitions: 3, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false,
+    rotationPairs: [0, 4, 4], normEps: 1e-5, ropeBase: 10000
+  }
   const calls: Array<[string, () => unknown, string]> = [
     ['createEngine()', () => native.createEngine(), 'INTERNAL'],
     ['createEngine({})', () => native.createEngine({}), 'INTERNAL'],
@@ -42,10 +51,13 @@ t.test('every error of the addon has a code', async t => {
     ['loadTransformer()', () => engine.loadTransformer(), 'INTERNAL'],
     ['a symbol as file', () => engine.loadTransformer(Symbol('x'), [], model, 'float32'), 'INTERNAL'],
     ['no tensors', () => engine.loadTransformer('x', 1, model, 'float32'), 'INTERNAL'],
-    ['a getter that throws', () => engine.loadTransformer('x', [], { get layers () { throw new Error('mine') } }, 'float32'), 'INTERNAL'],
-    ['layers outside the range', () => engine.loadTransformer('x', [], { ...model, layers: 5000 }, 'float32'), 'BAD_CHECKPOINT'],
+    ['a getter that throws',
+      () => engine.loadTransformer('x', [], { get layers () { throw new Error('mine') } }, 'float32'), 'INTERNAL'],
+    ['layers outside the range', () => engine.loadTransformer('x', [], { ...model, layers: 5000 }, 'float32'),
+      'BAD_CHECKPOINT'],
     ['another precision', () => engine.loadTransformer('x', [], model, 'float8'), 'INTERNAL'],
-    ['another identity', () => engine.loadTransformer('x', [], model, 'float32', undefined, new BigUint64Array(1)), 'INTERNAL'],
+    ['another identity', () => engine.loadTransformer('x', [], model, 'float32', undefined, new BigUint64Array(1)),
+      'INTERNAL'],
     ['no such file', () => engine.loadTransformer('/nowhere/x', [], model, 'float32'), 'FILE_NOT_FOUND'],
     ['loadTokenizer({})', () => engine.loadTokenizer('x', [], {}, 'float32'), 'INTERNAL'],
     ['cudaMemory()', () => native.cudaMemory(), 'INTERNAL'],
@@ -121,8 +133,9 @@ t.test('dispose() resolves when the threads are gone', { skip: !linux && '/proc 
 })
 
 t.test('threads that the system refuses', { skip: !linux && 'limits are set by prlimit' }, async t => {
-  const explicit = await inProcess("return await Par.load({ ...options, threads: 1024 }).then(par => par.info.threads, error => ({ code: error.code, message: error.message }))",
-    { shell: 'ulimit -v 6000000;' })
+  const explicit = await inProcess('return await Par.load({ ...options, threads: 1024 }).then(par => ' +
+    'par.info.threads, error => ({ code: error.code, message: error.message }))',
+  { shell: 'ulimit -v 6000000;' })
   t.match(explicit, { code: 'OUT_OF_MEMORY', message: /refused to start 1024 threads.*`threads`.*ulimit -u.*pids/ })
 })
 
@@ -174,7 +187,9 @@ t.test('a synchronous refusal while loading leaves no engine behind', { skip: !l
   let disposed = 0
   native.createEngine = (options: object) => new Proxy(createEngine(options), {
     get (target, name) {
-      if (name === 'loadTransformer') return () => { throw Object.assign(new Error('a size is outside its range'), { parvisCode: 'BAD_CHECKPOINT' }) }
+      if (name === 'loadTransformer') {
+        return () => { throw Object.assign(new Error('a size is outside its range'), { parvisCode: 'BAD_CHECKPOINT' }) }
+      }
       if (name === 'dispose') return async () => { disposed++; await target.dispose() }
       return typeof target[name] === 'function' ? target[name].bind(target) : target[name]
     }

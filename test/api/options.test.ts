@@ -13,24 +13,32 @@ import { resolveClass } from '../../lib/labels.js'
 import { addon } from '../../lib/native.js'
 import { resolveSampling } from '../../lib/options.js'
 import { Par } from '../../lib/par.js'
-import { codeOf, rejection, revoked, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly } from '../support/fixtures.js'
+import {
+  codeOf, rejection, revoked, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly
+} from '../support/fixtures.js'
 
 t.test('generate', async t => {
   const par = await smallPar()
   t.teardown(() => par.dispose())
   const cases: Array<[code: string, options: unknown]> = [
     ...[undefined, null, 5, 'x', []].map(options => ['INVALID_OPTION', options] as [string, unknown]),
-    ...[undefined, null, {}, true, [], [[1]], [null], 5n].map(classId => ['INVALID_OPTION', { classId }] as [string, unknown]),
-    ...[-1, 10, 1.5, NaN, Infinity, 'boot', '', [1, 10], [1, 'boot']].map(classId => ['BAD_CLASS_ID', { classId }] as [string, unknown]),
+    ...[undefined, null, {}, true, [], [[1]], [null], 5n]
+      .map(classId => ['INVALID_OPTION', { classId }] as [string, unknown]),
+    ...[-1, 10, 1.5, NaN, Infinity, 'boot', '', [1, 10], [1, 'boot']]
+      .map(classId => ['BAD_CLASS_ID', { classId }] as [string, unknown]),
     ...[0, -4, 2.5, NaN, '4', null, Infinity].map(n => ['INVALID_OPTION', { classId: 1, n }] as [string, unknown]),
     ...[1, 2, 16].map(n => ['UNSUPPORTED_N', { classId: 1, n }] as [string, unknown]),
-    ...[0, 0.99, -1, NaN, Infinity, '2', null, 1e9].map(guidanceScale => ['INVALID_OPTION', { classId: 1, guidanceScale }] as [string, unknown]),
-    ...[-0.1, NaN, Infinity, '1', null].map(temperature => ['INVALID_OPTION', { classId: 1, temperature }] as [string, unknown]),
+    ...[0, 0.99, -1, NaN, Infinity, '2', null, 1e9]
+      .map(guidanceScale => ['INVALID_OPTION', { classId: 1, guidanceScale }] as [string, unknown]),
+    ...[-0.1, NaN, Infinity, '1', null]
+      .map(temperature => ['INVALID_OPTION', { classId: 1, temperature }] as [string, unknown]),
     ...[-1, 1.5, NaN, '5', 2 ** 31].map(topK => ['INVALID_OPTION', { classId: 1, topK }] as [string, unknown]),
     ...[0, -0.1, 1.01, NaN, '0.5'].map(topP => ['INVALID_OPTION', { classId: 1, topP }] as [string, unknown]),
     ...[1, 'yes', null].map(greedy => ['INVALID_OPTION', { classId: 1, greedy }] as [string, unknown]),
-    ...[-1, 0.5, NaN, 2 ** 53, '1', 1n, null].map(seed => ['INVALID_OPTION', { classId: 1, seed }] as [string, unknown]),
-    ...[0, -5, 1.5, NaN, '64', null, {}, { width: 5 }, { width: 5, height: 0 }, { width: 5, height: 5, depth: 5 }, [5, 5], 1e5].map(size => ['INVALID_OPTION', { classId: 1, size }] as [string, unknown]),
+    ...[-1, 0.5, NaN, 2 ** 53, '1', 1n, null]
+      .map(seed => ['INVALID_OPTION', { classId: 1, seed }] as [string, unknown]),
+    ...[0, -5, 1.5, NaN, '64', null, {}, { width: 5 }, { width: 5, height: 0 }, { width: 5, height: 5, depth: 5 },
+      [5, 5], 1e5].map(size => ['INVALID_OPTION', { classId: 1, size }] as [string, unknown]),
     ...[5, {}, 'x', null].map(signal => ['INVALID_OPTION', { classId: 1, signal }] as [string, unknown]),
     ...[5, {}].map(onProgress => ['INVALID_OPTION', { classId: 1, onProgress }] as [string, unknown]),
     ['INVALID_OPTION', { classId: 1, order: 'zigzag' }],
@@ -43,12 +51,14 @@ t.test('generate', async t => {
   ]
   for (const [code, options] of cases) {
     const error = await rejection(par.generate(options as never))
-    t.ok(error instanceof ParError && error.code === code, `${inspect(options)}: ${error instanceof ParError ? `${error.code} ${error.message}` : String(error)}`)
+    t.ok(error instanceof ParError && error.code === code,
+      `${inspect(options)}: ${error instanceof ParError ? `${error.code} ${error.message}` : String(error)}`)
     t.equal(await codeOf(par.stream(options as never).next()), code)
   }
   t.match(await rejection(par.generate({ classId: 1, n: 16 })), { message: /n = 4 .*not 16/ }, 'names the n at hand')
   t.match(await rejection(par.generate({ classId: 10 })), { message: /0 to 9/ })
-  t.ok(await par.generate({ classId: 1, topK: 1e6, topP: 1, temperature: 1e-9, size: undefined }), 'extremes that are legal')
+  t.ok(await par.generate({ classId: 1, topK: 1e6, topP: 1, temperature: 1e-9, size: undefined }),
+    'extremes that are legal')
 })
 
 t.test('score', async t => {
@@ -56,14 +66,23 @@ t.test('score', async t => {
   t.teardown(() => par.dispose())
   const tokens = new Int32Array(64)
   const cases: Array<[code: string, options: unknown]> = [
-    ['INVALID_OPTION', undefined], ['INVALID_OPTION', {}], ['INVALID_OPTION', { tokens }], ['INVALID_OPTION', { classId: 1 }],
-    ['INVALID_OPTION', { tokens: [], classId: 1 }], ['INVALID_OPTION', { tokens: [1, 2], classId: 1 }], ['INVALID_OPTION', { tokens: new Int32Array(63), classId: 1 }],
-    ['INVALID_OPTION', { tokens: tokens.map(() => 256), classId: 1 }], ['INVALID_OPTION', { tokens: tokens.map(() => -1), classId: 1 }],
-    ['INVALID_OPTION', { tokens: new Float32Array(64), classId: 1 }], ['INVALID_OPTION', { tokens: [tokens, tokens], classId: [1] }],
-    ['BAD_CLASS_ID', { tokens, classId: 10 }], ['BAD_CLASS_ID', { tokens: [tokens], classId: [NaN] }], ['UNSUPPORTED_N', { tokens, classId: 1, n: 1 }],
-    ['INVALID_OPTION', { tokens, classId: 1, guidanceScale: NaN }], ['INVALID_OPTION', { tokens, classId: 1, logits: 5 }], ['INVALID_OPTION', { tokens, classId: 1, logits: [64] }],
-    ['INVALID_OPTION', { tokens, classId: 1, logits: ['0'] }], ['INVALID_OPTION', { tokens, classId: 1, method: 'slow' }], ['INVALID_OPTION', { tokens, classId: 1, method: null }],
-    ['INVALID_OPTION', { tokens, classId: 1, logits: new Array(3) }], ['INVALID_OPTION', { tokens: new Array(1), classId: 1 }], ['INVALID_OPTION', { tokens: [tokens, tokens], classId: new Array(2) }], ['INVALID_OPTION', { tokens, classId: 1, temperature: 1 }]
+    ['INVALID_OPTION', undefined], ['INVALID_OPTION', {}], ['INVALID_OPTION', { tokens }],
+    ['INVALID_OPTION', { classId: 1 }],
+    ['INVALID_OPTION', { tokens: [], classId: 1 }], ['INVALID_OPTION', { tokens: [1, 2], classId: 1 }],
+    ['INVALID_OPTION', { tokens: new Int32Array(63), classId: 1 }],
+    ['INVALID_OPTION', { tokens: tokens.map(() => 256), classId: 1 }],
+    ['INVALID_OPTION', { tokens: tokens.map(() => -1), classId: 1 }],
+    ['INVALID_OPTION', { tokens: new Float32Array(64), classId: 1 }],
+    ['INVALID_OPTION', { tokens: [tokens, tokens], classId: [1] }],
+    ['BAD_CLASS_ID', { tokens, classId: 10 }], ['BAD_CLASS_ID', { tokens: [tokens], classId: [NaN] }],
+    ['UNSUPPORTED_N', { tokens, classId: 1, n: 1 }],
+    ['INVALID_OPTION', { tokens, classId: 1, guidanceScale: NaN }],
+    ['INVALID_OPTION', { tokens, classId: 1, logits: 5 }], ['INVALID_OPTION', { tokens, classId: 1, logits: [64] }],
+    ['INVALID_OPTION', { tokens, classId: 1, logits: ['0'] }], ['INVALID_OPTION',
+      { tokens, classId: 1, method: 'slow' }], ['INVALID_OPTION', { tokens, classId: 1, method: null }],
+    ['INVALID_OPTION', { tokens, classId: 1, logits: new Array(3) }],
+    ['INVALID_OPTION', { tokens: new Array(1), classId: 1 }], ['INVALID_OPTION',
+      { tokens: [tokens, tokens], classId: new Array(2) }], ['INVALID_OPTION', { tokens, classId: 1, temperature: 1 }]
   ]
   for (const [code, options] of cases) t.equal(await codeOf(par.score(options as never)), code, inspect(options))
 
@@ -87,7 +106,9 @@ t.test('what the caller does with its buffers afterwards changes nothing', async
     const bytes = (): Uint8Array => Uint8Array.from({ length: side * side * 3 }, (_, i) => i % 251)
     const png = await new Image(bytes(), side, side).toBuffer()
     const size = { width: side, height: side }
-    const calls: Array<[name: string, call: (input: { tokens: Int32Array, floats: Float32Array, bytes: Uint8Array, png: Uint8Array }) => Promise<unknown>]> = [
+    const calls: Array<[name: string, call: (
+      input: { tokens: Int32Array, floats: Float32Array, bytes: Uint8Array, png: Uint8Array }
+    ) => Promise<unknown>]> = [
       ['score', async input => (await instance.score({ tokens: [input.tokens], classId: 1 }))[0]!.logProbs],
       ['score of one', async input => (await instance.score({ tokens: input.tokens, classId: 1 }))[0]!.logProbs],
       ['decode', async input => (await instance.decode(Array<Int32Array>(3).fill(input.tokens)))[2]!.data],
@@ -124,26 +145,38 @@ t.test('what the caller does with its buffers afterwards changes nothing', async
 t.test('Par.load', async t => {
   const transformer = transformerFile('par-4x')
   for (const options of [
-    null, 5, 'file.pt', [], { model: 'x' }, { transformer: 5 }, { transformer: '' }, { transformer: {} }, { transformer: { path: 5 } }, { transformer: 'a\0b' },
-    { transformer: { ...transformer, head: 2 } }, { transformer: { ...transformer, heads: NaN } }, { transformer: { ...transformer, heads: 0 } }, { transformer: { ...transformer, heads: '2' } },
-    { transformer: { ...transformer, grid: 0 } }, { transformer: { ...transformer, grid: [8] } }, { transformer: { ...transformer, grid: [8, NaN] } }, { transformer: { ...transformer, n: 0 } },
-    { tokenizer: 7 }, { tokenizer: {} }, { tokenizer: { path: tokenizerFile(), heads: 2 } }, { transformer, device: 'gpu' }, { transformer, device: 'cuda:x' }, { transformer, device: 5 },
-    { transformer, precision: 'float16' }, { transformer, precision: 16 }, { transformer, threads: 0 }, { transformer, threads: NaN }, { transformer, threads: 1.5 }, { transformer, threads: 5000 },
+    null, 5, 'file.pt', [], { model: 'x' }, { transformer: 5 }, { transformer: '' }, { transformer: {} },
+    { transformer: { path: 5 } }, { transformer: 'a\0b' },
+    { transformer: { ...transformer, head: 2 } }, { transformer: { ...transformer, heads: NaN } },
+    { transformer: { ...transformer, heads: 0 } }, { transformer: { ...transformer, heads: '2' } },
+    { transformer: { ...transformer, grid: 0 } }, { transformer: { ...transformer, grid: [8] } },
+    { transformer: { ...transformer, grid: [8, NaN] } }, { transformer: { ...transformer, n: 0 } },
+    { tokenizer: 7 }, { tokenizer: {} }, { tokenizer: { path: tokenizerFile(), heads: 2 } },
+    { transformer, device: 'gpu' }, { transformer, device: 'cuda:x' }, { transformer, device: 5 },
+    { transformer, precision: 'float16' }, { transformer, precision: 16 }, { transformer, threads: 0 },
+    { transformer, threads: NaN }, { transformer, threads: 1.5 }, { transformer, threads: 5000 },
     { transformer, signal: 'x' }, { transformer, device: null }, { transformer, precision: null },
-    { transformer: null }, { tokenizer: null }, { transformer: pathToFileURL(transformer.path) }, { transformer: { ...transformer, path: pathToFileURL(transformer.path) } }
+    { transformer: null }, { tokenizer: null }, { transformer: pathToFileURL(transformer.path) },
+    { transformer: { ...transformer, path: pathToFileURL(transformer.path) } }
   ]) t.equal(await codeOf(Par.load(options as never)), 'INVALID_OPTION', inspect(options))
 
-  t.match(await rejection(Par.load({ tokenizer: pathToFileURL(transformer.path) as never })), { code: 'INVALID_OPTION', message: /path.*URL.*fileURLToPath/ })
+  t.match(await rejection(Par.load({ tokenizer: pathToFileURL(transformer.path) as never })),
+    { code: 'INVALID_OPTION', message: /path.*URL.*fileURLToPath/ })
   t.equal(await codeOf(Par.load({ transformer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
   t.equal(await codeOf(Par.load({ tokenizer: '/nowhere/model.pt' })), 'FILE_NOT_FOUND')
   t.equal(await codeOf(Par.load({ transformer: { ...transformer, n: 16 } })), 'UNSUPPORTED_N')
-  t.equal(await codeOf(Par.load({ transformer: { path: transformer.path } })), 'BAD_CHECKPOINT', 'heads that nothing tells')
+  t.equal(await codeOf(Par.load({ transformer: { path: transformer.path } })), 'BAD_CHECKPOINT',
+    'heads that nothing tells')
   t.equal(await codeOf(Par.load({ transformer: { ...transformer, heads: 3 } })), 'INVALID_OPTION')
-  t.match(await rejection(Par.load({ transformer: tokenizerFile() })), { code: 'BAD_CHECKPOINT', message: /tokenizer, given as the transformer/ })
-  t.match(await rejection(Par.load({ tokenizer: transformer.path })), { code: 'BAD_CHECKPOINT', message: /transformer, given as the tokenizer/ })
+  t.match(await rejection(Par.load({ transformer: tokenizerFile() })),
+    { code: 'BAD_CHECKPOINT', message: /tokenizer, given as the transformer/ })
+  t.match(await rejection(Par.load({ tokenizer: transformer.path })),
+    { code: 'BAD_CHECKPOINT', message: /transformer, given as the tokenizer/ })
   t.match(await rejection(Par.load({ transformer: transformerFile('par-16x-hd100'), tokenizer: tokenizerFile() })),
     { code: 'TOKENIZER_MISMATCH', message: /par-16x-hd100.*320.*vq-small.*256/ })
-  const folder = t.testdir({ 'no.pt': 'this is no checkpoint', 'short.pt': fs.readFileSync(transformer.path).subarray(0, 5000) })
+  const folder = t.testdir({
+    'no.pt': 'this is no checkpoint', 'short.pt': fs.readFileSync(transformer.path).subarray(0, 5000)
+  })
   t.equal(await codeOf(Par.load({ transformer: path.join(folder, 'no.pt') })), 'BAD_CHECKPOINT')
   t.equal(await codeOf(Par.load({ transformer: path.join(folder, 'short.pt') })), 'BAD_CHECKPOINT')
 })
@@ -155,11 +188,19 @@ t.test('device and precision', async t => {
   t.teardown(async () => { await automatic.dispose(); await explicit.dispose() })
   const { devices, reason } = await addon().cuda()
   const gpu = devices.find(({ problem }) => problem === undefined)
-  t.match(automatic.info, { device: gpu ? `cuda:${gpu.index}` : 'cpu', deviceReason: gpu ? /^auto: GPU / : `auto: CPU, because ${reason}`, precisionReason: /^auto: / })
-  t.match(explicit.info, { device: 'cpu', deviceReason: 'asked for', precision: 'bfloat16', precisionReason: 'asked for', threads: 2 })
+  t.match(automatic.info,
+    {
+      device: gpu ? `cuda:${gpu.index}` : 'cpu', deviceReason: gpu ? /^auto: GPU / : `auto: CPU, because ${reason}`,
+      precisionReason: /^auto: /
+    })
+  t.match(explicit.info,
+    { device: 'cpu', deviceReason: 'asked for', precision: 'bfloat16', precisionReason: 'asked for', threads: 2 })
   t.ok(gpu ? automatic.info.threads === 0 : automatic.info.threads >= 1)
   for (const device of gpu ? ['cuda:9999'] as const : ['cuda', 'cuda:0', 'cuda:7'] as const) {
-    t.match(await rejection(Par.load({ transformer, device })), { code: 'DEVICE_UNAVAILABLE', message: new RegExp(`^Device ${device} is not available: .*Use device: '.*'auto'$`) }, device)
+    t.match(await rejection(Par.load({ transformer, device })),
+      {
+        code: 'DEVICE_UNAVAILABLE', message: new RegExp(`^Device ${device} is not available: .*Use device: '.*'auto'$`)
+      }, device)
   }
 })
 
@@ -197,7 +238,8 @@ t.test('class names', async t => {
   t.equal(resolveClass('tench, tinca tinca', 6, labels), 0)
   t.equal(resolveClass(5, 6, labels), 5)
   t.throws(() => resolveClass('crane', 6, labels), { code: 'BAD_CLASS_ID', message: /3, 4/ }, 'ambiguous')
-  t.throws(() => resolveClass('boot', 6, labels), { code: 'BAD_CLASS_ID', message: /Ankle boot.*2/ }, 'a part is a hint, no match')
+  t.throws(() => resolveClass('boot', 6, labels), { code: 'BAD_CLASS_ID', message: /Ankle boot.*2/ },
+    'a part is a hint, no match')
   t.throws(() => resolveClass('zebra', 6, labels), { code: 'BAD_CLASS_ID' })
   t.throws(() => resolveClass('', 6, labels), { code: 'BAD_CLASS_ID' })
   t.throws(() => resolveClass('boot', 6), { code: 'BAD_CLASS_ID', message: /no class names/ })
@@ -209,13 +251,20 @@ t.test('sampling: caller, then checkpoint, then paper', async t => {
   const other = { layers: 2, dim: 128, classes: 10, vocabularySize: 256 }
   t.same(resolveSampling({}, undefined, other), { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 })
   t.equal(resolveSampling({}, undefined, xl).guidanceScale, 1.5)
-  t.same(resolveSampling({ topK: 5 }, { guidanceScale: 2, topK: 9, topP: 0.9 }, xl), { guidanceScale: 2, temperature: 1, topK: 5, topP: 0.9 })
-  t.same(resolveSampling({ guidanceScale: 3, topK: 300 }, { guidanceScale: 0, temperature: 1e-6 }, other), { guidanceScale: 3, temperature: 0, topK: 0, topP: 1 })
+  t.same(resolveSampling({ topK: 5 }, { guidanceScale: 2, topK: 9, topP: 0.9 }, xl),
+    { guidanceScale: 2, temperature: 1, topK: 5, topP: 0.9 })
+  t.same(resolveSampling({ guidanceScale: 3, topK: 300 }, { guidanceScale: 0, temperature: 1e-6 }, other),
+    { guidanceScale: 3, temperature: 0, topK: 0, topP: 1 })
   t.equal(resolveSampling({}, { guidanceScale: 0 }, other).guidanceScale, 1)
 })
 
 function inspect (options: unknown): string {
-  return JSON.stringify(options, (_, value) => typeof value === 'bigint' ? `${value}n` : typeof value === 'number' && !Number.isFinite(value) ? String(value) : value) ?? 'undefined'
+  return JSON.stringify(options,
+    (_, value) => typeof value === 'bigint'
+      ? `${value}n`
+      : typeof value === 'number' && !Number.isFinite(value)
+        ? String(value)
+        : value) ?? 'undefined'
 }
 
 t.test('lists that are far too long are refused before they are copied', async t => {
@@ -242,58 +291,69 @@ t.test('lists that are far too long are refused before they are copied', async t
       animate: () => animate(instance, { classId: big }),
       'grid of a schedule': async () => createSchedule({ grid: big, n: 4 })
     }
-    for (const [name, call] of Object.entries(calls)) t.match(await codeOf(call()), /^(INVALID_OPTION|BAD_CLASS_ID)$/, name)
+    for (const [name, call] of Object.entries(calls)) {
+      t.match(await codeOf(call()), /^(INVALID_OPTION|BAD_CLASS_ID)$/, name)
+    }
   }
 })
 
-t.test('options of any kind are read once, at the call, and the same by an instance and the default export', async t => {
-  const own = await smallPar()
-  t.teardown(async () => { await own.dispose(); await par.dispose() })
-  class Options {
-    classId: unknown = [1, 2]
-    n = 4
-    #seed = 5
-    get seed (): number { return this.#seed }
-    size = new (class { width = 8; get height (): number { return 6 } })()
-    change (): void { this.classId = 'nonsense'; this.#seed = 6; this.size.width = 50 }
-  }
-  const hidden = (): Record<string, unknown> => Object.defineProperties({}, { classId: { value: [1, 2], writable: true }, n: { value: 4 }, seed: { value: 5, writable: true }, size: { value: { width: 8, height: 6 } } })
-  for (const instance of [own, par]) {
-    const expected = (await instance.generate({ classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } })).map(({ data }) => data)
-    const calls: Record<string, (options: never) => Promise<Image[]>> = {
-      generate: async options => await instance.generate(options) as never,
-      stream: async options => {
-        const stream = instance.stream(options)
-        await new Promise(resolve => setImmediate(resolve))
-        for await (const { images } of stream) if (images) return images
-        return []
-      },
-      images: async options => {
-        const images: Image[] = []
-        const iterator = instance.images(options)
-        await new Promise(resolve => setImmediate(resolve))
-        for await (const image of iterator) images.push(image)
-        return images
+t.test('options of any kind are read once, at the call, and the same by an instance and the default export',
+  async t => {
+    const own = await smallPar()
+    t.teardown(async () => { await own.dispose(); await par.dispose() })
+    class Options {
+      classId: unknown = [1, 2]
+      n = 4
+      #seed = 5
+      get seed (): number { return this.#seed }
+      size = new (class { width = 8; get height (): number { return 6 } })()
+      change (): void { this.classId = 'nonsense'; this.#seed = 6; this.size.width = 50 }
+    }
+    const hidden = (): Record<string, unknown> =>
+      Object.defineProperties({},
+        {
+          classId: { value: [1, 2], writable: true }, n: { value: 4 }, seed: { value: 5, writable: true },
+          size: { value: { width: 8, height: 6 } }
+        })
+    for (const instance of [own, par]) {
+      const expected = (await instance.generate({ classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } }))
+        .map(({ data }) => data)
+      const calls: Record<string, (options: never) => Promise<Image[]>> = {
+        generate: async options => await instance.generate(options) as never,
+        stream: async options => {
+          const stream = instance.stream(options)
+          await new Promise(resolve => setImmediate(resolve))
+          for await (const { images } of stream) if (images) return images
+          return []
+        },
+        images: async options => {
+          const images: Image[] = []
+          const iterator = instance.images(options)
+          await new Promise(resolve => setImmediate(resolve))
+          for await (const image of iterator) images.push(image)
+          return images
+        }
       }
+      for (const [name, call] of Object.entries(calls)) {
+        await par.dispose() // its next call loads the model first
+        const [given, odd, plain] = [new Options(), hidden(),
+          { classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } }]
+        const making = [call(given as never), call(odd as never), call(plain as never)]
+        given.change()
+        odd.classId = 3
+        plain.classId.length = 0
+        plain.size.width = 50
+        for (const made of making) t.same((await made).map(({ data }) => data), expected, name)
+      }
+      const grid = { grid: [4, 4] as [number, number] }
+      await par.dispose()
+      const encoding = instance.encode({ data: new Uint8Array(3072), width: 32, height: 32 }, grid)
+      grid.grid[0] = 2
+      t.equal((await encoding).length, 16)
+      t.match(await rejection(instance.stream({ classId: 1, steps: 5 } as never).next()),
+        { code: 'INVALID_OPTION', message: /^stream has no option/ })
     }
-    for (const [name, call] of Object.entries(calls)) {
-      await par.dispose() // its next call loads the model first
-      const [given, odd, plain] = [new Options(), hidden(), { classId: [1, 2], n: 4, seed: 5, size: { width: 8, height: 6 } }]
-      const making = [call(given as never), call(odd as never), call(plain as never)]
-      given.change()
-      odd.classId = 3
-      plain.classId.length = 0
-      plain.size.width = 50
-      for (const made of making) t.same((await made).map(({ data }) => data), expected, name)
-    }
-    const grid = { grid: [4, 4] as [number, number] }
-    await par.dispose()
-    const encoding = instance.encode({ data: new Uint8Array(3072), width: 32, height: 32 }, grid)
-    grid.grid[0] = 2
-    t.equal((await encoding).length, 16)
-    t.match(await rejection(instance.stream({ classId: 1, steps: 5 } as never).next()), { code: 'INVALID_OPTION', message: /^stream has no option/ })
-  }
-})
+  })
 
 t.test('a Proxy that was revoked is refused wherever it stands', async t => {
   const own = await smallPar()
@@ -301,24 +361,39 @@ t.test('a Proxy that was revoked is refused wherever it stands', async t => {
   const tokens = new Int32Array(64)
   for (const instance of [own, par]) {
     const calls: Record<string, () => Promise<unknown>> = {
-      options: () => instance.generate(revoked()), classId: () => instance.generate({ classId: revoked() }), 'a class': () => instance.generate({ classId: [revoked()] }),
-      size: () => instance.generate({ classId: 1, size: revoked() }), signal: () => instance.generate({ classId: 1, signal: revoked() }), stream: () => instance.stream(revoked()).next(),
-      tokens: () => instance.decode(revoked()), 'tokens of a list': () => instance.decode([tokens, revoked()]), 'options of decode': () => instance.decode(tokens, revoked()),
-      grid: () => instance.decode(tokens, { grid: revoked() }), picture: () => instance.encode(revoked()), pixels: () => instance.encode({ data: revoked(), width: 1, height: 1 }),
-      classify: () => instance.classify(revoked()), classes: () => instance.classify(tokens, { classes: revoked() }), score: () => instance.score({ tokens: revoked(), classId: 1 }),
-      logits: () => instance.score({ tokens, classId: 1, logits: revoked() }), load: () => Par.load(revoked()), transformer: () => Par.load({ transformer: revoked() }),
-      pull: () => pull('par-xl-4x', revoked()), preset: () => pull(revoked()), schedule: async () => createSchedule(revoked()), psnr: async () => psnr(revoked(), revoked()),
-      format: () => new Image(new Uint8Array(3), 1, 1).toBuffer(revoked()), data: () => new Image(revoked(), 1, 1).toBuffer(), 'options of a format': () => new Image(new Uint8Array(3), 1, 1).toBuffer('jpeg', revoked())
+      options: () => instance.generate(revoked()), classId: () => instance.generate({ classId: revoked() }),
+      'a class': () => instance.generate({ classId: [revoked()] }),
+      size: () => instance.generate({ classId: 1, size: revoked() }),
+      signal: () => instance.generate({ classId: 1, signal: revoked() }),
+      stream: () => instance.stream(revoked()).next(),
+      tokens: () => instance.decode(revoked()), 'tokens of a list': () => instance.decode([tokens, revoked()]),
+      'options of decode': () => instance.decode(tokens, revoked()),
+      grid: () => instance.decode(tokens, { grid: revoked() }), picture: () => instance.encode(revoked()),
+      pixels: () => instance.encode({ data: revoked(), width: 1, height: 1 }),
+      classify: () => instance.classify(revoked()), classes: () => instance.classify(tokens, { classes: revoked() }),
+      score: () => instance.score({ tokens: revoked(), classId: 1 }),
+      logits: () => instance.score({ tokens, classId: 1, logits: revoked() }), load: () => Par.load(revoked()),
+      transformer: () => Par.load({ transformer: revoked() }),
+      pull: () => pull('par-xl-4x', revoked()), preset: () => pull(revoked()),
+      schedule: async () => createSchedule(revoked()), psnr: async () => psnr(revoked(), revoked()),
+      format: () => new Image(new Uint8Array(3), 1, 1).toBuffer(revoked()),
+      data: () => new Image(revoked(), 1, 1).toBuffer(),
+      'options of a format': () => new Image(new Uint8Array(3), 1, 1).toBuffer('jpeg', revoked())
     }
     for (const [name, call] of Object.entries(calls)) t.equal(await codeOf(call()), 'INVALID_OPTION', name)
   }
   t.ok(await own.generate({ classId: 1, onProgress: () => revoked() }), 'what a callback returns is not looked at')
-  for (const wrong of [null, undefined, 5, 'x']) for (const compare of [psnr, ssim]) t.throws(() => compare(wrong as never, new Image(new Uint8Array(300), 10, 10)), { code: 'INVALID_OPTION' })
+  for (const wrong of [null, undefined, 5, 'x']) {
+    for (const compare of [psnr, ssim]) {
+      t.throws(() => compare(wrong as never, new Image(new Uint8Array(300), 10, 10)), { code: 'INVALID_OPTION' })
+    }
+  }
 })
 
 t.test('what is shared cannot be changed', async t => {
   t.teardown(() => par.dispose())
-  const frozen = (value: unknown): boolean => typeof value !== 'object' || value === null || (Object.isFrozen(value) && Object.values(value).every(frozen))
+  const frozen = (value: unknown): boolean =>
+    typeof value !== 'object' || value === null || (Object.isFrozen(value) && Object.values(value).every(frozen))
   t.ok(frozen(presets))
   t.ok(frozen(await par.labels))
   t.ok((await par.labels)!.length > 0)
@@ -328,7 +403,9 @@ t.test('the methods of the default export can be taken out of it', async t => {
   const { load, generate, stream, images, score, classify, decode, encode, prepare, dispose } = par
   t.teardown(() => dispose())
   const picture = await generate({ classId: 7, n: 16, seed: 1 })
-  for await (const event of stream({ classId: 7, n: 16, seed: 1 })) if (event.images) t.same(event.images[0]!.tokens, picture.tokens)
+  for await (const event of stream({ classId: 7, n: 16, seed: 1 })) {
+    if (event.images) t.same(event.images[0]!.tokens, picture.tokens)
+  }
   for await (const image of images({ classId: 7, n: 16, seed: 1 })) t.same(image.tokens, picture.tokens)
   t.equal((await score({ tokens: picture.tokens, classId: 7 })).length, 1)
   t.equal((await classify(picture.tokens, { top: 1 })).length, 1)

@@ -1,4 +1,5 @@
-// Same seed, same picture: alone, in a list, in a list long enough for several sessions, and with any number of threads.
+// Same seed, same picture: alone, in a list, in a list long enough for several sessions, and with any number of
+// threads.
 
 import t from 'tap'
 import { effectiveSeeds } from '../../lib/options.js'
@@ -63,7 +64,8 @@ t.test('greedy does not depend on the seed, sampling does', async t => {
   const greedy = await par.generate({ classId: 1, seed: 1, greedy: true })
   t.same((await par.generate({ classId: 1, seed: 2, temperature: 0 })).tokens, greedy.tokens)
   t.same((await par.generate({ classId: 1, seed: 3, topK: 1 })).tokens, greedy.tokens)
-  t.notOk(identical((await par.generate({ classId: 1, seed: 2 })).tokens, (await par.generate({ classId: 1, seed: 3 })).tokens))
+  t.notOk(identical((await par.generate({ classId: 1, seed: 2 })).tokens,
+    (await par.generate({ classId: 1, seed: 3 })).tokens))
 })
 
 t.test('effective seeds stay in range', async t => {

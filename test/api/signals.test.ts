@@ -29,12 +29,14 @@ t.test('one signal for many calls', async t => {
   const tokens = new Int32Array(64)
   const own = (): void => {}
   signal.addEventListener('abort', own)
-  const calls = Array.from({ length: 30 }, (_, i) => i % 2 ? par.generate({ classId: 1, signal }) : par.decode(tokens, { signal }))
+  const calls = Array.from({ length: 30 },
+    (_, i) => i % 2 ? par.generate({ classId: 1, signal }) : par.decode(tokens, { signal }))
   t.equal(getEventListeners(signal, 'abort').length, 2, 'one listener of ours beside that of the program')
   await Promise.all(calls)
   t.same(getEventListeners(signal, 'abort'), [own], 'none is left')
 
-  const aborted = Array.from({ length: 30 }, async () => await rejection(par.generate({ classId: Array(40).fill(1), signal })))
+  const aborted = Array.from({ length: 30 },
+    async () => await rejection(par.generate({ classId: Array(40).fill(1), signal })))
   const reason = new Error('enough')
   setTimeout(() => { controller.abort(reason) }, 5)
   t.ok((await Promise.all(aborted)).every(error => error === reason), 'all of them end')
@@ -67,7 +69,8 @@ t.test('a failed allocation by whatever name is OUT_OF_MEMORY', async t => {
     thrown = error
   }
   t.match(outOfMemory(thrown), { name: 'ParError', code: 'OUT_OF_MEMORY', cause: thrown })
-  for (const error of [new RangeError('Array buffer allocation failed'), new Error('vips__file_open_read: out of memory'), Object.assign(new Error('read'), { code: 'ENOMEM' })]) {
+  for (const error of [new RangeError('Array buffer allocation failed'),
+    new Error('vips__file_open_read: out of memory'), Object.assign(new Error('read'), { code: 'ENOMEM' })]) {
     t.match(outOfMemory(error), { code: 'OUT_OF_MEMORY', cause: error }, error.message)
   }
   t.equal(outOfMemory(new RangeError('Invalid string length')), undefined)

@@ -19,7 +19,8 @@ t.test('one event a step, pictures with the last', async t => {
   t.same(events.map(event => event.tokensDone), [...schedule.tokensAfter].map(known => 2 * known))
   t.ok(events.slice(0, -1).every(event => event.images === undefined))
   const images = await par.generate({ classId: [1, 2], seed: 3 })
-  t.same(events.at(-1)!.images!.map(image => [...image.data]), images.map(image => [...image.data]), 'the same pictures as generate()')
+  t.same(events.at(-1)!.images!.map(image => [...image.data]), images.map(image => [...image.data]),
+    'the same pictures as generate()')
 
   const stream = par.stream({ classId: 1, seed: 3 })
   for (;;) {
@@ -62,7 +63,9 @@ t.test('a callback that returns a promise is waited for; its rejection ends the 
   t.equal(await rejection(par.stream({ classId: 1, onProgress: failing }).next()), mistake)
   t.equal(calls, 2)
   const controller = new AbortController()
-  const stuck = par.generate({ classId: 1, signal: controller.signal, onProgress: () => new Promise<void>(() => { controller.abort('enough') }) })
+  const stuck = par.generate({
+    classId: 1, signal: controller.signal, onProgress: () => new Promise<void>(() => { controller.abort('enough') })
+  })
   t.equal(await rejection(stuck), 'enough', 'one that never settles can be aborted')
   t.ok(await par.generate({ classId: 1 }))
 })

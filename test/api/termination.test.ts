@@ -11,9 +11,12 @@ import { tokenizerFile, transformerFile } from '../support/fixtures.js'
 /** Runs a script on the built package; the exit code, or the signal that ended it. */
 async function exitOf (script: string, ...values: string[]): Promise<number | string> {
   const module = path.join(await built(), 'index.js')
-  const options = JSON.stringify({ transformer: transformerFile('par-4x'), tokenizer: tokenizerFile(), precision: 'float32', threads: 2 })
+  const options = JSON.stringify({
+    transformer: transformerFile('par-4x'), tokenizer: tokenizerFile(), precision: 'float32', threads: 2
+  })
   try {
-    await promisify(execFile)(process.execPath, ['-e', script, module, options, ...values], { env: { ...process.env, NODE_OPTIONS: '' }, timeout: 120_000 })
+    await promisify(execFile)(process.execPath, ['-e', script, module, options, ...values],
+      { env: { ...process.env, NODE_OPTIONS: '' }, timeout: 120_000 })
     return 0
   } catch (error) {
     const { code, signal, stderr } = error as { code?: number, signal?: string, stderr?: string }
@@ -61,5 +64,6 @@ t.test('process.exit() at any moment', async t => {
   const some = async (): Promise<void> => { while (at < 100) results.push(await exitOf(script, String(20 + at++ * 4))) }
   await Promise.all([some(), some()])
   t.equal(results.length, 100)
-  t.same(results.filter(result => typeof result === 'number' || !/^7: $/.test(result)), [], '100 processes of 100 end with their exit code and say nothing')
+  t.same(results.filter(result => typeof result === 'number' || !/^7: $/.test(result)), [],
+    '100 processes of 100 end with their exit code and say nothing')
 })

@@ -52,7 +52,8 @@ t.test('speed-up over n = 1', async t => {
   const slow = [same[0]!, pretend({ n: 16, step: 40, ofReadCeiling: 0.4, ofArithmeticCeiling: 0.6 })]
   const up = speedUp(slow[1]!, slow)!
   t.ok(Math.abs(up.measured - 576 / 51 / 2) < 1e-9 && Math.abs(up.stepRatio - 2) < 1e-9)
-  t.match(explain(slow[1]!, slow), /^L, n = 16, bfloat16, cpu: 5\.65x where the steps alone give 11\.29x, because an average step takes 2\.00x one .*Of its 40\.0 ms the machine's ceilings explain 16\.0 \(40%\) by reading and 24\.0 \(60%\) by products: products limit it/)
+  t.match(explain(slow[1]!, slow),
+    /^L, n = 16, bfloat16, cpu: 5\.65x where the steps alone give 11\.29x, because an average step takes 2\.00x one .*Of its 40\.0 ms the machine's ceilings explain 16\.0 \(40%\) by reading and 24\.0 \(60%\) by products: products limit it/)
   t.match(explain({ ...slow[1]!, ofArithmeticCeiling: 0.3 }, slow), /neither is near/)
   t.match(explain({ ...slow[1]!, ofReadCeiling: 0.9 }, slow), /: reading limits it/)
   t.match(explain(pretend({ n: 4, step: 10 }), same), /the machine was slower while n = 1 was measured/)
@@ -65,7 +66,8 @@ t.test('shares are of the greater measurement', async t => {
   const high = { readBytesPerSecond: 40e9, float32Flops: 100e9, bfloat16Flops: 400e9 }
   const best = better(low, high)
   t.same(best, { readBytesPerSecond: 40e9, float32Flops: 200e9, bfloat16Flops: 400e9 })
-  t.same(shares({ precision: 'bfloat16', gigabytesPerSecond: 20, gigaflops: 100 }, best), { ceilings: best, ofReadCeiling: 0.5, ofArithmeticCeiling: 0.25 })
+  t.same(shares({ precision: 'bfloat16', gigabytesPerSecond: 20, gigaflops: 100 }, best),
+    { ceilings: best, ofReadCeiling: 0.5, ofArithmeticCeiling: 0.25 })
   t.same(shares({ precision: 'float32', gigaflops: 100 }, best), { ceilings: best, ofArithmeticCeiling: 0.5 })
   t.same(shares({ precision: 'float32', gigaflops: 100 }, null), { ceilings: null }, 'none is invented')
 })
@@ -79,9 +81,13 @@ t.test('what a step costs', async t => {
   t.equal(cost.flops, 8 * (2 * matrices + 4 * 288 * 24 * 1024))
   t.equal(itemBytes('float32'), 4)
   // The published sizes: parameters of all tensors (design, section 1).
-  const millions = modelNames.map(name => transformerWeights(transformerModel(name, 1)).reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b), 0) / 1e6)
-  t.same(millions.map(count => count < 1000 ? `${Math.round(count)}M` : `${(count / 1000).toFixed(1)}B`), ['111M', '343M', '775M', '1.4B', '3.1B'])
-  t.ok(Math.abs(decodeFlops(24) / 567e9 - 1) < 0.01, `${decodeFlops(24) / 1e9} GFLOP a decode, of 567 in the design (which counts attention too)`)
+  const millions = modelNames.map(name =>
+    transformerWeights(transformerModel(name, 1)).reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b),
+      0) / 1e6)
+  t.same(millions.map(count => count < 1000 ? `${Math.round(count)}M` : `${(count / 1000).toFixed(1)}B`),
+    ['111M', '343M', '775M', '1.4B', '3.1B'])
+  t.ok(Math.abs(decodeFlops(24) / 567e9 - 1) < 0.01,
+    `${decodeFlops(24) / 1e9} GFLOP a decode, of 567 in the design (which counts attention too)`)
 })
 
 t.test("the paper's tables follow from the schedule", async t => {
@@ -101,7 +107,9 @@ t.test('random weights', async t => {
   for (const { name, shape, offset, dtype } of lists.flatMap(tensors)) {
     const count = shape.reduce((a, b) => a * b, 1)
     if (offset + count * 2 > size || dtype !== 'bfloat16') t.fail(`${name} reaches beyond the file`)
-    if (/norm.*\.weight$/.test(name) !== (data.readUInt16LE(offset) === 0x3f80)) t.fail(`${name}: norms are ones, and nothing else is`)
+    if (/norm.*\.weight$/.test(name) !== (data.readUInt16LE(offset) === 0x3f80)) {
+      t.fail(`${name}: norms are ones, and nothing else is`)
+    }
   }
   const magnitudes = Array.from({ length: 1000 }, (_, i) => data.readUInt16LE(2 * i) & 0x7fff)
   t.ok(magnitudes.every(bits => bits >= 121 << 7 && bits < 122 << 7), '0.016 to 0.031')

@@ -9,7 +9,9 @@ import { olderOperations, pretend, pretendOperations, pretendReport } from './pr
 
 t.test('what was run, and nothing else', async t => {
   const folder = t.testdir({
-    'one.json': write({ ...pretendReport([pretend({ n: 4, step: 20 })]), format: 'parvis-bench-2', operations: undefined }, 'json'),
+    'one.json': write(
+      { ...pretendReport([pretend({ n: 4, step: 20 })]), format: 'parvis-bench-2', operations: undefined }, 'json'
+    ),
     'three.json': write({
       ...pretendReport([pretend({ n: 16, step: 20 })]), format: 'parvis-bench-3', operations: olderOperations()
     }, 'json'),
@@ -32,5 +34,6 @@ t.test('what was run, and nothing else', async t => {
     }
   }
   t.match(text, /older forms: `device\.json`\.\n$/)
-  t.equal(text.slice(0, text.indexOf('File: `three')).match(/^\| L /gm)!.length, markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
+  t.equal(text.slice(0, text.indexOf('File: `three')).match(/^\| L /gm)!.length,
+    markdown(pretendReport([pretend({ n: 4, step: 20 })])).match(/^\| L /gm)!.length)
 })

@@ -54,7 +54,9 @@ export const convertFloats: ConvertFloats = async (data, from, to) => {
   const floats = decode(Buffer.from(data), from)
   const size = width(to)
   const out = Buffer.alloc(floats.length * size)
-  for (const [i, value] of floats.entries()) size === 4 ? out.writeUInt32LE(toBits(value, to), 4 * i) : out.writeUInt16LE(toBits(value, to), 2 * i)
+  for (const [i, value] of floats.entries()) {
+    size === 4 ? out.writeUInt32LE(toBits(value, to), 4 * i) : out.writeUInt16LE(toBits(value, to), 2 * i)
+  }
   return out
 }
 
@@ -66,7 +68,8 @@ export function readTensor (checkpoint: Checkpoint, name: string): Float32Array 
 export function readSource (path: string, tensor: TensorSource): Float32Array {
   const file = readFileSync(path)
   const { shape, dtype, offset } = tensor
-  const strides = tensor.strides ?? shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1))
+  const strides = tensor.strides ??
+    shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1))
   const count = shape.reduce((product, size) => product * size, 1)
   return Float32Array.from({ length: count }, (_, index) => {
     let rest = index

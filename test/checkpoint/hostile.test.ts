@@ -12,7 +12,9 @@ import { judge, random, safetensorsFile, stateDict, tile, transformerShapes } fr
 
 const shapes = transformerShapes({ dim: 4, feedForward: 4, vocabulary: 2, classes: 1 })
 const { entries, bytes } = tile(shapes)
-const safetensors = safetensorsFile({ __metadata__: { parvis: '{"kind":"transformer","heads":1,"grid":[4,4]}' }, ...entries }, bytes)
+const safetensors = safetensorsFile(
+  { __metadata__: { parvis: '{"kind":"transformer","heads":1,"grid":[4,4]}' }, ...entries }, bytes
+)
 const checkpointRoot = (): unknown => ({ model: stateDict(shapes), steps: 7, args: py.namespace({ image_size: 128 }) })
 
 /** Where all tensors lie, as one text. */
@@ -58,7 +60,8 @@ function * truncations (size: number, step: number): Iterable<(copy: Buffer) => 
 function * fieldChanges (fields: Field[], size: number): Iterable<(copy: Buffer) => Buffer> {
   for (const { offset, width } of fields) {
     const max = 256n ** BigInt(width) - 1n
-    const read = (copy: Buffer): bigint => width === 8 ? copy.readBigUInt64LE(offset) : BigInt(copy.readUIntLE(offset, width))
+    const read = (copy: Buffer): bigint =>
+      width === 8 ? copy.readBigUInt64LE(offset) : BigInt(copy.readUIntLE(offset, width))
     const write = (copy: Buffer, value: bigint): Buffer => {
       const masked = value & max
       if (width === 8) copy.writeBigUInt64LE(masked, offset)
@@ -127,9 +130,11 @@ t.test('pickles with bits flipped, checksums off', async t => {
 t.test('random instructions', async t => {
   const file = path.join(t.testdir({}), 'x.pt')
   const next = random(99)
-  const codes = [...Buffer.from('(.0128NJKMGXTUBC)tl]ae}dsuqrhjcRQbio'), 0x80, 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96]
+  const codes = [...Buffer.from('(.0128NJKMGXTUBC)tl]ae}dsuqrhjcRQbio'), 0x80, 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a,
+    0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96]
   for (let i = 0; i < 1500; i++) {
-    const pickle = Buffer.from([0x80, 2, ...Array.from({ length: 5 + Math.floor(next() * 60) }, () => next() < 0.7 ? codes[Math.floor(next() * codes.length)]! : Math.floor(next() * 256)), 0x2e])
+    const pickle = Buffer.from([0x80, 2, ...Array.from({ length: 5 + Math.floor(next() * 60) },
+      () => next() < 0.7 ? codes[Math.floor(next() * codes.length)]! : Math.floor(next() * 256)), 0x2e])
     writePickle(file, pickle, new Map(), { crc: 0, alignment: 0 })
     await judge(file)
   }
@@ -143,7 +148,9 @@ t.test('a golden .pt: header regions', async t => {
   const expected = places(await openCheckpoint(golden('llamagen/model.pt')))
   const next = random(5)
   await sweep(t, file, original, (function * () {
-    for (let length = directory; length < original.length; length += 11) yield (copy: Buffer) => copy.subarray(0, length)
+    for (let length = directory; length < original.length; length += 11) {
+      yield (copy: Buffer) => copy.subarray(0, length)
+    }
     for (let i = 0; i < 40; i++) yield (copy: Buffer) => copy.subarray(0, Math.floor(next() * directory))
     yield * bitFlips(directory, original.length, 200, 6)
     yield * bitFlips(0, 2000, 100, 7)
@@ -165,10 +172,12 @@ t.test('a small .safetensors: every number in the header', async t => {
   const file = path.join(t.testdir({}), 'x.safetensors')
   const json = JSON.stringify(entries)
   const numbers = [...json.matchAll(/(?<=[[,])\d+(?=[\],])/g)]
-  const changes = ['0', '1', '-1', '4294967295', '9007199254740991', '9007199254740993', '18446744073709551615', '1e400', '1e-400', '0.5', 'null', '"0"', '[]', '{}', '']
+  const changes = ['0', '1', '-1', '4294967295', '9007199254740991', '9007199254740993', '18446744073709551615',
+    '1e400', '1e-400', '0.5', 'null', '"0"', '[]', '{}', '']
   await sweep(t, file, safetensors, (function * () {
     for (const { 0: digits, index } of numbers) {
-      for (const change of [...changes, String(Number(digits) + 1), String(Number(digits) - 1), String(Number(digits) + bytes)]) {
+      for (const change of [...changes, String(Number(digits) + 1), String(Number(digits) - 1),
+        String(Number(digits) + bytes)]) {
         yield () => safetensorsFile(json.slice(0, index) + change + json.slice(index + digits.length), bytes)
       }
     }

@@ -8,9 +8,11 @@ import { Bytes, FrozenSet, Global, Inert, readPickle, Tuple } from '../../lib/ch
 import { Pickler, Py, py, writePickle, writePt } from '../support/pt-writer.js'
 import { judge, stateDict, transformerShapes } from './tiny.js'
 
-const read = async (bytes: Buffer, maxHeap?: number): Promise<unknown> => await readPickle(bytes, { file: 'test.pkl', construct: () => undefined, maxHeap })
+const read = async (bytes: Buffer, maxHeap?: number): Promise<unknown> =>
+  await readPickle(bytes, { file: 'test.pkl', construct: () => undefined, maxHeap })
 const hex = (text: string): Buffer => Buffer.from(text.replace(/\s/g, ''), 'hex')
-const refused = (message: RegExp): { name: string, code: string, message: RegExp } => ({ name: 'ParError', code: 'BAD_CHECKPOINT', message })
+const refused = (message: RegExp): { name: string, code: string, message: RegExp } =>
+  ({ name: 'ParError', code: 'BAD_CHECKPOINT', message })
 
 t.test('values', async t => {
   const cases: Array<[string, string, unknown]> = [
@@ -42,7 +44,8 @@ t.test('values', async t => {
     ['DUP, POP, POP_MARK', '80024b0132 30 284b02 31 2e', 1],
     ['INST', '8002284b01 696f730a73797374656d0a 2e', new Inert('os system', new Tuple([1]))],
     // pickle.dumps([True, False, 2**40, -2**40], 1), and by hand what else protocol 1 has
-    ['protocol 1', '5d71002849' + '30310a' + '49' + '30300a' + '4c' + '313039393531313632373737364c0a' + '4c' + '2d313039393531313632373737364c0a' + '652e', [true, false, 2 ** 40, -(2 ** 40)]],
+    ['protocol 1', '5d71002849' + '30310a' + '49' + '30300a' + '4c' + '313039393531313632373737364c0a' + '4c' +
+      '2d313039393531313632373737364c0a' + '652e', [true, false, 2 ** 40, -(2 ** 40)]],
     ['FLOAT', '80025d28' + '46312e350a' + '462d696e660a' + '652e', [1.5, -Infinity]],
     ['OBJ', '800228 636f730a73797374656d0a 4b01 6f 2e', new Inert('os system', new Tuple([1]))]
   ]
@@ -79,24 +82,36 @@ t.test('damaged pickles', async t => {
     ['a frozenset that grows', '80042891284b01902e', /no list/]
   ]
   for (const [name, bytes, message] of cases) await t.rejects(read(hex(bytes)), refused(message), name)
-  await t.rejects(read(Buffer.concat([hex('80028b'), Buffer.from([0, 0, 16, 0]), Buffer.alloc(1 << 20, 0x7f)])), refused(/integer of 1048576 bytes/), 'a huge LONG4')
+  await t.rejects(read(Buffer.concat([hex('80028b'), Buffer.from([0, 0, 16, 0]), Buffer.alloc(1 << 20, 0x7f)])),
+    refused(/integer of 1048576 bytes/), 'a huge LONG4')
 })
 
 t.test('bombs', async t => {
   const many = (pattern: number[], times: number): Buffer => Buffer.alloc(pattern.length * times, Buffer.from(pattern))
-  await t.rejects(read(Buffer.concat([hex('8002'), many([0x7d], 3_000_000), hex('2e')])), refused(/more than 256 MB/), 'millions of dicts')
-  await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e], 5_000_000), hex('2e')])), refused(/stack grows/), 'millions of values')
-  await t.rejects(read(Buffer.concat([hex('8002'), many([0x28], 5_000_000), hex('2e')])), refused(/open marks/), 'millions of marks')
-  await t.rejects(read(Buffer.concat([hex('80024e'), many([0x94], 2_000_000), hex('2e')]), 12e6), refused(/more than 12 MB/), 'millions of memos')
-  await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e, 0x30], 33_000_000), hex('2e')])), refused(/64000000 steps/), 'millions of steps')
-  const far = Buffer.concat(Array.from({ length: 300_000 }, (_, i) => { const put = Buffer.from([0x72, 0, 0, 0, 0]); put.writeUInt32LE(i * 1000, 1); return put }))
-  await t.rejects(read(Buffer.concat([hex('80024e'), far, hex('2e')])), refused(/more than 256 MB/), 'memos far from each other')
-  const keys = Buffer.concat(Array.from({ length: 1_000_001 }, (_, i) => { const pair = Buffer.from([0x4a, 0, 0, 0, 0, 0x4e]); pair.writeInt32LE(i, 1); return pair }))
-  await t.rejects(read(Buffer.concat([hex('80027d28'), keys, hex('752e')])), refused(/more than 1000000 entries/), 'a dict of a million entries and one')
+  await t.rejects(read(Buffer.concat([hex('8002'), many([0x7d], 3_000_000), hex('2e')])), refused(/more than 256 MB/),
+    'millions of dicts')
+  await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e], 5_000_000), hex('2e')])), refused(/stack grows/),
+    'millions of values')
+  await t.rejects(read(Buffer.concat([hex('8002'), many([0x28], 5_000_000), hex('2e')])), refused(/open marks/),
+    'millions of marks')
+  await t.rejects(read(Buffer.concat([hex('80024e'), many([0x94], 2_000_000), hex('2e')]), 12e6),
+    refused(/more than 12 MB/), 'millions of memos')
+  await t.rejects(read(Buffer.concat([hex('8002'), many([0x4e, 0x30], 33_000_000), hex('2e')])),
+    refused(/64000000 steps/), 'millions of steps')
+  const far = Buffer.concat(Array.from({ length: 300_000 },
+    (_, i) => { const put = Buffer.from([0x72, 0, 0, 0, 0]); put.writeUInt32LE(i * 1000, 1); return put }))
+  await t.rejects(read(Buffer.concat([hex('80024e'), far, hex('2e')])), refused(/more than 256 MB/),
+    'memos far from each other')
+  const keys = Buffer.concat(Array.from({ length: 1_000_001 },
+    (_, i) => { const pair = Buffer.from([0x4a, 0, 0, 0, 0, 0x4e]); pair.writeInt32LE(i, 1); return pair }))
+  await t.rejects(read(Buffer.concat([hex('80027d28'), keys, hex('752e')])), refused(/more than 1000000 entries/),
+    'a dict of a million entries and one')
   const call = Buffer.concat([hex('28636d6d0a580a'), many([0x4e], 3_900_000), hex('6f30')])
   const kept = Buffer.concat([hex('28636d6d0a580a'), many([0x4e], 3_000_000), hex('6f7100')])
-  await t.rejects(read(Buffer.concat([hex('8002'), ...Array<Buffer>(12).fill(call), hex('4e2e')])), refused(/more than 256 MB/), 'calls with millions of arguments')
-  await t.rejects(read(Buffer.concat([hex('8002'), ...Array<Buffer>(12).fill(kept), hex('2e')])), refused(/more than 256 MB/), 'such calls, kept')
+  await t.rejects(read(Buffer.concat([hex('8002'), ...Array<Buffer>(12).fill(call), hex('4e2e')])),
+    refused(/more than 256 MB/), 'calls with millions of arguments')
+  await t.rejects(read(Buffer.concat([hex('8002'), ...Array<Buffer>(12).fill(kept), hex('2e')])),
+    refused(/more than 256 MB/), 'such calls, kept')
   const nested = await read(Buffer.concat([hex('8002'), many([0x5d], 1_000_000), many([0x61], 999_999), hex('2e')]))
   t.ok(Array.isArray(nested), 'a list a million deep is read, not recursed into')
 })
@@ -106,17 +121,20 @@ t.test('code is never run: it is inert beside the weights, and an error that nam
   const marker = path.join(dir, 'ran')
   const command = py.tuple(`touch ${marker}`)
   const exec = py.tuple(`require("fs").writeFileSync(${JSON.stringify(marker)}, "")`)
-  const getattr = py.reduce(py.global('builtins getattr'), py.tuple(py.reduce(py.global('builtins __import__'), py.tuple('os')), 'system'))
+  const getattr = py.reduce(py.global('builtins getattr'),
+    py.tuple(py.reduce(py.global('builtins __import__'), py.tuple('os')), 'system'))
   const attacks: Array<[string, unknown, RegExp]> = [
     ['system', py.reduce(py.global('posix system'), command), /posix system/],
     ['exec', py.reduce(py.global('builtins exec'), exec), /builtins exec/],
     ['eval', py.reduce(py.stackGlobal('builtins eval'), exec), /builtins eval/],
     ['Function', py.reduce(py.global('constructor constructor'), exec), /constructor constructor/],
     ['nested getattr', py.reduce(getattr, command), /builtins getattr/],
-    ['setstate', py.build(py.newObject(py.global('evil Thing'), py.tuple()), { __setstate__: py.global('posix system') }), /evil Thing/],
+    ['setstate', py.build(py.newObject(py.global('evil Thing'), py.tuple()),
+      { __setstate__: py.global('posix system') }), /evil Thing/],
     ['subprocess', py.newObject(py.global('subprocess Popen'), py.tuple([`touch ${marker}`])), /subprocess Popen/],
     ['numpy', py.reduce(py.global('numpy.core.multiarray scalar'), py.tuple(1)), /numpy\.core\.multiarray scalar/],
-    ['partial', py.reduce(py.reduce(py.global('functools partial'), py.tuple(py.global('posix system'))), command), /functools partial/]
+    ['partial', py.reduce(py.reduce(py.global('functools partial'), py.tuple(py.global('posix system'))), command),
+      /functools partial/]
   ]
   const shapes = transformerShapes()
   const hooks = py.orderedDict([])
@@ -129,14 +147,23 @@ t.test('code is never run: it is inert beside the weights, and an error that nam
       ['at the top', { 'x.weight': attack }],
       ['the model', { model: attack }],
       ['everything', attack],
-      ['in a parameter', { 'x.weight': py.reduce(py.global('torch._utils _rebuild_parameter'), py.tuple(attack, true, hooks)) }],
+      ['in a parameter',
+        { 'x.weight': py.reduce(py.global('torch._utils _rebuild_parameter'), py.tuple(attack, true, hooks)) }],
       ['the storage', { 'x.weight': rebuild(attack, 0, py.tuple(1), py.tuple(1), false, hooks) }],
-      ['the storage reference', { 'x.weight': rebuild(py.persistent(attack), 0, py.tuple(1), py.tuple(1), false, hooks) }],
-      ['the storage key', { 'x.weight': rebuild(py.persistent(py.tuple('storage', py.global('torch FloatStorage'), attack, 'cpu', 1)), 0, py.tuple(1), py.tuple(1), false, hooks) }],
-      ['the storage class', { 'x.weight': rebuild(py.persistent(py.tuple('storage', attack, '0', 'cpu', 1)), 0, py.tuple(1), py.tuple(1), false, hooks) }],
-      ['the offset', { 'x.weight': rebuild(storage, attack, py.tuple(1), py.tuple(1), false, hooks), y: py.tensor({ shape: [1] }) }],
-      ['a size', { 'x.weight': rebuild(storage, 0, py.tuple(attack), py.tuple(1), false, hooks), y: py.tensor({ shape: [1] }) }],
-      ['the strides', { 'x.weight': rebuild(storage, 0, py.tuple(1), attack, false, hooks), y: py.tensor({ shape: [1] }) }]
+      ['the storage reference',
+        { 'x.weight': rebuild(py.persistent(attack), 0, py.tuple(1), py.tuple(1), false, hooks) }],
+      ['the storage key',
+        { 'x.weight': rebuild(py.persistent(py.tuple('storage', py.global('torch FloatStorage'), attack, 'cpu', 1)), 0,
+          py.tuple(1), py.tuple(1), false, hooks) }],
+      ['the storage class',
+        { 'x.weight': rebuild(py.persistent(py.tuple('storage', attack, '0', 'cpu', 1)), 0, py.tuple(1), py.tuple(1),
+          false, hooks) }],
+      ['the offset',
+        { 'x.weight': rebuild(storage, attack, py.tuple(1), py.tuple(1), false, hooks), y: py.tensor({ shape: [1] }) }],
+      ['a size',
+        { 'x.weight': rebuild(storage, 0, py.tuple(attack), py.tuple(1), false, hooks), y: py.tensor({ shape: [1] }) }],
+      ['the strides',
+        { 'x.weight': rebuild(storage, 0, py.tuple(1), attack, false, hooks), y: py.tensor({ shape: [1] }) }]
     ]
     for (const [place, root] of places) {
       const file = path.join(dir, 'attack.pt')
@@ -149,9 +176,16 @@ t.test('code is never run: it is inert beside the weights, and an error that nam
     const needed = path.join(dir, 'needed.pt')
     writePt(needed, { model: new Map([...stateDict(shapes), ['norm.weight', attack]]) })
     const checkpoint = await openCheckpoint(needed)
-    t.throws(() => describeTransformer(checkpoint, { heads: 2 }), refused(new RegExp(`"norm\\.weight".*${message.source}`)), `${name}: needed`)
+    t.throws(() => describeTransformer(checkpoint, { heads: 2 }),
+      refused(new RegExp(`"norm\\.weight".*${message.source}`)), `${name}: needed`)
     const file = path.join(dir, 'beside.pt')
-    writePt(file, { model: stateDict(shapes), hook: attack, args: py.namespace({ image_size: 384, callback: attack }), optimizer: attack })
+    writePt(
+      file,
+      {
+        model: stateDict(shapes), hook: attack, args: py.namespace({ image_size: 384, callback: attack }),
+        optimizer: attack
+      }
+    )
     const { tensors, metadata } = await openCheckpoint(file)
     t.equal(tensors.size, shapes.size)
     t.match((metadata.hook as { global: string }).global, message, `${name}: inert beside the weights`)
@@ -178,10 +212,12 @@ t.test('a small file with a large text in it many times', async t => {
   const text = Buffer.alloc(5 + 10_000, 'x')
   text.writeUInt8(0x58)
   text.writeUInt32LE(10_000, 1)
-  const list = Buffer.concat([Buffer.from('](', 'latin1'), Buffer.alloc(2 * 19_900, Buffer.from('h\x00')), Buffer.from('e')])
+  const list = Buffer.concat([Buffer.from('](', 'latin1'), Buffer.alloc(2 * 19_900, Buffer.from('h\x00')),
+    Buffer.from('e')])
   const lists = Array.from({ length: 60 }, (_, i) => [`list ${i}`, py.buffer(list)] as const)
   writePt(file, new Map<string, unknown>([
-    ['text', py.buffer(Buffer.concat([text, Buffer.from('q\x00', 'latin1')]))], ...lists, ['model', stateDict(transformerShapes())], ['args', py.namespace({ image_size: 384 })]
+    ['text', py.buffer(Buffer.concat([text, Buffer.from('q\x00', 'latin1')]))], ...lists,
+    ['model', stateDict(transformerShapes())], ['args', py.namespace({ image_size: 384 })]
   ]))
   const { metadata } = await openCheckpoint(file)
   t.ok(JSON.stringify(metadata).length < 5e6, 'the listing is cut')
@@ -191,8 +227,10 @@ t.test('a small file with a large text in it many times', async t => {
 
 t.test('keys that would change prototypes are only keys', async t => {
   const file = path.join(t.testdir({}), 'proto.pt')
-  const model = new Map<unknown, unknown>([...stateDict(transformerShapes()), ['__proto__', py.tensor({ shape: [1] })], ['constructor', py.tensor({ shape: [2] })]])
-  writePt(file, new Map<unknown, unknown>([['model', model], ['__proto__', new Map([['polluted', 1]])], ['args', py.namespace(new Map([['__proto__', new Map([['polluted', 1]])]]) as never)]]))
+  const model = new Map<unknown, unknown>([...stateDict(transformerShapes()), ['__proto__', py.tensor({ shape: [1] })],
+    ['constructor', py.tensor({ shape: [2] })]])
+  writePt(file, new Map<unknown, unknown>([['model', model], ['__proto__', new Map([['polluted', 1]])],
+    ['args', py.namespace(new Map([['__proto__', new Map([['polluted', 1]])]]) as never)]]))
   const { tensors, metadata } = await openCheckpoint(file)
   t.equal(({} as Record<string, unknown>).polluted, undefined)
   t.same(tensors.get('__proto__')!.shape, [1])

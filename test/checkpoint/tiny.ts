@@ -2,7 +2,9 @@
 // to a damaged one.
 
 import { stat } from 'node:fs/promises'
-import { describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
+import {
+  describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint
+} from '../../lib/checkpoint/index.js'
 import { ParError } from '../../lib/errors.js'
 import { py, type TensorSpec } from '../support/pt-writer.js'
 
@@ -19,7 +21,9 @@ export interface TinyOptions {
 
 /** Shapes of a transformer by name. Default: dim 8, 1 layer, n = 4; heads 2 make a head size of 4. */
 export function transformerShapes (options: TinyOptions = {}): Map<string, number[]> {
-  const { layers = 1, dim = 8, vocabulary = 6, classes = 3, feedForward = 12, transitions = 3, qkvRows = 3 * dim } = options
+  const {
+    layers = 1, dim = 8, vocabulary = 6, classes = 3, feedForward = 12, transitions = 3, qkvRows = 3 * dim
+  } = options
   const shapes = new Map<string, number[]>([
     ['cls_embedding.embedding_table.weight', [classes + 1, dim]],
     ['tok_embeddings.weight', [vocabulary, dim]]
@@ -43,7 +47,9 @@ export function values (count: number, seed: number): Float32Array {
 }
 
 /** A state dict of tensors filled by `values`, seeds 1, 2, 3... in the order of the shapes. */
-export function stateDict (shapes: Map<string, number[]>, spec: Partial<TensorSpec> = {}, prefix = ''): Map<string, unknown> {
+export function stateDict (
+  shapes: Map<string, number[]>, spec: Partial<TensorSpec> = {}, prefix = ''
+): Map<string, unknown> {
   let seed = 0
   return new Map([...shapes].map(([name, shape]) => {
     const data = values(shape.reduce((product, size) => product * size, 1), ++seed)
@@ -60,7 +66,9 @@ export function safetensorsFile (header: unknown, dataBytes: number, headerLengt
 }
 
 /** Header entries that tile the data, and its size. */
-export function tile (shapes: Map<string, number[]>, dtype = 'F32', itemSize = 4): { entries: Record<string, unknown>, bytes: number } {
+export function tile (
+  shapes: Map<string, number[]>, dtype = 'F32', itemSize = 4
+): { entries: Record<string, unknown>, bytes: number } {
   const entries: Record<string, unknown> = {}
   let bytes = 0
   for (const [name, shape] of shapes) {
@@ -87,10 +95,15 @@ export async function judge (file: string): Promise<ParError | Checkpoint> {
 
 /** Throws where a checkpoint that was read cannot be right, or its description ends in anything but a ParError. */
 export function checkRead (checkpoint: Checkpoint, size: number): Checkpoint {
-  for (const { name, shape, strides, offset, bytes } of [...checkpoint.tensors.values(), ...checkpoint.others.values()] as Array<{ name: string, shape: number[], strides?: number[], offset: number, bytes: number }>) {
+  for (const { name, shape, strides, offset, bytes } of [
+    ...checkpoint.tensors.values(), ...checkpoint.others.values()
+  ] as Array<{ name: string, shape: number[], strides?: number[], offset: number, bytes: number }>) {
     const count = shape.reduce((product, side) => product * side, 1)
-    const span = strides && count > 0 ? (shape.reduce((sum, side, axis) => sum + (side - 1) * strides[axis]!, 0) + 1) * (bytes / count) : bytes
-    if (!(Number.isSafeInteger(offset) && Number.isSafeInteger(span) && offset >= 0 && bytes >= 0 && offset + span <= size && (strides !== undefined || offset + bytes <= size))) {
+    const span = strides && count > 0
+      ? (shape.reduce((sum, side, axis) => sum + (side - 1) * strides[axis]!, 0) + 1) * (bytes / count)
+      : bytes
+    if (!(Number.isSafeInteger(offset) && Number.isSafeInteger(span) && offset >= 0 && bytes >= 0 &&
+      offset + span <= size && (strides !== undefined || offset + bytes <= size))) {
       throw new Error(`tensor ${name} lies outside the file: ${offset} + ${span} (${bytes}) of ${size}`)
     }
   }

@@ -13,15 +13,21 @@ const shapes = transformerShapes()
 
 t.test('every wrapping, prefix and zip variant reads the same', async t => {
   const dir = t.testdir({})
-  const optimizer = { state: new Map([[0, { step: 7, exp_avg: py.tensor({ shape: [2] }) }]]), param_groups: [{ lr: 1e-4 }] }
+  const optimizer = {
+    state: new Map([[0, { step: 7, exp_avg: py.tensor({ shape: [2] }) }]]), param_groups: [{ lr: 1e-4 }]
+  }
   const wrappings: Array<[string | undefined, (dict: unknown) => unknown]> = [
     [undefined, dict => dict],
     ['model', dict => ({ model: dict, optimizer, steps: 5 })],
     ['module', dict => ({ module: dict, steps: 5 })],
     ['state_dict', dict => ({ steps: 5, state_dict: dict })],
-    ['model', dict => ({ ema: stateDict(shapes, { dtype: 'float32' }), model: dict, module: { other: py.tensor({ shape: [1] }) } })]
+    ['model',
+      dict => ({
+        ema: stateDict(shapes, { dtype: 'float32' }), model: dict, module: { other: py.tensor({ shape: [1] }) }
+      })]
   ]
-  const zips: PtOptions[] = [{}, { zip64: true }, { alignment: 0 }, { prefix: 'PAR-XL-4x', byteOrder: 'little' }, { protocol: 4, crc: 0 }, { prefix: 'a/b c/\u00fc' }]
+  const zips: PtOptions[] = [{}, { zip64: true }, { alignment: 0 }, { prefix: 'PAR-XL-4x', byteOrder: 'little' },
+    { protocol: 4, crc: 0 }, { prefix: 'a/b c/\u00fc' }]
   let count = 0
   for (const [wrapper, wrap] of wrappings) {
     for (const prefix of ['', '_orig_mod.', 'module.', 'module._orig_mod.']) {
@@ -45,11 +51,14 @@ t.test('every wrapping, prefix and zip variant reads the same', async t => {
 
 t.test('element types', async t => {
   const file = path.join(t.testdir({}), 'types.pt')
-  const tensors = ['float32', 'float16', 'bfloat16', 'float64', 'int64', 'int32', 'uint8', 'bool'].map(dtype => [dtype, py.tensor({ dtype, shape: [3, 2] })] as const)
+  const tensors = ['float32', 'float16', 'bfloat16', 'float64', 'int64', 'int32', 'uint8', 'bool']
+    .map(dtype => [dtype, py.tensor({ dtype, shape: [3, 2] })] as const)
   writePt(file, new Map<string, unknown>(tensors))
   const checkpoint = await openCheckpoint(file)
-  t.same([...checkpoint.tensors.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`), ['float32 24', 'float16 12', 'bfloat16 12'])
-  t.same([...checkpoint.others.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`), ['float64 48', 'int64 48', 'int32 24', 'uint8 6', 'bool 6'])
+  t.same([...checkpoint.tensors.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`),
+    ['float32 24', 'float16 12', 'bfloat16 12'])
+  t.same([...checkpoint.others.values()].map(({ dtype, bytes }) => `${dtype} ${bytes}`),
+    ['float64 48', 'int64 48', 'int32 24', 'uint8 6', 'bool 6'])
 })
 
 t.test('newer tensor constructors and storages', async t => {
@@ -57,11 +66,14 @@ t.test('newer tensor constructors and storages', async t => {
   const data = Buffer.from(values(6, 1).buffer)
   const untyped = py.persistent(py.tuple('storage', py.global('torch.storage UntypedStorage'), 'u', 'cpu', 24))
   const hooks = py.orderedDict([])
-  const v2 = py.tuple(py.persistent(py.tuple('storage', py.global('torch.cuda FloatStorage'), 'u', 'cuda:0', 6)), 0, py.tuple(2, 3), py.tuple(3, 1), false, hooks)
+  const v2 = py.tuple(py.persistent(py.tuple('storage', py.global('torch.cuda FloatStorage'), 'u', 'cuda:0', 6)), 0,
+    py.tuple(2, 3), py.tuple(3, 1), false, hooks)
   writePt(file, {
     keep: py.tensor({ shape: [6], key: 'u', data }),
-    v3: py.reduce(py.global('torch._utils _rebuild_tensor_v3'), py.tuple(untyped, 1, py.tuple(2), py.tuple(1), false, hooks, py.global('torch bfloat16'), null)),
-    attributes: py.reduce(py.global('torch._tensor _rebuild_from_type_v2'), py.tuple(py.global('torch._utils _rebuild_tensor_v2'), py.global('torch Tensor'), v2, {})),
+    v3: py.reduce(py.global('torch._utils _rebuild_tensor_v3'),
+      py.tuple(untyped, 1, py.tuple(2), py.tuple(1), false, hooks, py.global('torch bfloat16'), null)),
+    attributes: py.reduce(py.global('torch._tensor _rebuild_from_type_v2'),
+      py.tuple(py.global('torch._utils _rebuild_tensor_v2'), py.global('torch Tensor'), v2, {})),
     parameter: py.tensor({ shape: [6], key: 'u', data, parameter: true }),
     stacked: py.reduce(py.stackGlobal('torch._utils _rebuild_tensor_v2'), v2)
   })
@@ -96,7 +108,8 @@ t.test('tensors that do not fit their storage are refused by name', async t => {
     writePt(file, { w: py.tensor(spec) })
     await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message }, name)
   }
-  writePt(path.join(dir, 'zero.pt'), { w: py.tensor({ shape: [0, 1e6], data: 16 }), v: py.tensor({ shape: [2, 2], strides: [0, 1], data: 16 }) })
+  writePt(path.join(dir, 'zero.pt'),
+    { w: py.tensor({ shape: [0, 1e6], data: 16 }), v: py.tensor({ shape: [2, 2], strides: [0, 1], data: 16 }) })
   t.equal((await openCheckpoint(path.join(dir, 'zero.pt'))).tensors.get('w')!.bytes, 0)
 })
 
@@ -105,7 +118,8 @@ t.test('unusual tensors that PyTorch has: expanded, transposed, sliced, tied, em
   const file = path.join(dir, 'x.pt')
   const data = Buffer.from(values(6, 1).buffer)
   const negated = py.reduce(py.global('torch._utils _rebuild_tensor_v2'), py.tuple(
-    py.persistent(py.tuple('storage', py.global('torch FloatStorage'), 'k', 'cpu', 6)), 0, py.tuple(6), py.tuple(1), false, py.orderedDict([]), { neg: true }))
+    py.persistent(py.tuple('storage', py.global('torch FloatStorage'), 'k', 'cpu', 6)), 0, py.tuple(6), py.tuple(1),
+    false, py.orderedDict([]), { neg: true }))
   writePt(file, {
     scalar: py.tensor({ shape: [5], strides: [0], data: data.subarray(0, 4) }),
     rows: py.tensor({ shape: [3, 2], strides: [0, 1], data: data.subarray(0, 8) }),
@@ -129,9 +143,23 @@ t.test('an expanded tensor of a model is converted like one that was written out
   const dir = t.testdir({})
   const [expanded, whole] = [path.join(dir, 'expanded.pt'), path.join(dir, 'whole.pt')]
   const dict = stateDict(shapes)
-  writePt(expanded, { model: new Map([...dict, ['norm.weight', py.tensor({ shape: [8], strides: [0], data: Buffer.from(Float32Array.of(0.5).buffer) })]]) })
-  writePt(whole, { model: new Map([...dict, ['norm.weight', py.tensor({ shape: [8], data: Buffer.from(new Float32Array(8).fill(0.5).buffer) })]]) })
-  for (const file of [expanded, whole]) await convertCheckpoint(file, `${file}.safetensors`, { heads: 2, grid: 4, checksum: false })
+  writePt(
+    expanded,
+    {
+      model: new Map([...dict,
+        ['norm.weight', py.tensor({ shape: [8], strides: [0], data: Buffer.from(Float32Array.of(0.5).buffer) })]])
+    }
+  )
+  writePt(
+    whole,
+    {
+      model: new Map([...dict,
+        ['norm.weight', py.tensor({ shape: [8], data: Buffer.from(new Float32Array(8).fill(0.5).buffer) })]])
+    }
+  )
+  for (const file of [expanded, whole]) {
+    await convertCheckpoint(file, `${file}.safetensors`, { heads: 2, grid: 4, checksum: false })
+  }
   const [a, b] = [expanded, whole].map(file => readFileSync(`${file}.safetensors`))
   const data = (file: Buffer): Buffer => file.subarray(8 + Number(file.readBigUInt64LE(0)))
   t.ok(data(a!).equals(data(b!)))
@@ -145,9 +173,11 @@ t.test('keys of a dict are shown, never made text of', async t => {
   writePt(file, py.raw(...lists, 0x30, 0x7d, 0x68, 39, 0x4b, 1, 0x73))
   await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /a list as a key of a dict/ })
   writePt(file, py.raw(...lists, 0x30, 0x7d, 0x68, 39, 0x85, 0x4b, 1, 0x73, 0x8a, 2, 0, 1, 0x4e, 0x73))
-  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /a dict with the keys a tuple, a number\. / })
+  await t.rejects(openCheckpoint(file),
+    { code: 'BAD_CHECKPOINT', message: /a dict with the keys a tuple, a number\. / })
   writePt(file, new Map(Array.from({ length: 9 }, (_, i) => [`key ${i}\u001b`, 1])))
-  await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /with the keys "key 0\\u001b", .*"key 7\\u001b", \.\.\.\. / })
+  await t.rejects(openCheckpoint(file),
+    { code: 'BAD_CHECKPOINT', message: /with the keys "key 0\\u001b", .*"key 7\\u001b", \.\.\.\. / })
 })
 
 t.test('an array of NumPy whose size is no number', async t => {
@@ -167,9 +197,11 @@ t.test('an array of NumPy whose size is no number', async t => {
 
 t.test('work is charged by what it looks at: thousands of pairs, called again and again', async t => {
   const file = path.join(t.testdir({}), 'x.pt')
-  const pairs = Buffer.concat([Buffer.from(']('), ...new Array<Buffer>(10_000).fill(Buffer.from('K\x01K\x01\x86', 'latin1')), Buffer.from('e')])
+  const pairs = Buffer.concat([Buffer.from(']('),
+    ...new Array<Buffer>(10_000).fill(Buffer.from('K\x01K\x01\x86', 'latin1')), Buffer.from('e')])
   const again = Buffer.from('h\x00h\x01R0'.repeat(300_000), 'latin1')
-  const pickle = Buffer.concat([Buffer.from('\x80\x02ccollections\nOrderedDict\nq\x000(', 'latin1'), pairs, Buffer.from('tq\x010', 'latin1'), again, Buffer.from('N.')])
+  const pickle = Buffer.concat([Buffer.from('\x80\x02ccollections\nOrderedDict\nq\x000(', 'latin1'), pairs,
+    Buffer.from('tq\x010', 'latin1'), again, Buffer.from('N.')])
   writePickle(file, pickle, new Map())
   const watch = new Watch()
   watch.start()
@@ -191,8 +223,10 @@ t.test('a bit that flipped is found by its checksum where all is read', async t 
   bytes[checkpoint.tensors.get('norm.weight')!.offset + 5]! ^= 4
   writeFileSync(file, bytes)
   const message = /zip entry "archive\/data\/10" does not match its checksum: the file is damaged, fetch it again/
-  await t.rejects(compareChecksums(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message }, 'loading does not look, this does')
-  await t.rejects(convertCheckpoint(file, path.join(dir, 'x.safetensors'), { heads: 2, grid: 4 }), { code: 'BAD_CHECKPOINT', message })
+  await t.rejects(compareChecksums(await openCheckpoint(file)), { code: 'BAD_CHECKPOINT', message },
+    'loading does not look, this does')
+  await t.rejects(convertCheckpoint(file, path.join(dir, 'x.safetensors'), { heads: 2, grid: 4 }),
+    { code: 'BAD_CHECKPOINT', message })
   t.same(readdirSync(dir), ['x.pt'], 'nothing is left behind')
   await convertCheckpoint(file, path.join(dir, 'x.safetensors'), { heads: 2, grid: 4, checksum: false })
   writePt(file, { model: stateDict(shapes) }, { edit: items => items.map(item => ({ ...item, crc: 0 })) })
@@ -206,11 +240,17 @@ t.test('zips that are not as torch writes them', async t => {
   const cases: Array<[string, PtOptions, RegExp]> = [
     ['big-endian', { byteOrder: 'big' }, /little-endian/],
     ['wrong checksum', { crc: 12345 }, /checksum/],
-    ['compressed pickle', { edit: items => items.map(item => item.name.endsWith('data.pkl') ? { ...item, method: 8 } : item) }, /compressed.*torch\.save/],
-    ['compressed storage', { edit: items => items.map(item => item.name.endsWith('data/0') ? { ...item, method: 8 } : item) }, /compressed.*zip -0/],
-    ['no storage', { edit: items => items.filter(item => !item.name.endsWith('data/0')) }, /tensor "w": its data .*data\/0"\) is missing/],
+    ['compressed pickle',
+      { edit: items => items.map(item => item.name.endsWith('data.pkl') ? { ...item, method: 8 } : item) },
+      /compressed.*torch\.save/],
+    ['compressed storage',
+      { edit: items => items.map(item => item.name.endsWith('data/0') ? { ...item, method: 8 } : item) },
+      /compressed.*zip -0/],
+    ['no storage', { edit: items => items.filter(item => !item.name.endsWith('data/0')) },
+      /tensor "w": its data .*data\/0"\) is missing/],
     ['no pickle', { edit: items => items.filter(item => !item.name.endsWith('data.pkl')) }, /without data\.pkl/],
-    ['two pickles', { edit: items => [...items, { name: 'other/data.pkl', data: items[0]!.data }] }, /more than one data\.pkl/],
+    ['two pickles', { edit: items => [...items, { name: 'other/data.pkl', data: items[0]!.data }] },
+      /more than one data\.pkl/],
     ['equal names', { edit: items => [...items, items[1]!] }, /two entries/],
     ['outside', { edit: items => [...items, { name: '../../etc/passwd', data: 4 }] }, /relative path/]
   ]
@@ -227,18 +267,27 @@ t.test('zips that are not as torch writes them', async t => {
 t.test('what is no plain tensor does no harm unless it is needed', async t => {
   const file = path.join(t.testdir({}), 'odd.pt')
   const text = py.reduce(py.global('_codecs encode'), py.tuple('state', 'latin1')) // bytes, as protocol 2 has them
-  const sparse = py.reduce(py.global('torch._utils _rebuild_sparse_tensor'), py.tuple(py.global('torch.sparse_coo'), py.tuple(py.tensor({ shape: [1] }))))
-  const foreign = py.reduce(py.global('torch._utils _rebuild_tensor_v2'), py.tuple(text, 0, py.tuple(1), py.tuple(1), false, py.orderedDict([])))
+  const sparse = py.reduce(py.global('torch._utils _rebuild_sparse_tensor'),
+    py.tuple(py.global('torch.sparse_coo'), py.tuple(py.tensor({ shape: [1] }))))
+  const foreign = py.reduce(py.global('torch._utils _rebuild_tensor_v2'),
+    py.tuple(text, 0, py.tuple(1), py.tuple(1), false, py.orderedDict([])))
   const odd = { 'module.layers.0._extra_state': text, 'ema.weight': sparse, 'mask.weight': foreign }
   writePt(file, { model: new Map([...stateDict(shapes), ...Object.entries(odd)]) })
   const checkpoint = await openCheckpoint(file)
   t.same([...checkpoint.tensors.keys()], [...shapes.keys()])
-  t.match(Object.fromEntries(checkpoint.odd!), { 'layers.0._extra_state': /_codecs encode/, 'ema.weight': /_rebuild_sparse_tensor/, 'mask.weight': /storage is .*_codecs encode/ })
+  t.match(Object.fromEntries(checkpoint.odd!),
+    {
+      'layers.0._extra_state': /_codecs encode/, 'ema.weight': /_rebuild_sparse_tensor/,
+      'mask.weight': /storage is .*_codecs encode/
+    })
   t.equal(describeTransformer(checkpoint, { heads: 2 }).n, 4)
   writePt(file, { model: new Map([...stateDict(shapes), ['output.weight', sparse]]) })
   const needed = await openCheckpoint(file)
-  t.throws(() => describeTransformer(needed, { heads: 2 }), { code: 'BAD_CHECKPOINT', message: /"output\.weight" .*_rebuild_sparse_tensor.*plain/ })
-  writePt(file, { model: new Map<string, unknown>([['a.weight', text], ['module.a.weight', py.tensor({ shape: [1] })]]) })
+  t.throws(() => describeTransformer(needed, { heads: 2 }),
+    { code: 'BAD_CHECKPOINT', message: /"output\.weight" .*_rebuild_sparse_tensor.*plain/ })
+  writePt(
+    file, { model: new Map<string, unknown>([['a.weight', text], ['module.a.weight', py.tensor({ shape: [1] })]]) }
+  )
   await t.rejects(openCheckpoint(file), { code: 'BAD_CHECKPOINT', message: /two tensors are called "a\.weight"/ })
 })
 
@@ -267,7 +316,8 @@ t.test('100,000 zip entries, most of them optimizer state that is never looked a
   const file = path.join(t.testdir({}), 'many.pt')
   writePt(file, { model: stateDict(shapes) }, {
     alignment: 0,
-    edit: items => [...items, ...Array.from({ length: 100_000 }, (_, i) => ({ name: `archive/data/more${i}`, data: 4 }))]
+    edit: items => [...items,
+      ...Array.from({ length: 100_000 }, (_, i) => ({ name: `archive/data/more${i}`, data: 4 }))]
   })
   const before = process.memoryUsage().rss
   const start = Date.now()
@@ -278,7 +328,15 @@ t.test('100,000 zip entries, most of them optimizer state that is never looked a
 
 t.test('the event loop stays free while a large pickle is read', async t => {
   const file = path.join(t.testdir({}), 'long.pt')
-  writePt(file, { model: stateDict(shapes), history: py.buffer(Buffer.concat([Buffer.from([0x5d, 0x28]), Buffer.alloc(2_000_000, Buffer.from([0x4b, 7])), Buffer.from([0x65])])) })
+  writePt(
+    file,
+    {
+      model: stateDict(shapes),
+      history: py.buffer(
+        Buffer.concat([Buffer.from([0x5d, 0x28]), Buffer.alloc(2_000_000, Buffer.from([0x4b, 7])), Buffer.from([0x65])])
+      )
+    }
+  )
   let ticks = 0
   const timer = setInterval(() => { ticks++ }, 1)
   await openCheckpoint(file)

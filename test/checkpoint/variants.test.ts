@@ -25,7 +25,8 @@ function randomWeights (shapes: Map<string, number[]>, seed: number): Weights {
   const draw = random(seed)
   const values = new Map([...shapes].map(([name, shape]) => {
     const scale = /embed/.test(name) ? 1 : 0.15
-    return [name, Float32Array.from({ length: product(shape) }, () => shape.length === 1 ? 1 + 0.2 * (draw() - 0.5) : 2 * scale * (draw() - 0.5))]
+    return [name, Float32Array.from({ length: product(shape) },
+      () => shape.length === 1 ? 1 + 0.2 * (draw() - 0.5) : 2 * scale * (draw() - 0.5))]
   }))
   return { shapes, values }
 }
@@ -33,7 +34,10 @@ function randomWeights (shapes: Map<string, number[]>, seed: number): Weights {
 /** Rounded to the type, as float32. */
 function rounded ({ shapes, values }: Weights, dtype: DType): Weights {
   if (dtype === 'float32') return { shapes, values }
-  return { shapes, values: new Map([...values].map(([name, list]) => [name, list.map(value => fromBits(toBits(value, dtype), dtype))])) }
+  return {
+    shapes,
+    values: new Map([...values].map(([name, list]) => [name, list.map(value => fromBits(toBits(value, dtype), dtype))]))
+  }
 }
 
 function bytesOf (list: Float32Array, dtype: DType): Uint8Array {
@@ -42,7 +46,8 @@ function bytesOf (list: Float32Array, dtype: DType): Uint8Array {
 }
 
 function stateDict ({ shapes, values }: Weights, dtype: DType, prefix: string): Array<[string, unknown]> {
-  return [...shapes].map(([name, shape]) => [prefix + name, py.tensor({ shape, dtype, data: bytesOf(values.get(name)!, dtype) })])
+  return [...shapes].map(([name, shape]) =>
+    [prefix + name, py.tensor({ shape, dtype, data: bytesOf(values.get(name)!, dtype) })])
 }
 
 /** The plain file that everything is compared with. */
@@ -54,8 +59,10 @@ async function plainFile (file: string, { shapes, values }: Weights): Promise<vo
 
 // ---- files
 
-const optimizer = py.orderedDict([['state', new Map([[0, { step: 7, exp_avg: py.tensor({ shape: [64] }) }]])], ['param_groups', [{ lr: 1e-4, betas: py.tuple(0.9, 0.95) }]]])
-const besides: Array<[string, unknown]> = [['optimizer', optimizer], ['steps', 300000], ['args', py.namespace({ gpt_model: 'GPT-B', lr: 1e-4, ema: true })]]
+const optimizer = py.orderedDict([['state', new Map([[0, { step: 7, exp_avg: py.tensor({ shape: [64] }) }]])],
+  ['param_groups', [{ lr: 1e-4, betas: py.tuple(0.9, 0.95) }]]])
+const besides: Array<[string, unknown]> = [['optimizer', optimizer], ['steps', 300000],
+  ['args', py.namespace({ gpt_model: 'GPT-B', lr: 1e-4, ema: true })]]
 const wrappings: Array<[string, (dict: unknown) => unknown]> = [
   ['top', dict => dict],
   ['model', dict => new Map<string, unknown>([['model', dict], ...besides])],
@@ -97,12 +104,15 @@ const kinds = [
 
 /** Greedy and drawn tokens, guided, and scores of the drawn ones: bytes. */
 async function outcome (file: string, heads: number, precision: 'float32' | 'bfloat16'): Promise<Buffer> {
-  const par = await Par.load({ transformer: { path: file, ...(heads > 0 && { heads, grid: 12 }) }, device: 'cpu', precision })
+  const par = await Par.load({
+    transformer: { path: file, ...(heads > 0 && { heads, grid: 12 }) }, device: 'cpu', precision
+  })
   try {
     const greedy = await par.generate({ classId: [1, 3], greedy: true, guidanceScale: 2, seed: 1 })
     const drawn = await par.generate({ classId: [0, 4], guidanceScale: 1.5, seed: 7 })
     const scores = await par.score({ tokens: drawn.map(({ tokens }) => tokens), classId: [0, 4] })
-    const arrays = [...greedy, ...drawn].map(({ tokens }) => tokens as ArrayBufferView).concat(scores.map(({ logProbs }) => logProbs))
+    const arrays = [...greedy, ...drawn].map(({ tokens }) => tokens as ArrayBufferView)
+      .concat(scores.map(({ logProbs }) => logProbs))
     return Buffer.concat(arrays.map(array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength)))
   } finally {
     await par.dispose()
@@ -114,27 +124,36 @@ for (const { n, heads, headSize } of kinds) {
     const dir = t.testdir({})
     const at = (name: string): string => path.join(dir, name)
     const dim = heads * headSize
-    const weights = randomWeights(transformerShapes({ layers: 2, dim, vocabulary: 97, classes: 5, feedForward: 256, transitions: n - 1 }), n + headSize)
+    const weights = randomWeights(
+      transformerShapes({ layers: 2, dim, vocabulary: 97, classes: 5, feedForward: 256, transitions: n - 1 }),
+      n + headSize
+    )
     const expected = new Map<string, Buffer>()
     for (const dtype of dtypes) {
       await plainFile(at('plain.safetensors'), rounded(weights, dtype))
-      for (const precision of ['float32', 'bfloat16'] as const) expected.set(`${dtype} ${precision}`, await outcome(at('plain.safetensors'), heads, precision))
+      for (const precision of ['float32', 'bfloat16'] as const) {
+        expected.set(`${dtype} ${precision}`, await outcome(at('plain.safetensors'), heads, precision))
+      }
     }
     t.notSame(expected.get('float32 float32')!.subarray(0, 144 * 4), Buffer.alloc(144 * 4), 'tokens')
     for (const { name, dtype, write } of variants()) {
       write(at('variant.pt'), weights)
       t.ok(identical(await outcome(at('variant.pt'), heads, 'float32'), expected.get(`${dtype} float32`)!), name)
-      t.ok(identical(await outcome(at('variant.pt'), heads, 'bfloat16'), expected.get(`${dtype} bfloat16`)!), `${name}, computed in bfloat16`)
+      t.ok(identical(await outcome(at('variant.pt'), heads, 'bfloat16'), expected.get(`${dtype} bfloat16`)!),
+        `${name}, computed in bfloat16`)
       fs.rmSync(at('converted.safetensors'), { force: true })
       await convertCheckpoint(at('variant.pt'), at('converted.safetensors'), { heads, grid: 12 })
-      t.ok(identical(await outcome(at('converted.safetensors'), 0, 'float32'), expected.get(`${dtype} float32`)!), `${name}, converted`)
+      t.ok(identical(await outcome(at('converted.safetensors'), 0, 'float32'), expected.get(`${dtype} float32`)!),
+        `${name}, converted`)
     }
   })
 }
 
 t.test('weights behind 4 GiB of something else: zip64 in every header', async t => {
   const dir = t.testdir({})
-  const weights = randomWeights(transformerShapes({ layers: 2, dim: 128, vocabulary: 97, classes: 5, feedForward: 256 }), 3)
+  const weights = randomWeights(
+    transformerShapes({ layers: 2, dim: 128, vocabulary: 97, classes: 5, feedForward: 256 }), 3
+  )
   const [plain, large] = [path.join(dir, 'plain.safetensors'), path.join(dir, 'large.pt')]
   await plainFile(plain, weights)
   const bytes = 4.5 * 2 ** 30
@@ -144,7 +163,8 @@ t.test('weights behind 4 GiB of something else: zip64 in every header', async t 
     ...besides
   ]))
   t.ok(size > 2 ** 32, `${size} bytes`)
-  t.ok([...(await openCheckpoint(large)).tensors.values()].every(({ offset }) => offset > 2 ** 32), 'offsets above 32 bits')
+  t.ok([...(await openCheckpoint(large)).tensors.values()].every(({ offset }) => offset > 2 ** 32),
+    'offsets above 32 bits')
   t.ok(identical(await outcome(large, 2, 'float32'), await outcome(plain, 2, 'float32')), 'the same tokens')
 })
 
@@ -154,7 +174,9 @@ t.test('a tokenizer', async t => {
   const dir = t.testdir({})
   const checkpoint = await openCheckpoint(golden('vq-small/vq.pt'))
   const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]))
-  const weights: Weights = { shapes, values: new Map([...shapes.keys()].map(name => [name, readTensor(checkpoint, name)])) }
+  const weights: Weights = {
+    shapes, values: new Map([...shapes.keys()].map(name => [name, readTensor(checkpoint, name)]))
+  }
   const tokens = Int32Array.from({ length: 64 }, (_, i) => i * 37 % 256)
   const outcome = async (file: string): Promise<Buffer> => {
     const par = await Par.load({ tokenizer: file, device: 'cpu', precision: 'float32' })

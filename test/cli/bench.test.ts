@@ -1,4 +1,5 @@
-// parvis bench as its users run it, on the smallest of the paper's sizes: what it says must follow from what it counted.
+// parvis bench as its users run it, on the smallest of the paper's sizes: what it says must follow from what it
+// counted.
 
 import t from 'tap'
 import fs from 'node:fs'
@@ -10,7 +11,8 @@ import type { DecodeResult, Report } from '../../lib/bench/types.js'
 import { root } from '../support/built.js'
 import { parvis, temporaryFolder } from './run.js'
 
-const small = ['bench', '--model', 'b', '--device', 'cpu', '--precision', 'bfloat16', '--grid', '8', '--repeats', '2', '--no-torch']
+const small = ['bench', '--model', 'b', '--device', 'cpu', '--precision', 'bfloat16', '--grid', '8', '--repeats', '2',
+  '--no-torch']
 const folder = temporaryFolder()
 /** Its temporary folders go here, and must be gone when it ends. */
 const own = { TMPDIR: folder, TMP: folder, TEMP: folder }
@@ -18,13 +20,16 @@ const left = (): string[] => fs.readdirSync(folder).filter(name => name.startsWi
 
 t.test('a report as JSON, and its plots', async t => {
   const plots = path.join(folder, 'new', 'plots')
-  const { code, stdout, stderr } = await parvis([...small, '-n', '1,4,16', '--batch', '1,2', '-o', 'json', '--plots', plots], { env: own })
+  const { code, stdout, stderr } = await parvis(
+    [...small, '-n', '1,4,16', '--batch', '1,2', '-o', 'json', '--plots', plots], { env: own }
+  )
   t.same({ code, stderr }, { code: 0, stderr: '' })
   const report = JSON.parse(stdout) as Report
   t.match(report, {
     format: 'parvis-bench-4',
     command: /^npx parvis bench --model b .* -o json/,
-    environment: { parvis: /^\d/, commit: addon().build.commit, compiler: /\d/, node: process.version, cores: addon().cpu().cores, threads: addon().cpu().threads, isa: addon().cpu().isa, date: /^\d{4}-\d\d-\d\d$/ },
+    environment: { parvis: /^\d/, commit: addon().build.commit, compiler: /\d/, node: process.version, cores: addon()
+      .cpu().cores, threads: addon().cpu().threads, isa: addon().cpu().isa, date: /^\d{4}-\d\d-\d\d$/ },
     operations: [],
     notRun: [],
     coldStart: [{ device: 'cpu', importMs: Number, loadMs: Number, firstImageMs: Number, laterImageMs: Number }]
@@ -32,7 +37,8 @@ t.test('a report as JSON, and its plots', async t => {
 
   // ---- steps
   const steps = report.results.filter(isStep)
-  t.same(steps.map(({ n, batch, steps }) => [n, batch, steps]), [[1, 1, 64], [1, 2, 64], [4, 1, 19], [4, 2, 19], [16, 1, 19], [16, 2, 19]])
+  t.same(steps.map(({ n, batch, steps }) => [n, batch, steps]),
+    [[1, 1, 64], [1, 2, 64], [4, 1, 19], [4, 2, 19], [16, 1, 19], [16, 2, 19]])
   for (const one of steps) {
     const name = `n = ${one.n}, batch ${one.batch}`
     t.match(one, { model: 'B', device: 'cpu', precision: 'bfloat16', grid: 8, whole: false }, name)
@@ -43,19 +49,25 @@ t.test('a report as JSON, and its plots', async t => {
     t.ok(Math.abs(one.tokensPerSecond * one.msPerImage / 1000 - 64) < 1e-6, name)
     t.equal(one.bytes, one.weightBytes + one.cacheBytes)
     t.ok(one.ofReadCeiling! > 0 && one.ofArithmeticCeiling! > 0, name)
-    t.ok(Math.abs(one.ofReadCeiling! - one.bytes / (one.ms.median / 1000) / one.ceilings!.readBytesPerSecond) < 1e-9, name)
+    t.ok(Math.abs(one.ofReadCeiling! - one.bytes / (one.ms.median / 1000) / one.ceilings!.readBytesPerSecond) < 1e-9,
+      name)
     const up = speedUp(one, report.results)!
-    t.ok(Math.abs(up.measured * up.stepRatio - up.bySteps) < 1e-9, `${name}: the speed-up is the steps' by what a step costs`)
+    t.ok(Math.abs(up.measured * up.stepRatio - up.bySteps) < 1e-9,
+      `${name}: the speed-up is the steps' by what a step costs`)
   }
   const decodes = report.results.filter((one): one is DecodeResult => one.operation === 'decode')
   t.match(decodes, [{ pixels: 128, batch: 1 }, { pixels: 128, batch: 2, model: 'VQ-16' }])
   t.equal(decodes[1]!.flops, 2 * decodes[0]!.flops)
 
   // ---- what is made of it
-  for (const heading of ['Transformer', 'Speed-up over n = 1', 'Against the ceilings', 'VQ-16 decode', 'Cold start', "The paper's tables"]) {
-    t.equal(markdown(report).includes(`# ${heading}\n`), heading !== "The paper's tables", `${heading} (B is not in the paper's table)`)
+  for (const heading of ['Transformer', 'Speed-up over n = 1', 'Against the ceilings', 'VQ-16 decode', 'Cold start',
+    "The paper's tables"]) {
+    t.equal(markdown(report).includes(`# ${heading}\n`), heading !== "The paper's tables",
+      `${heading} (B is not in the paper's table)`)
   }
-  for (const name of ['time.svg', 'ceilings.svg']) t.match(fs.readFileSync(path.join(plots, name), 'utf8'), /^<svg [^]*<\/svg>\n$/)
+  for (const name of ['time.svg', 'ceilings.svg']) {
+    t.match(fs.readFileSync(path.join(plots, name), 'utf8'), /^<svg [^]*<\/svg>\n$/)
+  }
   t.same(left(), [])
 })
 
@@ -65,7 +77,8 @@ t.test('as a table, whole pictures, and as CSV', async t => {
   t.match(table.stdout, /^# parvis bench, /)
   t.match(table.stdout, /^\| B +\| 16 +\| 1 +\| 8 +\| bfloat16 +\| cpu +\| 19 +\| .*\| 2 x all 19 +\|$/m)
   t.notMatch(table.stdout, /NaN|undefined|Infinity/)
-  const { code, stdout } = await parvis([...small, '-n', '4,16', '--no-decode', '--no-cold-start', '-o', 'csv'], { env: own })
+  const { code, stdout } = await parvis([...small, '-n', '4,16', '--no-decode', '--no-cold-start', '-o', 'csv'],
+    { env: own })
   t.equal(code, 0)
   const [heads, ...rows] = stdout.trimEnd().split('\n').map(line => line.split(','))
   t.equal(rows.length, 2)
@@ -107,19 +120,25 @@ t.test('operations of decodes', async t => {
   t.same(left(), [])
 })
 
-t.test('a peer in alternating runs', { skip: process.platform === 'win32' && 'the stand-in is a shell script' }, async t => {
+t.test('a peer in alternating runs', {
+  skip: process.platform === 'win32' && 'the stand-in is a shell script'
+}, async t => {
   // Stands in for Python with PyTorch: takes 10 ms for everything.
   const python = path.join(folder, 'python3')
-  fs.writeFileSync(python, '#!/bin/sh\nif [ "$1" = -c ]; then echo 7 9.9; exit; fi\necho "$@" >> "$0.log"\nwhile read line; do echo "$line" >> "$0.log"; echo 10; done\n', { mode: 0o755 })
+  fs.writeFileSync(python, '#!/bin/sh\nif [ "$1" = -c ]; then echo 7 9.9; exit; fi\necho "$@" >> "$0.log"\nwhile ' +
+    'read line; do echo "$line" >> "$0.log"; echo 10; done\n', { mode: 0o755 })
   const script = path.join(folder, 'peer.py')
   fs.writeFileSync(script, '')
-  const args = ['bench', '--model', 'B', '-n', '4', '--device', 'cpu', '--precision', 'bfloat16', '--repeats', '1', '--no-decode', '--no-cold-start', '--threads', '1', '--torch', script]
-  const { code, stdout, stderr } = await parvis([...args, '--json'], { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
+  const args = ['bench', '--model', 'B', '-n', '4', '--device', 'cpu', '--precision', 'bfloat16', '--repeats', '1',
+    '--no-decode', '--no-cold-start', '--threads', '1', '--torch', script]
+  const { code, stdout, stderr } = await parvis([...args, '--json'],
+    { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
   t.same({ code, stderr }, { code: 0, stderr: '' })
   const one = (JSON.parse(stdout) as Report).results.find(isStep)!
   t.match((JSON.parse(stdout) as Report).environment.torch, '9.9')
   t.match(one.torch, [{ name: '1 thread', threads: 1, precision: 'bfloat16', ms: { median: 10 } }, { threads: 7 }])
-  t.ok(Math.abs(one.torch[0]!.ratio - 10 / one.ms.median) < 1e-9 && Math.abs(one.torch[0]!.ratioOfLeast - 10 / one.ms.least) < 1e-9)
+  t.ok(Math.abs(one.torch[0]!.ratio - 10 / one.ms.median) < 1e-9 &&
+    Math.abs(one.torch[0]!.ratioOfLeast - 10 / one.ms.least) < 1e-9)
   const log = fs.readFileSync(python + '.log', 'utf8')
   t.match(log, `${script} B 4 1\n`)
   const slots = [...log.matchAll(/^step bfloat16 (\d+)$/gm)].map(match => Number(match[1]))
@@ -129,7 +148,10 @@ t.test('a peer in alternating runs', { skip: process.platform === 'win32' && 'th
   fs.writeFileSync(python, '#!/bin/sh\nif [ "$1" = -c ]; then echo 7 9.9; fi\n') // ends at once
   const broken = await parvis(args, { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
   t.equal(broken.code, 0, broken.stderr)
-  t.match(broken.stdout, /^## Not run\n\n- PyTorch, 1 thread: B, n = 4, bfloat16, cpu, batch 1, 24 x 24: The program ended with exit code 0\n- PyTorch, 7 threads: /m)
+  t.match(
+    broken.stdout,
+    /^## Not run\n\n- PyTorch, 1 thread: B, n = 4, bfloat16, cpu, batch 1, 24 x 24: The program ended with exit code 0\n- PyTorch, 7 threads: /m
+  )
   t.notMatch(broken.stdout, /## PyTorch/)
   t.same(left(), [])
 })
@@ -165,31 +187,50 @@ done
 `, { mode: 0o755 })
   const authors = path.join(folder, 'par')
   fs.mkdirSync(path.join(authors, 'autoregressive', 'models'), { recursive: true })
-  for (const name of ['gpt.py', 'generate.py']) fs.writeFileSync(path.join(authors, 'autoregressive', 'models', name), '')
+  for (const name of ['gpt.py', 'generate.py']) {
+    fs.writeFileSync(path.join(authors, 'autoregressive', 'models', name), '')
+  }
   await t.test('peers', { skip: process.platform === 'win32' && 'the stand-in is a shell script' }, async t => {
-    const peers = await parvis(['bench', '--model', 'B', '-n', '16', '--repeats', '2', '--device', 'cuda', '--precision', 'bfloat16', '--no-decode', '--no-cold-start', '--authors', authors, '-o', 'json'],
-      { env: { ...env, PATH: `${bin}${path.delimiter}${process.env.PATH}` } })
+    const peers = await parvis(['bench', '--model', 'B', '-n', '16', '--repeats', '2', '--device', 'cuda',
+      '--precision', 'bfloat16', '--no-decode', '--no-cold-start', '--authors', authors, '-o', 'json'],
+    { env: { ...env, PATH: `${bin}${path.delimiter}${process.env.PATH}` } })
     t.same({ code: peers.code, stderr: peers.stderr }, { code: 0, stderr: '' })
     const { results: [one], notRun } = JSON.parse(peers.stdout) as Report
-    t.match(one, { whole: true, timedSteps: 102, torch: [{ name: 'eager', ms: { median: 100 } }, { name: 'compiled', compileMs: 5000, notes: ['each layer compiled'], ms: { median: 100 } }] })
+    t.match(
+      one, { whole: true, timedSteps: 102, torch: [{ name: 'eager', ms: { median: 100 } },
+        { name: 'compiled', compileMs: 5000, notes: ['each layer compiled'], ms: { median: 100 } }] }
+    )
     t.ok(Math.abs(one!.torch[0]!.ratio - 100 / one!.ms.median) < 1e-9, 'a picture of 51 steps against one of ours')
-    t.same(notRun, [{ what: "PyTorch, authors' code: B, n = 16, bfloat16, cuda:0, batch 1, 24 x 24", reason: 'It needs PyTorch 2.1 or later' }])
-    t.same(fs.readFileSync(path.join(bin, 'python3.log'), 'utf8').trim().split('\n'), ['eager', 'compiled', 'authors', 'eager', 'compiled', 'eager', 'compiled'].map(who => `${who} picture bfloat16`))
+    t.same(
+      notRun,
+      [{
+        what: "PyTorch, authors' code: B, n = 16, bfloat16, cuda:0, batch 1, 24 x 24",
+        reason: 'It needs PyTorch 2.1 or later'
+      }]
+    )
+    t.same(fs.readFileSync(path.join(bin, 'python3.log'), 'utf8').trim().split('\n'),
+      ['eager', 'compiled', 'authors', 'eager', 'compiled', 'eager', 'compiled'].map(who => `${who} picture bfloat16`))
   })
-  const { code, stdout, stderr } = await parvis(['bench', '--model', 'B', '-n', '16', '--grid', '8', '--repeats', '2', '--device', 'cuda,cpu,auto', '--no-torch', '-o', 'json'], { env })
+  const { code, stdout, stderr } = await parvis(['bench', '--model', 'B', '-n', '16', '--grid', '8', '--repeats', '2',
+    '--device', 'cuda,cpu,auto', '--no-torch', '-o', 'json'], { env })
   t.same({ code, stderr }, { code: 0, stderr: '' })
   const report = JSON.parse(stdout) as Report
-  t.same(report.environment.gpus, [{ device: 'cuda:0', name: 'NVIDIA H200', driver: 'CUDA 13.0', runtime: 'CUDA 12.8' }])
-  t.same(report.results.map(({ operation, device }) => `${operation} ${device}`), ['step cuda:0', 'decode cuda:0', 'step cpu', 'decode cpu'], 'auto is the GPU, once')
-  t.match(report.results[0], { whole: true, timedSteps: 38, places: [], ceilings: { readBytesPerSecond: Number }, ofReadCeiling: Number })
+  t.same(report.environment.gpus,
+    [{ device: 'cuda:0', name: 'NVIDIA H200', driver: 'CUDA 13.0', runtime: 'CUDA 12.8' }])
+  t.same(report.results.map(({ operation, device }) => `${operation} ${device}`),
+    ['step cuda:0', 'decode cuda:0', 'step cpu', 'decode cpu'], 'auto is the GPU, once')
+  t.match(report.results[0],
+    { whole: true, timedSteps: 38, places: [], ceilings: { readBytesPerSecond: Number }, ofReadCeiling: Number })
   t.match(report.results[2], { whole: false, ceilings: { readBytesPerSecond: Number } })
   t.match(report.coldStart, [{ device: 'cuda:0' }, { device: 'cpu' }])
-  t.match(markdown(report), /^# parvis bench, NVIDIA H200; .*\n[^]*- cuda:0: NVIDIA H200, driver for CUDA 13\.0, built with CUDA 12\.8\n/)
+  t.match(markdown(report),
+    /^# parvis bench, NVIDIA H200; .*\n[^]*- cuda:0: NVIDIA H200, driver for CUDA 13\.0, built with CUDA 12\.8\n/)
 })
 
 t.test('a signal ends it and leaves nothing', async t => {
   for (const after of [0, 300]) { // while the weights are written or loaded, and among the steps
-    const { code, stdout, stderr } = await parvis(['bench', '--model', 'B', '--device', 'cpu', '--full', '--no-torch'], {
+    const { code, stdout, stderr } = await parvis(['bench', '--model', 'B', '--device', 'cpu', '--full',
+      '--no-torch'], {
       env: own,
       started: child => {
         const watch = setInterval(() => {
@@ -208,9 +249,13 @@ t.test('a signal ends it and leaves nothing', async t => {
 
 t.test('what is wrong is said before anything is measured', async t => {
   const wrong: Array<[args: string[], message: RegExp, code?: number]> = [
-    [['--model', 'M'], /--model.*B, L, XL, XXL or 3B/], [['-n', '0'], /-n.*at least 1/], [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
-    [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/], [['--seconds', '0'], /seconds.*at least 1/],
-    [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide --grid 6/], [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1], [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
+    [['--model', 'M'], /--model.*B, L, XL, XXL or 3B/], [['-n', '0'], /-n.*at least 1/],
+    [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
+    [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/],
+    [['--seconds', '0'], /seconds.*at least 1/],
+    [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide --grid 6/],
+    [['--torch', path.join(folder, 'none.py')], /none\.py.*no such file/, 1],
+    [['--authors', folder], /no checkout of the authors' code.*INVALID_OPTION/, 1],
     [['--plots', path.join(__filename, 'x')], /no folder/, 1]
   ]
   for (const [args, message, expected = 2] of wrong) {
@@ -229,9 +274,13 @@ t.test('a model that does not fit is left out, with the reason', async t => {
   fs.writeFileSync(hook, `const native = require(${JSON.stringify(path.join(root, 'dist', 'native.js'))}).addon()
 const { cpu } = native
 native.cpu = () => { const facts = cpu(); return { ...facts, memory: { ...facts.memory, free: ${300e6} } } }`)
-  const { code, stdout } = await parvis(['bench', '--model', 'B,L', '-n', '16', '--grid', '8', '--repeats', '1', '--device', 'cpu', '--precision', 'bfloat16', '--no-decode', '--no-cold-start', '--no-torch', '--json'],
-    { env: { ...own, NODE_OPTIONS: `--require ${hook}` } })
+  const { code, stdout } = await parvis(['bench', '--model', 'B,L', '-n', '16', '--grid', '8', '--repeats', '1',
+    '--device', 'cpu', '--precision', 'bfloat16', '--no-decode', '--no-cold-start', '--no-torch', '--json'],
+  { env: { ...own, NODE_OPTIONS: `--require ${hook}` } })
   t.equal(code, 0)
-  t.match(JSON.parse(stdout), { results: [{ model: 'B' }], notRun: [{ what: 'L, n = 16, bfloat16, cpu', reason: /weights would take 0\.7 GB, and 0\.3 GB are free/ }] })
+  t.match(JSON.parse(stdout),
+    {
+      results: [{ model: 'B' }],
+      notRun: [{ what: 'L, n = 16, bfloat16, cpu', reason: /weights would take 0\.7 GB, and 0\.3 GB are free/ }]
+    })
 })
-

@@ -1,4 +1,5 @@
-// decode: pictures that the API makes of the same tokens, from every file of tokens; names of the files; what is refused.
+// decode: pictures that the API makes of the same tokens, from every file of tokens; names of the files; what is
+// refused.
 
 import t from 'tap'
 import fs from 'node:fs'
@@ -41,10 +42,13 @@ t.test('every file of tokens', async t => {
     fs.writeFileSync(at(name), content)
     const { code, stdout, stderr } = await parvis(['decode', '--json', at(name), '--out', at('out.png')])
     t.equal(code, 0, name + stderr)
-    const { pictures } = JSON.parse(stdout) as { pictures: Array<{ file: string, grid: number[], width: number, height: number }> }
+    const { pictures } = JSON.parse(stdout) as {
+      pictures: Array<{ file: string, grid: number[], width: number, height: number }>
+    }
     t.equal(pictures.length, count)
     for (const [k, { file, grid, width, height }] of pictures.entries()) {
-      t.same({ file, grid, width, height }, { file: at(count === 1 ? 'out.png' : `out-${k + 1}.png`), grid: [16, 16], width: 32, height: 32 })
+      t.same({ file, grid, width, height },
+        { file: at(count === 1 ? 'out.png' : `out-${k + 1}.png`), grid: [16, 16], width: 32, height: 32 })
       t.ok((await pixels(file)).equals(expected[k]!), `${name}: picture ${k + 1}`)
     }
   }
@@ -54,13 +58,17 @@ t.test('encode and decode make what went in', async t => {
   const image = await par.generate({ classId: 3, seed: 4 })
   await image.toFile(at('dress.png'))
   t.equal((await parvis(['encode', at('dress.png'), '--out', at('dress.json')])).code, 0)
-  t.match(await parvis(['decode', at('dress.json')], { cwd: folder }), { code: 0, stdout: `dress-decoded.png: 32 x 32 px of ${at('dress.json')}\n` }, 'a name of its own')
-  t.ok((await pixels(at('dress-decoded.png'))).equals(Buffer.from((await par.decode(await par.encode(at('dress.png')))).data)))
+  t.match(await parvis(['decode', at('dress.json')], { cwd: folder }),
+    { code: 0, stdout: `dress-decoded.png: 32 x 32 px of ${at('dress.json')}\n` }, 'a name of its own')
+  t.ok((await pixels(at('dress-decoded.png')))
+    .equals(Buffer.from((await par.decode(await par.encode(at('dress.png')))).data)))
 
-  const made = await parvis(['generate', '--class', '3', '--seed', '4', '--json', '--with-tokens', '--out', at('dress.png')])
+  const made = await parvis(['generate', '--class', '3', '--seed', '4', '--json', '--with-tokens', '--out',
+    at('dress.png')])
   fs.writeFileSync(at('made.json'), made.stdout)
   const piped = await parvis(['decode', at('made.json'), '--out', '-'])
-  t.ok((await pixels(piped.bytes)).equals(Buffer.from(image.data)), 'tokens of generate --json --with-tokens; standard output')
+  t.ok((await pixels(piped.bytes)).equals(Buffer.from(image.data)),
+    'tokens of generate --json --with-tokens; standard output')
   t.match(piped.stderr, /^standard output: 32 x 32 px/)
 })
 
@@ -92,10 +100,13 @@ t.test('what is refused', async t => {
     'grid.json': ['{"tokens": [1, 2, 3, 4], "grid": [2, 3]}', /no pictures of 2 x 3/],
     'sides.json': ['{"tokens": [1, 2, 3, 4], "grid": "2x2"}', /not \[rows, columns\]/],
     'square.json': ['[1, 2, 3]', /no square; give --grid/],
-    'many.npy': [writeNpy({ data: new Int32Array(70_000), shape: [70_000, 1, 1] }), /holds 70000 pictures; at most 65536/],
-    'many.json': [`{"pictures":[${'{"tokens":[1]},'.repeat(70_000)}{"tokens":[1]}]}`, /holds 65537 pictures; at most 65536/],
+    'many.npy': [writeNpy({ data: new Int32Array(70_000), shape: [70_000, 1, 1] }),
+      /holds 70000 pictures; at most 65536/],
+    'many.json': [`{"pictures":[${'{"tokens":[1]},'.repeat(70_000)}{"tokens":[1]}]}`,
+      /holds 65537 pictures; at most 65536/],
     'large.json': ['[1, 2, 3, 128]', /tokens\[3\] is 128; tokens are 0 to 127/],
-    'float.npy': [Buffer.concat([Buffer.from('\x93NUMPY\x01\0\x46\0', 'latin1'), Buffer.from("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".padEnd(70))]), /<f8/]
+    'float.npy': [Buffer.concat([Buffer.from('\x93NUMPY\x01\0\x46\0', 'latin1'),
+      Buffer.from("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".padEnd(70))]), /<f8/]
   }
   for (const [name, [content, message]] of Object.entries(files)) {
     fs.writeFileSync(at(name), content)
@@ -109,9 +120,12 @@ t.test('what is refused', async t => {
     [[at('two.json'), '--out', '-'], /one picture; these are 2/],
     [[at('two.json'), '--out', at('a.xyz')], /--format/],
     [[at('two.json'), '--out', '-', '--json'], /standard output/],
-    [[at('two.json'), '--scale', '100000', '--out', at('never.png')], /pixels.*choose a smaller --scale or --size \[USAGE\]/]
+    [[at('two.json'), '--scale', '100000', '--out', at('never.png')],
+      /pixels.*choose a smaller --scale or --size \[USAGE\]/]
   ]
-  for (const [args, message] of usage) t.match(await parvis(['decode', ...args]), { code: 2, stderr: message }, args.join(' '))
+  for (const [args, message] of usage) {
+    t.match(await parvis(['decode', ...args]), { code: 2, stderr: message }, args.join(' '))
+  }
   t.match(await parvis(['decode', at('nowhere.npy')]), { code: 1, stderr: /FILE_NOT_FOUND/ })
   t.notOk(fs.existsSync(at('never.png')))
 })

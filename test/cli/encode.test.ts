@@ -1,4 +1,5 @@
-// encode: the tokens that the API finds, as JSON and as .npy; every kind of picture that goes in, and what is said of it.
+// encode: the tokens that the API finds, as JSON and as .npy; every kind of picture that goes in, and what is said of
+// it.
 
 import t from 'tap'
 import { spawnSync } from 'node:child_process'
@@ -13,11 +14,17 @@ import { bin, parvis, temporaryFolder } from './run.js'
 const folder = temporaryFolder()
 const at = (name: string): string => path.join(folder, name)
 
-interface Result { codebookSize: number, pictures: Array<{ file: string, width: number, height: number, grid: [number, number], notes?: string[], tokens: number[] }> }
+interface Result {
+  codebookSize: number
+  pictures: Array<{
+    file: string, width: number, height: number, grid: [number, number], notes?: string[], tokens: number[]
+  }>
+}
 
 /** A picture in which every place looks different. */
 const [width, height] = [60, 44]
-const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => [4 * (Math.floor(i / 3) % width), 5 * Math.floor(i / 3 / width), 60][i % 3]!)
+const data = Uint8Array.from({ length: width * height * 3 },
+  (_, i) => [4 * (Math.floor(i / 3) % width), 5 * Math.floor(i / 3 / width), 60][i % 3]!)
 const picture = (): sharp.Sharp => sharp(data, { raw: { width, height, channels: 3 } })
 
 async function encoded (...args: string[]): Promise<Result & { stderr: string }> {
@@ -53,8 +60,10 @@ t.test('files', async t => {
   t.same(await readNpy(fs.readFileSync(at('one.npy')), 'one'), { data: both[0], shape: [16, 16] })
 
   const said = await parvis(['encode', at('a.png'), at('b.png'), '--out', at('both.json'), '--json'])
-  t.match(JSON.parse(said.stdout), { file: at('both.json'), format: 'json', pictures: [{ tokens: 256 }, { tokens: 256 }] })
-  t.same((JSON.parse(fs.readFileSync(at('both.json'), 'utf8')) as Result).pictures.map(({ tokens }) => tokens), both.map(tokens => Array.from(tokens)))
+  t.match(JSON.parse(said.stdout),
+    { file: at('both.json'), format: 'json', pictures: [{ tokens: 256 }, { tokens: 256 }] })
+  t.same((JSON.parse(fs.readFileSync(at('both.json'), 'utf8')) as Result).pictures.map(({ tokens }) => tokens),
+    both.map(tokens => Array.from(tokens)))
 
   const piped = await parvis(['encode', at('a.png'), '--out', '-', '--format', 'npy'])
   t.ok(piped.bytes.equals(fs.readFileSync(at('one.npy'))), '.npy on standard output')
@@ -92,7 +101,8 @@ t.test('any picture', async t => {
   await picture().webp({ lossless: true }).toFile(at('a.webp'))
   await same('a.webp', [])
   const frames = Buffer.concat([data, data.map(byte => 255 - byte), data])
-  await sharp(frames, { raw: { width, height: 3 * height, channels: 3, pageHeight: height } }).webp({ lossless: true }).toFile(at('moving.webp'))
+  await sharp(frames, { raw: { width, height: 3 * height, channels: 3, pageHeight: height } }).webp({ lossless: true })
+    .toFile(at('moving.webp'))
   await same('moving.webp', ['the first of 3 frames'])
   await picture().toColourspace('cmyk').jpeg({ quality: 100 }).toFile(at('cmyk.jpg'))
   await same('cmyk.jpg', ['converted from CMYK'], false)
@@ -101,7 +111,8 @@ t.test('any picture', async t => {
   await picture().greyscale().toColourspace('srgb').png({ palette: false }).toFile(at('grey-rgb.png'))
   const plain = await sharp(at('grey.png')).toColourspace('srgb').raw().toBuffer({ resolveWithObject: true })
   t.ok(plain.info.channels >= 1)
-  t.same((await encoded(at('grey.png'))).pictures[0]!.tokens, (await encoded(at('grey-rgb.png'))).pictures[0]!.tokens, 'greyscale')
+  t.same((await encoded(at('grey.png'))).pictures[0]!.tokens, (await encoded(at('grey-rgb.png'))).pictures[0]!.tokens,
+    'greyscale')
 })
 
 t.test('transparency', async t => {
@@ -109,7 +120,8 @@ t.test('transparency', async t => {
     await sharp({ create: { width: 32, height: 32, channels: 3, background: colour } }).png().toFile(at('flat.png'))
     return (await encoded(at('flat.png'))).pictures[0]!.tokens
   }
-  await sharp({ create: { width: 32, height: 32, channels: 4, background: { r: 0, g: 0, b: 0, alpha: 0 } } }).png().toFile(at('clear.png'))
+  await sharp({ create: { width: 32, height: 32, channels: 4, background: { r: 0, g: 0, b: 0, alpha: 0 } } }).png()
+    .toFile(at('clear.png'))
   t.same((await encoded(at('clear.png'))).pictures[0]!.tokens, await flat('#fff'), 'on white')
   const { pictures } = await encoded(at('clear.png'), '--background', '#202020')
   t.same(pictures[0]!.tokens, await flat('#202020'), 'on a colour')
@@ -132,7 +144,8 @@ t.test('what is refused', async t => {
     [[at('a.png'), '--out', at('x.png')], 2, 'USAGE', /\.json or \.npy/],
     [[at('a.png'), '--out', at('no/x.npy')], 2, 'USAGE', /there is no folder/],
     [[at('a.png'), '--json', '--format', 'npy'], 2, 'USAGE', /standard output/],
-    [[at('a.png'), at('turned.png'), at('clear.png'), '--no-crop', '--out', at('x.npy')], 2, 'USAGE', /different grids/],
+    [[at('a.png'), at('turned.png'), at('clear.png'), '--no-crop', '--out', at('x.npy')], 2, 'USAGE',
+      /different grids/],
     [[at('a.png'), '--tokenizer', at('none.pt')], 1, 'FILE_NOT_FOUND', /none\.pt/]
   ]
   for (const [args, code, name, message] of cases) {
@@ -145,7 +158,8 @@ t.test('what is refused', async t => {
   const here = fs.openSync(folder, 'r')
   t.teardown(() => fs.closeSync(here))
   for (const command of ['encode', 'decode', 'reconstruct', 'score']) {
-    const { status, stderr } = spawnSync(process.execPath, [bin, command, '-'], { stdio: [here, 'pipe', 'pipe'], encoding: 'utf8', cwd: folder })
+    const { status, stderr } = spawnSync(process.execPath, [bin, command, '-'],
+      { stdio: [here, 'pipe', 'pipe'], encoding: 'utf8', cwd: folder })
     t.equal(status, 1, command)
     t.match(stderr, /^parvis: standard input: cannot be read: it is a folder, not a file\..* \[FILE_NOT_FOUND\]\n$/)
   }

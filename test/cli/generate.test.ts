@@ -17,12 +17,16 @@ interface Result {
   file: string
   width: number
   height: number
-  images: Array<{ classId: number, label?: string, seed: number, x: number, y: number, width: number, height: number, tokens?: number[] }>
+  images: Array<{
+    classId: number, label?: string, seed: number, x: number, y: number, width: number, height: number,
+    tokens?: number[]
+  }>
 }
 
 /** RGB bytes of a picture file. */
 async function pixels (file: string): Promise<{ data: Buffer, width: number, height: number }> {
-  const { data, info } = await sharp(file).removeAlpha().toColourspace('srgb').raw().toBuffer({ resolveWithObject: true })
+  const { data, info } = await sharp(file).removeAlpha().toColourspace('srgb').raw()
+    .toBuffer({ resolveWithObject: true })
   return { data, width: info.width, height: info.height }
 }
 
@@ -43,11 +47,18 @@ t.test('one class', async t => {
 
 t.test('--json', async t => {
   const out = at('json.png')
-  const { code, stdout, stderr } = await parvis(['generate', '--json', '--with-tokens', '--class', 'sneaker', '-n', '16', '--seed', '5', '--out', out])
+  const { code, stdout, stderr } = await parvis(['generate', '--json', '--with-tokens', '--class', 'sneaker', '-n',
+    '16', '--seed', '5', '--out', out])
   t.equal(code, 0)
   t.equal(stderr, '')
   const result = JSON.parse(stdout) as Result
-  t.match(result, { file: out, format: 'png', width: 32, height: 32, classId: 7, label: 'Sneaker', n: 16, seed: 5, steps: 31, timings: { totalMs: Number }, device: String })
+  t.match(
+    result,
+    {
+      file: out, format: 'png', width: 32, height: 32, classId: 7, label: 'Sneaker', n: 16, seed: 5, steps: 31,
+      timings: { totalMs: Number }, device: String
+    }
+  )
   t.equal(result.images.length, 1)
   t.equal(result.images[0]!.tokens!.length, 256)
   t.ok(fs.existsSync(out))
@@ -55,7 +66,8 @@ t.test('--json', async t => {
 
 t.test('several classes make a sheet, a row a class', async t => {
   const out = at('sheet.png')
-  const args = ['generate', '--json', '--class', '3,bag', '--class', 'Ankle boot', '--count', '2', '-n', '16', '--seed', '7', '--scale', '2', '--out', out]
+  const args = ['generate', '--json', '--class', '3,bag', '--class', 'Ankle boot', '--count', '2', '-n', '16', '--seed',
+    '7', '--scale', '2', '--out', out]
   const { code, stdout } = await parvis(args)
   t.equal(code, 0)
   const result = JSON.parse(stdout) as Result
@@ -74,7 +86,9 @@ t.test('several classes make a sheet, a row a class', async t => {
       for (let column = 0; column < 64; column++) {
         const here = ((y + row) * sheet.width + x + column) * 3
         const there = ((row >> 1) * width + (column >> 1)) * 3
-        if (sheet.data.readUIntBE(here, 3) !== Buffer.from(data.buffer).readUIntBE(data.byteOffset + there, 3)) equal = false
+        if (sheet.data.readUIntBE(here, 3) !== Buffer.from(data.buffer).readUIntBE(data.byteOffset + there, 3)) {
+          equal = false
+        }
       }
     }
     t.ok(equal, `class ${classId}, seed ${seed}`)
@@ -100,7 +114,8 @@ t.test('formats, names and standard output', async t => {
 
 t.test('sampling options reach the model', async t => {
   const seeds = async (...options: string[]): Promise<number[]> => {
-    const { stdout } = await parvis(['generate', '--json', '--with-tokens', '--class', '1', '-n', '16', '--out', at('s.png'), ...options])
+    const { stdout } = await parvis(['generate', '--json', '--with-tokens', '--class', '1', '-n', '16', '--out',
+      at('s.png'), ...options])
     return (JSON.parse(stdout) as Result).images[0]!.tokens!
   }
   const greedy = await seeds('--greedy', '--seed', '1')
@@ -113,7 +128,8 @@ t.test('sampling options reach the model', async t => {
 })
 
 t.test('a transformer alone prints tokens', async t => {
-  const args = ['generate', '--transformer', golden('par-4x/model.pt'), '--heads', '2', '--grid', '8x8', '--class', '1', '--json', '--with-tokens', '--precision', 'float32']
+  const args = ['generate', '--transformer', golden('par-4x/model.pt'), '--heads', '2', '--grid', '8x8', '--class', '1',
+    '--json', '--with-tokens', '--precision', 'float32']
   const { code, stdout } = await parvis(args)
   t.equal(code, 0)
   const result = JSON.parse(stdout) as Result
@@ -124,7 +140,8 @@ t.test('a transformer alone prints tokens', async t => {
 t.test('links are written through, pipes and devices written to', async t => {
   const place = temporaryFolder()
   const inside = (name: string): string => path.join(place, name)
-  const generate = async (out: string) => await parvis(['generate', '--class', '7', '-n', '16', '--seed', '1', '--format', 'png', '--out', out])
+  const generate = async (out: string) =>
+    await parvis(['generate', '--class', '7', '-n', '16', '--seed', '1', '--format', 'png', '--out', out])
   t.equal((await generate(inside('plain.png'))).code, 0)
   const expected = fs.readFileSync(inside('plain.png'))
 
@@ -146,7 +163,10 @@ t.test('links are written through, pipes and devices written to', async t => {
   t.ok(fs.lstatSync(inside('pipe')).isFIFO(), 'still a pipe')
   t.equal((await generate('/dev/null')).code, 0)
   t.ok(fs.lstatSync('/dev/null').isCharacterDevice(), 'still a device')
-  if (fs.existsSync('/dev/full')) t.match(await generate('/dev/full'), { code: 1, stderr: /^parvis: \/dev\/full: cannot be written: no space is left.* \[FILE_NOT_FOUND\]\n$/ })
+  if (fs.existsSync('/dev/full')) {
+    t.match(await generate('/dev/full'),
+      { code: 1, stderr: /^parvis: \/dev\/full: cannot be written: no space is left.* \[FILE_NOT_FOUND\]\n$/ })
+  }
 
   const long = inside(`${'x'.repeat(245)}.png`)
   t.equal((await generate(long)).code, 0, 'a name of 249 bytes')
@@ -156,23 +176,29 @@ t.test('links are written through, pipes and devices written to', async t => {
 
 t.test('what could not be written is refused before the work', async t => {
   for (const scale of ['600', '100000', '9007199254740991']) {
-    t.match(await parvis(['generate', '--class', '7', '--scale', scale, '--out', at('never.png')]), { code: 2, stdout: '', stderr: /pixels.*--scale.*\[USAGE\]/ }, scale)
+    t.match(await parvis(['generate', '--class', '7', '--scale', scale, '--out', at('never.png')]),
+      { code: 2, stdout: '', stderr: /pixels.*--scale.*\[USAGE\]/ }, scale)
   }
-  t.match(await parvis(['generate', '--class', '7', '--count', '600', '--columns', '600', '--out', at('never.webp')]), { code: 2, stderr: /webp goes up to 16383/ })
-  t.match(await parvis(['generate', '--class', '7', '--count', '9007199254740991', '--out', at('never.png')]), { code: 2, stderr: /too many/ })
+  t.match(await parvis(['generate', '--class', '7', '--count', '600', '--columns', '600', '--out', at('never.webp')]),
+    { code: 2, stderr: /webp goes up to 16383/ })
+  t.match(await parvis(['generate', '--class', '7', '--count', '9007199254740991', '--out', at('never.png')]),
+    { code: 2, stderr: /too many/ })
   // Nobody, root neither, makes files in /proc.
   if (fs.existsSync('/proc/self')) {
     const started = performance.now()
-    t.match(await parvis(['generate', '--class', '7', '--count', '2000', '-n', '1'], { cwd: '/proc' }), { code: 2, stdout: '', stderr: /no file can be made in \/proc: / })
+    t.match(await parvis(['generate', '--class', '7', '--count', '2000', '-n', '1'], { cwd: '/proc' }),
+      { code: 2, stdout: '', stderr: /no file can be made in \/proc: / })
     t.ok(performance.now() - started < 5000, 'at once')
   }
   t.notOk(fs.existsSync(at('never.png')))
 })
 
 t.test('cures are in the words of the command line', async t => {
-  const args = ['generate', '--class', '1', '--transformer', golden('par-4x/model.pt'), '--tokenizer', golden('vq-small/vq.pt'), '--out', at('never.png')]
+  const args = ['generate', '--class', '1', '--transformer', golden('par-4x/model.pt'), '--tokenizer',
+    golden('vq-small/vq.pt'), '--out', at('never.png')]
   t.match((await parvis(args)).stderr, /Pass --heads\./)
-  t.match((await parvis(['generate', '--class', '1', '--device', 'cuda:9999', '--out', at('never.png')])).stderr, /Use (--device cuda:\d+, )*--device cpu or --device auto \[/)
+  t.match((await parvis(['generate', '--class', '1', '--device', 'cuda:9999', '--out', at('never.png')])).stderr,
+    /Use (--device cuda:\d+, )*--device cpu or --device auto \[/)
 })
 
 t.test('what the model refuses', async t => {
@@ -181,7 +207,8 @@ t.test('what the model refuses', async t => {
     [['--class', '-1'], 'BAD_CLASS_ID', /0 to 9/],
     [['--class', 'boot'], 'BAD_CLASS_ID', /Ankle boot/],
     [['--class', '7', '-n', '9'], 'UNSUPPORTED_N', /embedded model has n = 1, 4 and 16/],
-    [['--class', '7', '--guidance-scale', '-2'], 'INVALID_OPTION', /^parvis: --guidance-scale must be a number from 1 to 1000, not -2 /],
+    [['--class', '7', '--guidance-scale', '-2'], 'INVALID_OPTION',
+      /^parvis: --guidance-scale must be a number from 1 to 1000, not -2 /],
     [['--class', '7', '--top-p', '2'], 'INVALID_OPTION', /^parvis: --top-p must be/],
     [['--class', '7', '--device', 'tpu'], 'INVALID_OPTION', /^parvis: --device must be/],
     [['--class', '7', '--transformer', at('none.pt'), '--tokenizer', at('none.pt')], 'FILE_NOT_FOUND', /none\.pt/]
@@ -194,7 +221,8 @@ t.test('what the model refuses', async t => {
     t.match(result.stderr, new RegExp(`^parvis: .* \\[${code}\\]\n$`))
     t.notOk(fs.existsSync(out))
   }
-  t.match(await parvis(['generate', '--class', '10', '--json']), { code: 1, stderr: /^\{"error":\{"code":"BAD_CLASS_ID"/ })
+  t.match(await parvis(['generate', '--class', '10', '--json']),
+    { code: 1, stderr: /^\{"error":\{"code":"BAD_CLASS_ID"/ })
 })
 
 for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
@@ -203,7 +231,8 @@ for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
     const out = path.join(place, 'sheet.png')
     fs.writeFileSync(out, 'what was there before')
     let sent = 0
-    const outcome = await parvis(['generate', '--class', '0,1,2,3,4,5,6,7,8,9', '--count', '300', '-n', '1', '--out', out, '--verbose'], {
+    const outcome = await parvis(['generate', '--class', '0,1,2,3,4,5,6,7,8,9', '--count', '300', '-n', '1', '--out',
+      out, '--verbose'], {
       started: child => {
         // The first line of --verbose: the model is loaded, the work begins.
         child.stderr!.once('data', () => setTimeout(() => { sent = performance.now(); child.kill(signal) }, 300))
@@ -217,7 +246,8 @@ for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
 }
 
 t.test('a reader of the picture that has gone', async t => {
-  const { code, signal, stderr } = await parvis(['generate', '--class', '7', '--out', '-'], { started: child => child.stdout!.destroy() })
+  const { code, signal, stderr } = await parvis(['generate', '--class', '7', '--out', '-'],
+    { started: child => child.stdout!.destroy() })
   t.same({ code, signal }, { code: 1, signal: null })
   t.match(stderr, /^parvis: standard output was closed.*\n$/)
 })

@@ -7,7 +7,8 @@ const picture = { data: Uint8Array.from({ length: 8 * 6 * 3 }, (_, i) => i), wid
 const grid = [3, 4] as const
 const bits = Float32Array.from({ length: 12 }, (_, k) => k * 0.5)
 const map = heatmap(picture, grid, [{ title: 'n = 1', bits }, { title: 'n = 4', bits: bits.map(value => 5.5 - value) }])
-const at = (x: number, y: number): number[] => Array.from(map.data.subarray((y * map.width + x) * 3, (y * map.width + x) * 3 + 3))
+const at = (x: number, y: number): number[] =>
+  Array.from(map.data.subarray((y * map.width + x) * 3, (y * map.width + x) * 3 + 3))
 
 t.test('colours', async t => {
   t.same(colour(0), [0, 0, 4])
@@ -44,7 +45,8 @@ t.test('every token', async t => {
   const { x, y, width, height } = map.places[0]!
   for (const [column, row] of [[0, 0], [7, 0], [3, 4], [7, 5]] as const) {
     const from = (row * 8 + column) * 3
-    t.same(at(x + Math.floor((column + 0.5) * width / 8), y + Math.floor((row + 0.5) * height / 6)), [from, from + 1, from + 2], 'the picture')
+    t.same(at(x + Math.floor((column + 0.5) * width / 8), y + Math.floor((row + 0.5) * height / 6)),
+      [from, from + 1, from + 2], 'the picture')
   }
 })
 
@@ -56,12 +58,14 @@ t.test('places and scale', async t => {
     t.ok(place.x + place.width <= map.width && place.y + place.height < map.height)
     if (k > 0) t.ok(place.x >= map.places[k - 1]!.x + place.width, 'beside each other')
   }
-  const dark = (top: number, bottom: number): boolean => map.data.subarray(top * map.width * 3, bottom * map.width * 3).some(value => value < 60)
+  const dark = (top: number, bottom: number): boolean =>
+    map.data.subarray(top * map.width * 3, bottom * map.width * 3).some(value => value < 60)
   t.ok(dark(24, 38), 'titles')
   t.ok(dark(bar + 24, map.height), 'figures of the scale')
   t.equal(scaleTop([{ title: '', bits: new Float32Array(10) }]), 1)
   const one = new Float32Array(1000).fill(2.5)
   one[0] = 30
   t.equal(scaleTop([{ title: '', bits: one }]), 3, 'one token does not make all others dark')
-  t.equal(heatmap(picture, [24, 24], Array.from({ length: 6 }, () => ({ title: 'x', bits: new Float32Array(576) }))).places[4]!.x, map.places[0]!.x, 'a second row')
+  t.equal(heatmap(picture, [24, 24], Array.from({ length: 6 },
+    () => ({ title: 'x', bits: new Float32Array(576) }))).places[4]!.x, map.places[0]!.x, 'a second row')
 })

@@ -1,5 +1,5 @@
-// Text that others wrote, in files, file names and options: no command lets a character of it through that a terminal acts on,
-// and no line break of it makes a line of its own. JSON holds the same text, escaped.
+// Text that others wrote, in files, file names and options: no command lets a character of it through that a terminal
+// acts on, and no line break of it makes a line of its own. JSON holds the same text, escaped.
 
 import t from 'tap'
 import fs from 'node:fs'
@@ -9,12 +9,17 @@ import { parvis, root, temporaryFolder } from './run.js'
 const folder = temporaryFolder()
 const at = (name: string): string => path.join(folder, name)
 
-/** Window title, screen, colours, clipboard; carriage return, backspace, bell; C1; marks of direction; what cannot be seen. */
-const hostile = '\u001b]0;title\u0007\u001b[2J\u001b[31m\u001b]52;c;aGk=\u0007\rback\b\u009b1m\u0085\u202eright\u2066\u200b\u00ad\u2028\ufeff\u{e0041}\nFORGED'
+/**
+ * Window title, screen, colours, clipboard; carriage return, backspace, bell; C1; marks of direction; what cannot be
+ * seen.
+ */
+const hostile =
+  '\u001b]0;title\u0007\u001b[2J\u001b[31m\u001b]52;c;aGk=\u0007\rback\b\u009b1m\u0085\u202eright\u2066\u200b\u00ad\u2028\ufeff\u{e0041}\nFORGED'
 /** The same as far as a file can be called so. */
 const hostileName = hostile.replaceAll('/', '')
 /** What no output may hold, written out here and not taken from the code. */
-const forbidden = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|[\u{e0000}-\u{e007f}]/u
+const forbidden =
+  /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|[\u{e0000}-\u{e007f}]/u
 
 /** The embedded model with hostile names in all its texts. */
 function hostileModel (): string {
@@ -65,7 +70,11 @@ async function each (t: Checks, lines: string[][], judge: (text: string, line: s
       t.equal(signal, null, name)
       t.not(text, '', name)
       const found = forbidden.exec(text)
-      t.equal(found && `${found[0].codePointAt(0)!.toString(16)} in ${JSON.stringify(text.slice(Math.max(0, found.index - 40), found.index + 20))}`, null, name)
+      t.equal(
+        found &&
+          `${found[0].codePointAt(0)!.toString(16)} in ${JSON.stringify(text.slice(Math.max(0, found.index - 40), found.index + 20))}`,
+        null, name
+      )
       t.notMatch(text, /^\s*FORGED/m, `${name}: no line of its own`)
       judge(text, line)
     }
@@ -94,13 +103,20 @@ t.test('hostile names and values in errors', async t => {
   const errors = [
     ...['inspect', 'encode', 'decode', 'reconstruct', 'score'].map(command => [command, missing]),
     ...['inspect', 'decode', 'score'].map(command => [command, picture.replace(/png$/, 'x')]),
-    ['generate', hostile], ['generate', ...both, 'sneake'], ['generate', ...both, `Sneaker${hostile}x`], ['generate', '7', '--prompt', hostile],
-    ['generate', '7', '--out', `${missing}/x.png`], ['generate', '7', '--out', `x${hostileName}.xyz`], ['generate', '7', '--format', hostile],
-    ['generate', '7', '--device', hostile], ['generate', '7', '--model', hostile], ['generate', '7', '--seed', hostile], ['generate', '7', `--x${hostile}`],
-    ['generate', '7', '--transformer', missing, '--tokenizer', missing], ['generate', '7', '--json', '--transformer', missing, '--tokenizer', missing],
-    ['encode', picture, '--background', hostile], ['encode', `https://x/${hostile}`], ['encode', `data:image/png,${hostile}`],
-    ['labels', '--search', hostile], ['labels', '--model', hostile], ['convert', missing, at('x.safetensors')], ['pull', hostile],
-    ['bench', '--model', hostile], ['bench', '--device', hostile], ['doctor', '--timeout', hostile], [hostile], ['help', hostile]
+    ['generate', hostile], ['generate', ...both, 'sneake'], ['generate', ...both, `Sneaker${hostile}x`],
+    ['generate', '7', '--prompt', hostile],
+    ['generate', '7', '--out', `${missing}/x.png`], ['generate', '7', '--out', `x${hostileName}.xyz`],
+    ['generate', '7', '--format', hostile],
+    ['generate', '7', '--device', hostile], ['generate', '7', '--model', hostile], ['generate', '7', '--seed', hostile],
+    ['generate', '7', `--x${hostile}`],
+    ['generate', '7', '--transformer', missing, '--tokenizer', missing],
+    ['generate', '7', '--json', '--transformer', missing, '--tokenizer', missing],
+    ['encode', picture, '--background', hostile], ['encode', `https://x/${hostile}`],
+    ['encode', `data:image/png,${hostile}`],
+    ['labels', '--search', hostile], ['labels', '--model', hostile], ['convert', missing, at('x.safetensors')],
+    ['pull', hostile],
+    ['bench', '--model', hostile], ['bench', '--device', hostile], ['doctor', '--timeout', hostile], [hostile],
+    ['help', hostile]
   ]
   await each(t, errors, (text, line) => {
     t.match(text, line.includes('--json') ? /"code":"[A-Z_]+"/ : /^parvis: [\s\S]*\[[A-Z_]+\]\n$/, 'an error of parvis')

@@ -28,7 +28,9 @@ t.before(async () => {
 t.beforeEach(() => { hub.reset() })
 t.teardown(async () => { await hub.stop() })
 
-const clean = Object.fromEntries(Object.keys(process.env).filter(name => /^(HF_|HUGGING)/.test(name)).map(name => [name, '']))
+const clean = Object.fromEntries(
+  Object.keys(process.env).filter(name => /^(HF_|HUGGING)/.test(name)).map(name => [name, ''])
+)
 const environment = (home: string): NodeJS.ProcessEnv => ({ ...clean, HF_ENDPOINT: hub.url, HF_HOME: home })
 async function run (args: string[], home: string, options: Options = {}): Promise<Outcome> {
   return await parvis(args, { ...options, env: { ...environment(home), ...options.env } })
@@ -42,10 +44,13 @@ t.test('what it says', async t => {
   t.match(stdout, /PAR-XL-4x\.pt +Epiphqny\/PAR +8\.00 MB +licence: none named +fetched +\//)
   t.match(stdout, /vq_ds16_c2i\.pt +FoundationVision\/LlamaGen +300 kB +licence: mit/)
   const again = await run(['pull', 'par-xl-4x', '--json'], home)
-  t.match(JSON.parse(again.stdout), { preset: 'par-xl-4x', transformer: { hash: sha256(weights), downloaded: false }, tokenizer: { licence: 'mit' } })
+  t.match(JSON.parse(again.stdout),
+    { preset: 'par-xl-4x', transformer: { hash: sha256(weights), downloaded: false }, tokenizer: { licence: 'mit' } })
 
-  t.match(await run(['pull'], home), { code: 2, stderr: /which preset\? par-xl-4x \(in the cache\), .*llamagen-3b-384 \(.*\[USAGE\]/ })
-  t.match(await run(['pull', 'par-9b'], home), { code: 2, stderr: /no preset 'par-9b'; the presets: par-xl-4x.* \[USAGE\]/ })
+  t.match(await run(['pull'], home),
+    { code: 2, stderr: /which preset\? par-xl-4x \(in the cache\), .*llamagen-3b-384 \(.*\[USAGE\]/ })
+  t.match(await run(['pull', 'par-9b'], home),
+    { code: 2, stderr: /no preset 'par-9b'; the presets: par-xl-4x.* \[USAGE\]/ })
   hub.token = 'hf_x'
   const refused = await run(['pull', 'par-xl-4x', '--json'], temporaryFolder())
   t.equal(refused.code, 1)
@@ -86,7 +91,8 @@ t.test('interrupted ten times at random and run again', async t => {
 t.test('killed, and taken over', async t => {
   const home = temporaryFolder()
   hub.pause = 5
-  const child = spawn(process.execPath, [bin, 'pull', 'par-xl-4x'], { env: { ...process.env, ...environment(home) }, stdio: 'ignore' })
+  const child = spawn(process.execPath, [bin, 'pull', 'par-xl-4x'],
+    { env: { ...process.env, ...environment(home) }, stdio: 'ignore' })
   while (hub.sent < weights.length / 3) await new Promise(resolve => setTimeout(resolve, 5))
   child.kill('SIGKILL')
   await once(child, 'close')
@@ -124,23 +130,35 @@ t.test('generate and labels by a preset\'s name', async t => {
   const generate = ['generate', '--model', 'par-xl-4x', '--class', 'otter', '--seed', '1', '--out', out, '--json']
 
   const absent = await run(generate, home, { env })
-  t.match(absent, { code: 1, stderr: /PAR-XL-4x\.pt of par-xl-4x is not in the cache \(.*Run: npx parvis pull par-xl-4x; or give --pull/ })
+  t.match(absent, {
+    code: 1, stderr: /PAR-XL-4x\.pt of par-xl-4x is not in the cache \(.*Run: npx parvis pull par-xl-4x; or give --pull/
+  })
   t.match(absent.stderr, '"code":"FILE_NOT_FOUND"')
   const made = await run([...generate, '--pull'], home, { env })
   t.equal(made.code, 0, made.stderr)
   t.match(JSON.parse(made.stdout), { classId: 360, label: 'otter', n: 4, steps: 147, width: 256, height: 256 })
-  t.equal((await run([...generate.slice(0, -1), '--size', '64'], home, { env: { HF_ENDPOINT: 'http://127.0.0.1:9' } })).code, 0, 'the cache is enough')
+  t.equal((await run([...generate.slice(0, -1), '--size', '64'], home,
+    { env: { HF_ENDPOINT: 'http://127.0.0.1:9' } })).code, 0, 'the cache is enough')
 
-  t.match(await run(['generate', '--model', 'par-xl-4x', '--class', 'crane'], home, { env }), { code: 1, stderr: /several classes: 134, 517/ })
+  t.match(await run(['generate', '--model', 'par-xl-4x', '--class', 'crane'], home, { env }),
+    { code: 1, stderr: /several classes: 134, 517/ })
   for (const [args, message] of [
-    [['--model', 'par-9b'], /no preset 'par-9b'/], [['--model', 'par-xl-4x', '--transformer', 'a.pt'], /--transformer/], [['--pull'], /--model/]
-  ] as Array<[string[], RegExp]>) t.match(await run(['generate', '--class', '7', ...args], home), { code: 2, stderr: message })
+    [['--model', 'par-9b'], /no preset 'par-9b'/], [['--model', 'par-xl-4x', '--transformer', 'a.pt'], /--transformer/],
+    [['--pull'], /--model/]
+  ] as Array<[string[], RegExp]>) {
+    t.match(await run(['generate', '--class', '7', ...args], home), { code: 2, stderr: message })
+  }
 
-  t.match(await run(['labels', '--model', 'par-xl-4x'], home), { code: 0, stdout: /^ {2}0 {2}tench, Tinca tinca\n[^]*\n999 {2}toilet tissue, toilet paper, bathroom tissue\n$/ })
+  t.match(await run(['labels', '--model', 'par-xl-4x'], home),
+    { code: 0, stdout: /^ {2}0 {2}tench, Tinca tinca\n[^]*\n999 {2}toilet tissue, toilet paper, bathroom tissue\n$/ })
   t.equal((await run(['labels', '--search', 'fox,'], home)).stdout, 'ImageNet (every preset):\n' +
-    '277  red fox, Vulpes vulpes\n278  kit fox, Vulpes macrotis\n279  Arctic fox, white fox, Alopex lagopus\n280  grey fox, gray fox, Urocyon cinereoargenteus\n')
-  t.match(JSON.parse((await run(['labels', '--search', 'BOOT', '--json'], home)).stdout), [{ classId: 9, label: 'Ankle boot', model: 'fashion' }, { model: 'imagenet' }])
-  t.match(await run(['labels', '--search', 'red fox', '--model', 'llamagen-b-256', '--json'], home), { code: 0, stdout: /"classId": 277,\s+"label": "red fox/ })
+    '277  red fox, Vulpes vulpes\n278  kit fox, Vulpes macrotis\n279  Arctic fox, white fox, Alopex lagopus\n280  ' +
+      'grey fox, gray fox, Urocyon cinereoargenteus\n')
+  t.match(JSON.parse((await run(['labels', '--search', 'BOOT', '--json'], home)).stdout),
+    [{ classId: 9, label: 'Ankle boot', model: 'fashion' }, { model: 'imagenet' }])
+  t.match(await run(['labels', '--search', 'red fox', '--model', 'llamagen-b-256', '--json'], home),
+    { code: 0, stdout: /"classId": 277,\s+"label": "red fox/ })
   t.match(await run(['labels', '--search', 'xyzzy'], home), { code: 1, stderr: /No class name holds 'xyzzy'/ })
-  t.match(await run(['labels', '--model', 'par-xl-4x', '--transformer', 'a.pt'], home), { code: 2, stderr: /choose one/ })
+  t.match(await run(['labels', '--model', 'par-xl-4x', '--transformer', 'a.pt'], home),
+    { code: 2, stderr: /choose one/ })
 })

@@ -25,7 +25,10 @@ t.test('one picture', async t => {
   const picture = await par.prepare(at('bag.png'))
   const back = await par.decode(await par.encode(at('bag.png')))
   t.match(JSON.parse(stdout), {
-    pictures: [{ file: at('bag.png'), out: at('back.png'), width: 32, height: 32, grid: [16, 16], bytes: 224, psnr: psnr(picture, back), ssim: ssim(picture, back) }]
+    pictures: [
+      { file: at('bag.png'), out: at('back.png'), width: 32, height: 32, grid: [16, 16], bytes: 224, psnr: psnr(picture,
+        back), ssim: ssim(picture, back) }
+    ]
   })
   t.ok((await pixels(at('back.png'))).equals(Buffer.from(back.data)), 'what decode makes of what encode finds')
   t.ok(psnr(picture, back) > 20 && ssim(picture, back) > 0.7, `${psnr(picture, back)} dB, ${ssim(picture, back)}`)
@@ -38,19 +41,24 @@ t.test('one picture', async t => {
 t.test('several pictures', async t => {
   const { code, stdout } = await parvis(['reconstruct', at('bag.png'), at('coat.png')])
   t.equal(code, 0)
-  const figures = [...stdout.matchAll(/PSNR ([\d.]+) dB, SSIM ([\d.]+)$/gm)].map(match => [Number(match[1]), Number(match[2])])
+  const figures = [...stdout.matchAll(/PSNR ([\d.]+) dB, SSIM ([\d.]+)$/gm)]
+    .map(match => [Number(match[1]), Number(match[2])])
   t.equal(figures.length, 3)
   t.match(stdout, /bag\.png: 32 x 32 px, 16 x 16 tokens \(224 bytes\), PSNR.*\n.*coat\.png.*\nmean of 2: PSNR/)
   for (const k of [0, 1]) t.ok(Math.abs((figures[0]![k]! + figures[1]![k]!) / 2 - figures[2]![k]!) < 0.006)
   t.same(fs.readdirSync(folder).filter(name => name.includes('reconstruct')), [], 'no file that nobody asked for')
 
-  t.equal((await parvis(['reconstruct', at('bag.png'), at('coat.png'), '--beside', '--scale', '3', '--out', at('beside.png')])).code, 0)
+  t.equal(
+    (await parvis(['reconstruct', at('bag.png'), at('coat.png'), '--beside', '--scale', '3', '--out',
+      at('beside.png')])).code, 0
+  )
   const { data, info } = await sharp(at('beside-1.png')).removeAlpha().raw().toBuffer({ resolveWithObject: true })
   t.match(info, { width: 2 * 96 + 3, height: 96 })
   const [first, back] = [await par.prepare(at('bag.png')), await par.decode(await par.encode(at('bag.png')))]
   for (const [image, left] of [[first, 0], [back, 99]] as const) {
     const wrong = Array.from({ length: 1024 }, (_, k) => k).filter(k =>
-      data.readUIntBE((Math.floor(k / 32) * 3 * info.width + left + k % 32 * 3) * 3, 3) !== Buffer.from(image.data.buffer, image.data.byteOffset).readUIntBE(k * 3, 3))
+      data.readUIntBE((Math.floor(k / 32) * 3 * info.width + left + k % 32 * 3) * 3,
+        3) !== Buffer.from(image.data.buffer, image.data.byteOffset).readUIntBE(k * 3, 3))
     t.same(wrong, [], left === 0 ? 'what was encoded' : 'what came back')
   }
   t.ok(fs.existsSync(at('beside-2.png')))
@@ -69,9 +77,13 @@ t.test('what is refused', async t => {
     [[at('bag.png'), '--beside'], 2, /--out/],
     [[at('bag.png'), '--size', '31'], 2, /multiples of 2/],
     [[at('bag.png'), '--size', '4096'], 2, /--size 4096x4096: .*at most 2048 pixels a side/],
-    [[at('bag.png'), '--scale', '99999', '--out', at('never.png')], 2, /pixels.*choose a smaller --scale or --size \[USAGE\]/],
-    [[at('bag.png'), '--beside', '--scale', '99999', '--out', at('never.png')], 2, /choose a smaller --scale or --size, or leave out --beside \[USAGE\]/],
+    [[at('bag.png'), '--scale', '99999', '--out', at('never.png')], 2,
+      /pixels.*choose a smaller --scale or --size \[USAGE\]/],
+    [[at('bag.png'), '--beside', '--scale', '99999', '--out', at('never.png')], 2,
+      /choose a smaller --scale or --size, or leave out --beside \[USAGE\]/],
     [[at('none.png')], 1, /FILE_NOT_FOUND/]
   ]
-  for (const [args, code, message] of cases) t.match(await parvis(['reconstruct', ...args]), { code, stdout: '', stderr: message }, args.join(' '))
+  for (const [args, code, message] of cases) {
+    t.match(await parvis(['reconstruct', ...args]), { code, stdout: '', stderr: message }, args.join(' '))
+  }
 })

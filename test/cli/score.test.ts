@@ -57,7 +57,9 @@ t.test('the figures of Par.score, several n side by side', async t => {
 })
 
 t.test('classes by likelihood', async t => {
-  const totals = (await par.score({ tokens: Array<Int32Array>(10).fill(tokens), classId: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] })).map(({ total }) => total)
+  const totals = (await par.score({
+    tokens: Array<Int32Array>(10).fill(tokens), classId: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+  })).map(({ total }) => total)
   const order = totals.map((_, k) => k).sort((a, b) => totals[b]! - totals[a]!)
   const all = await score(at('sneaker.png'), '--top', '10')
   t.same(all.classes!.map(({ classId }) => classId), order)
@@ -76,17 +78,23 @@ t.test('text', async t => {
   const { code, stdout, stderr } = await parvis(['score', at('sneaker.png'), '-n', '1,16', '--top', '2', '--per-token'])
   t.equal(code, 0)
   t.equal(stderr, '')
-  t.match(stdout, /sneaker\.png as Sneaker \(7\), the likeliest class: 16 x 16 tokens; a blind guess takes 7\.00 bits a token\n {2}n +bits +bits a token +log probability\n {2}1 .*\n {2}16 .*\nlikeliest classes at n = 1/)
+  t.match(
+    stdout,
+    /sneaker\.png as Sneaker \(7\), the likeliest class: 16 x 16 tokens; a blind guess takes 7\.00 bits a token\n {2}n +bits +bits a token +log probability\n {2}1 .*\n {2}16 .*\nlikeliest classes at n = 1/
+  )
   t.match(stdout, / {2}7 {2}Sneaker +[\d.]+ bits +[\d.]+%\n/)
-  t.equal(stdout.split('\n').filter(line => /^( *\d+\.\d ?){16}$/.test(line)).length, 32, 'a line a row of the grid, for each n')
+  t.equal(stdout.split('\n').filter(line => /^( *\d+\.\d ?){16}$/.test(line)).length, 32,
+    'a line a row of the grid, for each n')
 })
 
 t.test('the heat map', async t => {
   const out = at('heat.png')
   const { scores } = await score(at('sneaker.png'), '--class', '7', '-n', '1,4', '--heatmap', out)
   const { data, info } = await sharp(out).removeAlpha().raw().toBuffer({ resolveWithObject: true })
-  const rgb = (x: number, y: number): number[] => Array.from(data.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3))
-  const all = scores.flatMap(({ logProbs }) => logProbs.map(value => Math.fround(-value / Math.LN2))).sort((a, b) => a - b)
+  const rgb = (x: number, y: number): number[] =>
+    Array.from(data.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3))
+  const all = scores.flatMap(({ logProbs }) => logProbs.map(value => Math.fround(-value / Math.LN2)))
+    .sort((a, b) => a - b)
   const top = Math.ceil(all[Math.floor(511 * 0.99)]!)
   scores.forEach(({ logProbs }, k) => {
     const wrong = logProbs.filter((value, token) => {
@@ -98,9 +106,11 @@ t.test('the heat map', async t => {
   })
   const picture = await par.prepare(at('sneaker.png'))
   for (const pixel of [0, 500, 527, 1000]) {
-    t.same(rgb(24 + pixel % 32 * 12 + 6, 52 + Math.floor(pixel / 32) * 12 + 6), Array.from(picture.data.subarray(pixel * 3, pixel * 3 + 3)), 'the picture')
+    t.same(rgb(24 + pixel % 32 * 12 + 6, 52 + Math.floor(pixel / 32) * 12 + 6),
+      Array.from(picture.data.subarray(pixel * 3, pixel * 3 + 3)), 'the picture')
   }
-  t.equal((await parvis(['score', at('sneaker.npy'), '--class', '7', '--heatmap', at('tokens.png')])).code, 0, 'of tokens: their decoded picture')
+  t.equal((await parvis(['score', at('sneaker.npy'), '--class', '7', '--heatmap', at('tokens.png')])).code, 0,
+    'of tokens: their decoded picture')
   t.match(await sharp(at('tokens.png')).metadata(), { format: 'png' })
 })
 
@@ -108,14 +118,18 @@ t.test('a checkpoint given, without its tokenizer', async t => {
   const model = ['--transformer', golden('par-4x/model.pt'), '--heads', '2', '--grid', '8x8', '--precision', 'float32']
   const own = Int32Array.from({ length: 64 }, (_, k) => k * 11 % 256)
   fs.writeFileSync(at('two.json'), JSON.stringify([Array(64).fill(3), Array.from(own)]))
-  const whole = await Par.load({ transformer: { path: golden('par-4x/model.pt'), heads: 2, grid: 8 }, precision: 'float32' })
+  const whole = await Par.load({
+    transformer: { path: golden('par-4x/model.pt'), heads: 2, grid: 8 }, precision: 'float32'
+  })
   const [expected] = await whole.score({ tokens: own, classId: 1 }) as [Score]
   await whole.dispose()
   const { scores } = await score(at('two.json'), '--picture', '2', '--class', '1', ...model)
   t.equal(scores[0]!.logProb, expected.total)
-  t.match(await parvis(['score', at('two.json'), '--picture', '3', '--class', '1', ...model]), { code: 2, stderr: /2 pictures; there is no --picture 3/ })
+  t.match(await parvis(['score', at('two.json'), '--picture', '3', '--class', '1', ...model]),
+    { code: 2, stderr: /2 pictures; there is no --picture 3/ })
   t.match(await parvis(['score', at('sneaker.png'), '--class', '1', ...model]), { code: 2, stderr: /give --tokenizer/ })
-  t.match(await parvis(['score', at('two.json'), '--class', '1', '-n', '1', ...model]), { code: 1, stderr: /UNSUPPORTED_N/ })
+  t.match(await parvis(['score', at('two.json'), '--class', '1', '-n', '1', ...model]),
+    { code: 1, stderr: /UNSUPPORTED_N/ })
 })
 
 t.test('what is refused', async t => {
@@ -134,5 +148,7 @@ t.test('what is refused', async t => {
     [[at('sneaker.png'), '--heatmap', at('no/h.png')], 2, /no folder/],
     [[at('none.png')], 1, /FILE_NOT_FOUND/]
   ]
-  for (const [args, code, message] of cases) t.match(await parvis(['score', ...args]), { code, stdout: '', stderr: message }, args.join(' '))
+  for (const [args, code, message] of cases) {
+    t.match(await parvis(['score', ...args]), { code, stdout: '', stderr: message }, args.join(' '))
+  }
 })

@@ -1,4 +1,5 @@
-// Signals end every command: in order where that is possible, by the system's own action where a thread waits in the system.
+// Signals end every command: in order where that is possible, by the system's own action where a thread waits in the
+// system.
 
 import t from 'tap'
 import { execFileSync, type ChildProcess } from 'node:child_process'
@@ -21,7 +22,8 @@ function send (...signals: NodeJS.Signals[]): { env: NodeJS.ProcessEnv, started:
   return {
     env: { NODE_OPTIONS: `--require ${ready}` },
     started: child => {
-      child.stderr!.once('data', () => signals.forEach((signal, k) => setTimeout(() => child.kill(signal), 1000 + 300 * k)))
+      child.stderr!.once('data',
+        () => signals.forEach((signal, k) => setTimeout(() => child.kill(signal), 1000 + 300 * k)))
     }
   }
 }
@@ -29,7 +31,8 @@ function send (...signals: NodeJS.Signals[]): { env: NodeJS.ProcessEnv, started:
 const codes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
 t.test('a pipe that nobody opens does not outlive a signal', async t => {
-  const lines: string[][] = [['generate', '7', '--out'], ['encode'], ['decode'], ['score', '--class', '7'], ['reconstruct']]
+  const lines: string[][] = [['generate', '7', '--out'], ['encode'], ['decode'], ['score', '--class', '7'],
+    ['reconstruct']]
   await Promise.all(lines.map(async (command, k) => {
     // A pipe for each: the one that writes would find a reader in the others.
     const pipe = at(`pipe-${k}.png`)
@@ -48,7 +51,8 @@ t.test('a thread that is stuck in the system does not outlive a signal either', 
   fs.writeFileSync(preload, `require('node:fs').promises.open(${JSON.stringify(fifo)}, 'r')`)
   for (const signals of [['SIGTERM'], ['SIGINT', 'SIGINT']] as NodeJS.Signals[][]) {
     const { env, started } = send(...signals)
-    const { signal } = await parvis(['decode', fifo], { env: { NODE_OPTIONS: `${env.NODE_OPTIONS} --require ${preload}` }, started })
+    const { signal } = await parvis(['decode', fifo],
+      { env: { NODE_OPTIONS: `${env.NODE_OPTIONS} --require ${preload}` }, started })
     t.equal(signal, signals[0], `${signals.join(' and ')}: by the signal itself`)
   }
 })
@@ -69,7 +73,9 @@ t.test('SIGHUP, and a second signal, leave no part of a file', async t => {
       env: { NODE_OPTIONS: `--require ${preload}` },
       started: child => {
         child.stderr!.on('data', (text: Buffer) => {
-          if (String(text).includes('held')) signals.forEach((name, k) => setTimeout(() => child.kill(name), 200 + 3 * k))
+          if (String(text).includes('held')) {
+            signals.forEach((name, k) => setTimeout(() => child.kill(name), 200 + 3 * k))
+          }
         })
       }
     })
@@ -91,11 +97,15 @@ t.test('standard input is read by each command that reads files', async t => {
   const fromFile = await parvis(['encode', picture, '--json'])
   t.same(JSON.parse(tokens.stdout).pictures[0].tokens, JSON.parse(fromFile.stdout).pictures[0].tokens)
   t.equal((await parvis(['decode', '-', '--out', at('b.png')], { input: tokens.bytes })).code, 0)
-  t.match(await parvis(['reconstruct', '-'], { input: fs.readFileSync(picture) }), { code: 0, stdout: /^standard input: 32 x 32 px/ })
-  t.match(await parvis(['score', '-', '--class', '7'], { input: tokens.bytes }), { code: 0, stdout: /^standard input as Sneaker \(7\)/ })
-  t.match(await parvis(['decode', '-'], { input: Buffer.from('no tokens'), cwd: folder }), { code: 1, stderr: /^parvis: standard input: .*\[BAD_TOKENS\]/ })
-  t.match(await parvis(['encode', '-'], { input: Buffer.from('no picture') }), { code: 1, stderr: /^parvis: .*standard input: .*\[BAD_IMAGE\]/ })
+  t.match(await parvis(['reconstruct', '-'], { input: fs.readFileSync(picture) }),
+    { code: 0, stdout: /^standard input: 32 x 32 px/ })
+  t.match(await parvis(['score', '-', '--class', '7'], { input: tokens.bytes }),
+    { code: 0, stdout: /^standard input as Sneaker \(7\)/ })
+  t.match(await parvis(['decode', '-'], { input: Buffer.from('no tokens'), cwd: folder }),
+    { code: 1, stderr: /^parvis: standard input: .*\[BAD_TOKENS\]/ })
+  t.match(await parvis(['encode', '-'], { input: Buffer.from('no picture') }),
+    { code: 1, stderr: /^parvis: .*standard input: .*\[BAD_IMAGE\]/ })
   t.match(await parvis(['encode', '-', '-']), { code: 2, stderr: /give - once/ })
-  t.match(await parvis(['decode', '-', '--out', at('c.png')], { input: Buffer.alloc(2 ** 28 + 1, '[') }), { code: 1, stderr: /standard input: .*limit/ })
+  t.match(await parvis(['decode', '-', '--out', at('c.png')], { input: Buffer.alloc(2 ** 28 + 1, '[') }),
+    { code: 1, stderr: /standard input: .*limit/ })
 })
-

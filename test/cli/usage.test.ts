@@ -10,23 +10,34 @@ const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 
 
 t.test('version and help', async t => {
   t.match(await parvis(['--version']), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
-  for (const args of [['-V'], ['-v'], ['version']]) t.match(await parvis(args), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
-  for (const args of [['version', '--json'], ['--version', '--json'], ['--json', '-v']]) t.same(JSON.parse((await parvis(args)).stdout), { version }, args.join(' '))
+  for (const args of [['-V'], ['-v'], ['version']]) {
+    t.match(await parvis(args), { code: 0, stdout: `parvis ${version}\n`, stderr: '' })
+  }
+  for (const args of [['version', '--json'], ['--version', '--json'], ['--json', '-v']]) {
+    t.same(JSON.parse((await parvis(args)).stdout), { version }, args.join(' '))
+  }
   for (const args of [['--help'], ['help'], ['help', 'help']]) {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels', 'models', 'pull', 'doctor', 'bench']) t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels',
+      'models', 'pull', 'doctor', 'bench']) {
+      t.match(stdout, new RegExp(`^ +${command} `, 'm'))
+    }
   }
   const { code, stdout } = await parvis(['help', 'generate'])
   t.equal(code, 0)
-  for (const option of ['class', 'count', 'seed', 'guidance-scale', 'temperature', 'top-k', 'top-p', 'greedy', 'out', 'format', 'size', 'scale',
-    'model', 'pull', 'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) t.match(stdout, `--${option}`)
+  for (const option of ['class', 'count', 'seed', 'guidance-scale', 'temperature', 'top-k', 'top-p', 'greedy', 'out',
+    'format', 'size', 'scale',
+    'model', 'pull', 'transformer', 'tokenizer', 'heads', 'grid', 'device', 'precision', 'threads', 'json']) {
+    t.match(stdout, `--${option}`)
+  }
   for (const [command, options] of [
     ['encode', ['out', 'format', 'size', 'no-crop', 'background', 'tokenizer', 'device', 'json']],
     ['decode', ['out', 'format', 'size', 'scale', 'grid', 'tokenizer', 'device', 'json']],
     ['reconstruct', ['out', 'format', 'beside', 'scale', 'size', 'no-crop', 'background', 'tokenizer', 'json']],
-    ['score', ['class', 'tokens-per-step', 'guidance-scale', 'top', 'per-token', 'heatmap', 'picture', 'no-crop', 'transformer', 'tokenizer', 'json']]
+    ['score', ['class', 'tokens-per-step', 'guidance-scale', 'top', 'per-token', 'heatmap', 'picture', 'no-crop',
+      'transformer', 'tokenizer', 'json']]
   ] as const) {
     const { stdout } = await parvis(['help', command])
     for (const option of options) t.match(stdout, `--${option}`, command)
@@ -37,7 +48,8 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
   const cases: Array<[string[], RegExp]> = [
     [['generate'], /which class\?.*--class/],
     [['score', 'x.png', '--class', '7', '--model', 'nope'], /no preset 'nope'.*par-xl-4x/],
-    [['score', 'x.png', '--class', '7', '--model', 'par-xl-4x', '--transformer', 'x.pt'], /--model says what --transformer would/],
+    [['score', 'x.png', '--class', '7', '--model', 'par-xl-4x', '--transformer', 'x.pt'],
+      /--model says what --transformer would/],
     [['encode', 'x.png', '--model', 'par-xl-4x', '--tokenizer', 'x.pt'], /--model says what --tokenizer would/],
     [['generate', '--clas', '7'], /unknown option '--clas'.*--class/],
     [['gnerate'], /unknown command 'gnerate'.*generate/],
@@ -110,17 +122,24 @@ t.test('a reader that has gone is no error', async t => {
   t.same({ code, signal, stderr }, { code: 0, signal: null, stderr: '' })
 })
 
-t.test('a full disk is an error like any other', { skip: !fs.existsSync('/dev/full') && 'there is no /dev/full' }, async t => {
+t.test('a full disk is an error like any other', {
+  skip: !fs.existsSync('/dev/full') && 'there is no /dev/full'
+}, async t => {
   const full = fs.openSync('/dev/full', 'w')
   t.teardown(() => fs.closeSync(full))
   const model = path.join(root, 'models', 'fashion', 'par-4.safetensors')
-  for (const args of [['labels'], ['labels', '--json'], ['inspect', model], ['--help'], ['--version'], ['help', 'generate'], ['generate', '--class', '7', '-n', '16', '--out', '-']]) {
-    const { status, stderr } = spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8', stdio: ['ignore', full, 'pipe'] })
+  for (const args of [['labels'], ['labels', '--json'], ['inspect', model], ['--help'], ['--version'],
+    ['help', 'generate'], ['generate', '--class', '7', '-n', '16', '--out', '-']]) {
+    const { status, stderr } = spawnSync(process.execPath, [bin, ...args],
+      { encoding: 'utf8', stdio: ['ignore', full, 'pipe'] })
     t.equal(status, 1, args.join(' '))
-    t.match(stderr, args.includes('--json') ? /^\{"error":\{"code":"FILE_NOT_FOUND"/ : /^parvis: standard output: cannot be written: no space is left\..* \[FILE_NOT_FOUND\]\n$/)
+    t.match(stderr, args.includes('--json')
+      ? /^\{"error":\{"code":"FILE_NOT_FOUND"/
+      : /^parvis: standard output: cannot be written: no space is left\..* \[FILE_NOT_FOUND\]\n$/)
   }
   const silent = spawnSync(process.execPath, [bin, 'inspect', '/nowhere'], { stdio: ['ignore', 'pipe', full] })
-  t.same({ status: silent.status, signal: silent.signal }, { status: 1, signal: null }, 'standard error may be full too')
+  t.same({ status: silent.status, signal: silent.signal }, { status: 1, signal: null },
+    'standard error may be full too')
 })
 
 t.test('a clone that was not built says so', async t => {

@@ -29,8 +29,10 @@ async function run<T> (machine: string, scenario: string, ...values: string[]): 
 /** The same with other load options than the small model's. */
 async function runWith<T> (options: object, machine: string, scenario: string, ...values: string[]): Promise<T> {
   const { env } = await simtAddon({ sanitize: true })
-  const args = [path.join(__dirname, 'scenarios.js'), path.join(await built(), 'index.js'), JSON.stringify(options), scenario, ...values]
-  const { stdout } = await promisify(execFile)(process.execPath, args, { env: { ...env, PARVIS_SIMT: machine }, timeout: 280_000, maxBuffer: 64 << 20 })
+  const args = [path.join(__dirname, 'scenarios.js'), path.join(await built(), 'index.js'), JSON.stringify(options),
+    scenario, ...values]
+  const { stdout } = await promisify(execFile)(process.execPath, args,
+    { env: { ...env, PARVIS_SIMT: machine }, timeout: 280_000, maxBuffer: 64 << 20 })
   return JSON.parse(stdout)
 }
 
@@ -39,16 +41,21 @@ t.test('the device is chosen, and says why', async t => {
   t.match(one, { device: 'cuda:0', isa: 'sm_90', threads: 0, precision: 'bfloat16' })
   t.match(one.deviceReason, /auto: .*SIMT layer/)
   t.match(await run('devices=2,name=A/B', 'info', 'cuda:1'), { device: 'cuda:1', deviceReason: /asked for: .*B/ })
-  t.match(await run('devices=2,capability=7.5/8.0', 'info'), { device: 'cuda:1', isa: 'sm_80', deviceReason: /because GPU 0 .*7\.5/ }, 'an old GPU is passed over')
-  for (const [machine, reason] of [['devices=0', /no .*device|no .*GPU/i], ['driver=0', /no NVIDIA driver/], ['driver=11040', /CUDA 11\.4.*needs/], ['capability=7.0', /compute capability 7\.0/]] as const) {
+  t.match(await run('devices=2,capability=7.5/8.0', 'info'),
+    { device: 'cuda:1', isa: 'sm_80', deviceReason: /because GPU 0 .*7\.5/ }, 'an old GPU is passed over')
+  for (const [machine, reason] of [['devices=0', /no .*device|no .*GPU/i], ['driver=0', /no NVIDIA driver/],
+    ['driver=11040', /CUDA 11\.4.*needs/], ['capability=7.0', /compute capability 7\.0/]] as const) {
     t.match(await run(machine, 'info'), { device: 'cpu', deviceReason: reason }, `${machine}: auto takes the CPU`)
-    t.match(await run<Failure>(machine, 'refused', 'cuda'), { code: 'DEVICE_UNAVAILABLE', message: reason }, `${machine}: 'cuda' is refused`)
+    t.match(await run<Failure>(machine, 'refused', 'cuda'), { code: 'DEVICE_UNAVAILABLE', message: reason },
+      `${machine}: 'cuda' is refused`)
   }
-  t.match(await run<Failure>('devices=2', 'refused', 'cuda:5'), { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
+  t.match(await run<Failure>('devices=2', 'refused', 'cuda:5'),
+    { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
 })
 
 t.test('auto takes the CPU where the GPU fails', async t => {
-  t.match(await run('fail=launch:1', 'info'), { device: 'cpu', deviceReason: /cuda:0 cannot be used: CUDA failed while .*illegal/ })
+  t.match(await run('fail=launch:1', 'info'),
+    { device: 'cpu', deviceReason: /cuda:0 cannot be used: CUDA failed while .*illegal/ })
 })
 
 t.test('models that only the CUDA kernels cannot run', async t => {
@@ -59,36 +66,67 @@ t.test('models that only the CUDA kernels cannot run', async t => {
     fs.writeFileSync(file, safetensorsFile(entries, bytes))
     return file
   }
-  const transformer = (shape: TinyOptions): object => ({ transformer: { path: write(`${Object.values(shape).join('-')}.safetensors`, transformerShapes(shape)), heads: 1, grid: 8 } })
-  const tokenizer: TokenizerModel = { baseChannels: 32, multipliers: [1, 2], residualBlocks: 1, zChannels: 8, codebookSize: 16, codeSize: 257, groups: 32, normEps: 1e-6 }
+  const transformer = (shape: TinyOptions): object =>
+    ({
+      transformer: {
+        path: write(`${Object.values(shape).join('-')}.safetensors`, transformerShapes(shape)), heads: 1, grid: 8
+      }
+    })
+  const tokenizer: TokenizerModel = {
+    baseChannels: 32, multipliers: [1, 2], residualBlocks: 1, zChannels: 8, codebookSize: 16, codeSize: 257, groups: 32,
+    normEps: 1e-6
+  }
   const cases: Array<[object, string, RegExp]> = [
     [transformer({ dim: 132 }), 'seed=1', /a head size of 132 is not a multiple of 4 up to 128/],
     [transformer({ feedForward: 13 }), 'seed=1', /its feed-forward width of 13 is odd/],
-    [transformer({ vocabulary: 24577 }), 'capability=8.9', /its vocabulary has 24577 tokens, and the shared memory of GPU 0 \(SIMT layer\) holds the logits of 24576/],
-    [{ tokenizer: write('tokenizer.safetensors', new Map(tokenizerTensors(tokenizer).map(([name, shape]) => [name, [...shape]]))) }, 'seed=1', /the numbers of a code are 257, and at most 256 are possible/]
+    [transformer({ vocabulary: 24577 }), 'capability=8.9',
+      /its vocabulary has 24577 tokens, and the shared memory of GPU 0 \(SIMT layer\) holds the logits of 24576/],
+    [{
+      tokenizer: write('tokenizer.safetensors',
+        new Map(tokenizerTensors(tokenizer).map(([name, shape]) => [name, [...shape]])))
+    }, 'seed=1', /the numbers of a code are 257, and at most 256 are possible/]
   ]
   for (const [options, machine, reason] of cases) {
-    t.match(await runWith(options, machine, 'info'), { device: 'cpu', deviceReason: reason }, `${reason}: auto takes the CPU`)
-    t.match(await runWith<Failure>(options, machine, 'refused', 'cuda'), { code: 'DEVICE_UNAVAILABLE', message: reason }, "'cuda' is refused")
+    t.match(await runWith(options, machine, 'info'), { device: 'cpu', deviceReason: reason },
+      `${reason}: auto takes the CPU`)
+    t.match(await runWith<Failure>(options, machine, 'refused', 'cuda'),
+      { code: 'DEVICE_UNAVAILABLE', message: reason }, "'cuda' is refused")
   }
-  t.match(await runWith(transformer({ vocabulary: 24577 }), 'seed=1', 'info'), { device: 'cuda:0' }, 'a GPU of more shared memory has room for more tokens')
+  t.match(await runWith(transformer({ vocabulary: 24577 }), 'seed=1', 'info'), { device: 'cuda:0' },
+    'a GPU of more shared memory has room for more tokens')
 
   // Refused by its sizes, before anything is read: the file does not exist.
   const sizes = async (machine: string, precision: string, size: Partial<TokenizerModel>): Promise<Failure> =>
     await run(machine, 'sizes', JSON.stringify({ model: { ...tokenizer, codeSize: 8, ...size }, precision }))
   for (const [machine, precision, size, message] of [
     ['seed=1', 'float32', { multipliers: [1, 17] }, /the channels of its coarsest level are 544, and at most 512/],
-    ['seed=1', 'float32', { multipliers: [256, 1], baseChannels: 64, groups: 16 }, /the channels of its widest level are 16384, and at most 8192/],
-    ['capability=8.9', 'bfloat16', { multipliers: [21, 1] }, /the channels of its widest part are 672, and at most 640/],
+    ['seed=1', 'float32', { multipliers: [256, 1], baseChannels: 64, groups: 16 },
+      /the channels of its widest level are 16384, and at most 8192/],
+    ['capability=8.9', 'bfloat16', { multipliers: [21, 1] },
+      /the channels of its widest part are 672, and at most 640/],
     ['capability=8.9', 'bfloat16', { zChannels: 641 }, /the channels of its widest part are 641, and at most 640/]
-  ] as const) t.match(await sizes(machine, precision, size as Partial<TokenizerModel>), { code: 'DEVICE_UNAVAILABLE', message }, String(message))
+  ] as const) {
+    t.match(await sizes(machine, precision, size as Partial<TokenizerModel>), { code: 'DEVICE_UNAVAILABLE', message },
+      String(message))
+  }
   for (const [machine, precision, size] of [
-    ['capability=8.9', 'bfloat16', { multipliers: [20, 16] }], ['capability=8.9', 'float32', { multipliers: [21, 1] }], ['seed=1', 'bfloat16', { multipliers: [21, 1], zChannels: 641 }]
-  ] as const) t.match(await sizes(machine, precision, size as unknown as Partial<TokenizerModel>), { code: 'FILE_NOT_FOUND' }, `${machine}, ${precision}, ${JSON.stringify(size)} is possible`)
+    ['capability=8.9', 'bfloat16', { multipliers: [20, 16] }], ['capability=8.9', 'float32', { multipliers: [21, 1] }],
+    ['seed=1', 'bfloat16', { multipliers: [21, 1], zChannels: 641 }]
+  ] as const) {
+    t.match(await sizes(machine, precision, size as unknown as Partial<TokenizerModel>), { code: 'FILE_NOT_FOUND' },
+      `${machine}, ${precision}, ${JSON.stringify(size)} is possible`)
+  }
 })
 
 t.test('the same results as on the CPU', async t => {
-  interface Results { tokens: number[][], bytes: number[][], greedy: number[], resized: number[], total: number, code: number[] }
+  interface Results {
+    tokens: number[][]
+    bytes: number[][]
+    greedy: number[]
+    resized: number[]
+    total: number
+    code: number[]
+  }
   const [cpu, cuda] = await run<[Results, Results]>('seed=2', 'same')
   t.same(cuda.tokens, cpu.tokens, 'drawn tokens')
   t.same(cuda.greedy, cpu.greedy, 'likeliest tokens')
@@ -105,7 +143,8 @@ t.test('a picture does not depend on its batch', async t => {
 })
 
 t.test('progress and previews', async t => {
-  const { seen, preview, images } = await run<{ seen: number[], preview: number[], images: number[] }>('seed=1', 'stream')
+  const { seen, preview, images } = await run<{ seen: number[], preview: number[], images: number[] }>('seed=1',
+    'stream')
   t.same(seen, [1, 2, 3, ...Array.from({ length: 16 }, (_, i) => 4 * (i + 1))], 'tokens a step')
   t.same(preview.slice(0, 2), [32, 32])
   t.ok(preview[2]! > 10, 'a preview has colours')
@@ -124,7 +163,10 @@ t.test('stopping, and the memory afterwards', async t => {
 
 /** Whether the numbers of a refusal say that it does not fit. */
 function shown (message: string): boolean {
-  const [, need, needUnit, free, freeUnit] = /need ([\d.]+) ([MG]B) of device memory.*, and ([\d.]+) ([MG]B) of [\d.]+ [MG]B are free on GPU 0/.exec(message) ?? []
+  const [, need, needUnit, free,
+    freeUnit] = /need ([\d.]+) ([MG]B) of device memory.*, and ([\d.]+) ([MG]B) of [\d.]+ [MG]B are free on GPU 0/.exec(
+    message
+  ) ?? []
   return Number(need) > Number(free) && needUnit === freeUnit
 }
 
@@ -132,10 +174,13 @@ t.test('too little memory', async t => {
   const explicit = await run<Failure>('memory=2M', 'refused', 'cuda')
   t.match(explicit, { code: 'OUT_OF_MEMORY' })
   t.ok(shown(explicit.message), explicit.message)
-  t.match(explicit.message, /^(The weights|Buffers for loading|Rotation tables) need .*use precision 'bfloat16', or use device 'cpu'\.$/, 'a cure that fits weights in float32')
+  t.match(explicit.message,
+    /^(The weights|Buffers for loading|Rotation tables) need .*use precision 'bfloat16', or use device 'cpu'\.$/,
+    'a cure that fits weights in float32')
   const host = await run<Failure>('fail=hostalloc:1', 'refused', 'cuda')
   t.match(host, { code: 'OUT_OF_MEMORY', message: /refused \d+ MB of page-locked memory.*memory of the machine/ })
-  t.match(await run('memory=2M', 'info'), { device: 'cpu', deviceReason: /cuda:0 cannot be used.*need/ }, 'auto takes the CPU')
+  t.match(await run('memory=2M', 'info'), { device: 'cpu', deviceReason: /cuda:0 cannot be used.*need/ },
+    'auto takes the CPU')
   // However little is missing, what is needed is more than what is free in the message too.
   let refused = 0
   for (let kilobytes = 1500; kilobytes <= 3500; kilobytes += 250) {
@@ -150,8 +195,10 @@ t.test('too little memory', async t => {
 
 t.test('whatever fails is a typed error, and the process goes on', async t => {
   for (const [fail, code] of [
-    ['malloc:1', 'OUT_OF_MEMORY'], ['malloc:2', 'OUT_OF_MEMORY'], ['malloc:4', 'OUT_OF_MEMORY'], ['malloc:6', 'OUT_OF_MEMORY'], ['hostalloc:1', 'OUT_OF_MEMORY'],
-    ['hostalloc:3', 'OUT_OF_MEMORY'], ['launch:1', 'DEVICE_UNAVAILABLE'], ['launch:60', 'DEVICE_UNAVAILABLE'], ['launch:150', 'DEVICE_UNAVAILABLE']
+    ['malloc:1', 'OUT_OF_MEMORY'], ['malloc:2', 'OUT_OF_MEMORY'], ['malloc:4', 'OUT_OF_MEMORY'],
+    ['malloc:6', 'OUT_OF_MEMORY'], ['hostalloc:1', 'OUT_OF_MEMORY'],
+    ['hostalloc:3', 'OUT_OF_MEMORY'], ['launch:1', 'DEVICE_UNAVAILABLE'], ['launch:60', 'DEVICE_UNAVAILABLE'],
+    ['launch:150', 'DEVICE_UNAVAILABLE']
   ] as const) {
     const { first, cpu } = await run<{ first: Failure, cpu: number }>(`fail=${fail}`, 'failing')
     t.match(first, { code, message: /./ }, `fail=${fail}: ${first?.message}`)
@@ -168,8 +215,10 @@ t.test('several users of one device', async t => {
 
 t.test('the process may end at any moment', async t => {
   // No thread is inside CUDA by then: the layer would end the process otherwise.
-  for (const moment of ['draw:now', 'draw:0', 'draw:40', 'draw:400', 'load:0', 'load:100', 'dispose:now', 'dispose:10', 'disposed:now']) {
-    const error = await run('seed=1', 'exit', moment).then(() => undefined, error => error as { code: unknown, signal: unknown, stderr: string })
+  for (const moment of ['draw:now', 'draw:0', 'draw:40', 'draw:400', 'load:0', 'load:100', 'dispose:now', 'dispose:10',
+    'disposed:now']) {
+    const error = await run('seed=1', 'exit', moment).then(() => undefined,
+      error => error as { code: unknown, signal: unknown, stderr: string })
     t.match(error, { code: 7, signal: null }, `${moment}: ${error?.stderr.slice(0, 500)}`)
   }
 })
@@ -181,8 +230,9 @@ t.test('the command line', async t => {
   const out = path.join(t.testdir(), 'picture.png')
   const machine = { env: { ...env, PARVIS_SIMT: 'devices=2' }, timeout: 280_000 }
   const { path: transformer } = model.transformer
-  const { stderr } = await promisify(execFile)(process.execPath, [bin, 'generate', '--class', '3', '--transformer', transformer, '--heads', '2', '--grid', '8x8',
-    '--tokenizer', model.tokenizer, '--device', 'cuda:1', '--seed', '1', '--out', out, '--verbose'], machine)
+  const { stderr } = await promisify(execFile)(process.execPath,
+    [bin, 'generate', '--class', '3', '--transformer', transformer, '--heads', '2', '--grid', '8x8',
+      '--tokenizer', model.tokenizer, '--device', 'cuda:1', '--seed', '1', '--out', out, '--verbose'], machine)
   t.equal(fs.readFileSync(out).subarray(1, 4).toString(), 'PNG')
   t.match(stderr, /cuda:1/)
   const { stdout } = await promisify(execFile)(process.execPath, [bin, 'doctor'], machine)

@@ -8,6 +8,9 @@ t.setTimeout(1_200_000) // a first build takes minutes
 
 t.test('a tokenizer of damaged numbers', async t => {
   const { env } = await simtAddon({ sanitize: true })
-  const settings = { ...env, NODE_OPTIONS: process.env.NODE_OPTIONS ?? '', PARVIS_TEST_DEVICE: 'cuda', PARVIS_SIMT: 'seed=2' }
-  await t.spawn(process.execPath, [...process.execArgv, path.join(__dirname, '..', 'damaged-tokenizer.test.ts')], { env: settings, timeout: 280_000 })
+  const settings = {
+    ...env, NODE_OPTIONS: process.env.NODE_OPTIONS ?? '', PARVIS_TEST_DEVICE: 'cuda', PARVIS_SIMT: 'seed=2'
+  }
+  await t.spawn(process.execPath, [...process.execArgv, path.join(__dirname, '..', 'damaged-tokenizer.test.ts')],
+    { env: settings, timeout: 280_000 })
 })

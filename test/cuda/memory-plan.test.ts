@@ -1,5 +1,5 @@
-// What addon.plan says a model takes on a GPU is what the CUDA backend takes there, to the byte, on the simulated one; and
-// free memory of the device before and after.
+// What addon.plan says a model takes on a GPU is what the CUDA backend takes there, to the byte, on the simulated one;
+// and free memory of the device before and after.
 
 import t from 'tap'
 import { execFile } from 'node:child_process'
@@ -46,8 +46,12 @@ const script = `
 t.test('weights and sessions', async t => {
   const { env } = await simtAddon({ sanitize: true })
   for (const name of transformerNames) {
-    const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, await built(), JSON.stringify(transformerFile(name))], { env: { ...env, PARVIS_SIMT: 'devices=1,memory=2048M' } })
-    for (const { what, planned, taken, gone } of JSON.parse(stdout) as Array<{ what: string, planned: number, taken: number, gone?: number }>) {
+    const { stdout } = await promisify(execFile)(process.execPath,
+      ['-e', script, await built(), JSON.stringify(transformerFile(name))],
+      { env: { ...env, PARVIS_SIMT: 'devices=1,memory=2048M' } })
+    for (const { what, planned, taken, gone } of JSON.parse(
+      stdout
+    ) as Array<{ what: string, planned: number, taken: number, gone?: number }>) {
       t.equal(taken, planned, `${name}, ${what}`)
       if (gone !== undefined) t.ok(gone >= taken && gone < taken + 1e5, `${name}, ${what}: ${gone} bytes less are free`)
     }

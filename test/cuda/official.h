@@ -1,7 +1,7 @@
 // The paper's models with random weights, and PAR's real schedule, for the programs that run on a device without
-// TypeScript: shapes.cc compares backends with them, bench/cuda/measure.cc measures. All tensors point into one small file of
-// random numbers, each at a place of its own (rows of the embedding that equal rows of the head would make every draw a
-// repetition). lib/shapes.ts and lib/bench/weights.ts are the same for Node.
+// TypeScript: shapes.cc compares backends with them, bench/cuda/measure.cc measures. All tensors point into one small
+// file of random numbers, each at a place of its own (rows of the embedding that equal rows of the head would make
+// every draw a repetition). lib/shapes.ts and lib/bench/weights.ts are the same for Node.
 #pragma once
 
 #include <unistd.h>
@@ -30,7 +30,8 @@ struct Size {
   const char* name;
   int layers, dim, heads;
 };
-constexpr Size sizes[] = {{"B", 12, 768, 12}, {"L", 24, 1024, 16}, {"XL", 36, 1280, 20}, {"XXL", 48, 1536, 24}, {"3B", 24, 3200, 32}};
+constexpr Size sizes[] = {
+    {"B", 12, 768, 12}, {"L", 24, 1024, 16}, {"XL", 36, 1280, 20}, {"XXL", 48, 1536, 24}, {"3B", 24, 3200, 32}};
 
 inline const Size* sizeOf(const std::string& name) {
   for (const Size& s : sizes)
@@ -64,16 +65,22 @@ using Shapes = std::vector<std::pair<std::string, std::vector<int64_t>>>;
 struct Roles {
   Shapes list;
   template <class To>
-  void matrix(To&, const std::string& role, int64_t outputs, int64_t inputs) { list.push_back({role, {outputs, inputs}}); }
+  void matrix(To&, const std::string& role, int64_t outputs, int64_t inputs) {
+    list.push_back({role, {outputs, inputs}});
+  }
   template <class To>
   void gateUp(To&, const std::string& gate, const std::string& up, int64_t outputs, int64_t inputs) {
     list.push_back({gate, {outputs, inputs}});
     list.push_back({up, {outputs, inputs}});
   }
   template <class To>
-  void table(To&, const std::string& role, int64_t rows, int64_t columns) { list.push_back({role, {rows, columns}}); }
+  void table(To&, const std::string& role, int64_t rows, int64_t columns) {
+    list.push_back({role, {rows, columns}});
+  }
   template <class To>
-  void vector(To&, const std::string& role, std::vector<int64_t> shape, bool) { list.push_back({role, std::move(shape)}); }
+  void vector(To&, const std::string& role, std::vector<int64_t> shape, bool) {
+    list.push_back({role, std::move(shape)});
+  }
 };
 struct NoTransformer {
   struct Place {
@@ -116,7 +123,9 @@ inline Shapes tensorsOf(const parvis::TokenizerModel& m) {
     for (const char* part : {".q", ".k", ".v", ".proj_out"}) conv(name + part, c, c, 1);
   };
   const int levels = m.levels();
-  const auto width = [&](int level) { return static_cast<int64_t>(m.multipliers[static_cast<size_t>(level)]) * m.baseChannels; };
+  const auto width = [&](int level) {
+    return static_cast<int64_t>(m.multipliers[static_cast<size_t>(level)]) * m.baseChannels;
+  };
   const int64_t coarsest = width(levels - 1);
   const auto half = [&](const std::string& name, bool up, int blocks, int64_t channels, const std::string& resample) {
     for (int i = 0; i < levels; i++) {
@@ -170,7 +179,8 @@ class Weights {
     uint64_t next = 0;
     for (const auto& [name_, shape] : shapes) {
       next = (next + 40503 * 16) % places;
-      tensors.push_back({name_, parvis::DType::bfloat16, shape, 2 * (isNorm(name_) ? most + places : next / 16 * 16), {}});
+      tensors.push_back(
+          {name_, parvis::DType::bfloat16, shape, 2 * (isNorm(name_) ? most + places : next / 16 * 16), {}});
     }
   }
   Weights(const Weights&) = delete;
@@ -209,7 +219,11 @@ inline Line rowOf(int n, int slot) {
   while (side * side < n) side++;
   const int region = grid / side;
   const int group = slot / n, place = slot % n;
-  const int input = slot == 0 ? parvis::classInput : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
+  const int input = slot == 0    ? parvis::classInput
+                    : slot < n   ? slot - 1
+                    : group > 1  ? slot - n
+                    : place == 0 ? n - 1
+                                 : -1 - place;
   Line r{input, slot, -1, -1, slot < n ? slot + 1 : (group + 1) * n, slot};
   if (input >= 0) {
     const int inside = input / n, of = input % n;

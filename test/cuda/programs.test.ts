@@ -1,5 +1,6 @@
-// The programs that check and measure on a device (CMakeLists.txt beside this) compile with nvcc, in the standard of that
-// build: where there is no GPU nothing else looks at them, and a device is lent for too short a time to find out there.
+// The programs that check and measure on a device (CMakeLists.txt beside this) compile with nvcc, in the standard of
+// that build: where there is no GPU nothing else looks at them, and a device is lent for too short a time to find out
+// there.
 
 import t from 'tap'
 import { execFile } from 'node:child_process'
@@ -16,11 +17,15 @@ const run = promisify(execFile)
 t.test('programs for a device compile', { skip: withoutNvcc }, async t => {
   const lists = fs.readFileSync(path.join(__dirname, 'CMakeLists.txt'), 'utf8')
   const cases = /set\(cases ([^)]+)\)/.exec(lists)![1]!.split(' ').map(name => `test/simt/${name}.cc`)
-  const others = [...lists.matchAll(/parvis_check\((\w+|[\w-]+) (\S+?)\)/g)].map(([, , file]) => file!).filter(file => !file.includes('${name}'))
-    .map(file => file.startsWith('${PROJECT_SOURCE_DIR}/') ? file.slice('${PROJECT_SOURCE_DIR}/'.length) : `test/cuda/${file}`)
+  const others = [...lists.matchAll(/parvis_check\((\w+|[\w-]+) (\S+?)\)/g)].map(([, , file]) => file!)
+    .filter(file => !file.includes('${name}'))
+    .map(file => file.startsWith('${PROJECT_SOURCE_DIR}/')
+      ? file.slice('${PROJECT_SOURCE_DIR}/'.length)
+      : `test/cuda/${file}`)
   t.ok(cases.length >= 9, `${cases.length} programs of cases`)
   t.same(others.sort(), ['bench/cuda/measure.cc', 'bench/cuda/vq.cu', 'test/cuda/shapes.cc'])
-  const flags = ['-x', 'cu', '-std=c++17', '--fmad=false', '-Iinclude', '--diag-suppress=2810', '-arch=compute_90', '-Dmain=programMain', '-c', '-o']
+  const flags = ['-x', 'cu', '-std=c++17', '--fmad=false', '-Iinclude', '--diag-suppress=2810', '-arch=compute_90',
+    '-Dmain=programMain', '-c', '-o']
   const folder = t.testdir()
   const failures = await inParallel([...others, ...cases], async (source, i) => {
     try {

@@ -1,6 +1,6 @@
-// What api.test.ts runs in child processes, one scenario each, on the machine that PARVIS_SIMT describes. A scenario prints
-// one line of JSON: what it found. Checks are made by the parent, where a failure is counted. Plain JavaScript on the built
-// package: a child starts in a fraction of the time.
+// What api.test.ts runs in child processes, one scenario each, on the machine that PARVIS_SIMT describes. A scenario
+// prints one line of JSON: what it found. Checks are made by the parent, where a failure is counted. Plain JavaScript
+// on the built package: a child starts in a fraction of the time.
 //   node scenarios.js DIST LOAD_OPTIONS SCENARIO [ARGUMENT]
 'use strict'
 
@@ -48,7 +48,8 @@ const scenarios = {
   async sizes () {
     const { model, precision } = JSON.parse(argument)
     const engine = addon().createEngine({ device: 'cuda:0', threads: 0 })
-    const found = await engine.loadTokenizer('/no/such/file', [], model, precision, addon().createCancel()).catch(({ parvisCode, message }) => ({ code: parvisCode, message }))
+    const found = await engine.loadTokenizer('/no/such/file', [], model, precision,
+      addon().createCancel()).catch(({ parvisCode, message }) => ({ code: parvisCode, message }))
     await engine.dispose()
     return found
   },
@@ -110,7 +111,13 @@ const scenarios = {
     await par.generate({ classId: 1 }) // the tokenizer keeps what its pictures took
     const loaded = await free()
     const controller = new AbortController()
-    found.push(await failure(async () => await par.generate({ classId: 1, signal: controller.signal, onProgress: ({ step }) => { if (step === 3) controller.abort(new Error('enough')) } })))
+    found.push(
+      await failure(async () =>
+        await par.generate({
+          classId: 1, signal: controller.signal,
+          onProgress: ({ step }) => { if (step === 3) controller.abort(new Error('enough')) }
+        }))
+    )
     for await (const { step } of par.stream({ classId: 1 })) if (step === 3) break
     await par.generate({ classId: 1 }) // frees of what was stopped are enqueued before it
     found.push(loaded - await free())
@@ -168,7 +175,8 @@ const scenarios = {
     const worker = new Worker(script, { eval: true, execArgv: [] })
     const told = new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
     const [a, b] = await Promise.all([load({ precision: 'bfloat16' }), load({ precision: 'bfloat16' })])
-    const [one, two, three] = await Promise.all([a.generate({ classId: 2, seed: 9 }), b.generate({ classId: 2, seed: 9 }), told])
+    const [one, two, three] = await Promise.all([a.generate({ classId: 2, seed: 9 }),
+      b.generate({ classId: 2, seed: 9 }), told])
     await Promise.all([a.dispose(), b.dispose()])
     return [[...one.tokens], [...two.tokens], three]
   },

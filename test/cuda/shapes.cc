@@ -1,7 +1,7 @@
-// The CUDA backend at the shapes of the paper's models, on a device, against the CPU backend: layers of B, L, XL, XXL and 3B
-// with the whole vocabulary, one, four and sixteen tokens a step, alone and in batches. Few steps each, but late ones too: a
-// prefix of the picture goes through in one step, so that caches are long. Then the VQ-16 tokenizer. Layers are few because
-// they are alike; weights are random.
+// The CUDA backend at the shapes of the paper's models, on a device, against the CPU backend: layers of B, L, XL, XXL
+// and 3B with the whole vocabulary, one, four and sixteen tokens a step, alone and in batches. Few steps each, but late
+// ones too: a prefix of the picture goes through in one step, so that caches are long. Then the VQ-16 tokenizer. Layers
+// are few because they are alike; weights are random.
 //   shapes [--seconds 90] [MODEL ...]   no case is begun after so many seconds; VQ-16 is a model's name too
 #include <chrono>
 #include <cstring>
@@ -76,7 +76,8 @@ Options options(const Case& c, int first, int batch) {
   for (int i = first; i < first + batch; i++) {
     o.classIds.push_back(i * 37 % official::classes);
     o.seeds.push_back(static_cast<uint64_t>(1000 + i));
-    for (int k = 0; k < official::tokens; k++) o.known.push_back(k < c.end() ? known[static_cast<size_t>(i * c.end() + k)] : -1);
+    for (int k = 0; k < official::tokens; k++)
+      o.known.push_back(k < c.end() ? known[static_cast<size_t>(i * c.end() + k)] : -1);
   }
   o.guided = true, o.slots = o.tokens = official::tokens, o.maxRows = std::max(c.n, c.prefix);
   return o;
@@ -93,8 +94,10 @@ void scores(const char* name, Precision precision, parvis::Transformer& cpu, par
   const Results expected = timed(cpu, o, c.table(), rule), found = timed(cuda, o, c.table(), rule);
   const double logits = relative(found.logits, expected.logits), logProbs = relative(found.logProbs, expected.logProbs);
   cases::check(expected.status.ok() && found.status.ok() && logits <= tolerance && logProbs <= tolerance,
-               "%s %s, n = %d, batch %d, %d slots before: logits %.1e, log-probabilities %.1e off the CPU's (%.2f s, CPU %.1f s) %s", name, wide ? "float32" : "bfloat16", c.n, c.batch, c.prefix,
-               logits, logProbs, found.seconds, expected.seconds, (expected.status.ok() ? found : expected).status.message.c_str());
+               "%s %s, n = %d, batch %d, %d slots before: logits %.1e, log-probabilities %.1e off the CPU's (%.2f s, "
+               "CPU %.1f s) %s",
+               name, wide ? "float32" : "bfloat16", c.n, c.batch, c.prefix, logits, logProbs, found.seconds,
+               expected.seconds, (expected.status.ok() ? found : expected).status.message.c_str());
 }
 
 // Tokens that one sequence draws alone and among others; greedy decoding repeats itself, so this does not.
@@ -116,26 +119,35 @@ void draws(const char* name, parvis::Transformer& cuda, const Case& c) {
     ok = alone.status.ok();
     if (!ok) message = alone.status.message;
     for (int k = 0; k < c.end() && ok; k++) {
-      const int32_t a = alone.tokens[static_cast<size_t>(k)], b = many.tokens[static_cast<size_t>(i * official::tokens + k)];
+      const int32_t a = alone.tokens[static_cast<size_t>(k)],
+                    b = many.tokens[static_cast<size_t>(i * official::tokens + k)];
       same = same && a == b && a >= 0;
       different += a != b;
     }
   }
-  cases::check(ok && same, "%s bfloat16, n = %d: the tokens of a sequence alone and in a batch of %d, %d of %d differ %s", name, c.n, c.batch, different, 3 * c.steps() * c.n, message.c_str());
+  cases::check(ok && same,
+               "%s bfloat16, n = %d: the tokens of a sequence alone and in a batch of %d, %d of %d differ %s", name,
+               c.n, c.batch, different, 3 * c.steps() * c.n, message.c_str());
 }
 
-bool load(const char* name, parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device> device, const official::Weights& weights, const parvis::TransformerModel& m, Precision precision,
+bool load(const char* name, parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device> device,
+          const official::Weights& weights, const parvis::TransformerModel& m, Precision precision,
           std::shared_ptr<parvis::Transformer>& cpu, std::shared_ptr<parvis::Transformer>& cuda) {
   const parvis::Cancel cancel{false};
   const double before = seconds();
-  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.weights(), m, precision, cancel, cuda) : Status{parvis::Code::internal, "writing random weights failed"};
+  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.weights(), m, precision,
+                                                                  cancel, cuda)
+                            : Status{parvis::Code::internal, "writing random weights failed"};
   const double between = seconds();
   if (s.ok()) s = cpuBackend.loadTransformer(weights.file, weights.weights(), m, precision, cancel, cpu);
-  cases::check(s.ok(), "%s %s: loading %d layers (%.1f s, CPU %.1f s) %s", name, precision == Precision::float32 ? "float32" : "bfloat16", m.layers, between - before, seconds() - between, s.message.c_str());
+  cases::check(s.ok(), "%s %s: loading %d layers (%.1f s, CPU %.1f s) %s", name,
+               precision == Precision::float32 ? "float32" : "bfloat16", m.layers, between - before,
+               seconds() - between, s.message.c_str());
   return s.ok();
 }
 
-void transformer(const official::Size& size, parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device> device) {
+void transformer(const official::Size& size, parvis::Backend& cpuBackend,
+                 std::shared_ptr<parvis::cuda::Device> device) {
   const parvis::TransformerModel m = official::model(size, size.dim < 1200 ? 2 : 1);
   const official::Weights weights(official::tensorsOf(m));
   std::shared_ptr<parvis::Transformer> cpu, cuda;
@@ -197,12 +209,14 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
     std::vector<float> found(expected.size(), NAN);
     e = cuda->decode(tokens.data(), o, nullptr, found.data(), cancel);
     double off = relative(found, expected);
-    cases::check(s.ok() && e.ok() && off <= (wide ? 1e-3 : 3e-2), "VQ-16 %s: one picture of %d px, %.1e off the CPU's %s", name, side, off, e.message.c_str());
+    cases::check(s.ok() && e.ok() && off <= (wide ? 1e-3 : 3e-2),
+                 "VQ-16 %s: one picture of %d px, %.1e off the CPU's %s", name, side, off, e.message.c_str());
     parvis::DecodeOptions two = o;
     two.count = 2;
     std::vector<float> both(2 * expected.size(), NAN);
     e = cuda->decode(tokens.data(), two, nullptr, both.data(), cancel);
-    cases::check(e.ok() && std::memcmp(both.data(), found.data(), found.size() * 4) == 0, "VQ-16 %s: a picture alone and in a list, the same bits %s", name, e.message.c_str());
+    cases::check(e.ok() && std::memcmp(both.data(), found.data(), found.size() * 4) == 0,
+                 "VQ-16 %s: a picture alone and in a list, the same bits %s", name, e.message.c_str());
     parvis::DecodeOptions small = o;
     small.outHeight = small.outWidth = 256;
     std::vector<uint8_t> bytes(256 * 256 * 3);
@@ -213,11 +227,15 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
     int same = 0;
     for (size_t i = 0; i < codes.size(); i++) same += ours[i] == codes[i];
     // Rounding decides between neighbours of the codebook, and random ones lie close together.
-    cases::check(encoded.ok() && e.ok() && same >= (wide ? 560 : 480), "VQ-16 %s: %d of %d codes of a picture as on the CPU in float32 %s", name, same, official::tokens, e.message.c_str());
+    cases::check(encoded.ok() && e.ok() && same >= (wide ? 560 : 480),
+                 "VQ-16 %s: %d of %d codes of a picture as on the CPU in float32 %s", name, same, official::tokens,
+                 e.message.c_str());
   }
 }
 #else
-void tokenizer(parvis::Backend&, std::shared_ptr<parvis::cuda::Device>) { std::printf("skipped VQ-16: this build has no tokenizer\n"); }
+void tokenizer(parvis::Backend&, std::shared_ptr<parvis::cuda::Device>) {
+  std::printf("skipped VQ-16: this build has no tokenizer\n");
+}
 #endif
 
 }  // namespace
@@ -235,7 +253,9 @@ int main(int count, char** arguments) {
     return 1;
   }
   const auto cpuBackend = parvis::createCpuBackend(0);
-  const auto asked = [&](const std::string& name) { return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end(); };
+  const auto asked = [&](const std::string& name) {
+    return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
+  };
   // Those that differ most come first: what time does not allow is said to be left out.
   for (const char* name : {"B", "XXL", "VQ-16", "3B", "L", "XL"}) {
     if (!asked(name)) continue;

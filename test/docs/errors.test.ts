@@ -21,10 +21,12 @@ t.test('codes', async t => {
 t.test('exit codes', async t => {
   await built()
   const listed = [...guide.matchAll(/^\| (\d+) \| .+ \|$/gm)].map(row => Number(row[1]))
-  t.same([...commands.matchAll(/^\| (\d+) \| .+ \|$/gm)].map(row => Number(row[1])), listed, 'docs/command-line.md has the same')
+  t.same([...commands.matchAll(/^\| (\d+) \| .+ \|$/gm)].map(row => Number(row[1])), listed,
+    'docs/command-line.md has the same')
   const stopped = async (signal: NodeJS.Signals): Promise<number | null> => {
     // Work for minutes, and a signal once the process listens: before that the system would end it.
-    const { code } = await parvis(['generate', '--class', '7', '-n', '1', '--count', '60000', '--out', '-', '--verbose'], {
+    const { code } = await parvis(['generate', '--class', '7', '-n', '1', '--count', '60000', '--out', '-',
+      '--verbose'], {
       started: child => child.stderr!.once('data', () => child.kill(signal))
     })
     return code

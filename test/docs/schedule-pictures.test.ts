@@ -10,11 +10,13 @@ import { temporaryFolder } from '../cli/run.js'
 t.test('docs/schedule-n*.svg', async t => {
   await built()
   const folder = temporaryFolder()
-  execFileSync(process.execPath, [path.join(root, 'scripts', 'schedule-pictures.js'), folder], { env: { ...process.env, NODE_OPTIONS: '' } })
+  execFileSync(process.execPath, [path.join(root, 'scripts', 'schedule-pictures.js'), folder],
+    { env: { ...process.env, NODE_OPTIONS: '' } })
   for (const [n, steps] of [[4, 147], [16, 51]] as const) {
     const name = `schedule-n${n}.svg`
     const committed = fs.readFileSync(path.join(root, 'docs', name), 'utf8')
-    t.ok(committed === fs.readFileSync(path.join(folder, name), 'utf8'), `${name}; node scripts/schedule-pictures.js makes it again`)
+    t.ok(committed === fs.readFileSync(path.join(folder, name), 'utf8'),
+      `${name}; node scripts/schedule-pictures.js makes it again`)
     t.match(committed, `24 x 24 tokens: ${steps} steps instead of 576`)
   }
 })

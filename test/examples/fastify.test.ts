@@ -41,7 +41,10 @@ function stuck (app: App, classId: number, at: number): { steps: number[], ended
   app.par.stream = async function * (options: GenerateOptions) {
     if (options.classId !== classId) return yield * stream(options)
     try {
-      return yield * stream({ ...options, onProgress: async ({ step }) => { seen.steps.push(step); if (step === at) await new Promise(() => {}) } })
+      return yield * stream({
+        ...options,
+        onProgress: async ({ step }) => { seen.steps.push(step); if (step === at) await new Promise(() => {}) }
+      })
     } catch (error) {
       seen.ended.push((error as { code?: unknown }).code ?? error)
       throw error
@@ -50,7 +53,10 @@ function stuck (app: App, classId: number, at: number): { steps: number[], ended
   const generate = app.par.generate.bind(app.par)
   app.par.generate = (async (options: GenerateOptions & { classId: number }) => {
     if (options.classId !== classId) return await generate(options)
-    return await generate({ ...options, onProgress: async ({ step }) => { seen.steps.push(step); if (step === at) await new Promise(() => {}) } })
+    return await generate({
+      ...options,
+      onProgress: async ({ step }) => { seen.steps.push(step); if (step === at) await new Promise(() => {}) }
+    })
       .catch((error: { code?: unknown }) => { seen.ended.push(error.code ?? error); throw error })
   }) as Par['generate']
   return seen
@@ -59,7 +65,9 @@ function stuck (app: App, classId: number, at: number): { steps: number[], ended
 interface Event { name: string, data: { step: number, steps: number, seed?: number, png?: string, code?: string } }
 
 /** Reads server-sent events; `each` may end the connection by returning false. */
-async function events (url: string, each: (event: Event) => boolean | void = () => {}): Promise<{ status: number, type: string, events: Event[], whole: boolean }> {
+async function events (
+  url: string, each: (event: Event) => boolean | void = () => {}
+): Promise<{ status: number, type: string, events: Event[], whole: boolean }> {
   return await new Promise((resolve, reject) => {
     const request = http.get(url, { agent: false }, response => {
       const list: Event[] = []
@@ -73,7 +81,12 @@ async function events (url: string, each: (event: Event) => boolean | void = () 
           if (each(event) === false) request.destroy()
         }
       })
-      response.on('error', () => {}).on('close', () => resolve({ status: response.statusCode!, type: String(response.headers['content-type']), events: list, whole: response.complete }))
+      response.on('error', () => {}).on('close',
+        () =>
+          resolve({
+            status: response.statusCode!, type: String(response.headers['content-type']), events: list,
+            whole: response.complete
+          }))
     })
     request.on('error', error => { if (!request.destroyed) reject(error) })
   })
@@ -96,11 +109,14 @@ t.test('the picture is that of the API, byte for byte', async t => {
   t.teardown(() => par.dispose())
   for (const [query, options] of [
     ['7?seed=5', { classId: 7, seed: 5 }],
-    ['ankle%20boot?seed=6&n=16&guidanceScale=3&temperature=0.5&topK=20&topP=0.9&size=64', { classId: 9, seed: 6, n: 16, guidanceScale: 3, temperature: 0.5, topK: 20, topP: 0.9, size: 64 }],
+    ['ankle%20boot?seed=6&n=16&guidanceScale=3&temperature=0.5&topK=20&topP=0.9&size=64',
+      { classId: 9, seed: 6, n: 16, guidanceScale: 3, temperature: 0.5, topK: 20, topP: 0.9, size: 64 }],
     ['T-shirt%2Ftop?seed=7', { classId: 0, seed: 7 }]
   ] as const) {
     const response = await fetch(`${url}/pictures/${query}`)
-    t.match({ status: response.status, type: response.headers.get('content-type'), seed: response.headers.get('parvis-seed') }, { status: 200, type: 'image/png', seed: String(options.seed) })
+    t.match({
+      status: response.status, type: response.headers.get('content-type'), seed: response.headers.get('parvis-seed')
+    }, { status: 200, type: 'image/png', seed: String(options.seed) })
     const image = await par.generate(options)
     const body = new Uint8Array(await response.arrayBuffer())
     t.ok(identical(body, await image.toBuffer('png')), `${query}: the same file`)
@@ -111,7 +127,8 @@ t.test('the picture is that of the API, byte for byte', async t => {
   t.ok(identical(injected.rawPayload, await (await par.generate({ classId: 7, seed: 5 })).toBuffer('png')))
   const random = await fetch(`${url}/pictures/7`)
   const again = await fetch(`${url}/pictures/7?seed=${random.headers.get('parvis-seed')}`)
-  t.ok(identical(new Uint8Array(await random.arrayBuffer()), new Uint8Array(await again.arrayBuffer())), 'the seed of a header makes the picture again')
+  t.ok(identical(new Uint8Array(await random.arrayBuffer()), new Uint8Array(await again.arrayBuffer())),
+    'the seed of a header makes the picture again')
 })
 
 t.test('previews come before the picture', async t => {
@@ -120,13 +137,15 @@ t.test('previews come before the picture', async t => {
   t.teardown(() => par.dispose())
   const seen = await events(`${url}/pictures/7/preview?seed=5`)
   t.match(seen, { status: 200, type: 'text/event-stream', whole: true })
-  t.same(seen.events.map(({ name, data }) => [name, data.step]), [['preview', 12], ['preview', 24], ['preview', 36], ['preview', 48], ['preview', 60], ['picture', 67]])
+  t.same(seen.events.map(({ name, data }) => [name, data.step]),
+    [['preview', 12], ['preview', 24], ['preview', 36], ['preview', 48], ['preview', 60], ['picture', 67]])
   const expected: Buffer[] = []
   for await (const { step, images, preview } of par.stream({ classId: 7, seed: 5 })) {
     if (step % 12 === 0) expected.push(await (await preview()).toBuffer('png'))
     if (images) expected.push(await images[0]!.toBuffer('png'))
   }
-  t.same(seen.events.map(({ data }) => data.png), expected.map(png => png.toString('base64')), 'the same files as the API makes')
+  t.same(seen.events.map(({ data }) => data.png), expected.map(png => png.toString('base64')),
+    'the same files as the API makes')
   t.equal(seen.events.at(-1)!.data.seed, 5)
 })
 
@@ -149,11 +168,14 @@ t.test('a client that goes takes its work along', async t => {
     leaving.on('error', () => {})
     await until(() => seen.steps.at(-1) === 10)
     const waiting = fetch(`${url}/pictures/3?seed=1`).then(response => response.status)
-    t.equal(await Promise.race([waiting, new Promise(resolve => setTimeout(resolve, 100, 'waits'))]), 'waits', `${route}: one at a time`)
+    t.equal(await Promise.race([waiting, new Promise(resolve => setTimeout(resolve, 100, 'waits'))]), 'waits',
+      `${route}: one at a time`)
     t.same(seen.ended, [])
     leaving.destroy()
-    t.equal(await Promise.race([waiting, new Promise(resolve => setTimeout(resolve, 10_000, 'waits still').unref())]), 200, `${route}: the next request has its turn`)
-    t.same(seen, { steps: Array.from({ length: 10 }, (_, i) => i + 1), ended: ['CLIENT_GONE'] }, `${route}: the call ended with the signal's reason, at step 10 of 67`)
+    t.equal(await Promise.race([waiting, new Promise(resolve => setTimeout(resolve, 10_000, 'waits still').unref())]),
+      200, `${route}: the next request has its turn`)
+    t.same(seen, { steps: Array.from({ length: 10 }, (_, i) => i + 1), ended: ['CLIENT_GONE'] },
+      `${route}: the call ended with the signal's reason, at step 10 of 67`)
   }
 })
 
@@ -171,7 +193,8 @@ t.test('who waits and goes gives up the place', async t => {
   await until(() => came.length === 2)
   await new Promise(resolve => setTimeout(resolve, 10)) // it is in the queue
   const third = await fetch(`${url}/pictures/3`)
-  t.match({ status: third.status, retry: third.headers.get('retry-after'), body: await third.json() }, { status: 503, retry: '1', body: { code: 'BUSY' } })
+  t.match({ status: third.status, retry: third.headers.get('retry-after'), body: await third.json() },
+    { status: 503, retry: '1', body: { code: 'BUSY' } })
   second.destroy()
   await until(() => went.includes('/pictures/7?seed=2'))
   const fourth = fetch(`${url}/pictures/4`)
@@ -220,7 +243,8 @@ t.test('errors', async t => {
   const generate = app.par.generate.bind(app.par)
   app.par.generate = (async () => { throw new Error('/secret/place') }) as unknown as Par['generate']
   const response = await fetch(`${url}/pictures/7`)
-  t.match({ status: response.status, body: await response.json() }, { status: 500, body: { code: 'INTERNAL', message: 'The picture could not be made' } })
+  t.match({ status: response.status, body: await response.json() },
+    { status: 500, body: { code: 'INTERNAL', message: 'The picture could not be made' } })
   app.par.generate = generate
   await app.par.dispose()
   t.equal((await fetch(`${url}/pictures/7`)).status, 503, 'disposed of')
@@ -230,7 +254,9 @@ t.test('a failure in mid-stream is told as an event', async t => {
   const { app, url } = await start(t)
   const stream = app.par.stream.bind(app.par)
   app.par.stream = async function * (options: GenerateOptions) {
-    return yield * stream({ ...options, onProgress: ({ step }) => { if (step === 20) throw new Error('/secret/place') } })
+    return yield * stream({
+      ...options, onProgress: ({ step }) => { if (step === 20) throw new Error('/secret/place') }
+    })
   }
   const seen = await events(`${url}/pictures/7/preview`)
   t.same(seen.events.map(event => event.name), ['preview', 'preview', 'preview', 'failed'])
@@ -257,7 +283,8 @@ t.test('close() lets a picture finish, ends what does not, and disposes of the m
 })
 
 t.test('the program: serves, and SIGTERM leaves no handle open', async t => {
-  const child = spawn(process.execPath, [file], { env: { ...process.env, NODE_OPTIONS: '', PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [file],
+    { env: { ...process.env, NODE_OPTIONS: '', PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   let out = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
@@ -265,7 +292,8 @@ t.test('the program: serves, and SIGTERM leaves no handle open', async t => {
   const url = /listening at (http:[^"]+)/.exec(out)![1]!
   t.equal((await fetch(`${url}/pictures/7`)).status, 200)
   t.equal((await events(`${url}/pictures/7/preview`)).events.at(-1)!.name, 'picture')
-  const ended = new Promise<[number | null, string | null]>(resolve => child.on('exit', (code, signal) => resolve([code, signal])))
+  const ended = new Promise<[number | null,
+    string | null]>(resolve => child.on('exit', (code, signal) => resolve([code, signal])))
   const began = performance.now()
   child.kill('SIGTERM')
   t.same(await ended, [0, null], 'the process ends by itself')
@@ -280,8 +308,14 @@ t.test('SIGTERM ends the server whatever its clients do', async t => {
     ['sends half a request line', socket => socket.write('GET /pic')],
     ['sends half a header', socket => socket.write('GET / HTTP/1.1\r\nhost: x\r\nx-y')],
     ['promises a body that never comes', socket => socket.write(`${request}content-length: 5\r\n\r\n`)],
-    ['promises a body of a route that takes one', socket => socket.write('POST /pictures/7 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\n{')],
-    ['sends a body in endless pieces', socket => socket.write('POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n')],
+    ['promises a body of a route that takes one',
+      socket => socket.write(
+        'POST /pictures/7 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\n{'
+      )],
+    ['sends a body in endless pieces',
+      socket => socket.write(
+        'POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n'
+      )],
     ['keeps its connection after an answer', socket => socket.write(`${request}\r\n`)],
     ['never reads the answer', socket => { socket.pause(); socket.write(slow) }],
     ['closes its own side only', socket => socket.end(slow)],
@@ -299,7 +333,8 @@ t.test('SIGTERM ends the server whatever its clients do', async t => {
   t.teardown(() => agent.destroy())
   const seen = stuck(app, 3, 10)
   const last = new Promise<string>((resolve, reject) => {
-    http.get(`${url}/pictures/5?n=1`, { agent }, response => { response.resume(); resolve(String(response.headers.connection)) }).on('error', reject)
+    http.get(`${url}/pictures/5?n=1`, { agent },
+      response => { response.resume(); resolve(String(response.headers.connection)) }).on('error', reject)
   })
   const never = fetch(`${url}/pictures/3`).then(response => response.status, () => 'cut off')
   await until(() => seen.steps.at(-1) === 10)
@@ -313,7 +348,8 @@ t.test('SIGTERM ends the server whatever its clients do', async t => {
 })
 
 t.test('requests that are refused under load are one short line of the log each', async t => {
-  const child = spawn(process.execPath, [file], { env: { ...process.env, NODE_OPTIONS: '', PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [file],
+    { env: { ...process.env, NODE_OPTIONS: '', PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   let out = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text })
@@ -321,14 +357,17 @@ t.test('requests that are refused under load are one short line of the log each'
   const url = /listening at (http:[^"]+)/.exec(out)![1]!
   const silent = net.connect(Number(new URL(url).port), '127.0.0.1').on('error', () => {})
   t.teardown(() => silent.destroy())
-  const statuses = await Promise.all(Array.from({ length: 80 }, async () => (await fetch(`${url}/pictures/7?n=1`)).status))
+  const statuses = await Promise.all(Array.from({ length: 80 },
+    async () => (await fetch(`${url}/pictures/7?n=1`)).status))
   t.same(new Set(statuses), new Set([200, 503]))
-  const lines = out.split('\n').filter(Boolean).map(line => JSON.parse(line) as { level: number, code?: string, err?: unknown })
+  const lines = out.split('\n').filter(Boolean)
+    .map(line => JSON.parse(line) as { level: number, code?: string, err?: unknown })
   const busy = lines.filter(({ code }) => code === 'BUSY')
   t.equal(busy.length, statuses.filter(status => status === 503).length)
   t.ok(busy.every(({ level, err }) => level === 40 && err === undefined), 'a warning without a stack')
   t.ok(lines.every(({ level }) => level <= 40), 'no errors')
-  const ended = new Promise<[number | null, string | null]>(resolve => child.on('exit', (code, signal) => resolve([code, signal])))
+  const ended = new Promise<[number | null,
+    string | null]>(resolve => child.on('exit', (code, signal) => resolve([code, signal])))
   const began = performance.now()
   child.kill('SIGTERM')
   t.same(await ended, [0, null])

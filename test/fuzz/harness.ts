@@ -1,5 +1,5 @@
-// Fuzzing: inputs made from a seed, read one after another, each judged. A reader may refuse an input with a ParError of
-// the codes that it documents, and nothing else; it may hold the JavaScript thread only for a moment and memory only
+// Fuzzing: inputs made from a seed, read one after another, each judged. A reader may refuse an input with a ParError
+// of the codes that it documents, and nothing else; it may hold the JavaScript thread only for a moment and memory only
 // within its budget. Input `index` of `seed` is always the same, so a finding is told by two numbers; it is also kept
 // as a file.
 
@@ -66,12 +66,15 @@ const maxInput = 1 << 20
 
 /** Input number `index` of a seed. */
 export function inputOf (fuzzer: Fuzzer, seed: number, index: number): Buffer {
-  return fuzzer.make(new Random(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))).subarray(0, maxInput)
+  return fuzzer.make(new Random(Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b))).subarray(0,
+    maxInput)
 }
 
 /** Reads `count` inputs of a seed from number `from` on; keeps those that found something in `folder`. */
 export async function fuzz (
-  fuzzer: Fuzzer, { seed, from = 0, count, folder, bounds = limits }: { seed: number, from?: number, count: number, folder: string, bounds?: Limits }
+  fuzzer: Fuzzer, { seed, from = 0, count, folder, bounds = limits }: {
+    seed: number, from?: number, count: number, folder: string, bounds?: Limits
+  }
 ): Promise<Outcome> {
   const outcome: Outcome = { count, refused: 0, read: 0, block: 0, memory: 0, findings: [] }
   const watch = new Watch()
@@ -85,7 +88,9 @@ export async function fuzz (
     const faults = [
       ...(why === undefined ? [] : [why]),
       // Both clocks, since other programs may have had the processor meanwhile.
-      ...(block > bounds.block && busy > bounds.block ? [`held the JavaScript thread for ${Math.round(block)} ms`] : []),
+      ...(block > bounds.block && busy > bounds.block
+        ? [`held the JavaScript thread for ${Math.round(block)} ms`]
+        : []),
       ...(memory > bounds.memory ? [`took ${Math.round(memory / 1e6)} MB`] : [])
     ]
     if (faults.length === 0) continue
@@ -109,12 +114,16 @@ async function judge (fuzzer: Fuzzer, input: Buffer, outcome: Outcome): Promise<
     if (!fuzzer.codes.includes(error.code)) return `refused with the code ${error.code}: ${error.message.slice(0, 500)}`
     if (error.message.includes('unexpected failure')) return `failed: ${(error.cause as Error)?.stack ?? error.message}`
     if (error.message.length > 2000) return `a message of ${error.message.length} characters`
-    if (/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/.test(error.message)) return `a control character in the message ${JSON.stringify(error.message.slice(0, 500))}`
+    if (/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/.test(error.message)) {
+      return `a control character in the message ${JSON.stringify(error.message.slice(0, 500))}`
+    }
     return undefined
   }
 }
 
-/** Watches how long the event loop stands still, by the clock and by the processor time of this process, and the memory. */
+/**
+ * Watches how long the event loop stands still, by the clock and by the processor time of this process, and the memory.
+ */
 export class Watch {
   private last = 0
   private lastBusy = 0
@@ -148,7 +157,9 @@ export class Watch {
     const [block, work] = [now - this.last, busy - this.lastBusy]
     this.last = now
     this.lastBusy = busy
-    if (Math.min(block, work) > Math.min(this.found.block, this.found.busy)) Object.assign(this.found, { block, busy: work })
+    if (Math.min(block, work) > Math.min(this.found.block, this.found.busy)) {
+      Object.assign(this.found, { block, busy: work })
+    }
     if (!withMemory && block < 5) return
     const { used_heap_size: heap, external_memory: external } = getHeapStatistics()
     this.found.memory = Math.max(this.found.memory, heap + external)

@@ -11,9 +11,12 @@ const seed = Number(process.env.PARVIS_SEED ?? 17)
 t.setTimeout(60_000 + count * 100)
 
 t.test('answers of a Hub that went wrong', async t => {
-  for (const name of Object.keys(process.env)) if (/^(HF_|HUGGING|TRANSFORMERS_|HTTPS?_PROXY|ALL_PROXY)/i.test(name)) delete process.env[name]
+  for (const name of Object.keys(process.env)) {
+    if (/^(HF_|HUGGING|TRANSFORMERS_|HTTPS?_PROXY|ALL_PROXY)/i.test(name)) delete process.env[name]
+  }
   Object.assign(process.env, environment)
-  const { findings, read, refused } = await fuzz(hubFuzzer, { seed, count, folder: path.join(__dirname, '..', '..', 'out', 'fuzz') })
+  const { findings, read, refused } = await fuzz(hubFuzzer,
+    { seed, count, folder: path.join(__dirname, '..', '..', 'out', 'fuzz') })
   t.same(findings, [])
   t.equal(read + refused, count)
   t.ok(read > count / 10 && refused > count / 10, `${read} pulls went well, ${refused} were refused: seed ${seed}`)

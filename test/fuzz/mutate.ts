@@ -12,11 +12,14 @@ export function mutateBytes (input: Buffer, random: Random, others: readonly Buf
     switch (random.int(8)) {
       case 0: if (at < bytes.length) bytes[at]! ^= 1 << random.int(8); break
       case 1: if (at < bytes.length) bytes[at] = random.chance(0.5) ? random.pick(bytesAtEdges) : random.int(256); break
-      case 2: bytes = splice(bytes, at, 0, Buffer.from(Array.from({ length: 1 + random.int(8) }, () => random.int(256)))); break
+      case 2:
+        bytes = splice(bytes, at, 0, Buffer.from(Array.from({ length: 1 + random.int(8) }, () => random.int(256))))
+        break
       case 3: bytes = splice(bytes, at, 1 + random.int(random.chance(0.2) ? 200 : 8)); break
       case 4: { // a part once more, or often
         const part = bytes.subarray(at, at + 1 + random.int(40))
-        bytes = splice(bytes, at, 0, Buffer.concat(Array.from({ length: random.chance(0.05) ? 1 + random.int(200) : 1 }, () => part)))
+        bytes = splice(bytes, at, 0,
+          Buffer.concat(Array.from({ length: random.chance(0.05) ? 1 + random.int(200) : 1 }, () => part)))
         break
       }
       case 5: if (random.chance(0.2)) bytes = bytes.subarray(0, at); break
@@ -43,15 +46,22 @@ function splice (bytes: Buffer, at: number, remove: number, insert: Buffer = Buf
 }
 
 const jsonParts = [
-  '{', '}', '[', ']', ':', ',', '""', '"a"', '"\\u0061"', '"\\ud800"', '"\\x"', '"', '\\', ' ', '\n', '\u00a0', '\ufeff', 'null', 'true', 'false', 'nul', 'NaN',
-  '0', '-0', '-1', '01', '1.', '0.5', '1e5', '1e999', '-1e-999', '9007199254740993', '18446744073709551615', '1'.repeat(70), '"__proto__"', '"constructor"',
-  '[[[[[[[[[[[[', ']]]]]]]]]]]]', '{"a":', '{},'.repeat(50), '[],'.repeat(50), '"a":{},'.repeat(20), ' '.repeat(500), '"' + '\\"'.repeat(100) + '"', '"' + 'n'.repeat(2000) + '"'
+  '{', '}', '[', ']', ':', ',', '""', '"a"', '"\\u0061"', '"\\ud800"', '"\\x"', '"', '\\', ' ', '\n', '\u00a0',
+  '\ufeff', 'null', 'true', 'false', 'nul', 'NaN',
+  '0', '-0', '-1', '01', '1.', '0.5', '1e5', '1e999', '-1e-999', '9007199254740993', '18446744073709551615',
+  '1'.repeat(70), '"__proto__"', '"constructor"',
+  '[[[[[[[[[[[[', ']]]]]]]]]]]]', '{"a":', '{},'.repeat(50), '[],'.repeat(50), '"a":{},'.repeat(20), ' '.repeat(500),
+  '"' + '\\"'.repeat(100) + '"', '"' + 'n'.repeat(2000) + '"'
 ]
 
 /** Changes to a JSON text, a part at a time. */
 export function mutateJson (text: string, random: Random, words: readonly string[] = []): string {
   const parts = text.match(/"(?:[^"\\]|\\.)*"|[-+.\w]+|\s+|./gs) ?? []
-  const fresh = (): string => random.chance(0.3) && words.length > 0 ? random.pick(words) : random.chance(0.2) ? String(random.size()) : random.pick(jsonParts)
+  const fresh = (): string => random.chance(0.3) && words.length > 0
+    ? random.pick(words)
+    : random.chance(0.2)
+      ? String(random.size())
+      : random.pick(jsonParts)
   for (let changes = 1 + random.int(random.chance(0.2) ? 12 : 3); changes > 0; changes--) {
     const at = random.int(parts.length + 1)
     switch (random.int(5)) {

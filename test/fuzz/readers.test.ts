@@ -26,7 +26,9 @@ for (const fuzzer of readers(t.testdir({}))) {
   t.test(`${fuzzer.name}: inputs of the seed ${seed}`, async t => {
     const outcome = await fuzz(fuzzer, { seed, count: 400, folder: path.join('out', 'fuzz') })
     t.same(outcome.findings, [])
-    t.ok(outcome.refused > 100 && outcome.read > 5, `${outcome.refused} refused, ${outcome.read} read, ${Math.round(outcome.block)} ms, ${Math.round(outcome.memory / 1e6)} MB`)
+    t.ok(outcome.refused > 100 && outcome.read > 5,
+      `${outcome.refused} refused, ${outcome.read} read, ${Math.round(outcome.block)} ` +
+        `ms, ${Math.round(outcome.memory / 1e6)} MB`)
   })
 
   t.test(`${fuzzer.name}: inputs that once found a defect`, async t => {
@@ -42,12 +44,14 @@ for (const fuzzer of readers(t.testdir({}))) {
 t.test('the harness finds what it is to find', async t => {
   const folder = t.testdir({})
   const run = async (read: () => Promise<unknown>): Promise<string> => {
-    const { findings } = await fuzz({ name: 'x', codes: ['BAD_TOKENS'], make: () => Buffer.from('x'), read }, { seed: 1, count: 1, folder })
+    const { findings } = await fuzz({ name: 'x', codes: ['BAD_TOKENS'], make: () => Buffer.from('x'), read },
+      { seed: 1, count: 1, folder })
     return findings.map(({ why }) => why).join()
   }
   t.match(await run(async () => { throw new TypeError('no') }), /threw TypeError: no/)
   t.match(await run(async () => await readNpy(Buffer.from('x'), 'x')), /^$/)
-  t.match(await run(async () => { for (const start = process.cpuUsage(); process.cpuUsage(start).user < 400_000;); }), /held the JavaScript thread for \d+ ms/)
+  t.match(await run(async () => { for (const start = process.cpuUsage(); process.cpuUsage(start).user < 400_000;); }),
+    /held the JavaScript thread for \d+ ms/)
   const kept: Buffer[] = []
   t.match(await run(async () => { for (let i = 0; i < 80; i++) kept.push(Buffer.alloc(1e7, 1)) }), /took \d+ MB/)
   t.equal(kept.length, 80)
@@ -70,7 +74,9 @@ t.test('huge .safetensors headers that are none', async t => {
     const descriptor = openSync(file, 'w')
     const length = Buffer.alloc(8)
     length.writeBigUInt64LE(BigInt(before.length + part.length * times + after.length))
-    writeSync(descriptor, Buffer.concat([length, Buffer.from(before), Buffer.alloc(part.length * times, part), Buffer.from(after), Buffer.alloc(data)]))
+    writeSync(descriptor,
+      Buffer.concat([length, Buffer.from(before), Buffer.alloc(part.length * times, part), Buffer.from(after),
+        Buffer.alloc(data)]))
     closeSync(descriptor)
   }
   const cases: Array<[string, string, string, RegExp]> = [
@@ -83,7 +89,8 @@ t.test('huge .safetensors headers that are none', async t => {
   ]
   for (const [before, part, after, message] of cases) {
     write(before, part, Math.floor(15e6 / part.length), after)
-    const { outcome, memory } = await watched(t, async () => await openCheckpoint(file).catch((error: unknown) => error))
+    const { outcome, memory } = await watched(t,
+      async () => await openCheckpoint(file).catch((error: unknown) => error))
     t.match(outcome, { code: 'BAD_CHECKPOINT', message }, before)
     t.ok(memory < mostMemory, `${Math.round(memory / 1e6)} MB`)
   }
@@ -95,7 +102,9 @@ t.test('a .safetensors header of many tensors, in and out of order', async t => 
   const next = random(1)
   const shuffled = Array.from({ length: count }, (_, i) => i).sort(() => next() - 0.5)
   for (const order of [[...shuffled].sort((a, b) => a - b), shuffled]) {
-    const text = Buffer.from(`{${order.map(i => `"t${i}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`).join()}}`)
+    const text = Buffer.from(
+      `{${order.map(i => `"t${i}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`).join()}}`
+    )
     const length = Buffer.alloc(8)
     length.writeBigUInt64LE(BigInt(text.length))
     writeFileSync(file, Buffer.concat([length, text, Buffer.alloc(count)]))
@@ -108,14 +117,16 @@ t.test('a .safetensors header of many tensors, in and out of order', async t => 
 t.test('tokens by the million, and what looks like them', async t => {
   const count = 2_000_000
   const numbers = Int32Array.from({ length: count }, (_, i) => i % 16384)
-  const files = [writeNpy({ data: numbers, shape: [count / 4, 2, 2] }), Buffer.from(JSON.stringify([[...numbers]]))] as const
+  const files = [writeNpy({ data: numbers, shape: [count / 4, 2, 2] }),
+    Buffer.from(JSON.stringify([[...numbers]]))] as const
   const npy = await watched(t, async () => await readNpy(files[0], 'x'))
   t.same(npy.outcome.data.subarray(-3), numbers.subarray(-3))
   const json = await watched(t, async () => await readTokens(files[1], 'x', [1000, 2000]))
   t.same(json.outcome[0]!.tokens.subarray(-3), numbers.subarray(-3))
   for (const part of ['[],', '{},', '[[0]],', '"",', '0,']) {
     const bytes = Buffer.from(`[${part.repeat(8_000_000 / part.length)}0]`)
-    const { outcome, memory } = await watched(t, async () => await readTokens(bytes, 'x', undefined).catch((error: unknown) => error))
+    const { outcome, memory } = await watched(t,
+      async () => await readTokens(bytes, 'x', undefined).catch((error: unknown) => error))
     t.match(outcome, { code: 'BAD_TOKENS' }, part)
     t.ok(memory < mostMemory, `${Math.round(memory / 1e6)} MB`)
   }

@@ -28,7 +28,8 @@ class Memory {
   get size (): number { return this.bytes.length }
 
   contains (offset: number, length: number): boolean {
-    return Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0 && offset + length <= this.size
+    return Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0 &&
+      offset + length <= this.size
   }
 
   async read (offset: number, length: number, what: string): Promise<Buffer> {
@@ -44,10 +45,15 @@ async function readCheckpoint (input: Buffer, read: typeof readTorch): Promise<v
 // ---- pickles
 
 const roots = (): unknown[] => [
-  { model: stateDict(shapes), steps: 7, args: py.namespace({ image_size: 128, lr: 1e-4, betas: [0.9, 0.95], resume: null }) },
-  { model: py.build(py.orderedDict(stateDict(shapes)), { _metadata: py.orderedDict([['', { version: 1 }]]) }), loop: py.raw(0x5d, 0x94, 0x68, 0, 0x61) },
+  {
+    model: stateDict(shapes), steps: 7,
+    args: py.namespace({ image_size: 128, lr: 1e-4, betas: [0.9, 0.95], resume: null })
+  },
+  { model: py.build(py.orderedDict(stateDict(shapes)),
+    { _metadata: py.orderedDict([['', { version: 1 }]]) }), loop: py.raw(0x5d, 0x94, 0x68, 0, 0x61) },
   stateDict(shapes, { parameter: true }),
-  { 'a.b': py.tensor({ shape: [2, 3], strides: [0, 1], data: 24 }), set: py.raw(0x8f, 0x28, 0x4b, 1, 0x4b, 2, 0x90), big: 2n ** 60n }
+  { 'a.b': py.tensor({ shape: [2, 3], strides: [0, 1], data: 24 }), set: py.raw(0x8f, 0x28, 0x4b, 1, 0x4b, 2,
+    0x90), big: 2n ** 60n }
 ]
 
 /** Instructions with an argument: what stands behind the code. */
@@ -75,17 +81,23 @@ const withArgument: Record<number, (random: Random) => Buffer> = {
   0x46: random => Buffer.from(`${random.pick(['1.5', 'inf', '-inf', 'nan', '1e999', 'x'])}\n`)
 }
 const globals = [
-  'collections\nOrderedDict\n', 'collections\ndefaultdict\n', 'torch._utils\n_rebuild_tensor_v2\n', 'torch._utils\n_rebuild_tensor_v3\n', 'torch._utils\n_rebuild_parameter\n',
-  'torch._tensor\n_rebuild_from_type_v2\n', 'torch\nFloatStorage\n', 'torch\nSize\n', 'torch\nbfloat16\n', 'argparse\nNamespace\n', 'copyreg\n_reconstructor\n',
+  'collections\nOrderedDict\n', 'collections\ndefaultdict\n', 'torch._utils\n_rebuild_tensor_v2\n',
+  'torch._utils\n_rebuild_tensor_v3\n', 'torch._utils\n_rebuild_parameter\n',
+  'torch._tensor\n_rebuild_from_type_v2\n', 'torch\nFloatStorage\n', 'torch\nSize\n', 'torch\nbfloat16\n',
+  'argparse\nNamespace\n', 'copyreg\n_reconstructor\n',
   'os\nsystem\n', '\x1b[31m\n\u202e\n', `${'m'.repeat(1000)}\nx\n`
 ]
-const plainCodes = [...Buffer.from('(.012NNt)l]aae}dsuRRbQo'), 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94]
+const plainCodes = [...Buffer.from('(.012NNt)l]aae}dsuRRbQo'), 0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8f, 0x90, 0x91,
+  0x92, 0x93, 0x94]
 
-function bytesOf (random: Random, count: number): Buffer { return Buffer.from(Array.from({ length: count }, () => random.int(256))) }
+function bytesOf (random: Random, count: number): Buffer {
+  return Buffer.from(Array.from({ length: count }, () => random.int(256)))
+}
 
 /** A length and as many bytes; now and then a length of something else. */
 function counted (random: Random, width: number): Buffer {
-  const text = random.pick(['', 'model', 'a.weight', 'storage', '0', 'cpu', '\u001b]0;x\u0007', '\u202e', 'x'.repeat(200)])
+  const text = random.pick(['', 'model', 'a.weight', 'storage', '0', 'cpu', '\u001b]0;x\u0007', '\u202e',
+    'x'.repeat(200)])
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(random.chance(0.05) ? BigInt.asUintN(64, random.size()) : BigInt(Buffer.byteLength(text)))
   return Buffer.concat([length.subarray(0, width), Buffer.from(text)])
@@ -101,7 +113,9 @@ function program (random: Random): Buffer {
     if (random.chance(0.05)) {
       const part = Buffer.concat(parts.slice(-1 - random.int(5)))
       const times = 1 + random.int(random.chance(0.1) ? 5000 : 20)
-      parts.push(Buffer.concat(Array.from({ length: Math.min(times, Math.ceil(maxBytes / (part.length + 1))) }, () => part)))
+      parts.push(
+        Buffer.concat(Array.from({ length: Math.min(times, Math.ceil(maxBytes / (part.length + 1))) }, () => part))
+      )
       continue
     }
     const argued = Object.keys(withArgument)
@@ -144,7 +158,9 @@ function pickle (folder: string): Fuzzer {
   return {
     name: 'pickle',
     codes: ['BAD_CHECKPOINT'],
-    make: random => random.chance(0.3) ? program(random) : mutateBytes(random.pick(seeds).pickle, random, seeds.map(seed => seed.pickle)),
+    make: random => random.chance(0.3)
+      ? program(random)
+      : mutateBytes(random.pick(seeds).pickle, random, seeds.map(seed => seed.pickle)),
     read: async input => { await readCheckpoint(around(input), readTorch) }
   }
 }
@@ -153,7 +169,8 @@ function pickle (folder: string): Fuzzer {
 
 function zip (folder: string): Fuzzer {
   const file = path.join(folder, 'zip.pt')
-  const seeds = [{}, { zip64: true }, { alignment: 0, byteOrder: 'little' }, { prefix: 'a/b', zip64: true, alignment: 0 }].map(options => {
+  const seeds = [{}, { zip64: true }, { alignment: 0, byteOrder: 'little' },
+    { prefix: 'a/b', zip64: true, alignment: 0 }].map(options => {
     const { fields } = writePt(file, { model: stateDict(shapes) }, { alignment: 8, ...options })
     const bytes = readFileSync(file)
     return { bytes, fields, directory: bytes.lastIndexOf('PK\x01\x02') === -1 ? 0 : bytes.indexOf('PK\x01\x02') }
@@ -187,16 +204,23 @@ function zip (folder: string): Fuzzer {
 
 function safetensors (): Fuzzer {
   const { entries, bytes } = tile(shapes)
-  const parvis = { kind: 'transformer', heads: 1, grid: [4, 4], labels: ['a'], name: 'n', sampling: { topK: 3, guidanceScale: 1.5 } }
+  const parvis = {
+    kind: 'transformer', heads: 1, grid: [4, 4], labels: ['a'], name: 'n', sampling: { topK: 3, guidanceScale: 1.5 }
+  }
   const own = JSON.stringify(parvis)
-  const words = ['"dtype"', '"shape"', '"data_offsets"', '"__metadata__"', '"parvis"', '"F32"', '"BF16"', '"F4"', '"X9"', '[0,0]', `[0,${bytes}]`, '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', own]
+  const words = ['"dtype"', '"shape"', '"data_offsets"', '"__metadata__"', '"parvis"', '"F32"', '"BF16"', '"F4"',
+    '"X9"', '[0,0]', `[0,${bytes}]`, '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', own]
   return {
     name: 'safetensors',
     codes: ['BAD_CHECKPOINT'],
     make: random => {
       const metadata = { parvis: random.chance(0.5) ? mutateJson(own, random, words) : own, format: 'pt' }
       const text = JSON.stringify({ __metadata__: metadata, ...entries })
-      const header = random.chance(0.1) ? garbage(random, words) : random.chance(0.7) ? mutateJson(text, random, words) : text
+      const header = random.chance(0.1)
+        ? garbage(random, words)
+        : random.chance(0.7)
+          ? mutateJson(text, random, words)
+          : text
       const whole = safetensorsFile(header, bytes, random.chance(0.05) ? random.int(3000) : undefined)
       return random.chance(0.15) ? mutateBytes(whole, random) : whole
     },
@@ -208,7 +232,8 @@ function safetensors (): Fuzzer {
 function garbage (random: Random, words: readonly string[]): string {
   let text = random.pick(['{', '[', '{"a":', ''])
   for (let length = random.int(40); length > 0; length--) {
-    text += random.pick([...words, '{', '}', '[', ']', ',', ':', '1', '""', 'null', ' ']).repeat(random.chance(0.1) ? 1 + random.int(300) : 1)
+    text += random.pick([...words, '{', '}', '[', ']', ',', ':', '1', '""', 'null', ' '])
+      .repeat(random.chance(0.1) ? 1 + random.int(300) : 1)
   }
   return text
 }
@@ -216,7 +241,8 @@ function garbage (random: Random, words: readonly string[]): string {
 // ---- tokens
 
 const arrays = [[6], [2, 3], [1, 2, 3]].map(shape => writeNpy({ data: Int32Array.of(5, 4, 3, 2, 1, 16383), shape }))
-const npyWords = ["'descr'", "'fortran_order'", "'shape'", "'<i4'", "'>u8'", "'|O'", "'\u001b[0m'", '(2, 3)', '(', ')', ',', '{', '}', ':', 'True', 'False', '9'.repeat(15), 'L', ' '.repeat(50)]
+const npyWords = ["'descr'", "'fortran_order'", "'shape'", "'<i4'", "'>u8'", "'|O'", "'\u001b[0m'", '(2, 3)', '(', ')',
+  ',', '{', '}', ':', 'True', 'False', '9'.repeat(15), 'L', ' '.repeat(50)]
 
 const npy: Fuzzer = {
   name: 'npy',
@@ -225,7 +251,9 @@ const npy: Fuzzer = {
     const file = random.pick(arrays)
     if (random.chance(0.4)) return mutateBytes(file, random, arrays)
     const start = 10 + file.readUInt16LE(8)
-    const text = random.chance(0.2) ? garbage(random, npyWords) : mutateJson(file.toString('latin1', 10, start).replaceAll("'", '"'), random, npyWords).replaceAll('"', "'")
+    const text = random.chance(0.2)
+      ? garbage(random, npyWords)
+      : mutateJson(file.toString('latin1', 10, start).replaceAll("'", '"'), random, npyWords).replaceAll('"', "'")
     const header = Buffer.from(text.slice(0, 65535), 'latin1')
     const length = Buffer.alloc(2)
     length.writeUInt16LE(header.length)
@@ -233,7 +261,9 @@ const npy: Fuzzer = {
   },
   read: async input => {
     const { data, shape } = await readNpy(input, 'x.npy')
-    if (data.length !== shape.reduce((product, side) => product * side, 1) || data.some(value => value < 0)) throw new Error('numbers and shape do not fit')
+    if (data.length !== shape.reduce((product, side) => product * side, 1) || data.some(value => value < 0)) {
+      throw new Error('numbers and shape do not fit')
+    }
   }
 }
 
@@ -242,17 +272,23 @@ const lists = [
   '{"tokenizer":"x","codebookSize":16,"factor":16,"pictures":[{"file":"a.png","grid":[2,2],"tokens":[1,2,3,4]},{"tokens":[[5,6],[7,8]]}]}',
   '{"images":[{"grid":2,"tokens":[1,2,3,4]}]}', '{"tokens":[1,2,3,4],"grid":[1,4]}'
 ]
-const tokenWords = ['"pictures"', '"images"', '"tokens"', '"grid"', '[1,2]', '[[1,2],[3,4]]', '2147483648', '-1', '[[[[[[1]]]]]]']
+const tokenWords = ['"pictures"', '"images"', '"tokens"', '"grid"', '[1,2]', '[[1,2],[3,4]]', '2147483648', '-1',
+  '[[[[[[1]]]]]]']
 
 const tokens: Fuzzer = {
   name: 'tokens',
   codes: ['BAD_TOKENS'],
   make: random => random.chance(0.2)
     ? mutateBytes(Buffer.from(random.pick(lists)), random)
-    : Buffer.from(random.chance(0.2) ? garbage(random, tokenWords) : mutateJson(random.pick(lists), random, tokenWords)),
+    : Buffer.from(
+      random.chance(0.2) ? garbage(random, tokenWords) : mutateJson(random.pick(lists), random, tokenWords)
+    ),
   read: async input => {
-    for (const { tokens, grid: [rows, columns] } of await readTokens(input, 'x.json', crc32(input) % 2 === 0 ? [2, 2] : undefined)) {
-      if (tokens.length !== rows * columns || tokens.some(value => value < 0)) throw new Error('tokens and grid do not fit')
+    for (const { tokens, grid: [rows, columns] } of await readTokens(input, 'x.json',
+      crc32(input) % 2 === 0 ? [2, 2] : undefined)) {
+      if (tokens.length !== rows * columns || tokens.some(value => value < 0)) {
+        throw new Error('tokens and grid do not fit')
+      }
     }
   }
 }

@@ -79,8 +79,8 @@ Status checkOperation(const Operation& o, const Inputs& inputs) {
     case Operation::Kind::spatialAttention:
       good = good && in(o.images, 1, 4096) && in(o.height, 1, 1 << 14) && in(o.width, 1, 1 << 14) &&
              in(o.channels, 1, 1 << 16);
-      good = good && (o.groups == 0 ? o.kind == Operation::Kind::convolution
-                                    : o.groups > 0 && o.channels % o.groups == 0);
+      good =
+          good && (o.groups == 0 ? o.kind == Operation::Kind::convolution : o.groups > 0 && o.channels % o.groups == 0);
       break;
   }
   if (!good) return wrong("a size is outside its range");

@@ -137,7 +137,8 @@ Status Single::projection() {
   else toElements(x, o.rows, o.inputs, multiplied, xStride);
   if (before) copyRows(before, o.rows, o.outputs, floats(memory, yAt), yStride);
   const Rows run(threads, element(), never);
-  if (norm) run.norm(floats(memory, xAt), xStride, o.rows, {NormKind::rms, normWeight, nullptr, o.inputs, o.eps}, multiplied);
+  if (norm)
+    run.norm(floats(memory, xAt), xStride, o.rows, {NormKind::rms, normWeight, nullptr, o.inputs, o.eps}, multiplied);
   const Epilogue epilogue = swiglu ? Epilogue::swiglu : add ? Epilogue::add : Epilogue::store;
   run.matmul(packed, multiplied, xStride, o.rows, epilogue, swiglu ? nullptr : floats(memory, yAt),
              swiglu ? memory.data() + yAt : nullptr, yStride);
@@ -209,8 +210,8 @@ Status Single::attention() {
   run.norm(floats(memory, xAt), dimStride, all, {NormKind::rms, normWeight, nullptr, o.dim, o.eps}, normed);
   run.matmul(qkv, normed, dimStride, all, Epilogue::store, floats(memory, qkvAt), nullptr, qkvStride);
   run.attention({floats(memory, qkvAt), qkvStride, own.data(), groups.data(), o.streams, o.heads, o.kvHeads, o.headSize,
-                 layout, memory.data() + cacheAt, rotation, memory.data() + outAt, outStride,
-                 memory.data() + scratchAt, scratchBytes});
+                 layout, memory.data() + cacheAt, rotation, memory.data() + outAt, outStride, memory.data() + scratchAt,
+                 scratchBytes});
   fromElements(memory.data() + outAt, type(), all, outStride, width);
   return {};
 }
@@ -232,8 +233,8 @@ Status Single::draw() {
   threads.run(o.draws, [&](int i, int thread) {
     const float* row = floats(memory, conditionalAt) + i * stride;
     const float* other = guided ? floats(memory, unconditionalAt) + i * stride : nullptr;
-    const Draw d = drawOf(o.rule, o.guidance, o.vocabulary, row, other, 1, i,
-                          memory.data() + scratchAt + scratchBytes * thread);
+    const Draw d =
+        drawOf(o.rule, o.guidance, o.vocabulary, row, other, 1, i, memory.data() + scratchAt + scratchBytes * thread);
     drawn[static_cast<size_t>(i)] = sampler().draw(d);
     if (drawn[static_cast<size_t>(i)] < 0) finite = false;
   });

@@ -1,5 +1,5 @@
-// Hashes of what the public API computes, in a process of its own: PARVIS_ISA or the addon of the simulated GPU decide where.
-// Prints one JSON object, { 'instruction set, precision, model, case': hash }.
+// Hashes of what the public API computes, in a process of its own: PARVIS_ISA or the addon of the simulated GPU decide
+// where. Prints one JSON object, { 'instruction set, precision, model, case': hash }.
 //   node pictures.js DIST DEVICE MODELS
 'use strict'
 
@@ -14,7 +14,10 @@ function hash (...arrays) {
   for (const array of arrays) sum.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
   return sum.digest('hex').slice(0, 20)
 }
-const ofImages = images => hash(...[images].flat().flatMap(({ tokens, data, seed }) => [tokens, data ?? tokens, BigUint64Array.of(BigInt(seed))]))
+const ofImages = images =>
+  hash(
+    ...[images].flat().flatMap(({ tokens, data, seed }) => [tokens, data ?? tokens, BigUint64Array.of(BigInt(seed))])
+  )
 
 /** Options of generate() by name. Class numbers fit the model. */
 function requests (classes, ns, brief) {

@@ -1,6 +1,7 @@
-// The same seed makes the same picture in every version: hashes of tokens, pixels, log-probabilities and codes, by instruction
-// set, precision, model and options. They were made once and stay; a change of one needs a bug as its reason, and a line in
-// the CHANGELOG. PARVIS_PIN=write adds what is not in the fixture yet, and changes nothing that is.
+// The same seed makes the same picture in every version: hashes of tokens, pixels, log-probabilities and codes, by
+// instruction set, precision, model and options. They were made once and stay; a change of one needs a bug as its
+// reason, and a line in the CHANGELOG. PARVIS_PIN=write adds what is not in the fixture yet, and changes nothing that
+// is.
 
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
@@ -19,10 +20,12 @@ const tokenizer = golden('vq-small/vq.pt')
 export const goldenModels = {
   'par-4x': { load: { transformer: { path: par4, heads: 2, grid: 8 }, tokenizer }, classes: [3, 5, 1], ns: [null] },
   'par-16x-hd100': {
-    load: { transformer: { path: golden('par-16x-hd100/model.pt'), heads: 2, grid: 8 } }, classes: [3, 5, 1], ns: [null], pixels: false
+    load: { transformer: { path: golden('par-16x-hd100/model.pt'), heads: 2, grid: 8 } }, classes: [3, 5, 1],
+    ns: [null], pixels: false
   },
   llamagen: {
-    load: { transformer: { path: golden('llamagen/model.pt'), heads: 2, grid: 8 } }, classes: [3, 5, 1], ns: [null], pixels: false
+    load: { transformer: { path: golden('llamagen/model.pt'), heads: 2, grid: 8 } }, classes: [3, 5, 1], ns: [null],
+    pixels: false
   }
 }
 export const embeddedModel = { embedded: { load: {}, classes: [7, 0, 9], ns: [1, 4, 16] } }

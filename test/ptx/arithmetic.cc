@@ -1,6 +1,7 @@
-// What computes on one thread's registers: arithmetic, comparisons, selections, bits, branches. Integers are computed on
-// unsigned words, so that they wrap; a division by zero, which devices answer somehow, is an error here. Single precision
-// has one NaN. Approximate functions give the exact value, rounded: a device may be a unit or two in the last place off.
+// What computes on one thread's registers: arithmetic, comparisons, selections, bits, branches. Integers are computed
+// on unsigned words, so that they wrap; a division by zero, which devices answer somehow, is an error here. Single
+// precision has one NaN. Approximate functions give the exact value, rounded: a device may be a unit or two in the last
+// place off.
 #include <cmath>
 
 #include "program.h"
@@ -35,7 +36,8 @@ template <class T, bool remainder>
 const Instruction* divide(const Instruction* i, Slot* r, Thread& t) {
   const T a = get<T>(r, i->a), b = get<T>(r, i->b);
   if (b == 0) fail(i, t, "division by zero");
-  if (std::is_signed_v<T> && b == static_cast<T>(-1)) put(r, i->d, remainder ? T{0} : static_cast<T>(0 - static_cast<Word<T>>(a)));
+  if (std::is_signed_v<T> && b == static_cast<T>(-1))
+    put(r, i->d, remainder ? T{0} : static_cast<T>(0 - static_cast<Word<T>>(a)));
   else put(r, i->d, static_cast<T>(remainder ? a % b : a / b));
   return i + 1;
 }
@@ -136,7 +138,8 @@ const Instruction* funnel(const Instruction* i, Slot* r, Thread&) {
 }
 // Bit by bit the entry of a table of eight.
 const Instruction* lookUpBits(const Instruction* i, Slot* r, Thread&) {
-  const uint32_t a = get<uint32_t>(r, i->a), b = get<uint32_t>(r, i->b), c = get<uint32_t>(r, i->c), table = get<uint32_t>(r, i->more[0]);
+  const uint32_t a = get<uint32_t>(r, i->a), b = get<uint32_t>(r, i->b), c = get<uint32_t>(r, i->c),
+                 table = get<uint32_t>(r, i->more[0]);
   uint32_t out = 0;
   for (uint32_t k = 0; k < 8; k++)
     if (table >> k & 1) out |= (k & 4 ? a : ~a) & (k & 2 ? b : ~b) & (k & 1 ? c : ~c);
@@ -162,10 +165,12 @@ float flushed(float v) { return std::fpclassify(v) == FP_SUBNORMAL ? std::copysi
 float fmaDown(float a, float b, float c) {
   const float nearest = std::fma(a, b, c);
   if (!std::isfinite(nearest)) return nearest;
-  const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c), sum = product + addend;
+  const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c),
+               sum = product + addend;
   const double part = sum - product, rest = (product - (sum - part)) + (addend - part);
   const double above = (static_cast<double>(nearest) - sum) - rest;
-  if (nearest == 0 && above == 0) return product == 0 && addend == 0 && std::signbit(product) == std::signbit(addend) ? nearest : -0.0f;
+  if (nearest == 0 && above == 0)
+    return product == 0 && addend == 0 && std::signbit(product) == std::signbit(addend) ? nearest : -0.0f;
   return above > 0 ? std::nextafter(nearest, -HUGE_VALF) : nearest;
 }
 // The upper half of a double and of its reciprocal; the lower halves are not looked at, and zero.
@@ -203,7 +208,9 @@ void addIntegers(Forms& f, const std::string& w) {
   // Counts beyond the width count as the width.
   constexpr uint32_t width = sizeof(U) * 8;
   f.add("shl.b" + w, shift<U, [](U a, uint32_t n) { return n >= width ? U{0} : static_cast<U>(a << n); }>, "dab");
-  for (const std::string sign : {".u", ".b"}) f.add("shr" + sign + w, shift<U, [](U a, uint32_t n) { return n >= width ? U{0} : static_cast<U>(a >> n); }>, "dab");
+  for (const std::string sign : {".u", ".b"})
+    f.add("shr" + sign + w, shift<U, [](U a, uint32_t n) { return n >= width ? U{0} : static_cast<U>(a >> n); }>,
+          "dab");
   f.add("shr.s" + w, shift<S, [](S a, uint32_t n) { return static_cast<S>(a >> std::min(n, width - 1)); }>, "dab");
   for (const std::string sign : {".u", ".s", ".b"}) {
     f.add("setp.eq" + sign + w, compare<U, [](U a, U b) { return a == b; }>, "dab");
@@ -237,7 +244,8 @@ void addFloats(Forms& f, const std::string& type) {
   constexpr Word<F> sign = Word<F>{1} << (sizeof(F) * 8 - 1);
   f.add("neg" + type, unary<Word<F>, [](Word<F> a) { return static_cast<Word<F>>(a ^ sign); }>, "da");
   f.add("abs" + type, unary<Word<F>, [](Word<F> a) { return static_cast<Word<F>>(a & ~sign); }>, "da");
-  f.add("copysign" + type, binary<Word<F>, [](Word<F> a, Word<F> b) { return static_cast<Word<F>>((a & sign) | (b & ~sign)); }>, "dab");
+  f.add("copysign" + type,
+        binary<Word<F>, [](Word<F> a, Word<F> b) { return static_cast<Word<F>>((a & sign) | (b & ~sign)); }>, "dab");
   f.add("mov" + type, move<Word<F>>, "da");
   f.add("selp" + type, select<Word<F>>, "dabc");
   const auto both = [&]<auto ordered>(const std::string& name) {  // the second name holds for a NaN as well
@@ -288,10 +296,17 @@ void addArithmetic(Forms& f) {
   f.add("mad.wide.s16", multiplyAddWide<int16_t, int32_t>, "dabc");
   f.add("mad.wide.u32", multiplyAddWide<uint32_t, uint64_t>, "dabc");
   f.add("mad.wide.s32", multiplyAddWide<int32_t, int64_t>, "dabc");
-  f.add("mul.hi.u32", binary<uint32_t, [](uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }>, "dab");
-  f.add("mul.hi.s32", binary<int32_t, [](int32_t a, int32_t b) { return static_cast<int32_t>(int64_t{a} * b >> 32); }>, "dab");
-  f.add("mul.hi.u64", binary<uint64_t, [](uint64_t a, uint64_t b) { return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64); }>, "dab");
-  f.add("mul.hi.s64", binary<int64_t, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<__int128>(a) * b >> 64); }>, "dab");
+  f.add("mul.hi.u32",
+        binary<uint32_t, [](uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }>, "dab");
+  f.add("mul.hi.s32", binary<int32_t, [](int32_t a, int32_t b) { return static_cast<int32_t>(int64_t{a} * b >> 32); }>,
+        "dab");
+  f.add("mul.hi.u64",
+        binary<uint64_t, [](uint64_t a,
+                            uint64_t b) { return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64); }>,
+        "dab");
+  f.add("mul.hi.s64",
+        binary<int64_t, [](int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<__int128>(a) * b >> 64); }>,
+        "dab");
   f.add("brev.b32", unary<uint32_t, reversed<uint32_t>>, "da");
   f.add("brev.b64", unary<uint64_t, reversed<uint64_t>>, "da");
   f.add("bfind.u32", findBit<uint32_t, false>, "da");
@@ -313,8 +328,11 @@ void addArithmetic(Forms& f) {
   addFloats<float>(f, ".f32");
   addFloats<double>(f, ".f64");
   f.add("fma.rm.f32", ternary<float, fmaDown>, "dabc");
-  f.add("ex2.approx.f32", unary<float, [](float a) { return static_cast<float>(std::exp2(static_cast<double>(a))); }>, "da");
-  f.add("ex2.approx.ftz.f32", unary<float, [](float a) { return flushed(static_cast<float>(std::exp2(static_cast<double>(flushed(a))))); }>, "da");
+  f.add("ex2.approx.f32", unary<float, [](float a) { return static_cast<float>(std::exp2(static_cast<double>(a))); }>,
+        "da");
+  f.add("ex2.approx.ftz.f32",
+        unary<float, [](float a) { return flushed(static_cast<float>(std::exp2(static_cast<double>(flushed(a))))); }>,
+        "da");
   f.add("rcp.approx.f32", unary<float, [](float a) { return 1 / a; }>, "da");
   f.add("rcp.approx.ftz.f32", unary<float, [](float a) { return flushed(1 / flushed(a)); }>, "da");
   f.add("rcp.approx.ftz.f64", unary<double, coarseReciprocal>, "da");
@@ -325,8 +343,9 @@ void addArithmetic(Forms& f) {
   f.add("mov.pred", predicate<[](Slot a, Slot) { return a; }>, "da");
   f.add("ret", end, "");
   f.add("exit", end, "");
-  for (const char* name : {"membar.gl", "membar.cta", "membar.sys", "fence.acq_rel.gpu", "fence.sc.gpu"}) f.add(name, nothing, "");
-  f.add("pack.b64", pack, "dv");      // decode.cc: mov.b64 with braces
+  for (const char* name : {"membar.gl", "membar.cta", "membar.sys", "fence.acq_rel.gpu", "fence.sc.gpu"})
+    f.add(name, nothing, "");
+  f.add("pack.b64", pack, "dv");  // decode.cc: mov.b64 with braces
   f.add("unpack.b64", unpack, "va");
 }
 

@@ -24,13 +24,16 @@ const Instruction* resize(const Instruction* i, Slot* r, Thread&) {
   r[i->d] = widened(static_cast<To>(get<From>(r, i->a)));
   return i + 1;
 }
-// Cut to what the integer can hold; of a NaN 0, or where either has 64 bits the lowest (with a sign) or the middle of all.
+// Cut to what the integer can hold; of a NaN 0, or where either has 64 bits the lowest (with a sign) or the middle of
+// all.
 template <class To, class From, Rounding rounding>
 const Instruction* toInteger(const Instruction* i, Slot* r, Thread&) {
   using Most = std::numeric_limits<To>;
   const From v = whole<rounding>(get<From>(r, i->a));
   To out;
-  if (v != v) out = sizeof(From) == 8 || sizeof(To) == 8 ? static_cast<To>(std::make_unsigned_t<To>{1} << (sizeof(To) * 8 - 1)) : To{0};
+  if (v != v)
+    out = sizeof(From) == 8 || sizeof(To) == 8 ? static_cast<To>(std::make_unsigned_t<To>{1} << (sizeof(To) * 8 - 1))
+                                               : To{0};
   else if (v >= std::ldexp(From{1}, Most::digits)) out = Most::max();
   else if (v < static_cast<From>(Most::min())) out = Most::min();
   else out = static_cast<To>(v);
@@ -99,7 +102,9 @@ void addFrom(Forms& f, const std::string& from) {
 template <class F>
 void addFromFloat(Forms& f, const std::string& from) {
   const auto each = [&]<Rounding rounding>(const std::string& name) {
-    const auto integer = [&]<class To>(To, const std::string& to) { f.add("cvt." + name + to + from, toInteger<To, F, rounding>, "da"); };
+    const auto integer = [&]<class To>(To, const std::string& to) {
+      f.add("cvt." + name + to + from, toInteger<To, F, rounding>, "da");
+    };
     integer(uint8_t{}, ".u8"), integer(int8_t{}, ".s8"), integer(uint16_t{}, ".u16"), integer(int16_t{}, ".s16");
     integer(uint32_t{}, ".u32"), integer(int32_t{}, ".s32"), integer(uint64_t{}, ".u64"), integer(int64_t{}, ".s64");
     f.add("cvt." + name + from + from, toWhole<F, rounding>, "da");

@@ -1,6 +1,6 @@
 // Copies from global to shared memory that arrive later, and the barriers in shared memory that some of them report to.
-// How late they arrive the SIMT layer decides. A barrier's 8 bytes are its own business; here they hold how many arrivals a
-// phase needs and how many it misses, the bytes under way, and the parity of the phase.
+// How late they arrive the SIMT layer decides. A barrier's 8 bytes are its own business; here they hold how many
+// arrivals a phase needs and how many it misses, the bytes under way, and the parity of the phase.
 #include "guarded.h"
 #include "program.h"
 
@@ -42,7 +42,8 @@ struct Barrier {
 static_assert(sizeof(Barrier) == 8);
 
 Barrier* barrier(const Instruction* i, const Slot* r, const Thread& t) {
-  return reinterpret_cast<Barrier*>(sharedAt(i, t, static_cast<uint32_t>(r[i->a] + static_cast<uint64_t>(i->value)), 8));
+  return reinterpret_cast<Barrier*>(
+      sharedAt(i, t, static_cast<uint32_t>(r[i->a] + static_cast<uint64_t>(i->value)), 8));
 }
 void arriveAt(Barrier* b, int32_t bytes, const Instruction* i, const Thread& t) {
   if (b->missing == 0) fail(i, t, "one arrival at a barrier more than it was made for");
@@ -70,7 +71,8 @@ const Instruction* arriveExpect(const Instruction* i, Slot* r, Thread& t) {
 const Instruction* testParity(const Instruction* i, Slot* r, Thread& t) {
   const Barrier* b = barrier(i, r, t);
   const uint32_t parity = get<uint32_t>(r, i->b) & 1;
-  simt::waitUntil("mbarrier wait", [=] { return b->parity != parity; }, where(i, t));
+  simt::waitUntil(
+      "mbarrier wait", [=] { return b->parity != parity; }, where(i, t));
   r[i->d] = 1;
   return i + 1;
 }
@@ -96,7 +98,8 @@ const Instruction* bulk(const Instruction* i, Slot* r, Thread& t) {
 const Instruction* prefetch(const Instruction* i, Slot* r, Thread& t) {
   const uint64_t from = r[i->a] + static_cast<uint64_t>(i->value);
   const uint32_t bytes = get<uint32_t>(r, i->b);
-  if (from % 16 != 0 || bytes % 16 != 0 || bytes == 0 || bytes >= 1u << 31) fail(i, t, "cp.async.bulk.prefetch: address or size is not a multiple of 16 bytes");
+  if (from % 16 != 0 || bytes % 16 != 0 || bytes == 0 || bytes >= 1u << 31)
+    fail(i, t, "cp.async.bulk.prefetch: address or size is not a multiple of 16 bytes");
   now = {i, &t};
   for (uint32_t at = 0; at < bytes; at += 16) (void)readGlobal<Sixteen>(reinterpret_cast<const void*>(from + at));
   return i + 1;

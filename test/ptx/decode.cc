@@ -1,6 +1,7 @@
-// One entry of a PTX file, from words to instructions. Registers, constants and addresses become numbers of slots, labels
-// become pointers, and the name of an instruction with all its modifiers must be one of the forms; only modifiers that say
-// nothing about what a thread computes here (cache hints, scopes and orders of accesses) are left out before.
+// One entry of a PTX file, from words to instructions. Registers, constants and addresses become numbers of slots,
+// labels become pointers, and the name of an instruction with all its modifiers must be one of the forms; only
+// modifiers that say nothing about what a thread computes here (cache hints, scopes and orders of accesses) are left
+// out before.
 #include <algorithm>
 #include <charconv>
 
@@ -13,7 +14,8 @@ constexpr Slot undefined = 0xfff7dead7fb0dead;  // a NaN in either width
 
 class Decoder {
  public:
-  Decoder(const std::string& file, const std::vector<Token>& tokens, size_t at, const std::vector<Variable>& shared, const Forms& forms)
+  Decoder(const std::string& file, const std::vector<Token>& tokens, size_t at, const std::vector<Variable>& shared,
+          const Forms& forms)
       : file_(file), tokens_(tokens), at_(at), forms_(forms), entry_(std::make_unique<Entry>()) {
     e().file = file.substr(file.rfind('/') + 1);
     e().name = demangled(std::string(next()));
@@ -30,7 +32,9 @@ class Decoder {
 
   // ---- words ----------------------------------------------------------------------------------------------
 
-  std::string_view peek(size_t ahead = 0) const { return at_ + ahead < tokens_.size() ? tokens_[at_ + ahead].text : std::string_view(); }
+  std::string_view peek(size_t ahead = 0) const {
+    return at_ + ahead < tokens_.size() ? tokens_[at_ + ahead].text : std::string_view();
+  }
   std::string_view next() {
     if (at_ >= tokens_.size()) refuse("the file ends within an entry");
     return tokens_[at_++].text;
@@ -39,7 +43,9 @@ class Decoder {
   void expect(std::string_view text) {
     if (!accept(text)) refuse("`" + std::string(text) + "` expected, `" + std::string(peek()) + "` found");
   }
-  [[noreturn]] void refuse(const std::string& what) const { ptx::refuse(file_, tokens_[std::min(at_, tokens_.size() - 1)].line, what); }
+  [[noreturn]] void refuse(const std::string& what) const {
+    ptx::refuse(file_, tokens_[std::min(at_, tokens_.size() - 1)].line, what);
+  }
   static bool isNumber(std::string_view w) { return !w.empty() && w[0] >= '0' && w[0] <= '9'; }
   uint64_t number(std::string_view w) const {
     int base = 10;
@@ -149,10 +155,12 @@ class Decoder {
   // Slot of a register or variable; false: there is none of that name.
   bool find(std::string_view name, uint32_t& found) {
     static const std::map<std::string_view, Entry::Special> specials = {
-        {"%tid.x", Entry::Special::tidX}, {"%tid.y", Entry::Special::tidY}, {"%tid.z", Entry::Special::tidZ},
-        {"%ntid.x", Entry::Special::ntidX}, {"%ntid.y", Entry::Special::ntidY}, {"%ntid.z", Entry::Special::ntidZ},
-        {"%ctaid.x", Entry::Special::ctaidX}, {"%ctaid.y", Entry::Special::ctaidY}, {"%ctaid.z", Entry::Special::ctaidZ},
-        {"%nctaid.x", Entry::Special::nctaidX}, {"%nctaid.y", Entry::Special::nctaidY}, {"%nctaid.z", Entry::Special::nctaidZ},
+        {"%tid.x", Entry::Special::tidX},       {"%tid.y", Entry::Special::tidY},
+        {"%tid.z", Entry::Special::tidZ},       {"%ntid.x", Entry::Special::ntidX},
+        {"%ntid.y", Entry::Special::ntidY},     {"%ntid.z", Entry::Special::ntidZ},
+        {"%ctaid.x", Entry::Special::ctaidX},   {"%ctaid.y", Entry::Special::ctaidY},
+        {"%ctaid.z", Entry::Special::ctaidZ},   {"%nctaid.x", Entry::Special::nctaidX},
+        {"%nctaid.y", Entry::Special::nctaidY}, {"%nctaid.z", Entry::Special::nctaidZ},
         {"%laneid", Entry::Special::laneId}};
     for (size_t i = scopes_.size(); i-- > 0;) {
       Scope& scope = scopes_[i];
@@ -161,10 +169,12 @@ class Decoder {
       while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9') digits--;
       if (digits == name.size()) continue;
       for (const auto& [prefix, count] : scope.ranges)
-        if (prefix == name.substr(0, digits) && number(name.substr(digits)) < count) return found = scope.names[name] = slot(undefined), true;
+        if (prefix == name.substr(0, digits) && number(name.substr(digits)) < count)
+          return found = scope.names[name] = slot(undefined), true;
     }
     if (const auto known = specials.find(name); known != specials.end()) return found = special(known->second), true;
-    if (const auto known = symbols_.find(std::string(name)); known != symbols_.end()) return found = known->second, true;
+    if (const auto known = symbols_.find(std::string(name)); known != symbols_.end())
+      return found = known->second, true;
     return false;
   }
   uint32_t named(std::string_view name) {
@@ -205,9 +215,28 @@ class Decoder {
 
   // Left out of a name: who sees an access when and where it is cached.
   static std::string formOf(std::string_view word) {
-    static const std::vector<std::string_view> accesses = {"ld", "st", "atom", "red"},
-        silent = {"volatile", "relaxed", "release", "acq_rel", "weak", "nc", "gpu", "cta", "sys", "ca", "cg", "cs", "lu", "wb", "wt",
-                  "L1::no_allocate", "L1::evict_first", "L1::evict_last", "L1::evict_normal", "L2::64B", "L2::128B", "L2::256B"};
+    static const std::vector<std::string_view> accesses = {"ld", "st", "atom", "red"}, silent = {"volatile",
+                                                                                                 "relaxed",
+                                                                                                 "release",
+                                                                                                 "acq_rel",
+                                                                                                 "weak",
+                                                                                                 "nc",
+                                                                                                 "gpu",
+                                                                                                 "cta",
+                                                                                                 "sys",
+                                                                                                 "ca",
+                                                                                                 "cg",
+                                                                                                 "cs",
+                                                                                                 "lu",
+                                                                                                 "wb",
+                                                                                                 "wt",
+                                                                                                 "L1::no_allocate",
+                                                                                                 "L1::evict_first",
+                                                                                                 "L1::evict_last",
+                                                                                                 "L1::evict_normal",
+                                                                                                 "L2::64B",
+                                                                                                 "L2::128B",
+                                                                                                 "L2::256B"};
     const std::string_view head = word.substr(0, word.find('.'));
     if (std::find(accesses.begin(), accesses.end(), head) == accesses.end()) return std::string(word);
     std::string form(head);
@@ -299,7 +328,8 @@ class Decoder {
       case 'i': i.value = signedNumber(); break;
       case '0':
       case 's':
-        if (signedNumber() != (kind == '0' ? 0 : 16)) refuse(kind == '0' ? "a number other than 0" : "a number other than 16");
+        if (signedNumber() != (kind == '0' ? 0 : 16))
+          refuse(kind == '0' ? "a number other than 0" : "a number other than 16");
         break;
       default: refuse(std::string("a form with an operand of kind ") + kind);
     }
@@ -327,13 +357,18 @@ class Decoder {
   std::map<Slot, uint32_t> constants_;
   std::map<std::string, uint32_t> symbols_;
   std::map<std::string, size_t> labels_;
-  struct Jump { size_t from; std::string label; uint32_t line; };
+  struct Jump {
+    size_t from;
+    std::string label;
+    uint32_t line;
+  };
   std::vector<Jump> jumps_;
 };
 
 }  // namespace
 
-std::unique_ptr<Entry> decodeEntry(const std::string& file, const std::vector<Token>& tokens, size_t at, const std::vector<Variable>& shared, const Forms& forms) {
+std::unique_ptr<Entry> decodeEntry(const std::string& file, const std::vector<Token>& tokens, size_t at,
+                                   const std::vector<Variable>& shared, const Forms& forms) {
   return Decoder(file, tokens, at, shared, forms).take();
 }
 

@@ -3,8 +3,14 @@
 
 namespace ptx {
 
-template <class W> W readGlobal(const void* p) { return *static_cast<const W*>(p); }
-template <class W> void writeGlobal(void* p, W value) { *static_cast<W*>(p) = value; }
+template <class W>
+W readGlobal(const void* p) {
+  return *static_cast<const W*>(p);
+}
+template <class W>
+void writeGlobal(void* p, W value) {
+  *static_cast<W*>(p) = value;
+}
 
 template uint8_t readGlobal(const void*);
 template uint16_t readGlobal(const void*);

@@ -1,7 +1,7 @@
-// Puts the interpreter in place of the kernels' C++ where PARVIS_PTX names files of PTX, divided by `:`. A launch's kernel is
-// a function of the program; its name, from the symbol table of the file that it was loaded from, and that of an entry are
-// compared as people write them, template arguments included: nvcc gives names without linkage decorations of its own that
-// do not show there. What cannot be read, or a kernel that is not exactly one entry, ends the process.
+// Puts the interpreter in place of the kernels' C++ where PARVIS_PTX names files of PTX, divided by `:`. A launch's
+// kernel is a function of the program; its name, from the symbol table of the file that it was loaded from, and that of
+// an entry are compared as people write them, template arguments included: nvcc gives names without linkage decorations
+// of its own that do not show there. What cannot be read, or a kernel that is not exactly one entry, ends the process.
 //
 // PARVIS_PTX_COUNTS: prints to stderr at the end how many instructions each entry ran.
 #include <dlfcn.h>
@@ -44,20 +44,23 @@ std::string nameOf(const void* address) {
       return value;
     };
     const Elf64_Ehdr header = at(0, Elf64_Ehdr{});
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64) giveUp(std::string(info.dli_fname) + ": not a program of 64 bits");
+    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64)
+      giveUp(std::string(info.dli_fname) + ": not a program of 64 bits");
     for (unsigned s = 0; s < header.e_shnum; s++) {
       const Elf64_Shdr section = at(header.e_shoff + s * sizeof(Elf64_Shdr), Elf64_Shdr{});
       if (section.sh_type != SHT_SYMTAB) continue;
       const Elf64_Shdr names = at(header.e_shoff + section.sh_link * sizeof(Elf64_Shdr), Elf64_Shdr{});
       for (uint64_t k = 0; k < section.sh_size / sizeof(Elf64_Sym); k++) {
         const Elf64_Sym symbol = at(section.sh_offset + k * sizeof(Elf64_Sym), Elf64_Sym{});
-        if (ELF64_ST_TYPE(symbol.st_info) == STT_FUNC && symbol.st_value != 0) file->second[symbol.st_value] = bytes.data() + names.sh_offset + symbol.st_name;
+        if (ELF64_ST_TYPE(symbol.st_info) == STT_FUNC && symbol.st_value != 0)
+          file->second[symbol.st_value] = bytes.data() + names.sh_offset + symbol.st_name;
       }
     }
     if (header.e_type == ET_EXEC) giveUp(std::string(info.dli_fname) + ": not a position-independent program");
   }
   const auto found = file->second.find(reinterpret_cast<uintptr_t>(address) - bias);
-  if (found == file->second.end()) giveUp(std::string(info.dli_fname) + ": no symbol for a kernel; it must not be stripped");
+  if (found == file->second.end())
+    giveUp(std::string(info.dli_fname) + ": no symbol for a kernel; it must not be stripped");
   return demangled(found->second);
 }
 
@@ -66,7 +69,10 @@ std::string nameOf(const void* address) {
 struct Programs {
   Forms forms;
   std::deque<Module> modules;
-  struct Place { const Module* module; std::string mangled; };
+  struct Place {
+    const Module* module;
+    std::string mangled;
+  };
   std::map<std::string, std::vector<Place>> places;  // by the name as people write it
   std::map<const void*, std::unique_ptr<Entry>> entries;
 
@@ -121,7 +127,8 @@ void runThread(Entry& entry, const uint8_t* parameters, size_t dynamicBytes) {
   for (size_t i = 0; i < entry.shared.size(); i++) {
     const Variable& v = entry.shared[i];
     void* data = v.dynamic ? simt::dynamicShared() : simt::sharedArray(&v, v.name.c_str(), v.bytes, v.align);
-    t.shared[i] = {static_cast<uint8_t*>(data), static_cast<uint32_t>(v.dynamic ? dynamicBytes : v.bytes), sharedBase(i, v.align)};
+    t.shared[i] = {static_cast<uint8_t*>(data), static_cast<uint32_t>(v.dynamic ? dynamicBytes : v.bytes),
+                   sharedBase(i, v.align)};
   }
   const std::unique_ptr<Sixteen[]> local(entry.localBytes > 0 ? new Sixteen[(entry.localBytes + 15) / 16] : nullptr);
   t.local = reinterpret_cast<uint8_t*>(local.get());
@@ -137,11 +144,15 @@ std::function<void()> prepare(const simt::Launch& launch, simt::Parameters param
     Entry& entry = programs->of(launch.kernel);
     bool same = entry.parameters.size() == parameters.places.size();
     for (size_t i = 0; same && i < entry.parameters.size(); i++)
-      same = entry.parameters[i].offset == parameters.places[i].offset && entry.parameters[i].bytes == parameters.places[i].bytes;
+      same = entry.parameters[i].offset == parameters.places[i].offset &&
+             entry.parameters[i].bytes == parameters.places[i].bytes;
     if (!same) giveUp(entry.name + ": its parameters have other sizes or places for nvcc than for the host's compiler");
     const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
-    if (entry.mostThreads > 0 && threads > entry.mostThreads) giveUp(entry.name + ": launched with " + std::to_string(threads) + " threads, bounds say " + std::to_string(entry.mostThreads));
-    return [&entry, bytes = std::make_shared<const std::vector<uint8_t>>(std::move(parameters.bytes)), shared = launch.sharedBytes] { runThread(entry, bytes->data(), shared); };
+    if (entry.mostThreads > 0 && threads > entry.mostThreads)
+      giveUp(entry.name + ": launched with " + std::to_string(threads) + " threads, bounds say " +
+             std::to_string(entry.mostThreads));
+    return [&entry, bytes = std::make_shared<const std::vector<uint8_t>>(std::move(parameters.bytes)),
+            shared = launch.sharedBytes] { runThread(entry, bytes->data(), shared); };
   } catch (const Failure& failure) {
     giveUp(failure.message);
   }
@@ -149,7 +160,10 @@ std::function<void()> prepare(const simt::Launch& launch, simt::Parameters param
 
 void printCounts() {
   for (const auto& [kernel, entry] : programs->entries)
-    if (entry) std::fprintf(stderr, "ptx: %12llu instructions, %9llu threads: %s\n", static_cast<unsigned long long>(entry->instructions), static_cast<unsigned long long>(entry->threads), entry->name.c_str());
+    if (entry)
+      std::fprintf(stderr, "ptx: %12llu instructions, %9llu threads: %s\n",
+                   static_cast<unsigned long long>(entry->instructions),
+                   static_cast<unsigned long long>(entry->threads), entry->name.c_str());
 }
 
 const struct Begin {
@@ -162,7 +176,9 @@ const struct Begin {
       giveUp(failure.message);
     }
     simt::interpret = prepare;
-    simt::place = [] { return now.instruction ? now.thread->entry->file + ":" + std::to_string(now.instruction->line) : std::string(); };
+    simt::place = [] {
+      return now.instruction ? now.thread->entry->file + ":" + std::to_string(now.instruction->line) : std::string();
+    };
     if (std::getenv("PARVIS_PTX_COUNTS")) std::atexit(printCounts);
   }
 } begin;

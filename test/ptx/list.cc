@@ -1,6 +1,6 @@
-// What can be said of entries without running them: `list FILE...` prints a line for each, whether it waits for the kernel
-// before (griddepcontrol.wait) on every path, and which loads and stores of global memory some path has before that.
-// cuda/platform.cuh says why these may only be loads of weights.
+// What can be said of entries without running them: `list FILE...` prints a line for each, whether it waits for the
+// kernel before (griddepcontrol.wait) on every path, and which loads and stores of global memory some path has before
+// that. cuda/platform.cuh says why these may only be loads of weights.
 #include <cstdio>
 
 #include "program.h"
@@ -32,8 +32,13 @@ void list(const ptx::Entry& e) {
     else if (i.run != ptx::branch) go(&i + 1);
   }
   for (size_t k = 0; waits && k < e.code.size(); k++)
-    if (seen[k] && e.touches[k] != ptx::Touch::none && e.touches[k] != ptx::Touch::wait) (e.touches[k] == ptx::Touch::load ? loads : stores) += " " + std::to_string(e.code[k].line);
-  std::printf("%s\t%s\t%s\tloads:%s\tstores:%s\n", e.name.c_str(), e.file.c_str(), !waits ? "never waits" : ends ? "may end without a wait" : "waits", loads.c_str(), stores.c_str());
+    if (seen[k] && e.touches[k] != ptx::Touch::none && e.touches[k] != ptx::Touch::wait)
+      (e.touches[k] == ptx::Touch::load ? loads : stores) += " " + std::to_string(e.code[k].line);
+  std::printf("%s\t%s\t%s\tloads:%s\tstores:%s\n", e.name.c_str(), e.file.c_str(),
+              !waits ? "never waits"
+              : ends ? "may end without a wait"
+                     : "waits",
+              loads.c_str(), stores.c_str());
 }
 
 }  // namespace

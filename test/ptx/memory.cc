@@ -1,5 +1,5 @@
-// Loads, stores and atomic operations. An address must be a multiple of what is accessed, as on a device. Shared memory and
-// parameters are checked against the array that an address belongs to, global memory by the address sanitizer.
+// Loads, stores and atomic operations. An address must be a multiple of what is accessed, as on a device. Shared memory
+// and parameters are checked against the array that an address belongs to, global memory by the address sanitizer.
 #include "guarded.h"
 #include "program.h"
 
@@ -14,7 +14,9 @@ uint8_t* sharedAt(const Instruction* i, const Thread& t, uint32_t address, uint3
   const int64_t offset = static_cast<int64_t>(address) - a.base;
   if (address % bytes != 0) fail(i, t, "misaligned access to shared memory");
   if (offset < 0 || offset + bytes > a.bytes)
-    fail(i, t, std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of " + t.entry->shared[array].name + " (" + std::to_string(a.bytes) + " bytes), shared memory of the block");
+    fail(i, t,
+         std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of " + t.entry->shared[array].name + " (" +
+             std::to_string(a.bytes) + " bytes), shared memory of the block");
   return a.data + offset;
 }
 
@@ -22,13 +24,23 @@ namespace {
 
 enum class Space { global, shared, parameter, local, generic };
 
-template <size_t bytes> struct AccessOf { using type = Word<std::conditional_t<bytes == 1, uint8_t, std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, uint32_t, uint64_t>>>>; };
-template <> struct AccessOf<16> { using type = Sixteen; };
-template <size_t bytes> using Access = typename AccessOf<bytes>::type;
+template <size_t bytes>
+struct AccessOf {
+  using type = Word<
+      std::conditional_t<bytes == 1, uint8_t,
+                         std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, uint32_t, uint64_t>>>>;
+};
+template <>
+struct AccessOf<16> {
+  using type = Sixteen;
+};
+template <size_t bytes>
+using Access = typename AccessOf<bytes>::type;
 
 const uint8_t* parameterAt(const Instruction* i, const Thread& t, uint64_t address, uint32_t bytes) {
   const uint64_t offset = address - parameterBase;
-  if (offset > t.entry->parameterBytes || offset + bytes > t.entry->parameterBytes) fail(i, t, "a read beyond the parameters");
+  if (offset > t.entry->parameterBytes || offset + bytes > t.entry->parameterBytes)
+    fail(i, t, "a read beyond the parameters");
   if (offset % bytes != 0) fail(i, t, "misaligned read of a parameter");
   return t.parameters + offset;
 }
@@ -39,7 +51,8 @@ uint8_t* globalAt(const Instruction* i, const Thread& t, uint64_t address, uint3
 }
 uint8_t* localAt(const Instruction* i, const Thread& t, uint64_t address, uint32_t bytes) {
   const uint64_t offset = address - reinterpret_cast<uintptr_t>(t.local);
-  if (offset > t.entry->localBytes || offset + bytes > t.entry->localBytes || address % bytes != 0) fail(i, t, "an access beyond local memory, or misaligned");
+  if (offset > t.entry->localBytes || offset + bytes > t.entry->localBytes || address % bytes != 0)
+    fail(i, t, "an access beyond local memory, or misaligned");
   return t.local + offset;
 }
 
@@ -51,8 +64,10 @@ Access<bytes> read(const Instruction* i, const Slot* r, Thread& t) {
   if constexpr (space == Space::shared) p = sharedAt(i, t, static_cast<uint32_t>(address), bytes);
   else if constexpr (space == Space::parameter) p = parameterAt(i, t, address, bytes);
   else if constexpr (space == Space::local) p = localAt(i, t, address, bytes);
-  else if (space == Space::generic && address >> 60 == sharedWindow >> 60) p = sharedAt(i, t, static_cast<uint32_t>(address), bytes);
-  else if (space == Space::generic && address >> 60 == parameterWindow >> 60) p = parameterAt(i, t, address - parameterWindow, bytes);
+  else if (space == Space::generic && address >> 60 == sharedWindow >> 60)
+    p = sharedAt(i, t, static_cast<uint32_t>(address), bytes);
+  else if (space == Space::generic && address >> 60 == parameterWindow >> 60)
+    p = parameterAt(i, t, address - parameterWindow, bytes);
   else return readGlobal<W>(globalAt(i, t, address, bytes));
   W value;
   std::memcpy(&value, p, bytes);
@@ -61,7 +76,8 @@ Access<bytes> read(const Instruction* i, const Slot* r, Thread& t) {
 template <Space space, size_t bytes>
 void write(const Instruction* i, const Slot* r, Thread& t, Access<bytes> value) {
   const uint64_t address = r[i->a] + static_cast<uint64_t>(i->value);
-  if (space == Space::shared || (space == Space::generic && address >> 60 == sharedWindow >> 60)) std::memcpy(sharedAt(i, t, static_cast<uint32_t>(address), bytes), &value, bytes);
+  if (space == Space::shared || (space == Space::generic && address >> 60 == sharedWindow >> 60))
+    std::memcpy(sharedAt(i, t, static_cast<uint32_t>(address), bytes), &value, bytes);
   else if (space == Space::local) std::memcpy(localAt(i, t, address, bytes), &value, bytes);
   else writeGlobal(globalAt(i, t, address, bytes), value);
 }
@@ -74,7 +90,7 @@ const Instruction* load(const Instruction* i, Slot* r, Thread& t) {
 }
 template <Space space, class T, size_t count>
 const Instruction* loadVector(const Instruction* i, Slot* r, Thread& t) {
-  const Access<sizeof(T) * count> whole = read<space, sizeof(T) * count>(i, r, t);
+  const Access<sizeof(T)* count> whole = read<space, sizeof(T) * count>(i, r, t);
   T elements[count];
   std::memcpy(elements, &whole, sizeof elements);
   for (size_t k = 0; k < count; k++) r[i->more[k]] = widened(elements[k]);
@@ -97,7 +113,8 @@ const Instruction* storeVector(const Instruction* i, Slot* r, Thread& t) {
 // Most likely of a spin, so it goes on when nobody else can.
 template <class T>
 const Instruction* loadAcquire(const Instruction* i, Slot* r, Thread& t) {
-  simt::waitUntil("ld.acquire", [] { return true; }, where(i, t));
+  simt::waitUntil(
+      "ld.acquire", [] { return true; }, where(i, t));
   return load<Space::global, T>(i, r, t);
 }
 
@@ -112,7 +129,8 @@ const Instruction* atomic(const Instruction* i, Slot* r, Thread& t) {
 }
 template <Space space, class T, auto f>
 const Instruction* reduce(const Instruction* i, Slot* r, Thread& t) {
-  write<space, sizeof(T)>(i, r, t, static_cast<Word<T>>(f(static_cast<T>(read<space, sizeof(T)>(i, r, t)), get<T>(r, i->b))));
+  write<space, sizeof(T)>(i, r, t,
+                          static_cast<Word<T>>(f(static_cast<T>(read<space, sizeof(T)>(i, r, t)), get<T>(r, i->b))));
   simt::perturb();
   return i + 1;
 }
@@ -192,7 +210,8 @@ void addMemory(Forms& f) {
   addAtomics<Space::global>(f, ".global");
   addAtomics<Space::shared>(f, ".shared");
   addAtomics<Space::generic>(f, "");
-  for (const char* type : {".u32", ".b32"}) f.add(std::string("ld.acquire.global") + type, loadAcquire<uint32_t>, "dm", Touch::load);
+  for (const char* type : {".u32", ".b32"})
+    f.add(std::string("ld.acquire.global") + type, loadAcquire<uint32_t>, "dm", Touch::load);
 }
 
 }  // namespace ptx

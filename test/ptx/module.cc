@@ -1,5 +1,5 @@
-// The text of a PTX file: words, and where its entries are. Only what nvcc writes is read; anything else is refused by its
-// line, so that nothing is run that was half understood.
+// The text of a PTX file: words, and where its entries are. Only what nvcc writes is read; anything else is refused by
+// its line, so that nothing is run that was half understood.
 #include <cxxabi.h>
 
 #include <cctype>
@@ -33,7 +33,9 @@ std::string demangled(const std::string& name) {
 std::vector<Token> tokens(const std::string& text, const std::string& file) {
   std::vector<Token> found;
   uint32_t line = 1;
-  const auto isWord = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '%' || c == '$' || c == '_'; };
+  const auto isWord = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '%' || c == '$' || c == '_';
+  };
   for (size_t i = 0; i < text.size();) {
     const char c = text[i];
     if (c == '\n') line++, i++;
@@ -46,7 +48,8 @@ std::vector<Token> tokens(const std::string& text, const std::string& file) {
       i = end + 1;
     } else if (isWord(c)) {
       size_t end = i;
-      while (end < text.size() && (isWord(text[end]) || (text[end] == ':' && text.compare(end, 2, "::") == 0))) end += text[end] == ':' ? 2 : 1;
+      while (end < text.size() && (isWord(text[end]) || (text[end] == ':' && text.compare(end, 2, "::") == 0)))
+        end += text[end] == ':' ? 2 : 1;
       found.push_back({std::string_view(text).substr(i, end - i), line});
       i = end;
     } else if (std::string_view("{}[]()<>,;:@!|+-=").find(c) != std::string_view::npos) {
@@ -78,8 +81,10 @@ Module::Module(const std::string& file) : file_(file) {
         if (word(i) == "}" && --depth == 0) break;
       }
       i++;
-    } else if (w == ".extern" && word(i + 1) == ".shared" && word(i + 2) == ".align" && word(i + 6) == "[" && word(i + 7) == "]" && word(i + 8) == ";") {
-      shared_.push_back({std::string(word(i + 5)), 0, std::strtoull(std::string(word(i + 3)).c_str(), nullptr, 10), true});
+    } else if (w == ".extern" && word(i + 1) == ".shared" && word(i + 2) == ".align" && word(i + 6) == "[" &&
+               word(i + 7) == "]" && word(i + 8) == ";") {
+      shared_.push_back(
+          {std::string(word(i + 5)), 0, std::strtoull(std::string(word(i + 3)).c_str(), nullptr, 10), true});
       i += 9;
     } else refuse(file, tokens_[i].line, "not understood outside of an entry: " + std::string(w));
   }

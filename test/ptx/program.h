@@ -1,15 +1,17 @@
-// Kernels as nvcc compiled them, decoded: what test/ptx runs in place of their C++ on the SIMT layer of test/simt. nvcc's
-// reading of the sources, the inline PTX of cuda/ptx.cuh and the branches that only nvcc takes are so compared with the
-// CPU backend on any machine. Everything here is written from NVIDIA's manual of PTX and calls nothing of test/simt/ptx.h:
-// a mistake has to be made twice to go unseen. What is not in the tables of forms is an error that names its line.
+// Kernels as nvcc compiled them, decoded: what test/ptx runs in place of their C++ on the SIMT layer of test/simt.
+// nvcc's reading of the sources, the inline PTX of cuda/ptx.cuh and the branches that only nvcc takes are so compared
+// with the CPU backend on any machine. Everything here is written from NVIDIA's manual of PTX and calls nothing of
+// test/simt/ptx.h: a mistake has to be made twice to go unseen. What is not in the tables of forms is an error that
+// names its line.
 //
-// What this is not: ptxas and the machine code that it makes, the device's memory model (all threads share one thread of
-// the operating system), its order of sums within a matrix product, its approximations (here exact values, rounded), time.
+// What this is not: ptxas and the machine code that it makes, the device's memory model (all threads share one thread
+// of the operating system), its order of sums within a matrix product, its approximations (here exact values, rounded),
+// time.
 //
-// A thread has a file of 64-bit slots, one a virtual register; a narrower value lies in the low bits and whoever reads it
-// cuts it to its width, since PTX lets registers be wider than an instruction's type. Constants, addresses and special
-// registers are slots too, filled when the thread begins. A generic or global address is the host's; the windows below
-// hold the others.
+// A thread has a file of 64-bit slots, one a virtual register; a narrower value lies in the low bits and whoever reads
+// it cuts it to its width, since PTX lets registers be wider than an instruction's type. Constants, addresses and
+// special registers are slots too, filled when the thread begins. A generic or global address is the host's; the
+// windows below hold the others.
 #pragma once
 
 #include <bit>
@@ -37,14 +39,18 @@ struct Instruction {
   Run run = nullptr;
   uint32_t d = 0, a = 0, b = 0, c = 0;  // slots
   union {
-    int64_t value = 0;                  // beside an address; or a number of the instruction
+    int64_t value = 0;  // beside an address; or a number of the instruction
     const Instruction* target;
   };
-  const uint32_t* more = nullptr;       // slots, where there are others
+  const uint32_t* more = nullptr;  // slots, where there are others
   uint32_t line = 0;
 };
 
-struct Variable { std::string name; size_t bytes, align; bool dynamic; };
+struct Variable {
+  std::string name;
+  size_t bytes, align;
+  bool dynamic;
+};
 // Where a thread touches global memory, or waits for the kernel before.
 enum class Touch : uint8_t { none, load, store, wait };
 
@@ -56,10 +62,25 @@ struct Entry {
   std::vector<Variable> shared;
   size_t localBytes = 0;
   std::vector<Instruction> code;
-  std::vector<Touch> touches;     // of each instruction
+  std::vector<Touch> touches;  // of each instruction
   std::deque<std::vector<uint32_t>> lists;
-  std::vector<Slot> initial;      // of the slots
-  enum class Special : uint8_t { tidX, tidY, tidZ, ntidX, ntidY, ntidZ, ctaidX, ctaidY, ctaidZ, nctaidX, nctaidY, nctaidZ, laneId, local };
+  std::vector<Slot> initial;  // of the slots
+  enum class Special : uint8_t {
+    tidX,
+    tidY,
+    tidZ,
+    ntidX,
+    ntidY,
+    ntidZ,
+    ctaidX,
+    ctaidY,
+    ctaidZ,
+    nctaidX,
+    nctaidY,
+    nctaidZ,
+    laneId,
+    local
+  };
   std::vector<std::pair<uint32_t, Special>> specials;  // slots that differ from thread to thread
   uint64_t instructions = 0, threads = 0;
 };
@@ -69,14 +90,19 @@ struct Entry {
 // A 32-bit shared address: the array's number, then an offset that does not start at 0, so that an address before the
 // array is known as such, and that is a multiple of the array's alignment but of no more.
 constexpr unsigned arrayBits = 19, mostArrays = 24;
-constexpr uint32_t sharedBase(size_t array, size_t align) { return static_cast<uint32_t>((array + 1) << arrayBits | 4096 | align); }
+constexpr uint32_t sharedBase(size_t array, size_t align) {
+  return static_cast<uint32_t>((array + 1) << arrayBits | 4096 | align);
+}
 constexpr uint64_t sharedWindow = uint64_t{1} << 60, parameterWindow = uint64_t{2} << 60;  // in the generic space
 constexpr uint64_t parameterBase = 1 << 16;
 
 struct Thread {
   Entry* entry;
   const uint8_t* parameters;
-  struct Array { uint8_t* data; uint32_t bytes, base; } shared[mostArrays];
+  struct Array {
+    uint8_t* data;
+    uint32_t bytes, base;
+  } shared[mostArrays];
   uint8_t* local = nullptr;
 };
 
@@ -87,25 +113,48 @@ simt::Where where(const Instruction* i, const Thread& t);
 uint8_t* sharedAt(const Instruction* i, const Thread& t, uint32_t address, uint32_t bytes);
 
 // Of whoever touches global memory, for reports.
-struct Now { const Instruction* instruction; const Thread* thread; };
+struct Now {
+  const Instruction* instruction;
+  const Thread* thread;
+};
 extern Now now;
 
 // ---- values -------------------------------------------------------------------------------------------------
 
-template <size_t bytes> struct WordOf;
-template <> struct WordOf<1> { using type = uint8_t; };
-template <> struct WordOf<2> { using type = uint16_t; };
-template <> struct WordOf<4> { using type = uint32_t; };
-template <> struct WordOf<8> { using type = uint64_t; };
-template <class T> using Word = typename WordOf<sizeof(T)>::type;
+template <size_t bytes>
+struct WordOf;
+template <>
+struct WordOf<1> {
+  using type = uint8_t;
+};
+template <>
+struct WordOf<2> {
+  using type = uint16_t;
+};
+template <>
+struct WordOf<4> {
+  using type = uint32_t;
+};
+template <>
+struct WordOf<8> {
+  using type = uint64_t;
+};
+template <class T>
+using Word = typename WordOf<sizeof(T)>::type;
 
 template <class T>
-T get(const Slot* r, uint32_t slot) { return std::bit_cast<T>(static_cast<Word<T>>(r[slot])); }
+T get(const Slot* r, uint32_t slot) {
+  return std::bit_cast<T>(static_cast<Word<T>>(r[slot]));
+}
 template <class T>
-void put(Slot* r, uint32_t slot, T value) { r[slot] = std::bit_cast<Word<T>>(value); }
+void put(Slot* r, uint32_t slot, T value) {
+  r[slot] = std::bit_cast<Word<T>>(value);
+}
 // The NaN of single precision, whatever went in.
 template <>
-inline void put(Slot* r, uint32_t slot, float value) { r[slot] = value != value ? 0x7fffffffu : std::bit_cast<uint32_t>(value); }
+inline void put(Slot* r, uint32_t slot, float value) {
+  r[slot] = value != value ? 0x7fffffffu : std::bit_cast<uint32_t>(value);
+}
 // Also right where the register is wider than the type.
 template <class T>
 Slot widened(T value) {
@@ -121,11 +170,17 @@ inline bool holds(const Slot* r, uint32_t slot) { return r[slot] & 1; }
 //   q        d|p: field d, and p appended to `more`    v  {...}, each appended to `more`
 //   m        [address]: slot in a, offset in `value`   n  [address] in b, without an offset;  w: appended to `more`
 //   i        a number, into `value`                    0  a number that must be 0;  s: that must be 16
-struct Form { Run run; const char* operands; Touch touch; };
+struct Form {
+  Run run;
+  const char* operands;
+  Touch touch;
+};
 class Forms {
  public:
   Forms();
-  void add(const std::string& name, Run run, const char* operands, Touch touch = Touch::none) { table_[name] = {run, operands, touch}; }
+  void add(const std::string& name, Run run, const char* operands, Touch touch = Touch::none) {
+    table_[name] = {run, operands, touch};
+  }
   const Form* find(const std::string& name) const {
     const auto found = table_.find(name);
     return found == table_.end() ? nullptr : &found->second;
@@ -149,25 +204,31 @@ const Instruction* branch(const Instruction* i, Slot* r, Thread& t);
 
 // ---- decoding -----------------------------------------------------------------------------------------------
 
-struct Token { std::string_view text; uint32_t line; };
-struct Failure { std::string message; };  // thrown while decoding
+struct Token {
+  std::string_view text;
+  uint32_t line;
+};
+struct Failure {
+  std::string message;
+};  // thrown while decoding
 
 // A file of PTX: which entries it has. They are decoded when they are first needed.
 class Module {
  public:
   explicit Module(const std::string& file);
-  std::vector<std::string> entries() const;     // as they are mangled
+  std::vector<std::string> entries() const;  // as they are mangled
   std::unique_ptr<Entry> decode(const std::string& mangled, const Forms& forms) const;
 
  private:
   std::string file_, text_;
   std::vector<Token> tokens_;
-  std::map<std::string, size_t> entries_;       // where the name is
-  std::vector<Variable> shared_;                // of the module: the dynamic one
+  std::map<std::string, size_t> entries_;  // where the name is
+  std::vector<Variable> shared_;           // of the module: the dynamic one
 };
 
 std::vector<Token> tokens(const std::string& text, const std::string& file);
-std::unique_ptr<Entry> decodeEntry(const std::string& file, const std::vector<Token>& tokens, size_t at, const std::vector<Variable>& shared, const Forms& forms);
+std::unique_ptr<Entry> decodeEntry(const std::string& file, const std::vector<Token>& tokens, size_t at,
+                                   const std::vector<Variable>& shared, const Forms& forms);
 [[noreturn]] void refuse(const std::string& file, uint32_t line, const std::string& what);
 size_t bytesOf(std::string_view type);  // ".b32" -> 4; 0: no such type
 std::string demangled(const std::string& name);

@@ -16,7 +16,9 @@ void same(const char* name, size_t count, F&& work) {
   simt::interpret = nullptr;
   const cudaError_t second = work(theirs.data());
   simt::interpret = interpret;
-  cases::check(interpret && first == cudaSuccess && second == cudaSuccess && std::memcmp(ours.data(), theirs.data(), count * sizeof(T)) == 0, "%s", name);
+  cases::check(interpret && first == cudaSuccess && second == cudaSuccess &&
+                   std::memcmp(ours.data(), theirs.data(), count * sizeof(T)) == 0,
+               "%s", name);
 }
 
 }  // namespace
@@ -24,8 +26,14 @@ void same(const char* name, size_t count, F&& work) {
 int main() {
   Array<uint16_t> all(1 << 16);
   for (size_t i = 0; i < all.size(); i++) all[i] = static_cast<uint16_t>(i);
-  same<uint32_t>("every half to float32", all.size(), [&](uint32_t* out) { return convert(all.data(), Element::float16, out, Element::float32, all.size(), 128, nullptr); });
-  same<uint16_t>("every half to bfloat16", all.size(), [&](uint16_t* out) { return convert(all.data(), Element::float16, out, Element::bfloat16, all.size(), 128, nullptr); });
-  same<uint32_t>("every bfloat16 to float32", all.size(), [&](uint32_t* out) { return convert(all.data(), Element::bfloat16, out, Element::float32, all.size(), 96, nullptr); });
+  same<uint32_t>("every half to float32", all.size(), [&](uint32_t* out) {
+    return convert(all.data(), Element::float16, out, Element::float32, all.size(), 128, nullptr);
+  });
+  same<uint16_t>("every half to bfloat16", all.size(), [&](uint16_t* out) {
+    return convert(all.data(), Element::float16, out, Element::bfloat16, all.size(), 128, nullptr);
+  });
+  same<uint32_t>("every bfloat16 to float32", all.size(), [&](uint32_t* out) {
+    return convert(all.data(), Element::bfloat16, out, Element::float32, all.size(), 96, nullptr);
+  });
   return cases::failures > 0;
 }

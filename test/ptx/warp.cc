@@ -10,7 +10,10 @@ namespace {
 
 constexpr uint32_t everyone = 0xffffffffu;
 
-struct Lane { const Instruction* i; Slot* r; };
+struct Lane {
+  const Instruction* i;
+  Slot* r;
+};
 const Lane& lane(void* const* lanes, int which) { return *static_cast<const Lane*>(lanes[which]); }
 
 // ---- matrix products ----------------------------------------------------------------------------------------
@@ -32,7 +35,8 @@ __attribute__((optimize("O3"))) void multiply(void* const* lanes, uint32_t) {
       const int row = pair == 0 || pair == 2 ? g : g + 8, column = pair < 2 ? 2 * t : 2 * t + 8;
       halves(get<uint32_t>(r, a[pair]), A[row][column], A[row][column + 1]);
     }
-    for (int pair = 0; pair < 2; pair++) halves(get<uint32_t>(r, b[pair]), B[2 * t + 8 * pair][g], B[2 * t + 8 * pair + 1][g]);
+    for (int pair = 0; pair < 2; pair++)
+      halves(get<uint32_t>(r, b[pair]), B[2 * t + 8 * pair][g], B[2 * t + 8 * pair + 1][g]);
     for (int k = 0; k < 4; k++) C[k < 2 ? g : g + 8][2 * t + (k & 1)] = static_cast<double>(get<float>(r, c[k]));
   }
   for (int row = 0; row < 16; row++)
@@ -40,7 +44,8 @@ __attribute__((optimize("O3"))) void multiply(void* const* lanes, uint32_t) {
       for (int column = 0; column < 8; column++) C[row][column] += A[row][k] * B[k][column];
   for (int which = 0; which < 32; which++) {
     const auto& [i, r] = lane(lanes, which);
-    for (int k = 0; k < 4; k++) put(r, i->more[k], static_cast<float>(C[k < 2 ? which / 4 : which / 4 + 8][2 * (which % 4) + (k & 1)]));
+    for (int k = 0; k < 4; k++)
+      put(r, i->more[k], static_cast<float>(C[k < 2 ? which / 4 : which / 4 + 8][2 * (which % 4) + (k & 1)]));
   }
 }
 const Instruction* mma(const Instruction* i, Slot* r, Thread& t) {
@@ -50,7 +55,11 @@ const Instruction* mma(const Instruction* i, Slot* r, Thread& t) {
 }
 
 // Lanes 8k .. 8k+7 bring the addresses of matrix k's rows; each lane gets two neighbours of a row, or of a column.
-struct Row { const Instruction* i; Slot* r; const uint8_t* row; };
+struct Row {
+  const Instruction* i;
+  Slot* r;
+  const uint8_t* row;
+};
 template <bool transposed>
 void distribute(void* const* lanes, uint32_t) {
   for (int which = 0; which < 32; which++) {
@@ -62,7 +71,8 @@ void distribute(void* const* lanes, uint32_t) {
         std::memcpy(&value, static_cast<const Row*>(lanes[8 * matrix + row])->row + 2 * column, 2);
         return static_cast<uint32_t>(value);
       };
-      const uint32_t first = transposed ? element(2 * t, g) : element(g, 2 * t), second = transposed ? element(2 * t + 1, g) : element(g, 2 * t + 1);
+      const uint32_t first = transposed ? element(2 * t, g) : element(g, 2 * t),
+                     second = transposed ? element(2 * t + 1, g) : element(g, 2 * t + 1);
       put(to.r, to.i->more[matrix], first | second << 16);
     }
   }
@@ -79,15 +89,23 @@ const Instruction* loadMatrices(const Instruction* i, Slot* r, Thread& t) {
 enum class Way { up, down, butterfly, index };
 template <Way way>
 struct Shuffle {
-  // The lane that `self` reads, and whether that is in range: c has the last lane of a segment and which bits choose it.
+  // The lane that `self` reads, and whether that is in range: c has the last lane of a segment and which bits choose
+  // it.
   static int source(int self, uint32_t b, uint32_t c, bool& inRange) {
     const int by = static_cast<int>(b & 31), segment = static_cast<int>(c >> 8 & 31), clamp = static_cast<int>(c & 31);
     const int lowest = self & segment, limit = lowest | (clamp & ~segment);
-    const int from = way == Way::up ? self - by : way == Way::down ? self + by : way == Way::butterfly ? self ^ by : lowest | (by & ~segment);
+    const int from = way == Way::up          ? self - by
+                     : way == Way::down      ? self + by
+                     : way == Way::butterfly ? self ^ by
+                                             : lowest | (by & ~segment);
     inRange = way == Way::up ? from >= limit : from <= limit;
     return inRange ? from : self;
   }
-  struct Brought { uint32_t value, got; int from; bool outside; };
+  struct Brought {
+    uint32_t value, got;
+    int from;
+    bool outside;
+  };
   static void exchange(void* const* lanes, uint32_t mask) {
     for (int which = 0; which < 32; which++) {
       if (!(mask >> which & 1)) continue;
@@ -100,7 +118,8 @@ struct Shuffle {
   static const Instruction* run(const Instruction* i, Slot* r, Thread& t) {
     bool inRange = false;
     const int self = static_cast<int>((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32);
-    Brought mine{get<uint32_t>(r, i->a), 0, source(self, get<uint32_t>(r, i->b), get<uint32_t>(r, i->c), inRange), false};
+    Brought mine{get<uint32_t>(r, i->a), 0, source(self, get<uint32_t>(r, i->b), get<uint32_t>(r, i->c), inRange),
+                 false};
     simt::meet(get<uint32_t>(r, i->more[1]), "shfl.sync", &mine, exchange, where(i, t));
     if (mine.outside) fail(i, t, "shfl.sync reads lane " + std::to_string(mine.from) + ", which its mask leaves out");
     put(r, i->d, mine.got);
@@ -109,16 +128,22 @@ struct Shuffle {
   }
 };
 
-struct Ballot { bool value; uint32_t all; };
+struct Ballot {
+  bool value;
+  uint32_t all;
+};
 uint32_t ballot(const Instruction* i, Slot* r, Thread& t) {
   Ballot mine{holds(r, i->a), 0};
-  simt::meet(get<uint32_t>(r, i->b), "vote.sync", &mine, [](void* const* lanes, uint32_t mask) {
-    uint32_t all = 0;
-    for (int which = 0; which < 32; which++)
-      if (mask >> which & 1 && static_cast<Ballot*>(lanes[which])->value) all |= 1u << which;
-    for (int which = 0; which < 32; which++)
-      if (mask >> which & 1) static_cast<Ballot*>(lanes[which])->all = all;
-  }, where(i, t));
+  simt::meet(
+      get<uint32_t>(r, i->b), "vote.sync", &mine,
+      [](void* const* lanes, uint32_t mask) {
+        uint32_t all = 0;
+        for (int which = 0; which < 32; which++)
+          if (mask >> which & 1 && static_cast<Ballot*>(lanes[which])->value) all |= 1u << which;
+        for (int which = 0; which < 32; which++)
+          if (mask >> which & 1) static_cast<Ballot*>(lanes[which])->all = all;
+      },
+      where(i, t));
   return mine.all;
 }
 const Instruction* voteBallot(const Instruction* i, Slot* r, Thread& t) {

@@ -1,5 +1,5 @@
-// What the cache has, and what others have put into it: content counts by its hash, whatever name and size it has; nothing
-// is written through links; and what is there needs neither the Hub nor a cache that can be written.
+// What the cache has, and what others have put into it: content counts by its hash, whatever name and size it has;
+// nothing is written through links; and what is there needs neither the Hub nor a cache that can be written.
 
 import t from 'tap'
 import { execFileSync } from 'node:child_process'
@@ -12,7 +12,9 @@ import { presetOf } from '../../lib/presets.js'
 import { presetTokenizer, pull, type PullProgress } from '../../lib/pull.js'
 import { temporaryFolder } from '../cli/run.js'
 import { commitOf, type FakeHub, sha256 } from '../support/hub.js'
-import { afresh, cacheOf, everything, failure, fetchAll, folderOf, startHub, tokenizer, weights } from '../support/pulling.js'
+import {
+  afresh, cacheOf, everything, failure, fetchAll, folderOf, startHub, tokenizer, weights
+} from '../support/pulling.js'
 
 t.setTimeout(120_000)
 let hub: FakeHub
@@ -33,7 +35,11 @@ function readOnly (test: { teardown: (undo: () => void) => void }, code = 'EROFS
   Object.assign(fsp, {
     mkdir: refuse, rename: refuse, symlink: refuse, unlink: refuse, link: refuse, copyFile: refuse,
     open: async (file: string, flags?: string | number, ...rest: never[]) => {
-      if (typeof flags === 'string' ? /[wa+]/.test(flags) : (flags ?? 0) & (fs.constants.O_WRONLY | fs.constants.O_RDWR)) throw system(code)
+      if (typeof flags === 'string'
+        ? /[wa+]/.test(flags)
+        : (flags ?? 0) & (fs.constants.O_WRONLY | fs.constants.O_RDWR)) {
+        throw system(code)
+      }
       return await open(file, flags, ...rest)
     }
   })
@@ -45,16 +51,21 @@ t.test('without a network', async t => {
   const [first] = await fetchAll()
   const before = everything(cacheOf())
   const expected = [
-    { path: first.path, bytes: weights.length, hash: sha256(weights), commit: commitOf('Epiphqny/PAR'), downloaded: false },
+    {
+      path: first.path, bytes: weights.length, hash: sha256(weights), commit: commitOf('Epiphqny/PAR'),
+      downloaded: false
+    },
     { bytes: tokenizer.length, hash: sha256(tokenizer), downloaded: false }
   ]
   for (const [what, prepare, why] of [
     ['forbidden', () => { process.env.HF_HUB_OFFLINE = '1' }, /HF_HUB_OFFLINE is set/],
     ['nobody there', () => { process.env.HF_ENDPOINT = 'http://127.0.0.1:9' }, /bad port|failed/],
     ['no such host', () => { process.env.HF_ENDPOINT = 'http://hub.invalid' }, /connection to hub\.invalid failed/],
-    ['busy', () => { hub.api = (_request, response) => { response.writeHead(503).end(); return true } }, /answered 503/],
+    ['busy', () => { hub.api = (_request, response) => { response.writeHead(503).end(); return true } },
+      /answered 503/],
     ['closed', () => { hub.token = 'hf_x' }, /401/],
-    ['a login page', () => { hub.api = (_request, response) => { response.writeHead(200).end('<html>'); return true } }, /none of the Hub's/]
+    ['a login page', () => { hub.api = (_request, response) => { response.writeHead(200).end('<html>'); return true } },
+      /none of the Hub's/]
   ] as Array<[string, () => unknown, RegExp]>) {
     hub.reset()
     Object.assign(process.env, { HF_ENDPOINT: hub.url })
@@ -66,28 +77,36 @@ t.test('without a network', async t => {
     t.match(pulled, expected, what)
     for (const { notCompared } of pulled) t.match(notCompared, why)
     t.ok(performance.now() - started < 5000, 'it is not insisted on')
-    t.ok(seen.filter(({ bytes }) => bytes > 0).every(({ phase, bytes }) => phase === 'checking' && bytes === weights.length + tokenizer.length))
+    t.ok(seen.filter(({ bytes }) => bytes > 0)
+      .every(({ phase, bytes }) => phase === 'checking' && bytes === weights.length + tokenizer.length))
     t.same(everything(cacheOf()), before, 'nothing was written')
   }
   process.env.HF_HUB_OFFLINE = '1'
-  t.match(await pull('par-xl-4x'), { preset: 'par-xl-4x', transformer: { downloaded: false, notCompared: /HF_HUB_OFFLINE/ } })
+  t.match(await pull('par-xl-4x'),
+    { preset: 'par-xl-4x', transformer: { downloaded: false, notCompared: /HF_HUB_OFFLINE/ } })
   const controller = new AbortController()
   const aborted = failure(fetchAll({ signal: controller.signal, onProgress: () => controller.abort('enough') }))
   t.equal(await aborted, 'enough' as unknown)
 
   // What is missing is named, and what is there is not.
   fs.rmSync(folderOf('FoundationVision/LlamaGen'), { recursive: true })
-  t.match(await failure(fetchAll()), { code: 'DOWNLOAD_FAILED', message: /^vq_ds16_c2i\.pt of FoundationVision\/LlamaGen: not in the cache \(.*\), and HF_HUB_OFFLINE is set/ })
+  t.match(await failure(fetchAll()),
+    {
+      code: 'DOWNLOAD_FAILED',
+      message: /^vq_ds16_c2i\.pt of FoundationVision\/LlamaGen: not in the cache \(.*\), and HF_HUB_OFFLINE is set/
+    })
   fs.rmSync(par(), { recursive: true })
   t.match(await failure(fetchAll()), { code: 'DOWNLOAD_FAILED', message: /PAR-XL-4x\.pt of Epiphqny\/PAR/ })
 })
 
 t.test('damaged content', async t => {
   await fetchAll()
-  for (const damage of [() => { const bytes = Buffer.from(weights); bytes[77]! ^= 4; fs.writeFileSync(blob(), bytes) }, () => { fs.truncateSync(blob(), 99) }, () => { fs.appendFileSync(blob(), 'x') }]) {
+  for (const damage of [() => { const bytes = Buffer.from(weights); bytes[77]! ^= 4; fs.writeFileSync(blob(), bytes) },
+    () => { fs.truncateSync(blob(), 99) }, () => { fs.appendFileSync(blob(), 'x') }]) {
     damage()
     process.env.HF_HUB_OFFLINE = '1'
-    t.match(await failure(fetchAll()), { code: 'DOWNLOAD_FAILED', message: /PAR-XL-4x\.pt: it is damaged in the cache \(.*\), and HF_HUB_OFFLINE/ })
+    t.match(await failure(fetchAll()),
+      { code: 'DOWNLOAD_FAILED', message: /PAR-XL-4x\.pt: it is damaged in the cache \(.*\), and HF_HUB_OFFLINE/ })
     delete process.env.HF_HUB_OFFLINE
     const [first, second] = await fetchAll()
     t.match([first, second], [{ downloaded: true, hash: sha256(weights) }, { downloaded: false }])
@@ -112,25 +131,30 @@ t.test('a cache that cannot be written', async t => {
   const [first] = await fetchAll()
   const before = everything(cacheOf())
   const undo = readOnly(t)
-  t.match(await fetchAll(), [{ path: first.path, downloaded: false, hash: sha256(weights) }, { downloaded: false }], 'is enough where all is there')
+  t.match(await fetchAll(), [{ path: first.path, downloaded: false, hash: sha256(weights) }, { downloaded: false }],
+    'is enough where all is there')
   process.env.HF_HUB_OFFLINE = '1'
   t.match(await fetchAll(), [{ path: first.path, downloaded: false }, {}])
   delete process.env.HF_HUB_OFFLINE
   // A new commit that left the file as it was: the name of the old one is as good.
   hub.api = (request, response) => {
     if (!request.url!.includes('PAR/revision')) return false
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ sha: commitOf('Epiphqny/PAR').replace(/./, 'f') }))
+    response.writeHead(200,
+      { 'content-type': 'application/json' }).end(JSON.stringify({ sha: commitOf('Epiphqny/PAR').replace(/./, 'f') }))
     return true
   }
   const later = hub.api
   hub.api = (request, response) => {
     if (request.url!.includes('PAR/paths-info')) {
-      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify([{ type: 'file', path: 'PAR-XL-4x.pt', lfs: { oid: sha256(weights), size: weights.length } }]))
+      response.writeHead(200, { 'content-type': 'application/json' }).end(
+        JSON.stringify([{ type: 'file', path: 'PAR-XL-4x.pt', lfs: { oid: sha256(weights), size: weights.length } }])
+      )
       return true
     }
     return later(request, response)
   }
-  t.match((await fetchAll())[0], { path: first.path, commit: commitOf('Epiphqny/PAR'), downloaded: false, notCompared: undefined })
+  t.match((await fetchAll())[0],
+    { path: first.path, commit: commitOf('Epiphqny/PAR'), downloaded: false, notCompared: undefined })
   undo()
   t.same(everything(cacheOf()), before)
 })
@@ -138,14 +162,17 @@ t.test('a cache that cannot be written', async t => {
 t.test('whatever fails in the file system is told as such', async t => {
   for (const code of ['EACCES', 'EROFS', 'ENOSPC', 'EDQUOT', 'EIO', 'EMFILE', 'ESTALE', 'EPERM', 'ENOTDIR']) {
     const undo = readOnly(t, code)
-    t.match(await failure(fetchAll({ cache: temporaryFolder() })), { code: 'FILE_NOT_FOUND', message: /cannot be (written|read): .*HF_HUB_CACHE/ }, code)
+    t.match(await failure(fetchAll({ cache: temporaryFolder() })),
+      { code: 'FILE_NOT_FOUND', message: /cannot be (written|read): .*HF_HUB_CACHE/ }, code)
     undo()
   }
   for (const [what, prepare] of [
     ['refs is a file', () => { fs.writeFileSync(path.join(par(), 'refs'), '') }],
     ['the branch is a folder', () => { fs.mkdirSync(path.join(par(), 'refs', 'main'), { recursive: true }) }],
     ['snapshots is a file', () => { fs.writeFileSync(path.join(par(), 'snapshots'), '') }],
-    ['the name in the commit is a folder', () => { fs.mkdirSync(path.join(par(), 'snapshots', commitOf('Epiphqny/PAR'), 'PAR-XL-4x.pt', 'x'), { recursive: true }) }],
+    ['the name in the commit is a folder', () => {
+      fs.mkdirSync(path.join(par(), 'snapshots', commitOf('Epiphqny/PAR'), 'PAR-XL-4x.pt', 'x'), { recursive: true })
+    }],
     ['blobs is a file', () => { fs.writeFileSync(blobs(), '') }],
     ['the blob is a folder', () => { fs.mkdirSync(path.join(blob(), 'x'), { recursive: true }) }],
     ['blobs leads nowhere', () => { fs.symlinkSync('/nowhere/at/all', blobs()) }],
@@ -174,7 +201,13 @@ t.test('things planted in a shared cache', unix, async t => {
     ['a second name of a file', name => { fs.linkSync(victim, name) }, true],
     ['a pipe', name => { execFileSync('mkfifo', [name]) }, true],
     ['a folder', name => { fs.mkdirSync(path.join(name, 'x'), { recursive: true }) }, true],
-    ['somebody else\'s file', name => { fs.writeFileSync(name, weights.subarray(0, 1000)); if (process.getuid!() === 0) fs.chownSync(name, 65534, 65534) }]
+    ['somebody else\'s file',
+      name => {
+        fs.writeFileSync(name, weights.subarray(0, 1000)); if (process.getuid!() === 0) {
+          fs.chownSync(name,
+            65534, 65534)
+        }
+      }]
   ]
   for (const name of [free, stale]) {
     for (const [what, plant] of plants) {
@@ -211,7 +244,8 @@ t.test('things planted in a shared cache', unix, async t => {
 })
 
 t.test('parts whose time stamps tell nothing', async t => {
-  for (const [owner, stamp] of [['deadbeef-1', '2099-01-01'], ['deadbeef-1', new Date(Date.now() + 3_600_000).toISOString()]] as const) {
+  for (const [owner, stamp] of [['deadbeef-1', '2099-01-01'],
+    ['deadbeef-1', new Date(Date.now() + 3_600_000).toISOString()]] as const) {
     process.env.HF_HOME = temporaryFolder()
     fs.mkdirSync(blobs(), { recursive: true })
     const part = `${blob()}.parvis-${owner}-0a0b0c0d.incomplete`
@@ -229,7 +263,9 @@ t.test('parts whose time stamps tell nothing', async t => {
   const part = `${blob()}.parvis-deadbeef-1-0a0b0c0d.incomplete`
   fs.writeFileSync(part, '')
   let beats = 0
-  const timer = setInterval(() => { const stamp = new Date(Date.now() + 3_600_000 + ++beats); fs.utimesSync(part, stamp, stamp) }, 500)
+  const timer = setInterval(
+    () => { const stamp = new Date(Date.now() + 3_600_000 + ++beats); fs.utimesSync(part, stamp, stamp) }, 500
+  )
   const phases = new Set<string>()
   const done = fetchAll({ onProgress: ({ phase }) => { phases.add(phase) }, signal: AbortSignal.timeout(60_000) })
   await new Promise(resolve => setTimeout(resolve, 5000))
@@ -242,12 +278,16 @@ t.test('parts whose time stamps tell nothing', async t => {
 t.test('a cache that cannot be looked through is not called empty', async t => {
   const file = path.join(temporaryFolder(), 'a-file')
   fs.writeFileSync(file, '')
-  const isFile = { code: 'FILE_NOT_FOUND', message: /a-file: is no folder, so it is no cache\. HF_HUB_CACHE chooses another/ }
+  const isFile = {
+    code: 'FILE_NOT_FOUND', message: /a-file: is no folder, so it is no cache\. HF_HUB_CACHE chooses another/
+  }
   t.match(await failure(Par.load('par-xl-4x', { cache: file })), isFile)
   t.match(await failure(presetStatus(file)), isFile)
-  t.match(await failure(presetStatus(path.join(file, 'hub'))), { code: 'FILE_NOT_FOUND', message: /a part of the path is no folder/ })
+  t.match(await failure(presetStatus(path.join(file, 'hub'))),
+    { code: 'FILE_NOT_FOUND', message: /a part of the path is no folder/ })
   t.match(await failure(presetTokenizer(presetOf('par-xl-4x'), file)), isFile)
-  t.match(await failure(presetTokenizer(presetOf('par-xl-4x'), temporaryFolder())), { code: 'FILE_NOT_FOUND', message: /not in the cache .*parvis pull/ })
+  t.match(await failure(presetTokenizer(presetOf('par-xl-4x'), temporaryFolder())),
+    { code: 'FILE_NOT_FOUND', message: /not in the cache .*parvis pull/ })
 
   await fetchAll()
   const { readdir, stat } = fsp
@@ -257,6 +297,7 @@ t.test('a cache that cannot be looked through is not called empty', async t => {
   t.match(await presetTokenizer(presetOf('par-xl-4x'), cacheOf()), /vq_ds16_c2i\.pt$/, 'what is found is enough')
   Object.assign(fsp, { stat: refuse })
   for (const work of [Par.load('par-xl-4x', { cache: cacheOf() }), presetStatus(cacheOf()), fetchAll()]) {
-    t.match(await failure(work), { code: 'FILE_NOT_FOUND', message: /cannot be read: permission denied\. .*HF_HUB_CACHE chooses another/ })
+    t.match(await failure(work),
+      { code: 'FILE_NOT_FOUND', message: /cannot be read: permission denied\. .*HF_HUB_CACHE chooses another/ })
   }
 })

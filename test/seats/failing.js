@@ -1,5 +1,6 @@
-// One sequence whose class is NaN runs with two others; then its seat is taken by a sound one. Prints what became of them:
-// { failed: seats that steps told of, codes: of reading each seat, equal: of the others, after: of the one that came later }
+// One sequence whose class is NaN runs with two others; then its seat is taken by a sound one. Prints what became of
+// them: { failed: seats that steps told of, codes: of reading each seat, equal: of the others, after: of the one that
+// came later }
 //   node failing.js DIST DEVICE FILE HEADS GRID NAN_CLASS PRECISION
 'use strict'
 
@@ -12,12 +13,15 @@ const { createSchedule } = require(path.join(dist, 'schedule.js'))
 const { composeStep, seatedSession } = require(path.join(dist, 'step.js'))
 
 async function main () {
-  const { model, weights, n, grid: size } = describeTransformer(await openCheckpoint(file), { heads: Number(heads), grid: Number(grid) })
+  const { model, weights, n, grid: size } = describeTransformer(await openCheckpoint(file),
+    { heads: Number(heads), grid: Number(grid) })
   const engine = addon().createEngine({ device, threads: device === 'cpu' ? 2 : 0 })
   const transformer = await engine.loadTransformer(file, weights, model, precision)
   const schedule = createSchedule({ grid: size, n })
   const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
-  const shape = { streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, maxRows: 3 * 2 * schedule.maxRows, kept: 0 }
+  const shape = {
+    streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, maxRows: 3 * 2 * schedule.maxRows, kept: 0
+  }
   const damaged = { classId: Number(nan), seed: 7n }
   const sound = [{ classId: 1, seed: 5n }, { classId: 4, seed: 6n }]
   const seen = new Set()

@@ -2,7 +2,9 @@
 
 import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
-import { addon, predictionStride, rowStride, type NativeSession, type NativeStep, type SessionOptions } from '../../lib/native.js'
+import {
+  addon, predictionStride, rowStride, type NativeSession, type NativeStep, type SessionOptions
+} from '../../lib/native.js'
 import { composeStep } from '../../lib/step.js'
 import { rejection, transformerFile } from '../support/fixtures.js'
 
@@ -22,17 +24,24 @@ t.test('seats and steps', async t => {
   }
 
   for (const [name, wrong] of Object.entries({
-    'no seats': { seats: 0 }, 'too many seats': { seats: 1 << 20 }, 'three streams': { streamsEach: 3 }, 'no slots': { slots: 0 }, 'no rows': { maxRows: 0 },
+    'no seats': { seats: 0 }, 'too many seats': { seats: 1 << 20 }, 'three streams': { streamsEach: 3 },
+    'no slots': { slots: 0 }, 'no rows': { maxRows: 0 },
     'fewer than no logits': { kept: -1 }
-  })) await invalid((async () => await transformer.createSession({ ...shape, ...wrong } as SessionOptions))(), /session|seat/i, name)
+  })) {
+    await invalid((async () => await transformer.createSession({ ...shape, ...wrong } as SessionOptions))(),
+      /session|seat/i, name)
+  }
 
   const session = await transformer.createSession(shape)
   t.teardown(() => session.dispose())
   await invalid(session.enter(3, { classId: 1, seed: 1n }), /Seat 3 is outside 0\.\.2/, 'a seat beyond the last')
   await invalid(session.enter(-1, { classId: 1, seed: 1n }), /outside/, 'a seat before the first')
-  await invalid(session.enter(0, { classId: model.classes + 1, seed: 1n }), /Class 11 is outside/, 'a class that is not there')
-  await invalid(session.enter(0, { classId: 1, seed: 1n, known: new Int32Array(3) }), /64 expected/, 'too few known tokens')
-  await invalid(session.enter(0, { classId: 1, seed: 1n, known: new Int32Array(64).fill(model.vocabularySize) }), /Token 256 is outside/, 'a token that is not there')
+  await invalid(session.enter(0, { classId: model.classes + 1, seed: 1n }), /Class 11 is outside/,
+    'a class that is not there')
+  await invalid(session.enter(0, { classId: 1, seed: 1n, known: new Int32Array(3) }), /64 expected/,
+    'too few known tokens')
+  await invalid(session.enter(0, { classId: 1, seed: 1n, known: new Int32Array(64).fill(model.vocabularySize) }),
+    /Token 256 is outside/, 'a token that is not there')
   await invalid(session.leave(0), /Nobody sits in seat 0/, 'leaving what was not taken')
   await invalid(session.readTokens(0), /Nobody sits in seat 0/, 'reading what was not taken')
   await session.enter(0, { classId: 1, seed: 1n })
@@ -40,7 +49,9 @@ t.test('seats and steps', async t => {
   await invalid(session.enter(0, { classId: 1, seed: 1n }), /Seat 0 is taken/, 'a seat that is taken')
 
   /** A step of seat 0 in which fields of rows and predictions are others. */
-  const step = (change: (rows: Int32Array, predictions: Int32Array, floats: Float32Array, rules: Int32Array) => void, guidanceScale = 1): NativeStep => {
+  const step = (change: (
+    rows: Int32Array, predictions: Int32Array, floats: Float32Array, rules: Int32Array
+  ) => void, guidanceScale = 1): NativeStep => {
     const { rows, predictions, rules } = composeStep([{ seat: 0, rows: first, guidanceScale, rule }], 2)
     change(rows, predictions, new Float32Array(predictions.buffer, predictions.byteOffset), rules)
     return { rows, predictions, rules }
@@ -56,7 +67,8 @@ t.test('seats and steps', async t => {
     ['a slot beyond the cache', rows => { rows[6] = 64 }, /slot 64 is outside the cache/],
     ['sees nothing', rows => { rows[7] = 0 }, /sees 0 slots/],
     ['sees what nobody wrote', rows => { rows[7] = 2 }, /sees 2 slots, of which 1 are written/],
-    ['sees its own slot only through a gap', rows => { rows[6] = 1; rows[7] = 2 }, /sees 2 slots, of which 0 are written/],
+    ['sees its own slot only through a gap', rows => { rows[6] = 1; rows[7] = 2 },
+      /sees 2 slots, of which 0 are written/],
     ['a row that is not there', (_, predictions) => { predictions[0] = 1 }, /row 1 does not exist/],
     ['guided by a row that is not there', (_, predictions) => { predictions[1] = 5 }, /row 5 does not exist/],
     ['a token beyond the sequence', (_, predictions) => { predictions[2] = 64 }, /token 64 does not exist/],
@@ -65,21 +77,29 @@ t.test('seats and steps', async t => {
     ['endless guidance', (_, _ints, floats) => { floats[5] = Infinity }, /guidance scale is not finite/],
     ['a mode that is not there', (_, _ints, _floats, rules) => { rules[0] = 2 }, /sampling rule/],
     ['a negative top-k', (_, _ints, _floats, rules) => { rules[2] = -1 }, /sampling rule/],
-    ['a score of what is not known', (_, _ints, _floats, rules) => { rules[0] = 1 }, /scores token 0, which is not known/]
+    ['a score of what is not known', (_, _ints, _floats, rules) => { rules[0] = 1 },
+      /scores token 0, which is not known/]
   ] as Array<[string, Parameters<typeof step>[0], RegExp]>) await invalid(session.step(step(change)), message, name)
 
   const two = composeStep([{ seat: 0, rows: Int32Array.of(...first, ...first), guidanceScale: 1, rule }], 2)
   await invalid(session.step(two), /slot 0 is written by another row too/, 'two rows with one slot')
   two.rows[rowStride + 6] = 1
   await invalid(session.step(two), /predicts token 0 a second time/, 'two predictions of one token')
-  await invalid(session.step({ ...two, rows: new Int32Array(0), predictions: new Int32Array(0) }), /1\.\.12 rows, not 0/, 'no rows')
-  await invalid(session.step(composeStep([0, 1, 2, 0, 1, 2, 0].map(seat => ({ seat, rows: first, guidanceScale: 2, rule })), 2)), /rows, not 14/, 'too many rows')
-  const apart = composeStep([{ seat: 0, rows: first, guidanceScale: 1, rule }, { seat: 2, rows: first, guidanceScale: 1, rule }, { seat: 0, rows: first, guidanceScale: 1, rule }], 2)
-  await invalid(session.step(apart), /rows of stream 0 do not follow each other|slot 0 is written/, 'rows of a stream apart')
-  const mixed = composeStep([{ seat: 0, rows: first, guidanceScale: 1, rule }, { seat: 2, rows: first, guidanceScale: 1, rule }], 2)
+  await invalid(session.step({ ...two, rows: new Int32Array(0), predictions: new Int32Array(0) }),
+    /1\.\.12 rows, not 0/, 'no rows')
+  await invalid(session.step(
+    composeStep([0, 1, 2, 0, 1, 2, 0].map(seat => ({ seat, rows: first, guidanceScale: 2, rule })), 2)
+  ), /rows, not 14/, 'too many rows')
+  const apart = composeStep([{ seat: 0, rows: first, guidanceScale: 1, rule },
+    { seat: 2, rows: first, guidanceScale: 1, rule }, { seat: 0, rows: first, guidanceScale: 1, rule }], 2)
+  await invalid(session.step(apart), /rows of stream 0 do not follow each other|slot 0 is written/,
+    'rows of a stream apart')
+  const mixed = composeStep([{ seat: 0, rows: first, guidanceScale: 1, rule },
+    { seat: 2, rows: first, guidanceScale: 1, rule }], 2)
   mixed.predictions[1] = 1
   await invalid(session.step(mixed), /guided by a row of another seat/, 'guided by another sequence')
-  t.match(await rejection((async () => await session.step({ ...two, rows: new Int32Array(7) }))()), { parvisCode: 'INTERNAL', message: /rows ends inside a record/ })
+  t.match(await rejection((async () => await session.step({ ...two, rows: new Int32Array(7) }))()),
+    { parvisCode: 'INTERNAL', message: /rows ends inside a record/ })
 
   // A refused step changes nothing: the right one runs, and gives the token that a fresh session gives.
   const drawn = async (session: NativeSession): Promise<Int32Array> => {
@@ -93,7 +113,8 @@ t.test('seats and steps', async t => {
   t.ok(tokens[0]! >= 0 && tokens.subarray(1).every(token => token === -1))
 
   // A slot that is taken may be written again, and a row may write none: the next step sees what the last one wrote.
-  const rows = (...slots: number[]): Int32Array => Int32Array.from(slots.flatMap((slot, i) => [i + 1, 0, -1, 0, 0, i, slot, 2]))
+  const rows = (...slots: number[]): Int32Array =>
+    Int32Array.from(slots.flatMap((slot, i) => [i + 1, 0, -1, 0, 0, i, slot, 2]))
   const then = async (session: NativeSession, table: Int32Array): Promise<Int32Array> => {
     await session.step(composeStep([{ seat: 0, rows: table, guidanceScale: 2, rule }], 2))
     return await session.readTokens(0)

@@ -1,6 +1,6 @@
-// Sequences that share steps, compared with the same sequences alone. A company is a session whose seats are taken and left
-// at random times by sequences of one model: other schedules, classes, seeds, guidance and sampling rules, at other places.
-// Prints { companies, sequences, steps, shared, different: [what] } as JSON.
+// Sequences that share steps, compared with the same sequences alone. A company is a session whose seats are taken and
+// left at random times by sequences of one model: other schedules, classes, seeds, guidance and sampling rules, at
+// other places. Prints { companies, sequences, steps, shared, different: [what] } as JSON.
 //   node run.js DIST DEVICE FILE HEADS GRID COMPANIES SEED PRECISION [STEPS]
 // STEPS: sequences run so many steps at most.
 'use strict'
@@ -28,7 +28,8 @@ const one = (...values) => values[below(values.length)]
 const seats = 6
 
 async function main () {
-  const { model, weights, n, grid: size } = describeTransformer(await openCheckpoint(file), { heads: Number(heads), grid: Number(grid) })
+  const { model, weights, n, grid: size } = describeTransformer(await openCheckpoint(file),
+    { heads: Number(heads), grid: Number(grid) })
   const engine = addon().createEngine({ device, threads: device === 'cpu' ? 2 : 0 })
   const transformer = await engine.loadTransformer(file, weights, model, precision)
   const tokens = size[0] * size[1]
@@ -47,11 +48,13 @@ async function main () {
       known: scored ? Int32Array.from({ length: tokens }, () => below(model.vocabularySize)) : undefined,
       tables: tables.slice(0, 1 + below(Math.min(tables.length, Number(limit)))),
       guidanceScale: one(1, 1, 1.3, 4),
-      rule: { mode: scored ? 'score' : 'sample', temperature: one(0, 0.7, 1, 1), topK: one(0, 0, 3, 40), topP: one(1, 1, 0.9, 0.5) }
+      rule: { mode: scored ? 'score' : 'sample', temperature: one(0, 0.7, 1, 1), topK: one(0, 0, 3, 40), topP: one(1, 1,
+        0.9, 0.5) }
     }
   })
   const keeping = { kept: new Map([[0, 0], [3, 1]]) }
-  const partOf = (who, seat, step) => ({ seat, rows: who.tables[step], guidanceScale: who.guidanceScale, rule: who.rule, ...keeping })
+  const partOf = (who, seat, step) =>
+    ({ seat, rows: who.tables[step], guidanceScale: who.guidanceScale, rule: who.rule, ...keeping })
   const read = async (session, seat) => {
     const arrays = [await session.readTokens(seat), await session.readLogProbs(seat), await session.readLogits(seat)]
     return arrays.map(array => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString('base64')).join()
@@ -75,7 +78,8 @@ async function main () {
     const sitting = new Map() // seat -> { index, step }
     while (waiting.length > 0 || sitting.size > 0) {
       const free = Array.from({ length: seats }, (_, seat) => seat).filter(seat => !sitting.has(seat))
-      while (waiting.length > 0 && free.length > 0 && (sitting.size === 0 || random() < (Number(limit) < 10 ? 0.9 : 0.4))) {
+      while (waiting.length > 0 && free.length > 0 &&
+        (sitting.size === 0 || random() < (Number(limit) < 10 ? 0.9 : 0.4))) {
         const [seat] = free.splice(below(free.length), 1)
         const index = waiting.pop()
         await session.enter(seat, pool[index])
@@ -84,14 +88,18 @@ async function main () {
       const running = [...sitting].filter(() => random() < 0.8)
       if (running.length === 0) continue
       if (random() < 0.5) running.reverse() // the order of parts is of no consequence
-      const failed = await session.step(composeStep(running.map(([seat, { index, step }]) => partOf(pool[index], seat, step)), 2))
+      const failed = await session.step(
+        composeStep(running.map(([seat, { index, step }]) => partOf(pool[index], seat, step)), 2)
+      )
       if (failed.length > 0) found.different.push(`company ${company}: seat ${failed[0]} failed`)
       found.steps++
       if (running.length > 1) found.shared++
       for (const [seat, at] of running) {
         const who = pool[at.index]
         if (++at.step < who.tables.length) continue
-        if (await read(session, seat) !== alone[at.index]) found.different.push(`company ${company}: sequence ${at.index} in seat ${seat}`)
+        if (await read(session, seat) !== alone[at.index]) {
+          found.different.push(`company ${company}: sequence ${at.index} in seat ${seat}`)
+        }
         found.sequences++
         await session.leave(seat)
         sitting.delete(seat)

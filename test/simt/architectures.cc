@@ -8,12 +8,13 @@ using namespace parvis::cuda;
 using cases::check;
 
 static void covering(const char* architectures, int major, int minor, bool translated, bool expected) {
-  check(covers(architectures, major, minor, translated) == expected, "'%s' %s %d.%d%s", architectures, expected ? "covers" : "does not cover", major, minor,
-        translated ? "" : ", nothing translated");
+  check(covers(architectures, major, minor, translated) == expected, "'%s' %s %d.%d%s", architectures,
+        expected ? "covers" : "does not cover", major, minor, translated ? "" : ", nothing translated");
 }
 
 static void says(const char* what, const std::string& found, const std::string& expected) {
-  check(found == expected, "%s: %s%s%s", what, expected.c_str(), found == expected ? "" : ", but found: ", found == expected ? "" : found.c_str());
+  check(found == expected, "%s: %s%s%s", what, expected.c_str(),
+        found == expected ? "" : ", but found: ", found == expected ? "" : found.c_str());
 }
 
 static CudaDevice device(const char* name, int major, int minor) {
@@ -66,14 +67,17 @@ int main() {
   probe.runtime = 12080;
   probe.driver = 12080;
   probe.architectures = "80 90";
-  says("too old", deviceProblem(0, device("Tesla V100", 7, 0), probe), "GPU 0 (Tesla V100) has compute capability 7.0; this build has 8.0 and 9.0");
-  says("not built in", deviceProblem(1, device("NVIDIA B200", 10, 0), probe), "GPU 1 (NVIDIA B200) has compute capability 10.0; this build has 8.0 and 9.0");
+  says("too old", deviceProblem(0, device("Tesla V100", 7, 0), probe),
+       "GPU 0 (Tesla V100) has compute capability 7.0; this build has 8.0 and 9.0");
+  says("not built in", deviceProblem(1, device("NVIDIA B200", 10, 0), probe),
+       "GPU 1 (NVIDIA B200) has compute capability 10.0; this build has 8.0 and 9.0");
   says("covered", deviceProblem(0, device("NVIDIA H200", 9, 0), probe), "");
   probe.architectures = "80 90 90+PTX";
   says("by PTX", deviceProblem(0, device("NVIDIA B200", 10, 0), probe), "");
   probe.driver = 12020;
   says("by PTX that the driver cannot translate", deviceProblem(0, device("NVIDIA B200", 10, 0), probe),
-       "GPU 0 (NVIDIA B200) has compute capability 10.0; this build has only code for it that the driver must translate, for which the driver supports CUDA 12.2 and needs 12.8");
+       "GPU 0 (NVIDIA B200) has compute capability 10.0; this build has only code for it that the driver must "
+       "translate, for which the driver supports CUDA 12.2 and needs 12.8");
   says("a binary needs no translation", deviceProblem(0, device("NVIDIA H200", 9, 0), probe), "");
 
   says("no device", noDevice(probe), "the NVIDIA driver shows no GPU");

@@ -46,7 +46,7 @@ struct Problem {
     fill(keys, 1);
     fill(values, 1);
     for (int d = 0; d < width; d++) {
-      queries[static_cast<size_t>(d)] = 0;                       // a query that attends uniformly
+      queries[static_cast<size_t>(d)] = 0;                        // a query that attends uniformly
       if (c.slots > 1) keys[static_cast<size_t>(width + d)] = 0;  // a key that every query scores 0
     }
 
@@ -71,9 +71,19 @@ struct Problem {
             const int at = ((stream * count + i) * c.heads + head) * width + j % c.headSize;
             qkv[static_cast<size_t>(i * columns + j)] = value(queries[static_cast<size_t>(at)]);
           }
-        kernels_baseline.attend[kind<E>]({qkv.data(), columns, meta.data(), count, c.headSize, group, 0, 0, 0,
-                                          cache.head(), {{0, c.headSize / 4, c.headSize / 4}, cosine.data(), sine.data()},
-                                          expected.data() + stream * count * outStride + h * columns, outStride,
+        kernels_baseline.attend[kind<E>]({qkv.data(),
+                                          columns,
+                                          meta.data(),
+                                          count,
+                                          c.headSize,
+                                          group,
+                                          0,
+                                          0,
+                                          0,
+                                          cache.head(),
+                                          {{0, c.headSize / 4, c.headSize / 4}, cosine.data(), sine.data()},
+                                          expected.data() + stream * count * outStride + h * columns,
+                                          outStride,
                                           scratch.data()});
       }
     // What lies behind the visible slots must not matter, not even NaN.
@@ -83,9 +93,20 @@ struct Problem {
         convert(NAN, keys[i]);
         convert(NAN, values[i]);
       }
-    attention = {{rows.data(), static_cast<int>(rows.size())}, groups.data(), static_cast<int>(groups.size()),
-                 count * group + 5, 1, c.heads, c.kvHeads, c.headSize, queries.data(),
-                 {keys.data(), values.data(), c.slots}, out.data(), outStride, nullptr, nullptr};
+    attention = {{rows.data(), static_cast<int>(rows.size())},
+                 groups.data(),
+                 static_cast<int>(groups.size()),
+                 count * group + 5,
+                 1,
+                 c.heads,
+                 c.kvHeads,
+                 c.headSize,
+                 queries.data(),
+                 {keys.data(), values.data(), c.slots},
+                 out.data(),
+                 outStride,
+                 nullptr,
+                 nullptr};
   }
 
   double offBy(cudaError_t e) const {
@@ -116,18 +137,21 @@ void attention(const Case& c) {
     b.mostQueries = group;
     b.queries = queries.data() + row * c.heads * width;
     b.out = one.data();
-    return cases::finish(kernel(b, nullptr)) == cudaSuccess && std::equal(one.begin(), one.end(), out.begin() + row * outStride);
+    return cases::finish(kernel(b, nullptr)) == cudaSuccess &&
+           std::equal(one.begin(), one.end(), out.begin() + row * outStride);
   };
 
   double off = problem.offBy(cases::finish(attendRows(a, nullptr)));
   cases::check(off < 8e-3, "%s, all keys in one block: %.2g off", c.name, off);
-  cases::check(alone(count - 1, attendRows) && alone(count / 2, attendRows), "%s, all keys in one block: a row alone has the same bits", c.name);
+  cases::check(alone(count - 1, attendRows) && alone(count / 2, attendRows),
+               "%s, all keys in one block: a row alone has the same bits", c.name);
 
   // Groups of other sizes are passed over.
   const Array<uint16_t> before = out;
   Attention other = a;
   other.leastQueries = count * group + 1;
-  const bool ran = cases::finish(attendRows(other, nullptr)) == cudaSuccess && cases::finish(attend(other, nullptr)) == cudaSuccess;
+  const bool ran =
+      cases::finish(attendRows(other, nullptr)) == cudaSuccess && cases::finish(attend(other, nullptr)) == cudaSuccess;
   cases::check(ran && out == before, "%s: not of these sizes", c.name);
 
   Array<float> partial(attentionPartials(c.streams * tiles, c.kvHeads, c.headSize, c.slots), NAN);
@@ -184,7 +208,9 @@ int main(int, char** argv) {
   plainAttention({"head size 128, full sequence of groups of 4", 1, 1, 128, 1, 40, full(4, 9)});
   cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   cases::check(attendRows({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused, all keys in one block");
-  Attention odd{{nullptr, 1}, nullptr, 1, 1, 1, 1, 1, 200, nullptr, {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
-  cases::check(attend(odd, nullptr) == cudaErrorInvalidValue && attendRows(odd, nullptr) == cudaErrorInvalidValue, "a head size that was not built is refused");
+  Attention odd{{nullptr, 1},          nullptr, 1, 1,       1,      1, 1, 200, nullptr,
+                {nullptr, nullptr, 8}, nullptr, 0, nullptr, nullptr};
+  cases::check(attend(odd, nullptr) == cudaErrorInvalidValue && attendRows(odd, nullptr) == cudaErrorInvalidValue,
+               "a head size that was not built is refused");
   return cases::failures > 0;
 }

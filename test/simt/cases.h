@@ -28,9 +28,13 @@ struct Managed {
   }
   void deallocate(T* p, size_t) { cudaFree(p); }
   template <class U>
-  bool operator==(const Managed<U>&) const { return true; }
+  bool operator==(const Managed<U>&) const {
+    return true;
+  }
   template <class U>
-  bool operator!=(const Managed<U>&) const { return false; }
+  bool operator!=(const Managed<U>&) const {
+    return false;
+  }
 };
 template <class T>
 using Array = std::vector<T, Managed<T>>;

@@ -35,7 +35,12 @@ struct Options {
   int sequences() const { return static_cast<int>(classIds.size()); }
   parvis::SessionOptions session() const {
     const int streamsEach = guided ? 2 : 1;
-    return {sequences(), streamsEach, slots, tokens, sequences() * streamsEach * maxRows, static_cast<int>(keepLogits.size())};
+    return {sequences(),
+            streamsEach,
+            slots,
+            tokens,
+            sequences() * streamsEach * maxRows,
+            static_cast<int>(keepLogits.size())};
   }
 };
 
@@ -50,14 +55,20 @@ inline parvis::Status seated(parvis::Transformer& t, const Options& o, std::uniq
   return s;
 }
 
-inline parvis::Status step(parvis::Session& session, const Options& o, const Table& table, const Rule& rule, const parvis::Cancel& cancel) {
+inline parvis::Status step(parvis::Session& session, const Options& o, const Table& table, const Rule& rule,
+                           const parvis::Cancel& cancel) {
   const int sequences = o.sequences(), streamsEach = o.guided ? 2 : 1, count = static_cast<int>(table.size());
   std::vector<parvis::Row> rows;
   std::vector<parvis::Prediction> predictions;
   for (int stream = 0; stream < streamsEach; stream++)
     for (int seat = 0; seat < sequences; seat++)
       for (const Line& l : table)
-        rows.push_back({seat * streamsEach + stream, l.input, o.positions ? l.slot : -1, {l.row < 0 ? -1 : l.slot % 3, l.row, l.column}, l.slot, l.sees});
+        rows.push_back({seat * streamsEach + stream,
+                        l.input,
+                        o.positions ? l.slot : -1,
+                        {l.row < 0 ? -1 : l.slot % 3, l.row, l.column},
+                        l.slot,
+                        l.sees});
   for (int seat = 0; seat < sequences; seat++)
     for (int i = 0; i < count; i++) {
       const int32_t token = table[static_cast<size_t>(i)].predicts;
@@ -70,7 +81,9 @@ inline parvis::Status step(parvis::Session& session, const Options& o, const Tab
     }
   const parvis::SamplingRule drawn{rule.mode, rule.temperature, rule.topK, rule.topP};
   std::vector<int32_t> failed;
-  return session.step({rows.data(), static_cast<int>(rows.size()), predictions.data(), static_cast<int>(predictions.size()), &drawn, 1}, cancel, failed);
+  return session.step(
+      {rows.data(), static_cast<int>(rows.size()), predictions.data(), static_cast<int>(predictions.size()), &drawn, 1},
+      cancel, failed);
 }
 
 struct Results {
@@ -98,7 +111,8 @@ inline Results run(parvis::Transformer& t, const Options& o, const std::vector<T
   if (r.status.ok()) r.status = readTokens(*session, o, r.tokens);
   for (int i = 0; i < o.sequences() && r.status.ok(); i++) {
     r.status = session->readLogProbs(i, r.logProbs.data() + i * o.tokens);
-    if (r.status.ok() && logits > 0) r.status = session->readLogits(i, r.logits.data() + static_cast<size_t>(i) * logits);
+    if (r.status.ok() && logits > 0)
+      r.status = session->readLogits(i, r.logits.data() + static_cast<size_t>(i) * logits);
   }
   return r;
 }

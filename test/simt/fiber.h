@@ -19,7 +19,9 @@
 #include <cstdio>
 inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
-inline void __sanitizer_symbolize_pc(void* pc, const char*, char* out, size_t bytes) { std::snprintf(out, bytes, "%p(", pc); }
+inline void __sanitizer_symbolize_pc(void* pc, const char*, char* out, size_t bytes) {
+  std::snprintf(out, bytes, "%p(", pc);
+}
 inline void __sanitizer_set_death_callback(void (*)()) {}
 inline void __asan_poison_memory_region(const void*, size_t) {}
 inline void __asan_unpoison_memory_region(const void*, size_t) {}
@@ -38,7 +40,8 @@ class Stacks {
  public:
   uint8_t* take() {
     if (free_.empty()) {
-      void* p = mmap(nullptr, stackBytes + pageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* p = mmap(nullptr, stackBytes + pageBytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED || mprotect(p, pageBytes, PROT_NONE) != 0) __builtin_trap();
       return static_cast<uint8_t*>(p) + pageBytes;
     }
@@ -60,10 +63,10 @@ class Stacks {
 #if defined(__x86_64__)
 using Context = void*;  // a stack pointer
 extern "C" void simtSwitch(Context* from, Context to);
-#define SIMT_SWITCH_ASSEMBLY                                                                                            \
-  asm(".text\n.globl simtSwitch\n.type simtSwitch,@function\nsimtSwitch:\n"                                             \
-      "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"                                              \
-      "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"                                                                                \
+#define SIMT_SWITCH_ASSEMBLY                                                \
+  asm(".text\n.globl simtSwitch\n.type simtSwitch,@function\nsimtSwitch:\n" \
+      "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"  \
+      "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"                                    \
       "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n.size simtSwitch,.-simtSwitch\n");
 inline void prepare(Context& c, uint8_t* stack, void (*entry)()) {
   uintptr_t* top = reinterpret_cast<uintptr_t*>(stack + stackBytes);

@@ -13,7 +13,8 @@ namespace simt {
 namespace {
 
 [[noreturn]] void misconfigured(const std::string& item) {
-  std::fprintf(stderr, "simt: PARVIS_SIMT: `%s` means nothing here (test/simt/runtime.h lists what does)\n", item.c_str());
+  std::fprintf(stderr, "simt: PARVIS_SIMT: `%s` means nothing here (test/simt/runtime.h lists what does)\n",
+               item.c_str());
   std::abort();
 }
 std::vector<std::string> split(const std::string& text, char by) {
@@ -44,7 +45,8 @@ size_t sharedOf(int major, int minor) {
 }  // namespace
 
 Machine::Machine() {
-  std::map<std::string, std::vector<std::string>> each{{"memory", {"4G"}}, {"capability", {"9.0"}}, {"name", {"SIMT layer"}}, {"processors", {"16"}}};
+  std::map<std::string, std::vector<std::string>> each{
+      {"memory", {"4G"}}, {"capability", {"9.0"}}, {"name", {"SIMT layer"}}, {"processors", {"16"}}};
   size_t count = 1;
   uint64_t seed = 1;
   const char* settings = std::getenv("PARVIS_SIMT");
@@ -80,8 +82,8 @@ Machine::Machine() {
   }
 }
 
-// What CUDA's own exit handler does to threads that are still inside CUDA is anybody's guess: here they end the process, and
-// the handler takes its time, so that they get there. The thread that exits is told.
+// What CUDA's own exit handler does to threads that are still inside CUDA is anybody's guess: here they end the
+// process, and the handler takes its time, so that they get there. The thread that exits is told.
 static std::atomic<bool> unloaded = false;
 static std::thread::id unloader;
 static void unload() {
@@ -172,8 +174,12 @@ cudaError_t cudaGetLastError() {
   lastError = cudaSuccess;
   return e;
 }
-static const struct { cudaError_t error; const char *name, *text; } errors[] = {
-#define SIMT_ERROR(error, text) {error, #error, text}
+static const struct {
+  cudaError_t error;
+  const char *name, *text;
+} errors[] = {
+#define SIMT_ERROR(error, text) \
+  { error, #error, text }
     SIMT_ERROR(cudaSuccess, "no error"),
     SIMT_ERROR(cudaErrorInvalidValue, "invalid argument"),
     SIMT_ERROR(cudaErrorMemoryAllocation, "out of memory"),
@@ -200,8 +206,10 @@ static const struct { cudaError_t error; const char *name, *text; } errors[] = {
     SIMT_ERROR(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
     SIMT_ERROR(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
     SIMT_ERROR(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
-    SIMT_ERROR(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream"),
-    SIMT_ERROR(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
+    SIMT_ERROR(cudaErrorStreamCaptureImplicit,
+               "operation would make the legacy stream depend on a capturing blocking stream"),
+    SIMT_ERROR(cudaErrorStreamCaptureWrongThread,
+               "attempt to terminate a thread-local capture sequence from another thread"),
     SIMT_ERROR(cudaErrorUnknown, "unknown error"),
 };
 const char* cudaGetErrorName(cudaError_t error) {

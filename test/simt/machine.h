@@ -1,5 +1,5 @@
-// What the files of the simulated CUDA runtime share: the machine that PARVIS_SIMT describes, its streams, and how every call
-// begins. All of it under one lock. Nothing here is ever destroyed: threads may outlive main().
+// What the files of the simulated CUDA runtime share: the machine that PARVIS_SIMT describes, its streams, and how
+// every call begins. All of it under one lock. Nothing here is ever destroyed: threads may outlive main().
 #pragma once
 
 #include <chrono>
@@ -27,11 +27,15 @@ struct Capture {
   std::vector<Operation> recorded;
   bool invalid = false;
 };
-struct Range { size_t bytes; int device; bool pinned; };
+struct Range {
+  size_t bytes;
+  int device;
+  bool pinned;
+};
 struct Device {
   std::string name;
   int major = 0, minor = 0, processors = 0;
-  size_t shared = 0;                 // a block's most
+  size_t shared = 0;  // a block's most
   size_t memory = 0, used = 0;
   cudaError_t broken = cudaSuccess;  // by a kernel, for good
   int open = 0;                      // operations under way that may touch its memory
@@ -49,12 +53,19 @@ struct SimtStream {
 struct SimtEvent {
   int device;
   bool timing;
-  struct Progress { uint64_t enqueued = 0, reached = 0; std::chrono::steady_clock::time_point when; };
+  struct Progress {
+    uint64_t enqueued = 0, reached = 0;
+    std::chrono::steady_clock::time_point when;
+  };
   std::shared_ptr<Progress> progress = std::make_shared<Progress>();
   SimtStream* stream = nullptr;
 };
-struct SimtGraph { std::vector<simt::Operation> operations; };
-struct SimtGraphExec { std::vector<simt::Operation> operations; };
+struct SimtGraph {
+  std::vector<simt::Operation> operations;
+};
+struct SimtGraphExec {
+  std::vector<simt::Operation> operations;
+};
 
 namespace simt {
 

@@ -56,7 +56,9 @@ void* sharedArray(const void* site, const char* name, size_t bytes, size_t align
   // platform.cuh asks for more than 48 KB by the dynamic part alone.
   const size_t limit = s.launch->sharedBytes > askedShared ? s.launch->sharedLimit : unaskedShared;
   if (b->sharedBytes > limit)
-    fail(std::to_string(b->sharedBytes) + " bytes of shared memory, and a block of this device may have " + std::to_string(limit) + (limit < s.launch->sharedLimit ? " without asking" : ""), Where::current(), cudaErrorInvalidValue);
+    fail(std::to_string(b->sharedBytes) + " bytes of shared memory, and a block of this device may have " +
+             std::to_string(limit) + (limit < s.launch->sharedLimit ? " without asking" : ""),
+         Where::current(), cudaErrorInvalidValue);
   return data;
 }
 uint8_t* dynamicShared() { return s.now->block->dynamic; }
@@ -82,7 +84,8 @@ static void describe() {
   const uint8_t* p = static_cast<const uint8_t*>(__asan_get_report_address());
   const int device = p ? deviceOf(p) : -1;
   const bool host = !s.launch || s.runner != std::this_thread::get_id();
-  if (device >= 0) std::fprintf(stderr, "simt: %s touches memory of device %d\n", host ? "the host" : "a kernel", device);
+  if (device >= 0)
+    std::fprintf(stderr, "simt: %s touches memory of device %d\n", host ? "the host" : "a kernel", device);
   if (host) return;
   std::fprintf(stderr, "simt: %s: invalid access\n", whereabouts().c_str());
   if (!s.now) return;
@@ -90,7 +93,8 @@ static void describe() {
     if (p >= a.data - guard && p < a.data + a.bytes + guard) {
       const bool before = p < a.data;
       const size_t by = static_cast<size_t>(before ? a.data - p : p - a.data - static_cast<ptrdiff_t>(a.bytes));
-      std::fprintf(stderr, "simt: %zu bytes %s %s (%zu bytes), shared memory of the block\n", by, before ? "before" : "past the end of", a.name, a.bytes);
+      std::fprintf(stderr, "simt: %zu bytes %s %s (%zu bytes), shared memory of the block\n", by,
+                   before ? "before" : "past the end of", a.name, a.bytes);
     }
 }
 // A program is asked by its name, a library (the addon) as it was told.

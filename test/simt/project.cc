@@ -16,9 +16,11 @@ bool possibleTiles(const Projection& p, int tiles) { return tiles < 4 || p.rows 
 void products(int outputs, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
   const int stride = up(inputs, 16), yStride = up(outputs, 32);
-  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
+               weight = numbers.normals(static_cast<size_t>(stride));
   zeroPads(x, stride, inputs);
-  const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)), bits = cases::bf16(x);
+  const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)),
+                        bits = cases::bf16(x);
   const Weights w(matrix, nullptr, outputs, inputs);
   const Array<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
   const Array<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
@@ -38,17 +40,24 @@ void products(int outputs, int inputs, int rows) {
     q.tilesABlock = tiles;
     q.prefetched = tiles == 1 ? 16 << 20 : tiles * 65536;  // all that registers do not hold; some steps of it
     q.y = again.data();
-    same = same && cases::finish(project(q, nullptr)) == (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) && (again == y || !possibleTiles(q, tiles));
+    same = same &&
+           cases::finish(project(q, nullptr)) == (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) &&
+           (again == y || !possibleTiles(q, tiles));
   }
-  cases::check(same, "the same bits with 1, 2 and 4 tiles a block and weights that come before they are needed, %d rows of %d -> %d", rows, inputs, outputs);
-  cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
+  cases::check(
+      same,
+      "the same bits with 1, 2 and 4 tiles a block and weights that come before they are needed, %d rows of %d -> %d",
+      rows, inputs, outputs);
+  cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs,
+               off);
 
   p.epilogue = Epilogue::add;
   e = cases::finish(project(p, nullptr));
   Array<float> twice = expected;
   for (float& v : twice) v *= 2;
   off = relative(y, twice);
-  cases::check(e == cudaSuccess && off < cases::sumsOff, "add, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
+  cases::check(e == cudaSuccess && off < cases::sumsOff, "add, %d rows of %d -> %d: %.2g off", rows, inputs, outputs,
+               off);
 
   // What is added to, left for the next norm: what the kernel of its own leaves of the same rows.
   if (outputs % 2 == 0) {
@@ -65,10 +74,14 @@ void products(int outputs, int inputs, int rows) {
       q.tilesABlock = tiles;
       q.y = again.data();
       q.next = by.of(nextWeight);
-      for (int i = 0; i < 2 && possibleTiles(q, tiles); i++) left = cases::finish(project(q, nullptr)) == cudaSuccess && left;
+      for (int i = 0; i < 2 && possibleTiles(q, tiles); i++)
+        left = cases::finish(project(q, nullptr)) == cudaSuccess && left;
       left = left && (!possibleTiles(q, tiles) || (again == y && by == apart));
     }
-    cases::check(left, "add leaves rows for the next norm, %d of %d -> %d, 1, 2 and 4 tiles a block: the bits of the kernel apart", rows, inputs, outputs);
+    cases::check(
+        left,
+        "add leaves rows for the next norm, %d of %d -> %d, 1, 2 and 4 tiles a block: the bits of the kernel apart",
+        rows, inputs, outputs);
   }
 
   // Behind a norm, and the last row by itself.
@@ -81,9 +94,11 @@ void products(int outputs, int inputs, int rows) {
   e = cases::finish(project(p, nullptr));
   const Array<float> exactly = behindNorm(behind, x, stride, rows, matrix, outputs, inputs);
   off = relative(y, exactly);
-  cases::check(e == cudaSuccess && off < 2 * cases::sumsOff, "norm + store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs, off);
+  cases::check(e == cudaSuccess && off < 2 * cases::sumsOff, "norm + store, %d rows of %d -> %d: %.2g off", rows,
+               inputs, outputs, off);
   off = relative(y, expectedNormed);
-  cases::check(off < 6e-3, "norm + store, %d rows of %d -> %d: %.2g off the CPU's, which rounds what is normed twice", rows, inputs, outputs, off);
+  cases::check(off < 6e-3, "norm + store, %d rows of %d -> %d: %.2g off the CPU's, which rounds what is normed twice",
+               rows, inputs, outputs, off);
   p.rows = 1;
   behind.give(p, rows - 1);
   for (const int tiles : {1, 2, 4}) {
@@ -91,20 +106,24 @@ void products(int outputs, int inputs, int rows) {
     p.tilesABlock = tiles;
     p.y = alone.data();
     if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
-    cases::check(e == cudaSuccess && std::equal(alone.begin(), alone.end(), y.end() - yStride), "norm and product of one row of %d, %d tiles a block: the bits that it has among %d", inputs, tiles, rows);
+    cases::check(e == cudaSuccess && std::equal(alone.begin(), alone.end(), y.end() - yStride),
+                 "norm and product of one row of %d, %d tiles a block: the bits that it has among %d", inputs, tiles,
+                 rows);
   }
 }
 
 void swiglu(int features, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(features + inputs + rows));
   const int stride = up(inputs, 16), outStride = up(features, 16);
-  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
+               weight = numbers.normals(static_cast<size_t>(stride));
   zeroPads(x, stride, inputs);
   const auto matrix = [&] { return cases::bf16(numbers.normals(static_cast<size_t>(features * inputs), 0.2f)); };
   const Array<uint16_t> gate = matrix(), upward = matrix();
   const Weights w(gate, &upward, features, inputs);
   const Left behind(x, stride, rows, weight, inputs);
-  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs), u = behindNorm(behind, x, stride, rows, upward, features, inputs);
+  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs),
+                     u = behindNorm(behind, x, stride, rows, upward, features, inputs);
   Array<uint16_t> out(static_cast<size_t>(rows * outStride));
   Projection p = plain(w, rows, Epilogue::swiglu);
   behind.give(p);
@@ -116,7 +135,9 @@ void swiglu(int features, int inputs, int rows) {
     p.tilesABlock = tiles;
     p.out = again.data();
     if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
-    cases::check(e == cudaSuccess && again == out, "gate, up and SwiGLU, %d rows of %d -> %d, %d tiles a block: the same bits", rows, inputs, features, tiles);
+    cases::check(e == cudaSuccess && again == out,
+                 "gate, up and SwiGLU, %d rows of %d -> %d, %d tiles a block: the same bits", rows, inputs, features,
+                 tiles);
   }
   Array<float> found, expected;
   for (int r = 0; r < rows; r++)
@@ -126,14 +147,19 @@ void swiglu(int features, int inputs, int rows) {
       expected.push_back(f < features ? g[at] / (1 + std::exp(-g[at])) * u[at] : 0.0f);
     }
   const double off = relative(found, expected);
-  cases::check(e == cudaSuccess && off < 4e-3, "norm + gate, up and SwiGLU, %d rows of %d -> %d: %.2g off", rows, inputs, features, off);
+  cases::check(e == cudaSuccess && off < 4e-3, "norm + gate, up and SwiGLU, %d rows of %d -> %d: %.2g off", rows,
+               inputs, features, off);
 }
 
 void append(int heads, int kvHeads, int headSize, int dim, int streams, int count, int tiles) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
-  const int slots = 24, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count, qkvStride = up(outputs, 16);
+  const int slots = 24, quarter = headSize / 4, width = paddedHead(headSize),
+            outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count,
+            qkvStride = up(outputs, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
-  const Array<float> weight = numbers.normals(static_cast<size_t>(stride)), cosine = numbers.normals(static_cast<size_t>(16 * quarter)), sine = numbers.normals(static_cast<size_t>(16 * quarter));
+  const Array<float> weight = numbers.normals(static_cast<size_t>(stride)),
+                     cosine = numbers.normals(static_cast<size_t>(16 * quarter)),
+                     sine = numbers.normals(static_cast<size_t>(16 * quarter));
   zeroPads(x, stride, dim);
   const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
   Array<parvis::Row> table;
@@ -151,7 +177,16 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
     queries[i].resize(static_cast<size_t>(rows * heads * width));
     keys[i].resize(static_cast<size_t>(streams * kvHeads * slots * width));
     values[i] = keys[i];
-    r[i] = {{table.data(), rows}, heads, kvHeads, headSize, {pairs[0], pairs[1], pairs[2]}, cosine.data(), sine.data(), Element::bfloat16, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
+    r[i] = {{table.data(), rows},
+            heads,
+            kvHeads,
+            headSize,
+            {pairs[0], pairs[1], pairs[2]},
+            cosine.data(),
+            sine.data(),
+            Element::bfloat16,
+            queries[i].data(),
+            {keys[i].data(), values[i].data(), slots}};
   }
   Projection p = plain(w, rows, Epilogue::append);
   const Left behind(x, stride, rows, weight, dim);
@@ -165,7 +200,8 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   if (e == cudaSuccess) e = project(p, nullptr);
   e = cases::finish(e);
   rotateByDefinition<uint16_t>(r[1], qkv, qkvStride);
-  cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
+  cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] &&
+                   keys[0] != values[0],
                "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the definition's bits",
                headSize, rows, dim, tiles);
 }
@@ -232,8 +268,16 @@ void plainAppend(int heads, int kvHeads, int headSize, int dim, int streams, int
     queries[i].resize(static_cast<size_t>(rows * heads) * width);
     keys[i].resize(static_cast<size_t>(streams * kvHeads * slots) * width);
     values[i] = keys[i];
-    r[i] = {{table.data(), rows}, heads, kvHeads, headSize, {pairs[0], pairs[1], pairs[2]}, cosine.data(), sine.data(),
-            Element::float32, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
+    r[i] = {{table.data(), rows},
+            heads,
+            kvHeads,
+            headSize,
+            {pairs[0], pairs[1], pairs[2]},
+            cosine.data(),
+            sine.data(),
+            Element::float32,
+            queries[i].data(),
+            {keys[i].data(), values[i].data(), slots}};
   }
   Projection p{};
   p.elements = x.data(), p.xStride = stride, p.rows = rows, p.epilogue = Epilogue::append, p.rotation = r[0];
@@ -255,7 +299,9 @@ void together(int times) {
     Weights w;
     Projection p;
     cudaError_t error = cudaSuccess;
-    One(int inputs, int rows) : x(static_cast<size_t>(rows * inputs), 0x3f80), y(static_cast<size_t>(rows * 16)), w(Array<uint16_t>(static_cast<size_t>(16 * inputs)), nullptr, 16, inputs) {
+    One(int inputs, int rows)
+        : x(static_cast<size_t>(rows * inputs), 0x3f80), y(static_cast<size_t>(rows * 16)),
+          w(Array<uint16_t>(static_cast<size_t>(16 * inputs)), nullptr, 16, inputs) {
       p = plain(w, rows, Epilogue::store);
       p.elements = x.data(), p.y = y.data(), p.yStride = 16, p.tilesABlock = 1;
     }
@@ -283,7 +329,7 @@ int main(int, char** argv) {
   products(36, 900, 16);
   products(20, 96, 27);
   products(20, 96, 64);
-  products(7, 130, 3);     // less than a tile of outputs, inputs that fill no tile
+  products(7, 130, 3);  // less than a tile of outputs, inputs that fill no tile
   swiglu(24, 96, 8);
   swiglu(13, 104, 17);
   append(2, 2, 64, 96, 2, 4, 0);

@@ -17,7 +17,8 @@ inline uint32_t bf16(float f) {
   return (u + 0x7fffu + (u >> 16 & 1)) >> 16;
 }
 inline void aligned(const void* p, int to, const char* what, Where w) {
-  if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) != 0) simt::fail(std::string(what) + ": address is not a multiple of " + std::to_string(to), w);
+  if (reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) != 0)
+    simt::fail(std::string(what) + ": address is not a multiple of " + std::to_string(to), w);
 }
 inline void shared(const void* p, const char* what, Where w) {
   if (!simt::isShared(p)) simt::fail(std::string(what) + ": address is not in shared memory", w);
@@ -29,10 +30,15 @@ inline void shared(const void* p, const char* what, Where w) {
 
 namespace portable {
 
-// Most of the time of most programs goes here: no sanitizers on what reads nothing but its own arrays and fragments, and
-// a loop over columns, that the compiler can do two or four at a time without another order of sums.
-struct MmaOperands { float* d; const uint32_t* a; const uint32_t* b; };
-__attribute__((no_sanitize_address, no_sanitize_undefined, optimize("O3"))) inline void mmaOf(void* const* lanes, uint32_t) {
+// Most of the time of most programs goes here: no sanitizers on what reads nothing but its own arrays and fragments,
+// and a loop over columns, that the compiler can do two or four at a time without another order of sums.
+struct MmaOperands {
+  float* d;
+  const uint32_t* a;
+  const uint32_t* b;
+};
+__attribute__((no_sanitize_address, no_sanitize_undefined, optimize("O3"))) inline void mmaOf(void* const* lanes,
+                                                                                              uint32_t) {
   double A[16][16], B[16][8], D[16][8];
   for (int lane = 0; lane < 32; lane++) {
     const MmaOperands& o = *static_cast<const MmaOperands*>(lanes[lane]);
@@ -60,7 +66,8 @@ __attribute__((no_sanitize_address, no_sanitize_undefined, optimize("O3"))) inli
 }  // namespace portable
 
 // Products are exact; sums are rounded once. Devices sum in an order of their own, so compare with a tolerance.
-inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where w = Where::current()) {
+inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                              Where w = Where::current()) {
   portable::MmaOperands mine{d, a, b};
   simt::meet(0xffffffffu, "mma", &mine, portable::mmaOf, w);
 }
@@ -69,18 +76,32 @@ template <bool transposed>
 void ldmatrix(uint32_t (&r)[4], const void* row, const char* what, Where w) {
   portable::aligned(row, 16, what, w);
   portable::shared(row, what, w);
-  struct Operands { uint32_t* r; const uint16_t* row; } mine{r, static_cast<const uint16_t*>(row)};
-  simt::meet(0xffffffffu, what, &mine, [](void* const* lanes, uint32_t) {
-    const auto element = [&](int matrix, int row, int column) -> uint32_t { return static_cast<const Operands*>(lanes[8 * matrix + row])->row[column]; };
-    for (int lane = 0; lane < 32; lane++)
-      for (int i = 0; i < 4; i++) {
-        const int g = lane >> 2, t = lane & 3;
-        static_cast<Operands*>(lanes[lane])->r[i] = transposed ? element(i, 2 * t, g) | element(i, 2 * t + 1, g) << 16 : element(i, g, 2 * t) | element(i, g, 2 * t + 1) << 16;
-      }
-  }, w);
+  struct Operands {
+    uint32_t* r;
+    const uint16_t* row;
+  } mine{r, static_cast<const uint16_t*>(row)};
+  simt::meet(
+      0xffffffffu, what, &mine,
+      [](void* const* lanes, uint32_t) {
+        const auto element = [&](int matrix, int row, int column) -> uint32_t {
+          return static_cast<const Operands*>(lanes[8 * matrix + row])->row[column];
+        };
+        for (int lane = 0; lane < 32; lane++)
+          for (int i = 0; i < 4; i++) {
+            const int g = lane >> 2, t = lane & 3;
+            static_cast<Operands*>(lanes[lane])->r[i] = transposed
+                                                            ? element(i, 2 * t, g) | element(i, 2 * t + 1, g) << 16
+                                                            : element(i, g, 2 * t) | element(i, g, 2 * t + 1) << 16;
+          }
+      },
+      w);
 }
-inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Where w = Where::current()) { ldmatrix<false>(r, row, "ldmatrix", w); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Where w = Where::current()) { ldmatrix<true>(r, row, "ldmatrix.trans", w); }
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Where w = Where::current()) {
+  ldmatrix<false>(r, row, "ldmatrix", w);
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, Where w = Where::current()) {
+  ldmatrix<true>(r, row, "ldmatrix.trans", w);
+}
 
 // ---- numbers ------------------------------------------------------------------------------------------------
 
@@ -107,7 +128,11 @@ void cpAsyncWait() {
 namespace portable {
 
 // In the 8 bytes of a barrier.
-struct Barrier { uint16_t expected, missing; int32_t bytes : 31; uint32_t parity : 1; };
+struct Barrier {
+  uint16_t expected, missing;
+  int32_t bytes : 31;
+  uint32_t parity : 1;
+};
 static_assert(sizeof(Barrier) == 8);
 inline Barrier* barrier(uint64_t* p, const char* what, Where w) {
   aligned(p, 8, what, w);
@@ -135,7 +160,8 @@ inline void mbarrierArriveExpect(uint64_t* p, int bytes, Where w = Where::curren
 inline void mbarrierArrive(uint64_t* p, Where w = Where::current()) { mbarrierArriveExpect(p, 0, w); }
 inline void mbarrierWait(uint64_t* p, int parity, Where w = Where::current()) {
   const portable::Barrier* b = portable::barrier(p, "mbarrier.wait", w);
-  simt::waitUntil("mbarrier.wait", [=] { return static_cast<int>(b->parity) != parity; }, w);
+  simt::waitUntil(
+      "mbarrier.wait", [=] { return static_cast<int>(b->parity) != parity; }, w);
 }
 inline void bulkCopy(void* to, const void* from, int bytes, uint64_t* p, Where w = Where::current()) {
   portable::Barrier* b = portable::barrier(p, "cp.async.bulk", w);
@@ -166,7 +192,10 @@ inline void prefetch(const void* p, int bytes, Where w = Where::current()) {
   if (bytes <= 0 || bytes % 16 != 0) simt::fail("cp.async.bulk.prefetch: not a multiple of 16 bytes", w);
   for (int i = 0; i < bytes; i += 16) (void)*(static_cast<const volatile uint8_t*>(p) + i);  // all of it is there
 }
-inline void addRelease(uint32_t* p, uint32_t v) { *p += v; simt::perturb(); }
+inline void addRelease(uint32_t* p, uint32_t v) {
+  *p += v;
+  simt::perturb();
+}
 inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   const uint32_t old = *p;
   *p += v;
@@ -174,7 +203,8 @@ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   return old;
 }
 inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
-  simt::waitUntil("waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
+  simt::waitUntil(
+      "waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
 }
 
 }  // namespace parvis::cuda::ptx

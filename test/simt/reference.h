@@ -1,5 +1,5 @@
-// The CPU backend's kernels as the reference: packed matrices and caches in its layouts (cpu/kernels.h), with plain arrays
-// on the outside, of the kind that kernels see too. `E` is float or uint16_t (bfloat16).
+// The CPU backend's kernels as the reference: packed matrices and caches in its layouts (cpu/kernels.h), with plain
+// arrays on the outside, of the kind that kernels see too. `E` is float or uint16_t (bfloat16).
 #pragma once
 
 #include "../../cpu/kernels.h"
@@ -39,7 +39,8 @@ Array<E> pack(const Array<E>& w, int outputs, int inputs) {
   Array<E> out(static_cast<size_t>(up(outputs, 32) * groups * step<E>));
   for (int o = 0; o < outputs; o++)
     for (int i = 0; i < inputs; i++)
-      out[static_cast<size_t>(((o / 32 * groups + i / step<E>) * 32 + o % 32) * step<E> + i % step<E>)] = w[static_cast<size_t>(o * inputs + i)];
+      out[static_cast<size_t>(((o / 32 * groups + i / step<E>)*32 + o % 32) * step<E> + i % step<E>)] =
+          w[static_cast<size_t>(o * inputs + i)];
   return out;
 }
 
@@ -48,15 +49,19 @@ template <class E>
 Array<float> product(const Array<E>& x, int stride, int rows, const Array<E>& w, int outputs, int inputs) {
   const Array<E> packed = pack(w, outputs, inputs);
   Array<float> y(static_cast<size_t>(rows * up(outputs, 32)));
-  kernels_baseline.matmul[kind<E>]({x.data(), stride, rows, reinterpret_cast<const uint8_t*>(packed.data()), up(inputs, step<E>) / step<E>,
-                                    parvis::cpu::Epilogue::store, nullptr, y.data(), nullptr, up(outputs, 32)}, 0, up(outputs, 32) / 32);
+  kernels_baseline.matmul[kind<E>](
+      {x.data(), stride, rows, reinterpret_cast<const uint8_t*>(packed.data()), up(inputs, step<E>) / step<E>,
+       parvis::cpu::Epilogue::store, nullptr, y.data(), nullptr, up(outputs, 32)},
+      0, up(outputs, 32) / 32);
   return y;
 }
 
 template <class E>
 Array<E> norm(const Array<float>& x, int stride, int rows, const Array<float>& weight, int dim, float eps) {
   Array<E> out(static_cast<size_t>(rows * stride));
-  for (int r = 0; r < rows; r++) kernels_baseline.norm[kind<E>]({false, x.data() + r * stride, weight.data(), nullptr, out.data() + r * stride, dim, eps});
+  for (int r = 0; r < rows; r++)
+    kernels_baseline.norm[kind<E>](
+        {false, x.data() + r * stride, weight.data(), nullptr, out.data() + r * stride, dim, eps});
   return out;
 }
 
@@ -66,11 +71,20 @@ struct CacheOf {
   int slots, width, keyGroups;
   std::vector<E> keys, values;
   CacheOf(int slots, int width)
-      : slots(up(slots, 32)), width(width), keyGroups(up(width, step<E>) / step<E>), keys(static_cast<size_t>(this->slots * keyGroups * step<E>)),
+      : slots(up(slots, 32)), width(width), keyGroups(up(width, step<E>) / step<E>),
+        keys(static_cast<size_t>(this->slots * keyGroups * step<E>)),
         values(static_cast<size_t>(this->slots * up(width, 32))) {}
-  E& key(int slot, int d) { return keys[static_cast<size_t>((slot / 32 * keyGroups + d / step<E>) * 32 * step<E> + slot % 32 * step<E> + d % step<E>)]; }
-  E& value(int slot, int d) { return values[static_cast<size_t>(d / 32 * slots * 32 + slot / step<E> * 32 * step<E> + slot % step<E> + d % 32 * step<E>)]; }
-  parvis::cpu::CacheHead head() { return {reinterpret_cast<uint8_t*>(keys.data()), reinterpret_cast<uint8_t*>(values.data()), slots}; }
+  E& key(int slot, int d) {
+    return keys[static_cast<size_t>((slot / 32 * keyGroups + d / step<E>)*32 * step<E> + slot % 32 * step<E> +
+                                    d % step<E>)];
+  }
+  E& value(int slot, int d) {
+    return values[static_cast<size_t>(d / 32 * slots * 32 + slot / step<E> * 32 * step<E> + slot % step<E> +
+                                      d % 32 * step<E>)];
+  }
+  parvis::cpu::CacheHead head() {
+    return {reinterpret_cast<uint8_t*>(keys.data()), reinterpret_cast<uint8_t*>(values.data()), slots};
+  }
 };
 
 // Largest difference, relative to the largest number.

@@ -19,24 +19,47 @@ void embeddings(int dim, int threads) {
   const Array<E> classTable = table(classes + 1), tokenTable = table(vocabulary), transitionTable = table(transitions);
   const Array<int32_t> tokens = {8, 0, 3, -1, -1, -1, 1, 7, 2, -1, -1, -1}, classIds = {3, 1};
   const Array<E> positionTable = table(3);
-  const auto row = [](int stream, int input, int position = -1) { return parvis::Row{stream, input, position, {0, 0, 0}, 0, 1}; };
+  const auto row = [](int stream, int input, int position = -1) {
+    return parvis::Row{stream, input, position, {0, 0, 0}, 0, 1};
+  };
   // Rows of two seats with two streams each, in no order; a token that is not known reads any entry.
-  const Array<parvis::Row> rows = {row(0, -1), row(2, -4), row(3, 2), row(1, 0), row(3, -1), row(2, 1), row(1, -1, 2), row(0, 5)};
+  const Array<parvis::Row> rows = {row(0, -1), row(2, -4), row(3, 2),     row(1, 0),
+                                   row(3, -1), row(2, 1),  row(1, -1, 2), row(0, 5)};
   const auto entry = [&](const Array<E>& of, int i) { return of.data() + i * dim; };
-  const E* expected[] = {entry(classTable, 3), entry(transitionTable, 2), entry(tokenTable, 2), entry(tokenTable, 8), entry(classTable, classes), entry(tokenTable, 7), entry(classTable, classes),
-                         entry(tokenTable, 0)};
+  const E* expected[] = {entry(classTable, 3),       entry(transitionTable, 2),  entry(tokenTable, 2),
+                         entry(tokenTable, 8),       entry(classTable, classes), entry(tokenTable, 7),
+                         entry(classTable, classes), entry(tokenTable, 0)};
   const int count = static_cast<int>(rows.size());
   Array<float> x(static_cast<size_t>(count * stride), -7);
   const Array<float> weight = numbers.normals(static_cast<size_t>(stride));
   projections::Left left(count, dim);
   const bool leaves = sizeof(E) == 2 && threads % 32 == 0;
-  const cudaError_t e = cases::finish(embed({{rows.data(), count}, 2, tokens.data(), tokensEach, classIds.data(), classes, classTable.data(), tokenTable.data(), transitionTable.data(), positionTable.data(), element<E>,
-                                             dim, x.data(), stride, leaves ? left.of(weight) : Weighted{}, threads}, nullptr));
+  const cudaError_t e = cases::finish(embed({{rows.data(), count},
+                                             2,
+                                             tokens.data(),
+                                             tokensEach,
+                                             classIds.data(),
+                                             classes,
+                                             classTable.data(),
+                                             tokenTable.data(),
+                                             transitionTable.data(),
+                                             positionTable.data(),
+                                             element<E>,
+                                             dim,
+                                             x.data(),
+                                             stride,
+                                             leaves ? left.of(weight) : Weighted{},
+                                             threads},
+                                            nullptr));
   int wrong = 0;
   for (int i = 0; i < count; i++)
-    for (int d = 0; d < stride; d++) wrong += x[static_cast<size_t>(i * stride + d)] != (d < dim ? value(expected[i][d]) + (i == 6 ? value(entry(positionTable, 2)[d]) : 0) : -7);
+    for (int d = 0; d < stride; d++)
+      wrong += x[static_cast<size_t>(i * stride + d)] !=
+               (d < dim ? value(expected[i][d]) + (i == 6 ? value(entry(positionTable, 2)[d]) : 0) : -7);
   cases::check(e == cudaSuccess && wrong == 0, "embedding, %s, width %d: %d wrong", precision<E>, dim, wrong);
-  if (leaves) cases::check(left == projections::Left(x, stride, count, weight, dim), "embedding leaves rows for the first norm, width %d", dim);
+  if (leaves)
+    cases::check(left == projections::Left(x, stride, count, weight, dim),
+                 "embedding leaves rows for the first norm, width %d", dim);
 }
 
 // LayerNorm, by its definition, gathered and in place.
@@ -46,12 +69,25 @@ void layerNorms(int dim, int rows, int threads) {
   const int stride = up(dim, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
   for (float& v : x) v += 3;
-  const Array<float> weight = numbers.normals(static_cast<size_t>(stride)), bias = numbers.normals(static_cast<size_t>(stride));
+  const Array<float> weight = numbers.normals(static_cast<size_t>(stride)),
+                     bias = numbers.normals(static_cast<size_t>(stride));
   Array<int32_t> from;
   for (int r = 0; r < rows; r++) from.push_back(rows - 1 - r);
   Array<E> out(static_cast<size_t>(rows * stride));
   Array<float> inPlace = x;
-  Norm n{parvis::NormKind::layer, x.data(), stride, from.data(), rows, dim, weight.data(), bias.data(), 1e-5f, element<E>, out.data(), stride, threads};
+  Norm n{parvis::NormKind::layer,
+         x.data(),
+         stride,
+         from.data(),
+         rows,
+         dim,
+         weight.data(),
+         bias.data(),
+         1e-5f,
+         element<E>,
+         out.data(),
+         stride,
+         threads};
   cudaError_t e = cases::finish(parvis::cuda::norm(n, nullptr));
   n.x = inPlace.data(), n.from = nullptr, n.element = Element::float32, n.out = inPlace.data();
   if (e == cudaSuccess) e = cases::finish(parvis::cuda::norm(n, nullptr));
@@ -63,12 +99,17 @@ void layerNorms(int dim, int rows, int threads) {
     for (int d = 0; d < dim; d++) variance += std::pow(static_cast<double>(x[at(r, d)]) - mean, 2) / dim;
     for (int d = 0; d < dim; d++) {
       const size_t k = static_cast<size_t>(d);
-      const double expected = (static_cast<double>(x[at(r, d)]) - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(weight[k]) + static_cast<double>(bias[k]);
-      worst = std::fmax(worst, std::fabs(static_cast<double>(value(out[at(rows - 1 - r, d)])) - expected) / (std::fabs(expected) + 1));
-      worstInPlace = std::fmax(worstInPlace, std::fabs(static_cast<double>(inPlace[at(r, d)]) - expected) / (std::fabs(expected) + 1));
+      const double expected =
+          (static_cast<double>(x[at(r, d)]) - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(weight[k]) +
+          static_cast<double>(bias[k]);
+      worst = std::fmax(worst, std::fabs(static_cast<double>(value(out[at(rows - 1 - r, d)])) - expected) /
+                                   (std::fabs(expected) + 1));
+      worstInPlace = std::fmax(
+          worstInPlace, std::fabs(static_cast<double>(inPlace[at(r, d)]) - expected) / (std::fabs(expected) + 1));
     }
   }
-  cases::check(e == cudaSuccess && worst < (sizeof(E) == 4 ? 2e-6 : 4e-3) && worstInPlace < 2e-6, "LayerNorm, %s, %d rows of %d: %.2g off, %.2g in place", precision<E>, rows, dim, worst, worstInPlace);
+  cases::check(e == cudaSuccess && worst < (sizeof(E) == 4 ? 2e-6 : 4e-3) && worstInPlace < 2e-6,
+               "LayerNorm, %s, %d rows of %d: %.2g off, %.2g in place", precision<E>, rows, dim, worst, worstInPlace);
 }
 
 // The tables of a step out of a ring of three parts, steps one after the other.
@@ -79,7 +120,14 @@ void steps() {
   Array<uint32_t> counter(1, 4);
   Array<int> nonFinite = {0, 1, 0}, flags(seats, -1);
   Array<int32_t> large(3000, -1), small(7, -1), empty(1, -1), last(1, -1);
-  const TakeStep t{ring.data(), depth, stride, counter.data(), {{large.data(), 0, 3000}, {small.data(), 3010, 7}, {empty.data(), 0, 0}, {last.data(), 4999, 1}}, nonFinite.data(), flags.data(), seats};
+  const TakeStep t{ring.data(),
+                   depth,
+                   stride,
+                   counter.data(),
+                   {{large.data(), 0, 3000}, {small.data(), 3010, 7}, {empty.data(), 0, 0}, {last.data(), 4999, 1}},
+                   nonFinite.data(),
+                   flags.data(),
+                   seats};
   int wrong = 0;
   cudaError_t e = cudaSuccess;
   for (int step = 4; step < 8 && e == cudaSuccess; step++) {
@@ -87,19 +135,22 @@ void steps() {
     const int32_t first = step % depth * stride;
     for (int i = 0; i < 3000; i++) wrong += large[static_cast<size_t>(i)] != first + i;
     for (int i = 0; i < 7; i++) wrong += small[static_cast<size_t>(i)] != first + 3010 + i;
-    wrong += empty[0] != -1 || last[0] != first + 4999 || counter[0] != static_cast<uint32_t>(step + 1) || flags != nonFinite;
+    wrong += empty[0] != -1 || last[0] != first + 4999 || counter[0] != static_cast<uint32_t>(step + 1) ||
+             flags != nonFinite;
     nonFinite[static_cast<size_t>(step % seats)] ^= 1;
   }
   cases::check(e == cudaSuccess && wrong == 0, "tables of four steps: %d wrong", wrong);
   TakeStep outside = t;
   outside.tables[3].count = 2;
-  cases::check(takeStep(outside, nullptr) == cudaErrorInvalidValue, "a table that goes over the end of its part is refused");
+  cases::check(takeStep(outside, nullptr) == cudaErrorInvalidValue,
+               "a table that goes over the end of its part is refused");
 }
 
 void norms(int dim, int rows, int threads) {
   cases::Numbers numbers(static_cast<uint64_t>(dim));
   const int stride = up(dim, 16);
-  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  const Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
+                     weight = numbers.normals(static_cast<size_t>(stride));
   Array<int32_t> from;
   for (int r = 0; r < rows; r++) from.push_back(rows - 1 - r);
   const Array<float> expected = norm<float>(x, stride, rows, weight, dim, 1e-5f);
@@ -107,21 +158,32 @@ void norms(int dim, int rows, int threads) {
   for (const bool gathered : {false, true}) {
     Array<float> out(static_cast<size_t>(rows * stride));
     projections::Left left(rows, dim);
-    cudaError_t e = cases::finish(parvis::cuda::norm({parvis::NormKind::rms, x.data(), stride, gathered ? from.data() : nullptr, rows, dim, weight.data(), nullptr, 1e-5f, Element::float32, out.data(), stride, threads}, nullptr));
-    if (e == cudaSuccess) e = cases::finish(weigh({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, left.of(weight), threads}, nullptr));
+    cudaError_t e = cases::finish(
+        parvis::cuda::norm({parvis::NormKind::rms, x.data(), stride, gathered ? from.data() : nullptr, rows, dim,
+                            weight.data(), nullptr, 1e-5f, Element::float32, out.data(), stride, threads},
+                           nullptr));
+    if (e == cudaSuccess)
+      e = cases::finish(
+          weigh({x.data(), stride, gathered ? from.data() : nullptr, rows, dim, left.of(weight), threads}, nullptr));
     double worst = 0;
     int wrong = 0;
     for (int r = 0; r < rows; r++) {
       const int row = gathered ? rows - 1 - r : r;
       for (int d = 0; d < dim; d++) {
         const double b = static_cast<double>(expected[static_cast<size_t>(row * stride + d)]);
-        worst = std::fmax(worst, std::fabs(static_cast<double>(out[static_cast<size_t>(r * stride + d)]) - b) / (std::fabs(b) + 1e-3));
-        wrong += left.elements[static_cast<size_t>(r * stride + d)] != whole.elements[static_cast<size_t>(row * stride + d)];
+        worst = std::fmax(worst, std::fabs(static_cast<double>(out[static_cast<size_t>(r * stride + d)]) - b) /
+                                     (std::fabs(b) + 1e-3));
+        wrong +=
+            left.elements[static_cast<size_t>(r * stride + d)] != whole.elements[static_cast<size_t>(row * stride + d)];
       }
-      for (int i = 0; i < squaresStride(dim); i++) wrong += left.squares[static_cast<size_t>(r * squaresStride(dim) + i)] != whole.squares[static_cast<size_t>(row * squaresStride(dim) + i)];
+      for (int i = 0; i < squaresStride(dim); i++)
+        wrong += left.squares[static_cast<size_t>(r * squaresStride(dim) + i)] !=
+                 whole.squares[static_cast<size_t>(row * squaresStride(dim) + i)];
     }
-    cases::check(e == cudaSuccess && worst < 1e-6, "norm, %d rows of %d%s: %.2g off", rows, dim, gathered ? ", gathered" : "", worst);
-    cases::check(e == cudaSuccess && wrong == 0, "rows for a norm, %d of %d%s: %d wrong", rows, dim, gathered ? ", gathered" : "", wrong);
+    cases::check(e == cudaSuccess && worst < 1e-6, "norm, %d rows of %d%s: %.2g off", rows, dim,
+                 gathered ? ", gathered" : "", worst);
+    cases::check(e == cudaSuccess && wrong == 0, "rows for a norm, %d of %d%s: %d wrong", rows, dim,
+                 gathered ? ", gathered" : "", wrong);
   }
 }
 

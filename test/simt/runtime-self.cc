@@ -275,7 +275,9 @@ void forbidden() {
     FAILS(cudaErrorStreamCaptureInvalidated, cudaStreamEndCapture(s.stream, &graph));
     HOLDS(!graph);
   };
-#define REFUSED(error, x) refused(error, [&] { return x; }, __LINE__)
+#define REFUSED(error, x) \
+  refused(                \
+      error, [&] { return x; }, __LINE__)
   int* p = nullptr;
   REFUSED(cudaErrorStreamCaptureUnsupported, cudaStreamSynchronize(s.stream));
   REFUSED(cudaErrorStreamCaptureUnsupported, cudaStreamSynchronize(other));
@@ -286,7 +288,8 @@ void forbidden() {
   REFUSED(cudaErrorStreamCaptureUnsupported, cudaMalloc(&p, 100));
   REFUSED(cudaErrorStreamCaptureUnsupported, cudaHostAlloc(&p, 100, 0));
   REFUSED(cudaErrorStreamCaptureUnsupported, cudaFree(s.device));
-  REFUSED(cudaErrorStreamCaptureUnsupported, cudaMemcpyAsync(s.device, s.pageable.data(), bytes, cudaMemcpyHostToDevice, s.stream));
+  REFUSED(cudaErrorStreamCaptureUnsupported,
+          cudaMemcpyAsync(s.device, s.pageable.data(), bytes, cudaMemcpyHostToDevice, s.stream));
   REFUSED(cudaErrorStreamCaptureImplicit, s.add(1, nullptr));
   REFUSED(cudaErrorStreamCaptureImplicit, cudaMemcpy(s.device, s.pinned, bytes, cudaMemcpyHostToDevice));
   // Another thread may do what it likes, unless the capture is global.
@@ -298,7 +301,8 @@ void forbidden() {
     FAILS(mode == cudaStreamCaptureModeGlobal ? cudaErrorStreamCaptureUnsupported : cudaSuccess, e);
     std::thread([&] { e = cudaStreamEndCapture(s.stream, &graph); }).join();
     FAILS(cudaErrorStreamCaptureWrongThread, e);
-    FAILS(mode == cudaStreamCaptureModeGlobal ? cudaErrorStreamCaptureInvalidated : cudaSuccess, cudaStreamEndCapture(s.stream, &graph));
+    FAILS(mode == cudaStreamCaptureModeGlobal ? cudaErrorStreamCaptureInvalidated : cudaSuccess,
+          cudaStreamEndCapture(s.stream, &graph));
   }
   cudaGraph_t graph = nullptr;
   OK(cudaStreamBeginCapture(s.stream, cudaStreamCaptureModeRelaxed));
@@ -474,7 +478,8 @@ void shared() {
   FAILS(cudaErrorInvalidValue, launch(withArray<array>, 1, 32, limits[0] - array + 16, nullptr));
   OK(cudaSetDevice(1));
   OK(launch(withArray<array>, 1, 32, limits[0] - array + 16, nullptr));
-  FAILS(cudaErrorInvalidValue, launch(withArray<12 << 10>, 1, 32, 40 << 10, nullptr));  // platform.cuh asks for nothing here
+  FAILS(cudaErrorInvalidValue,
+        launch(withArray<12 << 10>, 1, 32, 40 << 10, nullptr));  // platform.cuh asks for nothing here
 }
 
 // ---- threads ------------------------------------------------------------------------------------------------
@@ -508,11 +513,28 @@ void threads() {
 }  // namespace
 
 int main(int, char** argv) {
-  const std::map<std::string, std::function<void()>> cases{
-      {"order", order}, {"null-stream", nullStream}, {"pageable", pageableSource}, {"events", events}, {"graph", graph}, {"forbidden", forbidden},
-      {"memory", memory}, {"copies", copies}, {"overrun", overrunDevice}, {"freed-device", freedDevice}, {"freed-pinned", freedPinned}, {"host-touches", hostTouches}, {"foreign-device", foreignDevice}, {"sticky", sticky},
-      {"failures", failures}, {"devices", devices}, {"shared", shared}, {"no-device", [] { noDevice(cudaErrorNoDevice); }}, {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
-      {"threads", threads}, {"overlap", overlap}, {"never-waits", neverWaited}};
+  const std::map<std::string, std::function<void()>> cases{{"order", order},
+                                                           {"null-stream", nullStream},
+                                                           {"pageable", pageableSource},
+                                                           {"events", events},
+                                                           {"graph", graph},
+                                                           {"forbidden", forbidden},
+                                                           {"memory", memory},
+                                                           {"copies", copies},
+                                                           {"overrun", overrunDevice},
+                                                           {"freed-device", freedDevice},
+                                                           {"freed-pinned", freedPinned},
+                                                           {"host-touches", hostTouches},
+                                                           {"foreign-device", foreignDevice},
+                                                           {"sticky", sticky},
+                                                           {"failures", failures},
+                                                           {"devices", devices},
+                                                           {"shared", shared},
+                                                           {"no-device", [] { noDevice(cudaErrorNoDevice); }},
+                                                           {"no-driver", [] { noDevice(cudaErrorInsufficientDriver); }},
+                                                           {"threads", threads},
+                                                           {"overlap", overlap},
+                                                           {"never-waits", neverWaited}};
   const std::string name = argv[1];
   if (name == "early") std::printf("%s\n", early() ? "right" : "wrong");
   else if (name == "hasty") std::printf("%s\n", relayed(true, false) == 8 ? "right" : "wrong");

@@ -1,5 +1,5 @@
-// Streams are queues of functions. Every operation runs whole, under one lock that also guards the scheduler of fibers and
-// the tables of the machine, on the thread that waits for it. Here: what runs when, memory, and launches.
+// Streams are queues of functions. Every operation runs whole, under one lock that also guards the scheduler of fibers
+// and the tables of the machine, on the thread that waits for it. Here: what runs when, memory, and launches.
 #include "runtime.h"
 
 #include <algorithm>
@@ -18,7 +18,9 @@ static cudaError_t execute(int on, const Operation& operation, SimtStream* strea
   const Open open(on);
   cudaError_t e = operation.run();
   if (e == cudaSuccess && !operation.overlaps) return e;
-  for (; e == cudaSuccess && stream && !stream->queue.empty() && stream->queue.front().overlaps; stream->queue.pop_front()) e = stream->queue.front().run();
+  for (; e == cudaSuccess && stream && !stream->queue.empty() && stream->queue.front().overlaps;
+       stream->queue.pop_front())
+    e = stream->queue.front().run();
   const cudaError_t ended = finishHeld();
   if (e == cudaSuccess) e = ended;
   if (e == cudaSuccess) return e;
@@ -89,7 +91,8 @@ int placeOf(const void* p, size_t bytes) {
   auto next = m().ranges.upper_bound(from);
   if (next != m().ranges.begin()) {
     const auto& [start, range] = *std::prev(next);
-    if (from < start + range.bytes) return from + bytes > start + range.bytes ? outside : range.pinned ? pinned : range.device;
+    if (from < start + range.bytes)
+      return from + bytes > start + range.bytes ? outside : range.pinned ? pinned : range.device;
   }
   return next != m().ranges.end() && from + bytes > next->first ? outside : pageable;
 }
@@ -123,11 +126,15 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
     if (d.major < 8) return cudaErrorNoKernelImageForDevice;
     l.sharedLimit = d.shared;
     if (const cudaError_t e = check(l)) return e;
-    const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+    const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z,
+                   blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
     const uint64_t together = std::min<uint64_t>({32, 2048 / threads, d.shared / std::max<uint64_t>(l.sharedBytes, 1)});
-    if (l.cooperative && blocks > together * static_cast<uint64_t>(d.processors)) return cudaErrorCooperativeLaunchTooLarge;
+    if (l.cooperative && blocks > together * static_cast<uint64_t>(d.processors))
+      return cudaErrorCooperativeLaunchTooLarge;
     const bool overlaps = l.programmatic && m().ahead > 0;
-    const auto runs = [l = std::move(l), overlaps] { return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : overlaps ? runAhead(l, m().ahead) : run(l); };
+    const auto runs = [l = std::move(l), overlaps] {
+      return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : overlaps ? runAhead(l, m().ahead) : run(l);
+    };
     return submit(stream, Operation(runs, overlaps));
   });
 }
@@ -186,8 +193,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     const int target = placeOf(to, bytes), source = placeOf(from, bytes);
     const bool toDevice = target >= 0, fromDevice = source >= 0;
     if (!to || !from || target == outside || source == outside) return cudaErrorInvalidValue;
-    if (kind != cudaMemcpyDefault && (toDevice != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
-                                      fromDevice != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))) return cudaErrorInvalidValue;
+    if (kind != cudaMemcpyDefault &&
+        (toDevice != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
+         fromDevice != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice)))
+      return cudaErrorInvalidValue;
     const auto copy = [=] {
       const Open first(std::max(target, 0)), second(std::max(source, 0));  // of other devices than the stream's, too
       return std::memcpy(to, from, bytes), cudaSuccess;
@@ -197,7 +206,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
       return cudaErrorStreamCaptureUnsupported;
     }
     if (source == pageable && toDevice) {  // what it is now
-      auto now = std::make_shared<std::vector<uint8_t>>(static_cast<const uint8_t*>(from), static_cast<const uint8_t*>(from) + bytes);
+      auto now = std::make_shared<std::vector<uint8_t>>(static_cast<const uint8_t*>(from),
+                                                        static_cast<const uint8_t*>(from) + bytes);
       return submit(stream, [=] {
         const Open first(target);
         return std::memcpy(to, now->data(), bytes), cudaSuccess;
@@ -208,7 +218,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   });
   return e == cudaSuccess && wait ? drain(stream) : e;
 }
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) { return cudaMemcpyAsync(to, from, bytes, kind, nullptr); }
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+}
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
   return call(stream ? 0u : streamOfDevice, stream, [&] {
     if (bytes == 0) return cudaSuccess;

@@ -1,10 +1,10 @@
-// The host side of CUDA without a GPU: the calls that parvis makes, by CUDA's own names and with its own error codes, on
-// plain memory. Work on a stream waits in a queue until somebody waits for it (or, where the seed says so, a little less
-// long), so that a result read too early is not there yet; the null stream runs at once. What CUDA leaves open is decided
-// for the worse: page-locked memory is read late, fresh memory is full of 0xff, whatever a capture might forbid it forbids.
-// Kernels read and write device memory directly; to all others it is poisoned, with the address sanitizer. A copy never
-// runs beside a kernel: races between the two that happen to end well in the order of the queues are not seen, nor does
-// the host see a kernel half done.
+// The host side of CUDA without a GPU: the calls that parvis makes, by CUDA's own names and with its own error codes,
+// on plain memory. Work on a stream waits in a queue until somebody waits for it (or, where the seed says so, a little
+// less long), so that a result read too early is not there yet; the null stream runs at once. What CUDA leaves open is
+// decided for the worse: page-locked memory is read late, fresh memory is full of 0xff, whatever a capture might forbid
+// it forbids. Kernels read and write device memory directly; to all others it is poisoned, with the address sanitizer.
+// A copy never runs beside a kernel: races between the two that happen to end well in the order of the queues are not
+// seen, nor does the host see a kernel half done.
 //
 // PARVIS_SIMT describes the machine, e.g. `devices=2,memory=64M/4G,fail=malloc:5`; it is read once, at the first call.
 // Where devices differ, values of each are divided by `/` (the last one counts for the rest):
@@ -51,9 +51,23 @@ enum cudaError_t {
   cudaErrorStreamCaptureWrongThread = 908,
   cudaErrorUnknown = 999
 };
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive, cudaStreamCaptureStatusInvalidated };
+enum cudaMemcpyKind {
+  cudaMemcpyHostToHost,
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice,
+  cudaMemcpyDefault
+};
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed
+};
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone,
+  cudaStreamCaptureStatusActive,
+  cudaStreamCaptureStatusInvalidated
+};
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
@@ -63,7 +77,8 @@ enum cudaDeviceAttr {
 };
 constexpr unsigned cudaStreamDefault = 0, cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2;
-constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostAllocMapped = 2, cudaHostAllocWriteCombined = 4;
+constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaHostAllocMapped = 2,
+                   cudaHostAllocWriteCombined = 4;
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem, sharedMemPerBlockOptin;
@@ -92,10 +107,17 @@ cudaError_t cudaMalloc(void** p, size_t bytes);
 cudaError_t cudaFree(void* p);
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void* p);
-template <class T> cudaError_t cudaMalloc(T** p, size_t bytes) { return cudaMalloc(reinterpret_cast<void**>(p), bytes); }
-template <class T> cudaError_t cudaHostAlloc(T** p, size_t bytes, unsigned flags) { return cudaHostAlloc(reinterpret_cast<void**>(p), bytes, flags); }
+template <class T>
+cudaError_t cudaMalloc(T** p, size_t bytes) {
+  return cudaMalloc(reinterpret_cast<void**>(p), bytes);
+}
+template <class T>
+cudaError_t cudaHostAlloc(T** p, size_t bytes, unsigned flags) {
+  return cudaHostAlloc(reinterpret_cast<void**>(p), bytes, flags);
+}
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream = nullptr);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = nullptr);
 cudaError_t cudaMemset(void* p, int value, size_t bytes);
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = nullptr);
 

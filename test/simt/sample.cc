@@ -37,42 +37,71 @@ struct Batch {
     cases::Numbers numbers(seed);
     logits = numbers.normals(static_cast<size_t>(2 * predictions) * static_cast<size_t>(stride), 3);
     for (float& l : logits) {
-      if (kind == 1) l = std::round(l);             // many equals
+      if (kind == 1) l = std::round(l);                    // many equals
       if (kind == 2) l = numbers.below(2) ? 0.0f : -0.0f;  // all equal, in two patterns
-      if (kind == 3) l *= 30;                       // most weights are zero
-      if (kind == 4) l = (numbers.below(2) ? 1.0f : -1.0f) * std::pow(10.0f, static_cast<float>(numbers.below(84) - 45)) * (1 + numbers.uniform());  // a range beyond floats
+      if (kind == 3) l *= 30;                              // most weights are zero
+      if (kind == 4)
+        l = (numbers.below(2) ? 1.0f : -1.0f) * std::pow(10.0f, static_cast<float>(numbers.below(84) - 45)) *
+            (1 + numbers.uniform());                                     // a range beyond floats
       if (kind == 5) l = static_cast<float>(numbers.below(9)) * 1e-45f;  // and one whose inverse is
     }
     for (int i = 0; i < predictions; i++) {
-      table.push_back({predictions - 1 - i, numbers.below(tokensEach), i, rule.scale == 1 ? -1 : predictions + i, i % 2, rule.scale,
+      table.push_back({predictions - 1 - i,
+                       numbers.below(tokensEach),
+                       i,
+                       rule.scale == 1 ? -1 : predictions + i,
+                       i % 2,
+                       rule.scale,
                        {parvis::Mode::sample, rule.temperature, rule.topK, rule.topP}});
       seeds.push_back(numbers.bits());
     }
   }
 
   Sampling sampling(int threads) {
-    return {logits.data(), 0, 2 * predictions, stride, predictions, vocabulary, table.data(), seeds.data(), tokensEach, tokens.data(), logProbs.data(), kept.data(), 2, nonFinite.data(), threads};
+    return {logits.data(), 0,          2 * predictions, stride,          predictions, vocabulary, table.data(),
+            seeds.data(),  tokensEach, tokens.data(),   logProbs.data(), kept.data(), 2,          nonFinite.data(),
+            threads};
   }
   void mode(parvis::Mode mode) {
     for (Drawing& d : table) d.rule.mode = mode;
   }
 
-  size_t at(int i) const { return static_cast<size_t>(table[static_cast<size_t>(i)].seat * tokensEach + table[static_cast<size_t>(i)].token); }
-  const float* keptOf(int i) const { return kept.data() + (2 * table[static_cast<size_t>(i)].seat + table[static_cast<size_t>(i)].kept) * vocabulary; }
+  size_t at(int i) const {
+    return static_cast<size_t>(table[static_cast<size_t>(i)].seat * tokensEach + table[static_cast<size_t>(i)].token);
+  }
+  const float* keptOf(int i) const {
+    return kept.data() + (2 * table[static_cast<size_t>(i)].seat + table[static_cast<size_t>(i)].kept) * vocabulary;
+  }
 
   parvis::cpu::Draw reference(int i, std::vector<float>& l, std::vector<uint64_t>& w) {
     const Drawing& d = table[static_cast<size_t>(i)];
     l.resize(static_cast<size_t>(vocabulary));
     w.resize(static_cast<size_t>(vocabulary));
-    return {logits.data() + d.conditional * stride, d.unconditional < 0 ? nullptr : logits.data() + d.unconditional * stride, vocabulary, d.rule, d.guidance,
-            seeds[static_cast<size_t>(d.seat)], static_cast<uint32_t>(d.token), l.data(), w.data()};
+    return {logits.data() + d.conditional * stride,
+            d.unconditional < 0 ? nullptr : logits.data() + d.unconditional * stride,
+            vocabulary,
+            d.rule,
+            d.guidance,
+            seeds[static_cast<size_t>(d.seat)],
+            static_cast<uint32_t>(d.token),
+            l.data(),
+            w.data()};
   }
 };
 
-constexpr Rule rules[] = {
-    {"plain", 1, 1, 1, 0},       {"guided", 3, 1, 1, 0},         {"cold", 1, 0.3f, 1, 0},       {"hot", 1, 4, 1, 0},         {"greedy", 2, 0, 1, 0},
-    {"top-k 1", 1, 1, 1, 1},     {"top-k 5", 1, 1, 1, 5},        {"top-k of all", 1, 1, 1, 1 << 20}, {"top-p 0.1", 1, 1, 0.1f, 0}, {"top-p 0.9", 1, 1, 0.9f, 0},
-    {"tiny top-p", 1, 1, 1e-6f, 0}, {"all of them", 2, 0.7f, 0.8f, 40}, {"overflowing temperature", 1, 1e-45f, 1, 0}};
+constexpr Rule rules[] = {{"plain", 1, 1, 1, 0},
+                          {"guided", 3, 1, 1, 0},
+                          {"cold", 1, 0.3f, 1, 0},
+                          {"hot", 1, 4, 1, 0},
+                          {"greedy", 2, 0, 1, 0},
+                          {"top-k 1", 1, 1, 1, 1},
+                          {"top-k 5", 1, 1, 1, 5},
+                          {"top-k of all", 1, 1, 1, 1 << 20},
+                          {"top-p 0.1", 1, 1, 0.1f, 0},
+                          {"top-p 0.9", 1, 1, 0.9f, 0},
+                          {"tiny top-p", 1, 1, 1e-6f, 0},
+                          {"all of them", 2, 0.7f, 0.8f, 40},
+                          {"overflowing temperature", 1, 1e-45f, 1, 0}};
 const char* kinds[] = {"normal", "equals", "zeros", "peaked", "enormous", "denormal"};
 
 }  // namespace
@@ -99,7 +128,8 @@ int main(int, char** argv) {
           const int32_t token = sampler_baseline.draw(d);
           wrong += b.tokens[at] != token;
           drawn++;
-          for (int v = 0; v < vocabulary; v++) wrong += cases::bits(b.keptOf(i)[v]) != cases::bits(l[static_cast<size_t>(v)]);
+          for (int v = 0; v < vocabulary; v++)
+            wrong += cases::bits(b.keptOf(i)[v]) != cases::bits(l[static_cast<size_t>(v)]);
           float logProb = 0;
           sampler_baseline.score(d, token, &logProb);
           odd += std::fabs(logProb - b.logProbs[at]) > 1e-6f * std::fabs(logProb);
@@ -108,7 +138,8 @@ int main(int, char** argv) {
         for (const int32_t t : b.tokens) odd += t != -7;  // nothing else is written
         for (const int bad : b.nonFinite) odd += bad;
       }
-      cases::check(e == cudaSuccess && wrong == 0 && odd == 0, "%s, %s logits: %d draws differ, %d other faults", rule.name, kinds[kind], wrong, odd);
+      cases::check(e == cudaSuccess && wrong == 0 && odd == 0, "%s, %s logits: %d draws differ, %d other faults",
+                   rule.name, kinds[kind], wrong, odd);
     }
   // At the size of the official models, once.
   {
@@ -117,15 +148,17 @@ int main(int, char** argv) {
     cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)), "16384 tokens");
   }
   constexpr Rule plain{"plain", 1, 1, 1, 0};
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
     Batch b(100, 2, 1, 0, plain);
     b.logits[40] = bad;
     const cudaError_t e = cases::finish(sample(b.sampling(64), nullptr));
     const auto flag = [&](int i) { return b.nonFinite[static_cast<size_t>(b.table[static_cast<size_t>(i)].seat)]; };
-    cases::check(e == cudaSuccess && flag(0) == 1 && flag(1) == 0 && b.tokens[b.at(0)] == -1 && b.tokens[b.at(1)] >= 0, "a logit of %g is reported, the other sequence goes on",
-                 static_cast<double>(bad));
+    cases::check(e == cudaSuccess && flag(0) == 1 && flag(1) == 0 && b.tokens[b.at(0)] == -1 && b.tokens[b.at(1)] >= 0,
+                 "a logit of %g is reported, the other sequence goes on", static_cast<double>(bad));
   }
-  // Other modes, padding, and rows of logits that are not there now are passed over; each has its own rule and guidance.
+  // Other modes, padding, and rows of logits that are not there now are passed over; each has its own rule and
+  // guidance.
   {
     Batch b(200, 6, 9, 0, plain);
     b.table[0].rule.mode = parvis::Mode::score;
@@ -155,11 +188,13 @@ int main(int, char** argv) {
     e = cases::finish(sample(s, nullptr));
     size_t others = 0;
     for (const int32_t t : b.tokens) others += t != -7;
-    cases::check(e == cudaSuccess && others == 1 && b.tokens[b.at(4)] != -7, "predictions of one chunk of logits: %zu", others);
+    cases::check(e == cudaSuccess && others == 1 && b.tokens[b.at(4)] != -7, "predictions of one chunk of logits: %zu",
+                 others);
   }
   {
     Batch b(100, 2, 1, 0, plain);
-    cases::check(sample(b.sampling(48), nullptr) == cudaErrorInvalidValue, "a block that is no whole number of warps is refused");
+    cases::check(sample(b.sampling(48), nullptr) == cudaErrorInvalidValue,
+                 "a block that is no whole number of warps is refused");
     Sampling s = b.sampling(64);
     s.vocabulary = 60000;
     cases::check(score(s, nullptr) == cudaErrorInvalidValue, "a vocabulary that does not fit shared memory is refused");

@@ -1,8 +1,8 @@
 // The fibers of a launch and what they wait for. Of the fibers that can run one is picked, in an order that the seed
 // decides, and runs until it waits. When none can run, waits on a condition are looked at, then one late copy arrives,
 // then the next block starts; if none of that helps, the launch is deadlocked and says who waits where.
-//   A program spends most of its time here, so this file alone is compiled without sanitizers, for speed: whatever touches
-// memory of a kernel does so in functions of others.
+//   A program spends most of its time here, so this file alone is compiled without sanitizers, for speed: whatever
+//   touches memory of a kernel does so in functions of others.
 #include <algorithm>
 #include <cstdio>
 #include <deque>
@@ -107,7 +107,8 @@ void finish() {
   Fiber* f = s.now;
   Block* b = f->block;
   f->done = true;
-  if (s.launch->programmatic && !f->waited) setFailure(whereabouts() + ": ends without having waited for the kernels before it (ptx::dependencyWait)");
+  if (s.launch->programmatic && !f->waited)
+    setFailure(whereabouts() + ": ends without having waited for the kernels before it (ptx::dependencyWait)");
   b->alive--;
   b->warps[static_cast<size_t>(f->index / 32)].ended |= 1u << (f->index & 31);
   endInWarp(f);
@@ -165,7 +166,8 @@ void startBlock(uint64_t index) {
   const Launch& l = *s.launch;
   auto b = std::make_unique<Block>();
   uint64_t place = random();  // the upper half orders, the lower half breaks ties
-  b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y), static_cast<unsigned>(index / l.grid.x / l.grid.y)};
+  b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y),
+              static_cast<unsigned>(index / l.grid.x / l.grid.y)};
   b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
   b->warps.resize(static_cast<size_t>(b->alive + 31) / 32);
   if (b->alive % 32 != 0) b->warps.back().ended = ~0u << b->alive % 32;
@@ -250,7 +252,10 @@ std::string whereabouts() {
 
 // ---- a launch -----------------------------------------------------------------------------------------------
 
-void setSeed(uint64_t seed) { s.seed = seed; s.launches = 0; }
+void setSeed(uint64_t seed) {
+  s.seed = seed;
+  s.launches = 0;
+}
 void setStepLimit(uint64_t most) { s.limit = most; }
 const std::string& report() { return s.message; }
 
@@ -262,11 +267,13 @@ uint64_t random() {  // splitmix64
 }
 
 cudaError_t check(const Launch& l) {
-  const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z, blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
+  const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z,
+                 blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
   const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535;
   if (!fits) return cudaErrorInvalidConfiguration;
   if (l.sharedBytes <= l.sharedLimit) return cudaSuccess;
-  std::fprintf(stderr, "simt: kernel %s: %zu bytes of shared memory, and a block of this device may have %zu\n", kernelName(l).c_str(), l.sharedBytes, l.sharedLimit);
+  std::fprintf(stderr, "simt: kernel %s: %zu bytes of shared memory, and a block of this device may have %zu\n",
+               kernelName(l).c_str(), l.sharedBytes, l.sharedLimit);
   return cudaErrorInvalidValue;
 }
 
@@ -307,7 +314,8 @@ void goOn() {
       continue;
     }
     if (++s.switches > s.limit) {
-      setFailure("kernel " + kernelName() + ": more than " + text(s.limit) + " switches between threads: a wait that spins for ever?");
+      setFailure("kernel " + kernelName() + ": more than " + text(s.limit) +
+                 " switches between threads: a wait that spins for ever?");
       break;
     }
     resume(f);
@@ -343,7 +351,9 @@ void exchange(Held& h) {
 }
 
 constexpr uint64_t mostThreadsAhead = 20000;  // each has two mappings of memory, and Linux gives a process 65530
-uint64_t threadsOf(const Launch& l) { return uint64_t{l.grid.x} * l.grid.y * l.grid.z * l.block.x * l.block.y * l.block.z; }
+uint64_t threadsOf(const Launch& l) {
+  return uint64_t{l.grid.x} * l.grid.y * l.grid.z * l.block.x * l.block.y * l.block.z;
+}
 
 bool allReleased(const Held& h) {
   for (auto& b : h.running.blocks)
@@ -402,7 +412,9 @@ cudaError_t finishHeld() {
 
 void awaitDependencies(Where where) {
   s.now->waited = true;
-  if (!s.dependencies) waitUntil("griddepcontrol.wait", [] { return s.dependencies; }, where);
+  if (!s.dependencies)
+    waitUntil(
+        "griddepcontrol.wait", [] { return s.dependencies; }, where);
 }
 void releaseDependents() { s.now->released = true; }
 
@@ -424,13 +436,17 @@ void meet(uint32_t mask, const char* what, void* mine, Combine combine, Where wh
   if (!(mask & me)) fail(std::string(what) + ": the calling lane is not in its own mask", where);
   // A barrier of a warp counts the lanes that have not ended; whatever brings something needs them all.
   if (combine && (mask & warp.ended) != 0)
-    fail(std::string(what) + ": lane " + text(static_cast<uint64_t>(__builtin_ctz(mask & warp.ended))) + " of its mask has ended or does not exist", where);
+    fail(std::string(what) + ": lane " + text(static_cast<uint64_t>(__builtin_ctz(mask & warp.ended))) +
+             " of its mask has ended or does not exist",
+         where);
   const auto check = [&](int i) {  // whether lane i, which waits, waits for this
     const Fiber* other = lane(i);
     const bool mutual = (other->mask & me) != 0;
-    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) || (combine && other->where.line != where.line)))
-      fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits + " at " + at(other->where) +
-           (other->mask != mask ? " with another mask" : "") + ": the warp diverged", where);
+    if (mutual && (other->mask != mask || (other->waits != what && std::strcmp(other->waits, what) != 0) ||
+                   (combine && other->where.line != where.line)))
+      fail(std::string(what) + " meets lane " + text(static_cast<uint64_t>(i)) + " of its warp in " + other->waits +
+               " at " + at(other->where) + (other->mask != mask ? " with another mask" : "") + ": the warp diverged",
+           where);
     return mutual;
   };
   if (const uint32_t there = warp.waiting & mask; there != 0) check(__builtin_ctz(there));
@@ -459,7 +475,9 @@ int meetBlock(const char* what, bool value, Where where) {
   if (b->arrived > 0 && b->first.line != where.line)
     for (auto& other : b->fibers)
       if (other->waits && other->mask == 0 && !other->until)
-        fail(std::string(what) + " meets " + other->waits + " of thread " + triple(other->thread) + " at " + at(other->where) + ": the block diverged", where);
+        fail(std::string(what) + " meets " + other->waits + " of thread " + triple(other->thread) + " at " +
+                 at(other->where) + ": the block diverged",
+             where);
   f->waits = what;
   f->where = where;
   if (b->arrived == 0) b->first = where;

@@ -1,6 +1,6 @@
 // Kernels that are right, and kernels with one mistake each: the SIMT layer must tell them apart. One case a process
-// (`self CASE SEED`), since an access outside memory ends it. Prints `right` or `wrong` after a launch that ended. nvcc reads
-// it too: test/ptx.test.ts runs the same kernels out of its PTX.
+// (`self CASE SEED`), since an access outside memory ends it. Prints `right` or `wrong` after a launch that ended. nvcc
+// reads it too: test/ptx.test.ts runs the same kernels out of its PTX.
 #include "../../cuda/ptx.cuh"
 #include "cases.h"
 
@@ -205,7 +205,8 @@ bool products() {
   for (size_t row = 0; row < 16; row++)
     for (size_t column = 0; column < 8; column++) {
       float sum = 1;
-      for (size_t k = 0; k < 16; k++) sum += cases::widen(a[row * 16 + k]) * cases::widen(b[transposed ? k * 8 + column : column * 16 + k]);
+      for (size_t k = 0; k < 16; k++)
+        sum += cases::widen(a[row * 16 + k]) * cases::widen(b[transposed ? k * 8 + column : column * 16 + k]);
       if (!(std::fabs(sum - d[row * 8 + column]) < 1e-5f)) return false;
     }
   return true;
@@ -225,8 +226,9 @@ __global__ void gridRounds(uint32_t* counter, int* cells, int* out) {
 bool gridMeets(bool cooperative) {
   uint32_t counter = 0;
   std::vector<int> cells(6), out(6);
-  const cudaError_t e = cooperative ? launchCooperative(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data())
-                                    : launch(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data());
+  const cudaError_t e = cooperative
+                            ? launchCooperative(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data())
+                            : launch(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data());
   for (size_t i = 0; i < 6; i++)
     if (out[i] != static_cast<int>((i + 1) % 6 * 3)) return false;
   return e == cudaSuccess;
@@ -241,7 +243,9 @@ int main(int, char** argv) {
 #endif
   const std::string name = argv[1];
   std::vector<int> out(64);
-  const auto plain = [&](void (*kernel)(int*), unsigned threads, size_t shared = 0) { return launch(kernel, 1, threads, shared, nullptr, out.data()) == cudaSuccess; };
+  const auto plain = [&](void (*kernel)(int*), unsigned threads, size_t shared = 0) {
+    return launch(kernel, 1, threads, shared, nullptr, out.data()) == cudaSuccess;
+  };
   bool right = false;
   if (name == "sum") right = sum<true>();
   else if (name == "sum-no-barrier") right = sum<false>();

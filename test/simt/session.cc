@@ -1,6 +1,6 @@
 // The CUDA backend's sessions against the CPU backend's, on the same small checkpoints: decoding with a cache, whole
-// sequences, draws, batches, graphs and their eviction, and everything that may go wrong. This is what Par runs, but for
-// the binding.
+// sequences, draws, batches, graphs and their eviction, and everything that may go wrong. This is what Par runs, but
+// for the binding.
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,16 +16,16 @@
 #include "cases.h"
 #include "company.h"
 
-using parvis::Code;
-using parvis::Precision;
 using company::Line;
 using company::Options;
 using company::Results;
 using company::Rule;
-using company::Table;
 using company::run;
 using company::seated;
+using company::Table;
+using parvis::Code;
 using parvis::Mode;
+using parvis::Precision;
 using parvis::Status;
 
 namespace {
@@ -84,7 +84,8 @@ class Checkpoint {
 
 parvis::TransformerModel small() {
   parvis::TransformerModel m;
-  m.layers = 2, m.dim = 64, m.heads = 2, m.kvHeads = 1, m.headSize = 44, m.feedForward = 40, m.vocabulary = 61, m.classes = 3, m.transitions = 3;
+  m.layers = 2, m.dim = 64, m.heads = 2, m.kvHeads = 1, m.headSize = 44, m.feedForward = 40, m.vocabulary = 61,
+  m.classes = 3, m.transitions = 3;
   m.rotationPairs[1] = m.rotationPairs[2] = m.headSize / 4;
   return m;
 }
@@ -93,8 +94,18 @@ parvis::TransformerModel small() {
 std::vector<Table> steps(int n, int tokens, int width, bool whole) {
   std::vector<Table> all;
   for (int slot = 0; slot < tokens; slot++) {
-    const int group = slot / n, place = slot % n, input = slot == 0 ? -1 : slot < n ? slot - 1 : group > 1 ? slot - n : place == 0 ? n - 1 : -1 - place;
-    const Line line{input, slot, input >= 0 ? input / width : -1, input >= 0 ? input % width : -1, slot < n ? slot + 1 : (group + 1) * n, slot};
+    const int group = slot / n, place = slot % n,
+              input = slot == 0    ? -1
+                      : slot < n   ? slot - 1
+                      : group > 1  ? slot - n
+                      : place == 0 ? n - 1
+                                   : -1 - place;
+    const Line line{input,
+                    slot,
+                    input >= 0 ? input / width : -1,
+                    input >= 0 ? input % width : -1,
+                    slot < n ? slot + 1 : (group + 1) * n,
+                    slot};
     if (slot < n || place == 0) all.emplace_back();
     if (whole && all.size() > 1) all.pop_back();
     all.back().push_back(line);
@@ -112,7 +123,9 @@ Both load(const Checkpoint& c, const parvis::TransformerModel& m, Precision prec
   const parvis::Cancel cancel{false};
   Both both;
   Status s = cpuBackend->loadTransformer(c.file, c.tensors, m, precision, cancel, both.cpu);
-  if (s.ok()) s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision, cancel, both.cuda);
+  if (s.ok())
+    s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision,
+                                            cancel, both.cuda);
   cases::check(s.ok(), "loading %s", s.message.c_str());
   return both;
 }
@@ -139,7 +152,8 @@ double worst(const std::vector<float>& a, const std::vector<float>& b, bool rela
 
 // ---- against the CPU ----------------------------------------------------------------------------------------
 
-void scores(const Both& both, const char* name, int sequences, int n, int tokens, bool whole, bool guided, double tolerance) {
+void scores(const Both& both, const char* name, int sequences, int n, int tokens, bool whole, bool guided,
+            double tolerance) {
   const auto table = steps(n, tokens, 4, whole);
   Options o = options(sequences, tokens, whole ? tokens : n, guided);
   o.positions = both.cpu->model().positions > 0;
@@ -150,10 +164,13 @@ void scores(const Both& both, const char* name, int sequences, int n, int tokens
   rule.mode = Mode::score;
   rule.guidanceScale = guided ? 1.5f : 1;
   const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
-  const double logits = worst(found.logits, expected.logits, true), logProbs = worst(found.logProbs, expected.logProbs, false);
-  cases::check(expected.status.ok() && found.status.ok() && logits < tolerance && logProbs < 20 * tolerance && found.tokens == o.known,
-               "%s: %d sequences of %d scored %s, n = %d%s: logits %.2g, log-probabilities %.2g off %s", name, sequences, tokens, whole ? "at once" : "step by step", n, guided ? ", guided" : "", logits,
-               logProbs, found.status.message.c_str());
+  const double logits = worst(found.logits, expected.logits, true),
+               logProbs = worst(found.logProbs, expected.logProbs, false);
+  cases::check(expected.status.ok() && found.status.ok() && logits < tolerance && logProbs < 20 * tolerance &&
+                   found.tokens == o.known,
+               "%s: %d sequences of %d scored %s, n = %d%s: logits %.2g, log-probabilities %.2g off %s", name,
+               sequences, tokens, whole ? "at once" : "step by step", n, guided ? ", guided" : "", logits, logProbs,
+               found.status.message.c_str());
 }
 
 // Tables that are not PAR's: rows that predict nothing, rows that leave nothing in the cache, any prefix, any cell, any
@@ -165,13 +182,14 @@ void tables(const Both& both, const char* name, double tolerance) {
   for (int i = 0; i < 2 * tokens; i++) o.known.push_back(numbers.below(both.cpu->model().vocabulary));
   for (int i = 0; i < tokens; i++) o.keepLogits.push_back(i);
   std::vector<Table> table;
-  for (int filled = 0, position = 0; filled < tokens - maxRows; ) {
+  for (int filled = 0, position = 0; filled < tokens - maxRows;) {
     const int count = 1 + numbers.below(maxRows), before = filled;
     Table rows;
     for (int i = 0; i < count; i++) {
       const int input = numbers.below(5) == 0 ? -1 - numbers.below(4) : numbers.below(tokens);
       const bool append = i == 0 || numbers.below(4) != 0;
-      rows.push_back({input, append ? filled : -1, input >= 0 ? numbers.below(9) : -1, input >= 0 ? numbers.below(9) : -1, 0, numbers.below(4) == 0 ? -1 : position++ * 7 % tokens});
+      rows.push_back({input, append ? filled : -1, input >= 0 ? numbers.below(9) : -1,
+                      input >= 0 ? numbers.below(9) : -1, 0, numbers.below(4) == 0 ? -1 : position++ * 7 % tokens});
       filled += append;
     }
     for (Line& l : rows) l.sees = before + 1 + numbers.below(filled - before);
@@ -190,10 +208,12 @@ void tables(const Both& both, const char* name, double tolerance) {
     if (!there) continue;
     scored++;
     most = std::fmax(most, std::fabs(static_cast<double>(expected.logits[i])));
-    difference = std::fmax(difference, std::fabs(static_cast<double>(expected.logits[i]) - static_cast<double>(found.logits[i])));
+    difference = std::fmax(difference,
+                           std::fabs(static_cast<double>(expected.logits[i]) - static_cast<double>(found.logits[i])));
   }
-  cases::check(expected.status.ok() && found.status.ok() && alike && scored > 500 && difference / most < tolerance, "%s: %zu steps of other tables, %zu logits: %.2g off %s%s", name, table.size(), scored, difference / most,
-               expected.status.message.c_str(), found.status.message.c_str());
+  cases::check(expected.status.ok() && found.status.ok() && alike && scored > 500 && difference / most < tolerance,
+               "%s: %zu steps of other tables, %zu logits: %.2g off %s%s", name, table.size(), scored,
+               difference / most, expected.status.message.c_str(), found.status.message.c_str());
 }
 
 void draws(const Both& both, const char* name, int sequences, int n, int tokens, const Rule& rule) {
@@ -201,9 +221,12 @@ void draws(const Both& both, const char* name, int sequences, int n, int tokens,
   const Options o = options(sequences, tokens, n, true);
   const Results expected = run(*both.cpu, o, table, rule), found = run(*both.cuda, o, table, rule);
   size_t same = 0;
-  for (size_t i = 0; i < expected.tokens.size(); i++) same += expected.tokens[i] == found.tokens[i] && found.tokens[i] >= 0;
-  cases::check(expected.status.ok() && found.status.ok() && same == expected.tokens.size(), "%s: %zu of %zu tokens as on the CPU, n = %d, temperature %g, top-k %d, top-p %g %s", name, same,
-               expected.tokens.size(), n, static_cast<double>(rule.temperature), rule.topK, static_cast<double>(rule.topP), found.status.message.c_str());
+  for (size_t i = 0; i < expected.tokens.size(); i++)
+    same += expected.tokens[i] == found.tokens[i] && found.tokens[i] >= 0;
+  cases::check(expected.status.ok() && found.status.ok() && same == expected.tokens.size(),
+               "%s: %zu of %zu tokens as on the CPU, n = %d, temperature %g, top-k %d, top-p %g %s", name, same,
+               expected.tokens.size(), n, static_cast<double>(rule.temperature), rule.topK,
+               static_cast<double>(rule.topP), found.status.message.c_str());
 }
 
 // ---- what a backend promises --------------------------------------------------------------------------------
@@ -220,7 +243,8 @@ void batches(const Both& both, int n, int tokens, int among) {
     o.classIds = {o.classIds[static_cast<size_t>(i)]};
     o.seeds = {o.seeds[static_cast<size_t>(i)]};
     const Results alone = run(*both.cuda, o, table, rule);
-    same = same && alone.status.ok() && std::memcmp(alone.tokens.data(), many.tokens.data() + i * tokens, static_cast<size_t>(tokens) * 4) == 0;
+    same = same && alone.status.ok() &&
+           std::memcmp(alone.tokens.data(), many.tokens.data() + i * tokens, static_cast<size_t>(tokens) * 4) == 0;
   }
   cases::check(same, "a sequence alone has the tokens that it has among %d %s", among, many.status.message.c_str());
 }
@@ -235,14 +259,17 @@ void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
   rule.guidanceScale = 2;
   std::vector<std::vector<int32_t>> tokens;
   bool right = true;
-  for (const auto& [text, overlap] : std::initializer_list<std::pair<const char*, Overlap>>{{"0", Overlap::none}, {"1", Overlap::launches}, {"2", Overlap::weights}, {nullptr, Overlap::weights}}) {
+  for (const auto& [text, overlap] : std::initializer_list<std::pair<const char*, Overlap>>{
+           {"0", Overlap::none}, {"1", Overlap::launches}, {"2", Overlap::weights}, {nullptr, Overlap::weights}}) {
     text ? setenv("PARVIS_OVERLAP", text, 1) : unsetenv("PARVIS_OVERLAP");
     const auto device = std::make_shared<parvis::cuda::Device>(0);
     std::shared_ptr<parvis::Transformer> t;
     const Status s = parvis::cuda::CudaTransformer::load(device, c.file, c.tensors, m, Precision::bfloat16, cancel, t);
     if (!s.ok()) return cases::check(false, "loading %s", s.message.c_str());
-    const Overlap can = device->architecture() < "sm_90" && device->architecture().size() == 5 ? Overlap::none : overlap;
-    right = right && device->overlap() == can && device->steps().overlap == (can != Overlap::none) && (device->prefetched() > 0) == (can == Overlap::weights);
+    const Overlap can =
+        device->architecture() < "sm_90" && device->architecture().size() == 5 ? Overlap::none : overlap;
+    right = right && device->overlap() == can && device->steps().overlap == (can != Overlap::none) &&
+            (device->prefetched() > 0) == (can == Overlap::weights);
     const Results r = run(*t, options(2, 24, 4, true), steps(4, 24, 4, false), rule);
     right = right && r.status.ok();
     tokens.push_back(r.tokens);
@@ -279,11 +306,13 @@ void rules(const Both& both, int tokens) {
   cases::check(same, "rules that change with the steps, two sessions in turn %s", s.message.c_str());
 }
 
-// The same tables twice: the second half of the sequence is drawn again by replayed graphs, after positions beyond the first table.
+// The same tables twice: the second half of the sequence is drawn again by replayed graphs, after positions beyond the
+// first table.
 void far(const Both& both) {
   Options o = options(1, 4, 1, false);
   std::vector<Table> table;
-  for (int i = 0; i < 4; i++) table.push_back({Line{i == 0 ? -1 : i - 1, i, i == 0 ? -1 : 100 * i, i == 0 ? -1 : 9000 + i, i + 1, i}});
+  for (int i = 0; i < 4; i++)
+    table.push_back({Line{i == 0 ? -1 : i - 1, i, i == 0 ? -1 : 100 * i, i == 0 ? -1 : 9000 + i, i + 1, i}});
   const Results a = run(*both.cpu, o, table, {}), b = run(*both.cuda, o, table, {});
   cases::check(a.status.ok() && b.status.ok() && a.tokens == b.tokens, "cells far out %s", b.status.message.c_str());
 }
@@ -293,8 +322,8 @@ size_t freeMemory() {
   return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
 }
 
-// A session works in what the last one of its shape has left, graphs included, and nothing of that one shows. What is free
-// is exact on the SIMT layer alone: a device hands memory out by the megabyte.
+// A session works in what the last one of its shape has left, graphs included, and nothing of that one shows. What is
+// free is exact on the SIMT layer alone: a device hands memory out by the megabyte.
 #if defined(__CUDACC__)
 constexpr bool exact = false;
 #else
@@ -316,21 +345,27 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
   other.classIds = {3, 1};
   const Results otherWanted = elsewhere(other, table, rule);
   bool same = first.tokens == wanted.tokens && otherWanted.tokens != wanted.tokens;
-  for (int i = 0; i < 2; i++) same = same && run(*both.cuda, four, table, rule).tokens == wanted.tokens && run(*both.cuda, other, table, rule).tokens == otherWanted.tokens;
+  for (int i = 0; i < 2; i++)
+    same = same && run(*both.cuda, four, table, rule).tokens == wanted.tokens &&
+           run(*both.cuda, other, table, rule).tokens == otherWanted.tokens;
   cases::check(same, "other classes and seeds in the same memory");
   rule.topK = 5;
-  cases::check(run(*both.cuda, other, table, rule).tokens == elsewhere(other, table, rule).tokens, "another rule in the same memory");
+  cases::check(run(*both.cuda, other, table, rule).tokens == elsewhere(other, table, rule).tokens,
+               "another rule in the same memory");
   other.known = wanted.tokens;
   for (size_t i = 4; i < other.known.size(); i += 3) other.known[i] = -1;
-  cases::check(run(*both.cuda, other, table, rule).tokens == elsewhere(other, table, rule).tokens, "known tokens in the same memory");
+  cases::check(run(*both.cuda, other, table, rule).tokens == elsewhere(other, table, rule).tokens,
+               "known tokens in the same memory");
   cases::check(!exact || freeMemory() == after, "and no memory beside it");
 
   Rule score = rule;
   score.mode = Mode::score;
   other.known = wanted.tokens;
   const Results found = run(*both.cuda, other, table, score), expected = elsewhere(other, table, score);
-  cases::check(found.status.ok() && worst(found.logProbs, expected.logProbs, false) < 1e-4, "scores in the same memory");
-  cases::check(run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens, "and tokens after scores");
+  cases::check(found.status.ok() && worst(found.logProbs, expected.logProbs, false) < 1e-4,
+               "scores in the same memory");
+  cases::check(run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens,
+               "and tokens after scores");
 
   // One that breaks off in the middle leaves what the next one finds as new.
   const parvis::Cancel cancel{false};
@@ -338,7 +373,9 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
   Status s = seated(*both.cuda, four, session);
   for (size_t i = 0; i < 3 && s.ok(); i++) s = company::step(*session, four, table[i], rule, cancel);
   session.reset();
-  cases::check(s.ok() && (!exact || freeMemory() == after) && run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens, "after a session that broke off %s", s.message.c_str());
+  cases::check(s.ok() && (!exact || freeMemory() == after) &&
+                   run(*both.cuda, four, table, rule).tokens == elsewhere(four, table, rule).tokens,
+               "after a session that broke off %s", s.message.c_str());
 
   // Two at once: the later to end is kept; then one of another shape takes its place.
   std::unique_ptr<parvis::Session> second;
@@ -350,7 +387,8 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
   const Options larger = options(2, tokens, 6, true);
   s = seated(*both.cuda, larger, session);
   session.reset();
-  cases::check(s.ok() && (!exact || freeMemory() < after), "one of another shape takes its place %s", s.message.c_str());
+  cases::check(s.ok() && (!exact || freeMemory() < after), "one of another shape takes its place %s",
+               s.message.c_str());
 
 #if !defined(__CUDACC__)  // a device has too much memory to fill it
   Options wide = options(2, tokens, 4, true);
@@ -358,13 +396,15 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
   s = both.cuda->createSession(wide.session(), session);
   const size_t left = freeMemory();
   session.reset();
-  wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
+  wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) /
+                                static_cast<double>(before - left));
   for (int i = 0; i < 2 && s.ok(); i++) {  // the second is another shape: only one of them fits
     wide.slots += i;
     s = both.cuda->createSession(wide.session(), session);
     session.reset();
   }
-  cases::check(s.ok() && left < before && freeMemory() < before / 2, "what is kept goes where another session needs the room %s", s.message.c_str());
+  cases::check(s.ok() && left < before && freeMemory() < before / 2,
+               "what is kept goes where another session needs the room %s", s.message.c_str());
   s = both.cuda->createSession(wide.session(), session);
   session.reset();
   void* p = nullptr;
@@ -376,8 +416,8 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
 // ---- what may go wrong --------------------------------------------------------------------------------------
 
 #if !defined(__CUDACC__)
-// What one backend keeps goes where another on the same device needs the room, also while that one works. The large sessions
-// run no step: to the layer each launch costs time by the memory that is taken.
+// What one backend keeps goes where another on the same device needs the room, also while that one works. The large
+// sessions run no step: to the layer each launch costs time by the memory that is taken.
 void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const Both one = load(checkpoint, m, Precision::bfloat16), other = load(checkpoint, m, Precision::bfloat16);
   parvis::cuda::Device(0).giveUpSpares(true);  // what those before have kept
@@ -393,12 +433,16 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   Status s = one.cuda->createSession(wide.session(), session);
   const size_t left = freeMemory();
   session.reset();
-  wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) / static_cast<double>(before - left));
+  wide.slots = static_cast<int>(static_cast<double>(wide.slots) * 0.75 * static_cast<double>(before) /
+                                static_cast<double>(before - left));
   if (s.ok()) s = make(one);
   const size_t kept = freeMemory();
-  cases::check(s.ok() && kept < before / 2 && parvis::cuda::spareBytes(0) == before - kept && parvis::cuda::spareBytes(1) == 0, "a session keeps most of the memory %s", s.message.c_str());
+  cases::check(
+      s.ok() && kept < before / 2 && parvis::cuda::spareBytes(0) == before - kept && parvis::cuda::spareBytes(1) == 0,
+      "a session keeps most of the memory %s", s.message.c_str());
   s = make(other);
-  cases::check(s.ok() && freeMemory() == kept && parvis::cuda::spareBytes(0) == before - kept, "which another backend takes where it needs it %s", s.message.c_str());
+  cases::check(s.ok() && freeMemory() == kept && parvis::cuda::spareBytes(0) == before - kept,
+               "which another backend takes where it needs it %s", s.message.c_str());
   s = make(one);
   cases::check(s.ok() && freeMemory() == kept, "and the first one again %s", s.message.c_str());
 
@@ -418,7 +462,8 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
     parvis::cuda::Device(0).giveUpSpares(true);
   }
   beside.join();
-  cases::check(wanted.status.ok() && drawn == 3 && made == 3, "while the first one works: %d drawn, %d made", drawn, made);
+  cases::check(wanted.status.ok() && drawn == 3 && made == 3, "while the first one works: %d drawn, %d made", drawn,
+               made);
 }
 #endif
 
@@ -431,7 +476,8 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
   Status s = seated(*both.cuda, one, session);
   const auto ran = [&](const Line& line) { return company::step(*session, one, {line}, rule, cancel); };
   Status e = ran(table[1][0]);
-  cases::check(s.ok() && e.code == Code::invalidOption && e.message.find("not known yet") != std::string::npos, "a token read before it is drawn: %s", e.message.c_str());
+  cases::check(s.ok() && e.code == Code::invalidOption && e.message.find("not known yet") != std::string::npos,
+               "a token read before it is drawn: %s", e.message.c_str());
   Line line = table[0][0];
   line.slot = 16;
   e = ran(line);
@@ -445,38 +491,50 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
   session.reset();
 
   e = both.cuda->createSession(options(64, 1 << 24, 1, true).session(), session);  // more than any device has
-  cases::check(e.code == Code::outOfMemory && e.message.find("need") != std::string::npos && e.message.find("free on GPU 0") != std::string::npos, "too much: %s", e.message.c_str());
+  cases::check(e.code == Code::outOfMemory && e.message.find("need") != std::string::npos &&
+                   e.message.find("free on GPU 0") != std::string::npos,
+               "too much: %s", e.message.c_str());
   e = seated(*both.cuda, one, session);
   cases::check(e.ok(), "and room for another afterwards");
 
   std::shared_ptr<parvis::Transformer> t;
   cancel = true;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file,
+                                          checkpoint.tensors, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::cancelled && !t, "loading cancelled");
   cancel = false;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(99), checkpoint.file, checkpoint.tensors, m, Precision::bfloat16, cancel, t);
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(99), checkpoint.file,
+                                          checkpoint.tensors, m, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::deviceUnavailable && !t, "a device that is not there: %s", e.message.c_str());
   auto other = checkpoint.tensors;
   other[5].parts[0].shape[0]++;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m,
+                                          Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::badCheckpoint, "another shape: %s", e.message.c_str());
   other = checkpoint.tensors;
   other.back().parts[0].offset += 4;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m, Precision::bfloat16, cancel, t);
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, other, m,
+                                          Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::badCheckpoint, "a file that ends early: %s", e.message.c_str());
   parvis::TransformerModel wide = m;
   wide.headSize = 132;
-  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, wide, Precision::bfloat16, cancel, t);
-  cases::check(e.code == Code::deviceUnavailable && e.message.find("head size") != std::string::npos, "a head size beyond the kernels': %s", e.message.c_str());
+  e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file,
+                                          checkpoint.tensors, wide, Precision::bfloat16, cancel, t);
+  cases::check(e.code == Code::deviceUnavailable && e.message.find("head size") != std::string::npos,
+               "a head size beyond the kernels': %s", e.message.c_str());
   int shared = 0;
   cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
   const int most = parvis::cuda::vocabularyLimit(static_cast<size_t>(shared));
   for (const int vocabulary : {most, most + 1}) {
     parvis::TransformerModel many = m;
     many.vocabulary = vocabulary;
-    e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file, checkpoint.tensors, many, Precision::bfloat16, cancel, t);
-    const bool refused = e.message.find(std::to_string(vocabulary) + " tokens") != std::string::npos && e.message.find(" " + std::to_string(most)) != std::string::npos && e.message.find("'cpu'") != std::string::npos;
-    cases::check(e.code == (refused ? Code::deviceUnavailable : Code::badCheckpoint) && refused == (vocabulary > most), "a vocabulary of %s shared memory holds: %s", refused ? "more than" : "what", e.message.c_str());
+    e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file,
+                                            checkpoint.tensors, many, Precision::bfloat16, cancel, t);
+    const bool refused = e.message.find(std::to_string(vocabulary) + " tokens") != std::string::npos &&
+                         e.message.find(" " + std::to_string(most)) != std::string::npos &&
+                         e.message.find("'cpu'") != std::string::npos;
+    cases::check(e.code == (refused ? Code::deviceUnavailable : Code::badCheckpoint) && refused == (vocabulary > most),
+                 "a vocabulary of %s shared memory holds: %s", refused ? "more than" : "what", e.message.c_str());
   }
 
   const Checkpoint damaged(m, true);
@@ -502,7 +560,8 @@ void stored(const parvis::TransformerModel& m) {
     if (std::fread(v.data(), 4, count, f) != count) return;
     if (i % 4 == 3 && t.shape.size() == 2) {
       for (int64_t r = 0; r < t.shape[0]; r++)
-        for (int64_t k = 0; k < t.shape[1]; k++) turned[static_cast<size_t>(k * t.shape[0] + r)] = v[static_cast<size_t>(r * t.shape[1] + k)];
+        for (int64_t k = 0; k < t.shape[1]; k++)
+          turned[static_cast<size_t>(k * t.shape[0] + r)] = v[static_cast<size_t>(r * t.shape[1] + k)];
       v = turned;
       t.strides = {1, t.shape[0]};
     }
@@ -519,14 +578,16 @@ void stored(const parvis::TransformerModel& m) {
   const parvis::Cancel cancel{false};
   std::shared_ptr<parvis::Transformer> cpu, cuda;
   Status s = cpuBackend->loadTransformer(name, tensors, m, Precision::bfloat16, cancel, cpu);
-  if (s.ok()) s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), name, tensors, m, Precision::bfloat16, cancel, cuda);
+  if (s.ok())
+    s = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), name, tensors, m,
+                                            Precision::bfloat16, cancel, cuda);
   unlink(name);
   if (!s.ok()) return cases::check(false, "loading mixed types: %s", s.message.c_str());
   scores({cpu, cuda}, "stored in three types, some transposed", 1, 4, 8, false, true, 1e-2);
 }
 
-// What other families of models have: LayerNorm, biases, GELU, learned positions, a norm of the embeddings, three axes of
-// rotation or none.
+// What other families of models have: LayerNorm, biases, GELU, learned positions, a norm of the embeddings, three axes
+// of rotation or none.
 void flagged() {
   parvis::TransformerModel m = small();
   m.headSize = 40, m.positions = 24;
@@ -571,19 +632,22 @@ int main(int, char** argv) {
     rules(both, 24);
     far(both);
     const Both another = load(checkpoint, m, Precision::float32);
-    kept(another, 24, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) { return run(*another.cpu, o, table, rule); });
+    kept(another, 24, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
+      return run(*another.cpu, o, table, rule);
+    });
   }
   {
     const Both both = load(checkpoint, m, Precision::bfloat16);
     scores(both, "bfloat16", 2, 4, 16, false, true, 1e-2);
-    scores(both, "bfloat16", 3, 4, 24, true, true, 1e-2);  // 144 rows
-    scores(both, "bfloat16", 1, 4, 40, true, false, 1e-2); // 80 queries of a key
+    scores(both, "bfloat16", 3, 4, 24, true, true, 1e-2);   // 144 rows
+    scores(both, "bfloat16", 1, 4, 40, true, false, 1e-2);  // 80 queries of a key
     tables(both, "bfloat16", 1e-2);
     batches(both, 4, 16, 3);  // 24 rows
     batches(both, 4, 16, 9);  // 72 rows: tiles
-    kept(load(checkpoint, m, Precision::bfloat16), 12, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
-      return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
-    });
+    kept(load(checkpoint, m, Precision::bfloat16), 12,
+         [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
+           return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
+         });
     overlaps(checkpoint, m);
 #if !defined(__CUDACC__)  // a device has too much memory to fill it
     givenUp(checkpoint, m);

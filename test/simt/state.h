@@ -12,7 +12,11 @@ namespace simt {
 
 // A thread's asynchronous copies, in order, and where the groups of them end that are closed.
 struct Copies {
-  struct Copy { void* to; const void* from; int bytes, valid; };
+  struct Copy {
+    void* to;
+    const void* from;
+    int bytes, valid;
+  };
   std::vector<Copy> all;
   std::vector<size_t> ends;
   size_t arrived = 0, groups = 0;  // how many of each have
@@ -34,9 +38,9 @@ struct Fiber {
   bool done = false;
   const char* waits = nullptr;  // what for; null: runs or can run
   Where where;
-  bool waited = false;          // for the kernels before this one
-  bool released = false;        // those after it
-  uint32_t mask = 0;            // lanes it meets
+  bool waited = false;    // for the kernels before this one
+  bool released = false;  // those after it
+  uint32_t mask = 0;      // lanes it meets
   void* brought = nullptr;
   std::function<bool()> until;
   Copies copies;
@@ -88,10 +92,10 @@ struct Running {
   uint64_t alive = 0, next = 0, total = 0;  // blocks: running, not begun, all
   std::vector<std::function<void()>> late;
   uint64_t random = 1, switches = 0;
-  bool dependencies = true;     // the kernels before this one are done
+  bool dependencies = true;  // the kernels before this one are done
 };
 
-struct State : Running {        // the one that runs, and what all of them share
+struct State : Running {  // the one that runs, and what all of them share
   Fiber* now = nullptr;
   Context main{};
   void* mainFake = nullptr;
@@ -103,14 +107,14 @@ struct State : Running {        // the one that runs, and what all of them share
   std::string message;
   std::thread::id runner;  // the thread of the operating system that runs the launch
   Stacks stacks;
-  std::vector<std::unique_ptr<Fiber>> spare;   // of blocks that ended
+  std::vector<std::unique_ptr<Fiber>> spare;  // of blocks that ended
 };
 extern State& s;
 
-std::string whereabouts();    // kernel, block and thread
+std::string whereabouts();      // kernel, block and thread
 extern std::string (*place)();  // more precisely, by who interprets kernels; null: nobody
-int deviceOf(const void* p);  // whose memory it is; -1: no device's
-void describeAtDeath();       // has the sanitizer's reports end with that
+int deviceOf(const void* p);    // whose memory it is; -1: no device's
+void describeAtDeath();         // has the sanitizer's reports end with that
 uint8_t* addArray(Block* b, const void* site, const char* name, size_t bytes, size_t align);
 
 }  // namespace simt

@@ -9,7 +9,8 @@ using namespace simt;
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return call(0, nullptr, [&] {
-    if (flags != cudaStreamNonBlocking) return cudaErrorNotSupported;  // others wait for the null stream, and it for them
+    if (flags != cudaStreamNonBlocking)
+      return cudaErrorNotSupported;  // others wait for the null stream, and it for them
     *stream = new SimtStream{currentDevice, std::this_thread::get_id(), {}, {}};
     m().streams.insert(*stream);
     return cudaSuccess;
@@ -54,7 +55,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return call(notCapturing | (stream ? 0u : streamOfDevice), stream, [&] {
-    if (!known(event) || event->device != (stream ? stream->device : currentDevice)) return cudaErrorInvalidResourceHandle;
+    if (!known(event) || event->device != (stream ? stream->device : currentDevice))
+      return cudaErrorInvalidResourceHandle;
     event->stream = stream;
     const uint64_t number = ++event->progress->enqueued;
     return submit(stream, [=, progress = event->progress] {
@@ -80,14 +82,17 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return call(unsafe, nullptr, [&] {
     if (!known(event)) return cudaErrorInvalidResourceHandle;
-    if (!reached(event) && m().streams.count(event->stream) && !event->stream->queue.empty() && m().oneIn(2)) runFront(event->stream);
+    if (!reached(event) && m().streams.count(event->stream) && !event->stream->queue.empty() && m().oneIn(2))
+      runFront(event->stream);
     if (device(event->device).broken != cudaSuccess) return device(event->device).broken;
     return reached(event) ? cudaSuccess : cudaErrorNotReady;
   });
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
   return call(0, nullptr, [&] {
-    if (!known(from) || !known(to) || !from->timing || !to->timing || from->progress->enqueued == 0 || to->progress->enqueued == 0) return cudaErrorInvalidResourceHandle;
+    if (!known(from) || !known(to) || !from->timing || !to->timing || from->progress->enqueued == 0 ||
+        to->progress->enqueued == 0)
+      return cudaErrorInvalidResourceHandle;
     if (!reached(from) || !reached(to)) return cudaErrorNotReady;
     *milliseconds = std::chrono::duration<float, std::milli>(to->progress->when - from->progress->when).count();
     return cudaSuccess;
@@ -125,7 +130,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
   if (!m().streams.count(stream)) return remember(cudaErrorInvalidResourceHandle);
   if (!stream->capture) return remember(cudaErrorIllegalState);
-  if (stream->capture->mode != cudaStreamCaptureModeRelaxed && stream->capture->thread != std::this_thread::get_id()) return remember(cudaErrorStreamCaptureWrongThread);
+  if (stream->capture->mode != cudaStreamCaptureModeRelaxed && stream->capture->thread != std::this_thread::get_id())
+    return remember(cudaErrorStreamCaptureWrongThread);
   const std::unique_ptr<Capture> capture = std::move(stream->capture);
   if (device(stream->device).broken != cudaSuccess) return remember(device(stream->device).broken);
   if (capture->invalid) return remember(cudaErrorStreamCaptureInvalidated);
@@ -136,7 +142,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   const Lock hold(m().lock);
   if (stream && !m().streams.count(stream)) return remember(cudaErrorInvalidResourceHandle);
-  *status = !stream || !stream->capture ? cudaStreamCaptureStatusNone : stream->capture->invalid ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
+  *status = !stream || !stream->capture ? cudaStreamCaptureStatusNone
+            : stream->capture->invalid  ? cudaStreamCaptureStatusInvalidated
+                                        : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {

@@ -16,7 +16,8 @@ cudaError_t skinny(Projection p) {
     Projection part = p;
     part.rows = std::min(64, p.rows - first);
     if (p.squares) part.squares += first * squaresStride(p.weights.inputs);
-    if (p.next.weight) part.next.elements += first * p.next.stride, part.next.squares += first * squaresStride(2 * p.weights.pairs);
+    if (p.next.weight)
+      part.next.elements += first * p.next.stride, part.next.squares += first * squaresStride(2 * p.weights.pairs);
     part.elements = static_cast<const uint16_t*>(p.elements) + first * p.xStride;
     if (p.y) part.y += first * p.yStride;
     if (p.out) part.out = static_cast<uint16_t*>(p.out) + first * p.yStride;
@@ -30,7 +31,8 @@ void products(int outputs, int inputs, int rows, Tile tile) {
   const int stride = up(inputs, 16), yStride = up(outputs, 32);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
   zeroPads(x, stride, inputs);
-  const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)), bits = cases::bf16(x);
+  const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)),
+                        bits = cases::bf16(x);
   const Weights w(matrix, nullptr, outputs, inputs);
   const Array<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
   Array<float> y(static_cast<size_t>(rows * yStride)), y2 = y;
@@ -41,13 +43,16 @@ void products(int outputs, int inputs, int rows, Tile tile) {
   p2.y = y2.data();
   cudaError_t e = cases::finish(projectTiled(p, nullptr, tile));
   const double off = relative(y, expected);
-  cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %s blocks, %d rows of %d -> %d: %.2g off", nameOf(tile), rows, inputs, outputs, off);
+  cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %s blocks, %d rows of %d -> %d: %.2g off",
+               nameOf(tile), rows, inputs, outputs, off);
   if (e == cudaSuccess) e = skinny(p2);
-  cases::check(e == cudaSuccess && y == y2, "store, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile), rows, inputs, outputs);
+  cases::check(e == cudaSuccess && y == y2, "store, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile),
+               rows, inputs, outputs);
   p.epilogue = p2.epilogue = Epilogue::add;
   e = cases::finish(projectTiled(p, nullptr, tile));
   if (e == cudaSuccess) e = skinny(p2);
-  cases::check(e == cudaSuccess && y == y2 && y[0] != 0 && std::fabs(y[0] - 2 * expected[0]) < 1e-3f * std::fabs(y[0]), "add, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile), rows, inputs, outputs);
+  cases::check(e == cudaSuccess && y == y2 && y[0] != 0 && std::fabs(y[0] - 2 * expected[0]) < 1e-3f * std::fabs(y[0]),
+               "add, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile), rows, inputs, outputs);
   if (outputs % 2 != 0) return;
   const Array<float> weight = numbers.normals(static_cast<size_t>(up(outputs, 16)));
   Left left(rows, outputs), left2(rows, outputs);
@@ -55,19 +60,23 @@ void products(int outputs, int inputs, int rows, Tile tile) {
   p2.next = left2.of(weight);
   e = cases::finish(projectTiled(p, nullptr, tile));
   if (e == cudaSuccess) e = skinny(p2);
-  cases::check(e == cudaSuccess && y == y2 && left == left2 && left == Left(y, yStride, rows, weight, outputs), "add leaves rows for the next norm, %s blocks, %d of %d -> %d: the bits of few rows", nameOf(tile), rows, inputs, outputs);
+  cases::check(e == cudaSuccess && y == y2 && left == left2 && left == Left(y, yStride, rows, weight, outputs),
+               "add leaves rows for the next norm, %s blocks, %d of %d -> %d: the bits of few rows", nameOf(tile), rows,
+               inputs, outputs);
 }
 
 void swiglu(int features, int inputs, int rows, Tile tile) {
   cases::Numbers numbers(static_cast<uint64_t>(features + inputs + rows));
   const int stride = up(inputs, 16), outStride = up(features, 16);
-  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2), weight = numbers.normals(static_cast<size_t>(stride));
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
+               weight = numbers.normals(static_cast<size_t>(stride));
   zeroPads(x, stride, inputs);
   const auto matrix = [&] { return cases::bf16(numbers.normals(static_cast<size_t>(features * inputs), 0.2f)); };
   const Array<uint16_t> gate = matrix(), upward = matrix();
   const Weights w(gate, &upward, features, inputs);
   const Left behind(x, stride, rows, weight, inputs);
-  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs), u = behindNorm(behind, x, stride, rows, upward, features, inputs);
+  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs),
+                     u = behindNorm(behind, x, stride, rows, upward, features, inputs);
   Array<uint16_t> out(static_cast<size_t>(rows * outStride)), out2 = out;
   Projection p = plain(w, rows, Epilogue::swiglu), p2 = p;
   behind.give(p);
@@ -77,7 +86,9 @@ void swiglu(int features, int inputs, int rows, Tile tile) {
   p.yStride = p2.yStride = outStride;
   cudaError_t e = projectTiled(p, nullptr, tile);
   if (e == cudaSuccess) e = skinny(p2);
-  cases::check(e == cudaSuccess && out == out2, "norm, then gate, up and SwiGLU, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile), rows, inputs, features);
+  cases::check(e == cudaSuccess && out == out2,
+               "norm, then gate, up and SwiGLU, %s blocks, %d rows of %d -> %d: the bits of few rows", nameOf(tile),
+               rows, inputs, features);
   std::vector<float> found, expected;
   for (int r = 0; r < rows; r++)
     for (int f = 0; f < outStride; f++) {
@@ -86,14 +97,18 @@ void swiglu(int features, int inputs, int rows, Tile tile) {
       expected.push_back(f < features ? g[at] / (1 + std::exp(-g[at])) * u[at] : 0.0f);
     }
   const double off = relative(found, expected);
-  cases::check(off < 4e-3, "norm, then gate, up and SwiGLU, %s blocks, %d rows of %d -> %d: %.2g off", nameOf(tile), rows, inputs, features, off);
+  cases::check(off < 4e-3, "norm, then gate, up and SwiGLU, %s blocks, %d rows of %d -> %d: %.2g off", nameOf(tile),
+               rows, inputs, features, off);
 }
 
 void append(int heads, int kvHeads, int headSize, int dim, int streams, int count, Tile tile) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
-  const int slots = count + 5, quarter = headSize / 4, width = paddedHead(headSize), outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count, qkvStride = up(outputs, 16);
+  const int slots = count + 5, quarter = headSize / 4, width = paddedHead(headSize),
+            outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count,
+            qkvStride = up(outputs, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
-  const Array<float> cosine = numbers.normals(static_cast<size_t>(16 * quarter)), sine = numbers.normals(static_cast<size_t>(16 * quarter));
+  const Array<float> cosine = numbers.normals(static_cast<size_t>(16 * quarter)),
+                     sine = numbers.normals(static_cast<size_t>(16 * quarter));
   zeroPads(x, stride, dim);
   const Array<uint16_t> bits = cases::bf16(x);
   const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
@@ -111,7 +126,16 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
     queries[i].resize(static_cast<size_t>(rows * heads * width));
     keys[i].resize(static_cast<size_t>(streams * kvHeads * slots * width));
     values[i] = keys[i];
-    r[i] = {{table.data(), rows}, heads, kvHeads, headSize, {pairs[0], pairs[1], pairs[2]}, cosine.data(), sine.data(), Element::bfloat16, queries[i].data(), {keys[i].data(), values[i].data(), slots}};
+    r[i] = {{table.data(), rows},
+            heads,
+            kvHeads,
+            headSize,
+            {pairs[0], pairs[1], pairs[2]},
+            cosine.data(),
+            sine.data(),
+            Element::bfloat16,
+            queries[i].data(),
+            {keys[i].data(), values[i].data(), slots}};
   }
   Projection p = plain(w, rows, Epilogue::append);
   p.elements = bits.data();
@@ -124,22 +148,23 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   if (e == cudaSuccess) e = skinny(p);
   e = cases::finish(e);
   rotateByDefinition<uint16_t>(r[1], qkv, qkvStride);
-  cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] && keys[0] != values[0],
-               "QKV + rotation + append, %s blocks, head size %d, %d rows of %d: the definition's bits",
-               nameOf(tile), headSize, rows, dim);
+  cases::check(e == cudaSuccess && queries[0] == queries[1] && keys[0] == keys[1] && values[0] == values[1] &&
+                   keys[0] != values[0],
+               "QKV + rotation + append, %s blocks, head size %d, %d rows of %d: the definition's bits", nameOf(tile),
+               headSize, rows, dim);
 }
 
 }  // namespace
 
 int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
-  products(150, 200, 130, Tile::large);   // an empty run at the end; blocks that are not full, either way
-  products(33, 32, 65, Tile::large);      // six empty runs
-  products(40, 1200, 100, Tile::large);   // runs of ten; a short one at the end
+  products(150, 200, 130, Tile::large);  // an empty run at the end; blocks that are not full, either way
+  products(33, 32, 65, Tile::large);     // six empty runs
+  products(40, 1200, 100, Tile::large);  // runs of ten; a short one at the end
   products(70, 330, 200, Tile::small);
   products(16, 2112, 1, Tile::small);
-  products(48, 10, 66, Tile::fitting);    // one tile of inputs
-  products(140, 32, 1100, Tile::small);   // more than one group of blocks of rows
+  products(48, 10, 66, Tile::fitting);   // one tile of inputs
+  products(140, 32, 1100, Tile::small);  // more than one group of blocks of rows
   products(140, 16, 1100, Tile::large);
   swiglu(75, 104, 100, Tile::large);
   swiglu(13, 96, 130, Tile::small);
@@ -156,11 +181,13 @@ int main(int, char** argv) {
   p.y = y.data();
   p.yStride = 32;
   p.xStride = 36;
-  cases::check(projectTiled(p, nullptr) == cudaErrorInvalidValue, "rows that are not copied in pieces of 16 bytes are refused");
+  cases::check(projectTiled(p, nullptr) == cudaErrorInvalidValue,
+               "rows that are not copied in pieces of 16 bytes are refused");
   p.xStride = 32;
   const Array<float> weight(32);
   Left left(66, 32);
   p.next = left.of(weight);
-  cases::check(projectTiled(p, nullptr) == cudaErrorInvalidValue, "rows that nothing is added to leave nothing for a norm");
+  cases::check(projectTiled(p, nullptr) == cudaErrorInvalidValue,
+               "rows that nothing is added to leave nothing for a norm");
   return cases::failures > 0;
 }

@@ -1,5 +1,6 @@
-// cuda/convolve.cu, convolve-plain.cu and group-norm.cu against the CPU backend's operations: borders, odd sizes, channels
-// that fill no window, resampling, norm, swish, residuals; and that bits depend neither on the batch nor on the block size.
+// cuda/convolve.cu, convolve-plain.cu and group-norm.cu against the CPU backend's operations: borders, odd sizes,
+// channels that fill no window, resampling, norm, swish, residuals; and that bits depend neither on the batch nor on
+// the block size.
 #include "vq.h"
 
 using namespace parvis::cuda::vq;
@@ -30,15 +31,28 @@ struct Factors {  // of the norm before a convolution
     sums.assign(static_cast<size_t>(images * sumSlots(height, width) * pictureStride(channels) * 2), NAN);
     scale.assign(all, NAN);
     shift.assign(all, NAN);
-    cudaError_t e = given ? cudaSuccess : statistics({x, images, height, width, channels, parvis::cuda::Element(element<E>), sums.data(), 64}, nullptr);
-    if (e == cudaSuccess) e = groupNormFactors({given ? given : sums.data(), images, height, width, channels, groups, eps, n.weight.data(), n.bias.data(), scale.data(), shift.data(), 32}, nullptr);
+    cudaError_t e =
+        given ? cudaSuccess
+              : statistics({x, images, height, width, channels, parvis::cuda::Element(element<E>), sums.data(), 64},
+                           nullptr);
+    if (e == cudaSuccess)
+      e = groupNormFactors({given ? given : sums.data(), images, height, width, channels, groups, eps, n.weight.data(),
+                            n.bias.data(), scale.data(), shift.data(), 32},
+                           nullptr);
     if (cases::finish(e) != cudaSuccess) cases::check(false, "factors of a norm");
   }
 };
 
 std::string describe(const Case& c) {
-  return std::to_string(c.kernel) + "x" + std::to_string(c.kernel) + " " + std::to_string(c.channels) + " -> " + std::to_string(c.outputs) + ", " + std::to_string(c.height) + " x " + std::to_string(c.width) +
-         (c.resample == Resample::up ? ", up" : c.resample == Resample::down ? ", down" : "") + (c.norming == swished ? ", norm and swish" : c.norming == normed ? ", norm" : "") + (c.residual ? ", residual" : "");
+  return std::to_string(c.kernel) + "x" + std::to_string(c.kernel) + " " + std::to_string(c.channels) + " -> " +
+         std::to_string(c.outputs) + ", " + std::to_string(c.height) + " x " + std::to_string(c.width) +
+         (c.resample == Resample::up     ? ", up"
+          : c.resample == Resample::down ? ", down"
+                                         : "") +
+         (c.norming == swished  ? ", norm and swish"
+          : c.norming == normed ? ", norm"
+                                : "") +
+         (c.residual ? ", residual" : "");
 }
 
 template <class E>
@@ -47,11 +61,17 @@ void convolution(const Case& k) {
   const Weights<E> w(numbers, k.channels, k.outputs, k.kernel);
   const Norm n(numbers, k.channels);
   Convolution c{};
-  c.images = k.images, c.height = k.height, c.width = k.width, c.resample = k.resample, c.filter = w.filter, c.swish = k.norming == swished, c.floats = k.floats;
-  const size_t inPixels = static_cast<size_t>(k.height * k.width), outPixels = static_cast<size_t>(c.outHeight() * c.outWidth()), images = static_cast<size_t>(k.images), outStride = static_cast<size_t>(pictureStride(k.outputs));
-  const std::vector<float> x32 = rounded<E>(normals(numbers, images * inPixels * static_cast<size_t>(k.channels), 1.3f)), r32 = rounded<E>(normals(numbers, images * outPixels * static_cast<size_t>(k.outputs)));
+  c.images = k.images, c.height = k.height, c.width = k.width, c.resample = k.resample, c.filter = w.filter,
+  c.swish = k.norming == swished, c.floats = k.floats;
+  const size_t inPixels = static_cast<size_t>(k.height * k.width),
+               outPixels = static_cast<size_t>(c.outHeight() * c.outWidth()), images = static_cast<size_t>(k.images),
+               outStride = static_cast<size_t>(pictureStride(k.outputs));
+  const std::vector<float> x32 =
+                               rounded<E>(normals(numbers, images * inPixels * static_cast<size_t>(k.channels), 1.3f)),
+                           r32 = rounded<E>(normals(numbers, images * outPixels * static_cast<size_t>(k.outputs)));
   const Array<E> x = strided<E>(x32, k.channels), r = strided<E>(r32, k.outputs);
-  const Factors<E> f = k.norming == plain ? Factors<E>() : Factors<E>(x.data(), k.images, k.height, k.width, k.channels, n);
+  const Factors<E> f =
+      k.norming == plain ? Factors<E>() : Factors<E>(x.data(), k.images, k.height, k.width, k.channels, n);
   c.x = x.data();
   if (k.norming != plain) c.scale = f.scale.data(), c.shift = f.shift.data();
   if (k.residual) c.residual = r.data();
@@ -59,10 +79,16 @@ void convolution(const Case& k) {
   std::vector<float> expected;
   parvis::cpu::Threads threads(1);
   Operations run(threads, cpuElement<E>, groups, eps, never);
-  const auto how = k.resample == Resample::up ? Operations::Resample::up : k.resample == Resample::down ? Operations::Resample::down : Operations::Resample::none;
+  const auto how = k.resample == Resample::up     ? Operations::Resample::up
+                   : k.resample == Resample::down ? Operations::Resample::down
+                                                  : Operations::Resample::none;
   for (size_t i = 0; i < images; i++) {
-    const auto in = picture(run, x32.data() + i * inPixels * static_cast<size_t>(k.channels), k.height, k.width, k.channels), add = picture(run, r32.data() + i * outPixels * static_cast<size_t>(k.outputs), c.outHeight(), c.outWidth(), k.outputs);
-    const auto y = run.convolve(in, w.cpu, k.norming == plain ? nullptr : &n.cpu, c.swish, how, k.residual ? &add : nullptr);
+    const auto in = picture(run, x32.data() + i * inPixels * static_cast<size_t>(k.channels), k.height, k.width,
+                            k.channels),
+               add = picture(run, r32.data() + i * outPixels * static_cast<size_t>(k.outputs), c.outHeight(),
+                             c.outWidth(), k.outputs);
+    const auto y =
+        run.convolve(in, w.cpu, k.norming == plain ? nullptr : &n.cpu, c.swish, how, k.residual ? &add : nullptr);
     expected.insert(expected.end(), y.data(), y.data() + y.size());
   }
 
@@ -94,22 +120,30 @@ void convolution(const Case& k) {
     d.blockPixels = i == 1 ? 128 : 64;
     if (i == 2) {
       d.x = x.data() + (images - 1) * inPixels * static_cast<size_t>(pictureStride(k.channels));
-      if (d.scale) d.scale += static_cast<ptrdiff_t>((images - 1)) * k.channels, d.shift += static_cast<ptrdiff_t>((images - 1)) * k.channels;
+      if (d.scale)
+        d.scale += static_cast<ptrdiff_t>((images - 1)) * k.channels,
+            d.shift += static_cast<ptrdiff_t>((images - 1)) * k.channels;
       if (d.residual) d.residual = r.data() + (images - 1) * outPixels * outStride;
     }
     e = cases::finish(convolve(d, nullptr));
   }
   bool padded = true;
-  const double off = e == cudaSuccess ? reference::relative(dense(y[0].data(), images * outPixels, k.outputs, &padded), expected) : 1e30;
+  const double off = e == cudaSuccess
+                         ? reference::relative(dense(y[0].data(), images * outPixels, k.outputs, &padded), expected)
+                         : 1e30;
   cases::check(e == cudaSuccess && padded && off < bound, "%s, %s: %.2g off", nameOf(E()), name.c_str(), off);
   if (e != cudaSuccess) return;
   if (!y[2].empty())
-    cases::check(y[0] == y[1] && sums[0] == sums[1] && std::equal(y[2].begin(), y[2].end(), y[0].end() - static_cast<ptrdiff_t>(y[2].size())) && std::equal(sums[2].begin(), sums[2].end(), sums[0].end() - static_cast<ptrdiff_t>(slots)),
+    cases::check(y[0] == y[1] && sums[0] == sums[1] &&
+                     std::equal(y[2].begin(), y[2].end(), y[0].end() - static_cast<ptrdiff_t>(y[2].size())) &&
+                     std::equal(sums[2].begin(), sums[2].end(), sums[0].end() - static_cast<ptrdiff_t>(slots)),
                  "%s, %s: the same bits in other blocks and alone", nameOf(E()), name.c_str());
   Array<float> apart(sums[0].size(), NAN);
-  e = cases::finish(statistics({y[0].data(), k.images, c.outHeight(), c.outWidth(), k.outputs, element<E>, apart.data(), 96}, nullptr));
+  e = cases::finish(statistics(
+      {y[0].data(), k.images, c.outHeight(), c.outWidth(), k.outputs, element<E>, apart.data(), 96}, nullptr));
   const double sumsOff = reference::relative(sums[0], apart);
-  cases::check(e == cudaSuccess && sumsOff < 1e-6, "%s, %s: sums of the result, %.2g off", nameOf(E()), name.c_str(), sumsOff);
+  cases::check(e == cudaSuccess && sumsOff < 1e-6, "%s, %s: sums of the result, %.2g off", nameOf(E()), name.c_str(),
+               sumsOff);
 }
 
 // Two convolutions with norms between them, fed by the first one's sums, and a shortcut: what a decoder is made of.
@@ -119,11 +153,13 @@ void residualBlock() {
   cases::Numbers numbers(5);
   parvis::cpu::Residual block;
   const Norm n1(numbers, channels), n2(numbers, outputs);
-  const Weights<E> w1(numbers, channels, outputs, 3), w2(numbers, outputs, outputs, 3), w3(numbers, channels, outputs, 1);
+  const Weights<E> w1(numbers, channels, outputs, 3), w2(numbers, outputs, outputs, 3),
+      w3(numbers, channels, outputs, 1);
   block.norm1 = n1.cpu, block.norm2 = n2.cpu, block.conv1 = w1.cpu, block.conv2 = w2.cpu, block.shortcut = w3.cpu;
   const size_t pixels = height * width;
   std::vector<float> x32 = normals(numbers, pixels * channels);
-  for (size_t i = 0; i < x32.size(); i++) x32[i] += static_cast<float>(i % channels) * 0.25f;  // means that are not zero
+  for (size_t i = 0; i < x32.size(); i++)
+    x32[i] += static_cast<float>(i % channels) * 0.25f;  // means that are not zero
   x32 = rounded<E>(x32);
   parvis::cpu::Threads threads(1);
   Operations run(threads, cpuElement<E>, groups, eps, never);
@@ -134,16 +170,20 @@ void residualBlock() {
   Array<float> sums(static_cast<size_t>(sumSlots(height, width)) * outputs * 2);
   const Factors<E> f1(x.data(), 1, height, width, channels, n1);
   Convolution c{};
-  c.x = x.data(), c.images = 1, c.height = height, c.width = width, c.filter = w1.filter, c.scale = f1.scale.data(), c.shift = f1.shift.data(), c.swish = true, c.y = h.data(), c.sums = sums.data();
+  c.x = x.data(), c.images = 1, c.height = height, c.width = width, c.filter = w1.filter, c.scale = f1.scale.data(),
+  c.shift = f1.shift.data(), c.swish = true, c.y = h.data(), c.sums = sums.data();
   cudaError_t e = cases::finish(convolve(c, nullptr));
   const Factors<E> f2(h.data(), 1, height, width, outputs, n2, sums.data());
   Convolution s{};
   s.x = x.data(), s.images = 1, s.height = height, s.width = width, s.filter = w3.filter, s.y = side.data();
   if (e == cudaSuccess) e = convolve(s, nullptr);
-  c.x = h.data(), c.filter = w2.filter, c.scale = f2.scale.data(), c.shift = f2.shift.data(), c.y = y.data(), c.sums = nullptr, c.residual = side.data();
+  c.x = h.data(), c.filter = w2.filter, c.scale = f2.scale.data(), c.shift = f2.shift.data(), c.y = y.data(),
+  c.sums = nullptr, c.residual = side.data();
   if (e == cudaSuccess) e = cases::finish(convolve(c, nullptr));
-  const double off = reference::relative(dense(y.data(), pixels, outputs), std::vector<float>(expected.data(), expected.data() + expected.size()));
-  cases::check(e == cudaSuccess && off < (sizeof(E) == 4 ? 1e-5 : 1.5e-2), "%s, residual block with shortcut: %.2g off", nameOf(E()), off);
+  const double off = reference::relative(dense(y.data(), pixels, outputs),
+                                         std::vector<float>(expected.data(), expected.data() + expected.size()));
+  cases::check(e == cudaSuccess && off < (sizeof(E) == 4 ? 1e-5 : 1.5e-2), "%s, residual block with shortcut: %.2g off",
+               nameOf(E()), off);
 }
 
 template <class E>
@@ -183,6 +223,8 @@ int main(int, char** argv) {
   cases::check(convolve(c, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   c.images = c.height = c.width = 4, c.filter = {nullptr, nullptr, 32, 32, 5, parvis::cuda::Element::bfloat16};
   cases::check(convolve(c, nullptr) == cudaErrorInvalidValue, "a 5x5 convolution is refused");
-  cases::check(groupNormFactors({nullptr, 1, 4, 4, 30, 4, eps, nullptr, nullptr, nullptr, nullptr, 32}, nullptr) == cudaErrorInvalidValue, "groups that do not divide the channels are refused");
+  cases::check(groupNormFactors({nullptr, 1, 4, 4, 30, 4, eps, nullptr, nullptr, nullptr, nullptr, 32}, nullptr) ==
+                   cudaErrorInvalidValue,
+               "groups that do not divide the channels are refused");
   return cases::failures > 0;
 }

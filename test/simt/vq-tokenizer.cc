@@ -1,5 +1,5 @@
-// CudaTokenizer on the SIMT layer against the CPU backend's tokenizer, on weights and in formats as checkpoints have them:
-// pictures and tokens, resizing, batches, precisions; what is refused; cancellation and a device without memory.
+// CudaTokenizer on the SIMT layer against the CPU backend's tokenizer, on weights and in formats as checkpoints have
+// them: pictures and tokens, resizing, batches, precisions; what is refused; cancellation and a device without memory.
 #include <unistd.h>
 
 #include <cstdio>
@@ -40,7 +40,8 @@ class Checkpoint {
   }
   void convolution(Part& p, const std::string& name, int channels, int outputs, int kernel) {
     p.outputs = outputs;
-    add(name + ".weight", {outputs, channels, kernel, kernel}, 1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel)));
+    add(name + ".weight", {outputs, channels, kernel, kernel},
+        1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel)));
     add(name + ".bias", {outputs}, 0.1f);
   }
   std::string file;
@@ -72,12 +73,15 @@ struct Both {
 Both load(const Checkpoint& c, const parvis::TokenizerModel& m, Precision precision) {
   Both both;
   Status s = cpuBackend->loadTokenizer(c.file, c.tensors, m, precision, never, both.cpu);
-  if (s.ok()) s = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision, never, both.cuda);
+  if (s.ok())
+    s = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision,
+                                          never, both.cuda);
   cases::check(s.ok(), "loading %s", s.message.c_str());
   return both;
 }
 
-void pictures(const Both& both, const parvis::TokenizerModel& m, const char* name, double bound, const parvis::DecodeOptions& o) {
+void pictures(const Both& both, const parvis::TokenizerModel& m, const char* name, double bound,
+              const parvis::DecodeOptions& o) {
   cases::Numbers numbers(3);
   std::vector<int32_t> tokens(static_cast<size_t>(o.count * o.gridHeight * o.gridWidth));
   for (int32_t& t : tokens) t = numbers.below(m.codebook);
@@ -88,7 +92,8 @@ void pictures(const Both& both, const parvis::TokenizerModel& m, const char* nam
   if (s.ok()) s = both.cuda->decode(tokens.data(), o, nullptr, floats.data(), never);
   if (s.ok()) s = both.cuda->decode(tokens.data(), o, bytes.data(), nullptr, never);
   const double off = reference::relative(floats, expected);
-  cases::check(s.ok() && off < bound, "%s, decoding %d of %d x %d to %d x %d: %.2g off %s", name, o.count, o.gridHeight, o.gridWidth, o.outHeight, o.outWidth, off, s.message.c_str());
+  cases::check(s.ok() && off < bound, "%s, decoding %d of %d x %d to %d x %d: %.2g off %s", name, o.count, o.gridHeight,
+               o.gridWidth, o.outHeight, o.outWidth, off, s.message.c_str());
   size_t other = 0;
   for (size_t i = 0; i < values; i++) {
     const float v = 127.5f * floats[i] + 128.0f;
@@ -98,20 +103,26 @@ void pictures(const Both& both, const parvis::TokenizerModel& m, const char* nam
   if (o.count == 1) return;
   parvis::DecodeOptions one = o;
   one.count = 1;
-  s = both.cuda->decode(tokens.data() + tokens.size() - tokens.size() / static_cast<size_t>(o.count), one, nullptr, alone.data(), never);
-  cases::check(s.ok() && std::memcmp(alone.data(), floats.data() + values - alone.size(), alone.size() * 4) == 0, "%s, a picture alone: the bits of the batch", name);
+  s = both.cuda->decode(tokens.data() + tokens.size() - tokens.size() / static_cast<size_t>(o.count), one, nullptr,
+                        alone.data(), never);
+  cases::check(s.ok() && std::memcmp(alone.data(), floats.data() + values - alone.size(), alone.size() * 4) == 0,
+               "%s, a picture alone: the bits of the batch", name);
 }
 
-void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double mostOther, int count, int height, int width) {
+void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double mostOther, int count, int height,
+           int width) {
   cases::Numbers numbers(5);
   std::vector<float> pixels(static_cast<size_t>(count * height * width * 3));
   for (float& p : pixels) p = numbers.normal() * 0.5f;
-  std::vector<int32_t> expected(static_cast<size_t>(count * (height / m.factor()) * (width / m.factor()))), tokens(expected.size(), -1);
+  std::vector<int32_t> expected(static_cast<size_t>(count * (height / m.factor()) * (width / m.factor()))),
+      tokens(expected.size(), -1);
   Status s = both.cpu->encode(pixels.data(), count, height, width, expected.data(), never);
   if (s.ok()) s = both.cuda->encode(pixels.data(), count, height, width, tokens.data(), never);
   size_t other = 0;
   for (size_t i = 0; i < tokens.size(); i++) other += tokens[i] != expected[i];
-  cases::check(s.ok() && static_cast<double>(other) <= mostOther * static_cast<double>(tokens.size()), "%s, encoding %d of %d x %d: %zu of %zu tokens are others %s", name, count, height, width, other, tokens.size(), s.message.c_str());
+  cases::check(s.ok() && static_cast<double>(other) <= mostOther * static_cast<double>(tokens.size()),
+               "%s, encoding %d of %d x %d: %zu of %zu tokens are others %s", name, count, height, width, other,
+               tokens.size(), s.message.c_str());
 }
 
 // A profile changes no picture, and both backends record the same matrix products.
@@ -148,13 +159,16 @@ void givenUp(const Checkpoint& c, const parvis::TokenizerModel& m) {
   Status s = one.cuda->decode(tokens.data(), o, nullptr, first.data(), never);
   cudaMemGetInfo(&after, &total);
   const size_t kept = before - after;
-  cases::check(s.ok() && kept > 0 && parvis::cuda::spareBytes(0) == kept, "a tokenizer keeps %zu bytes %s", kept, s.message.c_str());
+  cases::check(s.ok() && kept > 0 && parvis::cuda::spareBytes(0) == kept, "a tokenizer keeps %zu bytes %s", kept,
+               s.message.c_str());
   void* rest = nullptr;
   const cudaError_t e = cudaMalloc(&rest, (after - total / 64 - kept / 2) / 256 * 256);
   s = other.cuda->decode(tokens.data(), o, nullptr, second.data(), never);
-  cases::check(e == cudaSuccess && s.ok() && second == first, "which another one takes where it needs it %s", s.message.c_str());
+  cases::check(e == cudaSuccess && s.ok() && second == first, "which another one takes where it needs it %s",
+               s.message.c_str());
   s = one.cuda->decode(tokens.data(), o, nullptr, third.data(), never);
-  cases::check(s.ok() && third == first && parvis::cuda::spareBytes(0) == kept, "and the first one again %s", s.message.c_str());
+  cases::check(s.ok() && third == first && parvis::cuda::spareBytes(0) == kept, "and the first one again %s",
+               s.message.c_str());
   cudaFree(rest);
 }
 #endif
@@ -164,22 +178,34 @@ void refusals(const Both& both) {
   float pixels[8 * 8 * 3] = {};
   int32_t tokens[16];
   std::vector<float> out(4 * 4 * 16 * 3);
-  const auto same = [](const Status& a, const Status& b) { return !a.ok() && a.code == b.code && a.message == b.message; };
+  const auto same = [](const Status& a, const Status& b) {
+    return !a.ok() && a.code == b.code && a.message == b.message;
+  };
   parvis::DecodeOptions o{1, 2, 2, 4, 4};
-  cases::check(same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)), "a token outside the codebook: the CPU's message");
+  cases::check(
+      same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)),
+      "a token outside the codebook: the CPU's message");
   o.gridHeight = 0;
-  cases::check(same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)), "an empty grid: the CPU's message");
-  cases::check(same(both.cuda->encode(pixels, 1, 7, 8, tokens, never), both.cpu->encode(pixels, 1, 7, 8, tokens, never)), "an odd picture: the CPU's message");
+  cases::check(
+      same(both.cuda->decode(bad, o, nullptr, out.data(), never), both.cpu->decode(bad, o, nullptr, out.data(), never)),
+      "an empty grid: the CPU's message");
+  cases::check(
+      same(both.cuda->encode(pixels, 1, 7, 8, tokens, never), both.cpu->encode(pixels, 1, 7, 8, tokens, never)),
+      "an odd picture: the CPU's message");
   pixels[5] = NAN;
-  cases::check(same(both.cuda->encode(pixels, 1, 8, 8, tokens, never), both.cpu->encode(pixels, 1, 8, 8, tokens, never)), "a pixel that is not finite: the CPU's message");
+  cases::check(
+      same(both.cuda->encode(pixels, 1, 8, 8, tokens, never), both.cpu->encode(pixels, 1, 8, 8, tokens, never)),
+      "a pixel that is not finite: the CPU's message");
   const parvis::Cancel cancelled{true};
   pixels[5] = 0;
-  cases::check(both.cuda->encode(pixels, 1, 8, 8, tokens, cancelled).code == Code::cancelled, "cancelled before it began");
+  cases::check(both.cuda->encode(pixels, 1, 8, 8, tokens, cancelled).code == Code::cancelled,
+               "cancelled before it began");
   o = {2, 4096, 4096, 64, 64};
   const std::vector<int32_t> many(static_cast<size_t>(2) * 4096 * 4096);
   std::vector<float> little(2 * 64 * 64 * 3);
   const Status s = both.cuda->decode(many.data(), o, nullptr, little.data(), never);
-  cases::check(s.code == Code::outOfMemory && s.message.rfind("The tokenizer's pictures need ", 0) == 0, "a picture too large: %s", s.message.c_str());
+  cases::check(s.code == Code::outOfMemory && s.message.rfind("The tokenizer's pictures need ", 0) == 0,
+               "a picture too large: %s", s.message.c_str());
 }
 
 }  // namespace
@@ -209,10 +235,15 @@ int main(int, char** argv) {
     Checkpoint other(m);
     other.tensors[3].shape[0] = 31;
     std::shared_ptr<parvis::Tokenizer> t;
-    const Status a = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), other.file, other.tensors, m, Precision::bfloat16, never, t), b = cpuBackend->loadTokenizer(other.file, other.tensors, m, Precision::bfloat16, never, t);
+    const Status a = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), other.file,
+                                                       other.tensors, m, Precision::bfloat16, never, t),
+                 b = cpuBackend->loadTokenizer(other.file, other.tensors, m, Precision::bfloat16, never, t);
     cases::check(a.code == Code::badCheckpoint && a.message == b.message, "another shape: %s", a.message.c_str());
     const parvis::Cancel cancelled{true};
-    cases::check(parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, Precision::bfloat16, cancelled, t).code == Code::cancelled, "loading, cancelled");
+    cases::check(parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m,
+                                                   Precision::bfloat16, cancelled, t)
+                         .code == Code::cancelled,
+                 "loading, cancelled");
   }
   {
     const parvis::TokenizerModel m = small({1, 1, 2});  // no shortcut at one level

@@ -1,5 +1,5 @@
-// What the tests of the VQ tokenizer's kernels share: pictures and weights for the kernels and, from the same numbers, for
-// the CPU backend's operations. `E` is float or uint16_t (bfloat16).
+// What the tests of the VQ tokenizer's kernels share: pictures and weights for the kernels and, from the same numbers,
+// for the CPU backend's operations. `E` is float or uint16_t (bfloat16).
 #pragma once
 
 #include "../../cpu/picture.h"
@@ -15,9 +15,11 @@ using reference::kind;
 using reference::up;
 
 template <class E>
-constexpr parvis::cuda::Element element = sizeof(E) == 4 ? parvis::cuda::Element::float32 : parvis::cuda::Element::bfloat16;
+constexpr parvis::cuda::Element element = sizeof(E) == 4 ? parvis::cuda::Element::float32
+                                                         : parvis::cuda::Element::bfloat16;
 template <class E>
-constexpr parvis::cpu::Element cpuElement = sizeof(E) == 4 ? parvis::cpu::Element::float32 : parvis::cpu::Element::bfloat16;
+constexpr parvis::cpu::Element cpuElement = sizeof(E) == 4 ? parvis::cpu::Element::float32
+                                                           : parvis::cpu::Element::bfloat16;
 inline const char* nameOf(float) { return "float32"; }
 inline const char* nameOf(uint16_t) { return "bfloat16"; }
 
@@ -43,7 +45,8 @@ template <class E>
 Array<E> strided(const std::vector<float>& v, int channels) {
   const size_t stride = static_cast<size_t>(pictureStride(channels)), pixels = v.size() / static_cast<size_t>(channels);
   Array<E> out(pixels * stride);
-  for (size_t i = 0; i < v.size(); i++) reference::convert(v[i], out[i / static_cast<size_t>(channels) * stride + i % static_cast<size_t>(channels)]);
+  for (size_t i = 0; i < v.size(); i++)
+    reference::convert(v[i], out[i / static_cast<size_t>(channels) * stride + i % static_cast<size_t>(channels)]);
   return out;
 }
 template <class E>
@@ -66,7 +69,8 @@ struct Weights {
   parvis::cpu::ConvolutionWeights cpu;
 
   Weights(cases::Numbers& numbers, int channels, int outputs, int kernel) {
-    w = rounded<E>(normals(numbers, static_cast<size_t>(outputs * channels * kernel * kernel), 1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel))));
+    w = rounded<E>(normals(numbers, static_cast<size_t>(outputs * channels * kernel * kernel),
+                           1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel))));
     bias32 = normals(numbers, static_cast<size_t>(up(outputs, 32)), 0.3f);
     for (int i = outputs; i < up(outputs, 32); i++) bias32[static_cast<size_t>(i)] = 0;
     bias.assign(bias32.begin(), bias32.end());
@@ -79,10 +83,13 @@ struct Weights {
     Array<float> rows(w.begin(), w.end());
     const int first = outputs > filter.superTile() ? filter.superTile() : outputs;
     cudaError_t e = parvis::cuda::vq::packFilter(rows.data(), 0, first, filter, 64, nullptr);
-    if (e == cudaSuccess && first < outputs) e = parvis::cuda::vq::packFilter(rows.data() + static_cast<ptrdiff_t>(first) * channels * kernel * kernel, first, outputs - first, filter, 64, nullptr);
+    if (e == cudaSuccess && first < outputs)
+      e = parvis::cuda::vq::packFilter(rows.data() + static_cast<ptrdiff_t>(first) * channels * kernel * kernel, first,
+                                       outputs - first, filter, 64, nullptr);
     if (cases::finish(e) != cudaSuccess) cases::check(false, "packing");
 
-    const int step = parvis::cpu::inputStep(cpuElement<E>), padded = up(channels, step), taps = kernel * kernel, inputs = taps * padded;
+    const int step = parvis::cpu::inputStep(cpuElement<E>), padded = up(channels, step), taps = kernel * kernel,
+              inputs = taps * padded;
     cpu.w = parvis::cpu::packedShape(outputs, inputs, cpuElement<E>);
     cpu.bias = bias32.data();
     cpu.channels = channels, cpu.padded = padded, cpu.outputs = outputs, cpu.kernel = kernel;
@@ -92,9 +99,13 @@ struct Weights {
     std::vector<float> ordered(static_cast<size_t>(outputs * inputs));
     for (int o = 0; o < outputs; o++)
       for (int tap = 0; tap < taps; tap++)
-        for (int c = 0; c < channels; c++) ordered[static_cast<size_t>(o * inputs + tap * padded + c)] = w[static_cast<size_t>((o * channels + c) * taps + tap)];
+        for (int c = 0; c < channels; c++)
+          ordered[static_cast<size_t>(o * inputs + tap * padded + c)] =
+              w[static_cast<size_t>((o * channels + c) * taps + tap)];
     for (int p = 0; p < cpu.w.panels; p++)
-      parvis::cpu::packPanel(ordered.data() + static_cast<ptrdiff_t>(p) * 32 * inputs, inputs, outputs - p * 32 < 32 ? outputs - p * 32 : 32, inputs, cpuElement<E>, cpu.w.data + static_cast<size_t>(p) * cpu.w.panelBytes());
+      parvis::cpu::packPanel(ordered.data() + static_cast<ptrdiff_t>(p) * 32 * inputs, inputs,
+                             outputs - p * 32 < 32 ? outputs - p * 32 : 32, inputs, cpuElement<E>,
+                             cpu.w.data + static_cast<size_t>(p) * cpu.w.panelBytes());
   }
   Weights(const Weights&) = delete;
 };
@@ -103,7 +114,9 @@ struct Norm {
   Array<float> weight, bias;
   std::vector<float> weight32, bias32;
   parvis::cpu::GroupNorm cpu;
-  Norm(cases::Numbers& numbers, int channels) : weight32(normals(numbers, static_cast<size_t>(channels), 0.5f)), bias32(normals(numbers, static_cast<size_t>(channels), 0.5f)) {
+  Norm(cases::Numbers& numbers, int channels)
+      : weight32(normals(numbers, static_cast<size_t>(channels), 0.5f)),
+        bias32(normals(numbers, static_cast<size_t>(channels), 0.5f)) {
     for (float& f : weight32) f += 1;
     weight.assign(weight32.begin(), weight32.end());
     bias.assign(bias32.begin(), bias32.end());

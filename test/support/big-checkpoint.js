@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Writes a checkpoint of random weights in the authors' format and of the published sizes: what training saves (weights
-// under `model`, beside optimizer state and an argparse.Namespace), or any other wrapping. Weights are made while they are
-// written, so 3B takes 30 MB of memory; what no reader may read (optimizer state, EMA, padding) is sparse on disk.
+// under `model`, beside optimizer state and an argparse.Namespace), or any other wrapping. Weights are made while they
+// are written, so 3B takes 30 MB of memory; what no reader may read (optimizer state, EMA, padding) is sparse on disk.
 //
 //   node test/support/big-checkpoint.js L out.pt --optimizer --dtype bfloat16 -n 4
 //
@@ -16,7 +16,8 @@ const root = path.join(__dirname, '..', '..')
 /** A module of this folder, under Node as it comes: types are taken off, nothing is checked. */
 function typescript (file) {
   const ts = require('typescript')
-  const { outputText } = ts.transpileModule(fs.readFileSync(file, 'utf8'), { compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022 } })
+  const { outputText } = ts.transpileModule(fs.readFileSync(file, 'utf8'),
+    { compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022 } })
   const module = { exports: {} }
   new Function('module', 'exports', 'require', outputText)(module, module.exports, require)
   return module.exports
@@ -34,7 +35,9 @@ function randomBlock (dtype) {
   for (let i = 0; i < bits.length; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     // Any sign, 2^-6 to 2^-5.
-    bits[i] = dtype === 'float16' ? (state >>> 31 << 15) | (9 << 10) | (state >>> 18 & 1023) : (state >>> 31 << 15) | (121 << 7) | (state >>> 20 & 127)
+    bits[i] = dtype === 'float16'
+      ? (state >>> 31 << 15) | (9 << 10) | (state >>> 18 & 1023)
+      : (state >>> 31 << 15) | (121 << 7) | (state >>> 20 & 127)
   }
   if (dtype !== 'float32') return Buffer.from(bits.buffer)
   const wide = new Uint32Array(blockItems)
@@ -46,13 +49,16 @@ function randomBlock (dtype) {
 }
 
 function ones (count, dtype) {
-  return dtype === 'float32' ? Buffer.from(new Float32Array(count).fill(1).buffer) : Buffer.from(new Uint16Array(count).fill(dtype === 'float16' ? 0x3c00 : 0x3f80).buffer)
+  return dtype === 'float32'
+    ? Buffer.from(new Float32Array(count).fill(1).buffer)
+    : Buffer.from(new Uint16Array(count).fill(dtype === 'float16' ? 0x3c00 : 0x3f80).buffer)
 }
 
 /**
  * @param {string} model B, L, XL, XXL, 3B, or VQ-16
  * @param {string} file
- * @param {{ n?: number, dtype?: 'float32' | 'float16' | 'bfloat16', wrapper?: string, prefix?: string, optimizer?: boolean, ema?: boolean, pad?: number }} [options]
+ * @param {{ n?: number, dtype?: 'float32' | 'float16' | 'bfloat16', wrapper?: string, prefix?: string, optimizer?:
+ * boolean, ema?: boolean, pad?: number }} [options]
  *   wrapper: '' for none; ema: a float32 copy of the weights, before them; pad: bytes before the weights
  * @returns {{ size: number }}
  */
@@ -60,7 +66,9 @@ function writeBigCheckpoint (model, file, options = {}) {
   const { n = 4, dtype = 'bfloat16', wrapper = 'model', prefix = '', optimizer = false, ema = false, pad = 0 } = options
   const { modelNames, tokenizerTensors, transformerModel, vq16 } = require(path.join(root, 'dist', 'shapes.js'))
   const { llamaGenTensors } = require(path.join(root, 'dist', 'checkpoint', 'llamagen.js'))
-  if (model !== 'VQ-16' && !modelNames.includes(model)) throw new Error(`no model is called ${model}: ${modelNames.join(', ')}, VQ-16`)
+  if (model !== 'VQ-16' && !modelNames.includes(model)) {
+    throw new Error(`no model is called ${model}: ${modelNames.join(', ')}, VQ-16`)
+  }
   if (!(dtype in itemBytes)) throw new Error(`dtype ${dtype}: float32, float16 or bfloat16`)
   const { py, writePt } = typescript(path.join(__dirname, 'pt-writer.ts'))
   const shapes = model === 'VQ-16' ? tokenizerTensors(vq16) : llamaGenTensors(transformerModel(model, n))
@@ -69,7 +77,9 @@ function writeBigCheckpoint (model, file, options = {}) {
   const count = shape => shape.reduce((product, side) => product * side, 1)
   const weights = shapes.map(([name, shape], index) => {
     const length = count(shape) * item
-    if (/norm(\d|_out)?\.weight$/.test(name)) return [prefix + name, py.tensor({ shape, dtype, data: ones(count(shape), dtype) })]
+    if (/norm(\d|_out)?\.weight$/.test(name)) {
+      return [prefix + name, py.tensor({ shape, dtype, data: ones(count(shape), dtype) })]
+    }
     const chunks = function * () {
       let at = index * 7919 % blockItems * item
       for (let left = length; left > 0;) {
@@ -90,12 +100,23 @@ function writeBigCheckpoint (model, file, options = {}) {
     [wrapper, state],
     ...(optimizer
       ? [['optimizer', new Map([
-          ['state', new Map(shapes.map(([, shape], i) => [i, new Map([['step', 300000], ['exp_avg', sparse(shape)], ['exp_avg_sq', sparse(shape)]])]))],
-          ['param_groups', [{ lr: 1e-4, betas: py.tuple(0.9, 0.95), weight_decay: 0.05, params: shapes.map((_, i) => i) }]]
+          [
+            'state',
+            new Map(
+              shapes.map(([, shape], i) =>
+                [i, new Map([['step', 300000], ['exp_avg', sparse(shape)], ['exp_avg_sq', sparse(shape)]])])
+            )
+          ],
+          ['param_groups',
+            [{ lr: 1e-4, betas: py.tuple(0.9, 0.95), weight_decay: 0.05, params: shapes.map((_, i) => i) }]]
         ])]]
       : []),
     ['steps', 300000],
-    ['args', py.namespace({ gpt_model: `GPT-${model}`, image_size: 384, downsample_size: 16, vocab_size: 16384, num_classes: 1000, mixed_precision: 'bf16' })]
+    ['args',
+      py.namespace({
+        gpt_model: `GPT-${model}`, image_size: 384, downsample_size: 16, vocab_size: 16384, num_classes: 1000,
+        mixed_precision: 'bf16'
+      })]
   ]))
 }
 
@@ -116,7 +137,8 @@ if (require.main === module) {
   })
   const [model, file] = positionals
   if (!model || !file) {
-    console.error("usage: node test/support/big-checkpoint.js B|L|XL|XXL|3B|VQ-16 OUT.pt [-n 4] [--dtype bfloat16] [--wrapper model|module|state_dict|''] [--prefix _orig_mod.] [--optimizer] [--ema] [--pad BYTES]")
+    console.error('usage: node test/support/big-checkpoint.js B|L|XL|XXL|3B|VQ-16 OUT.pt [-n 4] [--dtype bfloat16] ' +
+      "[--wrapper model|module|state_dict|''] [--prefix _orig_mod.] [--optimizer] [--ema] [--pad BYTES]")
     process.exit(2)
   }
   const { size } = writeBigCheckpoint(model, file, { ...values, n: Number(values.n), pad: Number(values.pad) })

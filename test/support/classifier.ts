@@ -21,7 +21,9 @@ function read (): Weights {
 }
 
 /** 3x3 convolution with a border of zeros, ReLU, 2x2 maximum. x: [channels, size, size] */
-function layer (x: Float32Array, channels: number, size: number, weight: Float32Array, bias: Float32Array): Float32Array {
+function layer (
+  x: Float32Array, channels: number, size: number, weight: Float32Array, bias: Float32Array
+): Float32Array {
   const outputs = bias.length
   const half = size / 2
   const out = new Float32Array(outputs * half * half)
@@ -34,7 +36,9 @@ function layer (x: Float32Array, channels: number, size: number, weight: Float32
           const w = weight[((o * channels + c) * 3 + ky) * 3 + kx]!
           for (let y = Math.max(0, 1 - ky); y < Math.min(size, size + 1 - ky); y++) {
             const from = (c * size + y + ky - 1) * size + kx - 1
-            for (let col = Math.max(0, 1 - kx); col < Math.min(size, size + 1 - kx); col++) sums[y * size + col]! += w * x[from + col]!
+            for (let col = Math.max(0, 1 - kx); col < Math.min(size, size + 1 - kx); col++) {
+              sums[y * size + col]! += w * x[from + col]!
+            }
           }
         }
       }
@@ -61,7 +65,8 @@ function dense (x: Float32Array, weight: Float32Array, bias: Float32Array): Floa
 export function classifier (): (rgb: Uint8Array) => number {
   const weights = read()
   return rgb => {
-    let x: Float32Array = Float32Array.from({ length: 32 * 32 }, (_, i) => (rgb[3 * i]! + rgb[3 * i + 1]! + rgb[3 * i + 2]!) / 3 / 127.5 - 1)
+    let x: Float32Array = Float32Array.from({ length: 32 * 32 },
+      (_, i) => (rgb[3 * i]! + rgb[3 * i + 1]! + rgb[3 * i + 2]!) / 3 / 127.5 - 1)
     let [channels, size] = [1, 32]
     for (const name of ['conv1', 'conv2', 'conv3']) {
       const bias = weights(`${name}.bias`)

@@ -1,6 +1,6 @@
 // The definition of a draw, written without regard for speed: Philox in BigInt arithmetic, probabilities in double
-// precision, sets of top-k and top-p by sorting. The native side draws by integer arithmetic without sorting, so the two
-// share nothing but the definition.
+// precision, sets of top-k and top-p by sorting. The native side draws by integer arithmetic without sorting, so the
+// two share nothing but the definition.
 
 import type { DrawRule } from './operations-addon.js'
 
@@ -26,7 +26,9 @@ export function uniform (seed: bigint, index: number): number {
   return Number(words[1]! << 32n | words[0]!) / 2 ** 64
 }
 
-/** The token that the definition draws (design, section 1: temperature, top-k with ties, top-p with the token above p). */
+/**
+ * The token that the definition draws (design, section 1: temperature, top-k with ties, top-p with the token above p).
+ */
 export function drawReference (logits: Float32Array, rule: DrawRule, u: number): { token: number, margin: number } {
   const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b)
   if (rule.temperature === 0) return { token: order[0]!, margin: 1 }

@@ -6,7 +6,9 @@ import { Par } from '../../lib/par.js'
 import type { LoadOptions } from '../../lib/options.js'
 import { golden } from './golden.js'
 
-/** Where the fixtures compute: on the CPU, but for `npm run test:cuda`. Never 'auto': a GPU would change what is tested. */
+/**
+ * Where the fixtures compute: on the CPU, but for `npm run test:cuda`. Never 'auto': a GPU would change what is tested.
+ */
 export const device = (process.env.PARVIS_TEST_DEVICE ?? 'cpu') as 'cpu' | 'cuda'
 
 export const transformerNames = ['par-4x', 'par-16x-hd100', 'llamagen'] as const
@@ -23,14 +25,18 @@ export function tokenizerFile (): string {
 
 /** A whole small model (n = 4, or n = 1 for llamagen), float32 unless told otherwise. */
 export async function smallPar (options: LoadOptions = {}, name: 'par-4x' | 'llamagen' = 'par-4x'): Promise<Par> {
-  return await Par.load({ transformer: transformerFile(name), tokenizer: tokenizerFile(), device, precision: 'float32', ...options })
+  return await Par.load({
+    transformer: transformerFile(name), tokenizer: tokenizerFile(), device, precision: 'float32', ...options
+  })
 }
 
 export async function transformerOnly (name: TransformerName, precision: Precision = 'float32'): Promise<Par> {
   return await Par.load({ transformer: transformerFile(name), device, precision })
 }
 
-export async function tokenizerOnly (precision: Precision = 'float32', name: 'vq-small' | 'vq-f4' = 'vq-small'): Promise<Par> {
+export async function tokenizerOnly (
+  precision: Precision = 'float32', name: 'vq-small' | 'vq-f4' = 'vq-small'
+): Promise<Par> {
   return await Par.load({ tokenizer: golden(`${name}/vq.pt`), device, precision })
 }
 

@@ -1,4 +1,5 @@
-// Finds golden fixtures: those copied into the repository, else the shared folder beside it (vq-f4 is too large to copy; vq-small is its twin).
+// Finds golden fixtures: those copied into the repository, else the shared folder beside it (vq-f4 is too large to
+// copy; vq-small is its twin).
 
 import { existsSync } from 'node:fs'
 import path from 'node:path'
@@ -13,6 +14,8 @@ export function findGolden (name: string): string | undefined {
 /** As findGolden, but a missing fixture is an error. */
 export function golden (name: string): string {
   const file = findGolden(name)
-  if (file === undefined) throw new Error(`golden fixture ${name} is neither in test/fixtures/golden nor in ../shared/golden`)
+  if (file === undefined) {
+    throw new Error(`golden fixture ${name} is neither in test/fixtures/golden nor in ../shared/golden`)
+  }
   return file
 }

@@ -1,5 +1,5 @@
-// A Hugging Face Hub for tests: its API, its links to files and, on a port of its own (another origin), the storage that
-// it redirects to. Files are bytes in memory. `storage` lets a test misbehave in the place of the real answer.
+// A Hugging Face Hub for tests: its API, its links to files and, on a port of its own (another origin), the storage
+// that it redirects to. Files are bytes in memory. `storage` lets a test misbehave in the place of the real answer.
 
 import { createHash, randomBytes } from 'node:crypto'
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
@@ -26,7 +26,10 @@ export const commitOf = (repository: string): string => createHash('sha1').updat
 
 export class FakeHub {
   /** Every request, in order. */
-  readonly requests: Array<{ host: 'hub' | 'storage', method: string, url: string, authorization: string | undefined, range: string | undefined }> = []
+  readonly requests: Array<{
+    host: 'hub' | 'storage', method: string, url: string, authorization: string | undefined, range: string | undefined
+  }> = []
+
   /** The token without which nothing is told. */
   token: string | undefined
   /** Answers a request for the Hub itself and returns true, or leaves it. */
@@ -46,7 +49,9 @@ export class FakeHub {
 
   static async start (repositories: Record<string, Repository>): Promise<FakeHub> {
     const hub = new FakeHub(repositories)
-    for (const server of [hub.#hub, hub.#storage]) await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    for (const server of [hub.#hub, hub.#storage]) {
+      await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    }
     return hub
   }
 
@@ -76,11 +81,16 @@ export class FakeHub {
     this.#note('hub', request)
     if (this.api(request, response)) return
     const refuse = (status: number, code: string): void => {
-      response.writeHead(status, { 'x-error-code': code, 'content-type': 'application/json' }).end(JSON.stringify({ error: code }))
+      response.writeHead(status,
+        { 'x-error-code': code, 'content-type': 'application/json' }).end(JSON.stringify({ error: code }))
     }
-    if (this.token !== undefined && request.headers.authorization !== `Bearer ${this.token}`) return refuse(401, 'RepoNotFound')
+    if (this.token !== undefined && request.headers.authorization !== `Bearer ${this.token}`) {
+      return refuse(401, 'RepoNotFound')
+    }
     const { pathname } = new URL(request.url!, this.url)
-    const json = (value: unknown): void => { response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(value)) }
+    const json = (value: unknown): void => {
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(value))
+    }
     const info = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|paths-info)\/([^/]+)$/.exec(pathname)
     if (info) {
       const [, name, call, revision] = info as unknown as [string, string, string, string]
@@ -90,8 +100,10 @@ export class FakeHub {
       const { licence } = repository
       if (call === 'revision') {
         return json({
-          _id: '0', id: name, sha: commitOf(name), private: false, gated: false, likes: 1, downloads: 1, lastModified: '2024-12-20T00:00:00.000Z',
-          tags: ['pytorch', ...(licence === undefined ? [] : [`license:${licence}`])], ...(licence !== undefined && { cardData: { license: licence } })
+          _id: '0', id: name, sha: commitOf(name), private: false, gated: false, likes: 1, downloads: 1,
+          lastModified: '2024-12-20T00:00:00.000Z',
+          tags: ['pytorch', ...(licence === undefined ? [] : [`license:${licence}`])],
+          ...(licence !== undefined && { cardData: { license: licence } })
         })
       }
       let body = ''
@@ -100,7 +112,11 @@ export class FakeHub {
         json(paths.flatMap(path => {
           const content = repository.files[path]
           if (!content) return []
-          return [{ type: 'file', path, oid: createHash('sha1').update(path).digest('hex'), size: content.length, lfs: { oid: sha256(content), size: content.length, pointerSize: 134 } }]
+          return [
+            { type: 'file', path, oid: createHash('sha1').update(path).digest('hex'), size: content.length, lfs: {
+              oid: sha256(content), size: content.length, pointerSize: 134
+            } }
+          ]
         }))
       })
       return
@@ -111,7 +127,8 @@ export class FakeHub {
     if (!content || !['main', commitOf(name)].includes(revision)) return refuse(404, 'EntryNotFound')
     response.writeHead(302, {
       location: `${this.storageUrl}/${sha256(content)}?signature=${randomBytes(8).toString('hex')}`,
-      'x-repo-commit': commitOf(name), 'x-linked-etag': `"${sha256(content)}"`, 'x-linked-size': content.length, 'accept-ranges': 'bytes'
+      'x-repo-commit': commitOf(name), 'x-linked-etag': `"${sha256(content)}"`, 'x-linked-size': content.length,
+      'accept-ranges': 'bytes'
     }).end()
   }
 
@@ -123,7 +140,9 @@ export class FakeHub {
         if (sha256(content) !== hash) continue
         const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? '')
         const from = range ? Number(range[1]) : undefined
-        if (!this.storage({ repository, file, content, from, count: this.#asked++ }, response, request)) this.send(response, content, from)
+        if (!this.storage({ repository, file, content, from, count: this.#asked++ }, response, request)) {
+          this.send(response, content, from)
+        }
         return
       }
     }
@@ -131,7 +150,9 @@ export class FakeHub {
   }
 
   /** The right answer; with `cut` the connection breaks after so many bytes of it. */
-  send (response: ServerResponse, content: Buffer, from?: number, cut?: number, headers: http.OutgoingHttpHeaders = {}): void {
+  send (
+    response: ServerResponse, content: Buffer, from?: number, cut?: number, headers: http.OutgoingHttpHeaders = {}
+  ): void {
     if (from !== undefined && from >= content.length) {
       response.writeHead(416, { 'content-range': `bytes */${content.length}` }).end()
       return
@@ -139,7 +160,8 @@ export class FakeHub {
     const part = content.subarray(from ?? 0)
     response.writeHead(from === undefined ? 200 : 206, {
       etag: '"of the storage"', 'content-length': part.length, 'accept-ranges': 'bytes',
-      ...(from !== undefined && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` }), ...headers
+      ...(from !== undefined && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` }),
+      ...headers
     })
     void this.#trickle(response, part, cut)
   }

@@ -2,7 +2,9 @@
 
 import fs from 'node:fs'
 
-/** A process writes its number right after it has made the file; one that was killed between the two leaves it empty. */
+/**
+ * A process writes its number right after it has made the file; one that was killed between the two leaves it empty.
+ */
 const emptyFor = 10_000
 
 /**

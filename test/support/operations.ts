@@ -12,7 +12,8 @@ type Of<K extends Operation['kind']> = Extract<Operation, { kind: K }>
 export function inputShapes (o: Operation): number[][] {
   switch (o.kind) {
     case 'projection': return [
-      [o.rows, o.inputs], ...(o.normed ? [[o.inputs]] : []), [o.epilogue === 'swiglu' ? 2 * o.outputs : o.outputs, o.inputs], ...(o.epilogue === 'add' ? [[o.rows, o.outputs]] : [])
+      [o.rows, o.inputs], ...(o.normed ? [[o.inputs]] : []), [o.epilogue === 'swiglu' ? 2 * o.outputs : o.outputs,
+        o.inputs], ...(o.epilogue === 'add' ? [[o.rows, o.outputs]] : [])
     ]
     case 'attention': {
       const cache = [o.streams, o.kvHeads, o.sees - o.rows, o.headSize]
@@ -20,16 +21,20 @@ export function inputShapes (o: Operation): number[][] {
     }
     case 'draw': return Array.from({ length: o.guided ? 2 : 1 }, () => [o.draws, o.vocabularySize])
     case 'convolution': return [
-      [o.images, o.height, o.width, o.channels], [o.outputs, o.channels, o.kernel, o.kernel], [o.outputs], ...(o.groups > 0 ? [[o.channels], [o.channels]] : []),
+      [o.images, o.height, o.width, o.channels], [o.outputs, o.channels, o.kernel, o.kernel], [o.outputs],
+      ...(o.groups > 0 ? [[o.channels], [o.channels]] : []),
       ...(o.residual ? [[o.images, ...resampled(o), o.outputs]] : [])
     ]
     case 'spatialAttention': return [
-      [o.images, o.height, o.width, o.channels], [o.channels], [o.channels], ...Array.from({ length: 4 }, () => [[o.channels, o.channels], [o.channels]]).flat()
+      [o.images, o.height, o.width, o.channels], [o.channels], [o.channels],
+      ...Array.from({ length: 4 }, () => [[o.channels, o.channels], [o.channels]]).flat()
     ]
   }
 }
 
-/** Random numbers by which results are about 1: weights by their inputs, norms around 1, logits spread over some nats. */
+/**
+ * Random numbers by which results are about 1: weights by their inputs, norms around 1, logits spread over some nats.
+ */
 export function randomInputs (o: Operation): Float32Array[] {
   let state = 12345
   const random = (): number => { // -1 to 1
@@ -39,9 +44,12 @@ export function randomInputs (o: Operation): Float32Array[] {
   const shapes = inputShapes(o)
   return shapes.map((shape, k) => {
     const count = shape.reduce((a, b) => a * b, 1)
-    const matrix = k > 0 && o.kind !== 'draw' && ((shape.length === 2 && !(o.kind === 'projection' && o.epilogue === 'add' && k === shapes.length - 1)) || (o.kind === 'convolution' && k === 1))
+    const matrix = k > 0 && o.kind !== 'draw' &&
+      ((shape.length === 2 && !(o.kind === 'projection' && o.epilogue === 'add' && k === shapes.length - 1)) ||
+        (o.kind === 'convolution' && k === 1))
     const factor = matrix ? Math.sqrt(3 / shape.slice(1).reduce((a, b) => a * b)) : o.kind === 'draw' ? 4 : 1.5
-    const normWeight = (o.kind === 'projection' && o.normed && k === 1) || (o.kind === 'attention' && k === 1) || (o.kind === 'convolution' && o.groups > 0 && k === 3) || (o.kind === 'spatialAttention' && k === 1)
+    const normWeight = (o.kind === 'projection' && o.normed && k === 1) || (o.kind === 'attention' && k === 1) ||
+      (o.kind === 'convolution' && o.groups > 0 && k === 3) || (o.kind === 'spatialAttention' && k === 1)
     return Float32Array.from({ length: count }, () => normWeight ? 1 + random() / 4 : random() * factor)
   })
 }
@@ -130,27 +138,41 @@ function rotate (head: Float64Array, row: number, column: number): Float64Array 
     const inHalf = d % half
     const angle = (d < half ? row : column) * 10000 ** -(2 * Math.floor(inHalf / 2) / half)
     const other = head[d % 2 === 0 ? d + 1 : d - 1]!
-    return d % 2 === 0 ? value * Math.cos(angle) - other * Math.sin(angle) : value * Math.cos(angle) + other * Math.sin(angle)
+    return d % 2 === 0
+      ? value * Math.cos(angle) - other * Math.sin(angle)
+      : value * Math.cos(angle) + other * Math.sin(angle)
   })
 }
 
-function attention (o: Of<'attention'>, [x, norm, wqkv, keys, values]: readonly Float32Array[], rounded: Rounding): Float64Array {
+function attention (
+  o: Of<'attention'>, [x, norm, wqkv, keys, values]: readonly Float32Array[], rounded: Rounding
+): Float64Array {
   const { heads, kvHeads, headSize, rows, sees } = o
   const before = sees - rows
   const outputs = (heads + 2 * kvHeads) * headSize
   const qkv = product(rmsNorm(x!, norm!, o.dim, o.eps, rounded), wqkv!.map(rounded), o.streams * rows, o.dim, outputs)
   const cell = (row: number): [number, number] => [Math.floor((before + row) / o.grid), (before + row) % o.grid]
-  const part = (stream: number, row: number, first: number): Float64Array => qkv.slice((stream * rows + row) * outputs + first, (stream * rows + row) * outputs + first + headSize)
+  const part = (stream: number, row: number, first: number): Float64Array =>
+    qkv.slice((stream * rows + row) * outputs + first, (stream * rows + row) * outputs + first + headSize)
   const out = new Float64Array(o.streams * rows * heads * headSize)
   for (let stream = 0; stream < o.streams; stream++) {
     for (let head = 0; head < heads; head++) {
       const kv = Math.floor(head / (heads / kvHeads))
-      const cached = (from: Float32Array, slot: number): Numbers => from.subarray(((stream * kvHeads + kv) * before + slot) * headSize, ((stream * kvHeads + kv) * before + slot + 1) * headSize).map(rounded)
-      const k = Array.from({ length: sees }, (_, slot) => slot < before ? cached(keys!, slot) : rotate(part(stream, slot - before, (heads + kv) * headSize), ...cell(slot - before)).map(rounded))
-      const v = Array.from({ length: sees }, (_, slot) => slot < before ? cached(values!, slot) : part(stream, slot - before, (heads + kvHeads + kv) * headSize).map(rounded))
+      const cached = (from: Float32Array, slot: number): Numbers => from.subarray(
+        ((stream * kvHeads + kv) * before + slot) * headSize, ((stream * kvHeads + kv) * before + slot + 1) * headSize
+      ).map(rounded)
+      const k = Array.from({ length: sees },
+        (_, slot) => slot < before
+          ? cached(keys!, slot)
+          : rotate(part(stream, slot - before, (heads + kv) * headSize), ...cell(slot - before)).map(rounded))
+      const v = Array.from({ length: sees },
+        (_, slot) => slot < before
+          ? cached(values!, slot)
+          : part(stream, slot - before, (heads + kvHeads + kv) * headSize).map(rounded))
       for (let row = 0; row < rows; row++) {
         const q = rotate(part(stream, row, head * headSize), ...cell(row)).map(rounded)
-        const weights = softmax(Float64Array.from(k, key => q.reduce((sum, value, d) => sum + value * key[d]!, 0) / Math.sqrt(headSize)), rounded)
+        const weights = softmax(Float64Array.from(k,
+          key => q.reduce((sum, value, d) => sum + value * key[d]!, 0) / Math.sqrt(headSize)), rounded)
         const at = ((stream * rows + row) * heads + head) * headSize
         weights.forEach((weight, slot) => { for (let d = 0; d < headSize; d++) out[at + d]! += weight * v[slot]![d]! })
       }
@@ -163,7 +185,8 @@ function draws (o: Of<'draw'>, [conditional, unconditional]: readonly Float32Arr
   return Float64Array.from({ length: o.draws }, (_, i) => {
     const row = (of: Float32Array): Float32Array => of.subarray(i * o.vocabularySize, (i + 1) * o.vocabularySize)
     const u = o.guided ? row(unconditional!) : undefined
-    const logits = row(conditional!).map((c, k) => u ? Math.fround(o.rule.guidanceScale * Math.fround(c - u[k]!) + u[k]!) : c)
+    const logits = row(conditional!)
+      .map((c, k) => u ? Math.fround(o.rule.guidanceScale * Math.fround(c - u[k]!) + u[k]!) : c)
     return drawReference(logits, o.rule, uniform(1n, i)).token
   })
 }
@@ -177,14 +200,18 @@ const resampled = (o: Of<'convolution'>): [number, number] => {
 
 interface Sizes { images: number, height: number, width: number, channels: number }
 
-function groupNorm (x: Numbers, { images, height, width, channels }: Sizes, groups: number, eps: number, weight: Numbers, bias: Numbers): Float64Array {
+function groupNorm (
+  x: Numbers, { images, height, width, channels }: Sizes, groups: number, eps: number, weight: Numbers, bias: Numbers
+): Float64Array {
   const y = new Float64Array(x.length)
   const size = channels / groups
   const pixels = height * width
   for (let image = 0; image < images; image++) {
     for (let group = 0; group < groups; group++) {
       const each = (work: (at: number, channel: number) => void): void => {
-        for (let p = 0; p < pixels; p++) for (let c = group * size; c < (group + 1) * size; c++) work((image * pixels + p) * channels + c, c)
+        for (let p = 0; p < pixels; p++) {
+          for (let c = group * size; c < (group + 1) * size; c++) work((image * pixels + p) * channels + c, c)
+        }
       }
       let [sum, squares] = [0, 0]
       each(at => { sum += x[at]! })
@@ -207,7 +234,8 @@ function convolution (o: Of<'convolution'>, inputs: readonly Float32Array[], rou
   const [outHeight, outWidth] = resampled(o)
   const repeat = resample === 'up' ? 2 : 1
   const stride = resample === 'down' ? 2 : 1
-  const before = kernel === 3 && stride === 1 ? 1 : 0 // down-sampling has its border at the right and at the bottom only
+  // down-sampling has its border at the right and at the bottom only
+  const before = kernel === 3 && stride === 1 ? 1 : 0
   const y = new Float64Array(images * outHeight * outWidth * outputs)
   for (let at = 0; at < y.length / outputs; at++) {
     const image = Math.floor(at / (outHeight * outWidth))
@@ -219,7 +247,9 @@ function convolution (o: Of<'convolution'>, inputs: readonly Float32Array[], rou
         const from = ((image * height + Math.floor(iy / repeat)) * width + Math.floor(ix / repeat)) * channels
         for (let k = 0; k < outputs; k++) {
           let sum = 0
-          for (let c = 0; c < channels; c++) sum += staged[from + c]! * weights[((k * channels + c) * kernel + ky) * kernel + kx]!
+          for (let c = 0; c < channels; c++) {
+            sum += staged[from + c]! * weights[((k * channels + c) * kernel + ky) * kernel + kx]!
+          }
           y[at * outputs + k]! += sum
         }
       }
@@ -229,13 +259,17 @@ function convolution (o: Of<'convolution'>, inputs: readonly Float32Array[], rou
   return y
 }
 
-function spatialAttention (o: Of<'spatialAttention'>, [x, weight, bias, ...parts]: readonly Float32Array[], rounded: Rounding): Float64Array {
+function spatialAttention (
+  o: Of<'spatialAttention'>, [x, weight, bias, ...parts]: readonly Float32Array[], rounded: Rounding
+): Float64Array {
   const { images, channels } = o
   const pixels = o.height * o.width
   const normed = groupNorm(x!, o, o.groups, o.eps, weight!, bias!).map(rounded)
   /** A convolution of one pixel. */
-  const linear = (from: Numbers, part: number): Float64Array => product(from, parts[2 * part]!.map(rounded), images * pixels, channels, channels).map((value, i) => value + parts[2 * part + 1]![i % channels]!)
-  const [q, k, v] = [0, 1, 2].map(part => linear(normed, part).map(rounded)) as [Float64Array, Float64Array, Float64Array]
+  const linear = (from: Numbers, part: number): Float64Array => product(from, parts[2 * part]!.map(rounded),
+    images * pixels, channels, channels).map((value, i) => value + parts[2 * part + 1]![i % channels]!)
+  const [q, k, v] = [0, 1, 2].map(part => linear(normed, part).map(rounded)) as [Float64Array, Float64Array,
+    Float64Array]
   const attended = new Float64Array(images * pixels * channels)
   for (let p = 0; p < images * pixels; p++) {
     const first = Math.floor(p / pixels) * pixels
@@ -244,12 +278,16 @@ function spatialAttention (o: Of<'spatialAttention'>, [x, weight, bias, ...parts
       for (let c = 0; c < channels; c++) sum += q[p * channels + c]! * k[(first + slot) * channels + c]!
       return sum / Math.sqrt(channels)
     })
-    softmax(scores, rounded).forEach((share, slot) => { for (let c = 0; c < channels; c++) attended[p * channels + c]! += share * v[(first + slot) * channels + c]! })
+    softmax(scores, rounded).forEach((share, slot) => {
+      for (let c = 0; c < channels; c++) attended[p * channels + c]! += share * v[(first + slot) * channels + c]!
+    })
   }
   return linear(attended.map(rounded), 3).map((value, i) => x![i]! + value)
 }
 
-/** The largest difference as a part of the largest expected number; Infinity where anything is NaN or of another length. */
+/**
+ * The largest difference as a part of the largest expected number; Infinity where anything is NaN or of another length.
+ */
 export function worstOfLargest (found: ArrayLike<number>, expected: ArrayLike<number>): number {
   if (found.length !== expected.length) return Infinity
   let [most, largest] = [0, 0]

@@ -1,5 +1,6 @@
 // Writes files in torch.save's zip format, for tests: any Python value with any global in it, zip64, prefixes, sparse
-// storages above 4 GiB, storages that are made while they are written. It also tells where every length and offset of the zip stands, so that tests can damage them.
+// storages above 4 GiB, storages that are made while they are written. It also tells where every length and offset of
+// the zip stands, so that tests can damage them.
 
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
@@ -16,7 +17,8 @@ export interface Streamed { length: number, chunks: () => Iterable<Uint8Array> }
 export type Data = Uint8Array | Streamed | number
 
 const storageClasses: Record<string, [string, number]> = {
-  float32: ['FloatStorage', 4], float16: ['HalfStorage', 2], bfloat16: ['BFloat16Storage', 2], float64: ['DoubleStorage', 8],
+  float32: ['FloatStorage', 4], float16: ['HalfStorage', 2], bfloat16: ['BFloat16Storage', 2],
+  float64: ['DoubleStorage', 8],
   int64: ['LongStorage', 8], int32: ['IntStorage', 4], uint8: ['ByteStorage', 1], bool: ['BoolStorage', 1]
 }
 
@@ -38,9 +40,11 @@ export interface TensorSpec {
 export const py = {
   raw: (...bytes: number[]) => new Py(out => { out.bytes(Buffer.from(bytes)) }),
   buffer: (bytes: Uint8Array) => new Py(out => { out.bytes(bytes) }),
-  global: (id: string) => new Py(out => { const [module, name] = id.split(' '); out.bytes(Buffer.from(`c${module}\n${name}\n`)) }),
+  global: (id: string) =>
+    new Py(out => { const [module, name] = id.split(' '); out.bytes(Buffer.from(`c${module}\n${name}\n`)) }),
   stackGlobal: (id: string) => new Py(out => { for (const part of id.split(' ')) out.value(part); out.op(0x93) }),
-  tuple: (...items: unknown[]) => new Py(out => { out.op(0x28); for (const item of items) out.value(item); out.op(0x74) }),
+  tuple: (...items: unknown[]) =>
+    new Py(out => { out.op(0x28); for (const item of items) out.value(item); out.op(0x74) }),
   reduce: (callee: unknown, args: unknown) => new Py(out => { out.value(callee); out.value(args); out.op(0x52) }),
   newObject: (callee: unknown, args: unknown) => new Py(out => { out.value(callee); out.value(args); out.op(0x81) }),
   build: (object: unknown, state: unknown) => new Py(out => { out.value(object); out.value(state); out.op(0x62) }),
@@ -49,7 +53,8 @@ export const py = {
     out.value(py.reduce(py.global('collections OrderedDict'), py.tuple()))
     out.items(entries)
   }),
-  namespace: (attributes: Record<string, unknown>) => py.build(py.newObject(py.global('argparse Namespace'), py.tuple()), attributes),
+  namespace: (attributes: Record<string, unknown>) =>
+    py.build(py.newObject(py.global('argparse Namespace'), py.tuple()), attributes),
   tensor: (spec: TensorSpec) => new Py(out => { out.tensor(spec) })
 }
 
@@ -115,12 +120,15 @@ export class Pickler {
     const key = spec.key ?? String(this.storages.size)
     this.storages.set(key, data)
     const declared = spec.declared ?? (typeof data === 'number' ? data : data.length) / itemSize
-    const strides = spec.strides ?? spec.shape.map((_, axis) => spec.shape.slice(axis + 1).reduce((product, size) => product * size, 1))
+    const strides = spec.strides ??
+      spec.shape.map((_, axis) => spec.shape.slice(axis + 1).reduce((product, size) => product * size, 1))
     const storage = py.persistent(py.tuple('storage', py.global(`torch ${storageClass}`), key, 'cpu', declared))
     const hooks = py.reduce(py.global('collections OrderedDict'), py.tuple())
     const tensor = py.reduce(py.global('torch._utils _rebuild_tensor_v2'),
       py.tuple(storage, spec.offset ?? 0, py.tuple(...spec.shape), py.tuple(...strides), false, hooks))
-    this.value(spec.parameter ? py.reduce(py.global('torch._utils _rebuild_parameter'), py.tuple(tensor, true, hooks)) : tensor)
+    this.value(
+      spec.parameter ? py.reduce(py.global('torch._utils _rebuild_parameter'), py.tuple(tensor, true, hooks)) : tensor
+    )
   }
 }
 
@@ -169,7 +177,9 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
       let crc = item.crc ?? (item.data instanceof Uint8Array ? crc32(item.data) : 0)
       const alignment = options.alignment ?? 64
       const wideLocal = wide ? 20 : 0
-      const padding = alignment === 0 ? 0 : (alignment - (start + 30 + name.length + wideLocal + 4) % alignment) % alignment
+      const padding = alignment === 0
+        ? 0
+        : (alignment - (start + 30 + name.length + wideLocal + 4) % alignment) % alignment
       const extra = Buffer.alloc(wideLocal + (alignment === 0 ? 0 : 4 + padding), 0x5a)
       if (wide) {
         extra.writeUInt16LE(1, 0)
@@ -191,9 +201,12 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
       local.writeUInt16LE(name.length, 26)
       local.writeUInt16LE(extra.length, 28)
       field(`local ${item.name}`, start, [
-        ['signature', 0, 4], ['flags', 6, 2], ['method', 8, 2], ['crc', 14, 4], ['compressed size', 18, 4], ['size', 22, 4], ['name length', 26, 2], ['extra length', 28, 2]
+        ['signature', 0, 4], ['flags', 6, 2], ['method', 8, 2], ['crc', 14, 4], ['compressed size', 18, 4],
+        ['size', 22, 4], ['name length', 26, 2], ['extra length', 28, 2]
       ])
-      if (wide) field(`local ${item.name}`, start + 30 + name.length, [['zip64 size', 4, 8], ['zip64 compressed size', 12, 8]])
+      if (wide) {
+        field(`local ${item.name}`, start + 30 + name.length, [['zip64 size', 4, 8], ['zip64 compressed size', 12, 8]])
+      }
       put(Buffer.concat([local, name, extra]))
       if (typeof item.data === 'number') at += item.data
       else if (item.data instanceof Uint8Array) put(item.data)
@@ -230,12 +243,14 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
     for (const [index, record] of central.entries()) {
       const what = `central ${items[index]!.name}`
       field(what, at, [
-        ['signature', 0, 4], ['flags', 8, 2], ['method', 10, 2], ['crc', 16, 4], ['compressed size', 20, 4], ['size', 24, 4],
+        ['signature', 0, 4], ['flags', 8, 2], ['method', 10, 2], ['crc', 16, 4], ['compressed size', 20, 4],
+        ['size', 24, 4],
         ['name length', 28, 2], ['extra length', 30, 2], ['comment length', 32, 2], ['header offset', 42, 4]
       ])
       const nameLength = record.readUInt16LE(28)
       if (record.readUInt16LE(30) > 0) {
-        field(what, at + 46 + nameLength, [['zip64 length', 2, 2], ['zip64 size', 4, 8], ['zip64 compressed size', 12, 8], ['zip64 header offset', 20, 8]])
+        field(what, at + 46 + nameLength, [['zip64 length', 2, 2], ['zip64 size', 4, 8],
+          ['zip64 compressed size', 12, 8], ['zip64 header offset', 20, 8]])
       }
       put(record)
     }
@@ -255,7 +270,8 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
       end64.writeBigUInt64LE(BigInt(at), 64)
       end64.writeUInt32LE(1, 72)
       field('end64', at, [
-        ['signature', 0, 4], ['disk', 16, 4], ['entries', 32, 8], ['directory size', 40, 8], ['directory offset', 48, 8], ['locator signature', 56, 4], ['offset', 64, 8]
+        ['signature', 0, 4], ['disk', 16, 4], ['entries', 32, 8], ['directory size', 40, 8],
+        ['directory offset', 48, 8], ['locator signature', 56, 4], ['offset', 64, 8]
       ])
       put(end64)
     }
@@ -265,7 +281,8 @@ export function writeZip (file: string, items: ZipItem[], options: ZipOptions = 
     end.writeUInt16LE(wide ? 0xffff : items.length, 10)
     end.writeUInt32LE(wide ? 0xffffffff : directorySize, 12)
     end.writeUInt32LE(wide ? 0xffffffff : directoryStart, 16)
-    field('end', at, [['signature', 0, 4], ['disk', 4, 2], ['entries', 10, 2], ['directory size', 12, 4], ['directory offset', 16, 4], ['comment length', 20, 2]])
+    field('end', at, [['signature', 0, 4], ['disk', 4, 2], ['entries', 10, 2], ['directory size', 12, 4],
+      ['directory offset', 16, 4], ['comment length', 20, 2]])
     put(end)
     ftruncateSync(descriptor, at)
     return { size: at, fields }
@@ -286,13 +303,17 @@ export interface PtOptions extends ZipOptions {
 }
 
 /** Writes `root` as torch.save would. Storages come after the pickle, in the order of their first use. */
-export function writePt (file: string, root: unknown, options: PtOptions = {}): { size: number, fields: Field[], pickle: Buffer } {
+export function writePt (
+  file: string, root: unknown, options: PtOptions = {}
+): { size: number, fields: Field[], pickle: Buffer } {
   const { pickle, storages } = Pickler.dump(root, options.protocol)
   return { ...writePickle(file, pickle, storages, options), pickle }
 }
 
 /** As writePt, with the pickle's bytes given. */
-export function writePickle (file: string, pickle: Buffer, storages: Map<string, Data>, options: PtOptions = {}): { size: number, fields: Field[] } {
+export function writePickle (
+  file: string, pickle: Buffer, storages: Map<string, Data>, options: PtOptions = {}
+): { size: number, fields: Field[] } {
   const prefix = options.prefix ?? 'archive'
   const items: ZipItem[] = [{ name: `${prefix}/data.pkl`, data: pickle, crc: options.crc }]
   if (options.byteOrder !== undefined) items.push({ name: `${prefix}/byteorder`, data: Buffer.from(options.byteOrder) })

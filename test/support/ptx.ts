@@ -1,11 +1,13 @@
-// Kernels as nvcc compiles them, run by the interpreter of test/ptx on the SIMT layer: the case programs of test/simt with
-// the kernels' C++ out of play. PTX lies in out/simt/ptx under a digest of what it is made of. Without nvcc there is none,
-// and whoever asks says so; CI insists on it.
+// Kernels as nvcc compiles them, run by the interpreter of test/ptx on the SIMT layer: the case programs of test/simt
+// with the kernels' C++ out of play. PTX lies in out/simt/ptx under a digest of what it is made of. Without nvcc there
+// is none, and whoever asks says so; CI insists on it.
 
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { build, digest, executeWith, folder, headersIn, inParallel, interpreterSources, make, once, root, type Run } from './simt.js'
+import {
+  build, digest, executeWith, folder, headersIn, inParallel, interpreterSources, make, once, root, type Run
+} from './simt.js'
 
 export type Architecture = 80 | 90
 
@@ -15,16 +17,22 @@ const flags = ['-ptx', '-x', 'cu', '-std=c++17', '--fmad=false', '-Iinclude', '-
 interface Nvcc { path: string, version: string }
 
 /** Undefined where there is none. */
-export const nvcc: Nvcc | undefined = [process.env.CUDACXX, 'nvcc', '/usr/local/cuda/bin/nvcc'].filter(name => name !== undefined).map(name => {
-  try {
-    return { path: name, version: execFileSync(name, ['--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }) }
-  } catch {
-    return undefined
-  }
-}).find(found => found !== undefined)
+export const nvcc: Nvcc | undefined = [process.env.CUDACXX, 'nvcc', '/usr/local/cuda/bin/nvcc']
+  .filter(name => name !== undefined).map(name => {
+    try {
+      return {
+        path: name,
+        version: execFileSync(name, ['--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+      }
+    } catch {
+      return undefined
+    }
+  }).find(found => found !== undefined)
 
 /** For a test's `skip`. In CI a missing nvcc is a failure. */
-export const withoutNvcc = nvcc === undefined && process.env.CI !== 'true' ? 'nvcc, which makes the PTX, is not on the PATH' : false
+export const withoutNvcc = nvcc === undefined && process.env.CI !== 'true'
+  ? 'nvcc, which makes the PTX, is not on the PATH'
+  : false
 
 /** The PTX of sources, in their order. */
 export async function ptxOf (sources: string[], architecture: Architecture): Promise<string[]> {
@@ -34,9 +42,11 @@ export async function ptxOf (sources: string[], architecture: Architecture): Pro
   const out = path.join(folder, 'ptx')
   fs.mkdirSync(out, { recursive: true })
   return await inParallel(sources, async source => {
-    const parts = [compiler.version, ...flags, String(architecture), headers, fs.readFileSync(path.join(root, source), 'utf8')]
+    const parts = [compiler.version, ...flags, String(architecture), headers,
+      fs.readFileSync(path.join(root, source), 'utf8')]
     const file = path.join(out, `${path.basename(source).replace(/\.\w+$/, '')}-${architecture}-${digest(parts)}.ptx`)
-    await once(file, async () => await make(file, partial => [...flags, `-arch=compute_${architecture}`, source, '-o', partial], compiler.path))
+    await once(file, async () =>
+      await make(file, partial => [...flags, `-arch=compute_${architecture}`, source, '-o', partial], compiler.path))
     return file
   })
 }
@@ -49,7 +59,9 @@ export async function buildInterpreted (name: string, sources: string[]): Promis
 /** On a machine that can run it: kernels overlap from capability 9.0 on, and the PTX of others has no wait in it. */
 export async function interpret (program: string, ptx: string[], ...args: Array<string | number>): Promise<Run> {
   const old = ptx.some(file => /-80-\w+(-[\w-]+)?\.ptx$/.test(file))
-  return await executeWith({ PARVIS_SIMT: old ? 'capability=8.0' : 'capability=9.0,ahead=2', PARVIS_PTX: ptx.join(':') }, program, ...args)
+  return await executeWith(
+    { PARVIS_SIMT: old ? 'capability=8.0' : 'capability=9.0,ahead=2', PARVIS_PTX: ptx.join(':') }, program, ...args
+  )
 }
 
 /** A copy of PTX with one thing changed, which must be there. */

@@ -1,4 +1,5 @@
-// What every test of pulling needs: a Hub with two small files under the names of a preset, a fresh cache, short patience.
+// What every test of pulling needs: a Hub with two small files under the names of a preset, a fresh cache, short
+// patience.
 
 import fs from 'node:fs'
 import path from 'node:path'
@@ -14,12 +15,19 @@ export const weights = noise(300_001, 1)
 export const tokenizer = noise(30_007, 2)
 export const patience = { attempts: 3, delay: 2, idle: 1000, wait: 3000 }
 
-export interface Setting { cache?: string, signal?: AbortSignal, onProgress?: (progress: PullProgress) => void, patience?: typeof patience }
+export interface Setting {
+  cache?: string
+  signal?: AbortSignal
+  onProgress?: (progress: PullProgress) => void
+  patience?: typeof patience
+}
 
 /** Before the tests of a file. */
 export async function startHub (): Promise<FakeHub> {
   process.setMaxListeners(0) // each temporary folder has one
-  for (const name of Object.keys(process.env)) if (/^(HF_|HUGGING|XDG_CACHE|TRANSFORMERS_|HTTPS?_PROXY|ALL_PROXY)/i.test(name)) delete process.env[name]
+  for (const name of Object.keys(process.env)) {
+    if (/^(HF_|HUGGING|XDG_CACHE|TRANSFORMERS_|HTTPS?_PROXY|ALL_PROXY)/i.test(name)) delete process.env[name]
+  }
   return await FakeHub.start({
     'Epiphqny/PAR': { files: { 'PAR-XL-4x.pt': weights } },
     'FoundationVision/LlamaGen': { licence: 'mit', files: { 'vq_ds16_c2i.pt': tokenizer } }
@@ -37,7 +45,8 @@ export const cacheOf = (): string => path.join(process.env.HF_HOME!, 'hub')
 export const folderOf = (repository: string): string => path.join(cacheOf(), `models--${repository.replace('/', '--')}`)
 
 export async function fetchAll (setting: Setting = {}): Promise<[PulledFile, PulledFile]> {
-  return await pullFiles(files, { cache: cacheOf(), signal: undefined, onProgress: undefined, patience, ...setting }) as [PulledFile, PulledFile]
+  return await pullFiles(files,
+    { cache: cacheOf(), signal: undefined, onProgress: undefined, patience, ...setting }) as [PulledFile, PulledFile]
 }
 
 export async function failure (work: Promise<unknown>): Promise<ParError> {
@@ -49,6 +58,10 @@ export function everything (folder: string): Array<[name: string, content: strin
   return fs.readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort().map(name => {
     const file = path.join(folder, name)
     const found = fs.lstatSync(file)
-    return [name, found.isSymbolicLink() ? fs.readlinkSync(file) : found.isFile() ? fs.readFileSync(file, 'latin1').slice(0, 100) : '/']
+    return [name, found.isSymbolicLink()
+      ? fs.readlinkSync(file)
+      : found.isFile()
+        ? fs.readFileSync(file, 'latin1').slice(0, 100)
+        : '/']
   })
 }

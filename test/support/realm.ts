@@ -1,5 +1,5 @@
-// The built package in a realm of its own, as Jest and the vm pools of vitest load it: every file of parvis and of sharp is
-// compiled in a vm context whose typed arrays, errors and URL are other ones than the addon's and Node's.
+// The built package in a realm of its own, as Jest and the vm pools of vitest load it: every file of parvis and of
+// sharp is compiled in a vm context whose typed arrays, errors and URL are other ones than the addon's and Node's.
 
 import { createRequire, isBuiltin } from 'node:module'
 import fs from 'node:fs'
@@ -9,7 +9,9 @@ import type * as Parvis from '../../lib/index.js'
 import { built, root } from './built.js'
 
 /** The built file in a new context that has nothing but JavaScript itself, `process`, `Buffer` and these globals. */
-export async function inRealm<T = typeof Parvis> (file = 'index.js', globals: Record<string, unknown> = {}): Promise<{ exports: T, evaluate: (source: string) => any }> {
+export async function inRealm<T = typeof Parvis> (
+  file = 'index.js', globals: Record<string, unknown> = {}
+): Promise<{ exports: T, evaluate: (source: string) => any }> {
   const context = vm.createContext({ process, Buffer, console, ...globals })
   const modules = new Map<string, { exports: unknown }>()
   const load = (file: string): unknown => {
@@ -23,7 +25,8 @@ export async function inRealm<T = typeof Parvis> (file = 'index.js', globals: Re
       const found = own.resolve(name)
       return isBuiltin(found) || found.endsWith('.node') ? own(name) : load(found)
     }, { resolve: own.resolve, cache: {} })
-    const run = vm.compileFunction(fs.readFileSync(file, 'utf8').replace(/^#!.*/, ''), ['exports', 'require', 'module', '__filename', '__dirname'], { parsingContext: context, filename: file })
+    const run = vm.compileFunction(fs.readFileSync(file, 'utf8').replace(/^#!.*/, ''),
+      ['exports', 'require', 'module', '__filename', '__dirname'], { parsingContext: context, filename: file })
     run(module.exports, require, module, file, path.dirname(file))
     return module.exports
   }

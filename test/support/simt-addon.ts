@@ -1,6 +1,6 @@
-// The whole addon with its CUDA backend on the SIMT layer (test/simt/): the public API with `device: 'cuda'` on any machine.
-// It lies in out/simt-addon[-sanitized] and is built where its sources have changed; child processes load it by `env`.
-// PARVIS_SIMT in that environment describes the machine they see (test/simt/runtime.h).
+// The whole addon with its CUDA backend on the SIMT layer (test/simt/): the public API with `device: 'cuda'` on any
+// machine. It lies in out/simt-addon[-sanitized] and is built where its sources have changed; child processes load it
+// by `env`. PARVIS_SIMT in that environment describes the machine they see (test/simt/runtime.h).
 
 import { execFile, execFileSync } from 'node:child_process'
 import crypto from 'node:crypto'
@@ -37,7 +37,8 @@ export async function simtAddon ({ sanitize }: { sanitize: boolean }): Promise<S
 }
 
 function sanitizerLibraries (): string[] {
-  const libraries = ['libasan.so', 'libubsan.so'].map(name => execFileSync(compiler, [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
+  const libraries = ['libasan.so', 'libubsan.so']
+    .map(name => execFileSync(compiler, [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
   if (libraries.every(file => path.isAbsolute(file))) return libraries
   if (process.env.CI === 'true') throw new Error(`${compiler} has no libasan.so and libubsan.so`)
   return []
@@ -51,7 +52,8 @@ async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
   await withLock(path.join(prebuild, 'building'), upToDate, async () => {
     const cli = require.resolve('cmake-js/bin/cmake-js')
     const place = ['--directory', root, '--out', path.join(prebuild, 'build'), '--log-level', 'warn']
-    const settings = ['--CDPARVIS_CUDA=SIMT', '--CDPARVIS_ARCHITECTURES=dev', `--CDPARVIS_SANITIZE=${sanitized ? 'ON' : 'OFF'}`, `--CDCMAKE_CXX_COMPILER=${compiler}`]
+    const settings = ['--CDPARVIS_CUDA=SIMT', '--CDPARVIS_ARCHITECTURES=dev',
+      `--CDPARVIS_SANITIZE=${sanitized ? 'ON' : 'OFF'}`, `--CDCMAKE_CXX_COMPILER=${compiler}`]
     const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || '2'
     await cmakeJs(cli, ['configure', ...settings, ...place])
     await cmakeJs(cli, ['build', '--parallel', jobs, ...settings, ...place])
@@ -61,7 +63,8 @@ async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
 
 async function cmakeJs (cli: string, args: string[]): Promise<void> {
   try {
-    await promisify(execFile)(process.execPath, [cli, ...args], { cwd: root, env: { ...process.env, NODE_OPTIONS: '' }, maxBuffer: 64 << 20 })
+    await promisify(execFile)(process.execPath, [cli, ...args],
+      { cwd: root, env: { ...process.env, NODE_OPTIONS: '' }, maxBuffer: 64 << 20 })
   } catch (error) {
     const { stdout, stderr } = error as { stdout: string, stderr: string }
     throw new Error(`cmake-js ${args[0]} failed:\n${`${stdout}\n${stderr}`.slice(-8000)}`)
@@ -83,5 +86,6 @@ function digest (): string {
 }
 
 function layer (): string[] {
-  return ['fiber.h', 'machine.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'machine.cc', 'memory.cc', 'runtime.cc', 'scheduler.cc', 'streams.cc'].map(name => `test/simt/${name}`)
+  return ['fiber.h', 'machine.h', 'ptx.h', 'simt.h', 'state.h', 'runtime.h', 'machine.cc', 'memory.cc', 'runtime.cc',
+    'scheduler.cc', 'streams.cc'].map(name => `test/simt/${name}`)
 }

@@ -1,5 +1,5 @@
-// Builds and runs the C++ programs of test/simt/: kernels compiled as plain C++ with sanitizers, beside the CPU backend.
-// Objects lie in out/simt under a digest of what they are made of, so that a second run compiles nothing.
+// Builds and runs the C++ programs of test/simt/: kernels compiled as plain C++ with sanitizers, beside the CPU
+// backend. Objects lie in out/simt under a digest of what they are made of, so that a second run compiles nothing.
 
 import { execFile, spawnSync } from 'node:child_process'
 import crypto from 'node:crypto'
@@ -18,7 +18,8 @@ interface Assertions {
 const run = promisify(execFile)
 export const root = path.join(__dirname, '..', '..')
 export const folder = path.join(root, 'out', 'simt')
-const compiler = process.env.CXX || ['g++', 'c++', 'clang++'].find(name => spawnSync(name, ['--version']).status === 0) || 'c++'
+const compiler = process.env.CXX ||
+  ['g++', 'c++', 'clang++'].find(name => spawnSync(name, ['--version']).status === 0) || 'c++'
 
 /** Debugging information of lines only: kernels have dozens of instances. */
 const common = ['-std=c++20', '-g1', '-Wall', '-Wextra', '-Wno-unknown-pragmas', '-Iinclude']
@@ -43,18 +44,26 @@ export const cudaSession = [
 ].map(name => `cuda/${name}`)
 
 /** Its tokenizer. */
-export const cudaTokenizer = ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
-  'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc'].map(name => `cuda/${name}`)
+export const cudaTokenizer =
+  ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
+    'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc']
+    .map(name => `cuda/${name}`)
 
-/** The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
- * sanitizers, in guarded.cc; its own registers do not need them. */
-const unguarded = ['arithmetic', 'convert', 'copies', 'decode', 'interpret', 'memory', 'module', 'warp'].map(name => `test/ptx/${name}.cc`)
+/**
+ * The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
+ * sanitizers, in guarded.cc; its own registers do not need them.
+ */
+const unguarded = ['arithmetic', 'convert', 'copies', 'decode', 'interpret', 'memory', 'module', 'warp']
+  .map(name => `test/ptx/${name}.cc`)
 export const interpreterSources = [...unguarded, 'test/ptx/guarded.cc']
 
-/** Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them. */
+/**
+ * Sanitizers, or nothing where the compiler came without their libraries: the kernels still run. CI insists on them.
+ */
 function sanitizerFlags (): string[] {
   const flags = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
-  const probe = spawnSync(compiler, [...flags, '-x', 'c++', '-', '-o', '/dev/null'], { input: 'int main() { return 0; }' })
+  const probe = spawnSync(compiler, [...flags, '-x', 'c++', '-', '-o', '/dev/null'],
+    { input: 'int main() { return 0; }' })
   return probe.status === 0 || process.env.CI === 'true' ? flags : []
 }
 
@@ -67,14 +76,23 @@ export async function build (name: string, sources: string[]): Promise<string> {
   const interpreter = digest([headers, headersIn(['test/ptx'])])
   fs.mkdirSync(folder, { recursive: true })
   const objects = await inParallel([...sources, ...layer], async source => {
-    const flags = /^(cpu|common)\//.test(source) ? reference : source === 'test/simt/scheduler.cc' ? scheduler : unguarded.includes(source) ? [...common, '-O2', '-ffp-contract=off'] : sanitized
+    const flags = /^(cpu|common)\//.test(source)
+      ? reference
+      : source === 'test/simt/scheduler.cc'
+        ? scheduler
+        : unguarded.includes(source)
+          ? [...common, '-O2', '-ffp-contract=off']
+          : sanitized
     const included = source.startsWith('test/ptx/') ? interpreter : headers
-    const object = path.join(folder, `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
+    const object = path.join(folder,
+      `${source.replace(/\W/g, '-')}-${digest([compiler, ...flags, included, fs.readFileSync(path.join(root, source), 'utf8')])}.o`)
     await once(object, async () => await make(object, out => [...flags, '-x', 'c++', '-c', source, '-o', out]))
     return object
   })
   const program = path.join(folder, `${name}-${digest(objects)}`)
-  await once(program, async () => await make(program, out => [...sanitizers, '-pthread', ...objects, '-ldl', '-o', out]))
+  await once(
+    program, async () => await make(program, out => [...sanitizers, '-pthread', ...objects, '-ldl', '-o', out])
+  )
   return program
 }
 
@@ -86,11 +104,14 @@ export async function once (file: string, work: () => Promise<void>): Promise<vo
 /** Of all headers that lie in folders. */
 export function headersIn (directories: string[]): string {
   return digest(directories.flatMap(directory =>
-    fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort().map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
+    fs.readdirSync(path.join(root, directory)).filter(file => /\.(h|cuh)$/.test(file)).sort()
+      .map(file => fs.readFileSync(path.join(root, directory, file), 'utf8'))))
 }
 
 /** As many at a time as there are cores; results in the order of the items. */
-export async function inParallel<T, R> (items: readonly T[], work: (item: T, index: number) => Promise<R>): Promise<R[]> {
+export async function inParallel<T, R> (
+  items: readonly T[], work: (item: T, index: number) => Promise<R>
+): Promise<R[]> {
   const results: R[] = []
   let next = 0
   await Promise.all(Array.from({ length: availableParallelism() }, async () => {
@@ -124,9 +145,12 @@ export async function executeOn (machine: string, program: string, ...args: Arra
 }
 
 /** With more in its environment. */
-export async function executeWith (env: NodeJS.ProcessEnv, program: string, ...args: Array<string | number>): Promise<Run> {
+export async function executeWith (
+  env: NodeJS.ProcessEnv, program: string, ...args: Array<string | number>
+): Promise<Run> {
   try {
-    const { stdout, stderr } = await run(program, args.map(String), { timeout: 500_000, env: { ...process.env, ...env } })
+    const { stdout, stderr } = await run(program, args.map(String),
+      { timeout: 500_000, env: { ...process.env, ...env } })
     return { code: 0, out: stdout, err: stderr }
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number | null, stdout: string, stderr: string }
@@ -137,12 +161,19 @@ export async function executeWith (env: NodeJS.ProcessEnv, program: string, ...a
 /** The least shared memory that a block may have on any device of a release: 99 KB. */
 export const smallest = 'capability=8.9'
 
-/** A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers, each on one of
- * `orders`, and once more on each of `machines`. */
-export async function checkFamily (t: Assertions, name: string, sources: string[], least: number, machines: string[] = [], orders: string[] = ['', '', '']): Promise<void> {
+/**
+ * A program of test/simt that prints `ok CASE` or `not ok CASE ...` a line, run with three orders of fibers, each on
+ * one of `orders`, and once more on each of `machines`.
+ */
+export async function checkFamily (
+  t: Assertions, name: string, sources: string[], least: number, machines: string[] = [],
+  orders: string[] = ['', '', '']
+): Promise<void> {
   const program = await build(name, [`test/simt/${name}.cc`, ...sources])
-  const wanted = [...orders, ...machines].map((machine, i) => ({ machine, seed: i + 1, where: `order ${i + 1}${machine === '' ? '' : `, ${machine}`}` }))
-  const runs = await inParallel(wanted, async ({ machine, seed, where }) => ({ where, ...await executeOn(machine, program, seed) }))
+  const wanted = [...orders, ...machines]
+    .map((machine, i) => ({ machine, seed: i + 1, where: `order ${i + 1}${machine === '' ? '' : `, ${machine}`}` }))
+  const runs = await inParallel(wanted,
+    async ({ machine, seed, where }) => ({ where, ...await executeOn(machine, program, seed) }))
   for (const { where, code, out, err } of runs) {
     const lines = out.split('\n').filter(line => /^(not )?ok /.test(line))
     for (const line of lines) t.ok(line.startsWith('ok '), `${line.replace(/^(not )?ok /, '')}, ${where}`)

@@ -27,7 +27,8 @@ export interface Snippet {
   skip?: string
 }
 
-export const guides = ['README.md', ...fs.readdirSync(path.join(root, 'docs')).filter(name => name.endsWith('.md')).sort().map(name => `docs/${name}`)]
+export const guides = ['README.md',
+  ...fs.readdirSync(path.join(root, 'docs')).filter(name => name.endsWith('.md')).sort().map(name => `docs/${name}`)]
 
 export function snippetsOf (text: string, file: string): Snippet[] {
   const lines = text.split('\n')
@@ -66,8 +67,8 @@ function snippet (place: string, language: string, code: string, marks: readonly
 }
 
 /**
- * What `console.log` is said to print: the comment at the end of its line, or the lines of comment that follow. A comment
- * may go on after what is printed (`// 95: video`), or leave the rest out (`// No class ...`).
+ * What `console.log` is said to print: the comment at the end of its line, or the lines of comment that follow. A
+ * comment may go on after what is printed (`// 95: video`), or leave the rest out (`// No class ...`).
  */
 export function promisedOutput (code: string): string[] {
   const lines = code.split('\n')
@@ -89,8 +90,8 @@ export function keeps (promise: string, line: string): boolean {
 // ---- stand-ins
 
 /**
- * A transformer of a published width (hence heads), one layer, 1000 classes, 24 x 24 tokens, in the authors' format, with
- * the vocabulary of the golden tokenizer vq-small.
+ * A transformer of a published width (hence heads), one layer, 1000 classes, 24 x 24 tokens, in the authors' format,
+ * with the vocabulary of the golden tokenizer vq-small.
  */
 export function standIn (name: string, folder: string, dim = 768): void {
   const file = path.join(folder, name)
@@ -116,7 +117,8 @@ export function standIn (name: string, folder: string, dim = 768): void {
     const values = new Uint16Array(shape.reduce((product, side) => product * side, 1)) // bfloat16
     for (let i = 0; i < values.length; i++) {
       state = Math.imul(state, 1664525) + 1013904223 >>> 0
-      values[i] = shape.length === 1 ? 0x3f80 : 0x3c00 | state >>> 31 << 15 | state >>> 16 & 0x1ff // 1, or +-0.008 to 0.06
+      // 1, or +-0.008 to 0.06
+      values[i] = shape.length === 1 ? 0x3f80 : 0x3c00 | state >>> 31 << 15 | state >>> 16 & 0x1ff
     }
     return [tensor, py.tensor({ dtype: 'bfloat16', shape, data: new Uint8Array(values.buffer) })]
   }))

@@ -4,10 +4,14 @@
 import { createReadStream } from 'node:fs'
 import par, {
   animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
-  type Ablation, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification, type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions, type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
-  type ImageInput, type InitialStage, type LoadOptions, type OnClassified, type OnProgress, type Order, type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
+  type Ablation, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification,
+  type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions,
+  type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
+  type ImageInput, type InitialStage, type LoadOptions, type OnClassified, type OnProgress, type Order,
+  type ParErrorCode, type ParInfo, type Precision, type Preset, type PresetName,
   type PresetOptions, type Progress, type PulledFile, type PulledPreset, type PullOptions, type PullProgress,
-  type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score, type ScoreOptions, type Size, type Timings,
+  type RawImage, type Sampling, type SamplingOptions, type Schedule, type ScheduleOptions, type Score,
+  type ScoreOptions, type Size, type Timings,
   type TokenizerInfo, type Tokens, type TransformerFile, type TransformerInfo
 } from '../../lib/index.js'
 
@@ -18,7 +22,10 @@ function same<A, B> (_: Same<A, B>): void {}
 export async function loads (): Promise<void> {
   same<Awaited<ReturnType<typeof Par.load>>, Par>(true)
   await Par.load()
-  await Par.load({ transformer: 'a.pt', tokenizer: 'b.pt', device: 'cuda:1', precision: 'bfloat16', threads: 2, signal: AbortSignal.timeout(1) })
+  await Par.load({
+    transformer: 'a.pt', tokenizer: 'b.pt', device: 'cuda:1', precision: 'bfloat16', threads: 2,
+    signal: AbortSignal.timeout(1)
+  })
   await Par.load({ transformer: { path: 'a.pt', heads: 2, grid: [8, 16], n: 4 }, tokenizer: { path: 'b.pt' } })
   await Par.load({ transformer: { path: 'a.pt', grid: 8 } })
   await Par.load({ transformer: { path: 'a.pt', weights: 'ema' }, tokenizer: { path: 'b.pt', weights: 'model' } })
@@ -27,7 +34,11 @@ export async function loads (): Promise<void> {
   await using own = await Par.load()
   same<typeof own, Par>(true)
   await Par.load('par-xl-4x')
-  await Par.load('par-xl-4x', { pull: true, onPull: ({ bytesDone, bytes }) => bytesDone / bytes, cache: 'a', device: 'cpu', precision: 'float32', threads: 1 } satisfies PresetOptions)
+  await Par.load('par-xl-4x',
+    {
+      pull: true, onPull: ({ bytesDone, bytes }) => bytesDone / bytes, cache: 'a', device: 'cpu', precision: 'float32',
+      threads: 1
+    } satisfies PresetOptions)
   // @ts-expect-error: no such preset
   await Par.load('par-xl')
   // @ts-expect-error: a preset brings its files
@@ -53,7 +64,9 @@ export async function pulls (options: PullOptions): Promise<void> {
   const file: PulledFile & HubFile = pulled.transformer
   same<typeof file.notCompared, string | undefined>(true)
   same<typeof file.licence, string | undefined>(true)
-  await pull('par-3b-16x', { cache: 'a', signal: AbortSignal.timeout(1), onProgress: (progress: PullProgress) => same<typeof progress.phase, 'waiting' | 'checking' | 'downloading' | 'retrying'>(true) })
+  await pull('par-3b-16x',
+    { cache: 'a', signal: AbortSignal.timeout(1), onProgress: (progress: PullProgress) =>
+      same<typeof progress.phase, 'waiting' | 'checking' | 'downloading' | 'retrying'>(true) })
   const names: PresetName[] = presets.map((preset: Preset) => preset.name)
   void names
   // @ts-expect-error: not for writing
@@ -105,7 +118,8 @@ export async function generates (own: Par, mixed: ClassId | readonly ClassId[]):
 
 export async function animates (own: Par): Promise<void> {
   for (const maker of [own, par]) {
-    const animation = await animate(maker, { classId: 'bag', every: 2, scale: 8, delay: 50, hold: 1000, seed: 1, n: 4 } satisfies AnimateOptions)
+    const animation = await animate(maker,
+      { classId: 'bag', every: 2, scale: 8, delay: 50, hold: 1000, seed: 1, n: 4 } satisfies AnimateOptions)
     same<typeof animation, Animation>(true)
     same<typeof animation.image, GeneratedImage>(true)
     same<Awaited<ReturnType<typeof animation.toBuffer>>, Buffer<ArrayBuffer>>(true)
@@ -149,13 +163,15 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const [plain, plainList] = [await own.decode([1, 2, 3, 4]), await own.decode([[1, 2, 3, 4]])]
   same<typeof plain, Image>(true)
   same<typeof plainList, Image[]>(true)
-  const [floats, floatList] = [await own.decode(tokens, { format: 'float32' }), await own.decode([tokens], { format: 'float32', grid: [4, 8] })]
+  const [floats, floatList] = [await own.decode(tokens, { format: 'float32' }),
+    await own.decode([tokens], { format: 'float32', grid: [4, 8] })]
   same<typeof floats, Image<Float32Array>>(true)
   same<typeof floatList, Array<Image<Float32Array>>>(true)
   const either = tokens as Int32Array | Int32Array[]
   const perhaps = { format: 'float32' } as { format: 'float32' } | undefined
   for (const maker of [own, par]) {
-    const [some, anyOne, anyList, all] = [await maker.decode(either), await maker.decode(tokens, perhaps), await maker.decode([tokens], perhaps), await maker.decode(either, perhaps as DecodeOptions)]
+    const [some, anyOne, anyList, all] = [await maker.decode(either), await maker.decode(tokens, perhaps),
+      await maker.decode([tokens], perhaps), await maker.decode(either, perhaps as DecodeOptions)]
     same<typeof some, Image | Image[]>(true)
     same<typeof anyOne, Image | Image<Float32Array>>(true)
     same<typeof anyList, Image[] | Array<Image<Float32Array>>>(true)
@@ -167,12 +183,15 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
   const encoded = await own.encode({ data: new Uint8Array(3072), width: 32, height: 32, channels: 3 }, { grid: 8 })
   same<typeof encoded, Int32Array>(true)
   await own.encode('a.png')
-  const seen = await own.prepare('a.png', { grid: [4, 8], crop: false, background: '#fff', signal: AbortSignal.timeout(1) })
+  const seen = await own.prepare('a.png',
+    { grid: [4, 8], crop: false, background: '#fff', signal: AbortSignal.timeout(1) })
   same<typeof seen, Image>(true)
   await own.encode(seen)
   const inputs: ImageInput[] = [
-    'a.png', new URL('file:///a.png'), new Uint8Array(8), Buffer.alloc(8), new Uint8ClampedArray(8), new ArrayBuffer(8), new SharedArrayBuffer(8), new DataView(new ArrayBuffer(8)),
-    new Blob([]), new File([], 'a.png'), new Response(''), new Blob([]).stream(), createReadStream('a.png'), seen, seen.sharp(),
+    'a.png', new URL('file:///a.png'), new Uint8Array(8), Buffer.alloc(8), new Uint8ClampedArray(8), new ArrayBuffer(8),
+    new SharedArrayBuffer(8), new DataView(new ArrayBuffer(8)),
+    new Blob([]), new File([], 'a.png'), new Response(''), new Blob([]).stream(), createReadStream('a.png'), seen,
+    seen.sharp(),
     { data: new Uint8ClampedArray(16), width: 2, height: 2 }
   ]
   for (const input of inputs) await par.prepare(input)
@@ -194,7 +213,8 @@ export async function scoresAndCodes (own: Par, tokens: Int32Array): Promise<voi
 export async function images (image: GeneratedImage, plain: Image): Promise<void> {
   same<Awaited<ReturnType<typeof image.toBuffer>>, Buffer<ArrayBuffer>>(true)
   same<[Awaited<ReturnType<typeof image.toDataURL>>, Awaited<ReturnType<typeof image.toBlob>>], [string, Blob]>(true)
-  void [new Response(await image.toBuffer('webp')), new Blob([await image.toBuffer()]), new Response(await image.toBlob('jpg', { quality: 90 }))]
+  void [new Response(await image.toBuffer('webp')), new Blob([await image.toBuffer()]),
+    new Response(await image.toBlob('jpg', { quality: 90 }))]
   // @ts-expect-error: raw pixels are no picture format
   await image.toDataURL('raw')
   await image.toBuffer('jpg', { quality: 90 })
@@ -213,7 +233,8 @@ export async function images (image: GeneratedImage, plain: Image): Promise<void
 export async function information (own: Par): Promise<void> {
   same<typeof own.info, ParInfo>(true)
   same<ParInfo['transformer'], TransformerInfo | undefined>(true)
-  same<TransformerInfo['gridFrom'], 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'>(true)
+  same<TransformerInfo['gridFrom'], 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published'
+    | 'assumed'>(true)
   same<TransformerInfo['warnings'], string[]>(true)
   same<ParInfo['tokenizer'], TokenizerInfo | undefined>(true)
   same<TransformerInfo['sampling'], Sampling>(true)
@@ -236,15 +257,19 @@ export function errors (error: unknown): ParErrorCode | undefined {
   error.code = 'INTERNAL'
   // Each code once: a new one does not compile before it is listed here, and in docs/errors.md.
   const known: Record<ParErrorCode, true> = {
-    BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true, TOKENIZER_MISMATCH: true, MISSING_PART: true,
-    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, BAD_TOKENS: true, NON_FINITE: true,
+    BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true,
+    TOKENIZER_MISMATCH: true, MISSING_PART: true,
+    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true,
+    BAD_TOKENS: true, NON_FINITE: true,
     NATIVE_UNAVAILABLE: true, INTERNAL: true
   }
   return known[error.code] ? error.code : undefined
 }
 
 export function schedules (): void {
-  const schedule = createSchedule({ grid: [24, 24], n: 4, order: 'distant', initial: 'none', groupAttention: 'causal', tokensPerStep: 4 })
+  const schedule = createSchedule({
+    grid: [24, 24], n: 4, order: 'distant', initial: 'none', groupAttention: 'causal', tokensPerStep: 4
+  })
   same<typeof schedule, Schedule>(true)
   createSchedule({ grid: [5, 16, 16], n: 16 })
   const [floats, ints] = [schedule.toRaster(new Float32Array(576)), schedule.toSequence(new Int32Array(576))]
@@ -261,6 +286,7 @@ export function schedules (): void {
 
 /** The names of types that users may import; one that is gone does not compile. */
 export type Named = [
-  Ablation, ByteStream, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat, ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress,
+  Ablation, ByteStream, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat,
+  ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress,
   Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
 ]
