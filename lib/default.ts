@@ -2,7 +2,7 @@
 // package does no work. `info` and `labels` are promises here, because they need the model; `await` works for both
 // this and a Par.
 
-import type { Progress } from './generation.js'
+import type { Progress } from './progress.js'
 import type { GeneratedImage } from './image.js'
 import {
   CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate,

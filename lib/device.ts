@@ -5,7 +5,9 @@
 import path from 'node:path'
 import { ParError } from './errors.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type Precision } from './native.js'
-import type { Device } from './options.js'
+
+/** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
+export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
 /** What the addon and the driver say about this machine. */
 export interface Facts {

@@ -19,7 +19,8 @@ import {
   addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource,
   type TokenizerModel, type TransformerModel, type WeightSource
 } from './native.js'
-import { supportedN, type CheckedLoad, type Sampling } from './options.js'
+import { supportedN, type CheckedLoad } from './options.js'
+import type { Sampling } from './sampling.js'
 import { publishedSampling, type Preset } from './presets.js'
 import { absolute } from './files.js'
 import { presetFiles } from './pull.js'
@@ -323,7 +324,7 @@ async function describeTokenizerFile (
     grid: whole ? [height / factor, width / factor] : undefined,
     name,
     warnings,
-    codebookSha256: () => hash ??= codebookHash(checkpoint),
+    codebookSha256: async () => await (hash ??= codebookHash(checkpoint)),
     turns: new Turns(mostPictures),
     weights: tensors
   }

@@ -3,25 +3,23 @@
 // model run before a model is touched; those that do (class ids, n) are given what they need.
 
 import { randomInt } from 'node:crypto'
+import type { Device } from './device.js'
 import { ParError } from './errors.js'
 import type { GeneratedImage } from './image.js'
 import type { ClassId } from './labels.js'
 import { limits } from './limits.js'
 import type { Precision } from './native.js'
 import { presetOf, presets, type Preset } from './presets.js'
+import type { ClassifyProgress, Progress } from './progress.js'
 import type { PullProgress } from './pull.js'
-import type { Progress } from './generation.js'
 import { isInt32Array, isUrl, trueLength } from './realm.js'
-import type { ClassifyProgress } from './scoring.js'
+import type { Sampling } from './sampling.js'
 import type { Ablation } from './schedule.js'
 import { shownPath } from './text.js'
 import {
   abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
   oneOf, optionsObject, show, snapshot
 } from './validate.js'
-
-/** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
-export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
 /** A transformer's file, with what it may not say itself. */
 export interface TransformerFile {
@@ -335,18 +333,6 @@ function deviceOption (value: unknown): Device {
 }
 
 // ---- generate
-
-/** Sampling with every default filled in. */
-export interface Sampling {
-  /** 1: off. */
-  guidanceScale: number
-  /** 0: the likeliest token. */
-  temperature: number
-  /** 0: off. */
-  topK: number
-  /** 1: off. */
-  topP: number
-}
 
 export interface CheckedGenerate {
   classIds: unknown[]

@@ -2,7 +2,9 @@
 // The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
 
 import { Calls, type Call } from './call.js'
-import { run, type Progress } from './generation.js'
+import { run } from './generation.js'
+import type { Progress } from './progress.js'
+import type { Sampling } from './sampling.js'
 import type { GeneratedImage, Image } from './image.js'
 import { Models } from './models.js'
 import { toParError, type Precision } from './native.js'
@@ -10,7 +12,7 @@ import {
   checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling,
   tokenList,
   type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions,
-  type GenerateOptions, type LoadOptions, type PresetOptions, type Sampling,
+  type GenerateOptions, type LoadOptions, type PresetOptions,
   type ScoreOptions, type Tokens
 } from './options.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'

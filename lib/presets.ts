@@ -4,7 +4,7 @@
 // and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px.
 
 import type { SamplingDefaults } from './checkpoint/metadata.js'
-import type { Sampling } from './options.js'
+import type { Sampling } from './sampling.js'
 import { invalid, show } from './validate.js'
 
 /** A published checkpoint that parvis knows by name. */

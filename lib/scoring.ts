@@ -55,14 +55,6 @@ export interface Classification {
   logProb: number
 }
 
-/** How far `classify` has come. */
-export interface ClassifyProgress {
-  /** Classes compared so far. */
-  classesDone: number
-  /** Classes to compare. */
-  classes: number
-}
-
 /** Classes that are compared in one call of `score`: what is kept of them stays small, and progress is told between. */
 const classesAtOnce = 32
 

@@ -167,7 +167,7 @@ export async function createServer (
 function optionsOf ({ params, query }) {
   const { class: name } = /** @type {{ class: string }} */ (params)
   return {
-    .../** @type {import('parvis').SamplingOptions} */ (query), classId: /^\d+$/.test(name) ? Number(name) : name
+    ...(query), classId: /^\d+$/.test(name) ? Number(name) : name
   }
 }
 

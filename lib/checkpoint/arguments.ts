@@ -4,10 +4,7 @@
 
 import type { Slices } from '../slices.js'
 import { JsonError, readJson, type Json } from './json.js'
-import type { Checkpoint } from './types.js'
-
-const names = ['image_size', 'downsample_size', 'num_classes', 'class_dropout_prob'] as const
-export type ArgumentName = typeof names[number]
+import { argumentNames as names, type ArgumentName, type Checkpoint } from './types.js'
 
 /** Where trainers keep their arguments; '' is beside the weights. */
 const places = ['args', '', 'config', 'cfg', 'hparams', 'hyper_parameters', 'opt', 'opts']

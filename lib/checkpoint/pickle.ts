@@ -227,10 +227,12 @@ class Machine {
     this.charge(96)
     const list = args instanceof Tuple ? args.items : undefined
     if (callee instanceof Global) {
-      const made = list === undefined ? undefined : this.options.construct(callee, list, values => {
-        this.work += values
-        this.charge(48 * values)
-      })
+      const made = list === undefined
+        ? undefined
+        : this.options.construct(callee, list, values => {
+          this.work += values
+          this.charge(48 * values)
+        })
       if (made instanceof Map) this.charge(200)
       this.push(made === undefined ? new Inert(callee.id, args) : made)
     } else if (callee instanceof Inert) {

@@ -247,7 +247,8 @@ function chooseHeads (
     throw wrong(`tensor "layers.0.attention.wqkv.weight" has shape [${qkvRows}, ${dim}], expected [(heads + 2 * ` +
       `kvHeads) * ${headSize}, ${dim}] with kvHeads a divisor of heads`)
   }
-  const warnings = from !== 'assumed' ? []
+  const warnings = from !== 'assumed'
+    ? []
     : [`nothing in the file says its number of heads: ${heads} is assumed, that of ${ofThisWidth!.name}, which has ` +
       `the same width and ${ofThisWidth!.layers} layers. Give heads (--heads on the command line)`]
   return { heads, kvHeads, headSize, from, warnings }

@@ -2,9 +2,12 @@
 // ever read here; the native side reads each tensor from its place in the file, so weights exist once in memory.
 
 import type { TensorSource } from '../native.js'
-import type { ArgumentName } from './arguments.js'
 import type { Json, JsonError } from './json.js'
 import type { FileIdentity } from './source.js'
+
+/** Training arguments that tell what shapes cannot. */
+export const argumentNames = ['image_size', 'downsample_size', 'num_classes', 'class_dropout_prob'] as const
+export type ArgumentName = typeof argumentNames[number]
 
 /** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
 export interface StoredTensor extends TensorSource {

@@ -3,7 +3,7 @@
 
 import { InvalidArgumentError } from 'commander'
 import { resolveClass } from '../labels.js'
-import type { Device } from '../options.js'
+import type { Device } from '../device.js'
 
 /** An integer of at least `least`, and at most as large as numbers of JavaScript are exact unless `most` says less. */
 export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {

@@ -10,7 +10,7 @@ import {
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
 import { limits } from '../limits.js'
-import type { Device } from '../options.js'
+import type { Device } from '../device.js'
 import { maxShownName, quote, shownPath, visible } from '../text.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { device, fileName, grid, integer } from './arguments.js'

@@ -3,11 +3,11 @@
 
 import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
 import { largest } from '../budget.js'
-import { choose, mostSessionBytes } from '../device.js'
+import { choose, mostSessionBytes, type Device } from '../device.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
 import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
-import { resolveSampling, type Device } from '../options.js'
+import { resolveSampling } from '../options.js'
 import { createSchedule } from '../schedule.js'
 import { decodeFlops, stepCost, vq16, vq16Factor } from '../shapes.js'
 import { streamsOf } from '../step.js'

@@ -3,7 +3,8 @@
 
 import { Command } from 'commander'
 import type { Par } from '../par.js'
-import type { Classification, ClassifyProgress, Score } from '../scoring.js'
+import type { ClassifyProgress } from '../progress.js'
+import type { Classification, Score } from '../scoring.js'
 import { absolute } from '../files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'

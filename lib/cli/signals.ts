@@ -86,7 +86,8 @@ export function endEvenIfStuck (signal: AbortSignal): void {
 export async function orAborted<T> (work: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted()
   let stop!: () => void
-  const aborted = new Promise<never>((_, reject) => {
+  const aborted = new Promise<never>((_resolve, reject) => {
+    // eslint-disable-next-line prefer-promise-reject-errors -- it is whatever the caller aborted with
     stop = () => { reject(signal.reason as Error) }
     signal.addEventListener('abort', stop, { once: true })
   })

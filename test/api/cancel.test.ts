@@ -2,7 +2,7 @@
 // steps. How long two steps take is measured first, on the same work.
 
 import t from 'tap'
-import type { Progress } from '../../lib/generation.js'
+import type { Progress } from '../../lib/progress.js'
 import { addon, type NativeEngine, type NativeSession, type SessionOptions } from '../../lib/native.js'
 import { Par } from '../../lib/par.js'
 import { codeOf, device, rejection, smallPar, transformerFile } from '../support/fixtures.js'

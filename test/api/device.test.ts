@@ -7,7 +7,7 @@ import {
 } from '../../lib/device.js'
 import { ParError } from '../../lib/errors.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type NativeEngine } from '../../lib/native.js'
-import type { Device } from '../../lib/options.js'
+import type { Device } from '../../lib/device.js'
 import { Par } from '../../lib/par.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 

@@ -2,7 +2,7 @@
 // nothing left behind when a consumer leaves early.
 
 import t from 'tap'
-import type { Progress } from '../../lib/generation.js'
+import type { Progress } from '../../lib/progress.js'
 import { createSchedule } from '../../lib/schedule.js'
 import { fillMissing } from '../../lib/preview.js'
 import { codeOf, rejection, smallPar, transformerOnly } from '../support/fixtures.js'

@@ -142,8 +142,8 @@ t.test('servers of all kinds', async t => {
     let done = false
     return (asked, response, request) => {
       if (asked.file !== 'PAR-XL-4x.pt' || done) return false
-      if (answer(asked, response, request)) return done = true
-      return false
+      done = answer(asked, response, request)
+      return done
     }
   }
   const cases: Array<[what: string, FakeHub['storage']]> = [

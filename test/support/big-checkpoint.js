@@ -19,6 +19,7 @@ function typescript (file) {
   const { outputText } = ts.transpileModule(fs.readFileSync(file, 'utf8'),
     { compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022 } })
   const module = { exports: {} }
+  // eslint-disable-next-line no-new-func -- the program is one of this repository
   new Function('module', 'exports', 'require', outputText)(module, module.exports, require)
   return module.exports
 }

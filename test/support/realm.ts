@@ -20,7 +20,10 @@ export async function inRealm<T = typeof Parvis> (
     const own = createRequire(file)
     const module = { exports: {} }
     modules.set(file, module)
-    if (file.endsWith('.json')) return module.exports = JSON.parse(fs.readFileSync(file, 'utf8'))
+    if (file.endsWith('.json')) {
+      module.exports = JSON.parse(fs.readFileSync(file, 'utf8'))
+      return module.exports
+    }
     const require = Object.assign((name: string): unknown => {
       const found = own.resolve(name)
       return isBuiltin(found) || found.endsWith('.node') ? own(name) : load(found)
