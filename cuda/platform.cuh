@@ -131,7 +131,7 @@ struct StepStream {
 // safe:
 //   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and
 //     before it reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes
-//     them after loading, and a step's first kernel (takeRows) releases the others when its own wait is over.
+//     them after loading, and a step's first kernel (takeStep) releases the others when its own wait is over.
 //   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and
 //     so on: whoever is past its wait finds all earlier kernels done and their writes visible, not only the latest.
 //     Hence no kernel overwrites what an earlier one still reads (activations, rows, partials, counters, logits),
@@ -139,7 +139,7 @@ struct StepStream {
 //   - A kernel starts early when all blocks of the one before have called releaseDependents(), hence run: it takes no
 //     place that an earlier kernel needs.
 //   - Copies, events and kernels by `launch` wait for everything before them to end, and a kernel after a copy waits
-//     for it: tables that a session makes (kindOf), results that it reads, and what the host writes into the ring.
+//     for it: results that it reads, and what the host writes into the ring.
 //   - Code for less than compute capability 9, translated by the driver of a newer device, has no wait in it: launched
 //     plainly.
 template <class... P, class... A>
