@@ -127,7 +127,8 @@ t.test('inputs and visible slots, n = 4 on 4 x 4', async t => {
   }
   t.same(rows().map(row => row[1]), [-1, 0, 1, 2, 3, -2, -3, -4, 4, 5, 6, 7, 8, 9, 10, 11], 'inputs')
   t.same(rows().map(row => row[7]), [1, 2, 3, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16], 'sees')
-  t.same(rows()[4], [3, 4, 2, 2, 1, 8, 4], 't_4 sits at the top left of region (1, 1)')
+  t.same(rows()[4], [4, 3, -1, 0, 2, 2, 4, 8],
+    'slot 4 predicts t_4 from t_3, which sits at the top left of region (1, 1)')
   t.same(rows({ initial: 'none' }).map(row => row[1]), [-1, -2, -3, -4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
     'inputs without stage 1')
   t.same(rows({ initial: 'none' }).map(row => row[7]), [4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16],
