@@ -31,14 +31,15 @@ const grace = 20
 const mostTime = 30 * 60 * 1000
 /**
  * What only continuous integration has to run each time, by the beginning of its path: minutes of compiling kernels as
- * plain C++, of packing and installing, of hostile files, signals and documents. Whoever changes something there runs
- * it by its name.
+ * plain C++, of packing and installing, of hostile files, signals and documents, and what other files check more
+ * briefly. Whoever changes something there runs it by its name.
  */
 const slow = [
   'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.', 'test/bench/', 'test/checkpoint/hostile.',
-  'test/checkpoint/variants.', 'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.', 'test/cuda/', 'test/docs/',
-  'test/examples/', 'test/fuzz/', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
-  'test/snippets.'
+  'test/checkpoint/pickle.', 'test/checkpoint/variants.', 'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.',
+  'test/cli/terminal.', 'test/cuda/', 'test/damaged-tokenizer.', 'test/docs/', 'test/examples/', 'test/find-addon.',
+  'test/fuzz/', 'test/operations.', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
+  'test/snippets.', 'test/types.'
 ]
 /** What measures time or memory, by the beginning of its path: nothing runs beside it. */
 const alone = [
