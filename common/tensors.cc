@@ -15,7 +15,7 @@ static std::string shapeText(const std::vector<int64_t>& shape) {
 }
 
 // A part of a fused matrix, or every other row, is spread over a few times its own size.
-constexpr int64_t mostSpread = 16, smallSpan = 1 << 16;
+constexpr int64_t maxSpread = 16, smallSpan = 1 << 16;
 // Threads read the two halves of a gate while others are at the next tensor. A copy goes when its rows have been read.
 // One more than these takes the place of the one that was used longest ago, which is read again if a thread still needs
 // it.
@@ -92,10 +92,10 @@ const Weight* Tensors::find(const std::string& role, const std::vector<int64_t>&
                " expected.");
   for (const TensorSource& part : weight.parts) {
     if (contiguous(part)) continue;
-    if (spanOf(part) > elementsOf(part) * mostSpread + smallSpan)
+    if (spanOf(part) > elementsOf(part) * maxSpread + smallSpan)
       return bad("tensor " + part.name + " has " + std::to_string(elementsOf(part)) +
                  " elements that lie spread over " + std::to_string(spanOf(part)) +
-                 " elements of the file, more than " + std::to_string(mostSpread) +
+                 " elements of the file, more than " + std::to_string(maxSpread) +
                  " times as many. Save it again after .contiguous().");
     strided_.push_back(static_cast<size_t>(elementsOf(part)) * byteSize(part.dtype));
   }

@@ -42,8 +42,8 @@ const Sampler& sampler() {
 }
 
 size_t attentionScratch(int slots, int headSize) {
-  constexpr size_t mostRows = 8;  // tileRows of the widest instruction set
-  return mostRows * (static_cast<size_t>(slots) * 8 + static_cast<size_t>(roundUp(headSize, 32)) * 4) + 256;
+  constexpr size_t maxRows = 8;  // tileRows of the widest instruction set
+  return maxRows * (static_cast<size_t>(slots) * 8 + static_cast<size_t>(roundUp(headSize, 32)) * 4) + 256;
 }
 
 class CpuBackend : public Backend {

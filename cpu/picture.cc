@@ -38,24 +38,24 @@ Status Pool::take(size_t bytes, Buffer& out) {
   return {};
 }
 
-bool Operations::going() {
+bool PictureRunner::ok() {
   if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
   return status.ok();
 }
 
-Picture Operations::make(int height, int width, int channels) {
+Picture PictureRunner::make(int height, int width, int channels) {
   Picture p;
   p.height = height;
   p.width = width;
   p.channels = channels;
-  if (going()) status = pool_.take((p.size() + 64) * sizeof(float), p.buffer);
+  if (ok()) status = pool_.take((p.size() + 64) * sizeof(float), p.buffer);
   return p;
 }
 
 // ---- group norm ---------------------------------------------------------------------------------------------
 
 // Per channel factors such that norm(x) = x * scale + shift.
-void Operations::statistics(const Picture& x, const GroupNorm& n, Factors& factors) {
+void PictureRunner::statistics(const Picture& x, const GroupNorm& n, Factors& factors) {
   const int channels = x.channels, tasks = std::min(x.height, 64);
   // Each task its own sums, added in task order: the result does not depend on the threads.
   std::vector<double> sums(static_cast<size_t>(tasks) * channels * 2, 0.0);
@@ -91,16 +91,16 @@ void Operations::statistics(const Picture& x, const GroupNorm& n, Factors& facto
 
 static PictureShape shapeOf(const Picture& x) { return {1, x.height, x.width, x.channels}; }
 
-Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish,
-                             Resample resample, const Picture* residual) {
+Picture PictureRunner::convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish,
+                                Resample resample, const Picture* residual) {
   const int repeat = resample == Resample::up ? 2 : 1, stride = resample == Resample::down ? 2 : 1;
   const size_t item = elementSize(element_);
   Picture y = make(x.height * repeat / stride, x.width * repeat / stride, c.outputs);
   Factors factors;
-  if (norm && going())
+  if (norm && ok())
     timed(
         profile_, [&] { return groupNormLaunch(shapeOf(x), false, item); }, [&] { statistics(x, *norm, factors); });
-  if (going()) {
+  if (ok()) {
     const bool normed = norm != nullptr, added = residual != nullptr;
     timed(
         profile_,
@@ -112,8 +112,8 @@ Picture Operations::convolve(const Picture& x, const ConvolutionWeights& c, cons
   return y;
 }
 
-void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const Factors* factors, bool swish,
-                          Resample resample, const Picture* residual, Picture& y) {
+void PictureRunner::convolve(const Picture& x, const ConvolutionWeights& c, const Factors* factors, bool swish,
+                             Resample resample, const Picture* residual, Picture& y) {
   const int repeat = resample == Resample::up ? 2 : 1, stride = resample == Resample::down ? 2 : 1;
   const int inHeight = x.height * repeat, inWidth = x.width * repeat;
   const size_t item = elementSize(element_);
@@ -148,7 +148,7 @@ void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const F
     });
     input = staged.data();
   }
-  if (!going()) return;
+  if (!ok()) return;
   const Convolution work{
       input,    row,    c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr,
       y.data(), y.width};
@@ -171,7 +171,7 @@ void Operations::convolve(const Picture& x, const ConvolutionWeights& c, const F
   });
 }
 
-Picture Operations::residual(Picture x, const Residual& r) {
+Picture PictureRunner::residual(Picture x, const Residual& r) {
   const Picture h = convolve(x, r.conv1, &r.norm1, true);
   if (r.shortcut.outputs > 0) {
     const Picture short_ = convolve(x, r.shortcut, nullptr, false);
@@ -182,17 +182,17 @@ Picture Operations::residual(Picture x, const Residual& r) {
 
 // ---- attention ----------------------------------------------------------------------------------------------
 
-Picture Operations::attention(const Picture& x, const SelfAttention& a) {
+Picture PictureRunner::attention(const Picture& x, const SelfAttention& a) {
   const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false),
                 v = convolve(x, a.v, &a.norm, false);
   Picture out = make(x.height, x.width, x.channels);
-  if (!going()) return out;
+  if (!ok()) return out;
   timed(
       profile_, [&] { return pixelAttentionLaunch(shapeOf(x), elementSize(element_)); }, [&] { attend(q, k, v, out); });
   return convolve(out, a.out, nullptr, false, Resample::none, &x);
 }
 
-void Operations::attend(const Picture& q, const Picture& k, const Picture& v, Picture& out) {
+void PictureRunner::attend(const Picture& q, const Picture& k, const Picture& v, Picture& out) {
   const int count = out.height * out.width, width = out.channels, slots = roundUp(count, 32);
   const int step = inputStep(element_);
   const size_t item = elementSize(element_);

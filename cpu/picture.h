@@ -1,4 +1,4 @@
-// Operations on pictures [height, width, channels]: each is one or two parallel passes. Memory is borrowed from a
+// PictureRunner on pictures [height, width, channels]: each is one or two parallel passes. Memory is borrowed from a
 // pool that lives as long as one decode, since a full-size picture is 75 MB and fresh pages cost more than the work.
 #pragma once
 
@@ -58,10 +58,11 @@ struct Picture {
 };
 
 // Runs operations until one fails; the rest then do nothing, and `status` says why.
-class Operations {
+class PictureRunner {
  public:
   // profile: where launches are recorded, or null
-  Operations(Threads& threads, Element element, int groups, float eps, const Cancel& cancel, Profile* profile = nullptr)
+  PictureRunner(Threads& threads, Element element, int groups, float eps, const Cancel& cancel,
+                Profile* profile = nullptr)
       : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel), profile_(profile) {}
   Status status;
 
@@ -72,7 +73,7 @@ class Operations {
                    Resample resample = Resample::none, const Picture* residual = nullptr);
   Picture residual(Picture x, const Residual& r);
   Picture attention(const Picture& x, const SelfAttention& a);
-  bool going();  // false after a failure or a cancellation
+  bool ok();  // false after a failure or a cancellation
   const Cancel& cancel() const { return cancel_; }
   Profile* profile() const { return profile_; }
 

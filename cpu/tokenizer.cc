@@ -60,9 +60,9 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
 Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes, float* floats,
-                               Operations& run) const {
+                               PictureRunner& run) const {
   Picture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
-  if (!run.going()) return run.status;
+  if (!run.ok()) return run.status;
   const int cells = o.gridHeight * o.gridWidth;
   const size_t size = static_cast<size_t>(model_.codeSize);
   timed(
@@ -76,9 +76,9 @@ Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, ui
   x = run.convolve(x, parts_.postQuant, nullptr, false);
   x = run.convolve(x, parts_.decoder.in, nullptr, false);
   x = runVqMiddle(run, std::move(x), parts_.decoder);
-  x = runVqLevels(run, std::move(x), parts_.decoder, Operations::Resample::up);
+  x = runVqLevels(run, std::move(x), parts_.decoder, PictureRunner::Resample::up);
   x = run.convolve(x, parts_.decoder.out, &parts_.decoder.norm, true);
-  if (!run.going()) return run.status;
+  if (!run.ok()) return run.status;
   Status written;
   timed(
       run.profile(),
@@ -91,16 +91,16 @@ Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, ui
 }
 
 Status CpuTokenizer::output(const Picture& decoded, const DecodeOptions& o, uint8_t* bytes, float* floats,
-                            Operations& run) const {
+                            PictureRunner& run) const {
   const Picture* x = &decoded;
   Picture resized;
   if (x->height != o.outHeight || x->width != o.outWidth) {
     resized = run.make(o.outHeight, o.outWidth, 3);
-    if (!run.going()) return run.status;
+    if (!run.ok()) return run.status;
     resizeBicubic(x->data(), x->height, x->width, resized.data(), o.outHeight, o.outWidth, *threads_, &run.cancel());
     x = &resized;
   }
-  if (!run.going()) return run.status;
+  if (!run.ok()) return run.status;
   constexpr size_t piece = 1u << 16;
   std::atomic<bool> finite{true};
   threads_->run(static_cast<int>((x->size() + piece - 1) / piece), [&](int task, int) {
@@ -118,7 +118,7 @@ Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
   const size_t cells = static_cast<size_t>(o.gridHeight) * o.gridWidth,
                pixels = static_cast<size_t>(o.outHeight) * o.outWidth * 3;
-  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
+  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < o.count; i++)
     if (Status s = decodeOne(tokens + cells * i, o, bytes ? bytes + pixels * i : nullptr,
                              floats ? floats + pixels * i : nullptr, run);
@@ -129,9 +129,9 @@ Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8
 
 // ---- pixels to tokens ---------------------------------------------------------------------------------------
 
-Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32_t* tokens, Operations& run) const {
+Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32_t* tokens, PictureRunner& run) const {
   Picture x = run.make(height, width, 3);
-  if (!run.going()) return run.status;
+  if (!run.ok()) return run.status;
   timed(
       run.profile(),
       [&] {
@@ -139,16 +139,16 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
       },
       [&] { std::memcpy(x.data(), pixels, x.size() * sizeof(float)); });
   x = run.convolve(x, parts_.encoder.in, nullptr, false);
-  x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
+  x = runVqLevels(run, std::move(x), parts_.encoder, PictureRunner::Resample::down);
   x = runVqMiddle(run, std::move(x), parts_.encoder);
   x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true);
   x = run.convolve(x, parts_.quant, nullptr, false);
-  if (!run.going()) return run.status;
+  if (!run.ok()) return run.status;
   if (!codebookFinite_ || !allFinite(x.data(), x.size())) return pictureNotFinite();
   timed(
       run.profile(), [&] { return nearestCodeLaunch(x.height * x.width, model_.codebook, model_.codeSize); },
       [&] { nearest(x, tokens, run.cancel()); });
-  return run.going() ? Status{} : run.status;
+  return run.ok() ? Status{} : run.status;
 }
 
 // Nearest row of length 1 = largest dot product; the length of z scales all of them alike.
@@ -178,7 +178,7 @@ Status CpuTokenizer::encode(const float* pixels, int count, int height, int widt
   const int factor = model_.factor();
   const size_t size = static_cast<size_t>(height) * width * 3,
                cells = static_cast<size_t>(height / factor) * (width / factor);
-  Operations run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
+  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
   for (int i = 0; i < count; i++)
     if (Status s = encodeOne(pixels + size * i, height, width, tokens + cells * i, run); !s.ok()) return s;
   return {};

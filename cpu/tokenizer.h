@@ -47,11 +47,11 @@ class CpuTokenizer : public Tokenizer {
 
  private:
   Status decodeOne(const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
-                   Operations& run) const;
-  Status encodeOne(const float* pixels, int height, int width, int32_t* tokens, Operations& run) const;
+                   PictureRunner& run) const;
+  Status encodeOne(const float* pixels, int height, int width, int32_t* tokens, PictureRunner& run) const;
   // The decoded picture in the size and the type that were asked for: one of `bytes` and `floats` is null.
   Status output(const Picture& decoded, const DecodeOptions& options, uint8_t* bytes, float* floats,
-                Operations& run) const;
+                PictureRunner& run) const;
   void nearest(const Picture& x, int32_t* tokens, const Cancel& cancel) const;
 
   TokenizerModel model_;

@@ -10,11 +10,10 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
 constexpr int warps = 4, warpQueries = 16, queriesEach = warps * warpQueries, keysEach = 64;
 
 template <int width>
-struct Shape {
+struct TileShape {
   static constexpr int stride = width + 8;  // elements: rows start four banks apart, for ldmatrix
   static constexpr int pieces = width / 8;  // of 16 bytes a row
   static constexpr int tile = keysEach * stride;
@@ -26,7 +25,7 @@ template <int width>
 __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_constant__ Attention a) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  using S = Shape<width>;
+  using S = TileShape<width>;
   const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long prefixes, which come last, are begun first
   const int kvHead = static_cast<int>(blockIdx.y);
   const StreamRows group = a.groups[blockIdx.z];
@@ -40,9 +39,9 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   int longest = max(sees(lane), sees(lane + 32)), warpLongest = sees(warp * warpQueries + lane % warpQueries),
       warpShortest = warpLongest;
   for (int bits = 16; bits > 0; bits /= 2) {
-    longest = max(longest, __shfl_xor_sync(all, longest, bits));
-    warpLongest = max(warpLongest, __shfl_xor_sync(all, warpLongest, bits));
-    warpShortest = min(warpShortest, __shfl_xor_sync(all, warpShortest, bits));
+    longest = max(longest, __shfl_xor_sync(fullWarp, longest, bits));
+    warpLongest = max(warpLongest, __shfl_xor_sync(fullWarp, warpLongest, bits));
+    warpShortest = min(warpShortest, __shfl_xor_sync(fullWarp, warpShortest, bits));
   }
 
   uint16_t* const shared = reinterpret_cast<uint16_t*>(dynamicShared());
@@ -106,7 +105,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
       float now = most[half];
 #pragma unroll
       for (int j = 0; j < keysEach / 8; j++) now = fmaxf(now, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
-      for (int bits = 1; bits < 4; bits *= 2) now = fmaxf(now, __shfl_xor_sync(all, now, bits));
+      for (int bits = 1; bits < 4; bits *= 2) now = fmaxf(now, __shfl_xor_sync(fullWarp, now, bits));
       const float factor = ptx::exp2Fast((most[half] - now) * scale), base = now * -scale;
       most[half] = now;
       sum[half] *= factor;
@@ -139,7 +138,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int m = warp * warpQueries + g + 8 * half;
-    for (int bits = 1; bits < 4; bits *= 2) sum[half] += __shfl_xor_sync(all, sum[half], bits);
+    for (int bits = 1; bits < 4; bits *= 2) sum[half] += __shfl_xor_sync(fullWarp, sum[half], bits);
     if (m > last) continue;
     const float share = 1.0f / sum[half];
     uint16_t* out = q.output(a, kvHead, m) + 2 * t;
@@ -152,12 +151,12 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
 }  // namespace
 
 cudaError_t attendRows(const Attention& a, StepStream stream) {
-  if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>((a.mostQueries + queriesEach - 1) / queriesEach),
+  if (!valid(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>((a.maxQueries + queriesEach - 1) / queriesEach),
                   static_cast<unsigned>(a.kvHeads), static_cast<unsigned>(a.groupCount));
   return withWidth(a, [&](auto width) {
     constexpr int w = decltype(width)::value;
-    return launchInStep(attendRowsKernel<w>, grid, warps * 32, Shape<w>::bytes, stream, a);
+    return launchInStep(attendRowsKernel<w>, grid, warps * 32, TileShape<w>::bytes, stream, a);
   });
 }
 

@@ -9,12 +9,11 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
 constexpr int warps = 4, warpKeys = 32, span = warps * warpKeys, tileRows = tileQueries;
 static_assert(span == attentionSpan);
 
 template <int width>
-struct Shape {
+struct TileShape {
   static constexpr int stride = width + 8;  // elements: rows start four banks apart, for ldmatrix
   static constexpr int queryElements = tileRows * stride, warpElements = 2 * warpKeys * stride;
   static constexpr size_t bytes = static_cast<size_t>(queryElements + warps * warpElements) * 2;
@@ -33,30 +32,30 @@ struct Merged {
 // way at a time, and of no more than that many parts every number is read once.
 template <int together, class Load>
 __device__ inline Merged merge(int count, Load&& load) {
-  Merged part[together], all{make_float4(0, 0, 0, 0), noScore, 0};
+  Merged part[together], merged{make_float4(0, 0, 0, 0), noScore, 0};
 #pragma unroll
   for (int i = 0; i < together; i++) part[i] = load(min(i, count - 1));
 #pragma unroll
-  for (int i = 0; i < together; i++) all.most = fmaxf(all.most, part[i].most);
-  for (int i = together; i < count; i++) all.most = fmaxf(all.most, load(i).most);
+  for (int i = 0; i < together; i++) merged.most = fmaxf(merged.most, part[i].most);
+  for (int i = together; i < count; i++) merged.most = fmaxf(merged.most, load(i).most);
   const auto add = [&](const Merged& p) {
-    const float factor = ptx::exp2Fast(p.most - all.most);
-    all.output.x += p.output.x * factor, all.output.y += p.output.y * factor, all.output.z += p.output.z * factor,
-        all.output.w += p.output.w * factor;
-    all.sum += p.sum * factor;
+    const float factor = ptx::exp2Fast(p.most - merged.most);
+    merged.output.x += p.output.x * factor, merged.output.y += p.output.y * factor,
+        merged.output.z += p.output.z * factor, merged.output.w += p.output.w * factor;
+    merged.sum += p.sum * factor;
   };
 #pragma unroll
   for (int i = 0; i < together; i++)
     if (i < count) add(part[i]);
   for (int i = together; i < count; i++) add(load(i));
-  return all;
+  return merged;
 }
 
 template <int width>
 __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_constant__ Attention a, int splits) {
   ptx::releaseDependents();
   ptx::dependencyWait();
-  using S = Shape<width>;
+  using S = TileShape<width>;
   PARVIS_SHARED(float, maxima, warps * tileRows);
   PARVIS_SHARED(float, sums, warps * tileRows);
   PARVIS_SHARED(int, isLast, 1);
@@ -73,7 +72,7 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   const int rows = min(tileRows, q.queries - q.first);  // of this tile
   const int seesOfLane = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
   int longest = seesOfLane;
-  for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(all, longest, bits));
+  for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(fullWarp, longest, bits));
   if (split * span >= longest) return;
   const int active = (longest + span - 1) / span;
 
@@ -124,7 +123,7 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   uint32_t p[2][4];  // the A operand of the second product, for 16 keys each
 #pragma unroll
   for (int half = 0; half < 2; half++) {  // queries g and g + 8
-    const int m = g + 8 * half, sees = __shfl_sync(all, seesOfLane, m);
+    const int m = g + 8 * half, sees = __shfl_sync(fullWarp, seesOfLane, m);
     float most = noScore, sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -132,14 +131,14 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
       v = firstKey + i / 2 * 8 + 2 * t + i % 2 < sees ? v * scale : noScore;
       most = v > most ? v : most;
     }
-    for (int bits = 1; bits < 4; bits *= 2) most = fmaxf(most, __shfl_xor_sync(all, most, bits));
+    for (int bits = 1; bits < 4; bits *= 2) most = fmaxf(most, __shfl_xor_sync(fullWarp, most, bits));
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float& v = s[i / 2][2 * half + i % 2];
       v = v > noScore ? ptx::exp2Fast(v - most) : 0.0f;
       sum += v;
     }
-    for (int bits = 1; bits < 4; bits *= 2) sum += __shfl_xor_sync(all, sum, bits);
+    for (int bits = 1; bits < 4; bits *= 2) sum += __shfl_xor_sync(fullWarp, sum, bits);
     if (t == 0) {
       maxima[warp * tileRows + m] = most;
       sums[warp * tileRows + m] = sum;
@@ -217,19 +216,19 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
 }
 
 int splitsOf(const Attention& a) { return (a.cache.slots + span - 1) / span; }
-int tilesOf(const Attention& a) { return (a.mostQueries + tileRows - 1) / tileRows; }
+int tilesOf(const Attention& a) { return (a.maxQueries + tileRows - 1) / tileRows; }
 
 template <int width>
 cudaError_t run(const Attention& a, StepStream stream) {
   const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads),
                   static_cast<unsigned>(a.groupCount));
-  return launchInStep(attendKernel<width>, grid, warps * 32, Shape<width>::bytes, stream, a, splitsOf(a));
+  return launchInStep(attendKernel<width>, grid, warps * 32, TileShape<width>::bytes, stream, a, splitsOf(a));
 }
 
 }  // namespace
 
 cudaError_t attend(const Attention& a, StepStream stream) {
-  if (!possible(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
+  if (!valid(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;
   return withWidth(a, [&](auto width) { return run<decltype(width)::value>(a, stream); });
 }
 

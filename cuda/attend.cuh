@@ -17,7 +17,7 @@ struct Queries {
         first(first) {}
   // Does this launch answer the group, and has the group this tile?
   __device__ bool wanted(const Attention& a) const {
-    return first < queries && queries >= a.leastQueries && queries <= a.mostQueries;
+    return first < queries && queries >= a.leastQueries && queries <= a.maxQueries;
   }
   __device__ bool exists(int m) const { return first + m < queries; }
   __device__ int row(int m) const { return base + (shared == 1 ? first + m : (first + m) / shared); }
@@ -44,8 +44,8 @@ __device__ inline const uint16_t* cached(const Attention& a, const void* keysOrV
 // Scores are powers of two, of this times the products.
 __device__ inline float scoreScale(const Attention& a) { return 1.44269504f / sqrtf(static_cast<float>(a.headSize)); }
 
-inline bool possible(const Attention& a) {
-  return a.rows.count >= 1 && a.groupCount >= 1 && a.groupCount <= 65535 && a.mostQueries >= 1 && a.kvHeads >= 1 &&
+inline bool valid(const Attention& a) {
+  return a.rows.count >= 1 && a.groupCount >= 1 && a.groupCount <= 65535 && a.maxQueries >= 1 && a.kvHeads >= 1 &&
          a.kvHeads <= 65535 && a.heads >= 1 && a.heads % a.kvHeads == 0 && a.cache.slots >= 1;
 }
 

@@ -17,7 +17,7 @@ namespace {
 constexpr int threads = 256, readAhead = 8;     // 32 KB a block and turn, all of it on its way at once
 constexpr int matrices = 8, sums = 16;          // independent ones of a warp, of a thread
 constexpr int matrixBlocks = 4, sumBlocks = 8;  // a processor
-constexpr size_t mostRead = size_t{4} << 30;
+constexpr size_t maxRead = size_t{4} << 30;
 constexpr size_t bytesARound = size_t{256}
                                << 10;  // a device with little memory (or a simulated one) also multiplies less
 constexpr int repeats = 5;
@@ -102,7 +102,7 @@ Status measureCeilings(const std::shared_ptr<Device>& device, Ceilings& out) {
   if (Status s = device->use(); !s.ok()) return s;
   size_t free = 0, total = 0;
   if (Status s = statusOf(cudaMemGetInfo(&free, &total), "asking for free memory"); !s.ok()) return s;
-  const size_t bytes = std::max<size_t>(std::min(mostRead, free / 8) / 4096 * 4096, 4096);
+  const size_t bytes = std::max<size_t>(std::min(maxRead, free / 8) / 4096 * 4096, 4096);
   DeviceMemory memory;
   if (Status s = DeviceMemory::allocate(device, bytes + 256,
                                         {"The measurements of ceilings", "Free memory of the device."}, memory);

@@ -40,7 +40,7 @@ __device__ inline bool better(const Best& a, const Best& b) {
 
 // A few cells a block, so that a row that was read serves them all.
 __global__ void nearestKernel(const __grid_constant__ Nearest n) {
-  PARVIS_SHARED(double, z, cellsEach * mostCodeSize);
+  PARVIS_SHARED(double, z, cellsEach * maxCodeSize);
   Best* const found = reinterpret_cast<Best*>(dynamicShared());  // [cellsEach][threads]
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x),
             first = static_cast<int>(blockIdx.x) * cellsEach;
@@ -98,7 +98,7 @@ cudaError_t lookup(const Lookup& l, cudaStream_t stream) {
 }
 
 cudaError_t nearest(const Nearest& n, cudaStream_t stream) {
-  if (n.rows < 1 || n.size < 1 || n.size > mostCodeSize || n.cells < 1 || n.threads < cellsEach || n.threads > 512 ||
+  if (n.rows < 1 || n.size < 1 || n.size > maxCodeSize || n.cells < 1 || n.threads < cellsEach || n.threads > 512 ||
       (n.threads & (n.threads - 1)) != 0)
     return cudaErrorInvalidValue;
   return launch(nearestKernel, static_cast<unsigned>((n.cells + cellsEach - 1) / cellsEach),

@@ -15,7 +15,6 @@ namespace parvis::cuda::vq {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
 constexpr int windowChannels = 32,
               windowStride = windowChannels + 8;  // elements: eight pixels in a row start in different banks
 constexpr int tileColumns = 8, warpRows = 4;      // of pixels: a warp's
@@ -190,8 +189,8 @@ __device__ void finish(const Convolution& c, float (&sum)[B::tiles][4][4], int t
 #pragma unroll
   for (int i = 0; i < n; i++) {
     for (int bits = 1; bits < 4; bits *= 2) {
-      total[i] += __shfl_xor_sync(all, total[i], bits);
-      squares[i] += __shfl_xor_sync(all, squares[i], bits);
+      total[i] += __shfl_xor_sync(fullWarp, total[i], bits);
+      squares[i] += __shfl_xor_sync(fullWarp, squares[i], bits);
     }
     if (t == 0 && used)
       *reinterpret_cast<float2*>(c.sums + (slot * stride + first + i) * 2) = make_float2(total[i], squares[i]);

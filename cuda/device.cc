@@ -30,7 +30,6 @@ Status statusOf(cudaError_t error, const char* doing) {
     case cudaErrorIllegalState:
     case cudaErrorNotReady:
     case cudaErrorLaunchOutOfResources:
-    case cudaErrorCooperativeLaunchTooLarge:
     case cudaErrorNotSupported:
     case cudaErrorStreamCaptureUnsupported:
     case cudaErrorStreamCaptureInvalidated:
@@ -117,7 +116,7 @@ namespace {
 
 struct Kept {
   const Device* owner;
-  Spare* spare;
+  Reclaimable* spare;
 };
 // Of the whole process. Held while a spare gives up: it stays where it is meanwhile. Never destroyed: threads may
 // outlive statics.
@@ -126,28 +125,28 @@ std::vector<Kept>& kept = *new std::vector<Kept>;
 
 }  // namespace
 
-size_t spareBytes(int device) {
+size_t reclaimableBytes(int device) {
   const std::lock_guard<std::mutex> hold(keptLock);
   size_t bytes = 0;
   for (const Kept& k : kept)
-    if (k.owner->index() == device) bytes += k.spare->spareBytes();
+    if (k.owner->index() == device) bytes += k.spare->reclaimableBytes();
   return bytes;
 }
 
-void Device::keeps(Spare* spare) {
+void Device::keeps(Reclaimable* spare) {
   const std::lock_guard<std::mutex> hold(keptLock);
   kept.push_back({this, spare});
 }
 
-void Device::forgets(Spare* spare) {
+void Device::forgets(Reclaimable* spare) {
   const std::lock_guard<std::mutex> hold(keptLock);
   kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.spare == spare; }), kept.end());
 }
 
-bool Device::giveUpSpares(bool others) {
+bool Device::reclaimSpares(bool others) {
   const std::lock_guard<std::mutex> hold(keptLock);
   return std::count_if(kept.begin(), kept.end(), [&](const Kept& k) {
-           return k.owner->index() == index_ && (k.owner != this) == others && k.spare->giveUp();
+           return k.owner->index() == index_ && (k.owner != this) == others && k.spare->reclaim();
          }) > 0;
 }
 
@@ -164,7 +163,7 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   if (Status s = ask(); !s.ok()) return s;
   const auto fits = [&] { return bytes <= free && unplanned(total) <= free - bytes; };
   for (const bool others : {false, true})
-    if (!fits() && device->giveUpSpares(others))
+    if (!fits() && device->reclaimSpares(others))
       if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
     const size_t need = bytes + unplanned(total);
@@ -179,7 +178,7 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   for (const bool others : {false, true}) {
     if (e != cudaErrorMemoryAllocation) break;  // there, but in pieces
     cudaGetLastError();
-    if (device->giveUpSpares(others)) e = cudaMalloc(&p, bytes);
+    if (device->reclaimSpares(others)) e = cudaMalloc(&p, bytes);
   }
   if (e == cudaErrorMemoryAllocation) {
     cudaGetLastError();

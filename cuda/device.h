@@ -1,6 +1,6 @@
 // What host code holds on a device: memory, staging memory, a stream, events. Each frees itself. All of it is used by
-// the backend's executor thread alone, but for what is kept for speed (Spare). Memory is planned before it is taken:
-// one allocation a model, session or picture.
+// the backend's executor thread alone, but for what is kept for speed (Reclaimable). Memory is planned before it is
+// taken: one allocation a model, session or picture.
 #pragma once
 
 #include <algorithm>
@@ -20,16 +20,16 @@ namespace parvis::cuda {
 Status statusOf(cudaError_t error, const char* doing);
 
 // Who keeps memory for speed only. Whoever needs memory of the same device asks for it, from any thread of the process.
-class Spare {
+class Reclaimable {
  public:
-  virtual bool giveUp() = 0;        // false: there was none, or it is in use
-  virtual size_t spareBytes() = 0;  // what giveUp() would free now
+  virtual bool reclaim() = 0;             // false: there was none, or it is in use
+  virtual size_t reclaimableBytes() = 0;  // what reclaim() would free now
 
  protected:
-  ~Spare() = default;
+  ~Reclaimable() = default;
 };
 // What all backends of the process keep on a device for speed only.
-size_t spareBytes(int device);
+size_t reclaimableBytes(int device);
 
 // What the kernels of a step do before those ahead of them have ended, where the device can (capability 9.0): nothing;
 // start, and load the weights that their registers hold (platform.cuh); bring more weights into the second-level cache
@@ -63,9 +63,9 @@ class Device {
   Status finish(const char* doing);
   // Gives its memory up before an allocation on this device is refused, this backend's or another's, until it is
   // forgotten.
-  void keeps(Spare* spare);
-  void forgets(Spare* spare);
-  bool giveUpSpares(bool others);  // this backend's, or those of all others on the device; whether there were any
+  void keeps(Reclaimable* spare);
+  void forgets(Reclaimable* spare);
+  bool reclaimSpares(bool others);  // this backend's, or those of all others on the device; whether there were any
 
  private:
   int index_, processors_ = 1;

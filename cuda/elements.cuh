@@ -36,11 +36,5 @@ __device__ inline float2 loadPair(const uint16_t* p) {
   const uint32_t v = *reinterpret_cast<const uint32_t*>(p);
   return make_float2(lowHalf(v), highHalf(v));
 }
-// As they are after being stored.
-__device__ inline float2 roundedPair(const float*, float a, float b) { return make_float2(a, b); }
-__device__ inline float2 roundedPair(const uint16_t*, float a, float b) {
-  const uint32_t v = ptx::packBf16(a, b);
-  return make_float2(lowHalf(v), highHalf(v));
-}
 
 }  // namespace parvis::cuda

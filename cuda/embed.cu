@@ -63,7 +63,8 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
     }
     if (there) storePair(to + d, v.x, v.y);
     if (e.next.weight)
-      leave<1>(e.next, stride, row, d / 2, there, v.x, v.y, there ? loadPair(e.next.weight + d) : make_float2(0, 0));
+      storeNormInput<1>(e.next, stride, row, d / 2, there, v.x, v.y,
+                        there ? loadPair(e.next.weight + d) : make_float2(0, 0));
   }
 }
 
@@ -82,7 +83,7 @@ cudaError_t takeStep(const TakeStep& t, StepStream stream) {
 cudaError_t embed(const Embedding& e, StepStream stream) {
   if (e.rows.count < 1 || e.streamsEach < 1 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024)
     return cudaErrorInvalidValue;
-  if (e.next.weight && (e.threads % 32 != 0 || !possible(e.next, e.dim))) return cudaErrorInvalidValue;
+  if (e.next.weight && (e.threads % 32 != 0 || !valid(e.next, e.dim))) return cudaErrorInvalidValue;
   return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>,
                       static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.threads), 0, stream, e);
 }

@@ -49,13 +49,13 @@ cudaError_t withEpilogue(Epilogue epilogue, Run&& run) {
 
 // What finishing a pair reads beside its sums: asked for before the products, so that nobody waits for it after them.
 // Angles are found by what the row's cell is, so they come second.
-struct Beside {
+struct EpilogueInputs {
   float2 first;        // add: what is added to; append: cosine and sine
   float2 second;       // add: weights of the next norm
   int slot, position;  // append
 };
-__device__ inline Beside besideOf(const Projection& p, int row, int pair) {
-  Beside b{};
+__device__ inline EpilogueInputs loadEpilogueInputs(const Projection& p, int row, int pair) {
+  EpilogueInputs b{};
   if (p.epilogue == Epilogue::add) {
     b.first = loadPair(p.y + row * p.yStride + 2 * pair);
     if (p.next.weight) b.second = loadPair(p.next.weight + 2 * pair);
@@ -66,7 +66,7 @@ __device__ inline Beside besideOf(const Projection& p, int row, int pair) {
   }
   return b;
 }
-__device__ inline void addAngle(const Projection& p, int pair, Beside& b) {
+__device__ inline void addAngle(const Projection& p, int pair, EpilogueInputs& b) {
   if (p.epilogue == Epilogue::append) b.first = angleAt(p.rotation, placeOf(p.rotation, 2 * pair), b.position);
 }
 
@@ -78,14 +78,15 @@ __device__ inline void addBias(const Projection& p, int pair, bool there, float&
 
 // All lanes of a warp call it: the pairs of 16 outputs of a row are those of lanes four apart. `there`: the pair
 // exists.
-__device__ inline void finish(const Projection& p, int row, int pair, bool there, const Beside& b, float low,
+__device__ inline void finish(const Projection& p, int row, int pair, bool there, const EpilogueInputs& b, float low,
                               float high) {
   const ptrdiff_t at = row * p.yStride;
   addBias(p, pair, there, low, high);
   if (p.epilogue == Epilogue::add) {
     low = b.first.x + low, high = b.first.y + high;
     if (there) storePair(p.y + at + 2 * pair, low, high);
-    if (p.next.weight) leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, b.second);
+    if (p.next.weight)
+      storeNormInput<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, b.second);
   } else if (!there) {
     return;
   } else if (p.epilogue == Epilogue::store) {
@@ -99,19 +100,19 @@ __device__ inline void finish(const Projection& p, int row, int pair, bool there
 }
 
 // The checks of all projections; pairs of y are written together.
-inline bool possible(const Projection& p, int pairs, int inputs) {
+inline bool valid(const Projection& p, int pairs, int inputs) {
   if (p.rows < 1 || pairs < 1 || inputs < 2 || inputs % 2 != 0 || p.xStride % 4 != 0 || p.xStride < inputs ||
       p.yStride % 2 != 0)
     return false;
   if (p.bias && p.epilogue == Epilogue::swiglu) return false;
-  if (p.next.weight && (p.epilogue != Epilogue::add || !possible(p.next, 2 * pairs))) return false;
+  if (p.next.weight && (p.epilogue != Epilogue::add || !valid(p.next, 2 * pairs))) return false;
   return p.epilogue != Epilogue::append ||
-         (possible(p.rotation) && p.rows == p.rotation.rows.count &&
+         (valid(p.rotation) && p.rows == p.rotation.rows.count &&
           2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
 }
 // And of those in bfloat16, whose rows are read 16 bytes at a time.
 inline bool possiblePacked(const Projection& p) {
-  return possible(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 &&
+  return valid(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 &&
          p.xStride >= p.weights.inputTiles() * 16;
 }
 

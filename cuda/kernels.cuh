@@ -10,6 +10,8 @@
 
 namespace parvis::cuda {
 
+constexpr uint32_t fullWarp = 0xffffffffu;  // the mask of a warp whose lanes all take part
+
 // Rows of one step. Their number is rounded up, so that steps of about the same size share a captured graph; padding
 // rows have slot -1 and belong to no group: what is computed of them goes nowhere. Rows of activations have the same
 // order, strides are padded to 16 elements, and what pads a row is zero from the start.
@@ -19,8 +21,8 @@ struct RowTable {
   __device__ const Row& at(int i) const { return rows[i]; }
 };
 
-constexpr int mostHeadSize = 128;
-constexpr int mostVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
+constexpr int maxHeadSize = 128;
+constexpr int maxVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
 
 // ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
 
@@ -41,11 +43,11 @@ struct Norm {
 };
 cudaError_t norm(const Norm& n, StepStream stream);
 
-// In bfloat16 no RMSNorm is ever whole. Its 1 / rms is one number a row, and products are linear: whoever makes a row
-// of x (embed, a projection that adds to it) leaves it times the weight of the norm that comes next, and sums of
-// squares; the projection behind the norm multiplies rows without their 1 / rms, and its sums by it. So a norm is no
-// launch, nobody waits for a whole row before the first product, and elements are rounded once, not twice.
-struct Weighted {
+// In bfloat16, RMSNorm is fused into its neighbours. The kernel that writes rows of x (embed, a projection that adds to
+// it) also stores x * weight of the norm that comes next, and partial sums of squares. The projection that follows the
+// norm multiplies the unscaled rows and scales its sums by 1 / rms, which is one number a row. This saves a launch and
+// one rounding, and no kernel waits for a whole row before its first product.
+struct NormInput {
   const float* weight;  // [dim], and zeroes to a multiple of 16; null: no norm comes next
   uint16_t* elements;   // bfloat16 [rows, stride]: x weight
   ptrdiff_t stride;     // even
@@ -58,7 +60,7 @@ struct Weighing {
   ptrdiff_t xStride;    // even
   const int32_t* from;  // [rows]: which row of x; null: the same
   int rows, dim;
-  Weighted to;
+  NormInput to;
   int threads;  // a warp a row
 };
 cudaError_t weigh(const Weighing& w, StepStream stream);
@@ -97,7 +99,7 @@ struct Embedding {
   int dim;
   float* x;  // [rows, xStride]
   ptrdiff_t xStride;
-  Weighted next;  // threads is a multiple of 32 where there is one
+  NormInput next;  // threads is a multiple of 32 where there is one
   int threads;
 };
 cudaError_t embed(const Embedding& e, StepStream stream);
@@ -144,21 +146,21 @@ enum class Epilogue {
   gelu,    // out = gelu(product), by the error function
 };
 
-constexpr int mostSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
+constexpr int maxSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
 
 struct Projection {
   const void* elements;  // [rows, xStride]: bfloat16; float32 where plain
   ptrdiff_t xStride;     // at least inputs rounded up to 16; a multiple of 8
-  const float* squares;  // of the rows behind a norm (Weighted), [rows, squaresStride(inputs)]; null: there is no norm
+  const float* squares;  // of the rows behind a norm (NormInput), [rows, squaresStride(inputs)]; null: there is no norm
   float eps;
-  int rows;  // 1 .. mostSkinnyRows; any number where tiled
+  int rows;  // 1 .. maxSkinnyRows; any number where tiled
   Packed weights;
   const float* bias;  // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
   float* y;           // [rows, yStride]: store, add
   void* out;          // elements [rows, yStride]: swiglu, gelu
   ptrdiff_t yStride;  // even
-  Weighted next;      // add: of the norm that comes next
+  NormInput next;     // add: of the norm that comes next
   Rotation rotation;  // append
   int processors;     // of the device; 0: 132. Costs time where it is wrong, no bits
   int tilesABlock;    // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
@@ -181,7 +183,7 @@ struct Attention {
   RowTable rows;
   const StreamRows* groups;  // [groupCount]
   int groupCount;
-  int mostQueries;   // of the largest group that this launch answers
+  int maxQueries;    // of the largest group that this launch answers
   int leastQueries;  // of the smallest one
   int heads, kvHeads, headSize;
   const void* queries;  // bfloat16 [rows, heads, padded head size]
@@ -226,7 +228,7 @@ struct Sampling {
 constexpr size_t samplingBytes = 3 << 10;
 constexpr int vocabularyLimit(size_t sharedBytes) {
   const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
-  return most < static_cast<size_t>(mostVocabulary) ? static_cast<int>(most) : mostVocabulary;
+  return most < static_cast<size_t>(maxVocabulary) ? static_cast<int>(most) : maxVocabulary;
 }
 // Each takes the predictions of its mode and passes over the others.
 cudaError_t sample(const Sampling& s, StepStream stream);

@@ -47,7 +47,7 @@ namespace {
 // Tiles of attend() that any groups of a step can have: each group has at most one that is not full.
 int maxTiles(const TransformerModel& m, const SessionOptions& o) {
   const int64_t shared = m.heads / m.kvHeads, streams = o.streams();
-  const int64_t each = streams * (mostSplitQueries / tileQueries), all = streams + o.maxRows * shared / tileQueries;
+  const int64_t each = streams * (maxSplitQueries / tileQueries), all = streams + o.maxRows * shared / tileQueries;
   return static_cast<int>(std::min(each, all));
 }
 
@@ -58,7 +58,7 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
                head = static_cast<size_t>(paddedHead(m.headSize));
   maxRows = roundedCount(o.maxRows);
   maxGroups = roundedCount(std::min(o.streams(), o.maxRows));
-  chunk = std::min(std::max(maxRows, 2), mostLogitRows);
+  chunk = std::min(std::max(maxRows, 2), maxLogitRows);
   // A prediction has two rows of logits at most, and a pair does not go over the end of a chunk.
   maxGather = roundedCount(2 * o.maxRows + 2 * (2 * o.maxRows / chunk + 1));
   xStride = rowStride(m.dim);

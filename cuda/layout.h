@@ -78,7 +78,7 @@ struct WorkspaceLayout {
   ptrdiff_t xStride = 0, wideStride = 0, ffStride = 0, vocabularyStride = 0;  // elements of rows
   size_t cacheBytes = 0;                                                      // keys or values of one layer
   size_t counterBytes = 0;
-  bool fusedNorm = false;  // the projections divide by the root of the squares' mean (kernels.cuh, Weighted)
+  bool fusedNorm = false;  // the projections divide by the root of the squares' mean (kernels.cuh, NormInput)
 
   // Bytes from the start of the device's memory.
   size_t rows = 0, groups = 0, drawings = 0, gather = 0, counter = 0, nonFinite = 0, x = 0, normed = 0,

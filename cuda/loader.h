@@ -56,7 +56,7 @@ class Loader {
   void table(const void*& to, const std::string& name, int rows, int columns);  // elements
   // float32, zeroes up to a multiple of 16. `rounded`: to the precision of the weights first.
   void vector(const float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
-  // Anything else: `bytes` at *target, filled by `run` through the staging ring. mostRowBytes: the least a part must
+  // Anything else: `bytes` at *target, filled by `run` through the staging ring. maxRowBytes: the least a part must
   // hold.
   struct Plan {
     size_t bytes;

@@ -56,11 +56,11 @@ __global__ void weighKernel(const __grid_constant__ Weighing w) {
     const bool there = d < w.dim;
     const float2 v = there ? loadPair(x + d) : make_float2(0, 0),
                  weight = there ? loadPair(w.to.weight + d) : make_float2(0, 0);
-    leave<1>(w.to, stride, row, d / 2, there, v.x, v.y, weight);
+    storeNormInput<1>(w.to, stride, row, d / 2, there, v.x, v.y, weight);
   }
 }
 
-bool possible(int rows, int dim, int threads) {
+bool valid(int rows, int dim, int threads) {
   return rows >= 1 && dim >= 2 && dim % 2 == 0 && threads >= 32 && threads <= 1024 && threads % 32 == 0;
 }
 unsigned blocksOf(int rows, int threads) { return static_cast<unsigned>((rows + threads / 32 - 1) / (threads / 32)); }
@@ -68,7 +68,7 @@ unsigned blocksOf(int rows, int threads) { return static_cast<unsigned>((rows + 
 }  // namespace
 
 cudaError_t norm(const Norm& n, StepStream stream) {
-  if (!possible(n.rows, n.dim, n.threads) || n.outStride % 2 != 0) return cudaErrorInvalidValue;
+  if (!valid(n.rows, n.dim, n.threads) || n.outStride % 2 != 0) return cudaErrorInvalidValue;
   if (n.kind == NormKind::layer && !n.bias) return cudaErrorInvalidValue;
   const bool wide = n.element == Element::float32, rms = n.kind == NormKind::rms;
   if (rms && !wide) return cudaErrorInvalidValue;  // weigh()
@@ -79,7 +79,7 @@ cudaError_t norm(const Norm& n, StepStream stream) {
 }
 
 cudaError_t weigh(const Weighing& w, StepStream stream) {
-  if (!possible(w.rows, w.dim, w.threads) || w.xStride % 2 != 0 || !possible(w.to, w.dim)) return cudaErrorInvalidValue;
+  if (!valid(w.rows, w.dim, w.threads) || w.xStride % 2 != 0 || !valid(w.to, w.dim)) return cudaErrorInvalidValue;
   return launchInStep(weighKernel, blocksOf(w.rows, w.threads), static_cast<unsigned>(w.threads), 0, stream, w);
 }
 

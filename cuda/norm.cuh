@@ -1,4 +1,4 @@
-// RMSNorm in two halves, for bfloat16 (kernels.cuh, Weighted): what whoever makes rows of x leaves, and how the
+// RMSNorm in two halves, for bfloat16 (kernels.cuh, NormInput): what whoever makes rows of x leaves, and how the
 // projection behind the norm gets a row's 1 / rms out of it. Squares are summed in one order everywhere, whatever the
 // number of rows and of blocks: 16 elements by whoever has them, as a tree over their pairs; those sums by a warp, four
 // a lane at a time.
@@ -16,11 +16,11 @@ __device__ inline float scaleOf(float sum, int dim, float eps) {
 // Elements `2 pair` and `2 pair + 1` of row `row` of x. All lanes of a warp call it: those `step` apart, eight of them,
 // have the pairs of 16 elements in order. `there`: the pair exists; `weight`: of its elements.
 template <int step>
-__device__ inline void leave(const Weighted& to, int squaresStride, int row, int pair, bool there, float low,
-                             float high, float2 weight) {
+__device__ inline void storeNormInput(const NormInput& to, int squaresStride, int row, int pair, bool there, float low,
+                                      float high, float2 weight) {
   float square = there ? low * low + high * high : 0.0f;
 #pragma unroll
-  for (int bits = step; bits < 8 * step; bits *= 2) square += __shfl_xor_sync(0xffffffffu, square, bits);
+  for (int bits = step; bits < 8 * step; bits *= 2) square += __shfl_xor_sync(fullWarp, square, bits);
   if (!there) return;
   storePair(to.elements + row * to.stride + 2 * pair, low * weight.x, high * weight.y);
   if (pair % 8 == 0) to.squares[static_cast<ptrdiff_t>(row) * squaresStride + pair / 8] = square;
@@ -28,7 +28,7 @@ __device__ inline void leave(const Weighted& to, int squaresStride, int row, int
 
 __device__ inline float sumOfLanes(float sum) {
 #pragma unroll
-  for (int bits = 1; bits < 32; bits *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
+  for (int bits = 1; bits < 32; bits *= 2) sum += __shfl_xor_sync(fullWarp, sum, bits);
   return sum;
 }
 
@@ -62,7 +62,7 @@ __device__ inline float scaleOfShares(const float (&shares)[rows], int dim, floa
   return scaleOf(mine, dim, eps);
 }
 
-inline bool possible(const Weighted& w, int dim) {
+inline bool valid(const NormInput& w, int dim) {
   return w.weight && w.elements && w.squares && w.stride >= dim && w.stride % 2 == 0;
 }
 

@@ -7,15 +7,14 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
-constexpr int warps = 4, mostHead = 128, rowsTogether = 8, sumStride = 2 * rowsTogether + 1;
+constexpr int warps = 4, maxHead = 128, rowsTogether = 8, sumStride = 2 * rowsTogether + 1;
 
 __device__ inline float sumLanes(float v) {
-  for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(all, v, bits);
+  for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(fullWarp, v, bits);
   return v;
 }
-__device__ inline float mostOfLanes(float v) {
-  for (int bits = 16; bits > 0; bits /= 2) v = fmaxf(v, __shfl_xor_sync(all, v, bits));
+__device__ inline float maxOfLanes(float v) {
+  for (int bits = 16; bits > 0; bits /= 2) v = fmaxf(v, __shfl_xor_sync(fullWarp, v, bits));
   return v;
 }
 
@@ -91,7 +90,7 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
   const float* keys = static_cast<const float*>(a.cache.keys) + head;
   const float* values = static_cast<const float*>(a.cache.values) + head;
   const float scale = 1.44269504f / sqrtf(static_cast<float>(a.headSize));
-  float most = -1e30f, sum = 0, output[mostHead / 32] = {};
+  float most = -1e30f, sum = 0, output[maxHead / 32] = {};
   for (int first = 0; first < sees; first += 32) {
     const bool there = first + lane < sees;
     float score = 0;
@@ -100,20 +99,20 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
         score = fmaf(query[d], keys[static_cast<ptrdiff_t>(first + lane) * width + d], score);
     score = there ? score * scale : -1e30f;
     const float before = most;
-    most = fmaxf(most, mostOfLanes(score));
+    most = fmaxf(most, maxOfLanes(score));
     const float p = there ? exp2f(score - most) : 0.0f, factor = exp2f(before - most);
     sum = sum * factor + sumLanes(p);
     for (float& o : output) o *= factor;
     for (int i = 0; i < 32 && first + i < sees; i++) {
-      const float weight = __shfl_sync(all, p, i);
+      const float weight = __shfl_sync(fullWarp, p, i);
 #pragma unroll
-      for (int j = 0; j < mostHead / 32; j++)
+      for (int j = 0; j < maxHead / 32; j++)
         if (lane + 32 * j < a.headSize)
           output[j] = fmaf(weight, values[static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j], output[j]);
     }
   }
 #pragma unroll
-  for (int j = 0; j < mostHead / 32; j++)
+  for (int j = 0; j < maxHead / 32; j++)
     if (lane + 32 * j < a.headSize)
       static_cast<float*>(a.out)[r * a.outStride + h * a.headSize + lane + 32 * j] = output[j] / sum;
 }
@@ -122,7 +121,7 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
 
 cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, StepStream stream) {
   if (p.squares || p.next.weight || w.element != Element::float32 || w.highRows > w.lowRows ||
-      !possible(p, w.lowRows, inputs))
+      !valid(p, w.lowRows, inputs))
     return cudaErrorInvalidValue;
   return launchInStep(projectPlainKernel, static_cast<unsigned>((w.lowRows + warps - 1) / warps), warps * 32, 0, stream,
                       p, w, inputs);
@@ -130,7 +129,7 @@ cudaError_t projectPlain(const Projection& p, const Packing& w, int inputs, Step
 
 cudaError_t attendPlain(const Attention& a, StepStream stream) {
   if (a.rows.count < 1 || a.kvHeads < 1 || a.heads < 1 || a.heads > 65535 || a.heads % a.kvHeads != 0 ||
-      a.headSize > mostHead || a.cache.slots < 1)
+      a.headSize > maxHead || a.cache.slots < 1)
     return cudaErrorInvalidValue;
   return launchInStep(attendPlainKernel, dim3(static_cast<unsigned>(a.rows.count), static_cast<unsigned>(a.heads)), 32,
                       0, stream, a);

@@ -2,12 +2,6 @@
 // layer of the tests. Hence no triple angle brackets and no `__shared__` anywhere else.
 #pragma once
 
-namespace parvis::cuda {
-
-enum class Way { ordinary, cooperative, programmatic };  // how a kernel is launched
-
-}  // namespace parvis::cuda
-
 #if defined(__CUDACC__)
 
 #include <cuda_runtime.h>
@@ -45,17 +39,18 @@ cudaError_t allowShared(void (*kernel)(P...), size_t bytes) {
              : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
+// `programmatic`: by programmatic dependent launch, where the kernel's code can wait for the one before.
 template <class... P, class... A>
-cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
-                     A&&... args) {
+cudaError_t launchAs(bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
+                     cudaStream_t stream, A&&... args) {
   if (sharedBytes > 40 << 10)  // a kernel may have 48 KB without asking, and some have arrays of their own besides
     if (const cudaError_t e = allowShared(kernel, sharedBytes); e != cudaSuccess) return e;
   cudaLaunchAttribute attribute{};
-  if (way == Way::programmatic) {
+  if (programmatic) {
     cudaFuncAttributes code{};
     const cudaError_t e = cudaFuncGetAttributes(&code, kernel);
     if (e != cudaSuccess) return e;
-    if (code.ptxVersion < 90) way = Way::ordinary;
+    if (code.ptxVersion < 90) programmatic = false;
     // A multiprocessor divides its memory between shared memory and cache as the kernel that it runs would have it, and
     // takes a block of another division when it is idle: kernels that are to run side by side ask for the same one.
     else if (const cudaError_t f = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -64,9 +59,6 @@ cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_
       return f;
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
-  } else {
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
   }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
@@ -74,7 +66,7 @@ cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_
   config.dynamicSmemBytes = sharedBytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = way == Way::ordinary ? 0 : 1;
+  config.numAttrs = programmatic ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<A&&>(args)...);
 }
 
@@ -97,10 +89,9 @@ namespace parvis::cuda {
 inline uint8_t* dynamicShared() { return simt::dynamicShared(); }
 
 template <class... P, class... A>
-cudaError_t launchAs(Way way, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
-                     A&&... args) {
-  return simt::launch(way == Way::cooperative, way == Way::programmatic, kernel, grid, block, sharedBytes, stream,
-                      static_cast<A&&>(args)...);
+cudaError_t launchAs(bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
+                     cudaStream_t stream, A&&... args) {
+  return simt::launch(programmatic, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda
@@ -111,13 +102,7 @@ namespace parvis::cuda {
 
 template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream, A&&... args) {
-  return launchAs(Way::ordinary, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
-}
-// All blocks alive together, so that they may wait for each other.
-template <class... P, class... A>
-cudaError_t launchCooperative(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, cudaStream_t stream,
-                              A&&... args) {
-  return launchAs(Way::cooperative, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
+  return launchAs(false, kernel, grid, block, sharedBytes, stream, static_cast<A&&>(args)...);
 }
 
 // Where the kernels of a step go, and whether they overlap there: Device::steps() for those of a session.
@@ -133,7 +118,7 @@ struct StepStream {
 //     before it reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes
 //     them after loading, and a step's first kernel (takeStep) releases the others when its own wait is over.
 //   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and
-//     so on: whoever is past its wait finds all earlier kernels done and their writes visible, not only the latest.
+//     so on: after its wait, a kernel sees the writes of all earlier kernels, not only of the previous one.
 //     Hence no kernel overwrites what an earlier one still reads (activations, rows, partials, counters, logits),
 //     either.
 //   - A kernel starts early when all blocks of the one before have called releaseDependents(), hence run: it takes no
@@ -144,8 +129,7 @@ struct StepStream {
 //     plainly.
 template <class... P, class... A>
 cudaError_t launchInStep(void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, StepStream on, A&&... args) {
-  return launchAs(on.overlap ? Way::programmatic : Way::ordinary, kernel, grid, block, sharedBytes, on.stream,
-                  static_cast<A&&>(args)...);
+  return launchAs(on.overlap, kernel, grid, block, sharedBytes, on.stream, static_cast<A&&>(args)...);
 }
 
 }  // namespace parvis::cuda

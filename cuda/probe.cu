@@ -57,7 +57,7 @@ Status cudaMemory(int device, CudaMemory& out) {
   if (e != cudaSuccess)
     return {e == cudaErrorMemoryAllocation ? Code::outOfMemory : Code::deviceUnavailable,
             deviceText(device, "") + " cannot be used; the NVIDIA driver reports: " + cudaGetErrorString(e) + "."};
-  out = {free + cuda::spareBytes(device), total};  // what is kept goes where it is needed
+  out = {free + cuda::reclaimableBytes(device), total};  // what is kept goes where it is needed
   return {};
 }
 

@@ -5,7 +5,7 @@
 // warp reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for
 // before anything else is done, and each warp brings the activations of its own run into shared memory by asynchronous
 // copies, `stages` pieces of `chunk` steps, all of them under way; so the loop has no barrier of the block and nothing
-// between two loads of weights but products. A norm costs a number a row (kernels.cuh, Weighted), read while the first
+// between two loads of weights but products. A norm costs a number a row (kernels.cuh, NormInput), read while the first
 // activations are on their way, as is whatever a pair of outputs is finished with. Where kernels of a step overlap,
 // weights that registers have no room for go as far as the second-level cache while the kernels ahead end.
 // Sums: over a run in order, then over the runs in order, whatever the number of rows or of tiles a block: a picture's
@@ -27,14 +27,14 @@ constexpr int warps = runs, threads = 32 * warps;
 // Steps (16 inputs) of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two
 // blocks.
 constexpr int depthOf(int rowTiles, int tiles) { return tiles == 1 ? 12 : tiles == 2 && rowTiles != 4 ? 8 : 4; }
-constexpr int mostTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
+constexpr int maxTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
 // Blocks that a multiprocessor has at once: two where weights and sums leave room in 128 registers.
 constexpr int residentBlocks(int rowTiles, int tiles) {
   return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1;
 }
 
 template <int rowTiles_, int tiles_>
-struct Shape {
+struct TileShape {
   static constexpr int rowTiles = rowTiles_, tiles = tiles_;
   static constexpr int rows = 8 * rowTiles;
   static constexpr int resident = residentBlocks(rowTiles, tiles);
@@ -122,12 +122,12 @@ __global__ void __launch_bounds__(threads, S::resident)
   for (int i = 0; i < S::stages; i++) copy(i, i * chunk);
 
   // What this thread's outputs are finished with; and squares of rows warp, warp + 8, ...
-  Beside beside[S::itemsEach];
+  EpilogueInputs loaded[S::itemsEach];
 #pragma unroll
   for (int k = 0; k < S::itemsEach; k++) {
     const int i = static_cast<int>(threadIdx.x) + k * threads;
     const Item<S> item(i);
-    beside[k] = i < S::items && item.there(p) ? besideOf(p, item.row, item.pair) : Beside{};
+    loaded[k] = i < S::items && item.there(p) ? loadEpilogueInputs(p, item.row, item.pair) : EpilogueInputs{};
   }
   float share[rowTiles] = {};
   if (p.squares) addShares(share, p.squares, squaresStride(p.weights.inputs), warp, warps, p.rows);
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(threads, S::resident)
   for (int k = 0; k < S::itemsEach; k++) {
     const int i = static_cast<int>(threadIdx.x) + k * threads;
     const Item<S> item(i);
-    if (i < S::items && item.there(p)) addAngle(p, item.pair, beside[k]);
+    if (i < S::items && item.there(p)) addAngle(p, item.pair, loaded[k]);
   }
 
   float sum[tiles][rowTiles][4] = {};
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(threads, S::resident)
       high += s[(item.column + 2) * 32];
     }
     const float of = scales[item.row];
-    finish(p, item.row, item.pair, item.there(p), beside[k], low * of, high * of);
+    finish(p, item.row, item.pair, item.there(p), loaded[k], low * of, high * of);
   }
 }
 
@@ -224,7 +224,7 @@ int chosenTiles(const Projection& p) {
                 roundBytes = processors * (40 << 10);
   int best = 1;
   int64_t bestBytes = 0;
-  for (int tiles = 1; tiles <= mostTiles(rowTiles); tiles *= 2) {
+  for (int tiles = 1; tiles <= maxTiles(rowTiles); tiles *= 2) {
     const int64_t blocks = (p.weights.tiles() + tiles - 1) / tiles,
                   together = processors * residentBlocks(rowTiles, tiles);
     const int64_t bytes =
@@ -252,17 +252,17 @@ cudaError_t run(const Projection& p, StepStream stream) {
 template <int rowTiles>
 cudaError_t runTiles(const Projection& p, StepStream stream) {
   const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles>(p);
-  if (tiles == 1) return run<Shape<rowTiles, 1>>(p, stream);
-  if (tiles == 2) return run<Shape<rowTiles, 2>>(p, stream);
-  if constexpr (mostTiles(rowTiles) == 4)
-    if (tiles == 4) return run<Shape<rowTiles, 4>>(p, stream);
+  if (tiles == 1) return run<TileShape<rowTiles, 1>>(p, stream);
+  if (tiles == 2) return run<TileShape<rowTiles, 2>>(p, stream);
+  if constexpr (maxTiles(rowTiles) == 4)
+    if (tiles == 4) return run<TileShape<rowTiles, 4>>(p, stream);
   return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
 cudaError_t project(const Projection& p, StepStream stream) {
-  if (!possiblePacked(p) || p.rows > mostSkinnyRows) return cudaErrorInvalidValue;
+  if (!possiblePacked(p) || p.rows > maxSkinnyRows) return cudaErrorInvalidValue;
   if (p.rows <= 8) return runTiles<1>(p, stream);
   if (p.rows <= 16) return runTiles<2>(p, stream);
   if (p.rows <= 32) return runTiles<4>(p, stream);

@@ -150,9 +150,6 @@ __device__ inline void prefetch(const void* p, int bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
 #endif
 }
-__device__ inline void addRelease(uint32_t* p, uint32_t v) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
-}
 // Adds, and returns what was there: whoever finds an add of another block there sees what that one wrote before it.
 // Threads of a block that meet this one at a barrier before it are meant, too, and those that meet it after it see.
 __device__ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
@@ -160,27 +157,6 @@ __device__ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
   return old;
 }
-// Returns when the counter has reached `target` (counters wrap); writes before the adds that led there are seen.
-__device__ inline void waitAcquire(const uint32_t* p, uint32_t target) {
-  uint32_t v;
-  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
-  while (static_cast<int32_t>(v - target) < 0);
-}
-
 }  // namespace parvis::cuda::ptx
 
 #endif
-
-namespace parvis::cuda {
-
-// All blocks of a cooperative grid meet. `counter` starts at 0 and belongs to one launch; `round` counts up from 1.
-__device__ inline void gridBarrier(uint32_t* counter, uint32_t round) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    ptx::addRelease(counter, 1);
-    ptx::waitAcquire(counter, round * gridDim.x);
-  }
-  __syncthreads();
-}
-
-}  // namespace parvis::cuda

@@ -63,7 +63,7 @@ __device__ inline void placePair(const Rotation& t, int r, int o, float a, float
   storePlaced<E>(t, place, r, slotOf(t, row), turned(place, angleOf(t, place, row), a, b));
 }
 
-inline bool possible(const Rotation& r) {
+inline bool valid(const Rotation& r) {
   const int turned = r.pairs[0] + r.pairs[1] + r.pairs[2];
   return r.rows.count > 0 && r.pairs[0] >= 0 && r.pairs[1] >= 0 && r.pairs[2] >= 0 && 2 * turned <= r.headSize &&
          r.kvHeads > 0 && r.heads > 0 && r.heads % r.kvHeads == 0 && r.headSize > 0 && r.headSize % 4 == 0 &&

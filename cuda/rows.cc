@@ -12,7 +12,7 @@ void Launcher::norm(const Residual& x, const int32_t* from, int rows, const RowN
     status = cuda::norm({n.kind, x.x, x.stride, from, rows, x.dim, n.weight, n.bias, n.eps, element_, to.elements,
                          to.stride, rowThreads},
                         stream_);
-  else if (from) status = weigh({x.x, x.stride, from, rows, x.dim, to.weighted(n.weight), rowThreads}, stream_);
+  else if (from) status = weigh({x.x, x.stride, from, rows, x.dim, to.normInput(n.weight), rowThreads}, stream_);
 }
 
 void Launcher::normInPlace(const Residual& x, int rows, const RowNorm& n, const float* nextWeight,
@@ -22,7 +22,7 @@ void Launcher::normInPlace(const Residual& x, int rows, const RowNorm& n, const 
                          x.stride, rowThreads},
                         stream_);
   if (ok() && to.squares)
-    status = weigh({x.x, x.stride, nullptr, rows, x.dim, to.weighted(nextWeight), rowThreads}, stream_);
+    status = weigh({x.x, x.stride, nullptr, rows, x.dim, to.normInput(nextWeight), rowThreads}, stream_);
 }
 
 void Launcher::project(const NormedRows& from, float eps, Projection p, const Matrix& w) {
@@ -44,20 +44,20 @@ void Launcher::multiply(Projection p, const Matrix& w) {
   p.processors = device_.processors();
   p.prefetched = device_.prefetched();
   if (element_ == Element::float32) status = projectPlain(p, w.plain, w.inputs, stream_);
-  else status = p.rows <= mostSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
+  else status = p.rows <= maxSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
 }
 
-void Launcher::attend(Attention a, int mostSmall, int mostLarge) {
+void Launcher::attend(Attention a, int maxSmall, int maxLarge) {
   if (element_ == Element::float32) {
     if (ok()) status = attendPlain(a, stream_);
     return;
   }
-  if (ok() && mostSmall > 0) {
-    a.leastQueries = 1, a.mostQueries = mostSmall;
+  if (ok() && maxSmall > 0) {
+    a.leastQueries = 1, a.maxQueries = maxSmall;
     status = cuda::attend(a, stream_);
   }
-  if (ok() && mostLarge > 0) {
-    a.leastQueries = mostSplitQueries + 1, a.mostQueries = mostLarge;
+  if (ok() && maxLarge > 0) {
+    a.leastQueries = maxSplitQueries + 1, a.maxQueries = maxLarge;
     status = attendRows(a, stream_);
   }
 }

@@ -10,13 +10,13 @@ constexpr int rowThreads = 256;
 int samplingThreads(int vocabulary);
 
 // Input rows of a projection that follows a norm. RMSNorm in bfloat16: what makers of x leave, rows times the norm's
-// weight and sums of squares (kernels.cuh, Weighted). Else normalised rows, and no sums.
+// weight and sums of squares (kernels.cuh, NormInput). Else normalised rows, and no sums.
 struct NormedRows {
   void* elements;  // [rows, stride]
   ptrdiff_t stride;
   float* squares;  // [rows, squaresStride(dim)], or null
-  Weighted weighted(const float* weight) const {
-    return squares ? Weighted{weight, static_cast<uint16_t*>(elements), stride, squares} : Weighted{};
+  NormInput normInput(const float* weight) const {
+    return squares ? NormInput{weight, static_cast<uint16_t*>(elements), stride, squares} : NormInput{};
   }
 };
 
@@ -51,14 +51,14 @@ class Launcher {
   void norm(const Residual& x, const int32_t* from, int rows, const RowNorm& norm, const NormedRows& to);
   // The rows themselves become their LayerNorm; what a norm that follows needs of them is left in `to`.
   void normInPlace(const Residual& x, int rows, const RowNorm& norm, const float* nextWeight, const NormedRows& to);
-  // p.rows rows of `from`, which follow a norm. Rows up to mostSkinnyRows stream the packed weights, more go through
+  // p.rows rows of `from`, which follow a norm. Rows up to maxSkinnyRows stream the packed weights, more go through
   // tiles: a row has the same bits in both.
   void project(const NormedRows& from, float eps, Projection p, const Matrix& w);
   // The same of rows that follow no norm.
   void project(const void* elements, ptrdiff_t stride, Projection p, const Matrix& w);
-  // Groups of up to mostSplitQueries queries a key/value head are split over the keys, larger ones go by tiles of
-  // queries; mostSmall, mostLarge: queries of the largest of either, 0 where there is none.
-  void attend(Attention a, int mostSmall, int mostLarge);
+  // Groups of up to maxSplitQueries queries a key/value head are split over the keys, larger ones go by tiles of
+  // queries; maxSmall, maxLarge: queries of the largest of either, 0 where there is none.
+  void attend(Attention a, int maxSmall, int maxLarge);
   // Predictions of this mode.
   void predict(const Sampling& s, Mode mode) {
     if (ok()) status = mode == Mode::score ? score(s, stream_) : sample(s, stream_);

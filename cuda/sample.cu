@@ -10,9 +10,8 @@ namespace parvis::cuda {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
-constexpr int together = 2;            // reads of four logits and four unconditional ones
-constexpr int mostScoreThreads = 512;  // a logarithm in double precision takes registers
+constexpr int together = 2;           // reads of four logits and four unconditional ones
+constexpr int maxScoreThreads = 512;  // a logarithm in double precision takes registers
 
 // Unsigned integers in the order of the floats, and back.
 __device__ inline uint32_t ordered(float f) {
@@ -25,7 +24,7 @@ __device__ inline float fromOrdered(uint32_t u) { return __uint_as_float(u & 0x8
 
 template <class F>
 __device__ uint64_t reduce(uint64_t v, uint64_t* partial, F&& combine) {
-  for (int bits = 16; bits > 0; bits /= 2) v = combine(v, __shfl_xor_sync(all, v, bits));
+  for (int bits = 16; bits > 0; bits /= 2) v = combine(v, __shfl_xor_sync(fullWarp, v, bits));
   const unsigned warps = blockDim.x / 32, lane = threadIdx.x % 32;
   if (lane == 0) partial[threadIdx.x / 32] = v;
   __syncthreads();
@@ -41,7 +40,7 @@ __device__ inline uint64_t sumOver(uint64_t v, uint64_t* partial) {
 // Inclusive sums over the lanes of a warp.
 __device__ inline uint64_t scan(uint64_t v) {
   for (unsigned by = 1; by < 32; by *= 2) {
-    const uint64_t below = __shfl_up_sync(all, v, by);
+    const uint64_t below = __shfl_up_sync(fullWarp, v, by);
     if (threadIdx.x % 32 >= by) v += below;
   }
   return v;
@@ -72,7 +71,7 @@ __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partia
     if (kept) kept[i] = l;
     bad |= !(l - l == 0);
     // The sum makes -0 equal to 0; of equal logits the lowest index is the largest number here.
-    const uint64_t key = static_cast<uint64_t>(ordered(l + 0.0f)) << 32 | (all - static_cast<uint32_t>(i));
+    const uint64_t key = static_cast<uint64_t>(ordered(l + 0.0f)) << 32 | (UINT32_MAX - static_cast<uint32_t>(i));
     most = key > most ? key : most;
   };
   for (int first = 4 * static_cast<int>(threadIdx.x); first < s.vocabulary; first += together * step) {
@@ -90,7 +89,7 @@ __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partia
     }
   }
   most = reduce(most, partial, [](uint64_t a, uint64_t b) { return a > b ? a : b; });
-  if (!__syncthreads_or(bad)) row.best = static_cast<int>(all - static_cast<uint32_t>(most));
+  if (!__syncthreads_or(bad)) row.best = static_cast<int>(UINT32_MAX - static_cast<uint32_t>(most));
   return row;
 }
 
@@ -114,7 +113,7 @@ struct Parts {
   __device__ uint32_t of(float l) const { return 255u - static_cast<uint32_t>(fminf((most - l) * scale, 255.0f)); }
 };
 __device__ inline Parts partsOf(const float* logits, int count, float most, uint64_t* partial) {
-  uint64_t least = all;
+  uint64_t least = UINT32_MAX;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
     const uint64_t key = ordered(logits[i]);
     least = key < least ? key : least;
@@ -168,8 +167,8 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
         }
         running += amount;
       }
-      const uint32_t found =
-          __ballot_sync(all, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
+      const uint32_t found = __ballot_sync(
+          fullWarp, digit >= 0);  // never empty: the digits hold more than `limit` - before, or all there is
       if (digit >= 0 && threadIdx.x == 31u - static_cast<unsigned>(__clz(static_cast<int>(found))))
         shared->digit = static_cast<uint32_t>(digit), shared->before = before;
     }
@@ -252,14 +251,14 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   const auto kept = [&](int i, uint64_t& seen) -> uint64_t {  // weight of token i; all lanes of the warp call it
     const uint32_t key = i < end ? ordered(row.logits[i]) : 0;
     if (!cutsP) return i < end ? weight(key, row.logits[i]) : 0;
-    const uint32_t same = __ballot_sync(all, i < end && key == edge);
+    const uint32_t same = __ballot_sync(fullWarp, i < end && key == edge);
     const uint64_t place = seen + static_cast<uint64_t>(__popc(same & ((1u << lane) - 1)));
     seen += static_cast<uint64_t>(__popc(same));
     return i >= end || key < edge || (key == edge && place >= equals) ? 0 : weight(key, row.logits[i]);
   };
   uint64_t sum = 0, seen = rank;
   for (int i = begin; i < end; i += 32) sum += kept(i + lane, seen);
-  sum = __shfl_sync(all, scan(sum), 31);
+  sum = __shfl_sync(fullWarp, scan(sum), 31);
   if (lane == 0) partial[warp] = sum;
   __syncthreads();
   uint64_t total = 0, before = 0;
@@ -272,16 +271,16 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   seen = rank;
   for (int i = begin; i < end; i += 32) {
     const uint64_t upTo = before + scan(kept(i + lane, seen));
-    const uint32_t over = __ballot_sync(all, upTo > target);
+    const uint32_t over = __ballot_sync(fullWarp, upTo > target);
     if (over != 0) {
       if (lane == 0) *token = i + __ffs(static_cast<int>(over)) - 1;
       return;
     }
-    before = __shfl_sync(all, upTo, 31);
+    before = __shfl_sync(fullWarp, upTo, 31);
   }
 }
 
-__global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
+__global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
@@ -303,23 +302,23 @@ __global__ void __launch_bounds__(mostScoreThreads) scoreKernel(const __grid_con
                                         log(static_cast<double>(total) * 0x1p-40));
 }
 
-bool possible(const Sampling& s) {
-  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= mostVocabulary && s.stride % 4 == 0 &&
+bool valid(const Sampling& s) {
+  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= maxVocabulary && s.stride % 4 == 0 &&
          s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
 }
 
 }  // namespace
 
 cudaError_t sample(const Sampling& s, StepStream stream) {
-  if (!possible(s)) return cudaErrorInvalidValue;
+  if (!valid(s)) return cudaErrorInvalidValue;
   return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads),
                       static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 
 cudaError_t score(const Sampling& s, StepStream stream) {
-  if (!possible(s)) return cudaErrorInvalidValue;
+  if (!valid(s)) return cudaErrorInvalidValue;
   return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions),
-                      static_cast<unsigned>(s.threads < mostScoreThreads ? s.threads : mostScoreThreads),
+                      static_cast<unsigned>(s.threads < maxScoreThreads ? s.threads : maxScoreThreads),
                       static_cast<size_t>(s.vocabulary) * 4, stream, s);
 }
 

@@ -119,7 +119,7 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
   const auto added = [&](const NormWeights& next) {  // a projection that adds to x, which the norm follows
     Projection p{};
     p.rows = plan.rows, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->layout.xStride,
-    p.next = w_->normed.weighted(next.weight);
+    p.next = w_->normed.normInput(next.weight);
     return p;
   };
   const float* const firstNorm = m.layers > 0 ? t.layers_[0].attentionNorm.weight : t.finalNorm_.weight;
@@ -127,7 +127,7 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
   launch.take(w_->taking(plan));
   launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_,
                 t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
-                m.embeddingNorm ? Weighted{} : w_->normed.weighted(firstNorm), rowThreads});
+                m.embeddingNorm ? NormInput{} : w_->normed.normInput(firstNorm), rowThreads});
   if (m.embeddingNorm)
     launch.normInPlace(x, plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps},
                        firstNorm, w_->normed);
@@ -148,7 +148,7 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
     launch.project(w_->normed, m.normEps, qkv, l.qkv);
     launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache,
                    w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
-                  plan.mostSmall, plan.mostLarge);
+                  plan.maxSmall, plan.maxLarge);
     launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
     launch.norm(x, nullptr, plan.rows, normOf(l.feedForwardNorm), w_->normed);
     launch.project(w_->normed, m.normEps, up, l.up);

@@ -28,8 +28,8 @@ struct StreamRows {
   int32_t tile;  // tiles of attend() that the groups before it have
 };
 
-constexpr int mostSplitQueries = 64;  // queries of a key/value head in a step: up to here attend, above it attendRows
-constexpr int mostLogitRows = 1024;   // that exist at a time
+constexpr int maxSplitQueries = 64;  // queries of a key/value head in a step: up to here attend, above it attendRows
+constexpr int maxLogitRows = 1024;   // that exist at a time
 
 // Sums of squares of 16 elements of a row each.
 PARVIS_HOST_DEVICE constexpr int squaresStride(int dim) { return (dim + 63) / 64 * 4; }

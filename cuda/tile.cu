@@ -20,7 +20,7 @@ static_assert(stageTiles * 2 == 8);
 
 // A block is warpsOut x warpsRows warps; a warp has two tiles of outputs and `rowTiles` of eight rows.
 template <int warpsOut_, int warpsRows_, int rowTiles_>
-struct Shape {
+struct TileShape {
   static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_,
                        threads = 32 * warpsOut * warpsRows;
   static constexpr int tiles = each * warpsOut, rows = 8 * rowTiles * warpsRows;
@@ -30,10 +30,10 @@ struct Shape {
   static constexpr int group = 1024 / rows;  // blocks of rows that go through the weights together
   static_assert(threads % (stageTiles * 32) == 0 && rows * stageTiles * 2 % threads == 0);
 };
-using Large = Shape<4, 2, 8>;  // 128 outputs x 128 rows
-using Small = Shape<2, 2, 4>;  // 64 x 64
+using Large = TileShape<4, 2, 8>;  // 128 outputs x 128 rows
+using Small = TileShape<2, 2, 4>;  // 64 x 64
 
-// Sums of `Shape::rowTiles` x 2 tiles by a warp, as mma leaves them: [output tile][row tile][low, low, high, high].
+// Sums of `TileShape::rowTiles` x 2 tiles by a warp, as mma leaves them: [output tile][row tile][low, low, high, high].
 template <class S>
 using Sums = float[each][S::rowTiles][4];
 
@@ -87,7 +87,8 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
         const float low = sums[i][n][c], high = sums[i][n][c + 2];
         const bool there = rowThere && pair < p.weights.pairs;
         if (epilogue == Epilogue::add && p.next.weight)
-          leave<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high, weights[i]);  // all lanes
+          storeNormInput<4>(p.next, squaresStride(2 * p.weights.pairs), row, pair, there, low, high,
+                            weights[i]);  // all lanes
         if (!there) continue;
         if (epilogue == Epilogue::append) storePlaced<uint16_t>(t, places[i], row, slot, make_float2(low, high));
         else if (activates(epilogue)) storeActivated<uint16_t>(p, epilogue, row, pair, low, high);

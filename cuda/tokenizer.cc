@@ -9,16 +9,16 @@ namespace parvis::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int mostTogether = 16;                   // images of a pass: more make nothing faster
-constexpr size_t mostScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and
-                                                   // clearing memory costs as much as half a picture
+constexpr int maxTogether = 16;                   // images of a pass: more make nothing faster
+constexpr size_t maxScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and
+                                                  // clearing memory costs as much as half a picture
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
 // Rows of a convolution go to the device as they are stored, in float32, and are packed there.
-class Names {
+class TokenizerReader {
  public:
-  explicit Names(Loader& loader) : loader_(loader) {}
+  explicit TokenizerReader(Loader& loader) : loader_(loader) {}
 
   void norm(VqNorm& n, const std::string& name, int channels) {
     n.channels = channels;
@@ -71,9 +71,9 @@ Status checkModel(const TokenizerModel& m, Precision precision, const Device& de
   };
   const int coarsest = m.baseChannels * m.multipliers.back(),
             widest = m.baseChannels * *std::max_element(m.multipliers.begin(), m.multipliers.end());
-  if (m.codeSize > vq::mostCodeSize) return refuse("the numbers of a code are", m.codeSize, vq::mostCodeSize);
-  if (coarsest > vq::mostAttentionChannels)
-    return refuse("the channels of its coarsest level are", coarsest, vq::mostAttentionChannels);
+  if (m.codeSize > vq::maxCodeSize) return refuse("the numbers of a code are", m.codeSize, vq::maxCodeSize);
+  if (coarsest > vq::maxAttentionChannels)
+    return refuse("the channels of its coarsest level are", coarsest, vq::maxAttentionChannels);
   if (const int most = factorThreads * m.groups; widest > most)
     return refuse("the channels of its widest level are", widest, most);
   if (precision == Precision::float32) return {};
@@ -97,8 +97,8 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile&
   Tensors weights;
   if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
   Loader loader(weights, t->element_);
-  Names names(loader);
-  visitVq(names, t->parts_, m);
+  TokenizerReader reader(loader);
+  visitVq(reader, t->parts_, m);
   loader.vector(t->codebook_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
   if (Status s = loader.load(t->device_, t->memory_, cancel); !s.ok()) return s;
   // The codebook lies in memory_, which is ours to write.
@@ -125,14 +125,14 @@ CudaTokenizer::~CudaTokenizer() {
   if (device_) device_->forgets(this);
 }
 
-bool CudaTokenizer::giveUp() {
+bool CudaTokenizer::reclaim() {
   const std::lock_guard<std::mutex> hold(scratchLock_);
   if (busy_ || !scratch_.data()) return false;
   scratch_.freeIdle();  // the call that used it has waited for what it enqueued
   return true;
 }
 
-size_t CudaTokenizer::spareBytes() {
+size_t CudaTokenizer::reclaimableBytes() {
   const std::lock_guard<std::mutex> hold(scratchLock_);
   return busy_ ? 0 : scratch_.bytes();
 }
@@ -155,7 +155,7 @@ template <class Pass>
 Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   const auto need = [&](int images) {
     Arena arena;
-    Operations dry(arena, nullptr, *device_, element_, model_.groups, model_.normEps, images, cancel);
+    PictureRunner dry(arena, nullptr, *device_, element_, model_.groups, model_.normEps, images, cancel);
     pass(dry, 0);
     return arena.peak();
   };
@@ -163,8 +163,8 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   const auto needs = [&](int together) {
     return std::max(need(together), count % together == 0 ? 0 : need(count % together));
   };
-  int together = std::min(count, mostTogether);
-  while (together > 1 && needs(together) > mostScratch) together /= 2;
+  int together = std::min(count, maxTogether);
+  while (together > 1 && needs(together) > maxScratch) together /= 2;
   for (;;) {
     const size_t bytes = needs(together);
     if (scratch_.bytes() >= bytes) break;
@@ -180,21 +180,21 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   Status status;
   for (int first = 0; first < count && status.ok(); first += together) {
     Arena arena;
-    Operations run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps,
-                   std::min(together, count - first), cancel, recording());
+    PictureRunner run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps,
+                      std::min(together, count - first), cancel, recording());
     pass(run, first);
     // Also after a failure: the caller's memory may be in use.
     const Status finished = device_->finish("running the tokenizer");
-    status = run.going() ? finished : run.status;
+    status = run.ok() ? finished : run.status;
     if (status.ok()) status = run.collect();
   }
-  if (scratch_.bytes() > mostScratch) scratch_ = DeviceMemory();
+  if (scratch_.bytes() > maxScratch) scratch_ = DeviceMemory();
   return status;
 }
 
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
-void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes,
+void CudaTokenizer::decodePass(PictureRunner& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes,
                                float* floats, int* nonFinite) const {
   const int cells = o.gridHeight * o.gridWidth * run.images();
   DevicePicture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
@@ -208,10 +208,10 @@ void CudaTokenizer::decodePass(Operations& run, const int32_t* tokens, const Dec
                                 stream);
             });
   }
-  x = run.convolve(x, parts_.postQuant, nullptr, false, Operations::Resample::none, nullptr, false);
+  x = run.convolve(x, parts_.postQuant, nullptr, false, PictureRunner::Resample::none, nullptr, false);
   x = run.convolve(x, parts_.decoder.in, nullptr, false);
   x = runVqMiddle(run, std::move(x), parts_.decoder);
-  x = runVqLevels(run, std::move(x), parts_.decoder, Operations::Resample::up);
+  x = runVqLevels(run, std::move(x), parts_.decoder, PictureRunner::Resample::up);
   const int height = x.height, width = x.width;
   const Place rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
   x = DevicePicture();
@@ -244,7 +244,7 @@ Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint
                values = static_cast<size_t>(o.outHeight) * static_cast<size_t>(o.outWidth) * 3;
   std::vector<int> nonFinite(static_cast<size_t>(o.count));  // of each pass, where its first picture is
   if (Status s = passes(o.count, cancel,
-                        [&](Operations& run, int first) {
+                        [&](PictureRunner& run, int first) {
                           const size_t i = static_cast<size_t>(first);
                           decodePass(run, tokens + cells * i, o, bytes ? bytes + values * i : nullptr,
                                      floats ? floats + values * i : nullptr, nonFinite.data() + i);
@@ -256,7 +256,7 @@ Status CudaTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint
 
 // ---- pixels to tokens ---------------------------------------------------------------------------------------
 
-void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const {
+void CudaTokenizer::encodePass(PictureRunner& run, const float* pixels, int height, int width, int32_t* tokens) const {
   const size_t all = static_cast<size_t>(run.images()) * static_cast<size_t>(height) * static_cast<size_t>(width);
   DevicePicture x = run.make(height, width, 3);
   {
@@ -268,9 +268,9 @@ void CudaTokenizer::encodePass(Operations& run, const float* pixels, int height,
             });
   }
   x = run.convolve(x, parts_.encoder.in, nullptr, false);
-  x = runVqLevels(run, std::move(x), parts_.encoder, Operations::Resample::down);
+  x = runVqLevels(run, std::move(x), parts_.encoder, PictureRunner::Resample::down);
   x = runVqMiddle(run, std::move(x), parts_.encoder);
-  x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, Operations::Resample::none, nullptr, false);
+  x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, PictureRunner::Resample::none, nullptr, false);
   const size_t cells = static_cast<size_t>(run.images()) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width);
   const Place z = run.convolveFloats(x, parts_.quant, nullptr, false);
   const Place list = run.take(cells * 4);
@@ -293,7 +293,7 @@ Status CudaTokenizer::encode(const float* pixels, int count, int height, int wid
                cells = static_cast<size_t>(height) / factor * (static_cast<size_t>(width) / factor);
   if (!codebookFinite_) return pictureNotFinite();
   if (Status s = passes(count, cancel,
-                        [&](Operations& run, int first) {
+                        [&](PictureRunner& run, int first) {
                           const size_t i = static_cast<size_t>(first);
                           encodePass(run, pixels + values * i, height, width, tokens + cells * i);
                         });

@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "loader.h"
-#include "operations.h"
 #include "parvis/backend.h"
+#include "picture-runner.h"
 
 namespace parvis::cuda {
 
-class CudaTokenizer : public Tokenizer, private Spare {
+class CudaTokenizer : public Tokenizer, private Reclaimable {
  public:
   CudaTokenizer() = default;
   ~CudaTokenizer() override;
@@ -26,11 +26,11 @@ class CudaTokenizer : public Tokenizer, private Spare {
   Status encode(const float* pixels, int count, int height, int width, int32_t* tokens, const Cancel& cancel) override;
 
  private:
-  bool giveUp() override;
-  size_t spareBytes() override;
-  void decodePass(Operations& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes, float* floats,
-                  int* nonFinite) const;
-  void encodePass(Operations& run, const float* pixels, int height, int width, int32_t* tokens) const;
+  bool reclaim() override;
+  size_t reclaimableBytes() override;
+  void decodePass(PictureRunner& run, const int32_t* tokens, const DecodeOptions& options, uint8_t* bytes,
+                  float* floats, int* nonFinite) const;
+  void encodePass(PictureRunner& run, const float* pixels, int height, int width, int32_t* tokens) const;
   // Calls pass(run, first image) for `count` images, some at a time.
   template <class Pass>
   Status passes(int count, const Cancel& cancel, Pass&& pass);

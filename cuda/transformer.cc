@@ -16,9 +16,9 @@ Status checkModel(const TransformerModel& m, const Device& device) {
     return Status{Code::deviceUnavailable, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."};
   };
   if (m.dim % 2 != 0) return refuse("its width of " + std::to_string(m.dim) + " is odd");
-  if (m.headSize % 4 != 0 || m.headSize > mostHeadSize)
+  if (m.headSize % 4 != 0 || m.headSize > maxHeadSize)
     return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " +
-                  std::to_string(mostHeadSize));
+                  std::to_string(maxHeadSize));
   if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
   if (const int most = vocabularyLimit(device.sharedLimit()); m.vocabulary > most)
     return refuse("its vocabulary has " + std::to_string(m.vocabulary) + " tokens, and the shared memory of " +
@@ -79,7 +79,7 @@ std::unique_ptr<Workspace> CudaTransformer::exchangeKept(std::unique_ptr<Workspa
   return std::exchange(kept_, std::move(workspace));
 }
 
-size_t CudaTransformer::spareBytes() {
+size_t CudaTransformer::reclaimableBytes() {
   const std::lock_guard<std::mutex> hold(keptLock_);
   return kept_ ? kept_->bytes() : 0;
 }

@@ -23,7 +23,7 @@ struct Layer {
   Matrix down;             // [dim, feedForward]
 };
 
-class CudaTransformer : public Transformer, private Spare {
+class CudaTransformer : public Transformer, private Reclaimable {
  public:
   CudaTransformer() = default;
   ~CudaTransformer() override;
@@ -56,8 +56,8 @@ class CudaTransformer : public Transformer, private Spare {
   std::vector<std::vector<float>> angleTables_;  // as they are copied, which may be as late as the device gets there
 
  private:
-  bool giveUp() override { return exchangeKept(nullptr) != nullptr; }
-  size_t spareBytes() override;
+  bool reclaim() override { return exchangeKept(nullptr) != nullptr; }
+  size_t reclaimableBytes() override;
   std::unique_ptr<Workspace> exchangeKept(std::unique_ptr<Workspace> workspace);
   std::mutex keptLock_;
   std::unique_ptr<Workspace> kept_;

@@ -13,23 +13,22 @@ namespace parvis::cuda::vq {
 
 namespace {
 
-constexpr uint32_t all = 0xffffffffu;
 constexpr int warps = 8, threads = warps * 32, tile = 32;  // tile: queries, and keys
 constexpr float none = -1e30f;                             // a maximum of nothing; finite, so that differences are
 
 __device__ inline float sumLanes(float v) {
-  for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(all, v, bits);
+  for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(fullWarp, v, bits);
   return v;
 }
-__device__ inline float mostOfLanes(float v) {
-  for (int bits = 16; bits > 0; bits /= 2) v = fmaxf(v, __shfl_xor_sync(all, v, bits));
+__device__ inline float maxOfLanes(float v) {
+  for (int bits = 16; bits > 0; bits /= 2) v = fmaxf(v, __shfl_xor_sync(fullWarp, v, bits));
   return v;
 }
 
 constexpr int keyWarps = 4;  // that share 16 queries
 
 template <int width>
-struct Shape {
+struct TileShape {
   static constexpr int rowElements = tile * width;
   static constexpr size_t bytes =
       static_cast<size_t>(3 * rowElements + tile * tile) * 2 + static_cast<size_t>(tile * keyWarps + tile) * 4;
@@ -43,7 +42,7 @@ __device__ inline int chanceAt(int row, int piece) { return row * tile + (piece 
 // Grid: tiles of queries, images.
 template <int width>
 __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ SelfAttention a) {
-  using S = Shape<width>;
+  using S = TileShape<width>;
   uint16_t* const queries = reinterpret_cast<uint16_t*>(dynamicShared());  // [tile][width], as are keys and values
   uint16_t* const keys = queries + S::rowElements;
   uint16_t* const values = keys + S::rowElements;
@@ -107,7 +106,7 @@ __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ 
       for (int c = 0; c < 2; c++)
         v[i][c] = column + c < a.positions ? (s[0][2 * i + c] + s[1][2 * i + c]) * scale : none;
       float m = fmaxf(v[i][0], v[i][1]);
-      for (int bits = 1; bits < 4; bits *= 2) m = fmaxf(m, __shfl_xor_sync(all, m, bits));
+      for (int bits = 1; bits < 4; bits *= 2) m = fmaxf(m, __shfl_xor_sync(fullWarp, m, bits));
       if (t == 0) parts[(upperRow + 8 * i) * keyWarps + keyWarp] = m;
     }
     __syncthreads();
@@ -161,7 +160,7 @@ __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ 
 
 #pragma unroll
   for (int i = 0; i < 2; i++) {
-    for (int bits = 1; bits < 4; bits *= 2) sum[i] += __shfl_xor_sync(all, sum[i], bits);
+    for (int bits = 1; bits < 4; bits *= 2) sum[i] += __shfl_xor_sync(fullWarp, sum[i], bits);
     if (t == 0) parts[(upperRow + 8 * i) * keyWarps + keyWarp] = sum[i];
   }
   __syncthreads();
@@ -211,7 +210,7 @@ __global__ void __launch_bounds__(threads) attendPlainKernel(const __grid_consta
     for (int d = 0; d < a.channels; d++) score = fmaf(queries[warp * stride + d], keys[lane * (stride + 1) + d], score);
     score = there ? score * scale : none;
     const float before = most;
-    most = fmaxf(most, mostOfLanes(score));
+    most = fmaxf(most, maxOfLanes(score));
     const float p = there ? exp2f(score - most) : 0.0f, factor = exp2f(before - most);
     sum = sum * factor + sumLanes(p);
     chances[warp * tile + lane] = p;
@@ -249,13 +248,13 @@ template <int width>
 cudaError_t run(const SelfAttention& a, cudaStream_t stream) {
   return launch(attendKernel<width>,
                 dim3(static_cast<unsigned>((a.positions + tile - 1) / tile), static_cast<unsigned>(a.images)), threads,
-                Shape<width>::bytes, stream, a);
+                TileShape<width>::bytes, stream, a);
 }
 
 }  // namespace
 
 cudaError_t attend(const SelfAttention& a, cudaStream_t stream) {
-  if (a.images < 1 || a.images > 65535 || a.positions < 1 || a.channels < 1 || a.channels > mostAttentionChannels)
+  if (a.images < 1 || a.images > 65535 || a.positions < 1 || a.channels < 1 || a.channels > maxAttentionChannels)
     return cudaErrorInvalidValue;
   if (a.element == Element::float32) {
     const int stride = pictureStride(a.channels);

@@ -103,13 +103,13 @@ cudaError_t groupNormFactors(const GroupNorm& n, cudaStream_t stream);
 // ---- vq-attend.cu ---------------------------------------------------------------------------------------------
 
 // Every position sees every other, one head. No scores are kept: softmax is put together as keys go by.
-constexpr int mostAttentionChannels = 512;
+constexpr int maxAttentionChannels = 512;
 struct SelfAttention {
   const void* queries;  // elements [images, positions, pictureStride(channels)]
   const void* keys;
   const void* values;
   void* out;
-  int images, positions, channels;  // channels up to mostAttentionChannels
+  int images, positions, channels;  // channels up to maxAttentionChannels
   Element element;
 };
 cudaError_t attend(const SelfAttention& a, cudaStream_t stream);
@@ -130,10 +130,10 @@ struct Lookup {
 };
 cudaError_t lookup(const Lookup& l, cudaStream_t stream);
 
-constexpr int mostCodeSize = 256;
+constexpr int maxCodeSize = 256;
 struct Nearest {
   const float* codebook;  // [rows, size], rows of length 1
-  int rows, size;         // size up to mostCodeSize
+  int rows, size;         // size up to maxCodeSize
   const float* z;         // [cells, size]
   int cells;
   int32_t* tokens;  // [cells]: the row with the largest product, the first of equals; -1 where that is no number

@@ -99,12 +99,12 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
   for (size_t i = 0; i < found_.size(); i++) {
     const int queries = found_[i].count * shared;
     toGroups[i] = {found_[i].stream, found_[i].first, found_[i].count, tile};
-    (queries > mostSplitQueries ? large : small) = std::max(queries > mostSplitQueries ? large : small, queries);
-    if (queries <= mostSplitQueries) tile += (queries + tileQueries - 1) / tileQueries;
+    (queries > maxSplitQueries ? large : small) = std::max(queries > maxSplitQueries ? large : small, queries);
+    if (queries <= maxSplitQueries) tile += (queries + tileQueries - 1) / tileQueries;
   }
   std::fill(toGroups + found_.size(), toGroups + plan.groups, StreamRows{0, 0, 0, 0});
-  plan.mostSmall = (small + tileQueries - 1) / tileQueries * tileQueries;
-  plan.mostLarge = large == 0 ? 0 : roundedCount(large);
+  plan.maxSmall = (small + tileQueries - 1) / tileQueries * tileQueries;
+  plan.maxLarge = large == 0 ? 0 : roundedCount(large);
 
   // Rows whose logits are needed, layout.chunk by layout.chunk.
   int32_t* const toGather = part + layout.gatherAt;
@@ -131,7 +131,7 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
   plan.logitRows = wanted == 0 ? 0 : roundedCount(wanted);
   std::fill(toGather + wanted, toGather + plan.logitRows, 0);
   // Logits of all rows cost next to nothing where the stream of weights decides, and nothing where all are wanted.
-  const bool every = plan.rows <= layout.chunk && (plan.rows <= mostSkinnyRows || plan.logitRows >= plan.rows);
+  const bool every = plan.rows <= layout.chunk && (plan.rows <= maxSkinnyRows || plan.logitRows >= plan.rows);
   if (every) {
     plan.logitRows = 0;
     for (int i = 0; i < step.predictionCount; i++) {

@@ -19,12 +19,12 @@ namespace parvis::cuda {
 struct StepPlan {
   int rows = 0, groups = 0, predictions = 0;
   int logitRows = 0;  // whose logits are gathered; 0: the logits of all rows are computed, in their order
-  int mostSmall = 0;  // queries of a key/value head, in the largest group that attend() answers; 0: there is none
-  int mostLarge = 0;  // the same of attendRows()
+  int maxSmall = 0;   // queries of a key/value head, in the largest group that attend() answers; 0: there is none
+  int maxLarge = 0;   // the same of attendRows()
   bool sampled = false, scored = false;
   bool operator==(const StepPlan& o) const {
     return rows == o.rows && groups == o.groups && predictions == o.predictions && logitRows == o.logitRows &&
-           mostSmall == o.mostSmall && mostLarge == o.mostLarge && sampled == o.sampled && scored == o.scored;
+           maxSmall == o.maxSmall && maxLarge == o.maxLarge && sampled == o.sampled && scored == o.scored;
   }
 };
 

@@ -19,7 +19,7 @@ export type AnimationFormat = 'webp' | 'gif'
 const formats: readonly AnimationFormat[] = ['webp', 'gif']
 
 /** Pixels of all frames together, enlarged: 300 MB. */
-const mostPixels = 100e6
+const maxPixels = 100e6
 /** Frames where the caller does not say how many. */
 const usualFrames = 100
 /** Longer side, in pixels, that small pictures are enlarged to where the caller does not say how much. */
@@ -173,8 +173,8 @@ function checkSize (frame: Image, scale: number, frames: number): void {
     throw invalid(`frames of ${width} x ${height} pixels are too large: ${longestSide} per side are possible. Give ` +
       'a smaller scale or size')
   }
-  if (width * height * frames <= mostPixels) return
+  if (width * height * frames <= maxPixels) return
   throw invalid(`${frames} frames of ${width} x ${height} pixels are more than an animation may have ` +
-    `(${mostPixels / 1e6} million pixels). ` +
+    `(${maxPixels / 1e6} million pixels). ` +
     'Give a larger every, or a smaller scale or size')
 }

@@ -17,7 +17,7 @@ import { ParError } from './errors.js'
 import { addon, toParError, type NativeSession } from './native.js'
 
 /** Sessions that run at a time: they take turns step by step, so more would only make all of them slower. */
-const mostActive = 8
+const maxActive = 8
 
 /** Milliseconds after which a call whose caller has the turn counts as paused. */
 const patience = 100
@@ -161,7 +161,7 @@ export class Budget {
   async #fitting ({ most, bytesOf, refusedAt }: Waiting): Promise<number> {
     const { device, most: cap, pictures } = this.#options
     const active = this.#active()
-    if (active.length >= mostActive) return 0
+    if (active.length >= maxActive) return 0
     if (active.length > 0 && refusedAt !== undefined && this.#freed < refusedAt) return 0
     const held = active.reduce((sum, { bytes }) => sum + bytes, 0)
     const best = largest(most, bytesOf, cap)

@@ -166,6 +166,6 @@ export async function freeMemory (device: string): Promise<number> {
 }
 
 /** Bytes of caches and work space beyond which one session gains nothing. */
-export function mostSessionBytes (device: string): number {
+export function maxSessionBytes (device: string): number {
   return device === 'cpu' ? 2 ** 30 : 2 ** 34
 }

@@ -40,7 +40,7 @@ export function absolute (file: string): string {
 }
 
 /** As many as Linux follows. */
-const mostLinks = 40
+const maxLinks = 40
 
 /**
  * Follows links, also one whose target does not exist yet. Errors: those of the system, but not that nothing is there.
@@ -54,7 +54,7 @@ export async function findTarget (file: string): Promise<Target> {
   if (found) return { path: await realpath(file), kind: 'file' }
   let at = file
   for (let links = 0; (await ifThere(lstat(at)))?.isSymbolicLink(); links++) {
-    if (links === mostLinks) throw Object.assign(new Error('too many symbolic links'), { code: 'ELOOP' })
+    if (links === maxLinks) throw Object.assign(new Error('too many symbolic links'), { code: 'ELOOP' })
     at = path.resolve(await realpath(path.dirname(at)), await readlink(at))
   }
   return { path: at, kind: 'absent' }
@@ -67,7 +67,7 @@ export async function findTarget (file: string): Promise<Target> {
  */
 async function descriptorOf (file: string): Promise<number | undefined> {
   let at = file
-  for (let links = 0; links < mostLinks; links++) {
+  for (let links = 0; links < maxLinks; links++) {
     const folder = await realpath(path.dirname(at)).catch(() => undefined)
     if (folder === undefined) return undefined
     const name = path.basename(at)
@@ -332,7 +332,7 @@ export async function tryFolder (folder: string): Promise<Stats> {
 // ---- reading
 
 /** Bytes that a file read whole may have: as many as the largest pictures that sharp takes. */
-const mostBytes = 2 ** 30
+const maxBytes = 2 ** 30
 
 /**
  * The bytes of a file.
@@ -343,7 +343,7 @@ const mostBytes = 2 ** 30
  */
 export async function readWhole (
   file: string,
-  { limit = mostBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
+  { limit = maxBytes, pipes = false, check = () => {} }: { limit?: number, pipes?: boolean, check?: () => void } = {}
 ): Promise<Buffer> {
   const full = absolute(file)
   let handle: FileHandle | undefined

@@ -22,14 +22,14 @@ import { shownPath } from './text.js'
 import { integer, invalid } from './validate.js'
 
 /** Beyond this many sequences a session gains nothing. */
-export const mostAtOnce = 64
+export const maxAtOnce = 64
 
 /**
  * Schedules that calls of a part have asked for, by their options: a burst of calls must not plan the same thousands of
  * times.
  */
 const planned = new WeakMap<TransformerPart, Map<string, Schedule>>()
-const mostPlanned = 16
+const maxPlanned = 16
 
 /** The schedule of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
 export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['ablation']): Schedule {
@@ -42,7 +42,7 @@ export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['a
     throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition ` +
       `tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
   }
-  if (known.size >= mostPlanned) known.clear()
+  if (known.size >= maxPlanned) known.clear()
   planned.set(part, known.set(key, schedule))
   return schedule
 }
@@ -90,7 +90,7 @@ export async function * run (
   const images: GeneratedImage[] = []
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, classIds.length - begin),
+    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, classIds.length - begin),
       models.sessionBytes(part, shape),
       async sequences => await seatedSession(part.native, sessionShape(shape,
         sequences), Array.from({ length: sequences }, (_, seat) => ({

@@ -90,7 +90,7 @@ export class LaterBytes {
 export type OwnImage = ImageFile | Uint8Array | LaterBytes | (RawImage & { channels: 1 | 3 | 4 })
 
 /** Bytes of a picture that are read from a Blob or a stream: as many as {@link readWhole} takes of a file. */
-const mostBytes = 2 ** 30
+const maxBytes = 2 ** 30
 
 const kinds = 'a path, the bytes of a picture file, or { data, width, height, channels }'
 
@@ -294,7 +294,7 @@ function ofSharp (pipeline: Sharp): LaterBytes {
 
 function ofBlob (blob: Blob): LaterBytes {
   return later('the Blob', async () => {
-    if (blob.size > mostBytes) throw tooLarge()
+    if (blob.size > maxBytes) throw tooLarge()
     const bytes: unknown = await blob.arrayBuffer()
     if (!types.isAnyArrayBuffer(bytes)) {
       throw invalid(`arrayBuffer() of the Blob must give an ArrayBuffer, not ${show(bytes)}`)
@@ -357,7 +357,7 @@ async function gather (stream: AsyncIterable<unknown> | ByteStream, by: Reader):
       if (done) break
       if (!isUint8Array(part)) throw invalid(`A stream of a picture gives bytes (Uint8Array), not ${show(part)}`)
       length += part.byteLength
-      if (length > mostBytes) throw tooLarge()
+      if (length > maxBytes) throw tooLarge()
       parts.push(snapshot(part)) // the stream may use its memory again for the next part
     }
   } catch (error) {
@@ -377,5 +377,5 @@ async function gather (stream: AsyncIterable<unknown> | ByteStream, by: Reader):
 
 function tooLarge (): ParError {
   return new ParError('BAD_IMAGE',
-    `Cannot read the given picture: it has more than ${mostBytes} bytes, which is the limit`)
+    `Cannot read the given picture: it has more than ${maxBytes} bytes, which is the limit`)
 }

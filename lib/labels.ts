@@ -8,7 +8,7 @@ import type { Pause } from './resample.js'
 import { invalid, show } from './validate.js'
 
 /** Names or numbers that a message lists at most. */
-const mostListed = 10
+const maxListed = 10
 
 /**
  * A class: its number, 0 .. classes - 1, or its name where the model has names: a whole label or one of its synonyms,
@@ -83,7 +83,7 @@ export function resolveClass (value: unknown, classes: number, labels?: readonly
   const found = name === '' ? [] : (name.includes(',') && index.whole.get(name)) || index.synonyms.get(name) || []
   if (found.length === 1) return found[0]!
   if (found.length > 1) {
-    const some = found.slice(0, mostListed)
+    const some = found.slice(0, maxListed)
     const more = found.length > some.length ? ` and ${found.length - some.length} more` : ''
     throw new ParError('BAD_CLASS_ID',
       `The name ${show(value)} is that of several classes: ${some.join(', ')}${more} ` +
@@ -93,7 +93,7 @@ export function resolveClass (value: unknown, classes: number, labels?: readonly
   const near = nearest(name, index.names)
   const hint = near.length > 0
     ? `Did you mean ${near.map(id => `${show(labels[id])} (${id})`).join(' or ')}?`
-    : `Some names: ${labels.slice(0, mostListed).map(show).join(', ')}`
+    : `Some names: ${labels.slice(0, maxListed).map(show).join(', ')}`
   throw new ParError('BAD_CLASS_ID', `No class is called ${show(value)}. ${hint}`)
 }
 
@@ -134,11 +134,11 @@ export function searchLabels (labels: readonly string[], text: string): number[]
 // ---- names that come near
 
 /** Labels that a message proposes at most. */
-const mostProposed = 5
+const maxProposed = 5
 /** Longer names are not compared letter by letter: they are no typing mistakes. */
 const longestCompared = 40
 /** Pairs of letters that are compared for one name, some 50 ms: tens of thousands of labels of usual lengths. */
-const mostCompared = 1 << 22
+const maxCompared = 1 << 22
 
 /**
  * Classes whose names come near: those with the text among their words, then those that a few typing mistakes turn into
@@ -148,7 +148,7 @@ function nearest (name: string, names: readonly string[]): number[] {
   if (name.length < 2) return []
   const allowed = name.length < 3 || name.length > longestCompared ? 0 : Math.ceil(name.length / 4)
   const found: Array<[id: number, distance: number]> = []
-  let left = mostCompared
+  let left = maxCompared
   const mistakesIn = (part: string): number => {
     if (left < 0 || Math.abs(name.length - part.length) > allowed) return Infinity
     left -= name.length * Math.min(part.length, 2 * allowed + 1)
@@ -162,7 +162,7 @@ function nearest (name: string, names: readonly string[]): number[] {
       else if (own.includes(name)) found.push([id, allowed + 1])
     }
   }
-  return found.sort((a, b) => a[1] - b[1] || a[0] - b[0]).slice(0, mostProposed).map(([id]) => id)
+  return found.sort((a, b) => a[1] - b[1] || a[0] - b[0]).slice(0, maxProposed).map(([id]) => id)
 }
 
 /**

@@ -9,7 +9,7 @@ import {
 } from './checkpoint/index.js'
 import { Budget, Turns } from './budget.js'
 import type { Call } from './call.js'
-import { choose, cpuAfterAll, freeMemory, mostSessionBytes, type Choice } from './device.js'
+import { choose, cpuAfterAll, freeMemory, maxSessionBytes, type Choice } from './device.js'
 import { embedded, needEmbedded } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from './errors.js'
@@ -115,7 +115,7 @@ export class Models {
     this.budget = new Budget({
       device,
       free: async () => await freeMemory(device),
-      most: mostSessionBytes(device),
+      most: maxSessionBytes(device),
       pictures: tokenizer ? pictureBytes(tokenizer.model, transformer?.grid ?? tokenizer.grid ?? [24, 24]) : 0
     })
     this.#files = files
@@ -216,7 +216,7 @@ export class Models {
 }
 
 /** Calls that make or read pictures at a time: one works, the next one has its picture unpacked meanwhile. */
-const mostPictures = 2
+const maxPictures = 2
 
 /**
  * Faults of a device while weights are loaded after which `auto` goes on with the CPU; INTERNAL: it failed in mid-work.
@@ -325,7 +325,7 @@ async function describeTokenizerFile (
     name,
     warnings,
     codebookSha256: async () => await (hash ??= codebookHash(checkpoint)),
-    turns: new Turns(mostPictures),
+    turns: new Turns(maxPictures),
     weights: tensors
   }
 }

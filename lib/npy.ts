@@ -14,9 +14,9 @@ export interface Whole {
 
 const magic = Buffer.from('\x93NUMPY', 'latin1')
 /** Far more tokens than a call takes; far fewer than what an array can hold. */
-const mostElements = 1 << 24
-const mostAxes = 32
-const mostHeader = 1 << 16
+const maxElements = 1 << 24
+const maxAxes = 32
+const maxHeader = 1 << 16
 
 export function isNpy (bytes: Uint8Array): boolean {
   return bytes.length >= magic.length && magic.equals(bytes.subarray(0, magic.length))
@@ -40,16 +40,16 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
   const start = from + (version === 1 ? file.readUInt16LE(8) : file.readUInt32LE(8))
   if (start > file.length) throw bad(`is truncated: its header ends at byte ${start}, the file at ${file.length}`)
 
-  if (start - from > mostHeader) throw bad(`has a header of ${start - from} bytes; at most ${mostHeader} are read`)
+  if (start - from > maxHeader) throw bad(`has a header of ${start - from} bytes; at most ${maxHeader} are read`)
   const { descr, fortran, shape } = header(file.toString('latin1', from, start), bad)
   const type = /^([<>|=])([iu])([1248])$/.exec(descr)
   if (!type) throw bad(`holds ${descr.slice(0, 40)}; tokens are whole numbers (i1, i2, i4, i8, u1, u2, u4, u8)`)
   const size = Number(type[3])
   if (type[1] === '|' && size > 1) throw bad(`holds ${descr}, which tells no byte order`)
-  if (shape.length > mostAxes) throw bad(`has ${shape.length} axes; at most ${mostAxes} are possible`)
+  if (shape.length > maxAxes) throw bad(`has ${shape.length} axes; at most ${maxAxes} are possible`)
   const count = shape.reduce((product, side) => product * side, 1)
-  if (!(count <= mostElements)) {
-    throw bad(`has the shape (${shape.join(', ')}); at most ${mostElements} numbers are possible`)
+  if (!(count <= maxElements)) {
+    throw bad(`has the shape (${shape.join(', ')}); at most ${maxElements} numbers are possible`)
   }
   if (file.length - start !== count * size) {
     throw bad(`has the shape (${shape.join(', ')}) of ${descr}, which is ${count * size} bytes, ` +

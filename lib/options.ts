@@ -351,7 +351,7 @@ const ablationNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as
 const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
   'signal', 'onProgress', ...ablationNames]
 /** Entries of one list; far below what numbers could hold, far above what a call should take. */
-export const mostImages = 65536
+export const maxImages = 65536
 
 export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
   if (isChecked<CheckedGenerate>(value)) return value.request
@@ -486,8 +486,8 @@ export function checkScore (value: unknown): CheckedScore {
   if (logits !== undefined && !isList(logits)) {
     throw invalid(`logits must be an array of sequence positions, not ${show(logits)}`)
   }
-  if (logits && logits.length > mostTokens) {
-    throw invalid(`logits has ${logits.length} positions; at most ${mostTokens} can be asked for`)
+  if (logits && logits.length > maxTokens) {
+    throw invalid(`logits has ${logits.length} positions; at most ${maxTokens} can be asked for`)
   }
   return {
     tokens,
@@ -565,7 +565,7 @@ export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
 export type Tokens = Int32Array | readonly number[]
 
 /** Tokens that one picture may have; far above any real grid. */
-const mostTokens = 1 << 20
+const maxTokens = 1 << 20
 
 /**
  * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. What the
@@ -577,8 +577,8 @@ export function tokenList (value: unknown, name: string): { list: unknown[], sin
     throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
   }
   if (typeof value[0] === 'number') return { list: [wholeNumbers(value, name)], single: true }
-  if (value.length === 0 || value.length > mostImages) {
-    throw invalid(`${name} must hold 1 to ${mostImages} pictures, not ${value.length}`)
+  if (value.length === 0 || value.length > maxImages) {
+    throw invalid(`${name} must hold 1 to ${maxImages} pictures, not ${value.length}`)
   }
   return {
     list: Array.from(
@@ -590,13 +590,13 @@ export function tokenList (value: unknown, name: string): { list: unknown[], sin
 function ownTokens (value: unknown, name: string): unknown {
   if (!isInt32Array(value)) return value
   const length = trueLength(value)
-  if (length > mostTokens) throw invalid(`${name} has ${length} numbers; a picture has at most ${mostTokens} tokens`)
+  if (length > maxTokens) throw invalid(`${name} has ${length} numbers; a picture has at most ${maxTokens} tokens`)
   return snapshot(value)
 }
 
 function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
-  if (values.length > mostTokens) {
-    throw invalid(`${name} has ${values.length} numbers; a picture has at most ${mostTokens} tokens`)
+  if (values.length > maxTokens) {
+    throw invalid(`${name} has ${values.length} numbers; a picture has at most ${maxTokens} tokens`)
   }
   const tokens = new Int32Array(values.length)
   for (let i = 0; i < tokens.length; i++) {
@@ -628,8 +628,8 @@ function guidance (value: unknown): number {
 function classList (value: unknown, call: string): unknown[] {
   if (value === undefined) throw invalid(`${call} needs classId: a number, a name or a list of these`)
   if (!isList(value)) return [value]
-  if (value.length === 0 || value.length > mostImages) {
-    throw invalid(`A list of classes must hold 1 to ${mostImages} entries, not ${value.length}`)
+  if (value.length === 0 || value.length > maxImages) {
+    throw invalid(`A list of classes must hold 1 to ${maxImages} entries, not ${value.length}`)
   }
   return [...value] // holes become undefined, and are refused as such
 }

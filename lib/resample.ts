@@ -72,7 +72,7 @@ function weigh ({ from, to, filter }: Pass, i: number, { start, length }: Span, 
 }
 
 /** Pixels that one pixel can be made of. */
-function mostTaps ({ from, to, filter }: Pass): number {
+function maxTaps ({ from, to, filter }: Pass): number {
   return Math.ceil(filter.support * Math.max(from / to, 1)) * 2 + 1
 }
 
@@ -95,7 +95,7 @@ export function pauses (check: () => void = () => {}): Pause {
 const unitsALook = 1 << 16
 
 /** Weights that are kept at a time. */
-const mostWeights = 1 << 16
+const maxWeights = 1 << 16
 
 /** What is held of a picture, which need not be all of it, and where in the picture that lies. */
 interface Region extends Rgb { x: number, y: number }
@@ -134,9 +134,9 @@ async function across (region: Region, pass: Pass, rows: Span, pause: Pause): Pr
   const { data, width } = region
   const { wanted } = pass
   const out = new Uint8ClampedArray(wanted.length * rows.length * 3)
-  const most = mostTaps(pass)
+  const most = maxTaps(pass)
   // In strips of so many columns that their weights stay few, however long a row is.
-  const widest = Math.min(wanted.length, Math.max(1, Math.floor(mostWeights / most)))
+  const widest = Math.min(wanted.length, Math.max(1, Math.floor(maxWeights / most)))
   const strip: Taps = {
     columns: 0, most, weights: new Int32Array(widest * most), first: new Int32Array(widest),
     count: new Int32Array(widest)
@@ -173,7 +173,7 @@ async function down (region: Region, pass: Pass, columns: Span, pause: Pause): P
   const { wanted } = pass
   const stride = columns.length * 3
   const out = new Uint8ClampedArray(wanted.length * stride)
-  const weights = new Int32Array(mostTaps(pass))
+  const weights = new Int32Array(maxTaps(pass))
   const sums = new Int32Array(Math.min(stride, unitsALook))
   let units = 0
   for (let y = 0; y < wanted.length; y++) {

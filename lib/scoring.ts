@@ -4,7 +4,7 @@
 
 import { inspect } from 'node:util'
 import type { Call } from './call.js'
-import { mostAtOnce, scheduleFor } from './generation.js'
+import { maxAtOnce, scheduleFor } from './generation.js'
 import { resolveClasses } from './labels.js'
 import type { Models } from './models.js'
 import { rowStride } from './native.js'
@@ -119,7 +119,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(mostAtOnce, tokens.length - begin),
+    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, tokens.length - begin),
       models.sessionBytes(part, shape),
       async sequences => await seatedSession(part.native, sessionShape(shape,
         sequences), Array.from({ length: sequences }, (_, seat) => ({

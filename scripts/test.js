@@ -28,7 +28,7 @@ const tapFile = path.resolve(root, process.env.PARVIS_TAP || 'out/test.tap')
 /** A test file gets this long to name what it waited for, after its own timer rang. */
 const grace = 20
 /** Milliseconds for a file that asks for no limit, t.setTimeout(0): a hang must still end. */
-const mostTime = 30 * 60 * 1000
+const maxTime = 30 * 60 * 1000
 /**
  * What only continuous integration has to run each time, by the beginning of its path: minutes of compiling kernels as
  * plain C++, of packing and installing, of hostile files, signals and documents, and what other files check more
@@ -130,7 +130,7 @@ async function runFile (file) {
   let timer
   const allow = milliseconds => {
     clearTimeout(timer)
-    timer = setTimeout(() => { late = true; child.kill('SIGKILL') }, (milliseconds || mostTime) + grace * 1000)
+    timer = setTimeout(() => { late = true; child.kill('SIGKILL') }, (milliseconds || maxTime) + grace * 1000)
   }
   allow(allowed * 1000)
   child.on('message', message => { if (typeof message?.setTimeout === 'number') allow(message.setTimeout) })

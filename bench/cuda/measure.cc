@@ -202,7 +202,7 @@ struct Bench {
                   Element::bfloat16,
                   queries,
                   cacheOf(0)};
-    return rows <= mostSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
+    return rows <= maxSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
   }
 };
 

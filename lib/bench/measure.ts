@@ -42,7 +42,7 @@ export interface Bench {
   until: number
 }
 
-const mostPlaces = 8
+const maxPlaces = 8
 /** Pictures are guided, as those of the paper are. */
 const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
 const guidanceScale = 1.5
@@ -247,7 +247,7 @@ export async function measureStep (
 
     const peers = startPeers(bench, which)
     try {
-      const chosen = places(schedule, mostPlaces)
+      const chosen = places(schedule, maxPlaces)
       const found: Array<{ sees: number, rows: number, ms: number, steps: number, single: boolean }> = []
       const groups: number[] = []
       let timedSteps = 0

@@ -20,7 +20,7 @@ const { version } = require('../../package.json') as { version: string }
 interface Flags extends CommonFlags { timeout: number }
 
 /** Timers go no further than 2^31 - 1 milliseconds. */
-const mostSeconds = 2147483
+const maxSeconds = 2147483
 
 /** Variables that decide what is found, shown where they are set. */
 const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES',
@@ -31,7 +31,7 @@ export function doctorCommand (signal: AbortSignal): Command {
     .description(
       'Show which device is used, and why: addon, CPU, NVIDIA driver, GPUs. If no GPU is used, say what to do.'
     )
-    .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1, mostSeconds), 30)
+    .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1, maxSeconds), 30)
     .action(async (flags: Flags) => {
       const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])
       const report = judge({ ...answer, sharp })

@@ -7,7 +7,7 @@ import { animate, type Animation } from '../animate.js'
 import { ParError } from '../errors.js'
 import { absolute } from '../files.js'
 import type { GeneratedImage, ImageFormat } from '../image.js'
-import { effectiveSeeds, mostImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
+import { effectiveSeeds, maxImages, randomSeed, type GenerateOptions, type Size } from '../options.js'
 import type { Par, ParInfo } from '../par.js'
 import { shownPath } from '../text.js'
 import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
@@ -120,8 +120,8 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const { transformer } = par.info
     const classes = classesOf(wanted, par)
     const count = classes.length * flags.count
-    if (count > mostImages) {
-      throw new UsageError(`${count} pictures are too many for one call; at most ${mostImages} are possible`)
+    if (count > maxImages) {
+      throw new UsageError(`${count} pictures are too many for one call; at most ${maxImages} are possible`)
     }
     const { tokensPerStep: n, guidanceScale, temperature, topK, topP, greedy, size, seed = randomSeed() } = flags
     // Row by row of the sheet: all pictures of the first class, then of the next.

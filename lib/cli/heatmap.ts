@@ -25,7 +25,7 @@ const stops = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54,
 const [ink, faint, margin, gap, line] = [31, 140, 24, 24, 20]
 /** A panel is about so long. */
 const panelSide = 384
-const mostColumns = 4
+const maxColumns = 4
 
 /** 0 .. 1 -> RGB */
 export function colour (share: number): [red: number, green: number, blue: number] {
@@ -48,7 +48,7 @@ export function heatmap (
   const cell = Math.max(1, Math.round(panelSide / Math.max(rows, columns)))
   const [width, height] = [columns * cell, rows * cell]
   const count = panels.length + 1
-  const across = Math.min(count, mostColumns)
+  const across = Math.min(count, maxColumns)
   // Titles must not run into each other where panels are narrow.
   const pitch = Math.max(width, ...panels.map(({ title }) => textWidth(title))) + gap
   const head = line + 8

@@ -3,7 +3,7 @@
 
 import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
 import { largest } from '../budget.js'
-import { choose, mostSessionBytes, type Device } from '../device.js'
+import { choose, maxSessionBytes, type Device } from '../device.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
 import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
@@ -54,7 +54,7 @@ export function memoryNeeds (about: TransformerDescription): Need[] | undefined 
       guided: guidanceScale > 1,
       weights,
       batches: batches.map(batch => {
-        const atOnce = largest(batch, bytesOf, mostSessionBytes(device)) // where there is plenty
+        const atOnce = largest(batch, bytesOf, maxSessionBytes(device)) // where there is plenty
         return { batch, atOnce, bytes: weights + bytesOf(atOnce) }
       })
     }
@@ -119,7 +119,7 @@ export async function expectedSpeed (
         streamsEach: guided ? 2 : 1, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0
       } as const
       const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, shape, sequences, here),
-        mostSessionBytes(chosen))
+        maxSessionBytes(chosen))
       let [total, reading] = [0, 0]
       for (const step of schedule.steps) {
         const rows = step.length / rowStride

@@ -34,7 +34,7 @@ function measure (count: number, one: { width: number, height: number }, columns
 }
 
 /** Pixels that sharp takes in one picture. */
-const mostPixels = 0x3fff ** 2
+const maxPixels = 0x3fff ** 2
 /** Longest side by format, where it has such a limit. */
 const longestSide: Partial<Record<ImageFormat, number>> = { webp: 16383, avif: 16384, jpeg: 65535, gif: 65535 }
 
@@ -48,8 +48,8 @@ export function checkSheet (
 ): void {
   const { sheetWidth, sheetHeight } = measure(count, one, columns, scale)
   const longest = longestSide[format] ?? Infinity
-  const why = sheetWidth * sheetHeight > mostPixels
-    ? `at most ${mostPixels} pixels (${Math.sqrt(mostPixels)} x ${Math.sqrt(mostPixels)}) are possible`
+  const why = sheetWidth * sheetHeight > maxPixels
+    ? `at most ${maxPixels} pixels (${Math.sqrt(maxPixels)} x ${Math.sqrt(maxPixels)}) are possible`
     : Math.max(sheetWidth, sheetHeight) > longest ? `${format} goes up to ${longest} pixels a side` : undefined
   if (why) throw new UsageError(`the picture would be ${sheetWidth} x ${sheetHeight} pixels, but ${why}; ${cure}`)
 }

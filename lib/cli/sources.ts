@@ -31,7 +31,7 @@ export interface Encoded {
 // ---- reading
 
 /** Bytes of one input at most; /dev/zero and a pipe that is never closed have to end somewhere. */
-export const mostSourceBytes = 2 ** 28
+export const maxSourceBytes = 2 ** 28
 
 /** How messages call an input. */
 export function sourceName (file: string): string {
@@ -74,7 +74,7 @@ function checkSource (file: string): void {
 export async function readSource (file: string, signal: AbortSignal): Promise<Buffer> {
   checkSource(file)
   if (file !== '-') {
-    return await readWhole(file, { limit: mostSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
+    return await readWhole(file, { limit: maxSourceBytes, pipes: true, check: () => signal.throwIfAborted() })
   }
   try {
     // Node.js reads a folder as a stream without bytes.
@@ -93,9 +93,9 @@ async function readStandardInput (): Promise<Buffer> {
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
     chunks.push(chunk)
     bytes += chunk.length
-    if (bytes > mostSourceBytes) {
+    if (bytes > maxSourceBytes) {
       throw new ParError('FILE_NOT_FOUND',
-        `standard input: cannot be read: it has more than ${mostSourceBytes} bytes, which is the limit. Is it the ` +
+        `standard input: cannot be read: it has more than ${maxSourceBytes} bytes, which is the limit. Is it the ` +
           'right file?')
     }
   }

@@ -6,7 +6,7 @@
 import path from 'node:path'
 import { ParError } from '../errors.js'
 import { JsonError, readJson, type Json } from '../checkpoint/json.js'
-import { mostImages } from '../options.js'
+import { maxImages } from '../options.js'
 import { isNpy, readNpy, writeNpy, type Whole } from '../npy.js'
 import { Slices } from '../slices.js'
 import { shownPath, visible } from '../text.js'
@@ -188,5 +188,5 @@ function cut (data: Int32Array, grid: Grid, where: string): TokenPicture[] {
 
 /** A file of a few bytes a picture is no file of pictures, and each would be an object and a file of its own. */
 export function checkCount (count: number, where: string): void {
-  if (count > mostImages) throw bad(where, `holds ${count} pictures; at most ${mostImages} are made at a time`)
+  if (count > maxImages) throw bad(where, `holds ${count} pictures; at most ${maxImages} are made at a time`)
 }

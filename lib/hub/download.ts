@@ -21,7 +21,7 @@ export interface Job extends FileFacts {
 }
 
 /** Wrong bytes may come once, from a cache in between; a second time they are what the server has. */
-const mostFresh = 2
+const maxFresh = 2
 
 /**
  * Fetches a file where the cache has not got its content; it has it afterwards.
@@ -100,7 +100,7 @@ async function fill (
     await handle.truncate(0)
     hash = hashFor(job)
     done = most = counted = 0
-    if (++fresh >= mostFresh) {
+    if (++fresh >= maxFresh) {
       throw new ParError('DOWNLOAD_FAILED', `${job.file}: ${why}. Nothing of it was kept. Try again later, or from ` +
         `another network; what the Hub has is at ${hub.endpoint}/${job.repository}`)
     }

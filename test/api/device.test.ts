@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import {
-  chooseFrom, cpuAfterAll, cureOf, freeMemory, mostSessionBytes, versionText, type Facts
+  chooseFrom, cpuAfterAll, cureOf, freeMemory, maxSessionBytes, versionText, type Facts
 } from '../../lib/device.js'
 import { ParError } from '../../lib/errors.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type NativeEngine } from '../../lib/native.js'
@@ -198,7 +198,7 @@ t.test('loading', async t => {
   controller.abort('enough')
   t.equal(await rejection(loading), 'enough')
 
-  t.same(['cpu', 'cuda:0'].map(mostSessionBytes), [2 ** 30, 2 ** 34])
+  t.same(['cpu', 'cuda:0'].map(maxSessionBytes), [2 ** 30, 2 ** 34])
   free = 7e9
   t.equal(await freeMemory('cuda:1'), 7e9)
   t.ok(await freeMemory('cpu') > 1e6 || process.platform !== 'linux', 'of the machine')

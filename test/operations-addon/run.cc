@@ -1,5 +1,5 @@
 // Every operation is built of what sessions and tokenizers are built of: their loader packs the weights, and Rows and
-// Operations run them.
+// PictureRunner runs them.
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -246,9 +246,9 @@ Status Single::draw() {
 // ---- pictures -----------------------------------------------------------------------------------------------
 
 // from [images, height, width, channels]; image i alone.
-Picture pictureOf(Operations& run, const float* from, int i, int height, int width, int channels) {
+Picture pictureOf(PictureRunner& run, const float* from, int i, int height, int width, int channels) {
   Picture x = run.make(height, width, channels);
-  if (run.going()) std::memcpy(x.data(), from + x.size() * i, x.size() * sizeof(float));
+  if (run.ok()) std::memcpy(x.data(), from + x.size() * i, x.size() * sizeof(float));
   return x;
 }
 
@@ -271,19 +271,19 @@ Status Single::convolution() {
   if (o.groups > 0) plan.norm(norm, "norm", o.channels);
   if (Status s = load(loader); !s.ok()) return s;
 
-  using Resample = Operations::Resample;
+  using Resample = PictureRunner::Resample;
   const bool ups = o.resample == Operation::Resample::up, downs = o.resample == Operation::Resample::down;
   const Resample resample = ups ? Resample::up : downs ? Resample::down : Resample::none;
   const int up = ups ? 2 : 1, down = downs ? 2 : 1;
   const float* added = o.residual ? next() : nullptr;
-  Operations run(threads, element(), o.groups, o.eps, never);
-  for (int i = 0; i < o.images && run.going(); i++) {
+  PictureRunner run(threads, element(), o.groups, o.eps, never);
+  for (int i = 0; i < o.images && run.ok(); i++) {
     const Picture in = pictureOf(run, x, i, o.height, o.width, o.channels);
     Picture residual;
     if (added) residual = pictureOf(run, added, i, o.height * up / down, o.width * up / down, o.outputs);
     const Picture y =
         run.convolve(in, conv, o.groups > 0 ? &norm : nullptr, o.swish, resample, added ? &residual : nullptr);
-    if (run.going()) append(out, y);
+    if (run.ok()) append(out, y);
   }
   return run.status;
 }
@@ -307,10 +307,10 @@ Status Single::spatialAttention() {
   plan.convolution(a.out, "proj_out", o.channels, o.channels, 1);
   if (Status s = load(loader); !s.ok()) return s;
 
-  Operations run(threads, element(), o.groups, o.eps, never);
-  for (int i = 0; i < o.images && run.going(); i++) {
+  PictureRunner run(threads, element(), o.groups, o.eps, never);
+  for (int i = 0; i < o.images && run.ok(); i++) {
     const Picture y = run.attention(pictureOf(run, x, i, o.height, o.width, o.channels), a);
-    if (run.going()) append(out, y);
+    if (run.ok()) append(out, y);
   }
   return run.status;
 }

@@ -112,14 +112,14 @@ class Decoder {
     e().parameterBytes = end;
     for (;;) {
       if (accept(".maxntid")) {
-        e().mostThreads = static_cast<unsigned>(number(next()));
-        while (accept(",")) e().mostThreads *= static_cast<unsigned>(number(next()));
+        e().maxThreads = static_cast<unsigned>(number(next()));
+        while (accept(",")) e().maxThreads *= static_cast<unsigned>(number(next()));
       } else if (accept(".minnctapersm")) next();
       else break;
     }
   }
   void addShared(const Variable& v) {
-    if (e().shared.size() == mostArrays) refuse("more arrays of shared memory than are provided for");
+    if (e().shared.size() == maxArrays) refuse("more arrays of shared memory than are provided for");
     symbols_[v.name] = constant(sharedBase(e().shared.size(), v.align));
     e().shared.push_back(v);
   }

@@ -148,9 +148,9 @@ std::function<void()> prepare(const simt::Launch& launch, simt::Parameters param
              entry.parameters[i].bytes == parameters.places[i].bytes;
     if (!same) giveUp(entry.name + ": its parameters have other sizes or places for nvcc than for the host's compiler");
     const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
-    if (entry.mostThreads > 0 && threads > entry.mostThreads)
+    if (entry.maxThreads > 0 && threads > entry.maxThreads)
       giveUp(entry.name + ": launched with " + std::to_string(threads) + " threads, bounds say " +
-             std::to_string(entry.mostThreads));
+             std::to_string(entry.maxThreads));
     return [&entry, bytes = std::make_shared<const std::vector<uint8_t>>(std::move(parameters.bytes)),
             shared = launch.sharedBytes] { runThread(entry, bytes->data(), shared); };
   } catch (const Failure& failure) {

@@ -58,7 +58,7 @@ struct Entry {
   std::string name, file;  // demangled; of the PTX
   std::vector<simt::Parameters::Place> parameters;
   size_t parameterBytes = 0;
-  unsigned mostThreads = 0;  // of .maxntid; 0: not said
+  unsigned maxThreads = 0;  // of .maxntid; 0: not said
   std::vector<Variable> shared;
   size_t localBytes = 0;
   std::vector<Instruction> code;
@@ -89,7 +89,7 @@ struct Entry {
 
 // A 32-bit shared address: the array's number, then an offset that does not start at 0, so that an address before the
 // array is known as such, and that is a multiple of the array's alignment but of no more.
-constexpr unsigned arrayBits = 19, mostArrays = 24;
+constexpr unsigned arrayBits = 19, maxArrays = 24;
 constexpr uint32_t sharedBase(size_t array, size_t align) {
   return static_cast<uint32_t>((array + 1) << arrayBits | 4096 | align);
 }
@@ -102,7 +102,7 @@ struct Thread {
   struct Array {
     uint8_t* data;
     uint32_t bytes, base;
-  } shared[mostArrays];
+  } shared[maxArrays];
   uint8_t* local = nullptr;
 };
 

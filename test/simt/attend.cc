@@ -134,7 +134,7 @@ void attention(const Case& c) {
     b.rows = {problem.rows.data() + row, 1};
     b.groups = only.data();
     b.groupCount = 1;
-    b.mostQueries = group;
+    b.maxQueries = group;
     b.queries = queries.data() + row * c.heads * width;
     b.out = one.data();
     return cases::finish(kernel(b, nullptr)) == cudaSuccess &&

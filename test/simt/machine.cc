@@ -142,7 +142,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int i) 
     case cudaDevAttrMultiProcessorCount: *value = device(i).processors; break;
     case cudaDevAttrComputeCapabilityMajor: *value = device(i).major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = device(i).minor; break;
-    case cudaDevAttrCooperativeLaunch: *value = 1; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(device(i).shared); break;
     default: return remember(cudaErrorInvalidValue);
   }
@@ -201,7 +200,6 @@ static const struct {
     SIMT_ERROR(cudaErrorLaunchTimeout, "the launch timed out and was terminated"),
     SIMT_ERROR(cudaErrorMisalignedAddress, "misaligned address"),
     SIMT_ERROR(cudaErrorLaunchFailure, "unspecified launch failure"),
-    SIMT_ERROR(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch"),
     SIMT_ERROR(cudaErrorNotSupported, "operation not supported"),
     SIMT_ERROR(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
     SIMT_ERROR(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),

@@ -56,7 +56,7 @@ struct Left {
             ((pairs[0] + pairs[1]) + (pairs[2] + pairs[3])) + ((pairs[4] + pairs[5]) + (pairs[6] + pairs[7]));
       }
   }
-  Weighted of(const Array<float>& weight) { return {weight.data(), elements.data(), stride, squares.data()}; }
+  NormInput of(const Array<float>& weight) { return {weight.data(), elements.data(), stride, squares.data()}; }
   void give(Projection& p, int firstRow = 0) const {
     p.elements = elements.data() + firstRow * stride, p.xStride = stride,
     p.squares = squares.data() + firstRow * squaresStride(dim), p.eps = 1e-5f;

@@ -192,19 +192,11 @@ inline void prefetch(const void* p, int bytes, Where w = Where::current()) {
   if (bytes <= 0 || bytes % 16 != 0) simt::fail("cp.async.bulk.prefetch: not a multiple of 16 bytes", w);
   for (int i = 0; i < bytes; i += 16) (void)*(static_cast<const volatile uint8_t*>(p) + i);  // all of it is there
 }
-inline void addRelease(uint32_t* p, uint32_t v) {
-  *p += v;
-  simt::perturb();
-}
 inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   const uint32_t old = *p;
   *p += v;
   simt::perturb();
   return old;
-}
-inline void waitAcquire(const uint32_t* p, uint32_t target, Where w = Where::current()) {
-  simt::waitUntil(
-      "waitAcquire", [=] { return static_cast<int32_t>(*p - target) >= 0; }, w);
 }
 
 }  // namespace parvis::cuda::ptx

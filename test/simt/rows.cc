@@ -48,7 +48,7 @@ void embeddings(int dim, int threads) {
                                              dim,
                                              x.data(),
                                              stride,
-                                             leaves ? left.of(weight) : Weighted{},
+                                             leaves ? left.of(weight) : NormInput{},
                                              threads},
                                             nullptr));
   int wrong = 0;

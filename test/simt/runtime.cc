@@ -126,11 +126,6 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
     if (d.major < 8) return cudaErrorNoKernelImageForDevice;
     l.sharedLimit = d.shared;
     if (const cudaError_t e = check(l)) return e;
-    const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z,
-                   blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
-    const uint64_t together = std::min<uint64_t>({32, 2048 / threads, d.shared / std::max<uint64_t>(l.sharedBytes, 1)});
-    if (l.cooperative && blocks > together * static_cast<uint64_t>(d.processors))
-      return cudaErrorCooperativeLaunchTooLarge;
     const bool overlaps = l.programmatic && m().ahead > 0;
     const auto runs = [l = std::move(l), overlaps] {
       return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : overlaps ? runAhead(l, m().ahead) : run(l);

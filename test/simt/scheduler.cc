@@ -350,7 +350,7 @@ void exchange(Held& h) {
   gridDim = h.launch->grid;
 }
 
-constexpr uint64_t mostThreadsAhead = 20000;  // each has two mappings of memory, and Linux gives a process 65530
+constexpr uint64_t maxThreadsAhead = 20000;  // each has two mappings of memory, and Linux gives a process 65530
 uint64_t threadsOf(const Launch& l) {
   return uint64_t{l.grid.x} * l.grid.y * l.grid.z * l.block.x * l.block.y * l.block.z;
 }
@@ -375,14 +375,13 @@ cudaError_t finishFirst() {
 
 cudaError_t run(const Launch& l) {
   begin(l);
-  while (l.cooperative && s.next < s.total) startBlock(s.next++);
   goOn();
   return end();
 }
 
 cudaError_t runAhead(const Launch& l, size_t ahead) {
   cudaError_t e = cudaSuccess;
-  if (threadsOf(l) > mostThreadsAhead / (ahead + 1)) {
+  if (threadsOf(l) > maxThreadsAhead / (ahead + 1)) {
     e = finishHeld();
     return e == cudaSuccess ? run(l) : e;
   }

@@ -212,28 +212,6 @@ bool products() {
   return true;
 }
 
-// ---- a grid's barrier ---------------------------------------------------------------------------------------
-
-__global__ void gridRounds(uint32_t* counter, int* cells, int* out) {
-  const unsigned me = blockIdx.x;
-  for (unsigned round = 1; round <= 3; round++) {
-    if (threadIdx.x == 0) cells[me] = static_cast<int>(me * round);
-    gridBarrier(counter, 2 * round - 1);
-    if (threadIdx.x == 1) out[me] = cells[(me + 1) % gridDim.x];
-    gridBarrier(counter, 2 * round);
-  }
-}
-bool gridMeets(bool cooperative) {
-  uint32_t counter = 0;
-  std::vector<int> cells(6), out(6);
-  const cudaError_t e = cooperative
-                            ? launchCooperative(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data())
-                            : launch(gridRounds, 6, 64, 0, nullptr, &counter, cells.data(), out.data());
-  for (size_t i = 0; i < 6; i++)
-    if (out[i] != static_cast<int>((i + 1) % 6 * 3)) return false;
-  return e == cudaSuccess;
-}
-
 }  // namespace
 
 int main(int, char** argv) {
@@ -269,8 +247,6 @@ int main(int, char** argv) {
   else if (name == "bulk-no-wait") right = copies(copyBulk<false>);
   else if (name == "mma") right = products<false>();
   else if (name == "mma-trans") right = products<true>();
-  else if (name == "grid") right = gridMeets(true);
-  else if (name == "grid-plain") right = gridMeets(false);
   else if (name == "too-many-threads") right = plain(overrunGlobal, 1025);
   else return 2;
   std::printf("%s\n", right ? "right" : "wrong");

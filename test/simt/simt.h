@@ -79,7 +79,6 @@ struct Launch {
   dim3 grid, block;
   size_t sharedBytes = 0;
   size_t sharedLimit = 227 << 10;  // of a block, static arrays included: enqueue() asks the device
-  bool cooperative = false;        // all blocks alive together; otherwise two at a time
   bool programmatic = false;     // may start while the kernel before it still runs: every thread must wait for that one
   const void* kernel = nullptr;  // for its name
   std::function<void()> body = {};  // one thread
@@ -141,11 +140,10 @@ uint8_t* dynamicShared();
 bool isShared(const void* p);  // of the running block
 
 template <class... P, class... A>
-cudaError_t launch(bool cooperative, bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
+cudaError_t launch(bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
                    cudaStream_t stream, A&&... args) {
   std::tuple<std::decay_t<P>...> copy(std::forward<A>(args)...);
   Launch l{grid, block, sharedBytes};
-  l.cooperative = cooperative;
   l.programmatic = programmatic;
   l.kernel = reinterpret_cast<const void*>(kernel);
   if (interpret) {

@@ -5,7 +5,7 @@
 
 using namespace parvis::cuda::vq;
 using namespace pictures;
-using parvis::cpu::Operations;
+using parvis::cpu::PictureRunner;
 
 namespace {
 
@@ -78,10 +78,10 @@ void convolution(const Case& k) {
 
   std::vector<float> expected;
   parvis::cpu::Threads threads(1);
-  Operations run(threads, cpuElement<E>, groups, eps, never);
-  const auto how = k.resample == Resample::up     ? Operations::Resample::up
-                   : k.resample == Resample::down ? Operations::Resample::down
-                                                  : Operations::Resample::none;
+  PictureRunner run(threads, cpuElement<E>, groups, eps, never);
+  const auto how = k.resample == Resample::up     ? PictureRunner::Resample::up
+                   : k.resample == Resample::down ? PictureRunner::Resample::down
+                                                  : PictureRunner::Resample::none;
   for (size_t i = 0; i < images; i++) {
     const auto in = picture(run, x32.data() + i * inPixels * static_cast<size_t>(k.channels), k.height, k.width,
                             k.channels),
@@ -162,7 +162,7 @@ void residualBlock() {
     x32[i] += static_cast<float>(i % channels) * 0.25f;  // means that are not zero
   x32 = rounded<E>(x32);
   parvis::cpu::Threads threads(1);
-  Operations run(threads, cpuElement<E>, groups, eps, never);
+  PictureRunner run(threads, cpuElement<E>, groups, eps, never);
   const auto expected = run.residual(picture(run, x32.data(), height, width, channels), block);
 
   const Array<E> x = strided<E>(x32, channels);

@@ -109,7 +109,7 @@ void pictures(const Both& both, const parvis::TokenizerModel& m, const char* nam
                "%s, a picture alone: the bits of the batch", name);
 }
 
-void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double mostOther, int count, int height,
+void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, double maxOther, int count, int height,
            int width) {
   cases::Numbers numbers(5);
   std::vector<float> pixels(static_cast<size_t>(count * height * width * 3));
@@ -120,7 +120,7 @@ void codes(const Both& both, const parvis::TokenizerModel& m, const char* name, 
   if (s.ok()) s = both.cuda->encode(pixels.data(), count, height, width, tokens.data(), never);
   size_t other = 0;
   for (size_t i = 0; i < tokens.size(); i++) other += tokens[i] != expected[i];
-  cases::check(s.ok() && static_cast<double>(other) <= mostOther * static_cast<double>(tokens.size()),
+  cases::check(s.ok() && static_cast<double>(other) <= maxOther * static_cast<double>(tokens.size()),
                "%s, encoding %d of %d x %d: %zu of %zu tokens are others %s", name, count, height, width, other,
                tokens.size(), s.message.c_str());
 }
@@ -159,7 +159,7 @@ void givenUp(const Checkpoint& c, const parvis::TokenizerModel& m) {
   Status s = one.cuda->decode(tokens.data(), o, nullptr, first.data(), never);
   cudaMemGetInfo(&after, &total);
   const size_t kept = before - after;
-  cases::check(s.ok() && kept > 0 && parvis::cuda::spareBytes(0) == kept, "a tokenizer keeps %zu bytes %s", kept,
+  cases::check(s.ok() && kept > 0 && parvis::cuda::reclaimableBytes(0) == kept, "a tokenizer keeps %zu bytes %s", kept,
                s.message.c_str());
   void* rest = nullptr;
   const cudaError_t e = cudaMalloc(&rest, (after - total / 64 - kept / 2) / 256 * 256);
@@ -167,7 +167,7 @@ void givenUp(const Checkpoint& c, const parvis::TokenizerModel& m) {
   cases::check(e == cudaSuccess && s.ok() && second == first, "which another one takes where it needs it %s",
                s.message.c_str());
   s = one.cuda->decode(tokens.data(), o, nullptr, third.data(), never);
-  cases::check(s.ok() && third == first && parvis::cuda::spareBytes(0) == kept, "and the first one again %s",
+  cases::check(s.ok() && third == first && parvis::cuda::reclaimableBytes(0) == kept, "and the first one again %s",
                s.message.c_str());
   cudaFree(rest);
 }

@@ -6,7 +6,7 @@
 
 using namespace parvis::cuda::vq;
 using namespace pictures;
-using parvis::cpu::Operations;
+using parvis::cpu::PictureRunner;
 
 namespace {
 
@@ -26,7 +26,7 @@ void attentionBlock(int channels, int height, int width) {
                all = pixels * static_cast<size_t>(pictureStride(channels));
   const std::vector<float> x32 = rounded<E>(normals(numbers, pixels * c));
   parvis::cpu::Threads threads(1);
-  Operations run(threads, cpuElement<E>, groups, eps, never);
+  PictureRunner run(threads, cpuElement<E>, groups, eps, never);
   parvis::cpu::SelfAttention block;
   block.norm = n.cpu, block.q = q.cpu, block.k = k.cpu, block.v = v.cpu, block.out = o.cpu;
   const auto expected = run.attention(picture(run, x32.data(), height, width, channels), block);
@@ -264,7 +264,7 @@ int main(int, char** argv) {
   resize(1, 1, 3, 2, 1);
   SelfAttention wide{nullptr, nullptr, nullptr, nullptr, 1, 4, 520, parvis::cuda::Element::bfloat16};
   cases::check(attend(wide, nullptr) == cudaErrorInvalidValue, "attention of 520 channels is refused");
-  cases::check(nearest({nullptr, 4, mostCodeSize + 1, nullptr, 1, nullptr, 64}, nullptr) == cudaErrorInvalidValue,
+  cases::check(nearest({nullptr, 4, maxCodeSize + 1, nullptr, 1, nullptr, 64}, nullptr) == cudaErrorInvalidValue,
                "longer codebook rows are refused");
   return cases::failures > 0;
 }

@@ -125,7 +125,8 @@ struct Norm {
   Norm(const Norm&) = delete;
 };
 
-inline parvis::cpu::Picture picture(parvis::cpu::Operations& run, const float* v, int height, int width, int channels) {
+inline parvis::cpu::Picture picture(parvis::cpu::PictureRunner& run, const float* v, int height, int width,
+                                    int channels) {
   parvis::cpu::Picture p = run.make(height, width, channels);
   std::memcpy(p.data(), v, p.size() * sizeof(float));
   return p;

@@ -46,7 +46,7 @@ export const cudaSession = [
 /** Its tokenizer. */
 export const cudaTokenizer =
   ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
-    'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'operations.cc', 'tokenizer.cc']
+    'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'picture-runner.cc', 'tokenizer.cc']
     .map(name => `cuda/${name}`)
 
 /**

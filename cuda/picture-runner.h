@@ -1,4 +1,4 @@
-// Operations on pictures of the VQ tokenizer, enqueued one after the other: the CUDA side of what cpu/picture.h is.
+// PictureRunner on pictures of the VQ tokenizer, enqueued one after the other: the CUDA side of what cpu/picture.h is.
 // Pictures lie in one allocation whose size a dry run of the same operations finds out first, so that nothing is taken
 // piece by piece and a picture that does not fit is refused before any work. Memory goes back to the arena as soon as
 // the last reader is enqueued: there is one stream, so whatever comes later runs later.
@@ -67,18 +67,18 @@ struct DevicePicture {
 };
 
 // Runs operations until one fails; the rest then do nothing, and `status` says why. All images of a pass together.
-class Operations {
+class PictureRunner {
  public:
   using Resample = vq::Resample;
   using Picture = DevicePicture;
   // base: the allocation; null: a dry run, for arena.peak(). profile: where launches are recorded, or null.
-  Operations(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images,
-             const Cancel& cancel, Profile* profile = nullptr)
+  PictureRunner(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images,
+                const Cancel& cancel, Profile* profile = nullptr)
       : arena_(arena), base_(base), device_(device), element_(element), groups_(groups), eps_(eps), images_(images),
         cancel_(cancel), timer_(profile) {}
   Status status;
 
-  bool going();  // false after a failure or a cancellation
+  bool ok();  // false after a failure or a cancellation
   Place take(size_t bytes) { return Place(&arena_, bytes); }
   template <class T>
   T* at(const Place& p) const {
@@ -93,7 +93,7 @@ class Operations {
   // returns the LaunchRecord of a profile.
   template <class Describe, class Body>
   void run(Describe&& describe, Body&& body) {
-    if (!base_ || !going()) return;
+    if (!base_ || !ok()) return;
     const cudaStream_t stream = device_.stream();
     fail(statusOf(timer_.timed(stream, describe, [&] { return body(stream); }), "running the tokenizer"));
   }

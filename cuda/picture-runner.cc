@@ -1,4 +1,4 @@
-#include "operations.h"
+#include "picture-runner.h"
 
 #include <algorithm>
 
@@ -7,7 +7,7 @@ namespace parvis::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr double mostAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
+constexpr double maxAhead = 5e12;  // operations enqueued before the stream is waited for: some 20 ms of a large device
 
 }  // namespace
 
@@ -27,16 +27,16 @@ void Arena::give(size_t at) {
   used_.erase(std::find_if(used_.begin(), used_.end(), [&](const Used& u) { return u.begin == at; }));
 }
 
-size_t Operations::pictureBytes(int height, int width, int channels) const {
+size_t PictureRunner::pictureBytes(int height, int width, int channels) const {
   return static_cast<size_t>(images_) * static_cast<size_t>(height) * static_cast<size_t>(width) *
          static_cast<size_t>(vq::pictureStride(channels)) * (element_ == Element::float32 ? 4 : 2);
 }
-size_t Operations::sumBytes(int height, int width, int channels) const {
+size_t PictureRunner::sumBytes(int height, int width, int channels) const {
   return static_cast<size_t>(images_) * static_cast<size_t>(vq::sumSlots(height, width)) *
          static_cast<size_t>(vq::pictureStride(channels)) * 8;
 }
 
-DevicePicture Operations::make(int height, int width, int channels) {
+DevicePicture PictureRunner::make(int height, int width, int channels) {
   DevicePicture p;
   p.height = height;
   p.width = width;
@@ -47,24 +47,24 @@ DevicePicture Operations::make(int height, int width, int channels) {
 
 // ---- the stream ---------------------------------------------------------------------------------------------
 
-bool Operations::going() {
+bool PictureRunner::ok() {
   if (cancel_.load(std::memory_order_relaxed)) fail({Code::cancelled, "Cancelled."});
   return status.ok();
 }
 
-void Operations::fail(Status s) {
+void PictureRunner::fail(Status s) {
   if (status.ok()) std::swap(status, s);
 }
 
-void Operations::worked(double flops) {
+void PictureRunner::worked(double flops) {
   if (!base_ || !status.ok()) return;
   ahead_ += flops;
-  if (ahead_ < mostAhead) return;
+  if (ahead_ < maxAhead) return;
   ahead_ = 0;
   fail(device_.finish("running the tokenizer"));
 }
 
-void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
+void PictureRunner::copyIn(const Place& to, const void* from, size_t bytes) {
   run(
       [&] {
         return LaunchRecord{"copy", "to the device", 0, static_cast<double>(bytes), 0};
@@ -73,7 +73,7 @@ void Operations::copyIn(const Place& to, const void* from, size_t bytes) {
         return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream);
       });
 }
-void Operations::copyOut(void* to, const Place& from, size_t bytes) {
+void PictureRunner::copyOut(void* to, const Place& from, size_t bytes) {
   run(
       [&] {
         return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0};
@@ -85,7 +85,7 @@ void Operations::copyOut(void* to, const Place& from, size_t bytes) {
 
 // ---- convolution --------------------------------------------------------------------------------------------
 
-Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
+PictureRunner::Factors PictureRunner::factors(const Picture& x, const VqNorm& n) {
   const size_t bytes = static_cast<size_t>(images_) * static_cast<size_t>(x.channels) * 4;
   Factors f{take(bytes), take(bytes)};
   Place apart;
@@ -106,8 +106,8 @@ Operations::Factors Operations::factors(const Picture& x, const VqNorm& n) {
   return f;
 }
 
-void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
-                          const Picture* residual, const Place& y, const Place* sums, bool floats) {
+void PictureRunner::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
+                             const Picture* residual, const Place& y, const Place* sums, bool floats) {
   vq::Convolution c{};
   c.images = images_;
   c.height = x.height;
@@ -133,8 +133,8 @@ void Operations::convolve(const Picture& x, const VqFilter& f, const Factors* fa
   worked(2.0 * images_ * c.outHeight() * c.outWidth() * f.outputs * f.channels * f.taps());
 }
 
-DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
-                                   Resample resample, const Picture* residual, bool summed) {
+DevicePicture PictureRunner::convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
+                                      Resample resample, const Picture* residual, bool summed) {
   vq::Convolution shape{};
   shape.height = x.height;
   shape.width = x.width;
@@ -147,7 +147,7 @@ DevicePicture Operations::convolve(const Picture& x, const VqFilter& f, const Vq
   return y;
 }
 
-Place Operations::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
+Place PictureRunner::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
   Factors factors;
   if (norm) factors = this->factors(x, *norm);
   Place y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) *
@@ -156,7 +156,7 @@ Place Operations::convolveFloats(const Picture& x, const VqFilter& f, const VqNo
   return y;
 }
 
-DevicePicture Operations::residual(Picture x, const VqResidual<VqNorm, VqFilter>& r) {
+DevicePicture PictureRunner::residual(Picture x, const VqResidual<VqNorm, VqFilter>& r) {
   const Picture h = convolve(x, r.conv1, &r.norm1, true);
   if (r.shortcut.outputs == 0) return convolve(h, r.conv2, &r.norm2, true, Resample::none, &x);
   const Picture side = convolve(x, r.shortcut, nullptr, false, Resample::none, nullptr, false);
@@ -166,7 +166,7 @@ DevicePicture Operations::residual(Picture x, const VqResidual<VqNorm, VqFilter>
 
 // ---- attention ----------------------------------------------------------------------------------------------
 
-DevicePicture Operations::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
+DevicePicture PictureRunner::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
   const int positions =
       static_cast<int>(static_cast<int64_t>(x.height) * x.width);  // where that is too many, memory is refused before
   Picture out;
