@@ -190,7 +190,7 @@ t.test('too little memory', async t => {
     t.ok(first.code === 'OUT_OF_MEMORY' && shown(first.message), `${kilobytes} KB: ${first.message}`)
   }
   t.ok(refused > 0, `${refused} of the sizes are too little`)
-  t.same(await run('memory=4M', 'long', '9'), [9, true], 'a list that fits in groups only')
+  t.same(await run('memory=6M', 'long', '9'), [9, true], 'a list that fits in groups only')
 })
 
 t.test('whatever fails is a typed error, and the process goes on', async t => {
