@@ -5,6 +5,7 @@ import fs from 'node:fs'
 import { better, explain, extrapolate, places, shares, speedUp, spread } from '../../lib/bench/figures.js'
 import { stepsOfPicture, stepsOfVideo, table2, table3 } from '../../lib/bench/paper.js'
 import { randomWeights } from '../../lib/bench/weights.js'
+import { rowStride } from '../../lib/native.js'
 import { createSchedule } from '../../lib/schedule.js'
 import {
   decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, vq16
@@ -26,7 +27,7 @@ t.test('places stand for every step once', async t => {
     chosen.reduce((end, place) => {
       t.equal(place.from, end)
       t.ok(place.from <= place.step && place.step < place.to)
-      t.equal(schedule.steps[place.step]!.length / 7, place.single ? 1 : n)
+      t.equal(schedule.steps[place.step]!.length / rowStride, place.single ? 1 : n)
       return place.to
     }, 0)
     t.same(chosen.filter(({ single }) => single).map(({ steps }) => steps), n > 1 ? [n] : [])
