@@ -116,10 +116,10 @@ namespace {
 
 struct Kept {
   const Device* owner;
-  Reclaimable* spare;
+  Reclaimable* holder;
 };
-// Of the whole process. Held while a spare gives up: it stays where it is meanwhile. Never destroyed: threads may
-// outlive statics.
+// Of the whole process. Held while a holder gives memory back: it stays where it is meanwhile. Never destroyed: threads
+// may outlive statics.
 std::mutex& keptLock = *new std::mutex;
 std::vector<Kept>& kept = *new std::vector<Kept>;
 
@@ -129,24 +129,24 @@ size_t reclaimableBytes(int device) {
   const std::lock_guard<std::mutex> hold(keptLock);
   size_t bytes = 0;
   for (const Kept& k : kept)
-    if (k.owner->index() == device) bytes += k.spare->reclaimableBytes();
+    if (k.owner->index() == device) bytes += k.holder->reclaimableBytes();
   return bytes;
 }
 
-void Device::keeps(Reclaimable* spare) {
+void Device::keeps(Reclaimable* holder) {
   const std::lock_guard<std::mutex> hold(keptLock);
-  kept.push_back({this, spare});
+  kept.push_back({this, holder});
 }
 
-void Device::forgets(Reclaimable* spare) {
+void Device::forgets(Reclaimable* holder) {
   const std::lock_guard<std::mutex> hold(keptLock);
-  kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.spare == spare; }), kept.end());
+  kept.erase(std::remove_if(kept.begin(), kept.end(), [&](const Kept& k) { return k.holder == holder; }), kept.end());
 }
 
-bool Device::reclaimSpares(bool others) {
+bool Device::reclaimKept(bool others) {
   const std::lock_guard<std::mutex> hold(keptLock);
   return std::count_if(kept.begin(), kept.end(), [&](const Kept& k) {
-           return k.owner->index() == index_ && (k.owner != this) == others && k.spare->reclaim();
+           return k.owner->index() == index_ && (k.owner != this) == others && k.holder->reclaim();
          }) > 0;
 }
 
@@ -163,7 +163,7 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   if (Status s = ask(); !s.ok()) return s;
   const auto fits = [&] { return bytes <= free && unplanned(total) <= free - bytes; };
   for (const bool others : {false, true})
-    if (!fits() && device->reclaimSpares(others))
+    if (!fits() && device->reclaimKept(others))
       if (Status s = ask(); !s.ok()) return s;
   const auto refuse = [&](const char* how) {
     const size_t need = bytes + unplanned(total);
@@ -178,7 +178,7 @@ Status DeviceMemory::allocate(std::shared_ptr<Device> device, size_t bytes, cons
   for (const bool others : {false, true}) {
     if (e != cudaErrorMemoryAllocation) break;  // there, but in pieces
     cudaGetLastError();
-    if (device->reclaimSpares(others)) e = cudaMalloc(&p, bytes);
+    if (device->reclaimKept(others)) e = cudaMalloc(&p, bytes);
   }
   if (e == cudaErrorMemoryAllocation) {
     cudaGetLastError();

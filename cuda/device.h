@@ -63,9 +63,9 @@ class Device {
   Status finish(const char* doing);
   // Gives its memory up before an allocation on this device is refused, this backend's or another's, until it is
   // forgotten.
-  void keeps(Reclaimable* spare);
-  void forgets(Reclaimable* spare);
-  bool reclaimSpares(bool others);  // this backend's, or those of all others on the device; whether there were any
+  void keeps(Reclaimable* holder);
+  void forgets(Reclaimable* holder);
+  bool reclaimKept(bool others);  // this backend's, or those of all others on the device; whether there were any
 
  private:
   int index_, processors_ = 1;

@@ -94,7 +94,7 @@ __device__ inline void finish(const Projection& p, int row, int pair, bool there
   } else if (activates(p.epilogue)) {
     storeActivated<uint16_t>(p, p.epilogue, row, pair, low, high);
   } else {
-    const Place place = placeOf(p.rotation, 2 * pair);
+    const QkvPlace place = placeOf(p.rotation, 2 * pair);
     storePlaced<uint16_t>(p.rotation, place, row, b.slot, turned(place, b.first, low, high));
   }
 }

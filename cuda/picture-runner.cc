@@ -64,7 +64,7 @@ void PictureRunner::worked(double flops) {
   fail(device_.finish("running the tokenizer"));
 }
 
-void PictureRunner::copyIn(const Place& to, const void* from, size_t bytes) {
+void PictureRunner::copyIn(const ArenaBlock& to, const void* from, size_t bytes) {
   run(
       [&] {
         return LaunchRecord{"copy", "to the device", 0, static_cast<double>(bytes), 0};
@@ -73,7 +73,7 @@ void PictureRunner::copyIn(const Place& to, const void* from, size_t bytes) {
         return cudaMemcpyAsync(at<uint8_t>(to), from, bytes, cudaMemcpyHostToDevice, stream);
       });
 }
-void PictureRunner::copyOut(void* to, const Place& from, size_t bytes) {
+void PictureRunner::copyOut(void* to, const ArenaBlock& from, size_t bytes) {
   run(
       [&] {
         return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0};
@@ -88,7 +88,7 @@ void PictureRunner::copyOut(void* to, const Place& from, size_t bytes) {
 PictureRunner::Factors PictureRunner::factors(const Picture& x, const VqNorm& n) {
   const size_t bytes = static_cast<size_t>(images_) * static_cast<size_t>(x.channels) * 4;
   Factors f{take(bytes), take(bytes)};
-  Place apart;
+  ArenaBlock apart;
   if (!x.sums.taken()) apart = take(sumBytes(x.height, x.width, x.channels));
   const PictureShape picture = shape(x.height, x.width, x.channels);
   run([&] { return groupNormLaunch(picture, !apart.taken(), sizeOf(element_)); },
@@ -107,7 +107,7 @@ PictureRunner::Factors PictureRunner::factors(const Picture& x, const VqNorm& n)
 }
 
 void PictureRunner::convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
-                             const Picture* residual, const Place& y, const Place* sums, bool floats) {
+                             const Picture* residual, const ArenaBlock& y, const ArenaBlock* sums, bool floats) {
   vq::Convolution c{};
   c.images = images_;
   c.height = x.height;
@@ -147,11 +147,11 @@ DevicePicture PictureRunner::convolve(const Picture& x, const VqFilter& f, const
   return y;
 }
 
-Place PictureRunner::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
+ArenaBlock PictureRunner::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
   Factors factors;
   if (norm) factors = this->factors(x, *norm);
-  Place y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) *
-                 static_cast<size_t>(f.outputs) * 4);
+  ArenaBlock y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) *
+                      static_cast<size_t>(f.outputs) * 4);
   convolve(x, f, norm ? &factors : nullptr, swish, Resample::none, nullptr, y, nullptr, true);
   return y;
 }

@@ -31,17 +31,17 @@ class Arena {
 };
 
 // A borrowed place; goes back when destroyed.
-class Place {
+class ArenaBlock {
  public:
-  Place() = default;
-  Place(Arena* arena, size_t bytes) : arena_(arena), at_(arena->take(bytes)) {}
-  Place(Place&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), at_(other.at_) {}
-  Place& operator=(Place&& other) noexcept {
+  ArenaBlock() = default;
+  ArenaBlock(Arena* arena, size_t bytes) : arena_(arena), at_(arena->take(bytes)) {}
+  ArenaBlock(ArenaBlock&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), at_(other.at_) {}
+  ArenaBlock& operator=(ArenaBlock&& other) noexcept {
     std::swap(arena_, other.arena_);
     std::swap(at_, other.at_);
     return *this;
   }
-  ~Place() {
+  ~ArenaBlock() {
     if (arena_) arena_->give(at_);
   }
   bool taken() const { return arena_ != nullptr; }
@@ -62,7 +62,7 @@ struct VqNorm {
 using VqFilter = vq::Filter;  // outputs = 0: none
 
 struct DevicePicture {
-  Place place, sums;  // sums: for the norm after it, where its producer wrote them
+  ArenaBlock place, sums;  // sums: for the norm after it, where its producer wrote them
   int height = 0, width = 0, channels = 0;
 };
 
@@ -79,16 +79,16 @@ class PictureRunner {
   Status status;
 
   bool ok();  // false after a failure or a cancellation
-  Place take(size_t bytes) { return Place(&arena_, bytes); }
+  ArenaBlock take(size_t bytes) { return ArenaBlock(&arena_, bytes); }
   template <class T>
-  T* at(const Place& p) const {
+  T* at(const ArenaBlock& p) const {
     return reinterpret_cast<T*>(base_ + p.at());
   }
   Picture make(int height, int width, int channels);
   size_t sumBytes(int height, int width, int channels) const;
   // Host memory of the caller, that stays until the stream is done.
-  void copyIn(const Place& to, const void* from, size_t bytes);
-  void copyOut(void* to, const Place& from, size_t bytes);
+  void copyIn(const ArenaBlock& to, const void* from, size_t bytes);
+  void copyOut(void* to, const ArenaBlock& from, size_t bytes);
   // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed. `describe`: a function that
   // returns the LaunchRecord of a profile.
   template <class Describe, class Body>
@@ -105,7 +105,7 @@ class PictureRunner {
   Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
                    Resample resample = Resample::none, const Picture* residual = nullptr, bool summed = true);
   // The same at the end of a network: float32 [images, height, width, outputs].
-  Place convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish);
+  ArenaBlock convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish);
   Picture residual(Picture x, const VqResidual<VqNorm, VqFilter>& r);
   Picture attention(Picture x, const VqAttention<VqNorm, VqFilter>& a);
   Element element() const { return element_; }
@@ -114,11 +114,11 @@ class PictureRunner {
 
  private:
   struct Factors {
-    Place scale, shift;
+    ArenaBlock scale, shift;
   };
   Factors factors(const Picture& x, const VqNorm& n);
   void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
-                const Picture* residual, const Place& y, const Place* sums, bool floats);
+                const Picture* residual, const ArenaBlock& y, const ArenaBlock* sums, bool floats);
   void fail(Status s);  // the first failure stays
   void worked(double flops);
   size_t pictureBytes(int height, int width, int channels) const;

@@ -43,7 +43,7 @@ template <class S, Epilogue epilogue>
 __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scales, int blockRow, int firstRow,
                           int firstPair) {
   const Rotation& t = p.rotation;
-  Place places[each];
+  QkvPlace places[each];
   float2 weights[each] = {};
   if (epilogue == Epilogue::append)
     for (int i = 0; i < each; i++) places[i] = placeOf(t, 2 * (firstPair + 8 * i));

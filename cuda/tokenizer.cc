@@ -199,7 +199,7 @@ void CudaTokenizer::decodePass(PictureRunner& run, const int32_t* tokens, const 
   const int cells = o.gridHeight * o.gridWidth * run.images();
   DevicePicture x = run.make(o.gridHeight, o.gridWidth, model_.codeSize);
   {
-    const Place list = run.take(static_cast<size_t>(cells) * 4);
+    const ArenaBlock list = run.take(static_cast<size_t>(cells) * 4);
     run.copyIn(list, tokens, static_cast<size_t>(cells) * 4);
     run.run([&] { return codebookLookupLaunch(cells, model_.codeSize, sizeOf(element_)); },
             [&](cudaStream_t stream) {
@@ -213,12 +213,12 @@ void CudaTokenizer::decodePass(PictureRunner& run, const int32_t* tokens, const 
   x = runVqMiddle(run, std::move(x), parts_.decoder);
   x = runVqLevels(run, std::move(x), parts_.decoder, PictureRunner::Resample::up);
   const int height = x.height, width = x.width;
-  const Place rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
+  const ArenaBlock rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
   x = DevicePicture();
   const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) *
                         static_cast<size_t>(o.outWidth) * 3,
                size = values * (bytes ? 1 : 4);
-  const Place out = run.take(size), flag = run.take(sizeof(int));
+  const ArenaBlock out = run.take(size), flag = run.take(sizeof(int));
   run.run(
       [&] {
         const PictureShape decoded = run.shape(height, width, 3), wanted = run.shape(o.outHeight, o.outWidth, 3);
@@ -260,7 +260,7 @@ void CudaTokenizer::encodePass(PictureRunner& run, const float* pixels, int heig
   const size_t all = static_cast<size_t>(run.images()) * static_cast<size_t>(height) * static_cast<size_t>(width);
   DevicePicture x = run.make(height, width, 3);
   {
-    const Place stored = run.take(all * 12);
+    const ArenaBlock stored = run.take(all * 12);
     run.copyIn(stored, pixels, all * 12);
     run.run([&] { return inputPixelsLaunch(run.shape(height, width, 3), sizeOf(element_)); },
             [&](cudaStream_t stream) {
@@ -272,8 +272,8 @@ void CudaTokenizer::encodePass(PictureRunner& run, const float* pixels, int heig
   x = runVqMiddle(run, std::move(x), parts_.encoder);
   x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, PictureRunner::Resample::none, nullptr, false);
   const size_t cells = static_cast<size_t>(run.images()) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width);
-  const Place z = run.convolveFloats(x, parts_.quant, nullptr, false);
-  const Place list = run.take(cells * 4);
+  const ArenaBlock z = run.convolveFloats(x, parts_.quant, nullptr, false);
+  const ArenaBlock list = run.take(cells * 4);
   // Nearest row of length 1 = largest product; the length of z scales all of them alike.
   run.run([&] { return nearestCodeLaunch(static_cast<int>(cells), model_.codebook, model_.codeSize); },
           [&](cudaStream_t stream) {

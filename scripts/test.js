@@ -52,7 +52,7 @@ const alone = [
 const apart = ['test/runners/']
 /** What takes longest, in this order, by the beginning of its path. It begins first, so that the lanes end together. */
 const longest = [
-  'test/ptx.', 'test/cuda/golden.', 'test/cuda/api.', 'test/cuda/operations.', 'test/cuda/session.',
+  'test/ptx.', 'test/cuda/golden.', 'test/cuda/api.', 'test/cuda/session.',
   'test/cuda/vq-tokenizer.', 'test/release/', 'test/checkpoint/variants.', 'test/cuda/', 'test/snippets.',
   'test/runners/', 'test/package.', 'test/pinned/', 'test/fashion.', 'test/types.'
 ]

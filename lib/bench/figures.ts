@@ -104,8 +104,9 @@ export function explain (result: StepResult, results: readonly Result[]): string
   const up = speedUp(result, results)
   const one = baseline(result, results)
   if (!up || !one || result.n === 1 || (up.stepRatio <= consistent && up.stepRatio >= 1 / consistent)) return undefined
-  const name =
-    `${result.model}, n = ${result.n}${result.batch > 1 ? `, batch ${result.batch}` : ''}${result.grid !== 24 ? `, grid ${result.grid}` : ''}, ${result.precision}, ${result.device}`
+  const batch = result.batch > 1 ? `, batch ${result.batch}` : ''
+  const grid = result.grid !== 24 ? `, grid ${result.grid}` : ''
+  const name = `${result.model}, n = ${result.n}${batch}${grid}, ${result.precision}, ${result.device}`
   const head = `${name}: ${up.measured.toFixed(2)}x where the steps alone give ${up.bySteps.toFixed(2)}x, because ` +
     `an average step takes ${up.stepRatio.toFixed(2)}x one at n = 1.`
   if (up.stepRatio < 1) return `${head} It cannot do with less: the machine was slower while n = 1 was measured.`

@@ -9,16 +9,24 @@ import type { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
 /** Parts of names that only training needs: losses, discriminators, perceptual networks, optimizers, teachers. */
-const trainingPart =
-  /^(loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*|optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?)$/
+const trainingPart = wholly(
+  /loss(es)?(_fn)?|.+_loss(es)?|.*discriminator.*|disc|net_?d|.*perceptual.*|.*lpips.*|vgg\d*/,
+  /optim(izer)?s?|lr_schedulers?|schedulers?|(grad_)?scaler|teacher(_model)?|metrics?/)
 /** Buffers that are computed from sizes, and caches. */
-const buffer =
-  /^((rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached|(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache)$/
+const buffer = wholly(
+  /(rope_?)?freqs(_cis)?|inv_freq|(cos|sin)(_cached)?|.*_cached/,
+  /(.*_)?masks?|(.*_)?caches?|.*kv_?cache.*|[kv]_?cache/)
 /** Of a codebook, beside its codes: how often each was used, sums of moving averages. */
 const statistics = /^(codebook_(used|usage)|usage|(.*_)?cluster_size|embed(ding)?_avg|embed(ding)?_sum)$/
 /** Also what a module of another library keeps of itself (TransformerEngine). */
-const counter =
-  /^(_extra_state|num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)|counter|count|decay|init(t?ed|ialized)?|version)$/
+const counter = wholly(
+  /_extra_state|num_batches_tracked|(num_|n_|global_)?(steps?|epochs?|iter(ation)?s?|updates|samples|images)/,
+  /counter|count|decay|init(t?ed|ialized)?|version/)
+
+/** Matches a text that one of the alternatives matches from its beginning to its end. */
+function wholly (...alternatives: RegExp[]): RegExp {
+  return new RegExp(`^(${alternatives.map(({ source }) => source).join('|')})$`)
+}
 
 /** Foreign tensors after which the others are not looked at. */
 const maxForeign = 100

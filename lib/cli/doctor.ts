@@ -300,11 +300,10 @@ function known (memory: Facts['cpu']['memory']): Facts['cpu']['memory'] {
 
 function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
   if (!cuda.compiled) return [['compiled', 'no']]
+  const capabilities = cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')
+  const compiledFor = capabilities && ` for compute capability ${capabilities}`
   return [
-    [
-      'compiled',
-      `yes, with CUDA ${versionText(cuda.runtime)}${cuda.architectures && ` for compute capability ${cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')}`}`
-    ],
+    ['compiled', `yes, with CUDA ${versionText(cuda.runtime)}${compiledFor}`],
     ['driver', cuda.driver === 0 ? 'none' : `for CUDA ${versionText(cuda.driver)}`],
     ...cuda.devices.map(device => [`GPU ${device.index}`, deviceText(device, memory[device.index])]),
     // a device says its own
@@ -318,7 +317,8 @@ function deviceText (
   if (name === '') return problem ?? 'unknown'
   const free = memory && 'free' in memory ? `, ${bytesText(memory.free)} free` : ''
   const fault = problem ?? (memory && 'problem' in memory ? memory.problem : undefined)
-  return `${name}, compute capability ${capability.join('.')}, ${bytesText(total)}${free}${fault === undefined ? '' : `; unusable: ${fault}`}`
+  const unusable = fault === undefined ? '' : `; unusable: ${fault}`
+  return `${name}, compute capability ${capability.join('.')}, ${bytesText(total)}${free}${unusable}`
 }
 
 function processor (): string {

@@ -221,8 +221,8 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
       ...transformerFacts(found.about, found.headsKnown))
   }
   if (found?.about.source) {
-    rows.push(['converted',
-      `from ${quote(found.about.source.file)}${found.about.source.sha256 ? `, SHA-256 ${found.about.source.sha256}` : ''}`])
+    const { file, sha256 } = found.about.source
+    rows.push(['converted', `from ${quote(file)}${sha256 ? `, SHA-256 ${sha256}` : ''}`])
   }
   if (found) {
     const { weights, cacheASequence } = memory(found)

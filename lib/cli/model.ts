@@ -132,9 +132,8 @@ function said (par: Par, flags: CommonFlags): Par {
   if (flags.verbose) {
     const { device, deviceReason, isa, threads, precision, precisionReason, transformer, tokenizer }: ParInfo = par.info
     const model = [transformer, tokenizer].flatMap(part => part ? [part.name ?? part.path] : []).join(' and ')
-    note(
-      shown`model ${model} on ${device} (${deviceReason}; ${isa}${threads > 0 ? `, ${threads} threads` : ''}) in ${precision} (${precisionReason})`
-    )
+    const processor = threads > 0 ? `${isa}, ${threads} threads` : isa
+    note(shown`model ${model} on ${device} (${deviceReason}; ${processor}) in ${precision} (${precisionReason})`)
   }
   return par
 }

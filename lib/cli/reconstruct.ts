@@ -88,8 +88,10 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
       ssim: average(pictures.flatMap(({ ssim }) => ssim === undefined ? [] : [ssim]))
     }
     if (flags.json) return await printJson({ pictures, ...(pictures.length > 1 && { mean }), device: par.info.device })
-    const lines = pictures.map(({ file, width, height, grid, bytes, psnr, ssim }) =>
-      shown`${sourceName(file)}: ${width} x ${height} px, ${grid[0]} x ${grid[1]} tokens (${bytes} bytes), ${figures(psnr, ssim)}`)
+    const lines = pictures.map(({ file, width, height, grid, bytes, psnr, ssim }) => {
+      const tokens = `${grid[0]} x ${grid[1]} tokens (${bytes} bytes)`
+      return shown`${sourceName(file)}: ${width} x ${height} px, ${tokens}, ${figures(psnr, ssim)}`
+    })
     if (pictures.length > 1) lines.push(`mean of ${pictures.length}: ${figures(mean.psnr, mean.ssim)}`)
     await print([...lines, ...names.map(name => shown`${name}`)].join('\n') + '\n')
   } finally {

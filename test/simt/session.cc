@@ -420,7 +420,7 @@ void kept(const Both& both, int tokens, const Run& elsewhere) {
 // sessions run no step: to the layer each launch costs time by the memory that is taken.
 void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   const Both one = load(checkpoint, m, Precision::bfloat16), other = load(checkpoint, m, Precision::bfloat16);
-  parvis::cuda::Device(0).reclaimSpares(true);  // what those before have kept
+  parvis::cuda::Device(0).reclaimKept(true);  // what those before have kept
   const size_t before = freeMemory();
   Options wide = options(2, 12, 4, true);
   wide.slots = 40000;
@@ -459,7 +459,7 @@ void givenUp(const Checkpoint& checkpoint, const parvis::TransformerModel& m) {
   for (int i = 0; i < 3; i++) {  // gives up what the other thread keeps whenever it keeps something
     wide.slots += i;
     made += make(other).ok();
-    parvis::cuda::Device(0).reclaimSpares(true);
+    parvis::cuda::Device(0).reclaimKept(true);
   }
   beside.join();
   cases::check(wanted.status.ok() && drawn == 3 && made == 3, "while the first one works: %d drawn, %d made", drawn,
