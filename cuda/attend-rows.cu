@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
       for (int j = 0; j < keysEach / 8; j++)
 #pragma unroll
         for (int r = 0; r < 4; r++)
-          if (i * keysEach + 8 * j + 2 * t + r % 2 >= seen[r / 2]) s[j][r] = noScore;
+          if (i * keysEach + 8 * j + 2 * t + r % 2 >= seen[r / 2]) s[j][r] = masked;
     }
 
 #pragma unroll

@@ -128,14 +128,14 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float& v = s[i / 2][2 * half + i % 2];
-      v = firstKey + i / 2 * 8 + 2 * t + i % 2 < sees ? v * scale : noScore;
-      most = v > most ? v : most;
+      v = firstKey + i / 2 * 8 + 2 * t + i % 2 < sees ? v * scale : masked;
+      most = fmaxf(v, most);
     }
     for (int bits = 1; bits < 4; bits *= 2) most = fmaxf(most, __shfl_xor_sync(fullWarp, most, bits));
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       float& v = s[i / 2][2 * half + i % 2];
-      v = v > noScore ? ptx::exp2Fast(v - most) : 0.0f;
+      v = ptx::exp2Fast(v - most);
       sum += v;
     }
     for (int bits = 1; bits < 4; bits *= 2) sum += __shfl_xor_sync(fullWarp, sum, bits);

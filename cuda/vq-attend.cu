@@ -15,6 +15,7 @@ namespace {
 
 constexpr int warps = 8, threads = warps * 32, tile = 32;  // tile: queries, and keys
 constexpr float none = -1e30f;                             // a maximum of nothing; finite, so that differences are
+constexpr float masked = -INFINITY;  // the score of a key that is not there: its probability is 0, whatever the maximum
 
 __device__ inline float sumLanes(float v) {
   for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(fullWarp, v, bits);
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ 
     for (int i = 0; i < 2; i++) {
 #pragma unroll
       for (int c = 0; c < 2; c++)
-        v[i][c] = column + c < a.positions ? (s[0][2 * i + c] + s[1][2 * i + c]) * scale : none;
+        v[i][c] = column + c < a.positions ? (s[0][2 * i + c] + s[1][2 * i + c]) * scale : masked;
       float m = fmaxf(v[i][0], v[i][1]);
       for (int bits = 1; bits < 4; bits *= 2) m = fmaxf(m, __shfl_xor_sync(fullWarp, m, bits));
       if (t == 0) parts[(upperRow + 8 * i) * keyWarps + keyWarp] = m;
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(threads) attendPlainKernel(const __grid_consta
     const bool there = first + lane < a.positions;
     float score = 0;
     for (int d = 0; d < a.channels; d++) score = fmaf(queries[warp * stride + d], keys[lane * (stride + 1) + d], score);
-    score = there ? score * scale : none;
+    score = there ? score * scale : masked;
     const float before = most;
     most = fmaxf(most, maxOfLanes(score));
     const float p = there ? exp2f(score - most) : 0.0f, factor = exp2f(before - most);

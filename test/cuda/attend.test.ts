@@ -6,5 +6,5 @@ import { checkFamily, smallest } from '../support/simt.js'
 const sources = ['cuda/attend.cu', 'cuda/attend-rows.cu', 'cuda/plain.cu', 'cpu/isa/unit.cc']
 
 t.test('attention', async t => {
-  await checkFamily(t, 'attend', sources, 71, [smallest])
+  await checkFamily(t, 'attend', sources, 89, [smallest])
 })

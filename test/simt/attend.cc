@@ -174,6 +174,31 @@ void plainAttention(const Case& c) {
   cases::check(off < 1e-5, "float32, %s: %.2g off", c.name, off);
 }
 
+// Keys that are NaN or infinite are not taken for masked ones: no query that sees them gets a finite output.
+template <class E, class Kernel>
+void damagedKeys(const Case& c, const char* name, Kernel kernel) {
+  const int width = paddedHead(c.headSize);
+  const auto finiteOutputs = [&](float damage, bool everyKey) {
+    Problem<E> problem(c);
+    Array<float> partial(attentionPartials(problem.attention.groupCount, c.kvHeads, c.headSize, c.slots), NAN);
+    Array<uint32_t> counters(attentionCounters(problem.attention.groupCount, c.kvHeads));
+    problem.attention.partial = partial.data();
+    problem.attention.counters = counters.data();
+    for (size_t i = 0; i < problem.queries.size(); i += static_cast<size_t>(width)) convert(1.0f, problem.queries[i]);
+    for (size_t i = 0; i < problem.keys.size(); i += static_cast<size_t>(everyKey ? width : width * c.slots))
+      convert(damage, problem.keys[i]);
+    const cudaError_t e = cases::finish(kernel(problem.attention, nullptr));
+    const int columns = c.heads * c.headSize, stride = up(columns, 16);
+    size_t finite = e == cudaSuccess ? 0 : 1;
+    for (size_t i = 0; i < problem.out.size(); i++)
+      finite += static_cast<int>(i) % stride < columns && std::isfinite(value(problem.out[i]));
+    return finite;
+  };
+  cases::check(finiteOutputs(NAN, false) == 0, "%s, %s: one key is NaN", name, c.name);
+  cases::check(finiteOutputs(INFINITY, false) == 0, "%s, %s: one key is infinite", name, c.name);
+  cases::check(finiteOutputs(-INFINITY, true) == 0, "%s, %s: every score is minus infinity", name, c.name);
+}
+
 std::vector<int> full(int n, int groups) {  // the block-wise mask of design.md, section 1
   std::vector<int> sees;
   for (int x = 0; x < n; x++) sees.push_back(x + 1);
@@ -206,6 +231,12 @@ int main(int, char** argv) {
   plainAttention({"head size 4, three queries a key", 6, 2, 4, 2, 9, {8, 9}});
   plainAttention({"head size 100, two queries a key, causal", 4, 2, 100, 2, 60, {1, 33, 57}});
   plainAttention({"head size 128, full sequence of groups of 4", 1, 1, 128, 1, 40, full(4, 9)});
+  for (const Case& c : {Case{"a group of 4 in 40 slots", 2, 2, 64, 2, 40, {36, 36, 36, 36}},
+                        Case{"a row in 300 slots", 1, 1, 32, 1, 300, {290}}}) {
+    damagedKeys<uint16_t>(c, "attend", attend);
+    damagedKeys<uint16_t>(c, "all keys in one block", attendRows);
+    damagedKeys<float>(c, "float32", attendPlain);
+  }
   cases::check(attend({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   cases::check(attendRows({}, nullptr) == cudaErrorInvalidValue, "nothing to do is refused, all keys in one block");
   Attention odd{{nullptr, 1},          nullptr, 1, 1,       1,      1, 1, 200, nullptr,
