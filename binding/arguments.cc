@@ -1,5 +1,6 @@
 #include "arguments.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -90,7 +91,7 @@ CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identi
   return file;
 }
 
-std::vector<TensorSource> tensors(const Napi::Value& value) {
+static std::vector<TensorSource> tensors(const Napi::Value& value) {
   if (!value.IsArray()) wrong(value.Env(), "tensors must be an array");
   const auto from = value.As<Napi::Array>();
   std::vector<TensorSource> to;
@@ -166,22 +167,60 @@ TransformerModel transformerModel(const Napi::Object& o) {
   return m;
 }
 
+// Layers that lead from so many channels to so many others; `changes`: how some of them resample the picture.
+static std::vector<TokenizerLayer> tokenizerLayers(const Napi::Object& o, const char* name, int from, int to,
+                                                   int groups, Resample changes) {
+  const Napi::Value value = o.Get(name);
+  if (!value.IsArray()) wrong(o.Env(), std::string(name) + " must be an array");
+  const auto list = value.As<Napi::Array>();
+  std::vector<TokenizerLayer> layers;
+  const auto in = [](int n) { return n >= 1 && n <= limits::channels; };
+  bool good = list.Length() >= 1 && list.Length() <= limits::tokenizerLayers;
+  for (uint32_t i = 0; good && i < list.Length(); i++) {
+    const Napi::Object l = object(list.Get(i), "a layer");
+    const std::string kind = text(l, "kind"), resample = text(l, "resample");
+    TokenizerLayer layer;
+    layer.kind = kind == "residual"    ? TokenizerLayer::Kind::residual
+                 : kind == "attention" ? TokenizerLayer::Kind::attention
+                                       : TokenizerLayer::Kind::convolution;
+    layer.channels = integer(l, "channels");
+    layer.outputs = integer(l, "outputs");
+    layer.kernel = integer(l, "kernel");
+    layer.normed = l.Get("normed").ToBoolean();
+    const bool convolution = kind == "convolution", resampled = resample == (changes == Resample::up ? "up" : "down");
+    if (resampled) layer.resample = changes;
+    good = (kind == "residual" || kind == "attention" || convolution) && (resampled || resample == "none") &&
+           layer.channels == from && in(layer.channels) && in(layer.outputs) &&
+           (layer.kernel == 3 || layer.kernel == 1) && (!resampled || (layer.kernel == 3 && !layer.normed)) &&
+           (convolution || (!layer.normed && !resampled)) && (!layer.readsNormed() || layer.channels % groups == 0) &&
+           (kind != "residual" || layer.outputs % groups == 0) &&
+           (kind != "attention" || layer.channels == layer.outputs) &&
+           (i + 1 < list.Length() || (convolution && !resampled));
+    from = layer.outputs;
+    layers.push_back(layer);
+  }
+  if (!good || from != to)
+    wrong(o.Env(), std::string("a layer of the ") + name + " is outside its range", Code::badCheckpoint);
+  return layers;
+}
+
 TokenizerModel tokenizerModel(const Napi::Object& o) {
   TokenizerModel m;
-  m.baseChannels = integer(o, "baseChannels");
-  m.residualBlocks = integer(o, "residualBlocks");
-  m.zChannels = integer(o, "zChannels");
   m.codebook = integer(o, "codebookSize");
   m.codeSize = integer(o, "codeSize");
   m.groups = integer(o, "groups");
   m.normEps = static_cast<float>(number(o, "normEps"));
-  for (const int64_t x : integers(o.Get("multipliers"), "multipliers")) m.multipliers.push_back(static_cast<int>(x));
   const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  bool good = in(m.baseChannels, limits::baseChannels) && in(m.residualBlocks, limits::residualBlocks) &&
-              in(m.zChannels, limits::zChannels) && in(m.codebook, limits::codebook) &&
-              in(m.codeSize, limits::codeSize) && in(m.groups, m.baseChannels) && in(m.levels(), limits::levels);
-  for (const int x : m.multipliers) good = good && in(x, limits::multiplier) && m.baseChannels * x % m.groups == 0;
-  if (!good) wrong(o.Env(), "a size of the tokenizer is outside its range", Code::badCheckpoint);
+  if (!in(m.codebook, limits::codebook) || !in(m.codeSize, limits::codeSize) || !in(m.groups, limits::channels))
+    wrong(o.Env(), "a size of the tokenizer is outside its range", Code::badCheckpoint);
+  m.encoder = tokenizerLayers(o, "encoder", 3, m.codeSize, m.groups, Resample::down);
+  m.decoder = tokenizerLayers(o, "decoder", m.codeSize, 3, m.groups, Resample::up);
+  const auto resampled = [](const std::vector<TokenizerLayer>& layers) {
+    return std::count_if(layers.begin(), layers.end(),
+                         [](const TokenizerLayer& l) { return l.resample != Resample::none; });
+  };
+  if (resampled(m.encoder) != resampled(m.decoder) || resampled(m.encoder) >= limits::levels)
+    wrong(o.Env(), "the levels of the tokenizer are outside their range", Code::badCheckpoint);
   return m;
 }
 

@@ -22,7 +22,6 @@ DType dtype(Napi::Env env, const std::string& name);
 Precision precision(const Napi::Value& value);
 // path; identity: undefined, or device, inode, size and time of the last change in a BigUint64Array
 CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identity);
-std::vector<TensorSource> tensors(const Napi::Value& value);
 std::vector<WeightSource> weights(const Napi::Value& value);
 TransformerModel transformerModel(const Napi::Object& from);
 TokenizerModel tokenizerModel(const Napi::Object& from);

@@ -115,7 +115,7 @@ Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
   if (!core_) return disposed(info.Env());
   return enqueue(
       info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<Tokenizer>(),
-      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = tensors(info[1]),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = weights(info[1]),
        model = tokenizerModel(object(info[2], "model")),
        type = precision(info[3])](std::shared_ptr<Tokenizer>& out, const Cancel& cancel) {
         return core->backend->loadTokenizer(file, sources, model, type, cancel, out);

@@ -68,12 +68,6 @@ Status Tensors::open(const CheckpointFile& file, const std::vector<WeightSource>
   return file_.open(file);
 }
 
-Status Tensors::open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel) {
-  cancel_ = &cancel;
-  for (const TensorSource& t : tensors) byRole_[t.name] = {t.name, {t}};
-  return file_.open(file);
-}
-
 const Weight* Tensors::find(const std::string& role, const std::vector<int64_t>& shape) {
   const auto bad = [&](const std::string& what) {
     if (status.ok()) status = {Code::badCheckpoint, file_.path() + ": " + what};

@@ -28,8 +28,6 @@ class Tensors {
  public:
   // cancel: looked at while a tensor is read that does not lie row by row.
   Status open(const CheckpointFile& file, const std::vector<WeightSource>& weights, const Cancel& cancel);
-  // Of tensors that are weights by their names.
-  Status open(const CheckpointFile& file, const std::vector<TensorSource>& tensors, const Cancel& cancel);
   // The weight, after its shape is checked; null and a Status in `status` where it is absent or other, or where its
   // elements lie so far apart that reading it would take much more than it holds.
   const Weight* find(const std::string& role, const std::vector<int64_t>& shape);

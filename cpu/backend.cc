@@ -56,10 +56,10 @@ class CpuBackend : public Backend {
                          std::shared_ptr<Transformer>& out) override {
     return CpuTransformer::load(threads_, file, weights, model, precision, cancel, out);
   }
-  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+  Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                        const TokenizerModel& model, Precision precision, const Cancel& cancel,
                        std::shared_ptr<Tokenizer>& out) override {
-    return CpuTokenizer::load(threads_, file, tensors, model, precision, cancel, out);
+    return CpuTokenizer::load(threads_, file, weights, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cpu::measureCeilings(*threads_, out); }
 

@@ -8,7 +8,6 @@
 #include "../common/launches.h"
 #include "launch-timer.h"
 #include "rows.h"
-#include "tokenizer.h"
 
 namespace parvis::cpu {
 
@@ -171,7 +170,11 @@ void PictureRunner::convolve(const Picture& x, const ConvolutionWeights& c, cons
   });
 }
 
-Picture PictureRunner::residual(Picture x, const Residual& r) {
+Picture PictureRunner::layer(Picture x, const ConvolutionLayer<GroupNorm, ConvolutionWeights>& l, bool) {
+  return convolve(x, l.convolution, l.normed ? &l.norm : nullptr, l.normed, l.resample);
+}
+
+Picture PictureRunner::layer(Picture x, const ResidualLayer<GroupNorm, ConvolutionWeights>& r, bool) {
   const Picture h = convolve(x, r.conv1, &r.norm1, true);
   if (r.shortcut.outputs > 0) {
     const Picture short_ = convolve(x, r.shortcut, nullptr, false);
@@ -182,7 +185,7 @@ Picture PictureRunner::residual(Picture x, const Residual& r) {
 
 // ---- attention ----------------------------------------------------------------------------------------------
 
-Picture PictureRunner::attention(const Picture& x, const SelfAttention& a) {
+Picture PictureRunner::layer(Picture x, const AttentionLayer<GroupNorm, ConvolutionWeights>& a, bool) {
   const Picture q = convolve(x, a.q, &a.norm, false), k = convolve(x, a.k, &a.norm, false),
                 v = convolve(x, a.v, &a.norm, false);
   Picture out = make(x.height, x.width, x.channels);

@@ -5,19 +5,27 @@
 #include <memory>
 #include <vector>
 
-#include "../common/vq.h"
+#include "../common/picture-layers.h"
 #include "kernels.h"
 #include "parvis/profile.h"
 #include "parvis/step.h"
 #include "platform.h"
 #include "threads.h"
+#include "weights.h"
 
 namespace parvis::cpu {
 
-struct GroupNorm;
-struct ConvolutionWeights;
-using Residual = VqResidual<GroupNorm, ConvolutionWeights>;
-using SelfAttention = VqAttention<GroupNorm, ConvolutionWeights>;
+struct GroupNorm {
+  float* scale = nullptr;  // [channels]
+  float* shift = nullptr;
+  int channels = 0;
+};
+
+struct ConvolutionWeights {
+  Packed w;
+  float* bias = nullptr;
+  int channels = 0, padded = 0, outputs = 0, kernel = 0;
+};
 
 class Pool;
 
@@ -66,13 +74,14 @@ class PictureRunner {
       : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel), profile_(profile) {}
   Status status;
 
-  enum class Resample { none, down, up };
   Picture make(int height, int width, int channels);
   // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
   Picture convolve(const Picture& x, const ConvolutionWeights& c, const GroupNorm* norm, bool swish,
                    Resample resample = Resample::none, const Picture* residual = nullptr);
-  Picture residual(Picture x, const Residual& r);
-  Picture attention(const Picture& x, const SelfAttention& a);
+  // summed is of no use here: a norm reads its picture anew.
+  Picture layer(Picture x, const ConvolutionLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
+  Picture layer(Picture x, const ResidualLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
+  Picture layer(Picture x, const AttentionLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
   bool ok();  // false after a failure or a cancellation
   const Cancel& cancel() const { return cancel_; }
   Profile* profile() const { return profile_; }

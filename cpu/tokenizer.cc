@@ -13,13 +13,13 @@ namespace parvis::cpu {
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
-void VqPlan::norm(GroupNorm& n, const std::string& name, int channels) {
+void LayerPlan::norm(GroupNorm& n, const std::string& name, int channels) {
   n.channels = channels;
   loader_.vector(n.scale, name + ".weight", {channels}, false);
   loader_.vector(n.shift, name + ".bias", {channels}, false);
 }
 
-void VqPlan::convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel) {
+void LayerPlan::convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel) {
   c.channels = channels;
   c.padded = roundUp(channels, inputStep(element_));
   c.outputs = outputs;
@@ -29,18 +29,19 @@ void VqPlan::convolution(ConvolutionWeights& c, const std::string& name, int cha
 }
 
 Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
-                          const std::vector<TensorSource>& tensors, const TokenizerModel& m, Precision precision,
+                          const std::vector<WeightSource>& weights, const TokenizerModel& m, Precision precision,
                           const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   auto t = std::make_shared<CpuTokenizer>();
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->threads_ = std::move(threads);
-  Tensors weights;
-  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
-  Loader loader(&weights, t->element_);
-  VqPlan plan(loader, t->element_);
-  visitVq(plan, t->parts_, m);
-  loader.vector(t->codebookStored_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
+  Tensors tensors;
+  if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
+  Loader loader(&tensors, t->element_);
+  LayerPlan plan(loader, t->element_);
+  planLayers(plan, t->encoder_, m.encoder, "encoder");
+  planLayers(plan, t->decoder_, m.decoder, "decoder");
+  loader.vector(t->codebookStored_, "codebook", {m.codebook, m.codeSize}, false);
   if (Status s = loader.load(t->memory_, *t->threads_, cancel); !s.ok()) return s;
 
   t->codebook_.assign(t->codebookStored_, t->codebookStored_ + static_cast<size_t>(m.codebook) * m.codeSize);
@@ -73,11 +74,7 @@ Status CpuTokenizer::decodeOne(const int32_t* tokens, const DecodeOptions& o, ui
           std::memcpy(x.data() + static_cast<size_t>(i) * size, row, sizeof(float) * size);
         }
       });
-  x = run.convolve(x, parts_.postQuant, nullptr, false);
-  x = run.convolve(x, parts_.decoder.in, nullptr, false);
-  x = runVqMiddle(run, std::move(x), parts_.decoder);
-  x = runVqLevels(run, std::move(x), parts_.decoder, PictureRunner::Resample::up);
-  x = run.convolve(x, parts_.decoder.out, &parts_.decoder.norm, true);
+  x = runLayers(run, std::move(x), decoder_, decoder_.size());
   if (!run.ok()) return run.status;
   Status written;
   timed(
@@ -138,11 +135,7 @@ Status CpuTokenizer::encodeOne(const float* pixels, int height, int width, int32
         return inputPixelsLaunch({1, height, width, 3}, elementSize(element_));
       },
       [&] { std::memcpy(x.data(), pixels, x.size() * sizeof(float)); });
-  x = run.convolve(x, parts_.encoder.in, nullptr, false);
-  x = runVqLevels(run, std::move(x), parts_.encoder, PictureRunner::Resample::down);
-  x = runVqMiddle(run, std::move(x), parts_.encoder);
-  x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true);
-  x = run.convolve(x, parts_.quant, nullptr, false);
+  x = runLayers(run, std::move(x), encoder_, encoder_.size());
   if (!run.ok()) return run.status;
   if (!codebookFinite_ || !allFinite(x.data(), x.size())) return pictureNotFinite();
   timed(

@@ -10,22 +10,10 @@
 
 namespace parvis::cpu {
 
-struct GroupNorm {
-  float* scale = nullptr;  // [channels]
-  float* shift = nullptr;
-  int channels = 0;
-};
-
-struct ConvolutionWeights {
-  Packed w;
-  float* bias = nullptr;
-  int channels = 0, padded = 0, outputs = 0, kernel = 0;
-};
-
 // Asks a loader for the parts of a tokenizer.
-class VqPlan {
+class LayerPlan {
  public:
-  VqPlan(Loader& loader, Element element) : loader_(loader), element_(element) {}
+  LayerPlan(Loader& loader, Element element) : loader_(loader), element_(element) {}
   void norm(GroupNorm& n, const std::string& name, int channels);
   void convolution(ConvolutionWeights& c, const std::string& name, int channels, int outputs, int kernel);
 
@@ -37,7 +25,7 @@ class VqPlan {
 class CpuTokenizer : public Tokenizer {
  public:
   static Status load(std::shared_ptr<Threads> threads, const CheckpointFile& file,
-                     const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                     const std::vector<WeightSource>& weights, const TokenizerModel& model, Precision precision,
                      const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }
@@ -58,7 +46,7 @@ class CpuTokenizer : public Tokenizer {
   Element element_ = Element::float32;
   std::shared_ptr<Threads> threads_;
   Memory memory_;
-  VqParts<GroupNorm, ConvolutionWeights> parts_;
+  std::vector<PictureLayer<GroupNorm, ConvolutionWeights>> encoder_, decoder_;
   float* codebookStored_ = nullptr;  // [codebook, codeSize]
   std::vector<float> codebook_;      // rows of length 1
   bool codebookFinite_ = true;

@@ -21,10 +21,10 @@ class CudaBackend : public Backend {
                          std::shared_ptr<Transformer>& out) override {
     return CudaTransformer::load(device_, file, weights, model, precision, cancel, out);
   }
-  Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+  Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                        const TokenizerModel& model, Precision precision, const Cancel& cancel,
                        std::shared_ptr<Tokenizer>& out) override {
-    return CudaTokenizer::load(device_, file, tensors, model, precision, cancel, out);
+    return CudaTokenizer::load(device_, file, weights, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }
 

@@ -147,26 +147,30 @@ DevicePicture PictureRunner::convolve(const Picture& x, const VqFilter& f, const
   return y;
 }
 
-ArenaBlock PictureRunner::convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish) {
+ArenaBlock PictureRunner::floats(const Picture& x, const ConvolutionLayer<VqNorm, VqFilter>& l) {
   Factors factors;
-  if (norm) factors = this->factors(x, *norm);
+  if (l.normed) factors = this->factors(x, l.norm);
   ArenaBlock y = take(static_cast<size_t>(images_) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width) *
-                      static_cast<size_t>(f.outputs) * 4);
-  convolve(x, f, norm ? &factors : nullptr, swish, Resample::none, nullptr, y, nullptr, true);
+                      static_cast<size_t>(l.convolution.outputs) * 4);
+  convolve(x, l.convolution, l.normed ? &factors : nullptr, l.normed, Resample::none, nullptr, y, nullptr, true);
   return y;
 }
 
-DevicePicture PictureRunner::residual(Picture x, const VqResidual<VqNorm, VqFilter>& r) {
-  const Picture h = convolve(x, r.conv1, &r.norm1, true);
-  if (r.shortcut.outputs == 0) return convolve(h, r.conv2, &r.norm2, true, Resample::none, &x);
-  const Picture side = convolve(x, r.shortcut, nullptr, false, Resample::none, nullptr, false);
-  x = Picture();
-  return convolve(h, r.conv2, &r.norm2, true, Resample::none, &side);
+// ---- layers -------------------------------------------------------------------------------------------------
+
+DevicePicture PictureRunner::layer(Picture x, const ConvolutionLayer<VqNorm, VqFilter>& l, bool summed) {
+  return convolve(x, l.convolution, l.normed ? &l.norm : nullptr, l.normed, l.resample, nullptr, summed);
 }
 
-// ---- attention ----------------------------------------------------------------------------------------------
+DevicePicture PictureRunner::layer(Picture x, const ResidualLayer<VqNorm, VqFilter>& r, bool summed) {
+  const Picture h = convolve(x, r.conv1, &r.norm1, true, Resample::none, nullptr, true);
+  if (r.shortcut.outputs == 0) return convolve(h, r.conv2, &r.norm2, true, Resample::none, &x, summed);
+  const Picture side = convolve(x, r.shortcut, nullptr, false, Resample::none, nullptr, false);
+  x = Picture();
+  return convolve(h, r.conv2, &r.norm2, true, Resample::none, &side, summed);
+}
 
-DevicePicture PictureRunner::attention(Picture x, const VqAttention<VqNorm, VqFilter>& a) {
+DevicePicture PictureRunner::layer(Picture x, const AttentionLayer<VqNorm, VqFilter>& a, bool summed) {
   const int positions =
       static_cast<int>(static_cast<int64_t>(x.height) * x.width);  // where that is too many, memory is refused before
   Picture out;
@@ -186,7 +190,7 @@ DevicePicture PictureRunner::attention(Picture x, const VqAttention<VqNorm, VqFi
         });
     worked(4.0 * images_ * positions * static_cast<double>(positions) * x.channels);
   }
-  return convolve(out, a.out, nullptr, false, Resample::none, &x);
+  return convolve(out, a.out, nullptr, false, Resample::none, &x, summed);
 }
 
 }  // namespace parvis::cuda

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../common/launches.h"
-#include "../common/vq.h"
+#include "../common/picture-layers.h"
 #include "device.h"
 #include "launch-timer.h"
 #include "parvis/step.h"
@@ -69,7 +69,6 @@ struct DevicePicture {
 // Runs operations until one fails; the rest then do nothing, and `status` says why. All images of a pass together.
 class PictureRunner {
  public:
-  using Resample = vq::Resample;
   using Picture = DevicePicture;
   // base: the allocation; null: a dry run, for arena.peak(). profile: where launches are recorded, or null.
   PictureRunner(Arena& arena, uint8_t* base, Device& device, Element element, int groups, float eps, int images,
@@ -100,14 +99,12 @@ class PictureRunner {
   // Once the stream is done: completes the profile.
   Status collect() { return timer_.collect(); }
 
-  // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
   // summed: a norm will read the result.
-  Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish,
-                   Resample resample = Resample::none, const Picture* residual = nullptr, bool summed = true);
-  // The same at the end of a network: float32 [images, height, width, outputs].
-  ArenaBlock convolveFloats(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish);
-  Picture residual(Picture x, const VqResidual<VqNorm, VqFilter>& r);
-  Picture attention(Picture x, const VqAttention<VqNorm, VqFilter>& a);
+  Picture layer(Picture x, const ConvolutionLayer<VqNorm, VqFilter>& l, bool summed);
+  Picture layer(Picture x, const ResidualLayer<VqNorm, VqFilter>& l, bool summed);
+  Picture layer(Picture x, const AttentionLayer<VqNorm, VqFilter>& l, bool summed);
+  // The last layer of a network: float32 [images, height, width, outputs].
+  ArenaBlock floats(const Picture& x, const ConvolutionLayer<VqNorm, VqFilter>& l);
   Element element() const { return element_; }
   int images() const { return images_; }
   PictureShape shape(int height, int width, int channels) const { return {images_, height, width, channels}; }
@@ -117,6 +114,9 @@ class PictureRunner {
     ArenaBlock scale, shift;
   };
   Factors factors(const Picture& x, const VqNorm& n);
+  // norm: null for none, else group norm; swish after it. residual: same shape as the result, or null.
+  Picture convolve(const Picture& x, const VqFilter& f, const VqNorm* norm, bool swish, Resample resample,
+                   const Picture* residual, bool summed);
   void convolve(const Picture& x, const VqFilter& f, const Factors* factors, bool swish, Resample resample,
                 const Picture* residual, const ArenaBlock& y, const ArenaBlock* sums, bool floats);
   void fail(Status s);  // the first failure stays

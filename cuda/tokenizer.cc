@@ -16,9 +16,9 @@ constexpr size_t maxScratch = size_t{512} << 20;  // of a pass of several images
 // ---- loading ------------------------------------------------------------------------------------------------
 
 // Rows of a convolution go to the device as they are stored, in float32, and are packed there.
-class TokenizerReader {
+class LayerPlan {
  public:
-  explicit TokenizerReader(Loader& loader) : loader_(loader) {}
+  explicit LayerPlan(Loader& loader) : loader_(loader) {}
 
   void norm(VqNorm& n, const std::string& name, int channels) {
     n.channels = channels;
@@ -69,24 +69,29 @@ Status checkModel(const TokenizerModel& m, Precision precision, const Device& de
                                                std::to_string(found) + ", and at most " + std::to_string(most) +
                                                " are possible. Use device 'cpu'."};
   };
-  const int coarsest = m.baseChannels * m.multipliers.back(),
-            widest = m.baseChannels * *std::max_element(m.multipliers.begin(), m.multipliers.end());
+  int widest = 0, normed = 0, attended = 0;  // channels
+  for (const auto* layers : {&m.encoder, &m.decoder})
+    for (const TokenizerLayer& l : *layers) {
+      widest = std::max(widest, l.channels);
+      if (l.readsNormed()) normed = std::max(normed, l.channels);
+      if (l.kind == TokenizerLayer::Kind::residual) normed = std::max(normed, l.outputs);
+      if (l.kind == TokenizerLayer::Kind::attention) attended = std::max(attended, l.channels);
+    }
+  widest = std::max(widest, normed);
   if (m.codeSize > vq::maxCodeSize) return refuse("the numbers of a code are", m.codeSize, vq::maxCodeSize);
-  if (coarsest > vq::maxAttentionChannels)
-    return refuse("the channels of its coarsest level are", coarsest, vq::maxAttentionChannels);
-  if (const int most = factorThreads * m.groups; widest > most)
-    return refuse("the channels of its widest level are", widest, most);
+  if (attended > vq::maxAttentionChannels)
+    return refuse("the channels of its attention are", attended, vq::maxAttentionChannels);
+  if (const int most = factorThreads * m.groups; normed > most)
+    return refuse("the channels of its widest norm are", normed, most);
   if (precision == Precision::float32) return {};
   const int most = vq::channelLimit(device.sharedLimit());
-  return std::max(widest, m.zChannels) > most
-             ? refuse("the channels of its widest part are", std::max(widest, m.zChannels), most)
-             : Status{};
+  return widest > most ? refuse("the channels of its widest layer are", widest, most) : Status{};
 }
 
 }  // namespace
 
 Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile& file,
-                           const std::vector<TensorSource>& tensors, const TokenizerModel& m, Precision precision,
+                           const std::vector<WeightSource>& weights, const TokenizerModel& m, Precision precision,
                            const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
   if (Status s = checkModel(m, precision, *device); !s.ok()) return s;
@@ -94,12 +99,13 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile&
   t->model_ = m;
   t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
   t->device_ = std::move(device);
-  Tensors weights;
-  if (Status s = weights.open(file, tensors, cancel); !s.ok()) return s;
-  Loader loader(weights, t->element_);
-  TokenizerReader reader(loader);
-  visitVq(reader, t->parts_, m);
-  loader.vector(t->codebook_, "quantize.embedding.weight", {m.codebook, m.codeSize}, false);
+  Tensors tensors;
+  if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
+  Loader loader(tensors, t->element_);
+  LayerPlan plan(loader);
+  planLayers(plan, t->encoder_, m.encoder, "encoder");
+  planLayers(plan, t->decoder_, m.decoder, "decoder");
+  loader.vector(t->codebook_, "codebook", {m.codebook, m.codeSize}, false);
   if (Status s = loader.load(t->device_, t->memory_, cancel); !s.ok()) return s;
   // The codebook lies in memory_, which is ours to write.
   if (Status s = statusOf(
@@ -192,6 +198,10 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
   return status;
 }
 
+static const auto& lastLayer(const std::vector<PictureLayer<VqNorm, VqFilter>>& layers) {
+  return std::get<ConvolutionLayer<VqNorm, VqFilter>>(layers.back());
+}
+
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
 void CudaTokenizer::decodePass(PictureRunner& run, const int32_t* tokens, const DecodeOptions& o, uint8_t* bytes,
@@ -208,12 +218,9 @@ void CudaTokenizer::decodePass(PictureRunner& run, const int32_t* tokens, const 
                                 stream);
             });
   }
-  x = run.convolve(x, parts_.postQuant, nullptr, false, PictureRunner::Resample::none, nullptr, false);
-  x = run.convolve(x, parts_.decoder.in, nullptr, false);
-  x = runVqMiddle(run, std::move(x), parts_.decoder);
-  x = runVqLevels(run, std::move(x), parts_.decoder, PictureRunner::Resample::up);
+  x = runLayers(run, std::move(x), decoder_, decoder_.size() - 1);
   const int height = x.height, width = x.width;
-  const ArenaBlock rgb = run.convolveFloats(x, parts_.decoder.out, &parts_.decoder.norm, true);
+  const ArenaBlock rgb = run.floats(x, lastLayer(decoder_));
   x = DevicePicture();
   const size_t values = static_cast<size_t>(run.images()) * static_cast<size_t>(o.outHeight) *
                         static_cast<size_t>(o.outWidth) * 3,
@@ -267,12 +274,9 @@ void CudaTokenizer::encodePass(PictureRunner& run, const float* pixels, int heig
               return vq::input({run.at<float>(stored), all, 3, element_, run.at<uint8_t>(x.place), threads}, stream);
             });
   }
-  x = run.convolve(x, parts_.encoder.in, nullptr, false);
-  x = runVqLevels(run, std::move(x), parts_.encoder, PictureRunner::Resample::down);
-  x = runVqMiddle(run, std::move(x), parts_.encoder);
-  x = run.convolve(x, parts_.encoder.out, &parts_.encoder.norm, true, PictureRunner::Resample::none, nullptr, false);
+  x = runLayers(run, std::move(x), encoder_, encoder_.size() - 1);
   const size_t cells = static_cast<size_t>(run.images()) * static_cast<size_t>(x.height) * static_cast<size_t>(x.width);
-  const ArenaBlock z = run.convolveFloats(x, parts_.quant, nullptr, false);
+  const ArenaBlock z = run.floats(x, lastLayer(encoder_));
   const ArenaBlock list = run.take(cells * 4);
   // Nearest row of length 1 = largest product; the length of z scales all of them alike.
   run.run([&] { return nearestCodeLaunch(static_cast<int>(cells), model_.codebook, model_.codeSize); },

@@ -17,7 +17,7 @@ class CudaTokenizer : public Tokenizer, private Reclaimable {
   CudaTokenizer() = default;
   ~CudaTokenizer() override;
   static Status load(std::shared_ptr<Device> device, const CheckpointFile& file,
-                     const std::vector<TensorSource>& tensors, const TokenizerModel& model, Precision precision,
+                     const std::vector<WeightSource>& weights, const TokenizerModel& model, Precision precision,
                      const Cancel& cancel, std::shared_ptr<Tokenizer>& out);
   size_t bytes() const override { return memory_.bytes(); }
   const TokenizerModel& model() const override { return model_; }
@@ -44,7 +44,7 @@ class CudaTokenizer : public Tokenizer, private Reclaimable {
   DeviceMemory scratch_;  // pictures of the last call, kept where it is small
   std::mutex scratchLock_;
   bool busy_ = false;  // a call uses scratch_: nobody else does
-  VqParts<VqNorm, VqFilter> parts_;
+  std::vector<PictureLayer<VqNorm, VqFilter>> encoder_, decoder_;
   const float* codebook_ = nullptr;  // [codebook, codeSize], rows of length 1
   bool codebookFinite_ = true;
 };

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels.cuh"
+#include "parvis/model.h"
 
 namespace parvis::cuda::vq {
 
@@ -36,11 +37,8 @@ struct Filter {
 // count. `first` is a multiple of the super tile, and so is `count` but for the last call.
 cudaError_t packFilter(const float* rows, int first, int count, const Filter& to, int threads, cudaStream_t stream);
 
-enum class Resample {
-  none,
-  down,
-  up
-};  // down: stride 2, padded right and bottom by one; up: each stored pixel four times
+// down: stride 2, padded right and bottom by one; up: each stored pixel four times
+using parvis::Resample;
 
 // Sums for the next group norm: a slot is 4 rows and 8 columns of a picture, the work of one warp.
 __host__ __device__ constexpr int sumSlots(int height, int width) { return (height + 3) / 4 * ((width + 7) / 8); }

@@ -37,6 +37,10 @@ export interface Limits {
   residualBlocks: number
   /** Channels between encoder and codebook. */
   zChannels: number
+  /** Channels of a layer: `baseChannels * multiplier`. */
+  channels: number
+  /** Layers of an encoder or of a decoder. */
+  tokenizerLayers: number
   /** Codes there are. */
   codebook: number
   /** Elements of a code. */

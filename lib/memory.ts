@@ -40,12 +40,14 @@ export function sessionBytes (
 }
 
 /**
- * About what a tokenizer takes while it makes or reads one picture of so many tokens, without its result: at the level
+ * About what a tokenizer takes while it makes or reads one picture of so many tokens, without its result: at the layer
  * that has most numbers a picture before and after, one that is added, and the padded input of a convolution.
  */
 export function pictureBytes (m: TokenizerModel, [rows, columns]: readonly [rows: number, columns: number]): number {
-  const finest = m.multipliers.length - 1
-  const numbers = m.multipliers.map((multiplier, level) =>
-    rows * columns * 4 ** (finest - level) * m.baseChannels * multiplier)
+  let cells = rows * columns
+  const numbers = m.decoder.map(({ resample, outputs }) => {
+    if (resample === 'up') cells *= 4
+    return cells * outputs
+  })
   return 5 * 4 * Math.max(...numbers)
 }

@@ -16,8 +16,8 @@ import { ParError } from './errors.js'
 import { createEngine } from './engine.js'
 import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
 import {
-  addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TensorSource,
-  type TokenizerModel, type TransformerModel, type WeightSource
+  addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TokenizerModel,
+  type TransformerModel, type WeightSource
 } from './native.js'
 import { supportedN, type CheckedLoad } from './options.js'
 import type { Sampling } from './sampling.js'
@@ -25,6 +25,7 @@ import { publishedSampling, type Preset } from './presets.js'
 import { absolute } from './files.js'
 import { presetFiles } from './pull.js'
 import { shownPath } from './text.js'
+import { vqFactor, vqTokenizer } from './vq.js'
 
 export interface TransformerPart {
   /** As given. */
@@ -74,7 +75,7 @@ interface Placing {
 
 /** A transformer file that was looked at, its weights unread. */
 type Described = Omit<TransformerPart, 'native'> & Placing & { weights: WeightSource[] }
-type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Placing & { weights: TensorSource[] }
+type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Placing & { weights: WeightSource[] }
 
 /** A file by the name that was given, and where that was when it was given. */
 interface Placed { file: string, place: string }
@@ -307,26 +308,26 @@ async function describe (
 }
 
 async function describeTokenizerFile (
-  { file, place }: Placed, weights: WeightsChoice | undefined, signal: AbortSignal
+  { file, place }: Placed, choice: WeightsChoice | undefined, signal: AbortSignal
 ): Promise<DescribedTokenizer> {
-  const checkpoint = await open(place, weights, 'tokenizer', signal)
-  const { model, name, official, mayBe, warnings, imageSize, tensors } = describeTokenizer(checkpoint)
+  const checkpoint = await open(place, choice, 'tokenizer', signal)
+  const { model, name, official, mayBe, warnings, imageSize, weights } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
-  const factor = 2 ** (model.multipliers.length - 1)
+  const factor = vqFactor(model)
   const [height, width] = imageSize ?? (official ?? mayBe ? [384, 384] : [0, 0])
   const whole = height > 0 && width > 0 && height % factor === 0 && width % factor === 0
   return {
     file,
     place,
     identity: checkpoint.identity,
-    model,
+    model: vqTokenizer(model),
     factor,
     grid: whole ? [height / factor, width / factor] : undefined,
     name,
     warnings,
     codebookSha256: async () => await (hash ??= codebookHash(checkpoint)),
     turns: new Turns(maxPictures),
-    weights: tensors
+    weights
   }
 }
 

@@ -64,17 +64,35 @@ export interface TransformerModel {
   ropeBase: number
 }
 
-/** VQ tokenizer (design: section 1). Channel widths are baseChannels * multipliers[i], finest level first. */
+/** A layer of a tokenizer on a picture [height, width, channels]. Its weights: lib/weights.ts. */
+export interface TokenizerLayer {
+  /**
+   * 'residual': two 3x3 convolutions, each behind a group norm and swish, and the input added (through a 1x1
+   * convolution where the channels differ). 'attention': of all pixels to each other, one head, behind a group norm,
+   * and the input added.
+   */
+  kind: 'convolution' | 'residual' | 'attention'
+  channels: number
+  outputs: number
+  /** Side of the filter of a 'convolution'. */
+  kernel: 1 | 3
+  /** A 'convolution' behind a group norm and swish. */
+  normed: boolean
+  /** A 3x3 'convolution' of the picture repeated twice each way, or at every other pixel. */
+  resample: 'none' | 'down' | 'up'
+}
+
+/** A tokenizer of pictures: two lists of layers with a codebook, whose rows are normalised, between them. */
 export interface TokenizerModel {
-  baseChannels: number
-  multipliers: number[]
-  /** Residual blocks a level in the encoder; the decoder has one more. */
-  residualBlocks: number
-  zChannels: number
   codebookSize: number
   codeSize: number
+  /** Of the group norms. */
   groups: number
   normEps: number
+  /** From 3 channels to `codeSize`. */
+  encoder: TokenizerLayer[]
+  /** From `codeSize` channels to 3, as often 'up' as the encoder 'down'. */
+  decoder: TokenizerLayer[]
 }
 
 /** Ints of a row: stream, input, position, frame, row, column, slot, sees (include/parvis/step.h). */
@@ -216,7 +234,7 @@ export interface NativeEngine {
     identity?: BigUint64Array
   ): Promise<NativeTransformer>
   loadTokenizer(
-    file: string, tensors: TensorSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel,
+    file: string, weights: WeightSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel,
     identity?: BigUint64Array
   ): Promise<NativeTokenizer>
   /**

@@ -1,7 +1,7 @@
-// What weights a transformer has, by role: the one list from which checkpoints are read, benchmarks make up weights and
-// tests their models. common/transformer.h loads the same roles.
+// What weights a model has, by role: the one list from which checkpoints are read, benchmarks make up weights and tests
+// their models. common/transformer.h and common/picture-layers.h load the same roles.
 
-import type { TransformerModel } from './native.js'
+import type { TokenizerLayer, TokenizerModel, TransformerModel } from './native.js'
 
 /** A weight and its row-major shape. */
 export type Weight = readonly [role: string, shape: readonly number[]]
@@ -33,4 +33,32 @@ export function transformerWeights (m: TransformerModel): Weight[] {
     ...norm('finalNorm', m.norm),
     ...table('head', m.vocabularySize)
   ]
+}
+
+/** The weights of a layer of a tokenizer, without the layer's own part of the role. */
+export function layerWeights ({ kind, channels, outputs, kernel, normed }: TokenizerLayer): Weight[] {
+  const norm = (part: string, size: number): Weight[] => [[`${part}.weight`, [size]], [`${part}.bias`, [size]]]
+  const convolution = (part: string, from: number, to: number, side: number): Weight[] =>
+    [[`${part}weight`, [to, from, side, side]], [`${part}bias`, [to]]]
+  switch (kind) {
+    case 'convolution':
+      return [...convolution('', channels, outputs, kernel), ...normed ? norm('norm', channels) : []]
+    case 'residual':
+      return [
+        ...norm('norm1', channels), ...convolution('conv1.', channels, outputs, 3),
+        ...norm('norm2', outputs), ...convolution('conv2.', outputs, outputs, 3),
+        ...channels === outputs ? [] : convolution('shortcut.', channels, outputs, 1)
+      ]
+    case 'attention':
+      return [
+        ...norm('norm', channels),
+        ...['q.', 'k.', 'v.', 'out.'].flatMap(part => convolution(part, channels, channels, 1))
+      ]
+  }
+}
+
+export function tokenizerWeights (m: TokenizerModel): Weight[] {
+  const half = (name: 'encoder' | 'decoder'): Weight[] => m[name].flatMap((layer, i) =>
+    layerWeights(layer).map(([part, shape]): Weight => [`${name}.${i}.${part}`, shape]))
+  return [['codebook', [m.codebookSize, m.codeSize]], ...half('encoder'), ...half('decoder')]
 }

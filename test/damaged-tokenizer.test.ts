@@ -4,28 +4,27 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { tokenizerTensors } from '../lib/shapes.js'
-import { addon, type NativeTokenizer, type TensorSource, type TokenizerModel } from '../lib/native.js'
+import { addon, type NativeTokenizer, type WeightSource } from '../lib/native.js'
+import { vqTensors, vqTokenizer, type VqModel } from '../lib/vq.js'
 
 const device = process.env.PARVIS_TEST_DEVICE ?? 'cpu'
-const model: TokenizerModel = {
+const model: VqModel = {
   baseChannels: 32, multipliers: [1, 2], residualBlocks: 1, zChannels: 8, codebookSize: 16, codeSize: 4, groups: 32,
   normEps: 1e-6
 }
-const shapes = tokenizerTensors(model)
 const engine = addon().createEngine({ device: device === 'cuda' ? 'cuda:0' : device, threads: 2 })
 t.teardown(async () => { await engine.dispose() })
 
 /** All tensors one after another, of random numbers in float32; norms scale by about one. */
-const tensors: TensorSource[] = []
+const weights: WeightSource[] = []
 const values: number[] = []
 let state = 1
 const random = (): number => {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return state / 2 ** 31 - 1
 }
-for (const [name, shape] of shapes) {
-  tensors.push({ name, dtype: 'float32', shape: [...shape], offset: values.length * 4 })
+for (const { role, name, shape } of vqTensors(model)) {
+  weights.push({ role, parts: [{ name, dtype: 'float32', shape: [...shape], offset: values.length * 4 }] })
   const count = shape.reduce((a, b) => a * b, 1)
   const fan = count / shape[0]!
   for (let i = 0; i < count; i++) {
@@ -36,6 +35,7 @@ for (const [name, shape] of shapes) {
 // A simulated GPU takes seconds for each: there, one tensor of each kind of operation.
 const kinds =
   /^(quantize\.embedding\.weight|decoder\.conv_in\.weight|decoder\.norm_out\.weight|encoder\.conv_out\.bias|decoder\.mid\.1\.q\.weight)$/
+const tensors = weights.map(({ parts: [tensor] }) => tensor!)
 const tried = tensors.map((tensor, i) => ({ ...tensor, value: [NaN, Infinity, -Infinity][i % 3]! }))
   .filter(({ name }) => device === 'cpu' || kinds.test(name))
 if (tried.length < 5) throw new Error('a name of a tensor has changed')
@@ -61,7 +61,7 @@ async function damaged (at: number, value: number, precision: 'float32' | 'bfloa
   const file = path.join(t.testdirName, 'tokenizer.bin')
   fs.mkdirSync(t.testdirName, { recursive: true })
   fs.writeFileSync(file, new Uint8Array(data.buffer))
-  return await engine.loadTokenizer(file, tensors, model, precision)
+  return await engine.loadTokenizer(file, weights, vqTokenizer(model), precision)
 }
 
 for (const precision of ['float32', 'bfloat16'] as const) {

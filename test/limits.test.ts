@@ -9,7 +9,8 @@ import { llamaGenModel } from '../lib/checkpoint/llamagen.js'
 import { describeTokenizer, describeTransformer, type Checkpoint } from '../lib/checkpoint/index.js'
 import { ParError } from '../lib/errors.js'
 import { limits, type Limits } from '../lib/limits.js'
-import { addon, type TokenizerModel, type TransformerModel } from '../lib/native.js'
+import { addon, type TokenizerLayer, type TokenizerModel, type TransformerModel } from '../lib/native.js'
+import { vqTokenizer, type VqModel } from '../lib/vq.js'
 import { Par } from '../lib/par.js'
 import { random, safetensorsFile, tile, transformerShapes, type TinyOptions } from './checkpoint/tiny.js'
 import { rejection } from './support/fixtures.js'
@@ -41,7 +42,7 @@ t.test('the addon has the numbers of the table', async t => {
   const transformer = llamaGenModel({
     layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, transitions: 3
   })
-  const tokenizer: TokenizerModel = {
+  const sizes: VqModel = {
     baseChannels: 32, multipliers: [1], residualBlocks: 1, zChannels: 4, codebookSize: 4, codeSize: 4, groups: 32,
     normEps: 1e-6
   }
@@ -61,20 +62,36 @@ t.test('the addon has the numbers of the table', async t => {
       await rejection(engine.loadTransformer('/no/such/file', [], { ...transformer, ...above }, 'float32', cancel))
     ), /outside its range/, JSON.stringify(above))
   }
-  const parts: Array<[Partial<TokenizerModel>, Partial<TokenizerModel>]> = [
-    [{ multipliers: Array<number>(limits.levels).fill(1) }, { multipliers: Array<number>(limits.levels + 1).fill(1) }],
-    [{ multipliers: [limits.multiplier] }, { multipliers: [limits.multiplier + 1] }],
-    ...(['baseChannels', 'residualBlocks', 'zChannels', 'codeSize'] as const).map((field): [object, object] =>
-      [{ [field]: limits[field] }, { [field]: limits[field] + (field === 'baseChannels' ? 32 : 1) }]),
-    [{ codebookSize: limits.codebook }, { codebookSize: limits.codebook + 1 }]
+  const { encoder, decoder, ...tokenizer } = vqTokenizer(sizes)
+  const vq = (more: Partial<VqModel>): TokenizerModel => vqTokenizer({ ...sizes, ...more })
+  const last = <T>(layers: T[], more: Partial<T>): T[] => [...layers.slice(0, -1), { ...layers.at(-1)!, ...more }]
+  const many = (count: number): TokenizerModel => ({
+    ...tokenizer, encoder,
+    decoder: [decoder[0]!, ...Array<TokenizerLayer>(count).fill({ ...decoder[0]!, channels: 4 }), ...decoder.slice(1)]
+  })
+  const parts: Array<[name: string, at: TokenizerModel, above: TokenizerModel]> = [
+    ['levels', vq({ multipliers: Array<number>(limits.levels).fill(1) }),
+      vq({ multipliers: Array<number>(limits.levels + 1).fill(1) })],
+    ['channels', vq({ multipliers: [limits.channels / 32] }), vq({ multipliers: [limits.channels / 32 + 1] })],
+    ['codeSize', vq({ codeSize: limits.codeSize }), vq({ codeSize: limits.codeSize + 1 })],
+    ['codebook', vq({ codebookSize: limits.codebook }), vq({ codebookSize: limits.codebook + 1 })],
+    ['layers', many(limits.tokenizerLayers - decoder.length), many(limits.tokenizerLayers - decoder.length + 1)],
+    ['groups', vq({ groups: 16 }), vq({ groups: 24 })],
+    ['from 3 channels', vq({}), { ...tokenizer, decoder, encoder: encoder.slice(1) }],
+    ['to the code', vq({}), { ...tokenizer, decoder, encoder: last(encoder, { outputs: 5 }) }],
+    ['to 3 channels', vq({}), { ...tokenizer, encoder, decoder: last(decoder, { outputs: 4 }) }],
+    ['of each other', vq({}), { ...tokenizer, encoder, decoder: decoder.toSpliced(1, 1) }],
+    ['as often up as down', vq({ multipliers: [1, 1] }), { ...vq({ multipliers: [1, 1] }), encoder }],
+    ['no attention of other channels', vq({}), { ...tokenizer, encoder,
+      decoder: decoder.map(layer => layer.kind === 'attention' ? { ...layer, outputs: 64 } : layer) }],
+    ['a filter of 3 or 1', vq({}), { ...tokenizer, encoder, decoder: last(decoder, { kernel: 5 as 3 }) }],
+    ['a convolution at the end', vq({}), { ...tokenizer, encoder, decoder: last(decoder, { resample: 'up' }) }]
   ]
-  for (const [at, above] of parts) {
-    t.match(String(
-      await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...at }, 'float32', cancel))
-    ), /no\/such\/file/, JSON.stringify(at))
-    t.match(String(
-      await rejection(engine.loadTokenizer('/no/such/file', [], { ...tokenizer, ...above }, 'float32', cancel))
-    ), /outside its range/, JSON.stringify(above))
+  for (const [name, at, above] of parts) {
+    t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], at, 'float32', cancel))),
+      /no\/such\/file/, name)
+    t.match(String(await rejection(engine.loadTokenizer('/no/such/file', [], above, 'float32', cancel))),
+      /outside (its|their) range/, `${name}: beyond`)
   }
   await engine.dispose()
 })

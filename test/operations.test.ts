@@ -3,7 +3,8 @@
 
 import t from 'tap'
 import type { Precision } from '../lib/native.js'
-import { transformerModel, vq16 } from '../lib/shapes.js'
+import { transformerModel } from '../lib/shapes.js'
+import { vq16, vqTokenizer } from '../lib/vq.js'
 import { rejection } from './support/fixtures.js'
 import { decodeOperations, edgeOperations, stepOperations, type OperationCase } from './support/operation-cases.js'
 import { operationsAddon, type Operation, type OperationsAddon } from './support/operations-addon.js'
@@ -22,7 +23,7 @@ const kinds = ['projection', 'attention', 'draw', 'convolution', 'spatialAttenti
 function official (precision: Precision): OperationCase[] {
   return [
     ...stepOperations(transformerModel('L', 4), { n: 4, batch: 1, grid: 24, precision }),
-    ...decodeOperations(vq16, { grid: 2, batch: 1, precision })
+    ...decodeOperations(vqTokenizer(vq16), { grid: 2, batch: 1, precision })
   ].map(({ name, operation }) => ({ name: `official ${name}`, operation }))
 }
 

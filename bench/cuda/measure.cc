@@ -562,7 +562,7 @@ void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
     const official::Weights weights(official::tensorsOf(m));
     if (!weights.good()) return check.fail("writing random weights failed");
     const double begin = now();
-    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights(), m, parvis::Precision::bfloat16,
+    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights, m, parvis::Precision::bfloat16,
                                                never, loaded)))
       fields.number("ms", now() - begin).number("bytes", static_cast<double>(loaded->bytes()));
   });
@@ -649,7 +649,7 @@ int main(int count, char** arguments) {
   results.part("VQ-16 load", [&](Checked& check, Json& fields) {
     const official::Weights weights(official::tensorsOf(official::vq16()));
     const double begin = now();
-    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.tensors, official::vq16(),
+    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.weights, official::vq16(),
                                              parvis::Precision::bfloat16, never, tokenizer)))
       fields.number("ms", now() - begin);
   });

@@ -89,7 +89,7 @@ class Backend {
   virtual Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                                  const TransformerModel& model, Precision precision, const Cancel& cancel,
                                  std::shared_ptr<Transformer>& out) = 0;
-  virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<TensorSource>& tensors,
+  virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                                const TokenizerModel& model, Precision precision, const Cancel& cancel,
                                std::shared_ptr<Tokenizer>& out) = 0;
   virtual Status measureCeilings(Ceilings& out) = 0;

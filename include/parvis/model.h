@@ -76,14 +76,41 @@ struct TransformerModel {
   float normEps = 1e-5f, ropeBase = 10000.0f;
 };
 
-// VQ tokenizer; level i has baseChannels * multipliers[i] channels, i = 0 the finest.
-struct TokenizerModel {
-  int baseChannels = 0, residualBlocks = 0, zChannels = 0, codebook = 0, codeSize = 0, groups = 32;
-  std::vector<int> multipliers;
-  float normEps = 1e-6f;
+enum class Resample { none, down, up };
 
-  int levels() const { return static_cast<int>(multipliers.size()); }
-  int factor() const { return 1 << (levels() - 1); }  // pixels a token, each way
+// A layer of a tokenizer on a picture [height, width, channels]. Its weights, behind the role of the layer; each
+// convolution and norm has `.weight` and `.bias`:
+//   convolution: its own, and norm where it is normed     attention: norm, q, k, v, out
+//   residual: norm1, conv1, norm2, conv2, and shortcut where channels and outputs differ
+struct TokenizerLayer {
+  enum class Kind {
+    convolution,
+    residual,   // two 3x3 convolutions, each behind a group norm and swish; the input is added
+    attention,  // of all pixels to each other, one head, behind a group norm; the input is added
+  };
+  Kind kind = Kind::convolution;
+  int channels = 0, outputs = 0;
+  // Of a convolution:
+  int kernel = 3;                      // side of the filter, 1 or 3
+  bool normed = false;                 // a group norm and swish come first
+  Resample resample = Resample::none;  // of the picture before a 3x3 convolution
+
+  bool readsNormed() const { return kind != Kind::convolution || normed; }
+};
+
+// A tokenizer of pictures: layers `encoder.i` from 3 channels to codeSize, the weight `codebook` [codebook, codeSize],
+// whose rows are normalised to length 1, and layers `decoder.i` back to 3 channels.
+struct TokenizerModel {
+  int codebook = 0, codeSize = 0, groups = 32;
+  float normEps = 1e-6f;
+  std::vector<TokenizerLayer> encoder, decoder;
+
+  // Pixels a token, each way.
+  int factor() const {
+    int factor = 1;
+    for (const TokenizerLayer& l : decoder) factor *= l.resample == Resample::up ? 2 : 1;
+    return factor;
+  }
 };
 
 }  // namespace parvis

@@ -14,9 +14,10 @@ import {
 } from '../native.js'
 import { createSchedule, type Schedule } from '../schedule.js'
 import {
-  cacheBytes, decodeFlops, stepCost, tokenizerTensors, transformerModel, vq16, vq16Factor, type Cost
+  cacheBytes, decodeFlops, stepCost, transformerModel, type Cost
 } from '../shapes.js'
-import { transformerWeights } from '../weights.js'
+import { vq16, vqFactor, vqTokenizer } from '../vq.js'
+import { tokenizerWeights, transformerWeights } from '../weights.js'
 import { composeStep, seatedSession, type SamplingRule } from '../step.js'
 import { extrapolate, places, spread } from './figures.js'
 import { Peers, peersOf, type Torch } from './peers.js'
@@ -316,11 +317,13 @@ function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
 async function withTokenizer<T> (bench: Bench, precision: Case['precision'],
   each: (native: NativeTokenizer, loadMs: number) => Promise<T>): Promise<T> {
   const { call, engine, weights } = bench
-  const tensors = weights.tensors(tokenizerTensors(vq16))
+  const model = vqTokenizer(vq16)
   let native: NativeTokenizer | undefined
   try {
     const loadMs = await timed(async () => {
-      native = await call.hold(engine.loadTokenizer(weights.file, tensors, vq16, precision, call.cancel))
+      native = await call.hold(
+        engine.loadTokenizer(weights.file, weights.weights(tokenizerWeights(model)), model, precision, call.cancel)
+      )
     })
     return await each(native!, loadMs)
   } finally {
@@ -331,7 +334,7 @@ async function withTokenizer<T> (bench: Bench, precision: Case['precision'],
 /** Decodes a batch in the tokenizer's own size. */
 async function decode ({ call }: Bench, { grid, batch }: Case, native: NativeTokenizer): Promise<void> {
   const tokens = Int32Array.from({ length: batch * grid * grid }, (_, i) => i * 7919 % vq16.codebookSize)
-  const pixels = grid * vq16Factor
+  const pixels = grid * vqFactor(vq16)
   const size = { count: batch, gridHeight: grid, gridWidth: grid, outHeight: pixels, outWidth: pixels }
   await call.wait(native.decode(tokens, { ...size, format: 'uint8' }, call.cancel))
 }
@@ -366,7 +369,7 @@ export async function measureDecode (bench: Bench, which: Case): Promise<DecodeR
         operation: 'decode',
         model: 'VQ-16',
         ...which,
-        pixels: grid * vq16Factor,
+        pixels: grid * vqFactor(vq16),
         ms,
         msPerImage: ms.median / batch,
         imagesPerSecond: 1000 * batch / ms.median,

@@ -15,8 +15,9 @@ import { createEngine } from '../engine.js'
 import { addon, type Precision } from '../native.js'
 import type { Device } from '../device.js'
 import { createSchedule } from '../schedule.js'
-import { tokenizerTensors, transformerModel, vq16 } from '../shapes.js'
-import { transformerWeights } from '../weights.js'
+import { transformerModel } from '../shapes.js'
+import { vq16, vqTokenizer } from '../vq.js'
+import { tokenizerWeights, transformerWeights } from '../weights.js'
 import { better, shares } from './figures.js'
 import { measureColdStart, measureDecode, measureStep, profileDecode, withTransformer, type Bench } from './measure.js'
 import type { Torch } from './peers.js'
@@ -97,7 +98,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
 
     // ---- measurements
     const lists = [...models.map(name => transformerWeights(transformerModel(name, Math.max(...n)))),
-      ...(options.decode ? [tokenizerTensors(vq16)] : [])]
+      ...(options.decode ? [tokenizerWeights(vqTokenizer(vq16))] : [])]
     const weights = await randomWeights(lists, signal)
     try {
       for (const device of devices) {

@@ -5,14 +5,12 @@ import fs from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fromSystem } from '../files.js'
-import type { TensorSource, WeightSource } from '../native.js'
-import type { Shaped } from '../shapes.js'
+import type { WeightSource } from '../native.js'
+import type { Weight } from '../weights.js'
 
 export interface RandomWeights {
   file: string
-  tensors (list: readonly Shaped[]): TensorSource[]
-  /** The same as weights of a transformer. */
-  weights (list: readonly Shaped[]): WeightSource[]
+  weights (list: readonly Weight[]): WeightSource[]
   remove (): Promise<void>
 }
 
@@ -22,9 +20,9 @@ const chunk = 1 << 20
 
 const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1)
 
-/** @param lists what tensors() will be asked for, no tensor larger */
+/** @param lists what weights() will be asked for, none larger */
 export async function randomWeights (
-  lists: ReadonlyArray<readonly Shaped[]>, signal?: AbortSignal
+  lists: ReadonlyArray<readonly Weight[]>, signal?: AbortSignal
 ): Promise<RandomWeights> {
   const count = Math.max(...lists.flat().map(([, shape]) => size(shape)))
   let folder: string | undefined
@@ -50,12 +48,14 @@ export async function randomWeights (
     } finally {
       await handle.close()
     }
-    const tensor = ([name, shape]: Shaped): TensorSource =>
-      ({ name, dtype: 'bfloat16', shape: [...shape], offset: /norm(\d|_out)?\.weight$/i.test(name) ? count * 2 : 0 })
     return {
       file,
-      tensors: list => list.map(tensor),
-      weights: list => list.map(one => ({ role: one[0], parts: [tensor(one)] })),
+      weights: list => list.map(([role, shape]) => ({
+        role,
+        parts: [{
+          name: role, dtype: 'bfloat16', shape: [...shape], offset: /norm\d?\.weight$/i.test(role) ? count * 2 : 0
+        }]
+      })),
       remove
     }
   } catch (error) {

@@ -5,6 +5,7 @@
 import { ParError } from '../errors.js'
 import type { Slices } from '../slices.js'
 import { quote, shownPath } from '../text.js'
+import { codebookName } from '../vq.js'
 import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
 
@@ -32,7 +33,7 @@ export const tellingNames = {
   tokens: 'tok_embeddings.weight',
   layer: 'layers.0.attention.wqkv.weight',
   textToImage: 'cls_embedding.cap_proj.fc1.weight',
-  codebook: 'quantize.embedding.weight',
+  codebook: codebookName,
   decoder: 'decoder.conv_in.weight'
 }
 

@@ -3,16 +3,17 @@
 // a tokenizer of another make (attention at other levels, other block counts) is refused, not misread.
 
 import { limits } from '../limits.js'
-import type { TensorSource, TokenizerModel } from '../native.js'
+import type { TensorSource, WeightSource } from '../native.js'
+import { codebookName, vqFactor, vqTensors, type VqModel } from '../vq.js'
 import { refuseForeign } from './extras.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
-import { tellingNames } from './names.js'
+import { quote } from '../text.js'
 import { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
-/** A tokenizer checkpoint, understood. The downsampling factor is 2^(multipliers.length - 1). */
+/** A tokenizer checkpoint, understood. */
 export interface TokenizerDescription {
-  model: TokenizerModel
+  model: VqModel
   /** [height, width] of the pictures it was trained on, pixels, where the file tells. */
   imageSize?: [number, number]
   name?: string
@@ -26,6 +27,8 @@ export interface TokenizerDescription {
   source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
+  /** The same by role. */
+  weights: WeightSource[]
 }
 
 /** LlamaGen's, of one size: of the class-conditional models, which PAR took over, and of the text-to-image ones. */
@@ -45,27 +48,17 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
   if (metadata && metadata.kind !== 'tokenizer') {
     throw needed.bad(`its metadata says it is a ${metadata.kind}, a tokenizer is expected`)
   }
-  const take = new Taker(needed)
-
-  const [codebookSize, codeSize] = needed.take(tellingNames.codebook, ['codes', 'code size']) as [number, number]
-  const [, zChannels] = needed.take('quant_conv.weight', [codeSize, 'z channels', 1, 1]) as [number, number]
-  needed.take('quant_conv.bias', [codeSize])
-  take.convolution('post_quant_conv', zChannels, codeSize, 1)
-
-  const { levels, residualBlocks } = countBlocks(needed)
-  const [baseChannels] = needed.take('encoder.conv_in.weight', ['base width', 3, 3, 3]) as [number]
-  needed.take('encoder.conv_in.bias', [baseChannels])
-  const multipliers = takeEncoder(take, baseChannels, zChannels, levels, residualBlocks)
-  takeDecoder(take, multipliers.map(multiplier => multiplier * baseChannels), zChannels, residualBlocks)
-
+  const model = readSizes(needed, new Needed(checkpoint))
+  const weights = vqTensors(model).map(({ role, name, shape }): WeightSource => {
+    if (/norm\d?\.weight$/.test(role) && shape[0]! % groups !== 0) {
+      throw needed.bad(`${quote(name.replace(/\.weight$/, ''))} normalises ${shape[0]!} channels, expected a multiple ` +
+        `of ${groups} (groups)`)
+    }
+    needed.take(name, shape)
+    return { role, parts: [needed.tensors.at(-1)!] }
+  })
   refuseForeign(needed, 'tokenizer')
-  needed.limit(
-    limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize }
-  )
-  checkImageSize(needed, metadata?.imageSize, 2 ** (levels - 1))
-  const model: TokenizerModel = {
-    baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6
-  }
+  checkImageSize(needed, metadata?.imageSize, vqFactor(model))
   const { official, mayBe, warnings } = published(model,
     [...checkpoint.names ?? [], metadata?.sourceFile ?? '', metadata?.name ?? ''])
   const name = metadata?.name ?? official
@@ -77,8 +70,30 @@ export function describeTokenizer (checkpoint: Checkpoint): TokenizerDescription
     ...(mayBe && { mayBe }),
     warnings,
     ...sourceOf(metadata),
-    tensors: needed.tensors
+    tensors: needed.tensors,
+    weights
   }
+}
+
+/** The sizes by the shapes of a few tensors; all of them are looked at later. */
+function readSizes (needed: Needed, probe: Needed): VqModel {
+  const [codebookSize, codeSize] = probe.take(codebookName, ['codes', 'code size']) as [number, number]
+  const [, zChannels] = probe.take('quant_conv.weight', [codeSize, 'z channels', 1, 1]) as [number, number]
+  const { levels, residualBlocks } = countBlocks(needed)
+  const [baseChannels] = probe.take('encoder.conv_in.weight', ['base width', 3, 3, 3]) as [number]
+  let width = baseChannels
+  const multipliers = Array.from({ length: levels }, (_, level) => {
+    width = probe.take(`encoder.conv_blocks.${level}.res.0.conv1.weight`, ['width', width, 3, 3])[0]!
+    if (width % baseChannels !== 0) {
+      throw needed.bad(`level ${level} of the encoder is ${width} wide, expected a multiple of the base width ` +
+        String(baseChannels))
+    }
+    return width / baseChannels
+  })
+  needed.limit(
+    limits, { baseChannels, multiplier: Math.max(...multipliers), zChannels, codebook: codebookSize, codeSize }
+  )
+  return { baseChannels, multipliers, residualBlocks, zChannels, codebookSize, codeSize, groups, normEps: 1e-6 }
 }
 
 /** A picture of more tokens per side than can be encoded and decoded. */
@@ -91,7 +106,7 @@ function checkImageSize (needed: Needed, imageSize: [number, number] | undefined
 
 /** Shapes tell that it is one of the published tokenizers; which one, only a name of the file does. */
 function published (
-  model: TokenizerModel, names: readonly string[]
+  model: VqModel, names: readonly string[]
 ): Pick<TokenizerDescription, 'official' | 'mayBe' | 'warnings'> {
   const alike = model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
     model.zChannels === 256 && model.codebookSize === 16384 && model.codeSize === 8
@@ -124,94 +139,4 @@ function countBlocks (needed: Needed): { levels: number, residualBlocks: number 
   }
   needed.limit(limits, { levels, residualBlocks })
   return { levels, residualBlocks }
-}
-
-// ---- encoder and decoder ----
-
-function takeEncoder (take: Taker, base: number, zChannels: number, levels: number, residualBlocks: number): number[] {
-  const multipliers: number[] = []
-  let width = base
-  for (let level = 0; level < levels; level++) {
-    const coarsest = level === levels - 1
-    const prefix = `encoder.conv_blocks.${level}`
-    const wide = take.widthOf(`${prefix}.res.0.conv1.weight`, width)
-    if (wide % base !== 0) {
-      throw take.needed.bad(
-        `level ${level} of the encoder is ${wide} wide, expected a multiple of the base width ${base}`
-      )
-    }
-    multipliers.push(wide / base)
-    for (let block = 0; block < residualBlocks; block++) {
-      take.residual(`${prefix}.res.${block}`, block === 0 ? width : wide, wide)
-      if (coarsest) take.attention(`${prefix}.attn.${block}`, wide)
-    }
-    width = wide
-    if (!coarsest) take.convolution(`${prefix}.downsample.conv`, width, width, 3)
-  }
-  take.middle('encoder.mid', width)
-  take.norm('encoder.norm_out', width)
-  take.convolution('encoder.conv_out', zChannels, width, 3)
-  return multipliers
-}
-
-function takeDecoder (take: Taker, widths: number[], zChannels: number, residualBlocks: number): void {
-  let width = widths.at(-1)!
-  take.convolution('decoder.conv_in', width, zChannels, 3)
-  take.middle('decoder.mid', width)
-  // Coarsest level first.
-  for (const [index, wide] of widths.toReversed().entries()) {
-    const prefix = `decoder.conv_blocks.${index}`
-    for (let block = 0; block <= residualBlocks; block++) {
-      take.residual(`${prefix}.res.${block}`, block === 0 ? width : wide, wide)
-      if (index === 0) take.attention(`${prefix}.attn.${block}`, wide)
-    }
-    width = wide
-    if (index !== widths.length - 1) take.convolution(`${prefix}.upsample.conv`, width, width, 3)
-  }
-  take.norm('decoder.norm_out', width)
-  take.convolution('decoder.conv_out', 3, width, 3)
-}
-
-// ---- parts ----
-
-class Taker {
-  constructor (readonly needed: Needed) {}
-
-  /** Outputs of a 3x3 convolution with `inputs` inputs, without taking it yet. */
-  widthOf (name: string, inputs: number): number {
-    const probe = new Needed(this.needed.checkpoint)
-    return probe.take(name, ['width', inputs, 3, 3])[0]!
-  }
-
-  convolution (prefix: string, outputs: number, inputs: number, size: 1 | 3): void {
-    this.needed.take(`${prefix}.weight`, [outputs, inputs, size, size])
-    this.needed.take(`${prefix}.bias`, [outputs])
-  }
-
-  norm (prefix: string, width: number): void {
-    if (width % groups !== 0) {
-      throw this.needed.bad(`"${prefix}" normalises ${width} channels, expected a multiple of ${groups} (groups)`)
-    }
-    this.needed.take(`${prefix}.weight`, [width])
-    this.needed.take(`${prefix}.bias`, [width])
-  }
-
-  residual (prefix: string, inputs: number, outputs: number): void {
-    this.norm(`${prefix}.norm1`, inputs)
-    this.convolution(`${prefix}.conv1`, outputs, inputs, 3)
-    this.norm(`${prefix}.norm2`, outputs)
-    this.convolution(`${prefix}.conv2`, outputs, outputs, 3)
-    if (inputs !== outputs) this.convolution(`${prefix}.nin_shortcut`, outputs, inputs, 1)
-  }
-
-  attention (prefix: string, width: number): void {
-    this.norm(`${prefix}.norm`, width)
-    for (const part of ['q', 'k', 'v', 'proj_out']) this.convolution(`${prefix}.${part}`, width, width, 1)
-  }
-
-  middle (prefix: string, width: number): void {
-    this.residual(`${prefix}.0`, width, width)
-    this.attention(`${prefix}.1`, width)
-    this.residual(`${prefix}.2`, width, width)
-  }
 }

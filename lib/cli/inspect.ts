@@ -12,6 +12,7 @@ import {
 import { limits } from '../limits.js'
 import type { Device } from '../device.js'
 import { maxShownName, quote, shownPath, visible } from '../text.js'
+import { vqFactor } from '../vq.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { device, fileName, grid, integer } from './arguments.js'
 import { orAborted } from './signals.js'
@@ -138,7 +139,7 @@ function asJson (checkpoint: Checkpoint, found: Found | undefined, speed: Speed 
 
 function describeJson (found: Found): object {
   const { kind, about } = found
-  const { tensors, model, weights: _, ...rest } = { weights: undefined, ...about }
+  const { tensors, model, weights: _, ...rest } = about
   const shown = found.kind === 'transformer' && !found.headsKnown
     ? { ...model, heads: null, kvHeads: null, headSize: null }
     : model
@@ -333,7 +334,7 @@ function tokenizerFacts (about: TokenizerDescription): string[][] {
   const { model } = about
   return [
     ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
-    ['factor', `${2 ** (model.multipliers.length - 1)} pixels per token`],
+    ['factor', `${vqFactor(model)} pixels per token`],
     ['codebook', `${model.codebookSize} codes of ${model.codeSize}`],
     [
       'widths',

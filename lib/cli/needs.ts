@@ -9,7 +9,8 @@ import { createEngine } from '../engine.js'
 import { addon, rowStride, toParError, type Precision } from '../native.js'
 import { resolveSampling } from '../options.js'
 import { createSchedule } from '../schedule.js'
-import { decodeFlops, stepCost, vq16, vq16Factor } from '../shapes.js'
+import { decodeFlops, stepCost } from '../shapes.js'
+import { vq16, vqFactor } from '../vq.js'
 import { streamsOf } from '../step.js'
 import { table } from './terminal.js'
 
@@ -98,7 +99,7 @@ export async function expectedSpeed (
     const flops = (precision: Precision): number =>
       precision === 'float32' ? ceilings.float32Flops : ceilings.bfloat16Flops
     if (!('n' in about)) {
-      const grid = (about.imageSize?.[0] ?? 384) / vq16Factor
+      const grid = (about.imageSize?.[0] ?? 384) / vqFactor(vq16)
       // The sums are those of VQ-16; of another tokenizer nothing is said.
       const known = (about.official ?? about.mayBe) !== undefined && about.model.codebookSize === vq16.codebookSize
       return {

@@ -3,8 +3,9 @@
 
 import { stat } from 'node:fs/promises'
 import { presets, type HubFile, type Preset, type PresetName } from '../presets.js'
-import { tokenizerTensors, transformerModel, vq16, type Shaped } from '../shapes.js'
-import { transformerWeights } from '../weights.js'
+import { transformerModel } from '../shapes.js'
+import { vq16, vqTokenizer } from '../vq.js'
+import { tokenizerWeights, transformerWeights, type Weight } from '../weights.js'
 import { findCached } from './cache.js'
 import { cacheFolder } from './location.js'
 
@@ -32,8 +33,8 @@ export interface PresetStatus {
   cached: boolean
 }
 
-const count = (tensors: readonly Shaped[]): number =>
-  tensors.reduce((sum, [, shape]) => sum + shape.reduce((product, side) => product * side, 1), 0)
+const count = (weights: readonly Weight[]): number =>
+  weights.reduce((sum, [, shape]) => sum + shape.reduce((product, side) => product * side, 1), 0)
 
 /** Parameters of a preset's transformer, counted from its shapes. */
 export function parametersOf ({ official, n }: Pick<Preset, 'official' | 'n'>): number {
@@ -53,7 +54,7 @@ export async function presetStatus (cache: string = cacheFolder()): Promise<Pres
     if (!found.has(key)) found.set(key, look(file, parameters))
     return { ...file, role, parameters, ...await found.get(key)! }
   }
-  const tokenizerParameters = count(tokenizerTensors(vq16))
+  const tokenizerParameters = count(tokenizerWeights(vqTokenizer(vq16)))
   return await Promise.all(presets.map(async preset => {
     const files = [
       await status('transformer', preset.transformer, parametersOf(preset)),

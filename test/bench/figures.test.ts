@@ -8,9 +8,10 @@ import { randomWeights } from '../../lib/bench/weights.js'
 import { rowStride } from '../../lib/native.js'
 import { createSchedule } from '../../lib/schedule.js'
 import {
-  decodeFlops, itemBytes, modelNames, stepCost, tokenizerTensors, transformerModel, vq16
+  decodeFlops, itemBytes, modelNames, stepCost, transformerModel
 } from '../../lib/shapes.js'
-import { transformerWeights } from '../../lib/weights.js'
+import { vq16, vqTokenizer } from '../../lib/vq.js'
+import { tokenizerWeights, transformerWeights } from '../../lib/weights.js'
 import { pretend } from './pretend.js'
 
 t.test('median, least, greatest', async t => {
@@ -99,13 +100,13 @@ t.test("the paper's tables follow from the schedule", async t => {
 })
 
 t.test('random weights', async t => {
-  const lists = [transformerWeights(transformerModel('B', 4)), tokenizerTensors(vq16)]
-  const { file, tensors, remove } = await randomWeights(lists)
+  const lists = [transformerWeights(transformerModel('B', 4)), tokenizerWeights(vqTokenizer(vq16))]
+  const { file, weights, remove } = await randomWeights(lists)
   t.teardown(remove)
   const { size } = fs.statSync(file)
   t.ok(size < 40e6, 'no larger than the largest tensor, and some ones')
   const data = fs.readFileSync(file)
-  for (const { name, shape, offset, dtype } of lists.flatMap(tensors)) {
+  for (const { name, shape, offset, dtype } of lists.flatMap(weights).map(({ parts }) => parts[0]!)) {
     const count = shape.reduce((a, b) => a * b, 1)
     if (offset + count * 2 > size || dtype !== 'bfloat16') t.fail(`${name} reaches beyond the file`)
     if (/norm.*\.weight$/i.test(name) !== (data.readUInt16LE(offset) === 0x3f80)) {

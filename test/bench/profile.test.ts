@@ -5,7 +5,9 @@ import { groupParts, limitOf } from '../../lib/bench/figures.js'
 import { operationsOf } from '../../lib/bench/profile.js'
 import { randomWeights } from '../../lib/bench/weights.js'
 import { addon, type LaunchRecord } from '../../lib/native.js'
-import { decodeFlops, tokenizerTensors, vq16 } from '../../lib/shapes.js'
+import { decodeFlops } from '../../lib/shapes.js'
+import { vq16, vqTokenizer } from '../../lib/vq.js'
+import { tokenizerWeights } from '../../lib/weights.js'
 import { device } from '../support/fixtures.js'
 import { olderOperations, pretend, pretendOperations } from './pretend.js'
 
@@ -50,10 +52,11 @@ t.test('sums and limits', async t => {
 t.test('what a tokenizer records', async t => {
   const cpu = device === 'cpu'
   const engine = addon().createEngine({ device: cpu ? 'cpu' : 'cuda:0', threads: cpu ? 2 : 0 })
-  const tensors = tokenizerTensors(vq16)
-  const weights = await randomWeights([tensors])
+  const model = vqTokenizer(vq16)
+  const list = tokenizerWeights(model)
+  const weights = await randomWeights([list])
   t.teardown(async () => { await engine.dispose(); await weights.remove() })
-  const tokenizer = await engine.loadTokenizer(weights.file, weights.tensors(tensors), vq16, 'bfloat16')
+  const tokenizer = await engine.loadTokenizer(weights.file, weights.weights(list), model, 'bfloat16')
   const size = { count: 1, gridHeight: 4, gridWidth: 4, outHeight: 64, outWidth: 64 }
   const tokens = Int32Array.from({ length: 16 }, (_, i) => i)
   const decode = async (): Promise<Uint8Array> => await tokenizer.decode(tokens, { ...size, format: 'uint8' })

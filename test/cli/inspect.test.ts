@@ -3,7 +3,8 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { tokenizerTensors, transformerModel, vq16 } from '../../lib/shapes.js'
+import { transformerModel } from '../../lib/shapes.js'
+import { vq16, vqTensors } from '../../lib/vq.js'
 import { llamaGenTensors } from '../../lib/checkpoint/llamagen.js'
 import { findGolden, golden } from '../support/golden.js'
 import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
@@ -111,7 +112,7 @@ t.test('published models are named, others by what sets them apart from the near
     ['a.pt',
       /model +VQ-16, vq_ds16_c2i or vq_ds16_t2i \(by its shapes, which both have\)[^]*note +nothing in the file says which/]
   ] as const) {
-    const file = write(name, new Map(tokenizerTensors(vq16).map(([name, shape]) => [name, [...shape]])))
+    const file = write(name, new Map(vqTensors(vq16).map(({ name, shape }) => [name, [...shape]])))
     t.match((await parvis(['inspect', file])).stdout, model, name)
     t.same((JSON.parse((await parvis(['inspect', file, '--json'])).stdout) as { mayBe?: string[] }).mayBe,
       name === 'a.pt' ? ['vq_ds16_c2i', 'vq_ds16_t2i'] : undefined)

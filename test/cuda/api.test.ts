@@ -8,8 +8,7 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { safetensorsFile, tile, transformerShapes, type TinyOptions } from '../checkpoint/tiny.js'
-import { tokenizerTensors } from '../../lib/shapes.js'
-import type { TokenizerModel } from '../../lib/native.js'
+import { vqTensors, vqTokenizer, type VqModel } from '../../lib/vq.js'
 import { built } from '../support/built.js'
 import { tokenizerFile, transformerFile } from '../support/fixtures.js'
 import { simtAddon } from '../support/simt-addon.js'
@@ -72,7 +71,7 @@ t.test('models that only the CUDA kernels cannot run', async t => {
         path: write(`${Object.values(shape).join('-')}.safetensors`, transformerShapes(shape)), heads: 1, grid: 8
       }
     })
-  const tokenizer: TokenizerModel = {
+  const tokenizer: VqModel = {
     baseChannels: 32, multipliers: [1, 2], residualBlocks: 1, zChannels: 8, codebookSize: 16, codeSize: 257, groups: 32,
     normEps: 1e-6
   }
@@ -83,7 +82,7 @@ t.test('models that only the CUDA kernels cannot run', async t => {
       /its vocabulary has 24577 tokens, and the shared memory of GPU 0 \(SIMT layer\) holds the logits of 24576/],
     [{
       tokenizer: write('tokenizer.safetensors',
-        new Map(tokenizerTensors(tokenizer).map(([name, shape]) => [name, [...shape]])))
+        new Map(vqTensors(tokenizer).map(({ name, shape }) => [name, [...shape]])))
     }, 'seed=1', /the numbers of a code are 257, and at most 256 are possible/]
   ]
   for (const [options, machine, reason] of cases) {
@@ -96,24 +95,25 @@ t.test('models that only the CUDA kernels cannot run', async t => {
     'a GPU of more shared memory has room for more tokens')
 
   // Refused by its sizes, before anything is read: the file does not exist.
-  const sizes = async (machine: string, precision: string, size: Partial<TokenizerModel>): Promise<Failure> =>
-    await run(machine, 'sizes', JSON.stringify({ model: { ...tokenizer, codeSize: 8, ...size }, precision }))
+  const sizes = async (machine: string, precision: string, size: Partial<VqModel>): Promise<Failure> =>
+    await run(machine, 'sizes',
+      JSON.stringify({ model: vqTokenizer({ ...tokenizer, codeSize: 8, ...size }), precision }))
   for (const [machine, precision, size, message] of [
-    ['seed=1', 'float32', { multipliers: [1, 17] }, /the channels of its coarsest level are 544, and at most 512/],
+    ['seed=1', 'float32', { multipliers: [1, 17] }, /the channels of its attention are 544, and at most 512/],
     ['seed=1', 'float32', { multipliers: [256, 1], baseChannels: 64, groups: 16 },
-      /the channels of its widest level are 16384, and at most 8192/],
+      /the channels of its widest norm are 16384, and at most 8192/],
     ['capability=8.9', 'bfloat16', { multipliers: [21, 1] },
-      /the channels of its widest part are 672, and at most 640/],
-    ['capability=8.9', 'bfloat16', { zChannels: 641 }, /the channels of its widest part are 641, and at most 640/]
+      /the channels of its widest layer are 672, and at most 640/],
+    ['capability=8.9', 'bfloat16', { zChannels: 641 }, /the channels of its widest layer are 641, and at most 640/]
   ] as const) {
-    t.match(await sizes(machine, precision, size as Partial<TokenizerModel>), { code: 'DEVICE_UNAVAILABLE', message },
+    t.match(await sizes(machine, precision, size as Partial<VqModel>), { code: 'DEVICE_UNAVAILABLE', message },
       String(message))
   }
   for (const [machine, precision, size] of [
     ['capability=8.9', 'bfloat16', { multipliers: [20, 16] }], ['capability=8.9', 'float32', { multipliers: [21, 1] }],
     ['seed=1', 'bfloat16', { multipliers: [21, 1], zChannels: 641 }]
   ] as const) {
-    t.match(await sizes(machine, precision, size as unknown as Partial<TokenizerModel>), { code: 'FILE_NOT_FOUND' },
+    t.match(await sizes(machine, precision, size as unknown as Partial<VqModel>), { code: 'FILE_NOT_FOUND' },
       `${machine}, ${precision}, ${JSON.stringify(size)} is possible`)
   }
 })

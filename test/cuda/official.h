@@ -18,6 +18,7 @@
 
 #include "../../common/transformer.h"
 #include "../simt/company.h"
+#include "../simt/vq-layers.h"
 
 namespace official {
 
@@ -50,12 +51,7 @@ inline parvis::TransformerModel model(const Size& s, int layers = 0) {
   return m;
 }
 
-inline parvis::TokenizerModel vq16() {
-  parvis::TokenizerModel m;
-  m.baseChannels = 128, m.residualBlocks = 2, m.zChannels = 256, m.codebook = 16384, m.codeSize = 8;
-  m.multipliers = {1, 1, 2, 2, 4};
-  return m;
-}
+inline parvis::TokenizerModel vq16() { return vq_layers::model({128, 2, 256, 16384, 8, 32, {1, 1, 2, 2, 4}}); }
 
 // ---- tensors --------------------------------------------------------------------------------------------------
 
@@ -103,56 +99,7 @@ inline Shapes tensorsOf(const parvis::TransformerModel& m) {
 
 inline Shapes tensorsOf(const parvis::TokenizerModel& m) {
   Shapes list;
-  const auto conv = [&](const std::string& name, int64_t from, int64_t to, int64_t k) {
-    list.push_back({name + ".weight", {to, from, k, k}});
-    list.push_back({name + ".bias", {to}});
-  };
-  const auto norm = [&](const std::string& name, int64_t c) {
-    list.push_back({name + ".weight", {c}});
-    list.push_back({name + ".bias", {c}});
-  };
-  const auto residual = [&](const std::string& name, int64_t from, int64_t to) {
-    norm(name + ".norm1", from);
-    conv(name + ".conv1", from, to, 3);
-    norm(name + ".norm2", to);
-    conv(name + ".conv2", to, to, 3);
-    if (from != to) conv(name + ".nin_shortcut", from, to, 1);
-  };
-  const auto attention = [&](const std::string& name, int64_t c) {
-    norm(name + ".norm", c);
-    for (const char* part : {".q", ".k", ".v", ".proj_out"}) conv(name + part, c, c, 1);
-  };
-  const int levels = m.levels();
-  const auto width = [&](int level) {
-    return static_cast<int64_t>(m.multipliers[static_cast<size_t>(level)]) * m.baseChannels;
-  };
-  const int64_t coarsest = width(levels - 1);
-  const auto half = [&](const std::string& name, bool up, int blocks, int64_t channels, const std::string& resample) {
-    for (int i = 0; i < levels; i++) {
-      const int level = up ? levels - 1 - i : i;
-      const std::string part = name + ".conv_blocks." + std::to_string(i) + ".";
-      for (int b = 0; b < blocks; b++) {
-        residual(part + "res." + std::to_string(b), channels, width(level));
-        channels = width(level);
-        if (level == levels - 1) attention(part + "attn." + std::to_string(b), channels);
-      }
-      if (i < levels - 1) conv(part + resample + ".conv", channels, channels, 3);
-    }
-    residual(name + ".mid.0", coarsest, coarsest);
-    attention(name + ".mid.1", coarsest);
-    residual(name + ".mid.2", coarsest, coarsest);
-    norm(name + ".norm_out", channels);
-    return channels;
-  };
-  conv("encoder.conv_in", 3, m.baseChannels, 3);
-  half("encoder", false, m.residualBlocks, m.baseChannels, "downsample");
-  conv("encoder.conv_out", coarsest, m.zChannels, 3);
-  conv("decoder.conv_in", m.zChannels, coarsest, 3);
-  const int64_t last = half("decoder", true, m.residualBlocks + 1, coarsest, "upsample");
-  conv("decoder.conv_out", last, 3, 3);
-  conv("quant_conv", m.zChannels, m.codeSize, 1);
-  conv("post_quant_conv", m.codeSize, m.zChannels, 1);
-  list.push_back({"quantize.embedding.weight", {m.codebook, m.codeSize}});
+  vq_layers::eachWeight(m, [&](const std::string& role, std::vector<int64_t> shape) { list.push_back({role, shape}); });
   return list;
 }
 
@@ -179,21 +126,15 @@ class Weights {
     uint64_t next = 0;
     for (const auto& [name_, shape] : shapes) {
       next = (next + 40503 * 16) % places;
-      tensors.push_back(
-          {name_, parvis::DType::bfloat16, shape, 2 * (isNorm(name_) ? most + places : next / 16 * 16), {}});
+      const uint64_t offset = 2 * (isNorm(name_) ? most + places : next / 16 * 16);
+      weights.push_back({name_, {{name_, parvis::DType::bfloat16, shape, offset, {}}}});
     }
   }
   Weights(const Weights&) = delete;
   ~Weights() { unlink(file.c_str()); }
   bool good() const { return good_; }  // the file is whole
   std::string file;
-  std::vector<parvis::TensorSource> tensors;
-  // Where the names are roles.
-  std::vector<parvis::WeightSource> weights() const {
-    std::vector<parvis::WeightSource> list;
-    for (const parvis::TensorSource& t : tensors) list.push_back({t.name, {t}});
-    return list;
-  }
+  std::vector<parvis::WeightSource> weights;
 
  private:
   static size_t count(const std::vector<int64_t>& shape) {
@@ -202,7 +143,7 @@ class Weights {
     return n;
   }
   static bool isNorm(const std::string& name) {
-    for (const char* end : {"Norm.weight", "norm.weight", "norm1.weight", "norm2.weight", "norm_out.weight"}) {
+    for (const char* end : {"Norm.weight", "norm.weight", "norm1.weight", "norm2.weight"}) {
       const std::string e = end;
       if (name.size() >= e.size() && name.compare(name.size() - e.size(), e.size(), e) == 0) return true;
     }

@@ -135,11 +135,11 @@ bool load(const char* name, parvis::Backend& cpuBackend, std::shared_ptr<parvis:
           std::shared_ptr<parvis::Transformer>& cpu, std::shared_ptr<parvis::Transformer>& cuda) {
   const parvis::Cancel cancel{false};
   const double before = seconds();
-  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.weights(), m, precision,
+  Status s = weights.good() ? parvis::cuda::CudaTransformer::load(device, weights.file, weights.weights, m, precision,
                                                                   cancel, cuda)
                             : Status{parvis::Code::internal, "writing random weights failed"};
   const double between = seconds();
-  if (s.ok()) s = cpuBackend.loadTransformer(weights.file, weights.weights(), m, precision, cancel, cpu);
+  if (s.ok()) s = cpuBackend.loadTransformer(weights.file, weights.weights, m, precision, cancel, cpu);
   cases::check(s.ok(), "%s %s: loading %d layers (%.1f s, CPU %.1f s) %s", name,
                precision == Precision::float32 ? "float32" : "bfloat16", m.layers, between - before,
                seconds() - between, s.message.c_str());
@@ -180,7 +180,7 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
   const official::Weights weights(official::tensorsOf(m));
   const parvis::Cancel cancel{false};
   std::shared_ptr<parvis::Tokenizer> cpu;
-  Status s = cpuBackend.loadTokenizer(weights.file, weights.tensors, m, Precision::float32, cancel, cpu);
+  Status s = cpuBackend.loadTokenizer(weights.file, weights.weights, m, Precision::float32, cancel, cpu);
   cases::check(s.ok(), "VQ-16: loading on the CPU %s", s.message.c_str());
   if (!s.ok()) return;
   constexpr int side = 16 * official::grid;
@@ -203,7 +203,7 @@ void tokenizer(parvis::Backend& cpuBackend, std::shared_ptr<parvis::cuda::Device
     const bool wide = precision == Precision::float32;
     const char* name = wide ? "float32" : "bfloat16";
     std::shared_ptr<parvis::Tokenizer> cuda;
-    Status e = parvis::cuda::CudaTokenizer::load(device, weights.file, weights.tensors, m, precision, cancel, cuda);
+    Status e = parvis::cuda::CudaTokenizer::load(device, weights.file, weights.weights, m, precision, cancel, cuda);
     cases::check(e.ok(), "VQ-16 %s: loading %s", name, e.message.c_str());
     if (!e.ok()) continue;
     std::vector<float> found(expected.size(), NAN);

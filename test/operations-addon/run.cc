@@ -32,7 +32,7 @@ class WeightFile {
   void add(const std::string& name, const std::vector<int64_t>& shape, const float* data) {
     size_t count = 1;
     for (const int64_t d : shape) count *= static_cast<size_t>(d);
-    sources_.push_back({name, DType::float32, shape, bytes_.size(), {}});
+    sources_.push_back({name, {{name, DType::float32, shape, bytes_.size(), {}}}});
     const auto* from = reinterpret_cast<const char*>(data);
     bytes_.insert(bytes_.end(), from, from + count * sizeof(float));
   }
@@ -47,7 +47,7 @@ class WeightFile {
  private:
   std::filesystem::path path_;
   std::vector<char> bytes_;
-  std::vector<TensorSource> sources_;
+  std::vector<WeightSource> sources_;
 };
 
 // Parts of one block of memory: their sizes first, their places afterwards.
@@ -264,14 +264,13 @@ Status Single::convolution() {
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
   Loader loader(&tensors, element());
-  VqPlan plan(loader, element());
+  LayerPlan plan(loader, element());
   GroupNorm norm;
   ConvolutionWeights conv;
   plan.convolution(conv, "conv", o.channels, o.outputs, o.kernel);
   if (o.groups > 0) plan.norm(norm, "norm", o.channels);
   if (Status s = load(loader); !s.ok()) return s;
 
-  using Resample = PictureRunner::Resample;
   const bool ups = o.resample == Operation::Resample::up, downs = o.resample == Operation::Resample::down;
   const Resample resample = ups ? Resample::up : downs ? Resample::down : Resample::none;
   const int up = ups ? 2 : 1, down = downs ? 2 : 1;
@@ -292,24 +291,24 @@ Status Single::spatialAttention() {
   const float* x = next();
   file.add("norm.weight", {o.channels}, next());
   file.add("norm.bias", {o.channels}, next());
-  for (const char* name : {"q", "k", "v", "proj_out"}) {
+  for (const char* name : {"q", "k", "v", "out"}) {
     file.add(std::string(name) + ".weight", {o.channels, o.channels, 1, 1}, next());
     file.add(std::string(name) + ".bias", {o.channels}, next());
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
   Loader loader(&tensors, element());
-  VqPlan plan(loader, element());
-  SelfAttention a;
+  LayerPlan plan(loader, element());
+  AttentionLayer<GroupNorm, ConvolutionWeights> a;
   plan.norm(a.norm, "norm", o.channels);
   plan.convolution(a.q, "q", o.channels, o.channels, 1);
   plan.convolution(a.k, "k", o.channels, o.channels, 1);
   plan.convolution(a.v, "v", o.channels, o.channels, 1);
-  plan.convolution(a.out, "proj_out", o.channels, o.channels, 1);
+  plan.convolution(a.out, "out", o.channels, o.channels, 1);
   if (Status s = load(loader); !s.ok()) return s;
 
   PictureRunner run(threads, element(), o.groups, o.eps, never);
   for (int i = 0; i < o.images && run.ok(); i++) {
-    const Picture y = run.attention(pictureOf(run, x, i, o.height, o.width, o.channels), a);
+    const Picture y = run.layer(pictureOf(run, x, i, o.height, o.width, o.channels), a, false);
     if (run.ok()) append(out, y);
   }
   return run.status;

@@ -79,16 +79,13 @@ void convolution(const Case& k) {
   std::vector<float> expected;
   parvis::cpu::Threads threads(1);
   PictureRunner run(threads, cpuElement<E>, groups, eps, never);
-  const auto how = k.resample == Resample::up     ? PictureRunner::Resample::up
-                   : k.resample == Resample::down ? PictureRunner::Resample::down
-                                                  : PictureRunner::Resample::none;
   for (size_t i = 0; i < images; i++) {
     const auto in = picture(run, x32.data() + i * inPixels * static_cast<size_t>(k.channels), k.height, k.width,
                             k.channels),
                add = picture(run, r32.data() + i * outPixels * static_cast<size_t>(k.outputs), c.outHeight(),
                              c.outWidth(), k.outputs);
-    const auto y =
-        run.convolve(in, w.cpu, k.norming == plain ? nullptr : &n.cpu, c.swish, how, k.residual ? &add : nullptr);
+    const auto y = run.convolve(in, w.cpu, k.norming == plain ? nullptr : &n.cpu, c.swish, k.resample,
+                                k.residual ? &add : nullptr);
     expected.insert(expected.end(), y.data(), y.data() + y.size());
   }
 
@@ -151,7 +148,7 @@ template <class E>
 void residualBlock() {
   constexpr int channels = 32, outputs = 64, height = 9, width = 13;
   cases::Numbers numbers(5);
-  parvis::cpu::Residual block;
+  parvis::ResidualLayer<parvis::cpu::GroupNorm, parvis::cpu::ConvolutionWeights> block;
   const Norm n1(numbers, channels), n2(numbers, outputs);
   const Weights<E> w1(numbers, channels, outputs, 3), w2(numbers, outputs, outputs, 3),
       w3(numbers, channels, outputs, 1);
@@ -163,7 +160,7 @@ void residualBlock() {
   x32 = rounded<E>(x32);
   parvis::cpu::Threads threads(1);
   PictureRunner run(threads, cpuElement<E>, groups, eps, never);
-  const auto expected = run.residual(picture(run, x32.data(), height, width, channels), block);
+  const auto expected = run.layer(picture(run, x32.data(), height, width, channels), block, false);
 
   const Array<E> x = strided<E>(x32, channels);
   Array<E> h(pixels * outputs), side(h.size()), y(h.size());

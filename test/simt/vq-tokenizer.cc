@@ -8,6 +8,7 @@
 
 #include "../../cuda/tokenizer.h"
 #include "reference.h"
+#include "vq-layers.h"
 
 using parvis::Code;
 using parvis::Precision;
@@ -17,16 +18,17 @@ namespace {
 
 const parvis::Cancel never{false};
 
-// Collects the names and shapes that a tokenizer asks for.
-struct Part {
-  int outputs = 0;
-};
+// A file of the weights that a tokenizer asks for.
 class Checkpoint {
  public:
   explicit Checkpoint(const parvis::TokenizerModel& m) : numbers_(17) {
-    parvis::VqParts<Part, Part> parts;
-    parvis::visitVq(*this, parts, m);
-    add("quantize.embedding.weight", {m.codebook, m.codeSize}, 2);
+    vq_layers::eachWeight(m, [&](const std::string& role, const std::vector<int64_t>& shape) {
+      const bool bias = role.ends_with(".bias"), norm = role.find("norm") != std::string::npos;
+      float inputs = 1;
+      for (size_t i = 1; i < shape.size(); i++) inputs *= static_cast<float>(shape[i]);
+      const float scale = role == "codebook" ? 2 : norm ? 0.2f : bias ? 0.1f : 1.0f / std::sqrt(inputs);
+      add(role, shape, scale, norm && !bias ? 1 : 0);
+    });
     char name[] = "/tmp/parvis-vq-XXXXXX";
     std::FILE* f = fdopen(mkstemp(name), "wb");
     std::fwrite(values_.data(), 4, values_.size(), f);
@@ -34,24 +36,14 @@ class Checkpoint {
     file = name;
   }
   ~Checkpoint() { unlink(file.c_str()); }
-  void norm(Part&, const std::string& name, int channels) {
-    add(name + ".weight", {channels}, 0.2f, 1);
-    add(name + ".bias", {channels}, 0.2f);
-  }
-  void convolution(Part& p, const std::string& name, int channels, int outputs, int kernel) {
-    p.outputs = outputs;
-    add(name + ".weight", {outputs, channels, kernel, kernel},
-        1.0f / std::sqrt(static_cast<float>(channels * kernel * kernel)));
-    add(name + ".bias", {outputs}, 0.1f);
-  }
   std::string file;
-  std::vector<parvis::TensorSource> tensors;
+  std::vector<parvis::WeightSource> weights;
 
  private:
-  void add(const std::string& name, std::vector<int64_t> shape, float scale, float offset = 0) {
+  void add(const std::string& role, std::vector<int64_t> shape, float scale, float offset) {
     size_t count = 1;
     for (const int64_t d : shape) count *= static_cast<size_t>(d);
-    tensors.push_back({name, parvis::DType::float32, shape, values_.size() * 4, {}});
+    weights.push_back({role, {{role, parvis::DType::float32, shape, values_.size() * 4, {}}}});
     for (const float f : numbers_.normals(count, scale)) values_.push_back(cases::widen(cases::bf16(f + offset)));
   }
   std::vector<float> values_;
@@ -59,10 +51,7 @@ class Checkpoint {
 };
 
 parvis::TokenizerModel small(std::vector<int> multipliers) {
-  parvis::TokenizerModel m;
-  m.baseChannels = 32, m.residualBlocks = 1, m.zChannels = 24, m.codebook = 50, m.codeSize = 6, m.groups = 8;
-  m.multipliers = std::move(multipliers);
-  return m;
+  return vq_layers::model({32, 1, 24, 50, 6, 8, std::move(multipliers)});
 }
 
 std::unique_ptr<parvis::Backend> cpuBackend;
@@ -72,9 +61,9 @@ struct Both {
 };
 Both load(const Checkpoint& c, const parvis::TokenizerModel& m, Precision precision) {
   Both both;
-  Status s = cpuBackend->loadTokenizer(c.file, c.tensors, m, precision, never, both.cpu);
+  Status s = cpuBackend->loadTokenizer(c.file, c.weights, m, precision, never, both.cpu);
   if (s.ok())
-    s = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m, precision,
+    s = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.weights, m, precision,
                                           never, both.cuda);
   cases::check(s.ok(), "loading %s", s.message.c_str());
   return both;
@@ -233,14 +222,14 @@ int main(int, char** argv) {
     profiles(plain, "float32");
     profiles(fast, "bfloat16");
     Checkpoint other(m);
-    other.tensors[3].shape[0] = 31;
+    other.weights[3].parts[0].shape[0] = 31;
     std::shared_ptr<parvis::Tokenizer> t;
     const Status a = parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), other.file,
-                                                       other.tensors, m, Precision::bfloat16, never, t),
-                 b = cpuBackend->loadTokenizer(other.file, other.tensors, m, Precision::bfloat16, never, t);
+                                                       other.weights, m, Precision::bfloat16, never, t),
+                 b = cpuBackend->loadTokenizer(other.file, other.weights, m, Precision::bfloat16, never, t);
     cases::check(a.code == Code::badCheckpoint && a.message == b.message, "another shape: %s", a.message.c_str());
     const parvis::Cancel cancelled{true};
-    cases::check(parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.tensors, m,
+    cases::check(parvis::cuda::CudaTokenizer::load(std::make_shared<parvis::cuda::Device>(0), c.file, c.weights, m,
                                                    Precision::bfloat16, cancelled, t)
                          .code == Code::cancelled,
                  "loading, cancelled");

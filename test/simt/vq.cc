@@ -27,9 +27,9 @@ void attentionBlock(int channels, int height, int width) {
   const std::vector<float> x32 = rounded<E>(normals(numbers, pixels * c));
   parvis::cpu::Threads threads(1);
   PictureRunner run(threads, cpuElement<E>, groups, eps, never);
-  parvis::cpu::SelfAttention block;
+  parvis::AttentionLayer<parvis::cpu::GroupNorm, parvis::cpu::ConvolutionWeights> block;
   block.norm = n.cpu, block.q = q.cpu, block.k = k.cpu, block.v = v.cpu, block.out = o.cpu;
-  const auto expected = run.attention(picture(run, x32.data(), height, width, channels), block);
+  const auto expected = run.layer(picture(run, x32.data(), height, width, channels), block, false);
 
   const Array<E> x = strided<E>(x32, channels);
   Array<float> sums(static_cast<size_t>(sumSlots(height, width) * pictureStride(channels) * 2)), scale(c), shift(c);
@@ -101,6 +101,26 @@ void attention(int channels, int positions, int images) {
                    std::equal(alone.begin(), alone.end(), out.begin() + static_cast<ptrdiff_t>(last)),
                "%s, attention of %d positions, %d channels, %d images: %.2g off", nameOf(E()), positions, channels,
                images, off);
+}
+
+// A score that is NaN or infinite is not taken for one of a key that is not there: no output is finite.
+template <class E>
+void damagedAttention(int channels, int positions) {
+  const auto finiteOutputs = [&](float damage) {
+    cases::Numbers numbers(7);
+    const size_t c = static_cast<size_t>(channels), all = static_cast<size_t>(positions) * c;
+    std::vector<float> queries = rounded<E>(normals(numbers, all)), keys = rounded<E>(normals(numbers, all));
+    for (size_t i = 0; i < all; i += c) queries[i] = 1, keys[i] = damage;
+    const Array<E> q = strided<E>(queries, channels), k = strided<E>(keys, channels), v = k;
+    Array<E> out(q.size());
+    const cudaError_t e =
+        cases::finish(attend({q.data(), k.data(), v.data(), out.data(), 1, positions, channels, element<E>}, nullptr));
+    const std::vector<float> found = dense(out.data(), static_cast<size_t>(positions), channels);
+    return e == cudaSuccess ? std::count_if(found.begin(), found.end(), [](float f) { return std::isfinite(f); }) : -1;
+  };
+  for (const float damage : {NAN, INFINITY, -INFINITY})
+    cases::check(finiteOutputs(damage) == 0, "%s, attention of %d positions, every score %f", nameOf(E()), positions,
+                 static_cast<double>(damage));
 }
 
 // ---- codebook -----------------------------------------------------------------------------------------------
@@ -256,6 +276,8 @@ int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
   family<uint16_t>();
   family<float>();
+  damagedAttention<uint16_t>(64, 16);
+  damagedAttention<float>(64, 16);
   codebook(500, 8, 7);
   codebook(70, 5, 4);
   resize(12, 9, 8, 6, 2);

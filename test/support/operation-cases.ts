@@ -1,7 +1,7 @@
 // The operations that test/operations.test.ts runs: those of a picture of the paper's models, and edges that only other
 // models have.
 
-import type { Precision, TokenizerModel, TransformerModel } from '../../lib/native.js'
+import type { Precision, TokenizerLayer, TokenizerModel, TransformerModel } from '../../lib/native.js'
 import type { DrawRule, Operation } from './operations-addon.js'
 
 export interface OperationCase { name: string, operation: Operation }
@@ -40,7 +40,7 @@ export function stepOperations (m: TransformerModel, { n, batch, grid, precision
 
 // ---- a decode
 
-/** Every distinct operation of the decoder, from tokens to pixels, under its name in the official checkpoints. */
+/** Every distinct operation of the decoder, from tokens to pixels. */
 export function decodeOperations (
   m: TokenizerModel, { grid, batch, precision }: Omit<StepShape, 'n'>
 ): OperationCase[] {
@@ -51,40 +51,26 @@ export function decodeOperations (
   let side = grid
   const common = { precision, eps: m.normEps, images: batch }
   const convolution = (name: string, channels: number, outputs: number, kernel: 1 | 3, more: {
-    normed?: boolean, residual?: boolean, up?: boolean
+    normed?: boolean, residual?: boolean, resample?: TokenizerLayer['resample']
   } = {}): void => {
     add(name, {
       ...common, kind: 'convolution', height: side, width: side, channels, outputs, kernel,
       groups: more.normed ? m.groups : 0, swish: more.normed ?? false, residual: more.residual ?? false,
-      resample: more.up ? 'up' : 'none'
+      resample: more.resample ?? 'none'
     })
-    if (more.up) side *= 2
   }
-  const residual = (channels: number, outputs: number): void => {
-    convolution('conv1', channels, outputs, 3, { normed: true })
-    if (channels !== outputs) convolution('nin_shortcut', channels, outputs, 1)
-    convolution('conv2', outputs, outputs, 3, { normed: true, residual: true })
-  }
-  const attention = (channels: number): void => {
-    add('attn', { ...common, kind: 'spatialAttention', height: side, width: side, channels, groups: m.groups })
-  }
-
-  const widths = m.multipliers.map(x => x * m.baseChannels).reverse()
-  let channels = widths[0]!
-  convolution('post_quant_conv', m.codeSize, m.zChannels, 1)
-  convolution('conv_in', m.zChannels, channels, 3)
-  residual(channels, channels)
-  attention(channels)
-  residual(channels, channels)
-  widths.forEach((width, level) => {
-    for (let block = 0; block <= m.residualBlocks; block++) {
-      residual(channels, width)
-      channels = width
-      if (level === 0) attention(channels)
+  for (const { kind, channels, outputs, kernel, normed, resample } of m.decoder) {
+    if (kind === 'attention') {
+      add('attention', { ...common, kind: 'spatialAttention', height: side, width: side, channels, groups: m.groups })
+    } else if (kind === 'residual') {
+      convolution('conv1', channels, outputs, 3, { normed: true })
+      if (channels !== outputs) convolution('shortcut', channels, outputs, 1)
+      convolution('conv2', outputs, outputs, 3, { normed: true, residual: true })
+    } else {
+      convolution('convolution', channels, outputs, kernel, { normed, resample })
+      if (resample === 'up') side *= 2
     }
-    if (level < widths.length - 1) convolution('upsample.conv', channels, channels, 3, { up: true })
-  })
-  convolution('conv_out', channels, 3, 3, { normed: true })
+  }
   return [...found.values()]
 }
 
