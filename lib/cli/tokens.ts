@@ -141,8 +141,11 @@ async function nested (value: Json[], where: string, slices: Slices): Promise<Wh
     const inner: Json[] = []
     for (const list of items) {
       if (!Array.isArray(list) || list.length !== side) throw different()
-      for (const item of list) inner.push(item)
-      if (slices.spend(1 + side)) await slices.rest()
+      for (const item of list) {
+        inner.push(item)
+        if (slices.spend(1)) await slices.rest()
+      }
+      if (slices.spend(1)) await slices.rest()
     }
     items = inner
   }
