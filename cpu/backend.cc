@@ -83,7 +83,7 @@ CpuInfo cpuInfo(const std::string& root) {
 
 MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session) {
   const cpu::Element element = cpu::elementOf(precision);
-  cpu::Loader loader(nullptr, element);
+  cpu::Loader loader(nullptr, precision);
   cpu::CpuTransformer transformer;
   planTransformer(loader, transformer, model);
   return {loader.bytes(), session ? cpu::SessionLayout(model, element, threads, *session).bytes : 0};

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "parvis/format.h"
 #include "parvis/rule.h"
 
 namespace parvis::cpu {
@@ -21,6 +22,9 @@ constexpr int groupBytes = 128;
 
 enum class Element { float32, bfloat16 };
 constexpr int inputStep(Element e) { return e == Element::float32 ? 1 : 2; }
+// Inputs of a group of a packed matrix.
+constexpr int groupInputs(WeightFormat f) { return f == WeightFormat::float32 ? 1 : 2; }
+constexpr Element elementOf(Precision p) { return p == Precision::float32 ? Element::float32 : Element::bfloat16; }
 constexpr size_t elementSize(Element e) { return e == Element::float32 ? 4 : 2; }
 
 enum class Epilogue {
@@ -128,8 +132,9 @@ struct Draw {
 
 struct Kernels {
   const char* isa;
-  void (*matmul[2])(const Matmul&, int panelBegin, int panelEnd);
-  void (*convolve[2])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
+  // By the format of the matrix, whose inputs are elements of the precision that it belongs to.
+  void (*matmul[weightFormats])(const Matmul&, int panelBegin, int panelEnd);
+  void (*convolve[weightFormats])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
   void (*attend[2])(const Attention&);
   void (*attendPlain[2])(const void* q, ptrdiff_t qStride, int queries, int width, const CacheHead&, int keys,
                          float scale, float* out, ptrdiff_t outStride, void* scratch);

@@ -151,7 +151,7 @@ void PictureRunner::convolve(const Picture& x, const ConvolutionWeights& c, cons
   const Convolution work{
       input,    row,    c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr,
       y.data(), y.width};
-  const auto kernel = kernels().convolve[static_cast<int>(element_)];
+  const auto kernel = kernels().convolve[static_cast<int>(c.w.format)];
   // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide
   // picture is work enough between two looks at a cancellation.
   const size_t rowBytes = static_cast<size_t>(row) * item;

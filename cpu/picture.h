@@ -22,7 +22,7 @@ struct GroupNorm {
 };
 
 struct ConvolutionWeights {
-  Packed w;
+  Matrix w;
   float* bias = nullptr;
   int channels = 0, padded = 0, outputs = 0, kernel = 0;
 };

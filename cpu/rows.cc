@@ -42,9 +42,9 @@ int inTiles(int64_t work, int rows) {
 
 // ---- a layer ------------------------------------------------------------------------------------------------
 
-void Rows::matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+void Rows::matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
                   ptrdiff_t yStride) const {
-  const auto kernel = kernels().matmul[static_cast<int>(element_)];
+  const auto kernel = kernels().matmul[static_cast<int>(w.format)];
   const size_t item = elementSize(element_);
   // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
   const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);

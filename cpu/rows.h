@@ -14,10 +14,6 @@
 
 namespace parvis::cpu {
 
-inline Element elementOf(Precision precision) {
-  return precision == Precision::float32 ? Element::float32 : Element::bfloat16;
-}
-
 // Where the keys and values of heads lie that have so many slots.
 struct CacheLayout {
   CacheLayout() = default;
@@ -73,7 +69,7 @@ class Rows {
   Rows(Threads& threads, Element element, const Cancel& cancel)
       : threads_(threads), element_(element), cancel_(cancel) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
-  void matmul(const Packed& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+  void matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
               ptrdiff_t yStride) const;
   // x [rows, stride] -> out [rows, stride] elements
   void norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const;

@@ -33,11 +33,11 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
                           const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   auto t = std::make_shared<CpuTokenizer>();
   t->model_ = m;
-  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->element_ = elementOf(precision);
   t->threads_ = std::move(threads);
   Tensors tensors;
   if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
-  Loader loader(&tensors, t->element_);
+  Loader loader(&tensors, precision);
   LayerPlan plan(loader, t->element_);
   planLayers(plan, t->encoder_, m.encoder, "encoder");
   planLayers(plan, t->decoder_, m.decoder, "decoder");

@@ -9,11 +9,11 @@ Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFi
                             const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   auto t = std::make_shared<CpuTransformer>();
   t->model_ = m;
-  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->element_ = elementOf(precision);
   t->threads_ = std::move(threads);
   Tensors source;
   if (Status s = source.open(file, weights, cancel); !s.ok()) return s;
-  Loader loader(&source, t->element_);
+  Loader loader(&source, precision);
   planTransformer(loader, *t, m);
   Status s = loader.load(t->memory_, *t->threads_, cancel);
   if (s.ok()) out = std::move(t);

@@ -15,11 +15,11 @@ struct NormWeights {
 
 struct Layer {
   NormWeights attentionNorm;
-  Packed qkv;              // [(heads + 2 kvHeads) headSize, dim]
-  Packed attentionOutput;  // [dim, heads headSize]
+  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]
+  Matrix attentionOutput;  // [dim, heads headSize]
   NormWeights feedForwardNorm;
-  Packed up;    // panels as its epilogue takes them (kernels.h)
-  Packed down;  // [dim, feedForward]
+  Matrix up;    // panels as its epilogue takes them (kernels.h)
+  Matrix down;  // [dim, feedForward]
 };
 
 class CpuTransformer : public Transformer {
@@ -41,7 +41,7 @@ class CpuTransformer : public Transformer {
   void* transitions_ = nullptr;  // [transitions, dim]
   void* positions_ = nullptr;    // [positions, dim]
   NormWeights embeddingNorm_, finalNorm_;
-  Packed head_;  // [vocabulary, dim]
+  Matrix head_;  // [vocabulary, dim]
 };
 
 }  // namespace parvis::cpu

@@ -12,13 +12,14 @@ namespace parvis::cpu {
 
 // ---- packing ------------------------------------------------------------------------------------------------
 
-Packed packedShape(int outputs, int inputs, Element element) {
-  Packed p;
-  p.outputs = outputs;
-  p.inputs = inputs;
-  p.panels = (outputs + panelOutputs - 1) / panelOutputs;
-  p.groups = (inputs + inputStep(element) - 1) / inputStep(element);
-  return p;
+Matrix matrixShape(int outputs, int inputs, WeightFormat format) {
+  Matrix m;
+  m.format = format;
+  m.outputs = outputs;
+  m.inputs = inputs;
+  m.panels = (outputs + panelOutputs - 1) / panelOutputs;
+  m.groups = (inputs + groupInputs(format) - 1) / groupInputs(format);
+  return m;
 }
 
 namespace {
@@ -75,9 +76,9 @@ bool inWords(const Weight& w, Element element, int inputs) {
 
 // ---- plans --------------------------------------------------------------------------------------------------
 
-void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs) {
+void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs) {
   const Weight* t = find(name, {outputs, inputs});
-  to = packedShape(outputs, inputs, element_);
+  to = matrixShape(outputs, inputs, format_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
        [this, t, outputs, inputs, groups = to.groups, words = t && inWords(*t, element_, inputs),
         panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
@@ -93,10 +94,10 @@ void Loader::matrix(Packed& to, const std::string& name, int outputs, int inputs
        }});
 }
 
-void Loader::gateUp(Packed& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
+void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
   const Weight* g = find(gate, {outputs, inputs});
   const Weight* u = find(up, {outputs, inputs});
-  to = packedShape((outputs + 15) / 16 * 32, inputs, element_);
+  to = matrixShape((outputs + 15) / 16 * 32, inputs, format_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
        [this, g, u, outputs, inputs, groups = to.groups,
         words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
@@ -117,10 +118,10 @@ void Loader::gateUp(Packed& to, const std::string& gate, const std::string& up, 
        }});
 }
 
-void Loader::convolution(Packed& to, const std::string& name, int outputs, int channels, int kernel, int padded) {
+void Loader::convolution(Matrix& to, const std::string& name, int outputs, int channels, int kernel, int padded) {
   const Weight* t = find(name, {outputs, channels, kernel, kernel});
   const int inputs = kernel * kernel * padded, taps = kernel * kernel;
-  to = packedShape(outputs, inputs, element_);
+  to = matrixShape(outputs, inputs, format_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * (inputs + channels * taps),
        [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel,
                                                                                         float* scratch) {

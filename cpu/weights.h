@@ -17,8 +17,10 @@
 
 namespace parvis::cpu {
 
-struct Packed {
-  uint8_t* data = nullptr;
+struct Matrix {
+  WeightFormat format = WeightFormat::float32;
+  uint8_t* data = nullptr;      // packed (kernels.h)
+  float* scales = nullptr;      // [outputs] or null: the format has none
   float* bias = nullptr;        // [outputs rounded up to 32] or null
   int outputs = 0, inputs = 0;  // real sizes
   int panels = 0, groups = 0;
@@ -27,7 +29,7 @@ struct Packed {
 };
 
 inline int roundUp(int n, int to) { return (n + to - 1) / to * to; }
-Packed packedShape(int outputs, int inputs, Element element);
+Matrix matrixShape(int outputs, int inputs, WeightFormat format);
 
 // rows: [valid, stride] floats with `inputs` used -> one panel; the rest of the panel becomes zero.
 void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel);
@@ -36,13 +38,14 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
 class Loader {
  public:
   // weights null: nothing will be loaded, and only bytes() is asked for.
-  Loader(Tensors* weights, Element element) : weights_(weights), element_(element) {}
+  Loader(Tensors* weights, Precision precision)
+      : weights_(weights), element_(elementOf(precision)), format_(formatFor(precision)) {}
 
   // Each adds a plan and sets the pointer later, when memory exists.
-  void matrix(Packed& to, const std::string& name, int outputs, int inputs);
-  void gateUp(Packed& to, const std::string& gate, const std::string& up, int outputs, int inputs);
+  void matrix(Matrix& to, const std::string& name, int outputs, int inputs);
+  void gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs);
   // [outputs, channels, kernel, kernel] -> packed [outputs, kernel kernel paddedChannels]
-  void convolution(Packed& to, const std::string& name, int outputs, int channels, int kernel, int paddedChannels);
+  void convolution(Matrix& to, const std::string& name, int outputs, int channels, int kernel, int paddedChannels);
   void vector(float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
   void table(void*& to, const std::string& name, int rows, int columns);  // elements
 
@@ -63,6 +66,7 @@ class Loader {
   void add(Plan plan) { plans_.push_back(std::move(plan)); }
   Tensors* weights_;
   Element element_;
+  WeightFormat format_;
   std::vector<Plan> plans_;
 };
 

@@ -20,13 +20,13 @@ int roundedCount(int count) {
 
 // ---- weights --------------------------------------------------------------------------------------------------
 
-size_t matrixBytes(Element element, int outputs, int inputs) {
-  if (element == Element::float32) return tableBytes(element, outputs, inputs);
+size_t matrixBytes(WeightFormat format, int outputs, int inputs) {
+  if (format == WeightFormat::float32) return tableBytes(Element::float32, outputs, inputs);
   return Packed{nullptr, (outputs + 1) / 2, inputs}.elements() * 2;
 }
 
-size_t gateUpBytes(Element element, int outputs, int inputs) {
-  if (element == Element::float32) return 2 * tableBytes(element, outputs, inputs);
+size_t gateUpBytes(WeightFormat format, int outputs, int inputs) {
+  if (format == WeightFormat::float32) return 2 * tableBytes(Element::float32, outputs, inputs);
   return Packed{nullptr, outputs, inputs}.elements() * 2;
 }
 
@@ -136,7 +136,7 @@ MemoryPlan planCuda(const TransformerModel& model, Precision precision, const Se
     void *classes_, *tokens_, *transitions_, *positions_, *head_;
   } nothing;
   const cuda::Element element = cuda::elementOf(precision);
-  cuda::WeightBytes weights(element);
+  cuda::WeightBytes weights(precision);
   planTransformer(weights, nothing, model);
   return {weights.bytes() + 2 * cuda::angleBytes(model),
           session ? cuda::WorkspaceLayout(model, element, *session).bytes : 0};

@@ -25,9 +25,8 @@ int roundedCount(int count);
 
 // ---- weights --------------------------------------------------------------------------------------------------
 
-// Packed in bfloat16, as they are in float32.
-size_t matrixBytes(Element element, int outputs, int inputs);
-size_t gateUpBytes(Element element, int outputs, int inputs);
+size_t matrixBytes(WeightFormat format, int outputs, int inputs);
+size_t gateUpBytes(WeightFormat format, int outputs, int inputs);
 inline size_t tableBytes(Element element, int rows, int columns) {
   return static_cast<size_t>(rows) * static_cast<size_t>(columns) * sizeOf(element);
 }
@@ -37,14 +36,14 @@ size_t countOf(const std::vector<int64_t>& shape);
 // A plan of loading (common/transformer.h) that only adds up what would be taken.
 class WeightBytes {
  public:
-  explicit WeightBytes(Element element) : element_(element) {}
+  explicit WeightBytes(Precision precision) : element_(elementOf(precision)), format_(formatFor(precision)) {}
   template <class To>
   void matrix(To&, const std::string&, int outputs, int inputs) {
-    layout_.add(matrixBytes(element_, outputs, inputs));
+    layout_.add(matrixBytes(format_, outputs, inputs));
   }
   template <class To>
   void gateUp(To&, const std::string&, const std::string&, int outputs, int inputs) {
-    layout_.add(gateUpBytes(element_, outputs, inputs));
+    layout_.add(gateUpBytes(format_, outputs, inputs));
   }
   template <class To>
   void table(To&, const std::string&, int rows, int columns) {
@@ -58,6 +57,7 @@ class WeightBytes {
 
  private:
   Element element_;
+  WeightFormat format_;
   Layout layout_;
 };
 

@@ -109,45 +109,40 @@ static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Eleme
 
 void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs) {
   const Weight* t = tensors_.find(name, {outputs, inputs});
+  to.format = format_;
+  to.outputs = outputs;
   to.inputs = inputs;
-  to.packed = {nullptr, (outputs + 1) / 2, inputs};
   if (!t) return;
   const Source source{&tensors_, t};
-  if (element_ == Element::bfloat16)
-    return add(
-        {matrixBytes(element_, outputs, inputs), nullptr, 16 * source.rowBytes(),
-         [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-           to.packed.data = reinterpret_cast<uint16_t*>(at);
-           return packTiles(source, nullptr, outputs, inputs, to.packed, staging, stream, cancel);
-         }});
-  add({matrixBytes(element_, outputs, inputs), nullptr, source.rowBytes(),
-       [&to, source, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-         to.plain = {
-             at, at + static_cast<size_t>(inputs) * 4, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::float32};
+  if (format_ == WeightFormat::bfloat16)
+    return add({matrixBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), 16 * source.rowBytes(),
+                [&to, source](uint8_t*, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+                  return packTiles(source, nullptr, to.outputs, to.inputs, to.packed(), staging, stream, cancel);
+                }});
+  add({matrixBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), source.rowBytes(),
+       [source, outputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          return convertRows(source, outputs, at, Element::float32, staging, stream, cancel);
        }});
 }
 
 void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
   const Weight *g = tensors_.find(gate, {outputs, inputs}), *u = tensors_.find(up, {outputs, inputs});
+  to.format = format_;
+  to.outputs = 2 * outputs;
   to.inputs = inputs;
-  to.packed = {nullptr, outputs, inputs};
+  to.paired = true;
   if (!g || !u) return;
   Source low{&tensors_, g}, high{&tensors_, u};
   low.wide = high.wide = low.element() != high.element();  // one kernel reads both
   const size_t least = 16 * std::max(low.rowBytes(), high.rowBytes());
-  if (element_ == Element::bfloat16)
-    return add(
-        {gateUpBytes(element_, outputs, inputs), nullptr, least,
-         [&to, low, high, outputs, inputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-           to.packed.data = reinterpret_cast<uint16_t*>(at);
-           return packTiles(low, &high, outputs, inputs, to.packed, staging, stream, cancel);
-         }});
+  if (format_ == WeightFormat::bfloat16)
+    return add({gateUpBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), least,
+                [&to, low, high, outputs](uint8_t*, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+                  return packTiles(low, &high, outputs, to.inputs, to.packed(), staging, stream, cancel);
+                }});
   const size_t half = static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4;
-  add({gateUpBytes(element_, outputs, inputs), nullptr, least,
-       [&to, low, high, outputs, inputs, half](uint8_t* at, Staging& staging, cudaStream_t stream,
-                                               const Cancel& cancel) {
-         to.plain = {at, at + half, inputs, outputs, outputs, Element::float32};
+  add({gateUpBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), least,
+       [low, high, outputs, half](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
          Status s = convertRows(low, outputs, at, Element::float32, staging, stream, cancel);
          return s.ok() ? convertRows(high, outputs, at + half, Element::float32, staging, stream, cancel) : s;
        }});

@@ -19,12 +19,23 @@ inline std::string modelCure(Element element) {
          (element == Element::float32 ? "use precision 'bfloat16', " : "") + "or use device 'cpu'.";
 }
 
-// A matrix of a projection: packed in bfloat16, as it is in the checkpoint in float32.
+// A matrix of a projection: packed in bfloat16, row by row as in the checkpoint in float32.
 struct Matrix {
-  Packed packed{};
-  Packing plain{};
-  int inputs = 0;
-  const float* bias = nullptr;  // [outputs], and zeroes to a multiple of 16; null: none
+  WeightFormat format = WeightFormat::float32;
+  void* data = nullptr;
+  const float* scales = nullptr;  // [outputs] or null: the format has none
+  const float* bias = nullptr;    // [outputs], and zeroes to a multiple of 16; null: none
+  int outputs = 0, inputs = 0;
+  bool paired = false;  // gates [outputs / 2, inputs], then ups
+  int pairs() const { return (outputs + 1) / 2; }
+  Packed packed() const { return {static_cast<uint16_t*>(data), pairs(), inputs}; }
+  Packing plain() const {
+    const float* from = static_cast<const float*>(data);
+    const ptrdiff_t stride = paired ? inputs : 2 * static_cast<ptrdiff_t>(inputs);
+    return {from,        from + (paired ? static_cast<ptrdiff_t>(pairs()) * inputs : inputs),
+            stride,      pairs(),
+            outputs / 2, Element::float32};
+  }
 };
 
 // The two-part ring. next() gives a part that is free again; send() enqueues its copy to the device; done() is called
@@ -48,7 +59,8 @@ class Staging {
 
 class Loader {
  public:
-  Loader(Tensors& tensors, Element element) : tensors_(tensors), element_(element) {}
+  Loader(Tensors& tensors, Precision precision)
+      : tensors_(tensors), element_(elementOf(precision)), format_(formatFor(precision)) {}
 
   // Each adds a plan and sets the pointer later, when memory exists. Targets must stay where they are until load().
   void matrix(Matrix& to, const std::string& name, int outputs, int inputs);
@@ -74,6 +86,7 @@ class Loader {
  private:
   Tensors& tensors_;
   Element element_;
+  WeightFormat format_;
   std::vector<Plan> plans_;
 };
 

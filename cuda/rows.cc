@@ -39,12 +39,16 @@ void Launcher::project(const void* elements, ptrdiff_t stride, Projection p, con
 
 void Launcher::multiply(Projection p, const Matrix& w) {
   if (!ok()) return;
-  p.weights = w.packed;
   p.bias = w.bias;
   p.processors = device_.processors();
   p.prefetched = device_.prefetched();
-  if (element_ == Element::float32) status = projectPlain(p, w.plain, w.inputs, stream_);
-  else status = p.rows <= maxSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
+  switch (w.format) {
+    case WeightFormat::float32: status = projectPlain(p, w.plain(), w.inputs, stream_); break;
+    case WeightFormat::bfloat16:
+      p.weights = w.packed();
+      status = p.rows <= maxSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
+      break;
+  }
 }
 
 void Launcher::attend(Attention a, int maxSmall, int maxLarge) {

@@ -97,11 +97,11 @@ Status CudaTokenizer::load(std::shared_ptr<Device> device, const CheckpointFile&
   if (Status s = checkModel(m, precision, *device); !s.ok()) return s;
   auto t = std::make_shared<CudaTokenizer>();
   t->model_ = m;
-  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->element_ = elementOf(precision);
   t->device_ = std::move(device);
   Tensors tensors;
   if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
-  Loader loader(tensors, t->element_);
+  Loader loader(tensors, precision);
   LayerPlan plan(loader);
   planLayers(plan, t->encoder_, m.encoder, "encoder");
   planLayers(plan, t->decoder_, m.decoder, "decoder");

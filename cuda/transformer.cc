@@ -36,10 +36,10 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFil
   auto t = std::make_shared<CudaTransformer>();
   t->device_ = device;
   t->model_ = m;
-  t->element_ = precision == Precision::float32 ? Element::float32 : Element::bfloat16;
+  t->element_ = elementOf(precision);
   Tensors source;
   if (Status s = source.open(file, weights, cancel); !s.ok()) return s;
-  Loader loader(source, t->element_);
+  Loader loader(source, precision);
   planTransformer(loader, *t, m);
   if (Status s = loader.load(device, t->memory_, cancel); !s.ok()) return s;
 

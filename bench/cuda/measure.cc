@@ -184,7 +184,7 @@ struct Bench {
   cudaError_t multiply(const Matrix& w, Epilogue epilogue, bool normed) const {
     const parvis::TransformerModel& m = t->model_;
     Projection p{};
-    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed, p.epilogue = epilogue,
+    p.eps = m.normEps, p.rows = rows, p.elements = elements, p.weights = w.packed(), p.epilogue = epilogue,
     p.xStride = (w.inputs + 15) / 16 * 16, p.processors = device->processors(), p.prefetched = device->prefetched();
     if (normed) p.squares = squares;
     if (epilogue == Epilogue::add) p.next = {t->finalNorm_.weight, out, rowStride(m.dim), squares};
@@ -255,23 +255,23 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   const int layers = t.model_.layers;
   for (const Family& f : families) {
     const Matrix& first = t.layers_[0].*f.matrix;
-    const double bytes = static_cast<double>(first.packed.elements()) * 2;
+    const double bytes = static_cast<double>(first.packed().elements()) * 2;
     add(
         f.name, [&](int i) { return b.multiply(t.layers_[static_cast<size_t>(i)].*f.matrix, f.epilogue, f.normed); },
-        [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).packed.data; }, bytes,
-        bytes* rows, layers);
+        [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).data; }, bytes, bytes* rows,
+        layers);
   }
   // The head is one matrix: copies of it.
-  const size_t headBytes = t.head_.packed.elements() * 2;
+  const size_t headBytes = t.head_.packed().elements() * 2;
   const int copies = static_cast<int>(std::min<size_t>(64, 4 * std::max(l2Bytes, size_t{32} << 20) / headBytes + 2));
   uint8_t* heads = memory.take<uint8_t>(check, static_cast<size_t>(copies) * headBytes);
   for (int i = 0; i < copies && check.ok(); i++)
-    check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.head_.packed.data, headBytes,
-                          cudaMemcpyDeviceToDevice, stream()),
+    check(cudaMemcpyAsync(heads + static_cast<size_t>(i) * headBytes, t.head_.data, headBytes, cudaMemcpyDeviceToDevice,
+                          stream()),
           "copying");
   const auto head = [&](int i) {
     Matrix m = t.head_;
-    m.packed.data = reinterpret_cast<uint16_t*>(heads + static_cast<size_t>(i) * headBytes);
+    m.data = heads + static_cast<size_t>(i) * headBytes;
     return m;
   };
   // A step reads it once, the other matrices once a layer.

@@ -8,10 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "format.h"
+
 namespace parvis {
 
 enum class DType { float32, float16, bfloat16 };
-enum class Precision { float32, bfloat16 };  // of weights and multiplied activations; sums are float32
 
 constexpr size_t byteSize(DType type) { return type == DType::float32 ? 4 : 2; }
 

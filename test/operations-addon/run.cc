@@ -118,8 +118,8 @@ Status Single::projection() {
   if (swiglu) file.add("up", {o.outputs, o.inputs}, w + static_cast<size_t>(o.outputs) * o.inputs);
   if (norm) file.add("norm", {o.inputs}, norm);
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(&tensors, element());
-  Packed packed;
+  Loader loader(&tensors, o.precision);
+  Matrix packed;
   float* normWeight = nullptr;
   if (swiglu) loader.gateUp(packed, "weight", "up", o.outputs, o.inputs);
   else loader.matrix(packed, "weight", o.outputs, o.inputs);
@@ -157,8 +157,8 @@ Status Single::attention() {
   file.add("weight", {outputs, o.dim}, w);
   file.add("norm", {o.dim}, norm);
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(&tensors, element());
-  Packed qkv;
+  Loader loader(&tensors, o.precision);
+  Matrix qkv;
   float* normWeight = nullptr;
   loader.matrix(qkv, "weight", outputs, o.dim);
   loader.vector(normWeight, "norm", {o.dim}, true);
@@ -263,7 +263,7 @@ Status Single::convolution() {
     file.add("norm.bias", {o.channels}, next());
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(&tensors, element());
+  Loader loader(&tensors, o.precision);
   LayerPlan plan(loader, element());
   GroupNorm norm;
   ConvolutionWeights conv;
@@ -296,7 +296,7 @@ Status Single::spatialAttention() {
     file.add(std::string(name) + ".bias", {o.channels}, next());
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
-  Loader loader(&tensors, element());
+  Loader loader(&tensors, o.precision);
   LayerPlan plan(loader, element());
   AttentionLayer<GroupNorm, ConvolutionWeights> a;
   plan.norm(a.norm, "norm", o.channels);

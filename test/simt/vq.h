@@ -18,6 +18,9 @@ template <class E>
 constexpr parvis::cuda::Element element = sizeof(E) == 4 ? parvis::cuda::Element::float32
                                                          : parvis::cuda::Element::bfloat16;
 template <class E>
+constexpr parvis::WeightFormat cpuFormat = sizeof(E) == 4 ? parvis::WeightFormat::float32
+                                                          : parvis::WeightFormat::bfloat16;
+template <class E>
 constexpr parvis::cpu::Element cpuElement = sizeof(E) == 4 ? parvis::cpu::Element::float32
                                                            : parvis::cpu::Element::bfloat16;
 inline const char* nameOf(float) { return "float32"; }
@@ -90,7 +93,7 @@ struct Weights {
 
     const int step = parvis::cpu::inputStep(cpuElement<E>), padded = up(channels, step), taps = kernel * kernel,
               inputs = taps * padded;
-    cpu.w = parvis::cpu::packedShape(outputs, inputs, cpuElement<E>);
+    cpu.w = parvis::cpu::matrixShape(outputs, inputs, cpuFormat<E>);
     cpu.bias = bias32.data();
     cpu.channels = channels, cpu.padded = padded, cpu.outputs = outputs, cpu.kernel = kernel;
     panels.resize(cpu.w.bytes() + 64);
