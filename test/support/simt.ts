@@ -30,24 +30,20 @@ const scheduler = [...common, '-O2', ...(sanitizers.length > 0 ? ['-DSIMT_SANITI
 /** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
 const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
 
+/** The sources as CMake has them. */
+const listed = JSON.parse(fs.readFileSync(path.join(root, 'cmake', 'sources.json'), 'utf8')) as
+  Record<'common' | 'cpu' | 'cpu/isa' | 'test/simt', string[]> & { cuda: Record<string, string[]> }
+const sourcesOf = (folder: Exclude<keyof typeof listed, 'cuda'>): string[] =>
+  listed[folder].map(name => `${folder}/${name}`)
+const cudaSources = (...parts: string[]): string[] =>
+  parts.flatMap(part => listed.cuda[part]!.map(name => `cuda/${name}`))
+
 /** The whole CPU backend, for tests that compare sessions. */
-export const cpuBackend = [
-  'backend', 'ceiling', 'ledger', 'machine', 'picture', 'platform', 'resize', 'rows', 'session', 'threads', 'tokenizer',
-  'transformer', 'weights', 'isa/unit', 'isa/sample'
-].map(name => `cpu/${name}.cc`)
-  .concat(['file', 'floats', 'launches', 'pictures', 'steps', 'tensors'].map(name => `common/${name}.cc`))
-
+export const cpuBackend = [...sourcesOf('cpu'), ...sourcesOf('cpu/isa'), ...sourcesOf('common')]
 /** The CUDA backend but for the tokenizer. */
-export const cudaSession = [
-  'attend.cu', 'attend-rows.cu', 'embed.cu', 'norm.cu', 'pack.cu', 'plain.cu', 'project.cu', 'sample.cu', 'tile.cu',
-  'device.cc', 'layout.cc', 'loader.cc', 'rows.cc', 'session.cc', 'transformer.cc', 'workspace.cc'
-].map(name => `cuda/${name}`)
-
+export const cudaSession = cudaSources('shared', 'transformer')
 /** Its tokenizer. */
-export const cudaTokenizer =
-  ['codebook.cu', 'convolve.cu', 'convolve-plain.cu', 'group-norm.cu', 'pack.cu', 'picture.cu', 'vq-attend.cu',
-    'device.cc', 'launch-timer.cc', 'layout.cc', 'loader.cc', 'picture-runner.cc', 'tokenizer.cc']
-    .map(name => `cuda/${name}`)
+export const cudaTokenizer = cudaSources('shared', 'tokenizer')
 
 /**
  * The interpreter of PTX, for programs whose kernels nvcc has compiled (ptx.ts). What touches a kernel's memory has the
@@ -68,7 +64,7 @@ function sanitizerFlags (): string[] {
 }
 
 /** The SIMT layer itself. */
-const layer = ['machine', 'memory', 'runtime', 'scheduler', 'streams'].map(name => `test/simt/${name}.cc`)
+const layer = sourcesOf('test/simt')
 
 /** Source files, relative to the repository: .cu as C++ against the SIMT layer. Path of the program. */
 export async function build (name: string, sources: string[]): Promise<string> {

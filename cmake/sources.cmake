@@ -1,0 +1,16 @@
+# cmake/sources.json is the one list of native sources: tests that compile them by themselves read it too
+# (test/support/simt.ts). parvis_sources(VARIABLE FOLDER [PART]) sets VARIABLE to the paths of a folder's sources.
+set(sources_json ${CMAKE_CURRENT_LIST_DIR}/sources.json)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources_json})
+function(parvis_sources variable folder)
+  file(READ ${sources_json} sources)
+  string(JSON list GET ${sources} ${folder} ${ARGN})
+  string(JSON count LENGTH ${list})
+  math(EXPR last "${count} - 1")
+  set(paths "")
+  foreach(i RANGE ${last})
+    string(JSON name GET ${list} ${i})
+    list(APPEND paths ${folder}/${name})
+  endforeach()
+  set(${variable} ${paths} PARENT_SCOPE)
+endfunction()
