@@ -252,6 +252,7 @@ Napi::Function SessionHandle::define(Napi::Env env) {
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::profile>>("profile"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::dispose>>("dispose")});
 }
 
@@ -326,6 +327,8 @@ Napi::Value SessionHandle::readLogProbs(const Napi::CallbackInfo& info) {
 Napi::Value SessionHandle::readLogits(const Napi::CallbackInfo& info) {
   return read(info, logits_, &Session::readLogits);
 }
+
+Napi::Value SessionHandle::profile(const Napi::CallbackInfo& info) { return enqueueProfile(info, session_); }
 
 // Resolves when its memory is free.
 Napi::Value SessionHandle::dispose(const Napi::CallbackInfo& info) {

@@ -148,6 +148,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value readTokens(const Napi::CallbackInfo& info);
   Napi::Value readLogProbs(const Napi::CallbackInfo& info);
   Napi::Value readLogits(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   template <Napi::Value (SessionHandle::*method)(const Napi::CallbackInfo&)>
   Napi::Value promise(const Napi::CallbackInfo& info);

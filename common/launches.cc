@@ -1,5 +1,7 @@
 #include "launches.h"
 
+#include <algorithm>
+
 namespace parvis {
 
 namespace {
@@ -53,6 +55,51 @@ LaunchRecord inputPixelsLaunch(const PictureShape& p, size_t item) {
 LaunchRecord outputPixelsLaunch(const PictureShape& from, const PictureShape& to, size_t outside) {
   const std::string shape = sides(from) + (from.pixels() == to.pixels() ? "" : " -> " + sides(to));
   return {"output pixels", shape, 0, from.size() * 4 + to.size() * static_cast<double>(outside), 0};
+}
+
+// ---- a step of a transformer
+
+LaunchRecord embeddingLaunch(int rows, int dim, size_t item) {
+  return {"embedding", text(rows) + " x " + text(dim), 0, 1.0 * rows * dim * (static_cast<double>(item) + 4), 0};
+}
+
+LaunchRecord rowNormLaunch(int rows, int dim, size_t item) {
+  return {"norm", text(rows) + " x " + text(dim), 0, 1.0 * rows * dim * (static_cast<double>(item) + 4), 0};
+}
+
+LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, size_t item, size_t outputItem) {
+  std::string shape = text(rows) + " x " + text(inputs) + " -> " + text(outputs);
+  if (*then) shape += std::string(", ") + then;
+  const double weights = static_cast<double>(inputs) * outputs, read = weights + static_cast<double>(rows) * inputs;
+  return {"projection", shape, 0,
+          read * static_cast<double>(item) + static_cast<double>(rows) * outputs * static_cast<double>(outputItem),
+          2 * rows * weights};
+}
+
+SeenSlots seenSlots(const Step& step) {
+  SeenSlots seen;
+  seen.rows = step.rowCount;
+  int most = 0;
+  for (int i = 0; i < step.rowCount; i++) {
+    const Row& row = step.rows[i];
+    seen.each += row.sees;
+    most = std::max(most, row.sees);
+    if (i + 1 < step.rowCount && step.rows[i + 1].stream == row.stream) continue;
+    seen.groups += most;
+    most = 0;
+  }
+  return seen;
+}
+
+LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& m, size_t item) {
+  const std::string shape = text(seen.rows) + " rows, " + text(m.heads) + " heads of " + text(m.headSize) + ", " +
+                            text(static_cast<int>(seen.each / std::max(seen.rows, 1))) + " slots";
+  const double rows = 2.0 * seen.rows * m.heads * m.headSize, cache = 2 * seen.groups * m.kvHeads * m.headSize;
+  return {"attention", shape, 0, (rows + cache) * static_cast<double>(item), 4 * seen.each * m.heads * m.headSize};
+}
+
+LaunchRecord drawLaunch(int predictions, int logitRows, int vocabulary) {
+  return {"draw", text(predictions) + " of " + text(vocabulary), 0, 4.0 * logitRows * vocabulary, 0};
 }
 
 }  // namespace parvis

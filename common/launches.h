@@ -2,7 +2,9 @@
 // in the precision of the model.
 #pragma once
 
+#include "parvis/model.h"
 #include "parvis/profile.h"
+#include "parvis/step.h"
 
 namespace parvis {
 
@@ -30,5 +32,23 @@ LaunchRecord nearestCodeLaunch(int codes, int codebook, int codeSize);
 // Between the RGB values of the caller, `outside` bytes each, and the picture that the tokenizer computes with.
 LaunchRecord inputPixelsLaunch(const PictureShape& shape, size_t item);
 LaunchRecord outputPixelsLaunch(const PictureShape& from, const PictureShape& to, size_t outside);
+
+// ---- a step of a transformer
+
+LaunchRecord embeddingLaunch(int rows, int dim, size_t item);
+LaunchRecord rowNormLaunch(int rows, int dim, size_t item);
+// outputItem: bytes that are read and written of each output; `then`: what becomes of the outputs, in a word or ""
+LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, size_t item, size_t outputItem);
+
+// Slots of the cache that the rows of a step see, all streams together.
+struct SeenSlots {
+  int rows = 0;
+  double each = 0;    // the sum over rows
+  double groups = 0;  // the sum over streams, of the row that sees most
+};
+SeenSlots seenSlots(const Step& step);
+LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& model, size_t item);
+// Predictions, from rows of logits to tokens.
+LaunchRecord drawLaunch(int predictions, int logitRows, int vocabulary);
 
 }  // namespace parvis

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "../common/launches.h"
 #include "../common/steps.h"
+#include "launch-timer.h"
 
 namespace parvis::cpu {
 
@@ -44,6 +46,20 @@ int inTiles(int64_t work, int rows) {
 
 void Rows::matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
                   ptrdiff_t yStride) const {
+  timed(
+      profile_,
+      [&] {
+        const size_t item = elementSize(element_);
+        const bool add = epilogue == Epilogue::add, swiglu = epilogue == Epilogue::swiglu;
+        const char* then = add ? "added" : swiglu ? "swiglu" : epilogue == Epilogue::gelu ? "gelu" : "";
+        const size_t outputItem = add ? 8 : swiglu ? item / 2 : epilogue == Epilogue::gelu ? item : 4;
+        return projectionLaunch(rows, w.inputs, w.outputs, then, item, outputItem);
+      },
+      [&] { multiply(w, x, xStride, rows, epilogue, y, out, yStride); });
+}
+
+void Rows::multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+                    ptrdiff_t yStride) const {
   const auto kernel = kernels().matmul[static_cast<int>(w.format)];
   const size_t item = elementSize(element_);
   // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
@@ -77,11 +93,15 @@ void Rows::norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm,
   const auto kernel = kernels().norm[static_cast<int>(element_)];
   const size_t item = elementSize(element_);
   const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
-  threads_.run(tasks, [&](int task, int) {
-    if (cancel_.load(std::memory_order_relaxed)) return;
-    for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
-      kernel(norm.of(x + r * stride, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item));
-  });
+  timed(
+      profile_, [&] { return rowNormLaunch(rows, norm.dim, item); },
+      [&] {
+        threads_.run(tasks, [&](int task, int) {
+          if (cancel_.load(std::memory_order_relaxed)) return;
+          for (int r = task * 8; r < std::min(rows, task * 8 + 8); r++)
+            kernel(norm.of(x + r * stride, static_cast<uint8_t*>(out) + static_cast<size_t>(r * stride) * item));
+        });
+      });
 }
 
 void Rows::attention(const LayerAttention& a) const {

@@ -8,6 +8,7 @@
 #include "../common/steps.h"
 #include "kernels.h"
 #include "parvis/model.h"
+#include "parvis/profile.h"
 #include "parvis/step.h"
 #include "threads.h"
 #include "weights.h"
@@ -65,20 +66,25 @@ struct RowNorm {
 
 class Rows {
  public:
-  // cancel: looked at every few tens of milliseconds; what comes out after it is of no use.
-  Rows(Threads& threads, Element element, const Cancel& cancel)
-      : threads_(threads), element_(element), cancel_(cancel) {}
+  // cancel: looked at every few tens of milliseconds; what comes out after it is of no use. profile: where launches are
+  // recorded, or null.
+  Rows(Threads& threads, Element element, const Cancel& cancel, Profile* profile = nullptr)
+      : threads_(threads), element_(element), cancel_(cancel), profile_(profile) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
   void matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
               ptrdiff_t yStride) const;
   // x [rows, stride] -> out [rows, stride] elements
   void norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const;
   void attention(const LayerAttention& a) const;
+  Profile* profile() const { return profile_; }
 
  private:
+  void multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
+                ptrdiff_t yStride) const;
   Threads& threads_;
   Element element_;
   const Cancel& cancel_;
+  Profile* profile_;
 };
 
 // One draw needs scratch: guided logits and weights.

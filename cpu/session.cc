@@ -4,6 +4,9 @@
 #include <cstring>
 #include <limits>
 
+#include "../common/launches.h"
+#include "launch-timer.h"
+
 namespace parvis::cpu {
 
 // ---- memory -------------------------------------------------------------------------------------------------
@@ -128,12 +131,16 @@ void CpuSession::embed(const Step& step) {
   }
 }
 
-void CpuSession::attention(const Rows& run, int layer) {
+void CpuSession::attention(const Rows& run, const Step& step, int layer) {
   const TransformerModel& m = transformer_->model_;
   uint8_t* cache = cache_ + static_cast<size_t>(layer) * o_.streams() * m.kvHeads * layout_.cache.bytes();
-  run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads,
-                 m.kvHeads, m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride, scratch_,
-                 layout_.scratchBytes});
+  timed(
+      run.profile(), [&] { return rowAttentionLaunch(seenSlots(step), m, elementSize(transformer_->element_)); },
+      [&] {
+        run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads,
+                       m.kvHeads, m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride,
+                       scratch_, layout_.scratchBytes});
+      });
 }
 
 Status CpuSession::broken(const Step& step) {
@@ -154,8 +161,10 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
   }
   groupsOf(step, groups_);
   angles_.grow(t.model_, last);
-  embed(step);
-  const Rows run = this->run(cancel);
+  const Rows run{*t.threads_, t.element_, cancel, recording()};
+  timed(
+      run.profile(), [&] { return embeddingLaunch(count, t.model_.dim, elementSize(t.element_)); },
+      [&] { embed(step); });
   const NormKind kind = t.model_.norm;
   const Epilogue activation = t.model_.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu;
   for (int i = 0; i < t.model_.layers; i++) {
@@ -163,13 +172,13 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
     const Layer& l = t.layers_[i];
     run.norm(x_, layout_.dimStride, count, norm(kind, l.attentionNorm), normed_);
     run.matmul(l.qkv, normed_, layout_.dimStride, count, Epilogue::store, qkv_, nullptr, layout_.qkvStride);
-    attention(run, i);
+    attention(run, step, i);
     run.matmul(l.attentionOutput, attended_, layout_.widthStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
     run.norm(x_, layout_.dimStride, count, norm(kind, l.feedForwardNorm), normed_);
     run.matmul(l.up, normed_, layout_.dimStride, count, activation, nullptr, gated_, layout_.ffStride);
     run.matmul(l.down, gated_, layout_.ffStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
   }
-  if (Status s = predict(step, cancel); !s.ok()) return s;
+  if (Status s = predict(run, step, cancel); !s.ok()) return s;
   seats_.ran(step);
   failed = seats_.failed();
   return {};
@@ -197,7 +206,7 @@ bool CpuSession::draw(const Prediction& p, const SamplingRule& rule, int seat, c
   return finite;
 }
 
-Status CpuSession::predict(const Step& step, const Cancel& cancel) {
+Status CpuSession::predict(const Rows& run, const Step& step, const Cancel& cancel) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const size_t item = elementSize(t.element_);
@@ -220,25 +229,33 @@ Status CpuSession::predict(const Step& step, const Cancel& cancel) {
           finalNorm.of(x_ + static_cast<size_t>(row) * layout_.dimStride, static_cast<uint8_t*>(gathered_) + to));
       return rows++;
     };
-    for (; first < step.predictionCount; first++) {
-      const Prediction& p = step.predictions[first];
-      const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
-      if (rows + (guided ? 2 : 1) > layout_.chunk) break;
-      const int conditional = gather(p.row);
-      drawn.push_back({&p, conditional, guided ? gather(p.unconditional) : -1, true});
-    }
-    run(cancel).matmul(t.head_, gathered_, layout_.dimStride, rows, Epilogue::store, logits_, nullptr,
-                       layout_.vocabularyStride);
+    const auto gatherAll = [&] {
+      for (; first < step.predictionCount; first++) {
+        const Prediction& p = step.predictions[first];
+        const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
+        if (rows + (guided ? 2 : 1) > layout_.chunk) break;
+        const int conditional = gather(p.row);
+        drawn.push_back({&p, conditional, guided ? gather(p.unconditional) : -1, true});
+      }
+    };
+    timed(
+        run.profile(), [&] { return rowNormLaunch(rows, m.dim, item); }, gatherAll);
+    run.matmul(t.head_, gathered_, layout_.dimStride, rows, Epilogue::store, logits_, nullptr,
+               layout_.vocabularyStride);
     if (cancel.load(std::memory_order_relaxed)) return broken(step);
-    t.threads_->run(static_cast<int>(drawn.size()), [&](int i, int thread) {
-      Drawn& d = drawn[i];
-      const auto logits = [&](int row) {
-        return row < 0 ? nullptr : logits_ + static_cast<size_t>(row) * layout_.vocabularyStride;
-      };
-      const Prediction& p = *d.prediction;
-      d.finite = draw(p, step.rules[p.rule], seats_.seatOf(step.rows[p.row].stream), logits(d.conditional),
-                      logits(d.unconditional), scratch_ + layout_.scratchBytes * thread);
-    });
+    const auto drawAll = [&] {
+      t.threads_->run(static_cast<int>(drawn.size()), [&](int i, int thread) {
+        Drawn& d = drawn[i];
+        const auto logits = [&](int row) {
+          return row < 0 ? nullptr : logits_ + static_cast<size_t>(row) * layout_.vocabularyStride;
+        };
+        const Prediction& p = *d.prediction;
+        d.finite = draw(p, step.rules[p.rule], seats_.seatOf(step.rows[p.row].stream), logits(d.conditional),
+                        logits(d.unconditional), scratch_ + layout_.scratchBytes * thread);
+      });
+    };
+    timed(
+        run.profile(), [&] { return drawLaunch(static_cast<int>(drawn.size()), rows, m.vocabulary); }, drawAll);
     for (const Drawn& d : drawn)
       if (!d.finite) seats_.fail(seats_.seatOf(step.rows[d.prediction->row].stream));
   }

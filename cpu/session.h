@@ -39,15 +39,14 @@ class CpuSession : public Session {
  private:
   void embed(const Step& step);
   RowNorm norm(NormKind kind, const NormWeights& weights) const;
-  void attention(const Rows& run, int layer);
-  Status predict(const Step& step, const Cancel& cancel);
+  void attention(const Rows& run, const Step& step, int layer);
+  Status predict(const Rows& run, const Step& step, const Cancel& cancel);
   bool draw(const Prediction& prediction, const SamplingRule& rule, int seat, const float* conditional,
             const float* unconditional, uint8_t* scratch);
   Status broken(const Step& step);
   Status readable(int seat) const;
   template <class T>
   Status read(int seat, const T* from, size_t each, T* out) const;
-  Rows run(const Cancel& cancel) const { return {*transformer_->threads_, transformer_->element_, cancel}; }
 
   std::shared_ptr<CpuTransformer> transformer_;
   SessionOptions o_;

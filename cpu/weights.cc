@@ -98,6 +98,7 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
   const Weight* g = find(gate, {outputs, inputs});
   const Weight* u = find(up, {outputs, inputs});
   to = matrixShape((outputs + 15) / 16 * 32, inputs, format_);
+  to.outputs = 2 * outputs;
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
        [this, g, u, outputs, inputs, groups = to.groups,
         words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),

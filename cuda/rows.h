@@ -1,7 +1,9 @@
 // How rows of activations are multiplied and attended: which kernels, by how many rows there are and in what precision.
 #pragma once
 
+#include "../common/launches.h"
 #include "device.h"
+#include "launch-timer.h"
 #include "loader.h"
 
 namespace parvis::cuda {
@@ -37,14 +39,18 @@ struct RowNorm {
 // Enqueues the operations of a step, one after the other, until one fails; `status` then says how.
 class Launcher {
  public:
-  Launcher(const Device& device, Element element) : device_(device), stream_(device.steps()), element_(element) {}
+  // profile: where launches are recorded, or null
+  Launcher(const Device& device, Element element, Profile* profile = nullptr)
+      : device_(device), stream_(device.steps()), element_(element), timer_(profile) {}
   cudaError_t status = cudaSuccess;
+  // Once the stream is done: completes the profile.
+  Status collect() { return timer_.collect(); }
 
   void take(const TakeStep& t) {
-    if (ok()) status = takeStep(t, stream_);
+    run([&] { return LaunchRecord{"step tables", "", 0, 0, 0}; }, [&] { return takeStep(t, stream_); });
   }
   void embed(const Embedding& e) {
-    if (ok()) status = cuda::embed(e, stream_);
+    run([&] { return embeddingLaunch(e.rows.count, e.dim, item()); }, [&] { return cuda::embed(e, stream_); });
   }
   // `from` [rows]: which rows of x; null: the first ones. Where makers of x have left everything (RMSNorm in bfloat16,
   // no `from`) nothing is launched.
@@ -58,18 +64,26 @@ class Launcher {
   void project(const void* elements, ptrdiff_t stride, Projection p, const Matrix& w);
   // Groups of up to maxSplitQueries queries a key/value head are split over the keys, larger ones go by tiles of
   // queries; maxSmall, maxLarge: queries of the largest of either, 0 where there is none.
-  void attend(Attention a, int maxSmall, int maxLarge);
+  // seen: for the profile alone
+  void attend(Attention a, int maxSmall, int maxLarge, const TransformerModel& model, const SeenSlots& seen);
   // Predictions of this mode.
   void predict(const Sampling& s, Mode mode) {
-    if (ok()) status = mode == Mode::score ? score(s, stream_) : sample(s, stream_);
+    run([&] { return drawLaunch(s.predictions, s.rows, s.vocabulary); },
+        [&] { return mode == Mode::score ? score(s, stream_) : sample(s, stream_); });
   }
 
  private:
+  template <class Describe, class Launch>
+  void run(Describe&& describe, Launch&& launch) {
+    if (ok()) status = timer_.timed(stream_.stream, describe, launch);
+  }
+  size_t item() const { return sizeOf(element_); }
   bool ok() const { return status == cudaSuccess; }
   void multiply(Projection p, const Matrix& w);
   const Device& device_;
   StepStream stream_;
   Element element_;
+  LaunchTimer timer_;
 };
 
 }  // namespace parvis::cuda

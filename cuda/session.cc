@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "rows.h"
-
 namespace parvis::cuda {
 
 Status CudaSession::allocate() {
@@ -83,12 +81,18 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
   if (cancel.load(std::memory_order_relaxed)) return cancelled();
 
   const StepPlan plan = w_->write(step, t.model_, seats_, steps_);
-  Workspace::Captured* captured = nullptr;
-  if (Status s = w_->find(plan, captured); !s.ok()) return s;
-  if (captured->uses++ > 0 && !captured->graph)
-    if (Status s = capture(*captured); !s.ok()) return s;
-  const cudaError_t e = captured->graph ? cudaGraphLaunch(captured->graph, t.device_->stream()) : enqueue(plan);
-  if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
+  if (recording()) {
+    if (Status s = profiled(plan, step); !s.ok()) return failed_ = s;
+  } else {
+    Workspace::Captured* captured = nullptr;
+    if (Status s = w_->find(plan, captured); !s.ok()) return s;
+    if (captured->uses++ > 0 && !captured->graph)
+      if (Status s = capture(*captured); !s.ok()) return s;
+    Launcher launch(*t.device_, t.element_);
+    const cudaError_t e =
+        captured->graph ? cudaGraphLaunch(captured->graph, t.device_->stream()) : enqueue(launch, plan, {});
+    if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
+  }
   if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
   seats_.ran(step);
@@ -96,12 +100,22 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
   return {};
 }
 
+// Launch by launch, without a graph, and to its end.
+Status CudaSession::profiled(const StepPlan& plan, const Step& step) {
+  const CudaTransformer& t = *transformer_;
+  Launcher launch(*t.device_, t.element_, recording());
+  if (Status s = statusOf(enqueue(launch, plan, seenSlots(step)), "running a step"); !s.ok()) return s;
+  if (Status s = t.device_->finish("running a step"); !s.ok()) return s;
+  return launch.collect();
+}
+
 Status CudaSession::capture(Workspace::Captured& captured) {
   const cudaStream_t stream = transformer_->device_->stream();
   if (Status s = statusOf(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step");
       !s.ok())
     return s;
-  cudaError_t e = enqueue(captured.plan);
+  Launcher launch(*transformer_->device_, transformer_->element_);
+  cudaError_t e = enqueue(launch, captured.plan, {});
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
   if (e == cudaSuccess) e = ended;
@@ -110,7 +124,7 @@ Status CudaSession::capture(Workspace::Captured& captured) {
   return statusOf(e, "capturing a step");
 }
 
-cudaError_t CudaSession::enqueue(const StepPlan& plan) {
+cudaError_t CudaSession::enqueue(Launcher& launch, const StepPlan& plan, const SeenSlots& seen) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   const RowTable rows{w_->rows, plan.rows};
@@ -123,7 +137,6 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
     return p;
   };
   const float* const firstNorm = m.layers > 0 ? t.layers_[0].attentionNorm.weight : t.finalNorm_.weight;
-  Launcher launch(*t.device_, t.element_);
   launch.take(w_->taking(plan));
   launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_,
                 t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
@@ -148,7 +161,7 @@ cudaError_t CudaSession::enqueue(const StepPlan& plan) {
     launch.project(w_->normed, m.normEps, qkv, l.qkv);
     launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache,
                    w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
-                  plan.maxSmall, plan.maxLarge);
+                  plan.maxSmall, plan.maxLarge, m, seen);
     launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
     launch.norm(x, nullptr, plan.rows, normOf(l.feedForwardNorm), w_->normed);
     launch.project(w_->normed, m.normEps, up, l.up);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../common/steps.h"
+#include "rows.h"
 #include "transformer.h"
 #include "workspace.h"
 
@@ -26,7 +27,8 @@ class CudaSession : public Session {
   Status readLogits(int seat, float* out) override;
 
  private:
-  cudaError_t enqueue(const StepPlan& plan);
+  cudaError_t enqueue(Launcher& launch, const StepPlan& plan, const SeenSlots& seen);
+  Status profiled(const StepPlan& plan, const Step& step);
   void predict(Launcher& launch, const StepPlan& plan);
   Status capture(Workspace::Captured& captured);
   void collectFailures();

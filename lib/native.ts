@@ -161,6 +161,8 @@ export interface NativeSession {
   readLogProbs(seat: number): Promise<Float32Array>
   /** [kept, vocabularySize], after guidance, before temperature; NaN where not kept. */
   readLogits(seat: number): Promise<Float32Array>
+  /** Records every launch of a step from now on, or none. Resolves with what was recorded since the last call. */
+  profile(on: boolean): Promise<LaunchRecord[]>
   /** Frees all memory: resolves when that is done. Jobs already queued finish first. */
   dispose(): Promise<void>
 }

@@ -14,8 +14,8 @@
 
 namespace parvis {
 
-// A pool of seats (step.h). Seats are numbered from 0.
-class Session {
+// A pool of seats (step.h). Seats are numbered from 0. A profile records the launches of steps.
+class Session : public Profiled {
  public:
   virtual ~Session() = default;
   virtual size_t bytes() const = 0;

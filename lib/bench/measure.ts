@@ -4,24 +4,18 @@
 // step is enqueued, and only readTokens waits for the device: there, and with `full`, whole pictures are timed.
 
 import { spawn } from 'node:child_process'
-import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../call.js'
 import { ParError } from '../errors.js'
-import {
-  addon, rowStride, type NativeEngine, type NativeTokenizer, type NativeTransformer
-} from '../native.js'
-import { createSchedule, type Schedule } from '../schedule.js'
-import {
-  cacheBytes, decodeFlops, stepCost, transformerModel, type Cost
-} from '../shapes.js'
+import { rowStride, type NativeEngine, type NativeTokenizer, type NativeTransformer } from '../native.js'
+import { decodeFlops, stepCost, transformerModel, type Cost } from '../shapes.js'
 import { vq16, vqFactor, vqTokenizer } from '../vq.js'
 import { tokenizerWeights, transformerWeights } from '../weights.js'
-import { composeStep, seatedSession, type SamplingRule } from '../step.js'
 import { extrapolate, places, spread } from './figures.js'
 import { Peers, peersOf, type Torch } from './peers.js'
 import { operationsOf } from './profile.js'
+import { checkMemory, isCpu, openSession } from './session.js'
 import type { Case, ColdStart, DecodeResult, NotRun, OperationResult, StepCase, StepResult } from './types.js'
 import type { RandomWeights } from './weights.js'
 
@@ -44,13 +38,8 @@ export interface Bench {
 }
 
 const maxPlaces = 8
-/** Pictures are guided, as those of the paper are. */
-const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
-const guidanceScale = 1.5
 /** Of the time that is left to a result, a peer's part to compile in; the rest is for the pictures. */
 const startShare = 0.6
-/** Rows of all sequences in one table that fills the cache. */
-const fillRows = 128
 
 async function timed (work: () => Promise<unknown>): Promise<number> {
   const start = performance.now()
@@ -89,8 +78,6 @@ function patience ({ engine, until }: Bench, part = 1): number {
   return Math.max(isCpu(engine) ? 120_000 : 30_000, part * (until - performance.now()))
 }
 
-const isCpu = (engine: NativeEngine): boolean => engine.device === 'cpu'
-
 // ---- a step of the transformer
 
 /** Loads once; measures the batches and grids that `each` asks for. */
@@ -118,27 +105,11 @@ export async function measureStep (
   bench: Bench, which: StepCase, native: NativeTransformer, loadMs: number
 ): Promise<StepResult> {
   const { engine, call } = bench
-  const model = transformerModel(which.model, which.n)
-  const schedule = createSchedule({ grid: [which.grid, which.grid], n: which.n })
-  const sequences = 2 * which.batch
   const whole = bench.full || !isCpu(engine)
-  checkMemory(engine, cacheBytes(model, which.precision, schedule.tokens, sequences), 'The cache')
-  const fill = Math.max(schedule.maxRows, Math.floor(fillRows / sequences))
-  const shape = { streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, kept: 0 } as const
-  const maxRows = sequences * (whole ? schedule.maxRows : fill)
-  const known = whole
-    ? undefined
-    : Int32Array.from({ length: schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize)
-  const session = await call.hold(seatedSession(native, { ...shape, maxRows },
-    Array.from({ length: which.batch }, (_, seat) => ({ classId: 207, seed: BigInt(seat), known }))))
-  /** A step in which all sequences run the same rows. */
-  const runStep = async (rows: Int32Array): Promise<unknown> =>
-    await session.step(composeStep(Array.from({ length: which.batch },
-      (_, seat) => ({ seat, rows, guidanceScale, rule })), 2), call.cancel)
-  /** Waits for everything that was enqueued. */
-  const finish = async (): Promise<void> => { await call.wait(session.readTokens(0)) }
+  const session = await openSession(bench, which, native, whole)
+  const { model, schedule, streams } = session
   try {
-    const measured = whole ? await wholePictures(bench, schedule) : await stepsAtPlaces(bench, schedule, which, fill)
+    const measured = whole ? await wholePictures() : await stepsAtPlaces()
     const { cost, msPerBatch, ms } = measured
     const bytes = cost.weightBytes + cost.cacheBytes
     const seconds = ms.median / 1000
@@ -165,7 +136,7 @@ export async function measureStep (
       torch: measured.torch
     }
   } finally {
-    call.release(session)
+    session.release()
   }
 
   /** What a group's step costs on the average over `sees`. */
@@ -173,23 +144,23 @@ export async function measureStep (
     const count = steps.reduce((sum, one) => sum + one.steps, 0)
     const total = { weightBytes: 0, cacheBytes: 0, flops: 0 }
     for (const one of steps) {
-      const cost = stepCost(model, which.precision, { rows: one.rows, sees: one.sees, sequences })
+      const cost = stepCost(model, which.precision, { rows: one.rows, sees: one.sees, sequences: streams })
       for (const key of ['weightBytes', 'cacheBytes', 'flops'] as const) total[key] += cost[key] * one.steps / count
     }
     return total
   }
 
-  async function wholePictures (bench: Bench, schedule: Schedule): Promise<Measured> {
+  async function wholePictures (): Promise<Measured> {
     const { repeats, until, notRun } = bench
     const picture = async (): Promise<void> => {
-      const all = schedule.steps.map(async rows => await runStep(rows)) // in order: one queue
+      const all = schedule.steps.map(async rows => await session.run(rows)) // in order: one queue
       all.forEach(one => { one.catch(() => {}) })
-      await finish()
+      await session.finish()
       await call.wait(Promise.all(all))
     }
     const firstStepMs = await timed(async () => {
-      await call.wait(runStep(schedule.steps[0]!))
-      await finish()
+      await call.wait(session.run(schedule.steps[0]!))
+      await session.finish()
     })
     const peers = startPeers(bench, which)
     try {
@@ -234,17 +205,12 @@ export async function measureStep (
     }
   }
 
-  async function stepsAtPlaces (
-    bench: Bench, schedule: Schedule, { n, precision }: StepCase, most: number
-  ): Promise<Measured> {
+  async function stepsAtPlaces (): Promise<Measured> {
     const { repeats, until, notRun } = bench
-    const run = async (k: number): Promise<void> => { await call.wait(runStep(schedule.steps[k]!)) }
+    const { n, precision } = which
+    const run = async (k: number): Promise<void> => { await call.wait(session.run(schedule.steps[k]!)) }
     const firstStepMs = await timed(async () => { await run(0) })
-    const all = schedule.fullSequence()
-    for (let row = 0; row < schedule.tokens; row++) all[row * rowStride] = -1 // predicts nothing
-    for (let row = 0; row < schedule.tokens; row += most) {
-      await call.wait(runStep(all.slice(row * rowStride, (row + most) * rowStride)))
-    }
+    await session.fill()
 
     const peers = startPeers(bench, which)
     try {
@@ -302,12 +268,29 @@ type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' |
   cost: Cost
 }
 
-/** A machine that runs out of memory may take other processes with it: refused before it happens. */
-function checkMemory (engine: NativeEngine, bytes: number, what: string): void {
-  const free = addon().cpu().memory.free || os.freemem()
-  if (isCpu(engine) && bytes > 0.9 * free) {
-    throw new ParError('OUT_OF_MEMORY',
-      `${what} would take ${(bytes / 1e9).toFixed(1)} GB, and ${(free / 1e9).toFixed(1)} GB are free`)
+/** The launches of a step at half of the cache, as the session records them. */
+export async function profileStep (
+  bench: Bench, which: StepCase, native: NativeTransformer
+): Promise<OperationResult[]> {
+  const { call, repeats, until } = bench
+  const session = await openSession(bench, which, native, false)
+  try {
+    const { schedule } = session
+    await session.fill()
+    const middle = schedule.tokensAfter.findIndex(tokens => tokens >= schedule.tokens / 2)
+    const run = async (): Promise<void> => { await call.wait(session.run(schedule.steps[middle]!)) }
+    await run()
+    await session.finish()
+    await call.wait(session.native.profile(true))
+    let runs = 0
+    do {
+      await run()
+      runs++
+    } while (runs < repeats && performance.now() < until)
+    const records = await call.wait(session.native.profile(false))
+    return operationsOf(records, runs, { partOf: 'step', ...which })
+  } finally {
+    session.release()
   }
 }
 

@@ -1,7 +1,7 @@
 // The order of a run: one file of random weights; for each device an engine; for each model, n and precision one load,
-// on which all batches and grids are measured; then decodes, where asked for with a profile of their launches; ceilings
-// before and after every result. What cannot be run here (a model that does not fit into memory) is listed with the
-// reason and does not end the run.
+// on which all batches and grids are measured; then decodes. Where asked for, a profile of the launches of each step
+// and decode follows it. Ceilings are measured before and after every result. What cannot be run here (a model that
+// does not fit into memory) is listed with the reason and does not end the run.
 
 import { execFile } from 'node:child_process'
 import fs from 'node:fs'
@@ -19,7 +19,9 @@ import { transformerModel } from '../shapes.js'
 import { vq16, vqTokenizer } from '../vq.js'
 import { tokenizerWeights, transformerWeights } from '../weights.js'
 import { better, shares } from './figures.js'
-import { measureColdStart, measureDecode, measureStep, profileDecode, withTransformer, type Bench } from './measure.js'
+import {
+  measureColdStart, measureDecode, measureStep, profileDecode, profileStep, withTransformer, type Bench
+} from './measure.js'
 import type { Torch } from './peers.js'
 import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
 import { randomWeights } from './weights.js'
@@ -69,9 +71,10 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
     const devices = [...new Set(targets.map(({ device }) => device))]
     const cases = batches.length * grids.length
-    const decodes = options.decode ? (options.operations ? 2 : 1) : 0
+    const each = options.operations ? 2 : 1
+    const decodes = options.decode ? each : 0
     const coldStarts = options.coldStart ? devices.length : 0
-    const total = targets.length * cases * (models.length * n.length + decodes) + coldStarts
+    const total = targets.length * cases * (models.length * n.length * each + decodes) + coldStarts
     const end = performance.now() + options.seconds * 1000
     let done = 0
     /** One more case begins: its share of the time that is left. */
@@ -116,6 +119,17 @@ export async function runBench (options: RunOptions): Promise<Report> {
           const add = async (result: Result): Promise<void> => {
             results.push({ ...result, ...shares(result, await ceilings()) })
           }
+          const profiled = async (
+            what: string, profile: (until: number) => Promise<OperationResult[]>
+          ): Promise<void> => {
+            if (!options.operations) return
+            const until = begin(`${what}, operations`)
+            await attempt(`${what}, operations`, async () => {
+              const found = await profile(until)
+              const best = await ceilings()
+              operations.push(...found.map(one => ({ ...one, ...shares(one, best) })))
+            })
+          }
           const bench: Omit<Bench, 'until'> = {
             engine, weights, call, repeats: options.repeats, full: options.full, torch: options.torch, notRun,
             say: text => options.onProgress?.(done - 1, total, text)
@@ -129,16 +143,18 @@ export async function runBench (options: RunOptions): Promise<Report> {
                   await withTransformer({ ...bench, until: 0 }, model, one, precision, async (native, loadMs) => {
                     for (const grid of grids) {
                       for (const batch of batches) {
-                        const until = begin(`${name}, batch ${batch}, ${grid} x ${grid}`)
-                        await attempt(`${name}, batch ${batch}, ${grid} x ${grid}`, async () => {
-                          await add(await measureStep({ ...bench, until },
-                            { device, precision, batch, grid, model, n: one }, native, loadMs))
+                        const what = `${name}, batch ${batch}, ${grid} x ${grid}`
+                        const which = { device, precision, batch, grid, model, n: one }
+                        const until = begin(what)
+                        await attempt(what, async () => {
+                          await add(await measureStep({ ...bench, until }, which, native, loadMs))
                         })
+                        await profiled(what, async until => await profileStep({ ...bench, until }, which, native))
                       }
                     }
                   })
                 })
-                done = first + cases
+                done = first + cases * each
               }
             }
             for (const grid of options.decode ? grids : []) {
@@ -147,13 +163,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
                 const until = begin(what)
                 const which = { device, precision, batch, grid }
                 await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, which)) })
-                if (!options.operations) continue
-                const profiled = begin(`${what}, operations`)
-                await attempt(`${what}, operations`, async () => {
-                  const found = await profileDecode({ ...bench, until: profiled }, which)
-                  const best = await ceilings()
-                  operations.push(...found.map(one => ({ ...one, ...shares(one, best) })))
-                })
+                await profiled(what, async until => await profileDecode({ ...bench, until }, which))
               }
             }
           }

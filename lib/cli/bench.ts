@@ -57,7 +57,7 @@ export function benchCommand (signal: AbortSignal): Command {
     .option('--precision <types>', 'type of the weights: auto, float32, bfloat16', listOf(oneOf(precisions)), ['auto'])
     .option('--threads <number>', 'CPU threads (default: one per core)', integer(1))
     .option('--no-decode', 'do not measure the VQ-16 decoder')
-    .option('--operations', 'also time every launch of a decode')
+    .option('--operations', 'also time every launch of a step and of a decode')
     .option('--no-cold-start', 'do not measure a new process with the embedded model')
     .option('--torch <file>', 'PyTorch program to compare with on the CPU (default: bench/torch/decode.py of the ' +
       'repository, if Python has torch)', fileName)

@@ -1,13 +1,15 @@
-// Profiles as rows of a report, on launches that no machine timed; and what a tokenizer records.
+// Profiles as rows of a report, on launches that no machine timed; and what sessions and tokenizers record.
 
 import t from 'tap'
 import { groupParts, limitOf } from '../../lib/bench/figures.js'
 import { operationsOf } from '../../lib/bench/profile.js'
 import { randomWeights } from '../../lib/bench/weights.js'
 import { addon, type LaunchRecord } from '../../lib/native.js'
-import { decodeFlops } from '../../lib/shapes.js'
+import { createSchedule } from '../../lib/schedule.js'
+import { decodeFlops, transformerModel } from '../../lib/shapes.js'
+import { composeStep, seatedSession } from '../../lib/step.js'
 import { vq16, vqTokenizer } from '../../lib/vq.js'
-import { tokenizerWeights } from '../../lib/weights.js'
+import { tokenizerWeights, transformerWeights } from '../../lib/weights.js'
 import { device } from '../support/fixtures.js'
 import { olderOperations, pretend, pretendOperations } from './pretend.js'
 
@@ -92,4 +94,55 @@ t.test('what a tokenizer records', async t => {
   t.same(await tokenizer.profile(false), [], 'nothing once it is off')
   tokenizer.dispose()
   t.match(await tokenizer.profile(true).catch(error => error), { parvisCode: 'DISPOSED' })
+})
+
+t.test('what a session records', async t => {
+  const cpu = device === 'cpu'
+  const engine = addon().createEngine({ device: cpu ? 'cpu' : 'cuda:0', threads: cpu ? 2 : 0 })
+  const model = { ...transformerModel('B', 4), layers: 2 }
+  const list = transformerWeights(model)
+  const weights = await randomWeights([list])
+  t.teardown(async () => { await engine.dispose(); await weights.remove() })
+  const transformer = await engine.loadTransformer(weights.file, weights.weights(list), model, 'bfloat16')
+  const schedule = createSchedule({ grid: [4, 4], n: 4 })
+  /** Tokens of two pictures, guided; the last step's records where it is profiled. */
+  const picture = async (profiled: boolean): Promise<{ tokens: Int32Array[], records: LaunchRecord[] }> => {
+    const session = await seatedSession(transformer, {
+      streamsEach: 2, slots: 16, tokens: 16, kept: 0, maxRows: 4 * schedule.maxRows
+    }, [3, 5].map(classId => ({ classId, seed: 1n })))
+    for (const rows of schedule.steps) {
+      if (profiled) await session.profile(true)
+      await session.step(composeStep([0, 1].map(seat => (
+        { seat, rows, guidanceScale: 2, rule: { mode: 'sample', temperature: 1, topK: 0, topP: 1 } }
+      )), 2))
+    }
+    const tokens = [await session.readTokens(0), await session.readTokens(1)]
+    const records = await session.profile(false)
+    await session.dispose()
+    t.match(await session.profile(true).catch(error => error), { parvisCode: 'DISPOSED' })
+    return { tokens, records }
+  }
+  const plain = await picture(false)
+  t.same(plain.records, [])
+  const { tokens, records } = await picture(true)
+  t.same(tokens, plain.tokens, 'the same tokens')
+  // The last step: 16 rows, four a stream, each of which sees all 16 slots.
+  const { dim, feedForward, heads, headSize, vocabularySize } = model
+  const projections = records.filter(({ name }) => name === 'projection')
+  const layer = [`16 x ${dim} -> ${3 * dim}`, `16 x ${dim} -> ${dim}, added`,
+    `16 x ${dim} -> ${2 * feedForward}, swiglu`, `16 x ${feedForward} -> ${dim}, added`]
+  t.same(projections.map(({ shape }) => shape), [...layer, ...layer, `16 x ${dim} -> ${vocabularySize}`])
+  t.match(projections.at(-1), {
+    flops: 2 * 16 * dim * vocabularySize, bytes: 2 * (dim * vocabularySize + 16 * dim) + 4 * 16 * vocabularySize
+  })
+  const attentions = records.filter(({ name }) => name === 'attention')
+  t.equal(attentions.length, 2)
+  t.match(attentions[0], {
+    shape: `16 rows, ${heads} heads of ${headSize}, 16 slots`, flops: 4 * 16 * 16 * dim,
+    bytes: 2 * (2 * 16 * dim + 2 * 4 * 16 * dim)
+  })
+  t.same(records.filter(({ name }) => name === 'draw').map(({ shape }) => shape), [`8 of ${vocabularySize}`])
+  t.equal(records.filter(({ name }) => name === 'embedding').length, 1)
+  t.ok(records.every(({ ms }) => ms >= 0 && ms < 60_000) && records.some(({ ms }) => ms > 0))
+  transformer.dispose()
 })

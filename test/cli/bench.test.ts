@@ -87,7 +87,7 @@ t.test('as a table, whole pictures, and as CSV', async t => {
   t.same(left(), [])
 })
 
-t.test('operations of decodes', async t => {
+t.test('operations of steps and decodes', async t => {
   const plots = path.join(folder, 'operations')
   const which = ['-n', '4', '--batch', '1,2', '--repeats', '1', '--operations', '--no-cold-start']
   const { code, stdout, stderr } = await parvis([...small, ...which, '-o', 'json', '--plots', plots], { env: own })
@@ -97,14 +97,14 @@ t.test('operations of decodes', async t => {
   const operations = report.operations!
   const groups = groupParts(operations, report.results)
   t.same(groups.map(({ parts: [first] }) => [first!.partOf, first!.model, first!.n, first!.batch]), [
-    ['decode', 'VQ-16', undefined, 1], ['decode', 'VQ-16', undefined, 2]
+    ['step', 'B', 4, 1], ['step', 'B', 4, 2], ['decode', 'VQ-16', undefined, 1], ['decode', 'VQ-16', undefined, 2]
   ])
   for (const { parts, sum, whole } of groups) {
     const result = report.results.find(one => one.operation === parts[0]!.partOf && one.batch === parts[0]!.batch)!
     t.equal(whole, result.ms.median)
     t.ok(sum > 0)
     const flops = parts.reduce((all, one) => all + one.times * one.flops, 0)
-    // A decode is counted without the products of queries and keys.
+    // A decode is counted without the products of queries and keys, a step is an average over the cache.
     t.ok(Math.abs(flops / result.flops - 1) < 0.02, `${parts[0]!.partOf}: ${flops} of ${result.flops}`)
   }
   for (const one of operations) {
@@ -114,7 +114,9 @@ t.test('operations of decodes', async t => {
     const share = one.bytes / (one.ms.median / 1000) / one.ceilings!.readBytesPerSecond
     t.ok(Math.abs(one.ofReadCeiling! - share) < 1e-6 * share, one.name)
   }
-  t.match(markdown(report), /^## Operations$[^]*^### VQ-16 decode, batch 2, grid 8, bfloat16, cpu$/m)
+  const text = markdown(report)
+  t.match(text, /^## Operations$[^]*^### B, n = 4, grid 8, bfloat16, cpu$/m)
+  t.match(text, /^### VQ-16 decode, batch 2, grid 8, bfloat16, cpu$/m)
   const plot = fs.readFileSync(path.join(plots, 'ceilings.svg'), 'utf8')
   t.match(plot, />VQ-16 decode, grid 8: convolution 3x3, 128 -&gt; 3, /)
   t.same(left(), [])

@@ -249,6 +249,35 @@ void batches(const Both& both, int n, int tokens, int among) {
   cases::check(same, "a sequence alone has the tokens that it has among %d %s", among, many.status.message.c_str());
 }
 
+// A profile changes no token, and both backends record the same matrix products.
+void profiles(const Both& both, const char* name) {
+  const auto table = steps(4, 16, 4, false);
+  const Options o = options(2, 16, 4, true);
+  const parvis::Cancel cancel{false};
+  Rule rule;
+  rule.guidanceScale = 2;  // so that logits of all rows are needed
+  const Results plain = run(*both.cuda, o, table, rule);
+  double flops[2] = {};
+  std::vector<int32_t> tokens;
+  Status status = plain.status;
+  for (int i = 0; i < 2; i++) {
+    std::unique_ptr<parvis::Session> session;
+    if (status.ok()) status = seated(i == 0 ? *both.cpu : *both.cuda, o, session);
+    for (const Table& rows : table) {
+      if (!status.ok()) break;
+      session->profile(&rows == &table.back());  // of the last step: 16 rows, which no backend pads
+      status = step(*session, o, rows, rule, cancel);
+    }
+    if (status.ok()) status = readTokens(*session, o, tokens);
+    if (!status.ok()) break;
+    const parvis::Profile records = session->profile(false);
+    for (const parvis::LaunchRecord& r : records) flops[i] += r.flops;
+    cases::check(!records.empty(), "%s, a profile of %zu launches", name, records.size());
+  }
+  cases::check(status.ok() && tokens == plain.tokens && flops[0] == flops[1] && flops[0] > 0,
+               "%s, profiles of %.0f products %s", name, flops[0], status.message.c_str());
+}
+
 // What PARVIS_OVERLAP asks for, as far as the device can, and the same tokens with all of it.
 void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
   using parvis::cuda::Overlap;
@@ -625,6 +654,7 @@ int main(int, char** argv) {
     scores(both, "float32", 1, 4, 16, true, false, 1e-5);
     tables(both, "float32", 1e-5);
     draws(both, "float32", 2, 4, 24, rule);
+    profiles(both, "float32");
     rule.temperature = 0.8f, rule.topK = 30, rule.topP = 0.9f;
     draws(both, "float32", 1, 1, 8, rule);
     rule.temperature = 0;
@@ -642,6 +672,7 @@ int main(int, char** argv) {
     scores(both, "bfloat16", 3, 4, 24, true, true, 1e-2);   // 144 rows
     scores(both, "bfloat16", 1, 4, 40, true, false, 1e-2);  // 80 queries of a key
     tables(both, "bfloat16", 1e-2);
+    profiles(both, "bfloat16");
     batches(both, 4, 16, 3);  // 24 rows
     batches(both, 4, 16, 9);  // 72 rows: tiles
     kept(load(checkpoint, m, Precision::bfloat16), 12,

@@ -23,7 +23,7 @@ class Checkpoint {
  public:
   explicit Checkpoint(const parvis::TokenizerModel& m) : numbers_(17) {
     vq_layers::eachWeight(m, [&](const std::string& role, const std::vector<int64_t>& shape) {
-      const bool bias = role.ends_with(".bias"), norm = role.find("norm") != std::string::npos;
+      const bool bias = role.find(".bias") != std::string::npos, norm = role.find("norm") != std::string::npos;
       float inputs = 1;
       for (size_t i = 1; i < shape.size(); i++) inputs *= static_cast<float>(shape[i]);
       const float scale = role == "codebook" ? 2 : norm ? 0.2f : bias ? 0.1f : 1.0f / std::sqrt(inputs);
