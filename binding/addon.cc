@@ -1,4 +1,4 @@
-// Table of contents: what JavaScript sees. lib/native.ts types it.
+// Table of contents: what JavaScript sees. lib/machine/native.ts types it.
 #include <functional>
 
 #include "../common/steps.h"

@@ -3,7 +3,7 @@
 // few threads is taken. When Node takes the environment down (its loop has ended, a worker thread is terminated) the
 // running job is told to stop and the thread is joined: no native code outlives its environment. process.exit() on the
 // main thread does not take it down; the process ends with the thread in it, which holds nothing that must be saved,
-// unless `halt` was called (lib/engine.ts says where that matters).
+// unless `halt` was called (lib/machine/engine.ts says where that matters).
 #pragma once
 
 #include <condition_variable>

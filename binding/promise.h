@@ -13,7 +13,7 @@ namespace parvis::binding {
 
 const char* codeName(Code code);
 Napi::Value errorValue(Napi::Env env, const Status& status);
-// To throw. Every error of the addon has `parvisCode`, by which lib/native.ts makes it a ParError.
+// To throw. Every error of the addon has `parvisCode`, by which lib/machine/native.ts makes it a ParError.
 Napi::Error typedError(Napi::Env env, const Status& status);
 // What a call that failed inside Node-API was thrown, with a code where it has none: a defect, or memory that
 // JavaScript lacks.

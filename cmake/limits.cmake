@@ -1,4 +1,4 @@
-# include/parvis/limits.json is the one table of limits: lib/limits.ts reads it as it is, native code as parvis/limits.h,
+# include/parvis/limits.json is the one table of limits: lib/machine/limits.ts reads it as it is, native code as parvis/limits.h,
 # which is made of it here. In `limits_include` afterwards: the folder to include from.
 set(limits_json ${PROJECT_SOURCE_DIR}/include/parvis/limits.json)
 set(limits_include ${PROJECT_BINARY_DIR}/limits)

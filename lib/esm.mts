@@ -2,4 +2,4 @@
 // module is differs between Node, Bun and bundlers, so the instance is imported by its name.
 
 export * from './index.js'
-export { par as default } from './default.js'
+export { par as default } from './api/default.js'

@@ -6,7 +6,7 @@
 const path = require('node:path')
 const { Par } = require('../dist/index.js')
 const { arrange, encode } = require('../dist/cli/picture.js')
-const { writeWhole } = require('../dist/files.js')
+const { writeWhole } = require('../dist/base/files.js')
 
 const file = path.resolve(process.argv[2] || path.join(__dirname, '..', 'docs', 'contact-sheet.png'))
 const samples = 3

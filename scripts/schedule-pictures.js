@@ -5,7 +5,7 @@
 
 const fs = require('node:fs')
 const path = require('node:path')
-const { createSchedule } = require('../dist/schedule.js')
+const { createSchedule } = require('../dist/decoding/schedule.js')
 
 const ink = '#1f2328'
 const faint = '#8b949e'

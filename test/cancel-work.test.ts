@@ -3,7 +3,7 @@
 // the instance waits for what is left of it.
 
 import t from 'tap'
-import { Par } from '../lib/par.js'
+import { Par } from '../lib/api/par.js'
 import { device } from './support/fixtures.js'
 
 t.test('long work is cancelled', { skip: device !== 'cpu' && 'a kernel on a GPU is not interrupted' }, async t => {

@@ -2,7 +2,7 @@
 // checked by comparing with both neighbours, not by rounding again.
 
 import t from 'tap'
-import { addon, type DType } from '../lib/native.js'
+import { addon, type DType } from '../lib/machine/native.js'
 
 const bytes = (data: ArrayBufferView): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 const floats = (data: Uint8Array): Float32Array => new Float32Array(Uint8Array.from(data).buffer)

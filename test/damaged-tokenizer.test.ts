@@ -4,8 +4,8 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon, type NativeTokenizer, type WeightSource } from '../lib/native.js'
-import { vqTensors, vqTokenizer, type VqModel } from '../lib/vq.js'
+import { addon, type NativeTokenizer, type WeightSource } from '../lib/machine/native.js'
+import { vqTensors, vqTokenizer, type VqModel } from '../lib/models/vq.js'
 
 const device = process.env.PARVIS_TEST_DEVICE ?? 'cpu'
 const model: VqModel = {

@@ -4,7 +4,7 @@
 import path from 'node:path'
 import t from 'tap'
 import { Par } from '../lib/index.js'
-import { createSchedule } from '../lib/schedule.js'
+import { createSchedule } from '../lib/decoding/schedule.js'
 import { classifier } from './support/classifier.js'
 import { interleave, readExpected, rows, worst } from './support/tensors.js'
 

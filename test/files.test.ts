@@ -8,13 +8,13 @@ import fs from 'node:fs'
 import fsp from 'node:fs/promises'
 import path from 'node:path'
 import { constants } from 'node:os'
-import { ParError } from '../lib/errors.js'
+import { ParError } from '../lib/base/errors.js'
 import { convertCheckpoint, openCheckpoint } from '../lib/checkpoint/index.js'
-import { fromSystem, readWhole, removeParts, writePart, writeWhole } from '../lib/files.js'
-import { makeFolder } from '../lib/folders.js'
-import { Image } from '../lib/image.js'
-import { toParError } from '../lib/native.js'
-import { Par } from '../lib/par.js'
+import { fromSystem, readWhole, removeParts, writePart, writeWhole } from '../lib/base/files.js'
+import { makeFolder } from '../lib/base/folders.js'
+import { Image } from '../lib/api/image.js'
+import { toParError } from '../lib/machine/native.js'
+import { Par } from '../lib/api/par.js'
 import { bin, root, temporaryFolder } from './cli/run.js'
 import { built } from './support/built.js'
 import { golden } from './support/golden.js'
@@ -236,7 +236,7 @@ t.test('mode and owner', { skip: process.platform === 'win32' && 'Windows has ne
   // As somebody else: who may write a file but not give it away.
   const dist = await built()
   const program = `process.setgid?.(Number(process.argv[1])); process.setuid?.(Number(process.argv[1]));
-    require(${JSON.stringify(path.join(dist, 'files.js'))}).writeWhole(process.argv[2], Buffer.from('new')).then(() => console.log('written'), error => console.log(error.code + ' ' + error.message))`
+    require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).writeWhole(process.argv[2], Buffer.from('new')).then(() => console.log('written'), error => console.log(error.code + ' ' + error.message))`
   const as = (id: number): string =>
     execFileSync(process.execPath, ['-e', program, String(id), file], { encoding: 'utf8' })
   if (!root0) return t.comment('not root: nobody else can be tried')
@@ -257,7 +257,7 @@ t.test('parts of processes that ended in the middle', async t => {
   const dist = await built()
   const folder = temporaryFolder()
   const writer = (end: string): ReturnType<typeof spawn> => spawn(process.execPath, ['-e', `
-    const { writePart } = require(${JSON.stringify(path.join(dist, 'files.js'))})
+    const { writePart } = require(${JSON.stringify(path.join(dist, 'base', 'files.js'))})
     writePart(${JSON.stringify(path.join(folder, 'a.bin'))}, async handle => { await handle.writeFile('half'); console.log('ready'); await new Promise(resolve => setTimeout(resolve, 60_000)) })
     process.on('SIGTERM', () => { ${end} })`], { stdio: ['ignore', 'pipe', 'ignore'] })
   const parts = (): string[] => fs.readdirSync(folder).filter(name => name.endsWith('.part'))
@@ -275,12 +275,12 @@ t.test('parts of processes that ended in the middle', async t => {
   execFileSync(process.execPath,
     [
       '-e',
-      `require(${JSON.stringify(path.join(dist, 'files.js'))}).writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`
+      `require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`
     ])
   t.same(fs.readdirSync(folder).sort(), ['b.bin', 'c.bin'])
 
   for (const end of ['process.exit(3)',
-    `require(${JSON.stringify(path.join(dist, 'files.js'))}).removeParts(); process.kill(process.pid, 'SIGKILL')`,
+    `require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).removeParts(); process.kill(process.pid, 'SIGKILL')`,
     'throw new Error("mine")']) {
     const ended = writer(end)
     await once(ended.stdout!, 'data')
@@ -418,7 +418,7 @@ t.test('errors of the file system', async t => {
   const folder = temporaryFolder()
   fs.writeFileSync(path.join(folder, 'a'), 'a')
   const flag = Number(process.versions.node.split('.')[0]) >= 24 ? '--permission' : '--experimental-permission'
-  const program = `const files = require(${JSON.stringify(path.join(dist, 'files.js'))})
+  const program = `const files = require(${JSON.stringify(path.join(dist, 'base', 'files.js'))})
     const told = error => console.log(error.code, error.message)
     files.readWhole(process.argv[1] + '/a').catch(told).then(() => files.writeWhole(process.argv[1] + '/b', Buffer.from('b')).catch(told))`
   const said = execFileSync(process.execPath, [flag, `--allow-fs-read=${root}/*`, '-e', program, folder],

@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { addonFile } from '../lib/native.js'
+import { addonFile } from '../lib/machine/native.js'
 import { built } from './support/built.js'
 
 const root = path.join(__dirname, '..')
@@ -50,7 +50,7 @@ interface Said { origin?: string, cores?: number, code?: string, message?: strin
 /** What loading the addon of that package leads to. */
 function load (place: string, env: NodeJS.ProcessEnv = {}, before = '', ...flags: string[]): Said {
   const script = `${before}
-    const { addon, addonFile } = require(${JSON.stringify(path.join(place, 'dist', 'native.js'))})
+    const { addon, addonFile } = require(${JSON.stringify(path.join(place, 'dist', 'machine', 'native.js'))})
     try { const { cores } = addon().cpu(); console.log(JSON.stringify({ origin: addonFile().origin, cores })) }
     catch ({ code, message }) { console.log(JSON.stringify({ code, message })) }`
   const { stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', script],

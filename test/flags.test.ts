@@ -6,9 +6,9 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon, type TensorSource, type TransformerModel, type WeightSource } from '../lib/native.js'
-import { composeStep, seatedSession } from '../lib/step.js'
-import { transformerWeights } from '../lib/weights.js'
+import { addon, type TensorSource, type TransformerModel, type WeightSource } from '../lib/machine/native.js'
+import { composeStep, seatedSession } from '../lib/decoding/step.js'
+import { transformerWeights } from '../lib/models/weights.js'
 
 const sizes = {
   layers: 2, dim: 44, heads: 3, kvHeads: 3, headSize: 12, feedForward: 70, vocabularySize: 60, classes: 4,

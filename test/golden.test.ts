@@ -3,7 +3,7 @@
 // with forced tokens must equal the full-sequence pass, for the method and for every ablation.
 
 import t from 'tap'
-import { createSchedule, type Ablation } from '../lib/schedule.js'
+import { createSchedule, type Ablation } from '../lib/decoding/schedule.js'
 import { tokenizerOnly, transformerNames, transformerOnly } from './support/fixtures.js'
 import { findGolden, golden } from './support/golden.js'
 import { interleave, readExpected, relative, rows, worst } from './support/tensors.js'

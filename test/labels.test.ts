@@ -1,8 +1,8 @@
 // Class names that nearly are one: what a message proposes, and how mistakes are counted.
 
 import t from 'tap'
-import { imagenetLabels } from '../lib/imagenet.js'
-import { mistakesBetween, resolveClass, resolveClasses } from '../lib/labels.js'
+import { imagenetLabels } from '../lib/models/imagenet.js'
+import { mistakesBetween, resolveClass, resolveClasses } from '../lib/models/labels.js'
 
 const clothes = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
   'Ankle boot']

@@ -6,9 +6,9 @@ import t from 'tap'
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon, type NativeEngine } from '../lib/native.js'
+import { addon, type NativeEngine } from '../lib/machine/native.js'
 import { llamaGenModel } from '../lib/checkpoint/llamagen.js'
-import { transformerWeights } from '../lib/weights.js'
+import { transformerWeights } from '../lib/models/weights.js'
 
 const { limits } = require('../scripts/machine.js') as { limits: (root: string) => { quota: number, free: number } }
 
@@ -333,7 +333,7 @@ t.test('a real control group', { skip }, async t => {
   try {
     const { cpu, threads, code, message } = JSON.parse(within(groups.folders, `
       const { Par } = require('./dist')
-      const { addon } = require('./dist/native.js')
+      const { addon } = require('./dist/machine/native.js')
       ;(async () => {
         const par = await Par.load()
         const cpu = addon().cpu()

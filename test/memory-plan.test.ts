@@ -5,9 +5,9 @@ import t from 'tap'
 import fs from 'node:fs'
 import { randomWeights } from '../lib/bench/weights.js'
 import { llamaGenModel, type LlamaGenSizes } from '../lib/checkpoint/llamagen.js'
-import { addon, type Precision, type SessionOptions, type TransformerModel } from '../lib/native.js'
-import { modelNames, transformerModel } from '../lib/shapes.js'
-import { transformerWeights } from '../lib/weights.js'
+import { addon, type Precision, type SessionOptions, type TransformerModel } from '../lib/machine/native.js'
+import { modelNames, transformerModel } from '../lib/models/shapes.js'
+import { transformerWeights } from '../lib/models/weights.js'
 
 const small = (changes: Partial<LlamaGenSizes>): TransformerModel => llamaGenModel({
   layers: 2, dim: 200, heads: 2, kvHeads: 2, headSize: 100, feedForward: 530, vocabularySize: 321, classes: 10,

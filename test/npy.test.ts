@@ -1,7 +1,7 @@
 // .npy files: those that NumPy wrote (their bytes are below), every type and order, and all that a hostile one may say.
 
 import t from 'tap'
-import { readNpy, writeNpy } from '../lib/npy.js'
+import { readNpy, writeNpy } from '../lib/pictures/npy.js'
 
 function npy (header: string, data: Uint8Array, version = 1): Buffer {
   const text = Buffer.from(header, 'latin1')

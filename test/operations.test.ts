@@ -2,9 +2,9 @@
 // in the shapes of support/operation-cases.ts. An addon of its own runs them (support/operations-addon.ts).
 
 import t from 'tap'
-import type { Precision } from '../lib/native.js'
-import { transformerModel } from '../lib/shapes.js'
-import { vq16, vqTokenizer } from '../lib/vq.js'
+import type { Precision } from '../lib/machine/native.js'
+import { transformerModel } from '../lib/models/shapes.js'
+import { vq16, vqTokenizer } from '../lib/models/vq.js'
 import { rejection } from './support/fixtures.js'
 import { decodeOperations, edgeOperations, stepOperations, type OperationCase } from './support/operation-cases.js'
 import { operationsAddon, type Operation, type OperationsAddon } from './support/operations-addon.js'

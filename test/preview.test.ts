@@ -2,8 +2,8 @@
 // them.
 
 import t from 'tap'
-import { fillMissing } from '../lib/preview.js'
-import { createSchedule, type Schedule } from '../lib/schedule.js'
+import { fillMissing } from '../lib/decoding/preview.js'
+import { createSchedule, type Schedule } from '../lib/decoding/schedule.js'
 
 /**
  * The definition, cell by cell: the nearest known one of the same region, of the whole grid where that has none; the

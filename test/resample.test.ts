@@ -3,7 +3,7 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { centreCrop, pauses, squeezed, type Rgb } from '../lib/resample.js'
+import { centreCrop, pauses, squeezed, type Rgb } from '../lib/pictures/resample.js'
 import { identical } from './support/tensors.js'
 
 interface Case { width: number, height: number, rgb: string }

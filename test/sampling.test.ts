@@ -3,8 +3,8 @@
 
 import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
-import { addon, classInput } from '../lib/native.js'
-import { composeStep, seatedSession } from '../lib/step.js'
+import { addon, classInput } from '../lib/machine/native.js'
+import { composeStep, seatedSession } from '../lib/decoding/step.js'
 import type { DrawRule } from './support/operations-addon.js'
 import { drawReference, mask, philox, uniform } from './support/draws.js'
 import { golden } from './support/golden.js'

@@ -2,9 +2,9 @@
 // A small simulation plays native code: it executes the rows and complains when a row reads what is not there.
 
 import t from 'tap'
-import { ParError } from '../lib/errors.js'
-import { rowStride } from '../lib/native.js'
-import { createSchedule, type Schedule, type ScheduleOptions } from '../lib/schedule.js'
+import { ParError } from '../lib/base/errors.js'
+import { rowStride } from '../lib/machine/native.js'
+import { createSchedule, type Schedule, type ScheduleOptions } from '../lib/decoding/schedule.js'
 
 type Grid = ScheduleOptions['grid']
 

@@ -6,8 +6,8 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { llamaGenModel, llamaGenWeights } from '../lib/checkpoint/llamagen.js'
-import { composeStep, seatedSession } from '../lib/step.js'
-import { addon, type DType, type TensorSource } from '../lib/native.js'
+import { composeStep, seatedSession } from '../lib/decoding/step.js'
+import { addon, type DType, type TensorSource } from '../lib/machine/native.js'
 
 const model = llamaGenModel({
   layers: 1, dim: 64, heads: 2, kvHeads: 2, headSize: 32, feedForward: 96, vocabularySize: 3000, classes: 3,

@@ -466,7 +466,10 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   check(cudaStreamSynchronize(stream()), "running steps");
   auto& inside = static_cast<CudaSession&>(*session);
   const StepPlan& plan = ((*(inside.*reach(WorkspaceOf{}))).*reach(PlansOf{})).back().plan;
-  const auto enqueue = [&] { return (inside.*reach(EnqueueOf{}))(plan); };
+  const auto enqueue = [&] {
+    Launcher launch(*device, t.element_);
+    return (inside.*reach(EnqueueOf{}))(launch, plan, {});
+  };
   constexpr int together = 12;
   Graph one, many;
   if (!one.capture(check, stream(), enqueue)) return;

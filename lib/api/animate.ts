@@ -4,14 +4,14 @@
 
 import { inspect } from 'node:util'
 import type { DefaultPar } from './default.js'
-import { outOfMemory, type ParError } from './errors.js'
-import { absolute, writeWhole } from './files.js'
+import { outOfMemory, type ParError } from '../base/errors.js'
+import { absolute, writeWhole } from '../base/files.js'
 import { asBuffer, loadSharp, type GeneratedImage, type Image } from './image.js'
 import { checkAnimate, type AnimateOptions } from './options.js'
 import type { Par } from './par.js'
-import { enlarge, pauses } from './resample.js'
-import { visible } from './text.js'
-import { invalid, isObject, nonEmptyString, oneOf, show } from './validate.js'
+import { enlarge, pauses } from '../pictures/resample.js'
+import { visible } from '../base/text.js'
+import { invalid, isObject, nonEmptyString, oneOf, show } from '../base/validate.js'
 
 /** Encodings of an animation. */
 export type AnimationFormat = 'webp' | 'gif'

@@ -2,7 +2,7 @@
 // package does no work. `info` and `labels` are promises here, because they need the model; `await` works for both
 // this and a Par.
 
-import type { Progress } from './progress.js'
+import type { Progress } from '../base/progress.js'
 import type { GeneratedImage } from './image.js'
 import {
   CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate,
@@ -10,7 +10,7 @@ import {
 } from './options.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
 import { ownImage, type ImageInput } from './image-input.js'
-import { forLater } from './validate.js'
+import { forLater } from '../base/validate.js'
 
 /**
  * The embedded model, loaded at first use. Methods are those of {@link Par}. `dispose()` frees it; a later call loads

@@ -6,12 +6,12 @@
 import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import type { Sharp } from 'sharp'
-import { outOfMemory, ParError } from './errors.js'
-import { absolute, readWhole } from './files.js'
-import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from './realm.js'
-import { Slices } from './slices.js'
-import { shownPath, visible } from './text.js'
-import { integer, invalid, isObject, show, snapshot } from './validate.js'
+import { outOfMemory, ParError } from '../base/errors.js'
+import { absolute, readWhole } from '../base/files.js'
+import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from '../base/realm.js'
+import { Slices } from '../base/slices.js'
+import { shownPath, visible } from '../base/text.js'
+import { integer, invalid, isObject, show, snapshot } from '../base/validate.js'
 
 /**
  * RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor

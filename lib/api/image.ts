@@ -5,11 +5,11 @@ import { Blob as NodeBlob } from 'node:buffer'
 import path from 'node:path'
 import { inspect } from 'node:util'
 import type sharpModule from 'sharp'
-import { outOfMemory, ParError } from './errors.js'
-import { absolute, writeWhole } from './files.js'
-import { isFloat32Array, isUint8Array } from './realm.js'
-import { quote, visible } from './text.js'
-import { invalid, nonEmptyString, oneOf, show } from './validate.js'
+import { outOfMemory, ParError } from '../base/errors.js'
+import { absolute, writeWhole } from '../base/files.js'
+import { isFloat32Array, isUint8Array } from '../base/realm.js'
+import { quote, visible } from '../base/text.js'
+import { invalid, nonEmptyString, oneOf, show } from '../base/validate.js'
 
 type Sharp = typeof sharpModule
 

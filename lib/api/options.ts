@@ -3,23 +3,23 @@
 // model run before a model is touched; those that do (class ids, n) are given what they need.
 
 import { randomInt } from 'node:crypto'
-import type { Device } from './device.js'
-import { ParError } from './errors.js'
+import type { Device } from '../machine/device.js'
+import { ParError } from '../base/errors.js'
 import type { GeneratedImage } from './image.js'
-import type { ClassId } from './labels.js'
-import { limits } from './limits.js'
-import type { Precision } from './native.js'
-import { presetOf, presets, type Preset } from './presets.js'
-import type { ClassifyProgress, Progress } from './progress.js'
-import type { PullProgress } from './pull.js'
-import { isInt32Array, isUrl, trueLength } from './realm.js'
-import type { Sampling } from './sampling.js'
-import type { Ablation } from './schedule.js'
-import { shownPath } from './text.js'
+import type { ClassId } from '../models/labels.js'
+import { limits } from '../machine/limits.js'
+import type { Precision } from '../machine/native.js'
+import { presetOf, presets, type Preset } from '../models/presets.js'
+import type { ClassifyProgress, Progress } from '../base/progress.js'
+import type { PullProgress } from '../hub/pull.js'
+import { isInt32Array, isUrl, trueLength } from '../base/realm.js'
+import type { Sampling } from '../decoding/sampling.js'
+import type { Ablation } from '../decoding/schedule.js'
+import { shownPath } from '../base/text.js'
 import {
   abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
   oneOf, optionsObject, show, snapshot
-} from './validate.js'
+} from '../base/validate.js'
 
 /** A transformer's file, with what it may not say itself. */
 export interface TransformerFile {

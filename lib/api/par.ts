@@ -1,13 +1,13 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 // The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
 
-import { Calls, type Call } from './call.js'
-import { run } from './generation.js'
-import type { Progress } from './progress.js'
-import type { Sampling } from './sampling.js'
+import { Calls, type Call } from '../base/call.js'
+import { run } from '../decoding/generation.js'
+import type { Progress } from '../base/progress.js'
+import type { Sampling } from '../decoding/sampling.js'
 import type { GeneratedImage, Image } from './image.js'
-import { Models } from './models.js'
-import { toParError, type Precision } from './native.js'
+import { Models } from '../models/models.js'
+import { toParError, type Precision } from '../machine/native.js'
 import {
   checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling,
   tokenList,
@@ -16,13 +16,13 @@ import {
   type ScoreOptions, type Tokens
 } from './options.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
-import { decodePictures, encodePicture, gridOf, preparePicture } from './pixels.js'
-import type { PresetName } from './presets.js'
-import { isInt32Array } from './realm.js'
-import { pauses } from './resample.js'
-import { checkTokens, classify, score, type Classification, type Score } from './scoring.js'
-import type { ClassId } from './labels.js'
-import { forLater, invalid, isList, show } from './validate.js'
+import { decodePictures, encodePicture, gridOf, preparePicture } from '../pictures/pixels.js'
+import type { PresetName } from '../models/presets.js'
+import { isInt32Array } from '../base/realm.js'
+import { pauses } from '../pictures/resample.js'
+import { checkTokens, classify, score, type Classification, type Score } from '../decoding/scoring.js'
+import type { ClassId } from '../models/labels.js'
+import { forLater, invalid, isList, show } from '../base/validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {

@@ -4,7 +4,7 @@
 // collectable, and what it holds is then freed.
 
 import { callersOwn, ParError } from './errors.js'
-import { addon, toParError, type NativeCancel } from './native.js'
+import { addon, toParError, type NativeCancel } from '../machine/native.js'
 import { NodeAbortController } from './realm.js'
 import { isPromise } from './validate.js'
 

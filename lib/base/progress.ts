@@ -1,6 +1,6 @@
 // How far calls have come, as their callers are told.
 
-import type { GeneratedImage, Image } from './image.js'
+import type { GeneratedImage, Image } from '../api/image.js'
 
 /** How far a call has come; what `stream()` yields and `onProgress` is given, once a step. */
 export interface Progress {

@@ -5,7 +5,7 @@
 import { types } from 'node:util'
 import { ParError } from './errors.js'
 import { absolute } from './files.js'
-import { limits } from './limits.js'
+import { limits } from '../machine/limits.js'
 import { isFloat32Array, isInt32Array, isUint8Array, isUint8ClampedArray, isUrl, nodeSignal } from './realm.js'
 import { cut, visible } from './text.js'
 

@@ -1,6 +1,6 @@
 // The arithmetic between clock readings and tables. Pure: tests give it numbers that no machine measured.
 
-import type { Schedule } from '../schedule.js'
+import type { Schedule } from '../decoding/schedule.js'
 import type { Ceilings, OperationResult, PeerResult, Result, Shares, Spread, StepResult } from './types.js'
 
 export function spread (times: readonly number[]): Spread {

@@ -1,7 +1,7 @@
 // What the paper says, to print beside what was measured: table 2 (steps and seconds of a picture) and the step counts
 // of its video models (table 3). Its seconds are of other hardware than ours, and every table says so.
 
-import { createSchedule } from '../schedule.js'
+import { createSchedule } from '../decoding/schedule.js'
 import { isStep } from './figures.js'
 import type { Report, StepResult } from './types.js'
 

@@ -1,6 +1,6 @@
 // The launches that a session or a tokenizer has recorded, as rows of a report.
 
-import type { LaunchRecord } from '../native.js'
+import type { LaunchRecord } from '../machine/native.js'
 import { spread } from './figures.js'
 import type { OperationResult } from './types.js'
 

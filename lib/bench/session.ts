@@ -1,14 +1,14 @@
 // A session in which all sequences run the same steps of PAR's schedule, guided as the paper's pictures are.
 
 import os from 'node:os'
-import type { Call } from '../call.js'
-import { ParError } from '../errors.js'
+import type { Call } from '../base/call.js'
+import { ParError } from '../base/errors.js'
 import {
   addon, rowStride, type NativeEngine, type NativeSession, type NativeTransformer, type TransformerModel
-} from '../native.js'
-import { createSchedule, type Schedule } from '../schedule.js'
-import { cacheBytes, transformerModel } from '../shapes.js'
-import { composeStep, seatedSession, type SamplingRule } from '../step.js'
+} from '../machine/native.js'
+import { createSchedule, type Schedule } from '../decoding/schedule.js'
+import { cacheBytes, transformerModel } from '../models/shapes.js'
+import { composeStep, seatedSession, type SamplingRule } from '../decoding/step.js'
 import type { StepCase } from './types.js'
 
 const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }

@@ -1,6 +1,6 @@
 // What a run of the benchmarks says: the JSON of `parvis bench -o json`, from which tables and plots are made.
 
-import type { Precision } from '../native.js'
+import type { Precision } from '../machine/native.js'
 
 /** Milliseconds of repeated runs. */
 export interface Spread { median: number, least: number, greatest: number }

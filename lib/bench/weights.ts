@@ -4,9 +4,9 @@
 import fs from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { fromSystem } from '../files.js'
-import type { WeightSource } from '../native.js'
-import type { Weight } from '../weights.js'
+import { fromSystem } from '../base/files.js'
+import type { WeightSource } from '../machine/native.js'
+import type { Weight } from '../models/weights.js'
 
 export interface RandomWeights {
   file: string

@@ -1,7 +1,7 @@
 // Tells the two kinds of checkpoint apart by the names in them. What each kind is exactly: transformer.ts,
 // tokenizer.ts.
 
-import { quote } from '../text.js'
+import { quote } from '../base/text.js'
 import { bad } from './bad.js'
 import { countEntries, isThere, maxModelTensors, tellingNames } from './names.js'
 import type { Checkpoint } from './types.js'

@@ -2,7 +2,7 @@
 // store them as numbers, as texts, as lists, as NumPy's numbers; under `args`, `config` or beside the weights. All of
 // it is untrusted.
 
-import type { Slices } from '../slices.js'
+import type { Slices } from '../base/slices.js'
 import { JsonError, readJson, type Json } from './json.js'
 import { argumentNames as names, type ArgumentName, type Checkpoint } from './types.js'
 

@@ -1,7 +1,7 @@
 // How a checkpoint is refused. Text out of a file is shown by `quote`.
 
-import { ParError } from '../errors.js'
-import { quote, shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { quote, shownPath } from '../base/text.js'
 
 /** A ParError `BAD_CHECKPOINT` that starts with the file. */
 export function bad (file: string, message: string, cause?: unknown): ParError {

@@ -5,11 +5,11 @@
 
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
-import { ParError } from '../errors.js'
-import { absolute } from '../files.js'
-import { toParError, type DType, type TensorSource } from '../native.js'
-import { NodeAbortController } from '../realm.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { absolute } from '../base/files.js'
+import { toParError, type DType, type TensorSource } from '../machine/native.js'
+import { NodeAbortController } from '../base/realm.js'
+import { shownPath } from '../base/text.js'
 import {
   describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides
 } from './architecture.js'

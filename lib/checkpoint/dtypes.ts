@@ -1,7 +1,7 @@
 // Element types by the names that the two formats give them. Only three carry weights; the rest are known so that a
 // file which also holds counters or masks can be listed and its bounds checked.
 
-import type { DType } from '../native.js'
+import type { DType } from '../machine/native.js'
 
 /** Bits an element, by PyTorch's name. */
 export const elementBits: ReadonlyMap<string, number> = new Map([

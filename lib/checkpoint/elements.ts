@@ -1,8 +1,8 @@
 // The elements of one tensor in order, without its weights ever being in memory as a whole: only one that is stored
 // with strides is held while it is gathered.
 
-import type { TensorSource } from '../native.js'
-import { quote } from '../text.js'
+import type { TensorSource } from '../machine/native.js'
+import { quote } from '../base/text.js'
 import { bad, showBytes } from './bad.js'
 import { countElements, elementBytes } from './dtypes.js'
 import type { FileSource } from './source.js'

@@ -2,8 +2,8 @@
 // not be left out in silence: the file would load, and its pictures would be noise. What does no harm (buffers that are
 // computed anyway, copies, what only training needs) is left out, because a file is not worse for it.
 
-import type { Slices } from '../slices.js'
-import { quote } from '../text.js'
+import type { Slices } from '../base/slices.js'
+import { quote } from '../base/text.js'
 import { countEntries, isAverage, maxJudgedName, maxModelTensors, namesOf, otherModel, tellingNames } from './names.js'
 import type { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'

@@ -5,10 +5,10 @@
 // contradicts is said too.
 
 import path from 'node:path'
-import { ParError } from '../errors.js'
-import { limits } from '../limits.js'
-import { presets } from '../presets.js'
-import { cut, quote, shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { limits } from '../machine/limits.js'
+import { presets } from '../models/presets.js'
+import { cut, quote, shownPath } from '../base/text.js'
 import { asNumber, asPair, trainingArgument } from './arguments.js'
 import { pixelsOfName } from './file-names.js'
 import { showValue, type Needed } from './shapes.js'

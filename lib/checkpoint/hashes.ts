@@ -3,7 +3,7 @@
 // nothing, and the wrong one makes pictures that are noise.
 
 import { createHash } from 'node:crypto'
-import { addon, type DType } from '../native.js'
+import { addon, type DType } from '../machine/native.js'
 import { Checksums } from './checksums.js'
 import { countElements } from './dtypes.js'
 import { readElements } from './elements.js'

@@ -5,7 +5,7 @@
 // equal keys are an error, nesting is limited, and nothing recurses.
 
 import { isUtf8 } from 'node:buffer'
-import type { Slices } from '../slices.js'
+import type { Slices } from '../base/slices.js'
 
 export type Json = null | boolean | number | string | Json[] | Map<string, Json>
 

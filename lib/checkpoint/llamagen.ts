@@ -1,7 +1,7 @@
 // The LlamaGen family, to which PAR's models belong: its flags, and the names of its tensors.
 
-import type { TensorSource, TransformerModel, WeightSource } from '../native.js'
-import { transformerWeights, type Weight } from '../weights.js'
+import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
+import { transformerWeights, type Weight } from '../models/weights.js'
 
 /** Sizes of a model, which no flag of the family decides. */
 export type LlamaGenSizes =

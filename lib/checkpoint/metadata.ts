@@ -2,9 +2,9 @@
 // what shapes cannot (heads, grid, class names, sampling defaults) and repeats what they can, as a check. It is read as
 // untrusted as everything else in a file: types, ranges and agreement with the shapes.
 
-import { limits } from '../limits.js'
-import type { Slices } from '../slices.js'
-import { quote } from '../text.js'
+import { limits } from '../machine/limits.js'
+import type { Slices } from '../base/slices.js'
+import { quote } from '../base/text.js'
 import { bad } from './bad.js'
 import { JsonError, readJson, type Json } from './json.js'
 import type { Checkpoint } from './types.js'

@@ -2,10 +2,10 @@
 // one prefix before all of them (`model.`), and a file may hold two copies of the weights side by side: the trained
 // ones and their moving average (EMA). What the rest of the reader sees are the plain names of one copy.
 
-import { ParError } from '../errors.js'
-import type { Slices } from '../slices.js'
-import { quote, shownPath } from '../text.js'
-import { codebookName } from '../vq.js'
+import { ParError } from '../base/errors.js'
+import type { Slices } from '../base/slices.js'
+import { quote, shownPath } from '../base/text.js'
+import { codebookName } from '../models/vq.js'
 import { bad } from './bad.js'
 import type { Checkpoint } from './types.js'
 

@@ -1,10 +1,10 @@
 // Opens a checkpoint by its content. Names lie (a .pt that is a web page, a pointer, an older format), and each of
 // these common mix-ups deserves its own sentence with the cure.
 
-import { ParError } from '../errors.js'
-import { fromSystem } from '../files.js'
-import { Slices } from '../slices.js'
-import { quote, visible } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { fromSystem } from '../base/files.js'
+import { Slices } from '../base/slices.js'
+import { quote, visible } from '../base/text.js'
 import { readArguments } from './arguments.js'
 import { bad } from './bad.js'
 import { judgeNames } from './extras.js'

@@ -8,8 +8,8 @@
 // Traded: contents of long byte strings are dropped (only their length is kept), and of a long text all but its
 // beginning, since no checkpoint needs them.
 
-import { Slices } from '../slices.js'
-import { quote } from '../text.js'
+import { Slices } from '../base/slices.js'
+import { quote } from '../base/text.js'
 import { bad } from './bad.js'
 
 /** A module-level name, e.g. `torch FloatStorage`. Never looked up anywhere. */

@@ -2,10 +2,10 @@
 // name only when it is whole (files.ts).
 
 import type { FileHandle } from 'node:fs/promises'
-import type { DType } from '../native.js'
-import { ParError } from '../errors.js'
-import { findTarget, fromSystem, writePart, type Target } from '../files.js'
-import { shownPath } from '../text.js'
+import type { DType } from '../machine/native.js'
+import { ParError } from '../base/errors.js'
+import { findTarget, fromSystem, writePart, type Target } from '../base/files.js'
+import { shownPath } from '../base/text.js'
 import { countElements, elementBytes } from './dtypes.js'
 
 /** One tensor to write: its description, and its bytes (row-major, little-endian) in order. */

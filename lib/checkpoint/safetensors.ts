@@ -5,8 +5,8 @@
 // format grows: keys of a tensor that are not known are passed over, as the format's own reader does, and types that
 // are not known are listed by their name.
 
-import { quote } from '../text.js'
-import { countBelow, Slices, sortInSlices } from '../slices.js'
+import { quote } from '../base/text.js'
+import { countBelow, Slices, sortInSlices } from '../base/slices.js'
 import { bad, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, safetensorsTypes } from './dtypes.js'
 import { JsonError, JsonScanner, scan, type JsonToken } from './json.js'

@@ -1,10 +1,10 @@
 // Takes the tensors that a model needs out of a checkpoint, one by one, each with the shape it must have. What is not
 // taken (buffers, EMA copies, masks) is ignored; what is missing or misshapen is named with both shapes.
 
-import { ParError } from '../errors.js'
-import type { Limits } from '../limits.js'
-import type { TensorSource } from '../native.js'
-import { quote } from '../text.js'
+import { ParError } from '../base/errors.js'
+import type { Limits } from '../machine/limits.js'
+import type { TensorSource } from '../machine/native.js'
+import { quote } from '../base/text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { isThere } from './names.js'
 import type { Checkpoint, StoredTensor } from './types.js'

@@ -3,9 +3,9 @@
 
 import { constants, type BigIntStats, type Stats } from 'node:fs'
 import { open, stat, type FileHandle } from 'node:fs/promises'
-import { ParError } from '../errors.js'
-import { fromSystem } from '../files.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { fromSystem } from '../base/files.js'
+import { shownPath } from '../base/text.js'
 import { bad } from './bad.js'
 
 /** Opening a pipe that has taken the place of a file must not wait for a writer. Windows has no such flag. */

@@ -2,12 +2,12 @@
 // blocks, latent and codebook. Every tensor of encoder and decoder is then taken with the shape that follows, so that
 // a tokenizer of another make (attention at other levels, other block counts) is refused, not misread.
 
-import { limits } from '../limits.js'
-import type { TensorSource, WeightSource } from '../native.js'
-import { codebookName, vqFactor, vqTensors, type VqModel } from '../vq.js'
+import { limits } from '../machine/limits.js'
+import type { TensorSource, WeightSource } from '../machine/native.js'
+import { codebookName, vqFactor, vqTensors, type VqModel } from '../models/vq.js'
 import { refuseForeign } from './extras.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
-import { quote } from '../text.js'
+import { quote } from '../base/text.js'
 import { Needed } from './shapes.js'
 import type { Checkpoint } from './types.js'
 

@@ -3,8 +3,8 @@
 // passes through the pickle reader (there is no skipping in a pickle) but is neither resolved nor looked up in the zip.
 
 import { crc32 } from 'node:zlib'
-import { Slices } from '../slices.js'
-import { quote } from '../text.js'
+import { Slices } from '../base/slices.js'
+import { quote } from '../base/text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { countElements, elementBits, isWeightType, storageTypes } from './dtypes.js'
 import { Global, Inert, PersistentId, Tuple, describeValue, isHashable, readPickle } from './pickle.js'

@@ -2,10 +2,10 @@
 // shapes: the number of heads (any divisor of dim gives the same shapes), which comes from the caller, parvis's own
 // metadata or the table of published models, and the token grid (grid.ts).
 
-import { ParError } from '../errors.js'
-import type { TensorSource, TransformerModel, WeightSource } from '../native.js'
-import { limits } from '../limits.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
+import { limits } from '../machine/limits.js'
+import { shownPath } from '../base/text.js'
 import { asNumber, trainingArgument } from './arguments.js'
 import { isHarmless, refuseForeign } from './extras.js'
 import { llamaGenModel, llamaGenName, llamaGenWeights } from './llamagen.js'

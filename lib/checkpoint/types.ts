@@ -1,7 +1,7 @@
 // What an opened checkpoint is: names, shapes and places of tensors, and the inert data beside them. No weight is
 // ever read here; the native side reads each tensor from its place in the file, so weights exist once in memory.
 
-import type { TensorSource } from '../native.js'
+import type { TensorSource } from '../machine/native.js'
 import type { Json, JsonError } from './json.js'
 import type { FileIdentity } from './source.js'
 

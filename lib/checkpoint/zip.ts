@@ -4,8 +4,8 @@
 // The directory is read in large blocks: a call to the system an entry would take seconds for 100,000 entries.
 
 import yauzl from 'yauzl'
-import { countBelow, Slices, sortInSlices } from '../slices.js'
-import { quote, visible } from '../text.js'
+import { countBelow, Slices, sortInSlices } from '../base/slices.js'
+import { quote, visible } from '../base/text.js'
 import { bad } from './bad.js'
 import type { FileSource } from './source.js'
 

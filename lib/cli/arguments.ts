@@ -2,8 +2,8 @@
 // the list parse); whether a value suits the model is the API's question, and its errors are shown as they are.
 
 import { InvalidArgumentError } from 'commander'
-import { resolveClass } from '../labels.js'
-import type { Device } from '../device.js'
+import { resolveClass } from '../models/labels.js'
+import type { Device } from '../machine/device.js'
 
 /** An integer of at least `least`, and at most as large as numbers of JavaScript are exact unless `most` says less. */
 export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {

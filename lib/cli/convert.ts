@@ -3,9 +3,9 @@
 
 import { Command, Option } from 'commander'
 import { convertCheckpoint, type WeightsChoice } from '../checkpoint/index.js'
-import { ParError } from '../errors.js'
-import type { DType } from '../native.js'
-import { shownPath, visible } from '../text.js'
+import { ParError } from '../base/errors.js'
+import type { DType } from '../machine/native.js'
+import { shownPath, visible } from '../base/text.js'
 import { fileName, grid, integer } from './arguments.js'
 import { checkOneFile } from './outputs.js'
 import { progressBar } from './progress.js'

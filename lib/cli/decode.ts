@@ -1,12 +1,12 @@
 // parvis decode: tokens to pictures, a file each. A file of tokens is read whole and checked before a model is loaded.
 
 import { Command, Option } from 'commander'
-import { ParError } from '../errors.js'
-import { absolute } from '../files.js'
-import type { ImageFormat } from '../image.js'
-import type { Size } from '../options.js'
-import type { Par } from '../par.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { absolute } from '../base/files.js'
+import type { ImageFormat } from '../api/image.js'
+import type { Size } from '../api/options.js'
+import type { Par } from '../api/par.js'
+import { shownPath } from '../base/text.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'

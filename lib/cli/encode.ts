@@ -1,9 +1,9 @@
 // parvis encode: picture files to tokens, in one file of JSON or NumPy, or as JSON on standard output.
 
 import { Command, Option } from 'commander'
-import { ParError } from '../errors.js'
-import { absolute } from '../files.js'
-import type { Par } from '../par.js'
+import { ParError } from '../base/errors.js'
+import { absolute } from '../base/files.js'
+import type { Par } from '../api/par.js'
 import { size } from './arguments.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
 import { checkOneFile, writeOutput } from './outputs.js'

@@ -2,9 +2,9 @@
 
 import { inspect } from 'node:util'
 import type { Command } from 'commander'
-import { ParError } from '../errors.js'
-import { isError } from '../realm.js'
-import { visible, visibleJson } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { isError } from '../base/realm.js'
+import { visible, visibleJson } from '../base/text.js'
 import { Interruption } from './signals.js'
 import { complain, paint, UsageError, type CommonFlags } from './terminal.js'
 

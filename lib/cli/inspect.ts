@@ -9,10 +9,10 @@ import {
   openCheckpoint,
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
-import { limits } from '../limits.js'
-import type { Device } from '../device.js'
-import { maxShownName, quote, shownPath, visible } from '../text.js'
-import { vqFactor } from '../vq.js'
+import { limits } from '../machine/limits.js'
+import type { Device } from '../machine/device.js'
+import { maxShownName, quote, shownPath, visible } from '../base/text.js'
+import { vqFactor } from '../models/vq.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { device, fileName, grid, integer } from './arguments.js'
 import { orAborted } from './signals.js'

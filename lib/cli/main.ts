@@ -2,8 +2,8 @@
 // 0 done, 1 failed, 2 wrong usage, 129, 130 or 143 stopped by a signal. Each command is a file of its own.
 
 import { Command, CommanderError } from 'commander'
-import { mistakesBetween } from '../labels.js'
-import { show } from '../validate.js'
+import { mistakesBetween } from '../models/labels.js'
+import { show } from '../base/validate.js'
 import { benchCommand } from './bench.js'
 import { convertCommand } from './convert.js'
 import { decodeCommand } from './decode.js'

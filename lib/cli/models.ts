@@ -4,7 +4,7 @@
 import { Command } from 'commander'
 import { presetStatus, type FileStatus, type PresetStatus } from '../hub/status.js'
 import { cacheFolder } from '../hub/location.js'
-import { presetOf } from '../presets.js'
+import { presetOf } from '../models/presets.js'
 import { examples } from './help.js'
 import { bytesText, print, printJson, shown, table, type CommonFlags } from './terminal.js'
 

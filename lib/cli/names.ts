@@ -1,8 +1,8 @@
 // Names of the files that commands write where the caller gives none, or gives a pattern for several pictures.
 
 import path from 'node:path'
-import type { ImageFormat } from '../image.js'
-import { shownPath } from '../text.js'
+import type { ImageFormat } from '../api/image.js'
+import { shownPath } from '../base/text.js'
 import { UsageError } from './terminal.js'
 
 /**

@@ -2,16 +2,16 @@
 // time of an image at best, from the device's ceilings. Nothing is loaded for either.
 
 import type { TokenizerDescription, TransformerDescription } from '../checkpoint/index.js'
-import { largest } from '../budget.js'
-import { choose, maxSessionBytes, type Device } from '../device.js'
-import { sessionBytes, weightBytes, type MemoryDevice } from '../memory.js'
-import { createEngine } from '../engine.js'
-import { addon, rowStride, toParError, type Precision } from '../native.js'
-import { resolveSampling } from '../options.js'
-import { createSchedule } from '../schedule.js'
-import { decodeFlops, stepCost } from '../shapes.js'
-import { vq16, vqFactor } from '../vq.js'
-import { streamsOf } from '../step.js'
+import { largest } from '../machine/budget.js'
+import { choose, maxSessionBytes, type Device } from '../machine/device.js'
+import { sessionBytes, weightBytes, type MemoryDevice } from '../models/memory.js'
+import { createEngine } from '../machine/engine.js'
+import { addon, rowStride, toParError, type Precision } from '../machine/native.js'
+import { resolveSampling } from '../api/options.js'
+import { createSchedule } from '../decoding/schedule.js'
+import { decodeFlops, stepCost } from '../models/shapes.js'
+import { vq16, vqFactor } from '../models/vq.js'
+import { streamsOf } from '../decoding/step.js'
 import { table } from './terminal.js'
 
 const precisions: readonly Precision[] = ['bfloat16', 'float32']

@@ -3,9 +3,9 @@
 
 import fs from 'node:fs/promises'
 import path from 'node:path'
-import { absolute, findTarget, fromSystem, systemReason, tryFolder, writeWhole, type Target } from '../files.js'
-import { makeFolder } from '../folders.js'
-import { shownPath } from '../text.js'
+import { absolute, findTarget, fromSystem, systemReason, tryFolder, writeWhole, type Target } from '../base/files.js'
+import { makeFolder } from '../base/folders.js'
+import { shownPath } from '../base/text.js'
 import { isFolderName, isPattern } from './names.js'
 import { wrote } from './signals.js'
 import { UsageError } from './terminal.js'

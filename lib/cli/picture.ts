@@ -3,9 +3,9 @@
 // library only packs the result into a file format.
 
 import path from 'node:path'
-import { Image, type ImageFormat } from '../image.js'
-import { enlarge } from '../resample.js'
-import { shownPath } from '../text.js'
+import { Image, type ImageFormat } from '../api/image.js'
+import { enlarge } from '../pictures/resample.js'
+import { shownPath } from '../base/text.js'
 import { isFolderName } from './names.js'
 import { UsageError } from './terminal.js'
 

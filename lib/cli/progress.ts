@@ -3,7 +3,7 @@
 // note.
 
 import { SingleBar } from 'cli-progress'
-import { cut, visible } from '../text.js'
+import { cut, visible } from '../base/text.js'
 
 export interface Progress {
   /** `text` says what is in work or how much is done: '12/60 pictures'. The remaining time is added to it. */

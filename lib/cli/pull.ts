@@ -3,9 +3,9 @@
 
 import { Command } from 'commander'
 import { presetStatus } from '../hub/status.js'
-import { presets, presetOf, type PresetName } from '../presets.js'
-import { pull, type PulledFile, type PullProgress } from '../pull.js'
-import { show } from '../validate.js'
+import { presets, presetOf, type PresetName } from '../models/presets.js'
+import { pull, type PulledFile, type PullProgress } from '../hub/pull.js'
+import { show } from '../base/validate.js'
 import { examples, remarks } from './help.js'
 import { sizeText } from './models.js'
 import { progressBar } from './progress.js'

@@ -2,10 +2,10 @@
 // is the picture after cropping: what cropping takes away is no fault of the tokenizer.
 
 import { Command, Option } from 'commander'
-import type { ImageFormat } from '../image.js'
-import type { Par } from '../par.js'
-import { psnr, ssim } from '../quality.js'
-import { absolute } from '../files.js'
+import type { ImageFormat } from '../api/image.js'
+import type { Par } from '../api/par.js'
+import { psnr, ssim } from '../pictures/quality.js'
+import { absolute } from '../base/files.js'
 import { integer } from './arguments.js'
 import { count, pictureOptions } from './encode.js'
 import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'

@@ -2,10 +2,10 @@
 // would need for it. For several n side by side, because n decides what each token may see.
 
 import { Command } from 'commander'
-import type { Par } from '../par.js'
-import type { ClassifyProgress } from '../progress.js'
-import type { Classification, Score } from '../scoring.js'
-import { absolute } from '../files.js'
+import type { Par } from '../api/par.js'
+import type { ClassifyProgress } from '../base/progress.js'
+import type { Classification, Score } from '../decoding/scoring.js'
+import { absolute } from '../base/files.js'
 import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'

@@ -3,8 +3,8 @@
 // process does not exit while one does; so a second signal, or the end of a command that does not end, takes the
 // system's own way out.
 
-import { removeParts } from '../files.js'
-import { shownPath } from '../text.js'
+import { removeParts } from '../base/files.js'
+import { shownPath } from '../base/text.js'
 import { clearBar } from './progress.js'
 
 /** Why a call was aborted: the signal that came. */

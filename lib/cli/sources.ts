@@ -2,13 +2,13 @@
 // to be said, and made what the tokenizer sees.
 
 import fs from 'node:fs'
-import { ParError } from '../errors.js'
-import { fromSystem, readWhole } from '../files.js'
-import { loadSharp, type Image } from '../image.js'
-import { limits } from '../limits.js'
-import type { Par, TokenizerInfo } from '../par.js'
-import type { Size } from '../options.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { fromSystem, readWhole } from '../base/files.js'
+import { loadSharp, type Image } from '../api/image.js'
+import { limits } from '../machine/limits.js'
+import type { Par, TokenizerInfo } from '../api/par.js'
+import type { Size } from '../api/options.js'
+import { shownPath } from '../base/text.js'
 import { orAborted } from './signals.js'
 import { UsageError, note, shown, type CommonFlags } from './terminal.js'
 

@@ -6,8 +6,8 @@
 // `print`, `note` or `complain`, which let no character through that a terminal acts on.
 
 import { randomBytes } from 'node:crypto'
-import { fromSystem } from '../files.js'
-import { visible, visibleJson } from '../text.js'
+import { fromSystem } from '../base/files.js'
+import { visible, visibleJson } from '../base/text.js'
 import { clearBar } from './progress.js'
 
 /** Flags that every command has. */

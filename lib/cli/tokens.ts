@@ -4,12 +4,12 @@
 // the last two axes are rows and columns.
 
 import path from 'node:path'
-import { ParError } from '../errors.js'
+import { ParError } from '../base/errors.js'
 import { JsonError, readJson, type Json } from '../checkpoint/json.js'
-import { maxImages } from '../options.js'
-import { isNpy, readNpy, writeNpy, type Whole } from '../npy.js'
-import { Slices } from '../slices.js'
-import { shownPath, visible } from '../text.js'
+import { maxImages } from '../api/options.js'
+import { isNpy, readNpy, writeNpy, type Whole } from '../pictures/npy.js'
+import { Slices } from '../base/slices.js'
+import { shownPath, visible } from '../base/text.js'
 import { jsonText, UsageError } from './terminal.js'
 
 export type Grid = readonly [rows: number, columns: number]

@@ -10,9 +10,9 @@
 //   every later group, one step   the group before
 // with g tokens a step. g = 1 falls out of it: slot x reads token x-1.
 
-import { limits } from './limits.js'
-import { classInput, rowStride } from './native.js'
-import { invalid, isList, oneOf, optionsObject, show } from './validate.js'
+import { limits } from '../machine/limits.js'
+import { classInput, rowStride } from '../machine/native.js'
+import { invalid, isList, oneOf, optionsObject, show } from '../base/validate.js'
 
 /** Order of the tokens: `distant` takes the same place of every region (paper, section 3.2), `raster` scans rows. */
 export type Order = 'distant' | 'raster'

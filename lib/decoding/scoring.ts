@@ -3,16 +3,16 @@
 // cut changes nothing, because no slot sees beyond its own group.
 
 import { inspect } from 'node:util'
-import type { Call } from './call.js'
+import type { Call } from '../base/call.js'
 import { maxAtOnce, scheduleFor } from './generation.js'
-import { resolveClasses } from './labels.js'
-import type { Models } from './models.js'
-import { rowStride } from './native.js'
-import { sessionShape } from './memory.js'
-import type { CheckedClassify, CheckedScore } from './options.js'
-import { pauses, type Pause } from './resample.js'
+import { resolveClasses } from '../models/labels.js'
+import type { Models } from '../models/models.js'
+import { rowStride } from '../machine/native.js'
+import { sessionShape } from '../models/memory.js'
+import type { CheckedClassify, CheckedScore } from '../api/options.js'
+import { pauses, type Pause } from '../pictures/resample.js'
 import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
-import { integer, tokenArray } from './validate.js'
+import { integer, tokenArray } from '../base/validate.js'
 
 /** How likely one picture is. */
 export class Score {

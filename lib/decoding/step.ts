@@ -4,7 +4,7 @@
 import {
   predictionStride, rowStride, ruleStride, type NativeSession, type NativeStep, type NativeTransformer, type Sequence,
   type SessionOptions
-} from './native.js'
+} from '../machine/native.js'
 
 /** How logits become tokens. */
 export interface SamplingRule {

@@ -3,11 +3,11 @@
 
 import { copyFile, link, readdir, rename, stat, symlink } from 'node:fs/promises'
 import path from 'node:path'
-import { ParError } from '../errors.js'
-import { readWhole, systemReason, withPart, writePart } from '../files.js'
-import { makeFolder } from '../folders.js'
-import type { HubFile } from '../presets.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { readWhole, systemReason, withPart, writePart } from '../base/files.js'
+import { makeFolder } from '../base/folders.js'
+import type { HubFile } from '../models/presets.js'
+import { shownPath } from '../base/text.js'
 
 /** The branch that presets mean. */
 export const branch = 'main'

@@ -3,8 +3,8 @@
 // name.
 
 import { stat, statfs } from 'node:fs/promises'
-import { ParError } from '../errors.js'
-import { shownPath } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { shownPath } from '../base/text.js'
 import { CachedRepository } from './cache.js'
 import { addressOf, unquoted, type FileFacts } from './facts.js'
 import { hashFor, Judge } from './hashes.js'

@@ -3,9 +3,9 @@
 // belongs. Its own downloads are not used: they neither resume nor check what has arrived. Mirrors and proxies often
 // lack a part of the API; what they do not answer is asked by HEAD, as the clients in Python do it.
 
-import { ParError } from '../errors.js'
-import { nodeWeb } from '../realm.js'
-import { visible } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { nodeWeb } from '../base/realm.js'
+import { visible } from '../base/text.js'
 import { branch } from './cache.js'
 import { ask, Thrown, checkStatus, readBody, tried, withoutSecrets, type Hub } from './requests.js'
 

@@ -4,10 +4,10 @@
 import os from 'node:os'
 import path from 'node:path'
 import { URL } from 'node:url'
-import { ParError } from '../errors.js'
-import { absolute, readWhole } from '../files.js'
-import { shownPath, visible } from '../text.js'
-import { invalid, show } from '../validate.js'
+import { ParError } from '../base/errors.js'
+import { absolute, readWhole } from '../base/files.js'
+import { shownPath, visible } from '../base/text.js'
+import { invalid, show } from '../base/validate.js'
 
 type Environment = Readonly<Record<string, string | undefined>>
 

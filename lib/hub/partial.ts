@@ -13,9 +13,9 @@ import path from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { clearInterval, setInterval } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tryFolder } from '../files.js'
-import { makeFolder } from '../folders.js'
-import { host, ownMark, runs } from '../owner.js'
+import { tryFolder } from '../base/files.js'
+import { makeFolder } from '../base/folders.js'
+import { host, ownMark, runs } from '../base/owner.js'
 
 /** Milliseconds between signs of life. */
 const beat = 1000

@@ -6,9 +6,9 @@
 import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { URL } from 'node:url'
-import { ParError } from '../errors.js'
-import { isError, NodeAbortController, nodeWeb } from '../realm.js'
-import { visible } from '../text.js'
+import { ParError } from '../base/errors.js'
+import { isError, NodeAbortController, nodeWeb } from '../base/realm.js'
+import { visible } from '../base/text.js'
 import { proxyHint, type Token } from './location.js'
 
 /** How long to go on trying. */

@@ -2,10 +2,10 @@
 // network.
 
 import { stat } from 'node:fs/promises'
-import { presets, type HubFile, type Preset, type PresetName } from '../presets.js'
-import { transformerModel } from '../shapes.js'
-import { vq16, vqTokenizer } from '../vq.js'
-import { tokenizerWeights, transformerWeights, type Weight } from '../weights.js'
+import { presets, type HubFile, type Preset, type PresetName } from '../models/presets.js'
+import { transformerModel } from '../models/shapes.js'
+import { vq16, vqTokenizer } from '../models/vq.js'
+import { tokenizerWeights, transformerWeights, type Weight } from '../models/weights.js'
 import { findCached } from './cache.js'
 import { cacheFolder } from './location.js'
 

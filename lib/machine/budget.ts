@@ -12,8 +12,8 @@
 import { performance } from 'node:perf_hooks'
 import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Call, Held } from './call.js'
-import { ParError } from './errors.js'
+import type { Call, Held } from '../base/call.js'
+import { ParError } from '../base/errors.js'
 import { addon, toParError, type NativeSession } from './native.js'
 
 /** Sessions that run at a time: they take turns step by step, so more would only make all of them slower. */

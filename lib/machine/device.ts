@@ -3,7 +3,7 @@
 // so that `parvis doctor`, which asks in a process of its own, decides by the same lines, and tests need no GPU.
 
 import path from 'node:path'
-import { ParError } from './errors.js'
+import { ParError } from '../base/errors.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type Precision } from './native.js'
 
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
@@ -106,7 +106,7 @@ function reasonOf ({ reason }: CudaProbe): string {
 /** What to do where no CUDA device can be used; undefined where one can, or where nothing helps. */
 export function cureOf ({ compiled, driver, runtime, devices, reason }: CudaProbe): string | undefined {
   if (reason === undefined) return undefined
-  const enter = `cd ${path.join(__dirname, '..')} &&`
+  const enter = `cd ${path.join(__dirname, '..', '..')} &&`
   const rebuild = `${enter} npx cmake-js rebuild --CDPARVIS_CUDA=ON`
   if (!compiled) {
     return `To build the CUDA backend (it takes nvcc, of the CUDA toolkit 12 or newer): ${enter} PARVIS_CUDA=on npm ` +

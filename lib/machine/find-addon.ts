@@ -6,8 +6,8 @@
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
-import { ParError } from './errors.js'
-import { visible } from './text.js'
+import { ParError } from '../base/errors.js'
+import { visible } from '../base/text.js'
 
 /** A place that was tried. */
 export interface Attempt {
@@ -26,9 +26,9 @@ interface NodeGypBuild {
 }
 
 // Each path is written out, because that is how tools which copy an application find the files it opens.
-const root = path.join(__dirname, '..')
-const built = path.join(__dirname, '..', 'build', 'Release', 'parvis.node')
-const prebuilds = path.join(__dirname, '..', 'prebuilds')
+const root = path.join(__dirname, '..', '..')
+const built = path.join(__dirname, '..', '..', 'build', 'Release', 'parvis.node')
+const prebuilds = path.join(__dirname, '..', '..', 'prebuilds')
 
 /** Every place where the addon may be, whether or not there is a file, the first choice first. */
 export function addonPlaces (): Attempt[] {

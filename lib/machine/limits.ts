@@ -47,4 +47,4 @@ export interface Limits {
   codeSize: number
 }
 
-export const limits = require('../include/parvis/limits.json') as Readonly<Limits>
+export const limits = require('../../include/parvis/limits.json') as Readonly<Limits>

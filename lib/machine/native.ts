@@ -7,9 +7,9 @@
 // ParError in one place.
 
 import { isNativeError } from 'node:util/types'
-import { isCallersOwn, outOfMemory, ParError, type ParErrorCode } from './errors.js'
+import { isCallersOwn, outOfMemory, ParError, type ParErrorCode } from '../base/errors.js'
 import { addonPlaces, isThere, loadAddon, type Attempt } from './find-addon.js'
-import { visible } from './text.js'
+import { visible } from '../base/text.js'
 
 /** Element type of a stored tensor. */
 export type DType = 'float32' | 'float16' | 'bfloat16'
@@ -34,7 +34,7 @@ export interface WeightSource {
   parts: TensorSource[]
 }
 
-/** A transformer: sizes and flags. Its weights: lib/weights.ts. */
+/** A transformer: sizes and flags. Its weights: lib/models/weights.ts. */
 export interface TransformerModel {
   layers: number
   dim: number
@@ -64,7 +64,7 @@ export interface TransformerModel {
   ropeBase: number
 }
 
-/** A layer of a tokenizer on a picture [height, width, channels]. Its weights: lib/weights.ts. */
+/** A layer of a tokenizer on a picture [height, width, channels]. Its weights: lib/models/weights.ts. */
 export interface TokenizerLayer {
   /**
    * 'residual': two 3x3 convolutions, each behind a group norm and swish, and the input added (through a 1x1

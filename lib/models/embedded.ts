@@ -3,14 +3,14 @@
 // when an n first asks for it.
 
 import path from 'node:path'
-import { ParError } from './errors.js'
-import { isThere, packageProblem } from './find-addon.js'
+import { ParError } from '../base/errors.js'
+import { isThere, packageProblem } from '../machine/find-addon.js'
 
 // Each path is written out, because that is how tools which copy an application find the files it opens.
-const tokenizer = path.join(__dirname, '..', 'models', 'fashion', 'tokenizer.safetensors')
-const par1 = path.join(__dirname, '..', 'models', 'fashion', 'par-1.safetensors')
-const par4 = path.join(__dirname, '..', 'models', 'fashion', 'par-4.safetensors')
-const par16 = path.join(__dirname, '..', 'models', 'fashion', 'par-16.safetensors')
+const tokenizer = path.join(__dirname, '..', '..', 'models', 'fashion', 'tokenizer.safetensors')
+const par1 = path.join(__dirname, '..', '..', 'models', 'fashion', 'par-1.safetensors')
+const par4 = path.join(__dirname, '..', '..', 'models', 'fashion', 'par-4.safetensors')
+const par16 = path.join(__dirname, '..', '..', 'models', 'fashion', 'par-16.safetensors')
 
 /**
  * Native code opens these files itself, which it cannot inside an archive of Electron: there they have to be unpacked.

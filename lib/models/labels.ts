@@ -3,9 +3,9 @@
 // guessed: a part of a name and a mistyped name are errors that say which labels come near, and a name of several
 // classes ('crane' is a bird and a machine, 'maillot' one of two bathing suits) is one that says which.
 
-import { ParError } from './errors.js'
-import type { Pause } from './resample.js'
-import { invalid, show } from './validate.js'
+import { ParError } from '../base/errors.js'
+import type { Pause } from '../pictures/resample.js'
+import { invalid, show } from '../base/validate.js'
 
 /** Names or numbers that a message lists at most. */
 const maxListed = 10

@@ -1,7 +1,9 @@
 // How much native memory a model takes, from its shapes, without loading it: the addon works it out with the code that
 // takes it.
 
-import { addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel } from './native.js'
+import {
+  addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel
+} from '../machine/native.js'
 
 export type MemoryDevice = 'cpu' | 'cuda'
 

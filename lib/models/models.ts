@@ -6,25 +6,25 @@ import path from 'node:path'
 import {
   codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource,
   type WeightsChoice
-} from './checkpoint/index.js'
-import { Budget, Turns } from './budget.js'
-import type { Call } from './call.js'
-import { choose, cpuAfterAll, freeMemory, maxSessionBytes, type Choice } from './device.js'
+} from '../checkpoint/index.js'
+import { Budget, Turns } from '../machine/budget.js'
+import type { Call } from '../base/call.js'
+import { choose, cpuAfterAll, freeMemory, maxSessionBytes, type Choice } from '../machine/device.js'
 import { embedded, needEmbedded } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
-import { ParError } from './errors.js'
-import { createEngine } from './engine.js'
+import { ParError } from '../base/errors.js'
+import { createEngine } from '../machine/engine.js'
 import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
 import {
   addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TokenizerModel,
   type TransformerModel, type WeightSource
-} from './native.js'
-import { supportedN, type CheckedLoad } from './options.js'
-import type { Sampling } from './sampling.js'
+} from '../machine/native.js'
+import { supportedN, type CheckedLoad } from '../api/options.js'
+import type { Sampling } from '../decoding/sampling.js'
 import { publishedSampling, type Preset } from './presets.js'
-import { absolute } from './files.js'
-import { presetFiles } from './pull.js'
-import { shownPath } from './text.js'
+import { absolute } from '../base/files.js'
+import { presetFiles } from '../hub/pull.js'
+import { shownPath } from '../base/text.js'
 import { vqFactor, vqTokenizer } from './vq.js'
 
 export interface TransformerPart {

@@ -3,9 +3,9 @@
 // repositories, guidance scales from the PAR paper's appendix (n = 4), the sampling command in PAR's README (n = 16)
 // and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px.
 
-import type { SamplingDefaults } from './checkpoint/metadata.js'
-import type { Sampling } from './sampling.js'
-import { invalid, show } from './validate.js'
+import type { SamplingDefaults } from '../checkpoint/metadata.js'
+import type { Sampling } from '../decoding/sampling.js'
+import { invalid, show } from '../base/validate.js'
 
 /** A published checkpoint that parvis knows by name. */
 export type PresetName =

@@ -1,9 +1,9 @@
 // Shapes of the paper's models (design: section 1) as the native side takes them, and what a step of them costs: bytes
 // that have to be read and products that have to be made. Both are counted from the shapes.
 
-import { llamaGenModel } from './checkpoint/llamagen.js'
-import { published } from './checkpoint/transformer.js'
-import type { Precision, TransformerModel } from './native.js'
+import { llamaGenModel } from '../checkpoint/llamagen.js'
+import { published } from '../checkpoint/transformer.js'
+import type { Precision, TransformerModel } from '../machine/native.js'
 import { vq16, vqTokenizer } from './vq.js'
 import { layerWeights } from './weights.js'
 

@@ -1,7 +1,7 @@
 // LlamaGen's VQ tokenizers, which PAR uses too (design, section 1), as the layers that the native side runs, and under
 // the names of their checkpoints: the one walk over such a tokenizer.
 
-import type { TokenizerLayer, TokenizerModel } from './native.js'
+import type { TokenizerLayer, TokenizerModel } from '../machine/native.js'
 import { layerWeights, type Weight } from './weights.js'
 
 /** Sizes of a VQ tokenizer. The levels have `baseChannels * multipliers[i]` channels, the finest level first. */

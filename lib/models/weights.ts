@@ -1,7 +1,7 @@
 // What weights a model has, by role: the one list from which checkpoints are read, benchmarks make up weights and tests
 // their models. common/transformer.h and common/picture-layers.h load the same roles.
 
-import type { TokenizerLayer, TokenizerModel, TransformerModel } from './native.js'
+import type { TokenizerLayer, TokenizerModel, TransformerModel } from '../machine/native.js'
 
 /** A weight and its row-major shape. */
 export type Weight = readonly [role: string, shape: readonly number[]]

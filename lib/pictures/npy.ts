@@ -1,9 +1,9 @@
 // NumPy's .npy files of whole numbers, read and written. The file comes from anywhere: its header is read by a grammar
 // of the three entries that it must have, never evaluated, and every size in it is checked against the file's own.
 
-import { ParError } from './errors.js'
-import { Slices } from './slices.js'
-import { shownPath, visible } from './text.js'
+import { ParError } from '../base/errors.js'
+import { Slices } from '../base/slices.js'
+import { shownPath, visible } from '../base/text.js'
 
 /** Whole numbers in C order, the last axis fastest. */
 export interface Whole {

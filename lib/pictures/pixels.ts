@@ -2,18 +2,18 @@
 // background where it is transparent, and cropped as the authors do for training (resample.ts). Floats of exact size
 // go in untouched, because they are what the tokenizer was measured on.
 
-import { Claim } from './budget.js'
-import type { Call } from './call.js'
-import { outOfMemory, ParError } from './errors.js'
-import { asBuffer, Image, loadSharp } from './image.js'
-import { fileBytes, ImageFile, LaterBytes, type OwnImage, type RawImage } from './image-input.js'
-import { pictureBytes } from './memory.js'
-import type { TokenizerPart } from './models.js'
-import type { CheckedEncode } from './options.js'
-import { isFloat32Array, isUint8Array } from './realm.js'
+import { Claim } from '../machine/budget.js'
+import type { Call } from '../base/call.js'
+import { outOfMemory, ParError } from '../base/errors.js'
+import { asBuffer, Image, loadSharp } from '../api/image.js'
+import { fileBytes, ImageFile, LaterBytes, type OwnImage, type RawImage } from '../api/image-input.js'
+import { pictureBytes } from '../models/memory.js'
+import type { TokenizerPart } from '../models/models.js'
+import type { CheckedEncode } from '../api/options.js'
+import { isFloat32Array, isUint8Array } from '../base/realm.js'
 import { centreCrop, pauses, resizingBytes, squeezed, type Pause, type Rgb, type Size } from './resample.js'
-import { shownPath, visible } from './text.js'
-import { invalid, show } from './validate.js'
+import { shownPath, visible } from '../base/text.js'
+import { invalid, show } from '../base/validate.js'
 
 // ---- decode
 

@@ -2,8 +2,8 @@
 // scikit-image with its default settings on bytes, which the authors' evaluation uses; the definitions differ
 // elsewhere (a Gaussian window, luminance only, an assumed range), and figures of different definitions do not compare.
 
-import { isUint8Array, trueLength } from './realm.js'
-import { invalid, isObject } from './validate.js'
+import { isUint8Array, trueLength } from '../base/realm.js'
+import { invalid, isObject } from '../base/validate.js'
 
 /** Pixels to compare. An `Image` of bytes is one. */
 export interface Comparable {

@@ -2,8 +2,8 @@
 // are two ways to the same distributions: the likeliest token at each position must be the one that was taken.
 
 import t from 'tap'
-import { Par } from '../../lib/par.js'
-import { createSchedule, type Ablation } from '../../lib/schedule.js'
+import { Par } from '../../lib/api/par.js'
+import { createSchedule, type Ablation } from '../../lib/decoding/schedule.js'
 import { codeOf, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 import { identical } from '../support/tensors.js'
 

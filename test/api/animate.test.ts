@@ -6,7 +6,7 @@ import path from 'node:path'
 import { inspect } from 'node:util'
 import sharp from 'sharp'
 import t from 'tap'
-import { animate } from '../../lib/animate.js'
+import { animate } from '../../lib/api/animate.js'
 import par from '../../lib/index.js'
 import { codeOf, rejection, revoked, smallPar, transformerOnly } from '../support/fixtures.js'
 

@@ -2,9 +2,9 @@
 // steps. How long two steps take is measured first, on the same work.
 
 import t from 'tap'
-import type { Progress } from '../../lib/progress.js'
-import { addon, type NativeEngine, type NativeSession, type SessionOptions } from '../../lib/native.js'
-import { Par } from '../../lib/par.js'
+import type { Progress } from '../../lib/base/progress.js'
+import { addon, type NativeEngine, type NativeSession, type SessionOptions } from '../../lib/machine/native.js'
+import { Par } from '../../lib/api/par.js'
 import { codeOf, device, rejection, smallPar, transformerFile } from '../support/fixtures.js'
 
 /** Enough pictures at once that a step takes noticeable time. */

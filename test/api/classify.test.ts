@@ -4,7 +4,7 @@
 import { inspect } from 'node:util'
 import t from 'tap'
 import par from '../../lib/index.js'
-import type { ClassifyProgress } from '../../lib/progress.js'
+import type { ClassifyProgress } from '../../lib/base/progress.js'
 import { codeOf, rejection, smallPar, tokenizerOnly, transformerOnly } from '../support/fixtures.js'
 
 const tokens = Int32Array.from({ length: 64 }, (_, i) => (37 * i) % 256)

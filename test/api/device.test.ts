@@ -4,11 +4,11 @@
 import t from 'tap'
 import {
   chooseFrom, cpuAfterAll, cureOf, freeMemory, maxSessionBytes, versionText, type Facts
-} from '../../lib/device.js'
-import { ParError } from '../../lib/errors.js'
-import { addon, type Addon, type CudaDevice, type CudaProbe, type NativeEngine } from '../../lib/native.js'
-import type { Device } from '../../lib/device.js'
-import { Par } from '../../lib/par.js'
+} from '../../lib/machine/device.js'
+import { ParError } from '../../lib/base/errors.js'
+import { addon, type Addon, type CudaDevice, type CudaProbe, type NativeEngine } from '../../lib/machine/native.js'
+import type { Device } from '../../lib/machine/device.js'
+import { Par } from '../../lib/api/par.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
 const cpu: Facts['cpu'] = {

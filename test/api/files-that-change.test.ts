@@ -5,8 +5,8 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { addon, type Addon } from '../../lib/native.js'
-import { Par } from '../../lib/par.js'
+import { addon, type Addon } from '../../lib/machine/native.js'
+import { Par } from '../../lib/api/par.js'
 import { rejection, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
 const native = addon() as { -readonly [K in keyof Addon]: Addon[K] }

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { inspect } from 'node:util'
 import sharp from 'sharp'
 import t from 'tap'
-import { GeneratedImage, Image } from '../../lib/image.js'
+import { GeneratedImage, Image } from '../../lib/api/image.js'
 import { codeOf, rejection, smallPar, tokenizerOnly } from '../support/fixtures.js'
 import { worst } from '../support/tensors.js'
 

@@ -1,13 +1,13 @@
 // Memory comes back: after dispose(), and from iterators that nobody finished. Measured in plain processes, because
 // the test runner's own threads give their heaps back when they like.
 
-import { transformerModel } from '../../lib/shapes.js'
+import { transformerModel } from '../../lib/models/shapes.js'
 import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { largest } from '../../lib/budget.js'
-import { sessionBytes } from '../../lib/memory.js'
+import { largest } from '../../lib/machine/budget.js'
+import { sessionBytes } from '../../lib/models/memory.js'
 import { built } from '../support/built.js'
 import { tokenizerFile, transformerFile } from '../support/fixtures.js'
 

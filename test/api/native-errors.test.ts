@@ -6,9 +6,9 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { addon, toParError } from '../../lib/native.js'
-import { ParError } from '../../lib/errors.js'
-import { Par } from '../../lib/par.js'
+import { addon, toParError } from '../../lib/machine/native.js'
+import { ParError } from '../../lib/base/errors.js'
+import { Par } from '../../lib/api/par.js'
 import { built } from '../support/built.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
@@ -22,7 +22,7 @@ async function inProcess (body: string, { before = '', shell = '' } = {}): Promi
   const script = `${before}
     const fs = require('node:fs')
     const { Par } = require(${JSON.stringify(path.join(await built(), 'index.js'))})
-    const { addon } = require(${JSON.stringify(path.join(await built(), 'native.js'))})
+    const { addon } = require(${JSON.stringify(path.join(await built(), 'machine', 'native.js'))})
     const options = ${small}
     const threads = () => fs.readdirSync('/proc/self/task').length
     const code = work => work.then(() => 'done', error => error.name === 'ParError' ? error.code : String(error))

@@ -2,7 +2,7 @@
 // threads.
 
 import t from 'tap'
-import { effectiveSeeds } from '../../lib/options.js'
+import { effectiveSeeds } from '../../lib/api/options.js'
 import { device, smallPar } from '../support/fixtures.js'
 import { identical } from '../support/tensors.js'
 

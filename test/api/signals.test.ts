@@ -3,7 +3,7 @@
 
 import { getEventListeners } from 'node:events'
 import t from 'tap'
-import { outOfMemory } from '../../lib/errors.js'
+import { outOfMemory } from '../../lib/base/errors.js'
 import { rejection, smallPar } from '../support/fixtures.js'
 
 /** What a polyfill of the first days has: no removeEventListener, no reason, no throwIfAborted. */

@@ -2,9 +2,9 @@
 // nothing left behind when a consumer leaves early.
 
 import t from 'tap'
-import type { Progress } from '../../lib/progress.js'
-import { createSchedule } from '../../lib/schedule.js'
-import { fillMissing } from '../../lib/preview.js'
+import type { Progress } from '../../lib/base/progress.js'
+import { createSchedule } from '../../lib/decoding/schedule.js'
+import { fillMissing } from '../../lib/decoding/preview.js'
 import { codeOf, rejection, smallPar, transformerOnly } from '../support/fixtures.js'
 import { identical } from '../support/tensors.js'
 

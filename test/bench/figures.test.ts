@@ -5,13 +5,13 @@ import fs from 'node:fs'
 import { better, explain, extrapolate, places, shares, speedUp, spread } from '../../lib/bench/figures.js'
 import { stepsOfPicture, stepsOfVideo, table2, table3 } from '../../lib/bench/paper.js'
 import { randomWeights } from '../../lib/bench/weights.js'
-import { rowStride } from '../../lib/native.js'
-import { createSchedule } from '../../lib/schedule.js'
+import { rowStride } from '../../lib/machine/native.js'
+import { createSchedule } from '../../lib/decoding/schedule.js'
 import {
   decodeFlops, itemBytes, modelNames, stepCost, transformerModel
-} from '../../lib/shapes.js'
-import { vq16, vqTokenizer } from '../../lib/vq.js'
-import { tokenizerWeights, transformerWeights } from '../../lib/weights.js'
+} from '../../lib/models/shapes.js'
+import { vq16, vqTokenizer } from '../../lib/models/vq.js'
+import { tokenizerWeights, transformerWeights } from '../../lib/models/weights.js'
 import { pretend } from './pretend.js'
 
 t.test('median, least, greatest', async t => {

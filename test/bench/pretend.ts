@@ -3,9 +3,9 @@
 import { shares, spread } from '../../lib/bench/figures.js'
 import { operationsOf } from '../../lib/bench/profile.js'
 import type { Ceilings, OperationResult, Report, Result, StepResult } from '../../lib/bench/types.js'
-import type { LaunchRecord } from '../../lib/native.js'
-import { createSchedule } from '../../lib/schedule.js'
-import { stepCost, transformerModel } from '../../lib/shapes.js'
+import type { LaunchRecord } from '../../lib/machine/native.js'
+import { createSchedule } from '../../lib/decoding/schedule.js'
+import { stepCost, transformerModel } from '../../lib/models/shapes.js'
 
 /** A model at n whose every step takes `step` milliseconds. */
 export function pretend (

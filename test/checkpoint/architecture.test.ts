@@ -8,7 +8,7 @@ import {
 } from '../../lib/checkpoint/index.js'
 import { readArguments } from '../../lib/checkpoint/arguments.js'
 import { parseOwnMetadata } from '../../lib/checkpoint/metadata.js'
-import { Slices } from '../../lib/slices.js'
+import { Slices } from '../../lib/base/slices.js'
 import { findGolden, golden } from '../support/golden.js'
 import { py, writePt } from '../support/pt-writer.js'
 import { safetensorsFile, stateDict, tile, transformerShapes, type TinyOptions } from './tiny.js'

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import type { Checkpoint, ConvertFloats } from '../../lib/checkpoint/index.js'
-import type { DType, TensorSource } from '../../lib/native.js'
+import type { DType, TensorSource } from '../../lib/machine/native.js'
 
 const bits = new Uint32Array(1)
 const single = new Float32Array(bits.buffer)

@@ -5,7 +5,7 @@ import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeS
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { openCheckpoint, type Checkpoint } from '../../lib/checkpoint/index.js'
-import { ParError } from '../../lib/errors.js'
+import { ParError } from '../../lib/base/errors.js'
 import { golden } from '../support/golden.js'
 import { Pickler, py, writePickle, writePt, type Field } from '../support/pt-writer.js'
 import { judge, random, safetensorsFile, stateDict, tile, transformerShapes } from './tiny.js'

@@ -6,7 +6,7 @@ import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
 import { JsonError, readJson, type Json } from '../../lib/checkpoint/json.js'
 import { writeSafetensors } from '../../lib/checkpoint/safetensors-write.js'
-import { Slices } from '../../lib/slices.js'
+import { Slices } from '../../lib/base/slices.js'
 import { readTensor } from './floats.js'
 import { safetensorsFile, tile, transformerShapes, values } from './tiny.js'
 

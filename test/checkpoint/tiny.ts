@@ -5,7 +5,7 @@ import { stat } from 'node:fs/promises'
 import {
   describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint
 } from '../../lib/checkpoint/index.js'
-import { ParError } from '../../lib/errors.js'
+import { ParError } from '../../lib/base/errors.js'
 import { py, type TensorSpec } from '../support/pt-writer.js'
 
 export interface TinyOptions {

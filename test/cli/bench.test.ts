@@ -4,7 +4,7 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon } from '../../lib/native.js'
+import { addon } from '../../lib/machine/native.js'
 import { groupParts, isStep, speedUp } from '../../lib/bench/figures.js'
 import { markdown } from '../../lib/bench/report.js'
 import type { DecodeResult, Report } from '../../lib/bench/types.js'
@@ -273,7 +273,7 @@ t.test('what is wrong is said before anything is measured', async t => {
 t.test('a model that does not fit is left out, with the reason', async t => {
   // A machine with little memory.
   const hook = path.join(folder, 'hook.cjs')
-  fs.writeFileSync(hook, `const native = require(${JSON.stringify(path.join(root, 'dist', 'native.js'))}).addon()
+  fs.writeFileSync(hook, `const native = require(${JSON.stringify(path.join(root, 'dist', 'machine', 'native.js'))}).addon()
 const { cpu } = native
 native.cpu = () => { const facts = cpu(); return { ...facts, memory: { ...facts.memory, free: ${300e6} } } }`)
   const { code, stdout } = await parvis(['bench', '--model', 'B,L', '-n', '16', '--grid', '8', '--repeats', '1',

@@ -6,7 +6,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
 import { Par } from '../../lib/index.js'
-import { writeNpy } from '../../lib/npy.js'
+import { writeNpy } from '../../lib/pictures/npy.js'
 import { golden } from '../support/golden.js'
 import { parvis, temporaryFolder } from './run.js'
 

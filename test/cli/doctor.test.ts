@@ -5,7 +5,7 @@ import t from 'tap'
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addon } from '../../lib/native.js'
+import { addon } from '../../lib/machine/native.js'
 import { bin, parvis, root, temporaryFolder, type Outcome } from './run.js'
 
 const folder = temporaryFolder()

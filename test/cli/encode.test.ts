@@ -7,7 +7,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import sharp from 'sharp'
 import { Par } from '../../lib/index.js'
-import { readNpy } from '../../lib/npy.js'
+import { readNpy } from '../../lib/pictures/npy.js'
 import { golden } from '../support/golden.js'
 import { bin, parvis, temporaryFolder } from './run.js'
 

@@ -3,8 +3,8 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { transformerModel } from '../../lib/shapes.js'
-import { vq16, vqTensors } from '../../lib/vq.js'
+import { transformerModel } from '../../lib/models/shapes.js'
+import { vq16, vqTensors } from '../../lib/models/vq.js'
 import { llamaGenTensors } from '../../lib/checkpoint/llamagen.js'
 import { findGolden, golden } from '../support/golden.js'
 import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
@@ -269,7 +269,7 @@ t.test('a signal ends --speed', async t => {
   const started = performance.now()
   // While the device is measured, which nothing else in this process can end.
   const hook = path.join(temporaryFolder(), 'hook.cjs')
-  fs.writeFileSync(hook, `require(${JSON.stringify(path.join(root, 'dist', 'engine.js'))}).createEngine = () => ({
+  fs.writeFileSync(hook, `require(${JSON.stringify(path.join(root, 'dist', 'machine', 'engine.js'))}).createEngine = () => ({
   measureCeilings: async () => { process.kill(process.pid, 'SIGINT'); return await new Promise(() => setTimeout(() => {}, 60_000)) },
   dispose: async () => {}
 })`)

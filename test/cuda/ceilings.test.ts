@@ -25,7 +25,7 @@ const script = `
 async function ceilings (machine: string): Promise<Record<string, unknown>> {
   const { env } = await simtAddon({ sanitize: true })
   const options = { env: { ...env, PARVIS_SIMT: machine }, timeout: 280_000 }
-  const args = ['-e', script, path.join(await built(), 'native.js')]
+  const args = ['-e', script, path.join(await built(), 'machine', 'native.js')]
   const { stdout } = await promisify(execFile)(process.execPath, args, options)
   return JSON.parse(stdout)
 }

@@ -13,7 +13,7 @@ t.setTimeout(900_000)
 const script = `
   const path = require('node:path')
   const [, dist, text] = process.argv
-  const { addon } = require(path.join(dist, 'native.js'))
+  const { addon } = require(path.join(dist, 'machine', 'native.js'))
   const { openCheckpoint, describeTransformer } = require(path.join(dist, 'checkpoint', 'index.js'))
   const { path: file, heads, grid } = JSON.parse(text)
   ;(async () => {

@@ -6,7 +6,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { getHeapStatistics } from 'node:v8'
-import { ParError } from '../../lib/errors.js'
+import { ParError } from '../../lib/base/errors.js'
 import { random } from '../checkpoint/tiny.js'
 
 /** Seeded choices. */

@@ -8,7 +8,7 @@ import { setMaxListeners } from 'node:events'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { pullFiles } from '../../lib/pull.js'
+import { pullFiles } from '../../lib/hub/pull.js'
 import type { Fuzzer, Random } from './harness.js'
 
 const repository = 'a/b'

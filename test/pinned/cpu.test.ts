@@ -1,7 +1,7 @@
 // "Same seed, same picture" across versions, on the CPU: every instruction set that this machine has.
 
 import t from 'tap'
-import { addon } from '../../lib/native.js'
+import { addon } from '../../lib/machine/native.js'
 import { compute, embeddedModel, goldenModels, pinned } from './pinned.js'
 
 t.setTimeout(600_000)

@@ -4,7 +4,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { presetStatus } from '../../lib/hub/status.js'
-import { presets } from '../../lib/presets.js'
+import { presets } from '../../lib/models/presets.js'
 import { temporaryFolder } from '../cli/run.js'
 
 t.test('sizes from the shapes, and what is in the cache', async t => {

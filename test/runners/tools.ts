@@ -4,7 +4,7 @@
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { addonFile } from '../../lib/native.js'
+import { addonFile } from '../../lib/machine/native.js'
 import { built, root } from '../support/built.js'
 
 const folder = path.join(root, 'out', 'runners')

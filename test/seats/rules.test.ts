@@ -4,8 +4,8 @@ import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.js'
 import {
   addon, predictionStride, rowStride, type NativeSession, type NativeStep, type SessionOptions
-} from '../../lib/native.js'
-import { composeStep } from '../../lib/step.js'
+} from '../../lib/machine/native.js'
+import { composeStep } from '../../lib/decoding/step.js'
 import { rejection, transformerFile } from '../support/fixtures.js'
 
 const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 } as const

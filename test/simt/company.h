@@ -1,5 +1,5 @@
-// Sequences that run the same rows side by side, for programs that use sessions without TypeScript: lib/step.ts and
-// lib/generation.ts do the same.
+// Sequences that run the same rows side by side, for programs that use sessions without TypeScript:
+// lib/decoding/step.ts and lib/decoding/generation.ts do the same.
 #pragma once
 
 #include <cmath>

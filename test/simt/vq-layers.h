@@ -1,5 +1,5 @@
-// LlamaGen's VQ tokenizers as lists of layers, for the programs that run without TypeScript; lib/vq.ts is the same for
-// Node. And which weights such a list has.
+// LlamaGen's VQ tokenizers as lists of layers, for the programs that run without TypeScript; lib/models/vq.ts is the
+// same for Node. And which weights such a list has.
 #pragma once
 
 #include <string>

@@ -65,15 +65,17 @@ function ones (count, dtype) {
  */
 function writeBigCheckpoint (model, file, options = {}) {
   const { n = 4, dtype = 'bfloat16', wrapper = 'model', prefix = '', optimizer = false, ema = false, pad = 0 } = options
-  const { modelNames, transformerModel } = require(path.join(root, 'dist', 'shapes.js'))
-  const { vq16, vqTensors } = require(path.join(root, 'dist', 'vq.js'))
+  const { modelNames, transformerModel } = require(path.join(root, 'dist', 'models', 'shapes.js'))
+  const { vq16, vqTensors } = require(path.join(root, 'dist', 'models', 'vq.js'))
   const { llamaGenTensors } = require(path.join(root, 'dist', 'checkpoint', 'llamagen.js'))
   if (model !== 'VQ-16' && !modelNames.includes(model)) {
     throw new Error(`no model is called ${model}: ${modelNames.join(', ')}, VQ-16`)
   }
   if (!(dtype in itemBytes)) throw new Error(`dtype ${dtype}: float32, float16 or bfloat16`)
   const { py, writePt } = typescript(path.join(__dirname, 'pt-writer.ts'))
-  const shapes = model === 'VQ-16' ? vqTensors(vq16).map(({ name, shape }) => [name, shape]) : llamaGenTensors(transformerModel(model, n))
+  const shapes = model === 'VQ-16'
+    ? vqTensors(vq16).map(({ name, shape }) => [name, shape])
+    : llamaGenTensors(transformerModel(model, n))
   const block = randomBlock(dtype)
   const item = itemBytes[dtype]
   const count = shape => shape.reduce((product, side) => product * side, 1)

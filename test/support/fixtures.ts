@@ -1,9 +1,9 @@
 // The golden checkpoints as load options. par-4x and llamagen share their vocabulary with vq-small, so either makes a
 // whole small model with it: 8 x 8 tokens, pictures of 32 x 32.
 
-import type { Precision } from '../../lib/native.js'
-import { Par } from '../../lib/par.js'
-import type { LoadOptions } from '../../lib/options.js'
+import type { Precision } from '../../lib/machine/native.js'
+import { Par } from '../../lib/api/par.js'
+import type { LoadOptions } from '../../lib/api/options.js'
 import { golden } from './golden.js'
 
 /**

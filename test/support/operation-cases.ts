@@ -1,7 +1,7 @@
 // The operations that test/operations.test.ts runs: those of a picture of the paper's models, and edges that only other
 // models have.
 
-import type { Precision, TokenizerLayer, TokenizerModel, TransformerModel } from '../../lib/native.js'
+import type { Precision, TokenizerLayer, TokenizerModel, TransformerModel } from '../../lib/machine/native.js'
 import type { DrawRule, Operation } from './operations-addon.js'
 
 export interface OperationCase { name: string, operation: Operation }

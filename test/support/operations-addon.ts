@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import type { Precision } from '../../lib/native.js'
+import type { Precision } from '../../lib/machine/native.js'
 import { withLock } from './lock.js'
 
 /** How a draw goes. */

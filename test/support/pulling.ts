@@ -3,9 +3,9 @@
 
 import fs from 'node:fs'
 import path from 'node:path'
-import type { ParError } from '../../lib/errors.js'
-import { presetOf } from '../../lib/presets.js'
-import { pullFiles, type PulledFile, type PullProgress } from '../../lib/pull.js'
+import type { ParError } from '../../lib/base/errors.js'
+import { presetOf } from '../../lib/models/presets.js'
+import { pullFiles, type PulledFile, type PullProgress } from '../../lib/hub/pull.js'
 import { temporaryFolder } from '../cli/run.js'
 import { FakeHub, noise } from './hub.js'
 
