@@ -10,7 +10,7 @@ const { Worker } = require('node:worker_threads')
 const [module_, options, scenario, argument] = process.argv.slice(2)
 const small = JSON.parse(options)
 const { Par } = require(module_)
-const { addon } = require(path.join(path.dirname(module_), 'native.js'))
+const { addon } = require(path.join(path.dirname(module_), 'machine', 'native.js'))
 
 const sampling = { classId: [3, 5], seed: 41, guidanceScale: 1.5, temperature: 0.9, topK: 100, topP: 0.95 }
 const free = async () => (await addon().cudaMemory(0)).free

@@ -6,7 +6,7 @@ import path from 'node:path'
 import { parvis, root } from '../cli/run.js'
 import { built } from '../support/built.js'
 
-const source = fs.readFileSync(path.join(root, 'lib', 'errors.ts'), 'utf8')
+const source = fs.readFileSync(path.join(root, 'lib', 'base', 'errors.ts'), 'utf8')
 const guide = fs.readFileSync(path.join(root, 'docs', 'errors.md'), 'utf8')
 const commands = fs.readFileSync(path.join(root, 'docs', 'command-line.md'), 'utf8')
 

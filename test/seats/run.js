@@ -8,10 +8,10 @@
 const path = require('node:path')
 
 const [dist, device, file, heads, grid, companies, seed, precision, limit = '1000'] = process.argv.slice(2)
-const { addon, rowStride } = require(path.join(dist, 'native.js'))
+const { addon, rowStride } = require(path.join(dist, 'machine', 'native.js'))
 const { openCheckpoint, describeTransformer } = require(path.join(dist, 'checkpoint', 'index.js'))
-const { createSchedule } = require(path.join(dist, 'schedule.js'))
-const { composeStep, seatedSession } = require(path.join(dist, 'step.js'))
+const { createSchedule } = require(path.join(dist, 'decoding', 'schedule.js'))
+const { composeStep, seatedSession } = require(path.join(dist, 'decoding', 'step.js'))
 
 // ---- chance: mulberry32
 
