@@ -24,5 +24,6 @@ export type {
 export { presets, type HubFile, type Preset, type PresetName } from './models/presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './hub/pull.js'
 export {
-  createSchedule, type Ablation, type GroupAttention, type InitialStage, type Order, type Schedule, type ScheduleOptions
+  createSchedule, type DecodingOptions, type GroupAttention, type InitialStage, type Order, type Schedule,
+  type ScheduleOptions
 } from './decoding/schedule.js'

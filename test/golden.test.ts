@@ -3,7 +3,7 @@
 // with forced tokens must equal the full-sequence pass, for the method and for every ablation.
 
 import t from 'tap'
-import { createSchedule, type Ablation } from '../lib/decoding/schedule.js'
+import { createSchedule, type DecodingOptions } from '../lib/decoding/schedule.js'
 import { tokenizerOnly, transformerNames, transformerOnly } from './support/fixtures.js'
 import { findGolden, golden } from './support/golden.js'
 import { interleave, readExpected, relative, rows, worst } from './support/tensors.js'
@@ -73,7 +73,7 @@ for (const name of transformerNames) {
     })
 
     t.test('the ablations too, and they differ from the method', async t => {
-      const ablations: Ablation[] = [{ order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' },
+      const ablations: DecodingOptions[] = [{ order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' },
         { tokensPerStep: 1 }]
       const [method] = await par.score({ tokens: tokens[0]!, classId: classId[0]! })
       for (const ablation of ablations) {

@@ -5,7 +5,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
-import { published } from '../lib/checkpoint/transformer.js'
+import { publishedSizes } from '../lib/models/published.js'
 import { findCached } from '../lib/hub/cache.js'
 import { imagenetLabels } from '../lib/models/imagenet.js'
 import { resolveClass, searchLabels } from '../lib/models/labels.js'
@@ -18,13 +18,13 @@ import { FakeHub } from './support/hub.js'
 import { py, writePt } from './support/pt-writer.js'
 import { standIn } from './support/snippets.js'
 
-const architecture = ({ official }: Preset): typeof published[number] =>
-  published.find(({ name }) => official.split('-')[1] === name)!
+const architecture = ({ official }: Preset): typeof publishedSizes[number] =>
+  publishedSizes.find(({ name }) => official.split('-')[1] === name)!
 
 t.test('the table', async t => {
   const rows = presets.map(preset => {
     const { name, transformer: { repository, file }, heads, grid, n, size, sampling } = preset
-    t.equal(heads, architecture(preset).heads, name)
+    t.equal(heads, { B: 12, L: 16, XL: 20, XXL: 24, '3B': 32 }[architecture(preset).name], name)
     t.match(
       preset,
       {

@@ -155,7 +155,8 @@ t.test('arrays that are not what they say', async t => {
 t.test('no built-in is asked for by its constructor', t => {
   const root = path.join(__dirname, '..', 'lib')
   const names = fs.readdirSync(root,
-    { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts') && name !== path.join('base', 'realm.ts'))
+    { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.ts') && name !== path.join('base', 'realm.ts'))
   // Of Map and Set only such are asked about as parvis itself has made.
   const builtIn =
     /instanceof (\w*(Array|Error|Buffer)|URL|Promise|AbortSignal|Date|RegExp|Function|Object|Blob|Response|Headers)\b/g

@@ -10,11 +10,12 @@ import type { ClassId } from '../models/labels.js'
 import { limits } from '../machine/limits.js'
 import type { Precision } from '../machine/native.js'
 import { presetOf, presets, type Preset } from '../models/presets.js'
+import { publishedClasses, publishedSizes } from '../models/published.js'
 import type { ClassifyProgress, Progress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
 import { isInt32Array, isUrl, trueLength } from '../base/realm.js'
 import type { Sampling } from '../decoding/sampling.js'
-import type { Ablation } from '../decoding/schedule.js'
+import type { DecodingOptions } from '../decoding/schedule.js'
 import { shownPath } from '../base/text.js'
 import {
   abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
@@ -102,7 +103,7 @@ export type Size = number | {
 export type OnProgress = ((progress: Progress) => void) | ((progress: Progress) => Promise<void>)
 
 /** Options of `generate` and `stream`. */
-export interface GenerateOptions extends SamplingOptions, Ablation {
+export interface GenerateOptions extends SamplingOptions, DecodingOptions {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
   /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
@@ -125,7 +126,7 @@ export interface GenerateOptions extends SamplingOptions, Ablation {
 }
 
 /** Options of `score`. */
-export interface ScoreOptions extends Ablation {
+export interface ScoreOptions extends DecodingOptions {
   /** Tokens of one picture or of several, raster order, [rows * columns] each. */
   tokens: Tokens | readonly Tokens[]
   /** One class for all pictures, or one each. */
@@ -166,7 +167,7 @@ export interface AnimateOptions extends Omit<GenerateOptions, 'classId'> {
 export type OnClassified = ((progress: ClassifyProgress) => void) | ((progress: ClassifyProgress) => Promise<void>)
 
 /** Options of `classify`. */
-export interface ClassifyOptions extends Ablation {
+export interface ClassifyOptions extends DecodingOptions {
   /** Classes to compare, numbers or names. Default: all that the model has; each takes a pass of the transformer. */
   classes?: readonly ClassId[] | undefined
   /** Only so many of the likeliest classes are returned. Default: all that were compared. */
@@ -342,14 +343,14 @@ export interface CheckedGenerate {
   sampling: Partial<Sampling>
   seed: number
   size: { width: number, height: number } | undefined
-  ablation: Ablation
+  decoding: DecodingOptions
   signal: AbortSignal | undefined
   onProgress: OnProgress | undefined
 }
 
-const ablationNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
+const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
 const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
-  'signal', 'onProgress', ...ablationNames]
+  'signal', 'onProgress', ...decodingNames]
 /** Entries of one list; far below what numbers could hold, far above what a call should take. */
 export const maxImages = 65536
 
@@ -363,7 +364,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     sampling: sampling(options),
     seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
     size: sizeOption(options.size),
-    ablation: ablation(options),
+    decoding: decoding(options),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
   }
@@ -409,22 +410,14 @@ function sampling (options: Record<string, unknown>): Partial<Sampling> {
   return found
 }
 
-/** Shapes of the published models, with the guidance of the paper's appendix. */
-const published = [
-  { layers: 24, dim: 1024, guidanceScale: 1.6 },
-  { layers: 36, dim: 1280, guidanceScale: 1.5 },
-  { layers: 48, dim: 1536, guidanceScale: 1.435 },
-  { layers: 24, dim: 3200, guidanceScale: 1.345 }
-]
-
 /** Caller's options, then the checkpoint's, then the paper's. */
 export function resolveSampling (
   given: Partial<Sampling>,
   stored: Partial<Sampling> | undefined,
   model: { layers: number, dim: number, classes: number, vocabularySize: number }
 ): Sampling {
-  const paper = model.classes === 1000
-    ? published.find(entry => entry.layers === model.layers && entry.dim === model.dim)
+  const paper = model.classes === publishedClasses
+    ? publishedSizes.find(entry => entry.layers === model.layers && entry.dim === model.dim)
     : undefined
   const result = {
     guidanceScale: paper?.guidanceScale ?? 1, temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given
@@ -466,14 +459,14 @@ export interface CheckedScore {
   guidanceScale: number
   logits: number[] | undefined
   method: 'full' | 'cached'
-  ablation: Ablation
+  decoding: DecodingOptions
   signal: AbortSignal | undefined
 }
 
 export function checkScore (value: unknown): CheckedScore {
   if (isChecked<CheckedScore>(value)) return value.request
   const options = optionsObject(value, 'score',
-    ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...ablationNames])
+    ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...decodingNames])
   const tokens = tokenList(options.tokens, 'tokens').list
   const classIds = classList(options.classId, 'score')
   if (isList(options.classId) && classIds.length !== tokens.length) {
@@ -497,12 +490,12 @@ export function checkScore (value: unknown): CheckedScore {
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
     logits: logits && [...logits as number[]], // a copy; holes become undefined, and are refused as such
     method: oneOf(options.method === undefined ? 'full' : options.method, 'method', ['full', 'cached'] as const),
-    ablation: ablation(options),
+    decoding: decoding(options),
     signal: abortSignal(options.signal)
   }
 }
 
-export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale' | 'ablation' | 'signal'> {
+export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale' | 'decoding' | 'signal'> {
   classes: unknown[] | undefined
   top: number | undefined
   onProgress: OnClassified | undefined
@@ -511,7 +504,7 @@ export interface CheckedClassify extends Pick<CheckedScore, 'n' | 'guidanceScale
 export function checkClassify (value: unknown): CheckedClassify {
   if (isChecked<CheckedClassify>(value)) return value.request
   const options = optionsObject(value, 'classify',
-    ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...ablationNames])
+    ['classes', 'top', 'n', 'guidanceScale', 'signal', 'onProgress', ...decodingNames])
   const { classes } = options
   if (classes !== undefined && !isList(classes)) {
     throw invalid(`classes must be a list of class numbers or names, not ${show(classes)}`)
@@ -521,7 +514,7 @@ export function checkClassify (value: unknown): CheckedClassify {
     top: options.top === undefined ? undefined : integer(options.top, 'top', 1, Number.MAX_SAFE_INTEGER),
     n: tokensAStep(options.n),
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
-    ablation: ablation(options),
+    decoding: decoding(options),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
   }
@@ -638,8 +631,8 @@ function tokensAStep (value: unknown): number | undefined {
   return value === undefined ? undefined : integer(value, 'n', 1, limits.n)
 }
 
-function ablation (options: Record<string, unknown>): Ablation {
-  const found: Ablation = {}
+function decoding (options: Record<string, unknown>): DecodingOptions {
+  const found: DecodingOptions = {}
   if (options.order !== undefined) found.order = oneOf(options.order, 'order', ['distant', 'raster'] as const)
   if (options.initial !== undefined) found.initial = oneOf(options.initial, 'initial', ['sequential', 'none'] as const)
   if (options.groupAttention !== undefined) {

@@ -1,9 +1,12 @@
 // Which published model a checkpoint is, as far as shapes can tell, and what sets one apart that is none of them.
 
-import { publishedTokenizers, type TokenizerDescription } from './tokenizer.js'
 import {
-  published, publishedClasses, publishedN, publishedVocabulary, type TransformerDescription
-} from './transformer.js'
+  officialName, publishedClasses, publishedFeedForward, publishedN, publishedSizes, publishedTokenizers,
+  publishedVocabulary
+} from '../models/published.js'
+import { vq16 } from '../models/vq.js'
+import type { TokenizerDescription } from './tokenizer.js'
+import type { TransformerDescription } from './transformer.js'
 
 /** A property in which a checkpoint differs from a published model. */
 export interface Difference {
@@ -33,8 +36,7 @@ export function nearestTransformer (
   { model, n }: Pick<TransformerDescription, 'model' | 'n'>, headsKnown = true
 ): Nearest {
   let best: Nearest | undefined
-  for (const { name, layers, dim, heads } of published) {
-    const feedForward = Math.ceil(Math.floor(8 * dim / 3) / 256) * 256
+  for (const { name, layers, dim, heads } of publishedSizes) {
     for (const steps of publishedN) {
       const differences = compare([
         ['layers', model.layers, layers],
@@ -42,13 +44,13 @@ export function nearestTransformer (
         ...(headsKnown
           ? [['heads', model.heads, heads] as const, ['key and value heads', model.kvHeads, heads] as const]
           : []),
-        ['feed-forward width', model.feedForward, feedForward],
+        ['feed-forward width', model.feedForward, publishedFeedForward(dim)],
         ['vocabulary', model.vocabularySize, publishedVocabulary],
         ['classes', model.classes, publishedClasses],
         ['n', n, steps]
       ])
       if (!best || distance(differences) < distance(best.differences)) {
-        best = { name: steps === 1 ? `LlamaGen-${name}` : `PAR-${name}-${steps}x`, differences }
+        best = { name: officialName(name, steps), differences }
       }
     }
   }
@@ -60,14 +62,14 @@ export function nearestTokenizer ({ model, official }: Pick<TokenizerDescription
   return {
     name: official ?? publishedTokenizers[0],
     differences: compare([
-      ['base width', model.baseChannels, 128],
-      ['levels', model.multipliers.length, 5],
-      ...[1, 1, 2, 2, 4].map((multiplier, i) => [`multiplier ${i + 1}`, model.multipliers[i] ?? 0, multiplier] as const)
-        .filter(([, here]) => here > 0),
-      ['residual blocks a level', model.residualBlocks, 2],
-      ['z channels', model.zChannels, 256],
-      ['codebook size', model.codebookSize, 16384],
-      ['code size', model.codeSize, 8]
+      ['base width', model.baseChannels, vq16.baseChannels],
+      ['levels', model.multipliers.length, vq16.multipliers.length],
+      ...vq16.multipliers
+        .map((multiplier, i) => [`multiplier ${i + 1}`, model.multipliers[i] ?? 0, multiplier] as const).filter(([, here]) => here > 0),
+      ['residual blocks a level', model.residualBlocks, vq16.residualBlocks],
+      ['z channels', model.zChannels, vq16.zChannels],
+      ['codebook size', model.codebookSize, vq16.codebookSize],
+      ['code size', model.codeSize, vq16.codeSize]
     ])
   }
 }

@@ -2,9 +2,11 @@
 // blocks, latent and codebook. Every tensor of encoder and decoder is then taken with the shape that follows, so that
 // a tokenizer of another make (attention at other levels, other block counts) is refused, not misread.
 
+import { isDeepStrictEqual } from 'node:util'
 import { limits } from '../machine/limits.js'
 import type { TensorSource, WeightSource } from '../machine/native.js'
-import { codebookName, vqFactor, vqTensors, type VqModel } from '../models/vq.js'
+import { publishedTokenizers, type PublishedTokenizer } from '../models/published.js'
+import { codebookName, vq16, vqFactor, vqTensors, type VqModel } from '../models/vq.js'
 import { refuseForeign } from './extras.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
 import { quote } from '../base/text.js'
@@ -30,10 +32,6 @@ export interface TokenizerDescription {
   /** The same by role. */
   weights: WeightSource[]
 }
-
-/** LlamaGen's, of one size: of the class-conditional models, which PAR took over, and of the text-to-image ones. */
-export const publishedTokenizers = ['vq_ds16_c2i', 'vq_ds16_t2i'] as const
-export type PublishedTokenizer = typeof publishedTokenizers[number]
 
 const groups = 32
 
@@ -108,9 +106,7 @@ function checkImageSize (needed: Needed, imageSize: [number, number] | undefined
 function published (
   model: VqModel, names: readonly string[]
 ): Pick<TokenizerDescription, 'official' | 'mayBe' | 'warnings'> {
-  const alike = model.baseChannels === 128 && model.multipliers.join() === '1,1,2,2,4' && model.residualBlocks === 2 &&
-    model.zChannels === 256 && model.codebookSize === 16384 && model.codeSize === 8
-  if (!alike) return { warnings: [] }
+  if (!isDeepStrictEqual(model, vq16)) return { warnings: [] }
   const [own, other] = publishedTokenizers
   const told = publishedTokenizers.filter(published => names.some(name => name.toLowerCase().includes(published)))
   if (told.length !== 1) {

@@ -5,6 +5,9 @@
 import { ParError } from '../base/errors.js'
 import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
 import { limits } from '../machine/limits.js'
+import {
+  officialName, publishedClasses, publishedN, publishedSizes, publishedVocabulary
+} from '../models/published.js'
 import { shownPath } from '../base/text.js'
 import { asNumber, trainingArgument } from './arguments.js'
 import { isHarmless, refuseForeign } from './extras.js'
@@ -53,19 +56,6 @@ export interface TransformerDescription {
   weights: WeightSource[]
 }
 
-/** Published models: design, section 1. */
-export const published: ReadonlyArray<{ name: string, layers: number, dim: number, heads: number }> = [
-  { name: 'B', layers: 12, dim: 768, heads: 12 },
-  { name: 'L', layers: 24, dim: 1024, heads: 16 },
-  { name: 'XL', layers: 36, dim: 1280, heads: 20 },
-  { name: 'XXL', layers: 48, dim: 1536, heads: 24 },
-  { name: '3B', layers: 24, dim: 3200, heads: 32 }
-]
-export const publishedVocabulary = 16384
-export const publishedClasses = 1000
-/** 1: LlamaGen. */
-export const publishedN: readonly number[] = [1, 4, 16]
-
 const transitionsName = llamaGenName('transitions')
 
 /**
@@ -106,7 +96,7 @@ export function describeTransformer (
     throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square ` +
       '(rows 3, 15, 63...)')
   }
-  const official = officialName(layers, dim, attention.heads, vocabularySize, classes, n)
+  const official = officialOf(layers, dim, attention.heads, vocabularySize, classes, n)
   const { grid, gridFrom, warnings } = chooseGrid(needed,
     { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
   const classWarning = checkClasses(needed, classRows)
@@ -172,14 +162,14 @@ function countLayers (checkpoint: Checkpoint): number {
   return layers
 }
 
-function officialName (
+function officialOf (
   layers: number, dim: number, heads: number, vocabularySize: number, classes: number, n: number
 ): string | undefined {
   if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || !publishedN.includes(n)) {
     return undefined
   }
-  const size = published.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
-  return size && (n === 1 ? `LlamaGen-${size.name}` : `PAR-${size.name}-${n}x`)
+  const size = publishedSizes.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
+  return size && officialName(size.name, n)
 }
 
 // ---- metadata ----
@@ -213,12 +203,12 @@ function chooseHeads (
   needed: Needed, { layers, dim }: { layers: number, dim: number }, qkvRows: number, fromCaller: number | undefined,
   fromMetadata: number | undefined
 ): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'], warnings: string[] } {
-  const ofThisSize = published.find(model => model.dim === dim && model.layers === layers)
-  const ofThisWidth = ofThisSize ?? published.find(model => model.dim === dim)
+  const ofThisSize = publishedSizes.find(model => model.dim === dim && model.layers === layers)
+  const ofThisWidth = ofThisSize ?? publishedSizes.find(model => model.dim === dim)
   const heads = fromCaller ?? fromMetadata ?? ofThisWidth?.heads
   if (heads === undefined) {
     throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' ` +
-      `(${published.map(model => model.dim).join(', ')}). Pass heads.`)
+      `(${publishedSizes.map(model => model.dim).join(', ')}). Pass heads.`)
   }
   const from = fromCaller !== undefined
     ? 'option'

@@ -12,10 +12,10 @@ import type { Models, TokenizerPart, TransformerPart } from '../models/models.js
 import type { NativeSession } from '../machine/native.js'
 import { effectiveSeeds, resolveSampling, type CheckedGenerate } from '../api/options.js'
 import { claimPictures, decodePictures, fullSize } from '../pictures/pixels.js'
-import { fillMissing } from './preview.js'
 import type { Progress } from '../base/progress.js'
 import { pauses } from '../pictures/resample.js'
-import { createSchedule, type Schedule } from './schedule.js'
+import type { Plan } from './decoder.js'
+import type { DecodingOptions } from './schedule.js'
 import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule } from './step.js'
 import { ParError } from '../base/errors.js'
 import { shownPath } from '../base/text.js'
@@ -24,27 +24,24 @@ import { integer, invalid } from '../base/validate.js'
 /** Beyond this many sequences a session gains nothing. */
 export const maxAtOnce = 64
 
-/**
- * Schedules that calls of a part have asked for, by their options: a burst of calls must not plan the same thousands of
- * times.
- */
-const planned = new WeakMap<TransformerPart, Map<string, Schedule>>()
+/** Plans of calls of a part, by their options: a burst of calls must not plan the same thousands of times. */
+const planned = new WeakMap<TransformerPart, Map<string, Plan>>()
 const maxPlanned = 16
 
-/** The schedule of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
-export function scheduleFor (part: TransformerPart, ablation: CheckedGenerate['ablation']): Schedule {
-  const known = planned.get(part) ?? new Map<string, Schedule>()
-  const key = JSON.stringify([ablation.order, ablation.initial, ablation.groupAttention, ablation.tokensPerStep])
+/** The plan of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
+export function planFor (part: TransformerPart, options: DecodingOptions): Plan {
+  const known = planned.get(part) ?? new Map<string, Plan>()
+  const key = JSON.stringify([options.order, options.initial, options.groupAttention, options.tokensPerStep])
   const found = known.get(key)
   if (found) return found
-  const schedule = createSchedule({ grid: part.grid, n: part.n, ...ablation })
-  if (schedule.transitions > part.model.transitions) {
-    throw invalid(`${schedule.tokensPerStep} tokens a step need ${schedule.transitions} transition ` +
+  const plan = part.decoder.plan(part.grid, part.n, options)
+  if (plan.transitions > part.model.transitions) {
+    throw invalid(`${plan.tokensPerStep} tokens a step need ${plan.transitions} transition ` +
       `tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
   }
   if (known.size >= maxPlanned) known.clear()
-  planned.set(part, known.set(key, schedule))
-  return schedule
+  planned.set(part, known.set(key, plan))
+  return plan
 }
 
 /** What one call makes; shared with its previews, which may outlive it. */
@@ -52,7 +49,7 @@ interface Work {
   models: Models
   calls: Calls
   part: TransformerPart
-  schedule: Schedule
+  schedule: Plan
   size: CheckedGenerate['size']
   total: number
   /** Tokens in sequence order of finished pictures, by their place in the list. */
@@ -73,7 +70,7 @@ export async function * run (
   const classIds = await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
   const seeds = effectiveSeeds(classIds, request.seed)
   const sampling = resolveSampling(request.sampling, part.sampling, part.model)
-  const schedule = scheduleFor(part, request.ablation)
+  const schedule = planFor(part, request.decoding)
   const { guidanceScale, ...drawing } = sampling
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'sample', ...drawing }
@@ -174,7 +171,7 @@ function progress (
       const tokenizer = models.tokenizerPart()
       return await calls.run(undefined, async own => {
         const known = index < at.from ? schedule.tokens : index < at.from + at.count ? at.known : 0
-        const raster = fillMissing(schedule, known === 0 ? new Int32Array(0) : await sequence(index, own), known)
+        const raster = schedule.preview(known === 0 ? new Int32Array(0) : await sequence(index, own), known)
         if (!raster) return grey(work, tokenizer)
         return (await decodePictures(tokenizer, own, [raster], part.grid, work.size, 'uint8'))[0] as Image
       })

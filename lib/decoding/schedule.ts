@@ -24,8 +24,8 @@ export type InitialStage = 'sequential' | 'none'
 /** Inside a group: every token sees the whole group before it (`full`) or a causal prefix only (table 4c). */
 export type GroupAttention = 'full' | 'causal'
 
-/** The choices of the method that a caller may vary; each default is the paper's own. */
-export interface Ablation {
+/** What a caller may vary of the method (ablations of the paper); each default is the paper's own. */
+export interface DecodingOptions {
   /** Order of the tokens (table 4d). Default: `distant`. */
   order?: Order | undefined
   /** Whether the first group is drawn token by token (table 4a). Default: `sequential`. */
@@ -37,7 +37,7 @@ export interface Ablation {
 }
 
 /** The grid and the choices that {@link createSchedule} plans for. */
-export interface ScheduleOptions extends Ablation {
+export interface ScheduleOptions extends DecodingOptions {
   /**
    * Rows and columns of tokens, or frames, rows and columns for video (regions are spatial, frames come one after
    * another).

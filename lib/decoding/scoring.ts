@@ -4,7 +4,7 @@
 
 import { inspect } from 'node:util'
 import type { Call } from '../base/call.js'
-import { maxAtOnce, scheduleFor } from './generation.js'
+import { maxAtOnce, planFor } from './generation.js'
 import { resolveClasses } from '../models/labels.js'
 import type { Models } from '../models/models.js'
 import { rowStride } from '../machine/native.js'
@@ -76,7 +76,7 @@ export async function classify (
     const some = classIds.slice(from, from + classesAtOnce)
     const scores = await score(models, {
       tokens: some.map(() => tokens), classIds: some, single: false, n: request.n, guidanceScale: request.guidanceScale,
-      logits: undefined, method: 'full', ablation: request.ablation, signal: undefined
+      logits: undefined, method: 'full', decoding: request.decoding, signal: undefined
     }, call)
     totals.push(...scores.map(({ total }) => total))
     await call.tell(request.onProgress, { classesDone: totals.length, classes: classIds.length })
@@ -99,7 +99,7 @@ const rowsAtOnce = 256
 
 export async function score (models: Models, request: CheckedScore, call: Call): Promise<Score[]> {
   const part = await models.transformerFor(request.n, call)
-  const schedule = scheduleFor(part, request.ablation)
+  const schedule = planFor(part, request.decoding)
   const { vocabularySize, classes } = part.model
   const length = schedule.tokens
   const tokens = await checkTokens(request.tokens, undefined, vocabularySize, length, pauses(() => call.check()))

@@ -23,6 +23,8 @@ import { supportedN, type CheckedLoad } from '../api/options.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { publishedSampling, type Preset } from './presets.js'
 import { absolute } from '../base/files.js'
+import type { Decoder } from '../decoding/decoder.js'
+import { parDecoder } from '../decoding/par.js'
 import { presetFiles } from '../hub/pull.js'
 import { shownPath } from '../base/text.js'
 import { vqFactor, vqTokenizer } from './vq.js'
@@ -36,6 +38,7 @@ export interface TransformerPart {
   /** What was assumed, what contradicts what. */
   warnings: readonly string[]
   model: TransformerModel
+  decoder: Decoder
   labels: readonly string[] | undefined
   sampling: Partial<Sampling> | undefined
   name: string | undefined
@@ -296,6 +299,7 @@ async function describe (
     gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
     warnings: found.warnings,
     model: found.model,
+    decoder: parDecoder,
     // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
     labels: (found.labels && Object.freeze(found.labels)) ??
       (found.official !== undefined || preset ? imagenetLabels() : undefined),

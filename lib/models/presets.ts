@@ -6,6 +6,7 @@
 import type { SamplingDefaults } from '../checkpoint/metadata.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { invalid, show } from '../base/validate.js'
+import { officialName, publishedSize } from './published.js'
 
 /** A published checkpoint that parvis knows by name. */
 export type PresetName =
@@ -45,32 +46,21 @@ export interface Preset {
 
 const tokenizer: HubFile = Object.freeze({ repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' })
 
-function par (size: 'XL' | 'XXL' | '3B', heads: number, n: 4 | 16, guidanceScale: number): Preset {
-  const official = `PAR-${size}-${n}x`
-  const name = official.toLowerCase() as PresetName
-  return made({ name, official, repository: 'Epiphqny/PAR', file: `${official}.pt`, heads, side: 24, n, guidanceScale })
-}
+type Size = 'B' | 'L' | 'XL' | 'XXL' | '3B'
 
-function llamaGen (
-  size: 'B' | 'L' | 'XL' | 'XXL' | '3B', heads: number, pixels: 256 | 384, guidanceScale: number
-): Preset {
-  const name = `llamagen-${size.toLowerCase()}-${pixels}` as PresetName
-  const repository = 'FoundationVision/LlamaGen'
-  return made({
-    name, official: `LlamaGen-${size}`, repository, file: `c2i_${size}_${pixels}.pt`, heads, side: pixels / 16, n: 1,
-    guidanceScale
-  })
-}
+const par = (size: Size, n: 4 | 16, guidanceScale: number): Preset => preset(`par-${size}-${n}x`, size, n, 24,
+  { repository: 'Epiphqny/PAR', file: `PAR-${size}-${n}x.pt` }, guidanceScale)
 
-function made (
-  of: {
-    name: PresetName, official: string, repository: string, file: string, heads: number, side: number, n: number,
-    guidanceScale: number
-  }
+const llamaGen = (size: Size, pixels: 256 | 384, guidanceScale: number): Preset => preset(
+  `llamagen-${size}-${pixels}`, size, 1, pixels / 16,
+  { repository: 'FoundationVision/LlamaGen', file: `c2i_${size}_${pixels}.pt` }, guidanceScale)
+
+function preset (
+  name: string, size: Size, n: number, side: number, transformer: HubFile, guidanceScale: number
 ): Preset {
-  const { name, official, repository, file, heads, side, n, guidanceScale } = of
   return Object.freeze({
-    name, official, transformer: Object.freeze({ repository, file }), tokenizer, heads,
+    name: name.toLowerCase() as PresetName, official: officialName(size, n), transformer: Object.freeze(transformer),
+    tokenizer, heads: publishedSize(size).heads,
     grid: Object.freeze([side, side]) as unknown as [number, number], n, size: 256,
     sampling: Object.freeze({ guidanceScale, temperature: 1, topK: 0, topP: 1 })
   })
@@ -78,17 +68,17 @@ function made (
 
 /** Every preset: file names, architecture and the authors' sampling options of each published checkpoint. */
 export const presets: readonly Preset[] = Object.freeze([
-  par('XL', 20, 4, 1.5),
-  par('XXL', 24, 4, 1.435),
-  par('3B', 32, 4, 1.345),
-  par('3B', 32, 16, 1.5),
-  llamaGen('B', 12, 256, 2),
-  llamaGen('B', 12, 384, 2),
-  llamaGen('L', 16, 256, 2),
-  llamaGen('L', 16, 384, 2),
-  llamaGen('XL', 20, 384, 1.75),
-  llamaGen('XXL', 24, 384, 1.75),
-  llamaGen('3B', 32, 384, 1.65)
+  par('XL', 4, 1.5),
+  par('XXL', 4, 1.435),
+  par('3B', 4, 1.345),
+  par('3B', 16, 1.5),
+  llamaGen('B', 256, 2),
+  llamaGen('B', 384, 2),
+  llamaGen('L', 256, 2),
+  llamaGen('L', 384, 2),
+  llamaGen('XL', 384, 1.75),
+  llamaGen('XXL', 384, 1.75),
+  llamaGen('3B', 384, 1.65)
 ])
 
 /** The preset of a name, in any case. @throws ParError `INVALID_OPTION` */

@@ -2,21 +2,22 @@
 // that have to be read and products that have to be made. Both are counted from the shapes.
 
 import { llamaGenModel } from '../checkpoint/llamagen.js'
-import { published } from '../checkpoint/transformer.js'
 import type { Precision, TransformerModel } from '../machine/native.js'
+import {
+  publishedClasses, publishedFeedForward, publishedSize, publishedSizes, publishedVocabulary
+} from './published.js'
 import { vq16, vqTokenizer } from './vq.js'
 import { layerWeights } from './weights.js'
 
 /** 'B', 'L', 'XL', 'XXL', '3B'. */
-export const modelNames: readonly string[] = published.map(({ name }) => name)
+export const modelNames: readonly string[] = publishedSizes.map(({ name }) => name)
 
 /** A transformer of the paper for `n` tokens a step. */
 export function transformerModel (name: string, n: number): TransformerModel {
-  const { layers, dim, heads } = published.find(one => one.name === name)!
-  const headSize = dim / heads
-  const feedForward = Math.ceil(Math.floor(2 * 4 * dim / 3) / 256) * 256
+  const { layers, dim, heads } = publishedSize(name)
   return llamaGenModel({
-    layers, dim, heads, kvHeads: heads, headSize, feedForward, vocabularySize: 16384, classes: 1000, transitions: n - 1
+    layers, dim, heads, kvHeads: heads, headSize: dim / heads, feedForward: publishedFeedForward(dim),
+    vocabularySize: publishedVocabulary, classes: publishedClasses, transitions: n - 1
   })
 }
 

@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import { Par } from '../../lib/api/par.js'
-import { createSchedule, type Ablation } from '../../lib/decoding/schedule.js'
+import { createSchedule, type DecodingOptions } from '../../lib/decoding/schedule.js'
 import { codeOf, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 import { identical } from '../support/tensors.js'
 
@@ -21,7 +21,7 @@ t.test('ablations', async t => {
   const par = await smallPar()
   t.teardown(() => par.dispose())
   const method = await par.generate({ classId: 1, greedy: true, guidanceScale: 1.5 })
-  const cases: Array<[Ablation, steps: number]> = [
+  const cases: Array<[DecodingOptions, steps: number]> = [
     [{}, 19], [{ initial: 'none' }, 16], [{ groupAttention: 'causal' }, 19], [{ order: 'raster' }, 19],
     [{ tokensPerStep: 1 }, 64], [{ tokensPerStep: 2 }, 33],
     [{ order: 'raster', tokensPerStep: 1 }, 64], [{ order: 'raster', initial: 'none', groupAttention: 'causal' }, 16]

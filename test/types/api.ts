@@ -4,7 +4,7 @@
 import { createReadStream } from 'node:fs'
 import par, {
   animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
-  type Ablation, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification,
+  type DecodingOptions, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification,
   type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions,
   type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
   type ImageInput, type InitialStage, type LoadOptions, type OnClassified, type OnProgress, type Order,
@@ -286,7 +286,8 @@ export function schedules (): void {
 
 /** The names of types that users may import; one that is gone does not compile. */
 export type Named = [
-  Ablation, ByteStream, Comparable, DecodeOptions, Device, EncodeOptions, GenerateOptions, GroupAttention, ImageFormat,
+  ByteStream, Comparable, DecodeOptions, DecodingOptions, Device, EncodeOptions, GenerateOptions, GroupAttention,
+  ImageFormat,
   ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress,
   Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
 ]
