@@ -65,7 +65,8 @@ export function nearestTokenizer ({ model, official }: Pick<TokenizerDescription
       ['base width', model.baseChannels, vq16.baseChannels],
       ['levels', model.multipliers.length, vq16.multipliers.length],
       ...vq16.multipliers
-        .map((multiplier, i) => [`multiplier ${i + 1}`, model.multipliers[i] ?? 0, multiplier] as const).filter(([, here]) => here > 0),
+        .map((multiplier, i) => [`multiplier ${i + 1}`, model.multipliers[i] ?? 0, multiplier] as const)
+        .filter(([, here]) => here > 0),
       ['residual blocks a level', model.residualBlocks, vq16.residualBlocks],
       ['z channels', model.zChannels, vq16.zChannels],
       ['codebook size', model.codebookSize, vq16.codebookSize],
