@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
+#include <limits>
 
 #include "promise.h"
 
@@ -22,6 +24,19 @@ std::vector<int64_t> integers(const Napi::Value& value, const char* what) {
   std::vector<int64_t> to;
   for (uint32_t i = 0; i < from.Length(); i++) to.push_back(from.Get(i).ToNumber().Int64Value());
   return to;
+}
+
+// A whole number of an object, where it goes, and its range.
+struct Sized {
+  const char* name;
+  int* to;
+  int least, most;
+};
+void read(const Napi::Object& from, std::initializer_list<Sized> numbers, Code code = Code::badCheckpoint) {
+  for (const Sized& n : numbers) {
+    *n.to = integer(from, n.name);
+    if (*n.to < n.least || *n.to > n.most) wrong(from.Env(), std::string(n.name) + " is outside its range", code);
+  }
 }
 
 }  // namespace
@@ -133,16 +148,16 @@ static bool isSecond(const Napi::Object& from, const char* name, const char* fir
 
 TransformerModel transformerModel(const Napi::Object& o) {
   TransformerModel m;
-  m.layers = integer(o, "layers");
-  m.dim = integer(o, "dim");
-  m.heads = integer(o, "heads");
-  m.kvHeads = integer(o, "kvHeads");
-  m.headSize = integer(o, "headSize");
-  m.feedForward = integer(o, "feedForward");
-  m.vocabulary = integer(o, "vocabularySize");
-  m.classes = integer(o, "classes");
-  m.transitions = integer(o, "transitions");
-  m.positions = integer(o, "positions");
+  read(o, {{"layers", &m.layers, 1, limits::layers},
+           {"dim", &m.dim, 1, limits::dim},
+           {"heads", &m.heads, 1, limits::heads},
+           {"kvHeads", &m.kvHeads, 1, limits::heads},
+           {"headSize", &m.headSize, 1, limits::headSize},
+           {"feedForward", &m.feedForward, 1, limits::feedForward},
+           {"vocabularySize", &m.vocabulary, 1, limits::vocabulary},
+           {"classes", &m.classes, 1, limits::classes},
+           {"transitions", &m.transitions, 0, limits::n - 1},
+           {"positions", &m.positions, 0, limits::tokens + 1}});
   m.norm = isSecond(o, "norm", "rms", "layer") ? NormKind::layer : NormKind::rms;
   m.activation = isSecond(o, "activation", "swiglu", "gelu") ? Activation::gelu : Activation::swiglu;
   m.bias = o.Get("bias").ToBoolean();
@@ -151,18 +166,14 @@ TransformerModel transformerModel(const Napi::Object& o) {
   if (pairs.size() != 3) wrong(o.Env(), "rotationPairs must have 3 numbers");
   m.normEps = static_cast<float>(number(o, "normEps"));
   m.ropeBase = static_cast<float>(number(o, "ropeBase"));
-  const auto in = [](int n, int most) { return n >= 1 && n <= most; };
   int64_t rotated = 0;
   for (int axis = 0; axis < 3; axis++) {
     if (pairs[axis] < 0 || pairs[axis] > limits::headSize)
       wrong(o.Env(), "rotationPairs are outside their range", Code::badCheckpoint);
     rotated += m.rotationPairs[axis] = static_cast<int>(pairs[axis]);
   }
-  if (!in(m.layers, limits::layers) || !in(m.dim, limits::dim) || !in(m.heads, limits::heads) ||
-      !in(m.kvHeads, m.heads) || m.heads % m.kvHeads || !in(m.headSize, limits::headSize) || m.headSize % 4 ||
-      !in(m.feedForward, limits::feedForward) || !in(m.vocabulary, limits::vocabulary) ||
-      !in(m.classes, limits::classes) || m.transitions < 0 || m.transitions >= limits::n || m.positions < 0 ||
-      m.positions > limits::tokens + 1 || 2 * rotated > m.headSize || (m.bias && m.activation == Activation::swiglu))
+  if (m.heads % m.kvHeads || m.headSize % 4 || 2 * rotated > m.headSize ||
+      (m.bias && m.activation == Activation::swiglu))
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }
@@ -174,7 +185,6 @@ static std::vector<TokenizerLayer> tokenizerLayers(const Napi::Object& o, const 
   if (!value.IsArray()) wrong(o.Env(), std::string(name) + " must be an array");
   const auto list = value.As<Napi::Array>();
   std::vector<TokenizerLayer> layers;
-  const auto in = [](int n) { return n >= 1 && n <= limits::channels; };
   bool good = list.Length() >= 1 && list.Length() <= limits::tokenizerLayers;
   for (uint32_t i = 0; good && i < list.Length(); i++) {
     const Napi::Object l = object(list.Get(i), "a layer");
@@ -183,15 +193,14 @@ static std::vector<TokenizerLayer> tokenizerLayers(const Napi::Object& o, const 
     layer.kind = kind == "residual"    ? TokenizerLayer::Kind::residual
                  : kind == "attention" ? TokenizerLayer::Kind::attention
                                        : TokenizerLayer::Kind::convolution;
-    layer.channels = integer(l, "channels");
-    layer.outputs = integer(l, "outputs");
-    layer.kernel = integer(l, "kernel");
+    read(l, {{"channels", &layer.channels, 1, limits::channels},
+             {"outputs", &layer.outputs, 1, limits::channels},
+             {"kernel", &layer.kernel, 1, 3}});
     layer.normed = l.Get("normed").ToBoolean();
     const bool convolution = kind == "convolution", resampled = resample == (changes == Resample::up ? "up" : "down");
     if (resampled) layer.resample = changes;
     good = (kind == "residual" || kind == "attention" || convolution) && (resampled || resample == "none") &&
-           layer.channels == from && in(layer.channels) && in(layer.outputs) &&
-           (layer.kernel == 3 || layer.kernel == 1) && (!resampled || (layer.kernel == 3 && !layer.normed)) &&
+           layer.channels == from && layer.kernel != 2 && (!resampled || (layer.kernel == 3 && !layer.normed)) &&
            (convolution || (!layer.normed && !resampled)) && (!layer.readsNormed() || layer.channels % groups == 0) &&
            (kind != "residual" || layer.outputs % groups == 0) &&
            (kind != "attention" || layer.channels == layer.outputs) &&
@@ -206,13 +215,10 @@ static std::vector<TokenizerLayer> tokenizerLayers(const Napi::Object& o, const 
 
 TokenizerModel tokenizerModel(const Napi::Object& o) {
   TokenizerModel m;
-  m.codebook = integer(o, "codebookSize");
-  m.codeSize = integer(o, "codeSize");
-  m.groups = integer(o, "groups");
+  read(o, {{"codebookSize", &m.codebook, 1, limits::codebook},
+           {"codeSize", &m.codeSize, 1, limits::codeSize},
+           {"groups", &m.groups, 1, limits::channels}});
   m.normEps = static_cast<float>(number(o, "normEps"));
-  const auto in = [](int n, int most) { return n >= 1 && n <= most; };
-  if (!in(m.codebook, limits::codebook) || !in(m.codeSize, limits::codeSize) || !in(m.groups, limits::channels))
-    wrong(o.Env(), "a size of the tokenizer is outside its range", Code::badCheckpoint);
   m.encoder = tokenizerLayers(o, "encoder", 3, m.codeSize, m.groups, Resample::down);
   m.decoder = tokenizerLayers(o, "decoder", m.codeSize, 3, m.groups, Resample::up);
   const auto resampled = [](const std::vector<TokenizerLayer>& layers) {
@@ -226,15 +232,15 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
 
 SessionOptions sessionOptions(const Napi::Object& o) {
   SessionOptions s;
-  s.seats = integer(o, "seats");
-  s.streamsEach = integer(o, "streamsEach");
-  s.slots = integer(o, "slots");
-  s.tokens = integer(o, "tokens");
-  s.maxRows = integer(o, "maxRows");
-  s.kept = integer(o, "kept");
-  if (s.seats > limits::seats || s.slots > limits::tokens || s.tokens > limits::tokens || s.kept > limits::tokens ||
-      s.maxRows > limits::stepRows)
-    wrong(o.Env(), "a session's sizes are outside their range", Code::invalidOption);
+  constexpr int most = std::numeric_limits<int>::max();  // the session checks what else there is
+  read(o,
+       {{"seats", &s.seats, -most, limits::seats},
+        {"streamsEach", &s.streamsEach, -most, most},
+        {"slots", &s.slots, -most, limits::tokens},
+        {"tokens", &s.tokens, -most, limits::tokens},
+        {"maxRows", &s.maxRows, -most, limits::stepRows},
+        {"kept", &s.kept, -most, limits::tokens}},
+       Code::invalidOption);
   return s;
 }
 

@@ -60,7 +60,7 @@ class PromiseJob : public Job {
         work_(std::move(work)), resolve_(std::move(resolve)) {}
   void work() override {
     status_ = guarded([&] {
-      return cancel->load() ? Status{Code::cancelled, "Cancelled."} : (*work_)(result_, *cancel);
+      return cancel->load() ? cancelled() : (*work_)(result_, *cancel);
     });
     if (!status_.ok()) result_ = Result{};  // nobody will see it
     work_.reset();  // what it holds may be the last share of a session: both are freed here, not on the JavaScript

@@ -88,6 +88,4 @@ inline int rotatedPairs(const TransformerModel& m) {
 // The status of logits that no token can be drawn from.
 Status notFinite();
 
-inline Status cancelled() { return {Code::cancelled, "Cancelled."}; }
-
 }  // namespace parvis

@@ -200,7 +200,7 @@ Status Tensors::straighten(const TensorSource& t, std::shared_ptr<Copy>& out) co
       static_cast<size_t>((span + (inner < axes.size() ? (together - 1) * axes[inner].from : 0)) * item));
   std::vector<int64_t> at(axes.size());  // where the outer axes stand
   for (;;) {
-    if (cancel_ && cancel_->load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+    if (cancel_ && cancel_->load(std::memory_order_relaxed)) return cancelled();
     int64_t from = 0, to = 0;
     for (size_t i = inner; i < axes.size(); i++) {
       from += at[i] * axes[i].from;

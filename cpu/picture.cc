@@ -38,7 +38,7 @@ Status Pool::take(size_t bytes, Buffer& out) {
 }
 
 bool PictureRunner::ok() {
-  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = {Code::cancelled, "Cancelled."};
+  if (status.ok() && cancel_.load(std::memory_order_relaxed)) status = cancelled();
   return status.ok();
 }
 

@@ -46,7 +46,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
 
   t->codebook_.assign(t->codebookStored_, t->codebookStored_ + static_cast<size_t>(m.codebook) * m.codeSize);
   for (int i = 0; i < m.codebook; i++) {
-    if (i % 65536 == 0 && cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+    if (i % 65536 == 0 && cancel.load(std::memory_order_relaxed)) return cancelled();
     float* row = t->codebook_.data() + static_cast<size_t>(i) * m.codeSize;
     double squares = 0;
     for (int c = 0; c < m.codeSize; c++) squares += static_cast<double>(row[c]) * row[c];

@@ -213,7 +213,7 @@ Status Loader::load(Memory& memory, Threads& threads, const Cancel& cancel) {
     Status s;
     try {
       s = cancel.load(std::memory_order_relaxed)
-              ? Status{Code::cancelled, "Cancelled."}
+              ? cancelled()
               : tasks[i].plan->run(tasks[i].base, tasks[i].index, buffers[thread].get());
     } catch (const std::exception&) {  // an allocation, on a thread that must not die of it: not even a message fits
       starved = true;

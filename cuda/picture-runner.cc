@@ -48,7 +48,7 @@ DevicePicture PictureRunner::make(int height, int width, int channels) {
 // ---- the stream ---------------------------------------------------------------------------------------------
 
 bool PictureRunner::ok() {
-  if (cancel_.load(std::memory_order_relaxed)) fail({Code::cancelled, "Cancelled."});
+  if (cancel_.load(std::memory_order_relaxed)) fail(cancelled());
   return status.ok();
 }
 

@@ -40,7 +40,7 @@ class LayerPlan {
                            staging.partBytes() / rowBytes / static_cast<size_t>(f.superTile()), 1 << 16)) *
                        f.superTile();
                    for (int first = 0; first < f.outputs; first += together) {
-                     if (cancel.load(std::memory_order_relaxed)) return {Code::cancelled, "Cancelled."};
+                     if (cancel.load(std::memory_order_relaxed)) return cancelled();
                      const int count = std::min(together, f.outputs - first);
                      uint8_t *host, *device;
                      if (Status s = staging.next(host, device); !s.ok()) return s;

@@ -29,4 +29,6 @@ struct [[nodiscard]] Status {
   bool ok() const { return code == Code::ok; }
 };
 
+inline Status cancelled() { return {Code::cancelled, "Cancelled."}; }
+
 }  // namespace parvis

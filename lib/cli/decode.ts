@@ -5,16 +5,14 @@ import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
 import type { ImageFormat } from '../api/image.js'
 import type { Size } from '../api/options.js'
-import type { Par } from '../api/par.js'
 import { shownPath } from '../base/text.js'
 import { grid, integer, size } from './arguments.js'
 import { count } from './encode.js'
-import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
+import { loadTokenizer, tokenizerOptions, withPar, type TokenizerFlags } from './model.js'
 import { isPattern, outputNames } from './names.js'
 import { asFolder, checkFolder, checkWritable, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { checkSources, readSource, sourceName } from './sources.js'
-import { progressBar } from './progress.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 import { checkCount, readTokens, type TokenPicture } from './tokens.js'
 
@@ -55,11 +53,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
   checkSources(files)
   const sources: Array<{ file: string, bytes: Buffer }> = []
   for (const file of files) sources.push({ file, bytes: await readSource(file, signal) })
-  const progress = progressBar(flags)
-  let par: Par | undefined
-  try {
-    progress.update(0, 1, 'loading the model')
-    par = await loadTokenizer(flags, signal)
+  await withPar(flags, async () => await loadTokenizer(flags, signal), async (par, progress) => {
     const { factor, imageSize } = par.info.tokenizer!
     const own = imageSize && [imageSize[0] / factor, imageSize[1] / factor] as const
     const pictures: Array<TokenPicture & { file: string }> = []
@@ -105,10 +99,7 @@ async function decode (files: string[], flags: Flags, signal: AbortSignal): Prom
       shown`${toStdout ? 'standard output' : names[k]!}: ${width} x ${height} px of ${sourceName(tokens)}`)
     if (toStdout) note(text.join('\n'))
     else await printSummary([...text, ...(text.length > 1 ? [count(text.length)] : [])].join('\n') + '\n')
-  } finally {
-    progress.stop()
-    await par?.dispose()
-  }
+  })
 }
 
 /** A fault of tokens (one that the codebook does not have) is one of their file. */

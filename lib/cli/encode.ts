@@ -3,12 +3,10 @@
 import { Command, Option } from 'commander'
 import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
-import type { Par } from '../api/par.js'
 import { size } from './arguments.js'
-import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
+import { loadTokenizer, tokenizerOptions, withPar, type TokenizerFlags } from './model.js'
 import { checkOneFile, writeOutput } from './outputs.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
-import { progressBar } from './progress.js'
 import { print, printJson, printSummary, shown, UsageError } from './terminal.js'
 import { tokenFormatOf, tokenFormats, tokensAsJson, tokensAsNpy, type TokenFormat } from './tokens.js'
 
@@ -49,11 +47,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
     throw new UsageError('--json and a .npy array both write to standard output; give --out a file')
   }
   checkSources(files)
-  const progress = progressBar(flags)
-  let par: Par | undefined
-  try {
-    progress.update(0, files.length, 'loading the model')
-    par = await loadTokenizer(flags, signal)
+  await withPar(flags, async () => await loadTokenizer(flags, signal), async (par, progress) => {
     const pictures = []
     for (const [k, file] of files.entries()) {
       progress.update(k, files.length, `${k}/${count(files.length)}`)
@@ -84,10 +78,7 @@ async function encode (files: string[], flags: Flags, signal: AbortSignal): Prom
         shown`${sourceName(file)}: ${grid[0]} x ${grid[1]} tokens of ${width} x ${height} px`)
       await printSummary([...lines, shown`${flags.out!}: ${count(pictures.length)}`].join('\n') + '\n')
     }
-  } finally {
-    progress.stop()
-    await par?.dispose()
-  }
+  })
 }
 
 export function count (pictures: number): string {

@@ -10,14 +10,14 @@ import type { GeneratedImage, ImageFormat } from '../api/image.js'
 import { effectiveSeeds, maxImages, randomSeed, type GenerateOptions, type Size } from '../api/options.js'
 import type { Par, ParInfo } from '../api/par.js'
 import { shownPath } from '../base/text.js'
-import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
+import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { classList, collect, integer, real, size } from './arguments.js'
 import { examples } from './help.js'
 import { defaultName, isPattern, namesOf, type Named } from './names.js'
 import { asFolder, checkFolder, checkOneFile, checkWritable, isSameFile, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
-import { progressBar, type Progress } from './progress.js'
+import type { Progress } from './progress.js'
 import { wrote } from './signals.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 
@@ -112,11 +112,9 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     else await checkFolder('.') // its name is made of what comes out
   }
 
-  const progress = progressBar(flags)
-  let par: Par | undefined
-  try {
-    progress.update(0, 1, 'loading the model')
-    par = await loadModel(flags, signal, pullReporter(progress, flags))
+  const load = async (progress: Progress): Promise<Par> =>
+    await loadModel(flags, signal, pullReporter(progress, flags))
+  await withPar(flags, load, async (par, progress) => {
     const { transformer } = par.info
     const classes = classesOf(wanted, par)
     const count = classes.length * flags.count
@@ -135,7 +133,7 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const work: Work = { par, request, flags, format, progress }
     const seeds = effectiveSeeds(classId, seed)
     const pictures: Named[] = classId.map((id, k) =>
-      ({ classId: id, label: par!.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
+      ({ classId: id, label: par.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
     if (place === 'each') {
       checkSheet(1, one!, 1, flags.scale, format)
       return await oneByOne(work, pictures, out)
@@ -152,10 +150,7 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
       )
     }
     await together(work, place, columns, file)
-  } finally {
-    progress.stop()
-    await par?.dispose()
-  }
+  })
 }
 
 type Request = GenerateOptions & { classId: readonly number[], signal: AbortSignal }

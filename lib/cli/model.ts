@@ -10,6 +10,7 @@ import { presetOf } from '../models/presets.js'
 import { presetTokenizer, type PullProgress } from '../hub/pull.js'
 import { shownPath, visible } from '../base/text.js'
 import { fileName, grid, integer } from './arguments.js'
+import { progressBar, type Progress } from './progress.js'
 import { knownPreset } from './pull.js'
 import { note, shown, UsageError, type CommonFlags } from './terminal.js'
 
@@ -68,6 +69,22 @@ export function modelOptions (command: Command): Command {
 function weightsOption (part: string): Option {
   return new Option('--weights <which>',
     `if the ${part} file has both: the model's weights or their moving average`).choices(['model', 'ema'])
+}
+
+/** Shows a bar and loads, for as long as `work` takes. */
+export async function withPar (
+  flags: CommonFlags, load: (progress: Progress) => Promise<Par>, work: (par: Par, progress: Progress) => Promise<void>
+): Promise<void> {
+  const progress = progressBar(flags)
+  let par: Par | undefined
+  try {
+    progress.update(0, 1, 'loading the model')
+    par = await load(progress)
+    await work(par, progress)
+  } finally {
+    progress.stop()
+    await par?.dispose()
+  }
 }
 
 /** The tokenizer alone. */

@@ -3,17 +3,15 @@
 
 import { Command, Option } from 'commander'
 import type { ImageFormat } from '../api/image.js'
-import type { Par } from '../api/par.js'
 import { psnr, ssim } from '../pictures/quality.js'
 import { absolute } from '../base/files.js'
 import { integer } from './arguments.js'
 import { count, pictureOptions } from './encode.js'
-import { loadTokenizer, tokenizerOptions, type TokenizerFlags } from './model.js'
+import { loadTokenizer, tokenizerOptions, withPar, type TokenizerFlags } from './model.js'
 import { outputNames } from './names.js'
 import { asFolder, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
-import { progressBar } from './progress.js'
 import { print, printJson, shown, UsageError } from './terminal.js'
 
 interface Flags extends TokenizerFlags, PictureFlags {
@@ -48,11 +46,7 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
   checkSources(files)
   const names = out === undefined ? [] : outputNames(files, out, '-reconstructed', format)
   await prepare(names, out, signal)
-  const progress = progressBar(flags)
-  let par: Par | undefined
-  try {
-    progress.update(0, files.length, 'loading the model')
-    par = await loadTokenizer(flags, signal)
+  await withPar(flags, async () => await loadTokenizer(flags, signal), async (par, progress) => {
     const { codebookSize } = par.info.tokenizer!
     const pictures = []
     for (const [k, file] of files.entries()) {
@@ -94,10 +88,7 @@ async function reconstruct (files: string[], flags: Flags, signal: AbortSignal):
     })
     if (pictures.length > 1) lines.push(`mean of ${pictures.length}: ${figures(mean.psnr, mean.ssim)}`)
     await print([...lines, ...names.map(name => shown`${name}`)].join('\n') + '\n')
-  } finally {
-    progress.stop()
-    await par?.dispose()
-  }
+  })
 }
 
 function average (values: readonly number[]): number | undefined {

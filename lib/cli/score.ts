@@ -10,12 +10,12 @@ import { classList, integer, real } from './arguments.js'
 import { inFile } from './decode.js'
 import { pictureOptions } from './encode.js'
 import { heatmap, type Panel } from './heatmap.js'
-import { checkModel, loadModel, modelOptions, type ModelFlags } from './model.js'
+import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { checkOneFile, writeOutput } from './outputs.js'
 import { encode, formatOf, type Pixels } from './picture.js'
+import type { Progress } from './progress.js'
 import { encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
-import { progressBar } from './progress.js'
 import { print, printJson, shown, table, UsageError } from './terminal.js'
 import { looksLikeTokens, readTokens } from './tokens.js'
 
@@ -69,11 +69,9 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
       `${isTokens ? '--heatmap shows the picture' : 'a picture becomes tokens by a tokenizer'}; give --tokenizer too`
     )
   }
-  const progress = progressBar(flags)
-  let par: Par | undefined
-  try {
-    progress.update(0, 1, 'loading the model')
-    par = await loadModel(flags, signal, pullReporter(progress, flags))
+  const load = async (progress: Progress): Promise<Par> =>
+    await loadModel(flags, signal, pullReporter(progress, flags))
+  await withPar(flags, load, async (par, progress) => {
     const { transformer, tokenizer } = par.info
     const { classes, vocabularySize, grid } = transformer!
     const given = flags.class === undefined ? undefined : one(classList([flags.class], classes, par.labels))
@@ -177,10 +175,7 @@ async function scoreFile (file: string, flags: Flags, signal: AbortSignal): Prom
     }
     if (flags.heatmap !== undefined) lines.push(shown`${flags.heatmap}`)
     await print(lines.join('\n') + '\n')
-  } finally {
-    progress.stop()
-    await par?.dispose()
-  }
+  })
 }
 
 function one (classes: readonly number[]): number {
