@@ -59,9 +59,7 @@ class PromiseJob : public Job {
       : deferred(Napi::Promise::Deferred::New(env)), core_(std::move(core)), result_(std::move(result)),
         work_(std::move(work)), resolve_(std::move(resolve)) {}
   void work() override {
-    status_ = guarded([&] {
-      return cancel->load() ? cancelled() : (*work_)(result_, *cancel);
-    });
+    status_ = guarded([&] { return cancel->load() ? cancelled() : (*work_)(result_, *cancel); });
     if (!status_.ok()) result_ = Result{};  // nobody will see it
     work_.reset();  // what it holds may be the last share of a session: both are freed here, not on the JavaScript
                     // thread
