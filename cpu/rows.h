@@ -1,5 +1,5 @@
 // What a session does with rows of activations, split over the threads: projections, norms, attention, draws. Apart
-// from the session, so that single-operation.cc runs one of them by itself in the very same way. Which thread takes
+// from the session, so that test/operations-addon runs one of them by itself in the very same way. Which thread takes
 // what never changes a result.
 #pragma once
 

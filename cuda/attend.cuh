@@ -6,11 +6,6 @@
 
 namespace parvis::cuda {
 
-// The score of a key that is not seen: its probability is 0, whatever the maximum. Keys are masked by their index
-// alone, so that a score that is NaN or infinite reaches the result.
-constexpr float masked = -INFINITY;
-constexpr float noScore = -1e30f;  // a maximum of nothing; finite, so that differences are
-
 // Query `m` of a tile of a group: row (first + m) / shared of the group, head (first + m) % shared of those that share
 // the key.
 struct Queries {

@@ -6,6 +6,11 @@
 
 namespace parvis::cuda {
 
+// Scores of attention. A key that is not seen has `masked`: its probability is 0, whatever the maximum. Keys are masked
+// by their index alone, so that a score that is NaN or infinite reaches the result.
+constexpr float masked = -INFINITY;
+constexpr float noScore = -1e30f;  // a maximum of nothing; finite, so that differences are
+
 __device__ inline float widen(float v) { return v; }
 __device__ inline float widen(uint16_t v) { return __uint_as_float(static_cast<uint32_t>(v) << 16); }
 struct Half {  // as it is stored

@@ -14,8 +14,6 @@ namespace parvis::cuda::vq {
 namespace {
 
 constexpr int warps = 8, threads = warps * 32, tile = 32;  // tile: queries, and keys
-constexpr float none = -1e30f;                             // a maximum of nothing; finite, so that differences are
-constexpr float masked = -INFINITY;  // the score of a key that is not there: its probability is 0, whatever the maximum
 
 __device__ inline float sumLanes(float v) {
   for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(fullWarp, v, bits);
@@ -76,7 +74,7 @@ __global__ void __launch_bounds__(threads) attendKernel(const __grid_constant__ 
 
   const float scale = 1.44269504f / sqrtf(static_cast<float>(a.channels));
   constexpr int channelTiles = width / warps / 8;
-  float o[2][channelTiles][4] = {}, most[2] = {none, none},
+  float o[2][channelTiles][4] = {}, most[2] = {noScore, noScore},
         sum[2] = {};  // most: of all keys so far; sum: of the lane's
   for (int first = 0; first < a.positions; first += tile) {
     ptx::cpAsyncWait<0>();
@@ -202,7 +200,7 @@ __global__ void __launch_bounds__(threads) attendPlainKernel(const __grid_consta
   };
   fetch(a.queries, queries, stride, firstQuery, warps);
   const float scale = 1.44269504f / sqrtf(static_cast<float>(a.channels));
-  float o[2][warps] = {}, most = none, sum = 0;
+  float o[2][warps] = {}, most = noScore, sum = 0;
   for (int first = 0; first < a.positions; first += tile) {
     fetch(a.keys, keys, stride + 1, first, tile);  // what they replace was read before the last barrier
     __syncthreads();

@@ -236,7 +236,8 @@ t.test('mode and owner', { skip: process.platform === 'win32' && 'Windows has ne
   // As somebody else: who may write a file but not give it away.
   const dist = await built()
   const program = `process.setgid?.(Number(process.argv[1])); process.setuid?.(Number(process.argv[1]));
-    require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).writeWhole(process.argv[2], Buffer.from('new')).then(() => console.log('written'), error => console.log(error.code + ' ' + error.message))`
+    require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).writeWhole(process.argv[2], Buffer.from('new'))
+      .then(() => console.log('written'), error => console.log(error.code + ' ' + error.message))`
   const as = (id: number): string =>
     execFileSync(process.execPath, ['-e', program, String(id), file], { encoding: 'utf8' })
   if (!root0) return t.comment('not root: nobody else can be tried')
@@ -275,7 +276,8 @@ t.test('parts of processes that ended in the middle', async t => {
   execFileSync(process.execPath,
     [
       '-e',
-      `require(${JSON.stringify(path.join(dist, 'base', 'files.js'))}).writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`
+      `require(${JSON.stringify(path.join(dist, 'base', 'files.js'))})
+        .writeWhole(${JSON.stringify(path.join(folder, 'c.bin'))}, Buffer.from('c'))`
     ])
   t.same(fs.readdirSync(folder).sort(), ['b.bin', 'c.bin'])
 
