@@ -66,14 +66,19 @@ std::string text(const Napi::Object& from, const char* name) {
 }
 
 template <class T>
-std::vector<T> array(const Napi::Value& value, const char* what) {
+static Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what) {
   constexpr napi_typedarray_type type = std::is_same_v<T, int32_t>    ? napi_int32_array
                                         : std::is_same_v<T, uint64_t> ? napi_biguint64_array
                                         : std::is_same_v<T, float>    ? napi_float32_array
                                                                       : napi_uint8_array;
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)
     wrong(value.Env(), std::string(what) + " must be a typed array of its type");
-  const auto from = value.As<Napi::TypedArrayOf<T>>();
+  return value.As<Napi::TypedArrayOf<T>>();
+}
+
+template <class T>
+std::vector<T> array(const Napi::Value& value, const char* what) {
+  const auto from = typed<T>(value, what);
   return std::vector<T>(from.Data(), from.Data() + from.ElementLength());
 }
 template std::vector<int32_t> array<int32_t>(const Napi::Value&, const char*);
@@ -258,10 +263,11 @@ Sequence sequence(const Napi::Object& o) {
 template <class T>
 std::vector<T> records(const Napi::Object& from, const char* name) {
   static_assert(sizeof(T) % sizeof(int32_t) == 0);
-  const std::vector<int32_t> numbers = array<int32_t>(from.Get(name), name);
-  if (numbers.size() * sizeof(int32_t) % sizeof(T) != 0) wrong(from.Env(), std::string(name) + " ends inside a record");
-  std::vector<T> to(numbers.size() * sizeof(int32_t) / sizeof(T));
-  if (!to.empty()) std::memcpy(to.data(), numbers.data(), to.size() * sizeof(T));
+  const auto numbers = typed<int32_t>(from.Get(name), name);
+  const size_t bytes = numbers.ElementLength() * sizeof(int32_t);
+  if (bytes % sizeof(T) != 0) wrong(from.Env(), std::string(name) + " ends inside a record");
+  std::vector<T> to(bytes / sizeof(T));
+  if (!to.empty()) std::memcpy(to.data(), numbers.Data(), bytes);
   return to;
 }
 

@@ -304,7 +304,11 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
                         t.rules.data(),       static_cast<int>(t.rules.size())};
         return session->step(step, cancel, failed);
       },
-      [](Napi::Env env, const std::vector<int32_t>& failed) -> Napi::Value { return typedArray(env, failed); });
+      [](Napi::Env env, const std::vector<int32_t>& failed) -> Napi::Value {
+        const Napi::Array seats = Napi::Array::New(env, failed.size());
+        for (uint32_t i = 0; i < failed.size(); i++) seats.Set(i, failed[i]);
+        return seats;
+      });
 }
 
 template <class T>

@@ -159,11 +159,4 @@ Napi::Value enqueueArray(Napi::Env env, const std::shared_ptr<Core>& core, Cance
       Resolve{output});
 }
 
-template <class T>
-Napi::Value typedArray(Napi::Env env, const std::vector<T>& from) {
-  Napi::TypedArrayOf<T> to = newArray<T>(env, from.size());
-  if (!from.empty()) std::memcpy(to.Data(), from.data(), from.size() * sizeof(T));
-  return to;
-}
-
 }  // namespace parvis::binding

@@ -16,7 +16,7 @@ import type { Progress } from '../base/progress.js'
 import { pauses } from '../pictures/resample.js'
 import type { Plan } from './decoder.js'
 import type { DecodingOptions } from './schedule.js'
-import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule } from './step.js'
+import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { ParError } from '../base/errors.js'
 import { shownPath } from '../base/text.js'
 import { integer, invalid } from '../base/validate.js'
@@ -103,12 +103,14 @@ export async function * run (
     const started = performance.now()
 
     // ---- steps, one ahead
+    const tables = new StepMemory()
+    const parts = some.map((_, seat): StepPart => ({ seat, rows: schedule.steps[0]!, guidanceScale, rule }))
     const enqueue = (k: number): Promise<void> | undefined => {
       const rows = schedule.steps[k]
       if (!rows) return undefined
       call.check()
-      const parts = some.map((_, seat) => ({ seat, rows, guidanceScale, rule }))
-      const done = stepDone(session, session.step(composeStep(parts, streamsEach), call.cancel))
+      for (const part of parts) part.rows = rows
+      const done = stepDone(session, session.step(tables.compose(parts, streamsEach), call.cancel))
       done.catch(() => {})
       return done
     }

@@ -11,7 +11,7 @@ import { rowStride } from '../machine/native.js'
 import { sessionShape } from '../models/memory.js'
 import type { CheckedClassify, CheckedScore } from '../api/options.js'
 import { pauses, type Pause } from '../pictures/resample.js'
-import { composeStep, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
+import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { integer, tokenArray } from '../base/validate.js'
 
 /** How likely one picture is. */
@@ -130,11 +130,12 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     const { session, sequences } = lease
     from += sequences
     const seats = Array.from({ length: sequences }, (_, seat) => seat)
+    const stepTables = new StepMemory()
     let current: Promise<void> | undefined
     for (const rows of tables) { // one enqueued ahead
       call.check()
       const parts = seats.map((seat): StepPart => ({ seat, rows, guidanceScale, rule, kept: places }))
-      const next = stepDone(session, session.step(composeStep(parts, streamsEach), call.cancel))
+      const next = stepDone(session, session.step(stepTables.compose(parts, streamsEach), call.cancel))
       next.catch(() => {})
       if (current) await call.wait(current)
       current = next

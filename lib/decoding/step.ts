@@ -34,47 +34,79 @@ export interface StepPart {
 export const streamsOf = (guidanceScale: number): 1 | 2 => guidanceScale === 1 ? 1 : 2
 
 /**
+ * Memory for the tables of steps, used again by every step that is composed in it: typed arrays of their own cost a
+ * step of a small model more than everything else that JavaScript does for it.
+ */
+export class StepMemory {
+  #rows = new Int32Array(0)
+  #predictions = new Int32Array(0)
+  #scales = new Float32Array(0)
+  readonly #rules: SamplingRule[] = []
+  #step: NativeStep = { rows: this.#rows, predictions: this.#predictions, rules: new Int32Array(0) }
+
+  /** {@link composeStep}; the tables are those of this step until the next one is composed. */
+  compose (parts: readonly StepPart[], streamsEach: 1 | 2): NativeStep {
+    let [conditional, total] = [0, 0]
+    for (const { rows, guidanceScale } of parts) {
+      conditional += rows.length / rowStride
+      total += rows.length * (guidanceScale === 1 ? 1 : 2)
+    }
+    this.#grow(total, conditional * predictionStride)
+    this.#useRules(parts)
+    const [rows, predictions, scales] = [this.#rows, this.#predictions, this.#scales]
+    let [at, unconditional, to] = [0, conditional, 0]
+    for (const part of parts) {
+      const isGuided = part.guidanceScale !== 1
+      const stream = part.seat * streamsEach
+      const rule = this.#rules.indexOf(part.rule)
+      for (let from = 0; from < part.rows.length; from += rowStride) {
+        for (let i = 1; i < rowStride; i++) rows[at * rowStride + i] = part.rows[from + i]!
+        rows[at * rowStride] = stream
+        if (isGuided) {
+          for (let i = 1; i < rowStride; i++) rows[unconditional * rowStride + i] = part.rows[from + i]!
+          rows[unconditional * rowStride] = stream + 1
+        }
+        const token = part.rows[from]!
+        if (token >= 0) {
+          predictions[to] = at
+          predictions[to + 1] = isGuided ? unconditional : -1
+          predictions[to + 2] = token
+          predictions[to + 3] = rule
+          predictions[to + 4] = part.kept?.get(token) ?? -1
+          scales[to + 5] = part.guidanceScale
+          to += predictionStride
+        }
+        at++
+        if (isGuided) unconditional++
+      }
+    }
+    if (this.#step.rows.length !== total) this.#step.rows = rows.subarray(0, total)
+    if (this.#step.predictions.length !== to) this.#step.predictions = predictions.subarray(0, to)
+    return this.#step
+  }
+
+  #grow (rows: number, predictions: number): void {
+    if (this.#rows.length < rows) this.#step.rows = this.#rows = new Int32Array(rows)
+    if (this.#predictions.length >= predictions) return
+    this.#step.predictions = this.#predictions = new Int32Array(predictions)
+    this.#scales = new Float32Array(this.#predictions.buffer)
+  }
+
+  /** The rules of all parts, each once; packed again where they are others than before. */
+  #useRules (parts: readonly StepPart[]): void {
+    const known = this.#rules.length > 0 && parts.every(({ rule }) => this.#rules.includes(rule))
+    if (known && this.#rules.length === 1) return
+    this.#rules.splice(0, Infinity, ...new Set(parts.map(({ rule }) => rule)))
+    this.#step.rules = packRules(this.#rules)
+  }
+}
+
+/**
  * The tables of a step. Conditional rows of all parts come first, then the unconditional ones, so that logits of all
  * rows are products in the order of the rows.
  */
 export function composeStep (parts: readonly StepPart[], streamsEach: 1 | 2): NativeStep {
-  const guided = parts.filter(({ guidanceScale }) => guidanceScale !== 1)
-  const count = (of: readonly StepPart[]): number => of.reduce((sum, { rows }) => sum + rows.length, 0)
-  const conditional = count(parts) / rowStride
-  const rows = new Int32Array(count(parts) + count(guided))
-  const predictions = new Int32Array(conditional * predictionStride)
-  const scales = new Float32Array(predictions.buffer)
-  const rules = new Map<SamplingRule, number>()
-  let [at, unconditional, predicted] = [0, conditional, 0]
-  for (const part of parts) {
-    const isGuided = part.guidanceScale !== 1
-    const rule = rules.get(part.rule) ?? rules.size
-    rules.set(part.rule, rule)
-    copyRows(part, 0, at)
-    if (isGuided) copyRows(part, 1, unconditional)
-    for (let from = 0; from < part.rows.length; from += rowStride, at++) {
-      const token = part.rows[from]!
-      if (token >= 0) {
-        const to = predicted++ * predictionStride
-        predictions[to] = at
-        predictions[to + 1] = isGuided ? unconditional : -1
-        predictions[to + 2] = token
-        predictions[to + 3] = rule
-        predictions[to + 4] = part.kept?.get(token) ?? -1
-        scales[to + 5] = part.guidanceScale
-      }
-      if (isGuided) unconditional++
-    }
-  }
-  return {
-    rows, predictions: predictions.subarray(0, predicted * predictionStride), rules: packRules([...rules.keys()])
-  }
-
-  function copyRows (part: StepPart, stream: number, to: number): void {
-    rows.set(part.rows, to * rowStride)
-    const end = to * rowStride + part.rows.length
-    for (let i = to * rowStride; i < end; i += rowStride) rows[i] = part.seat * streamsEach + stream
-  }
+  return new StepMemory().compose(parts, streamsEach)
 }
 
 function packRules (rules: readonly SamplingRule[]): Int32Array {
@@ -104,7 +136,7 @@ export async function seatedSession (
 }
 
 /** Waits for a step. @throws the error of a seat whose logits were not finite */
-export async function stepDone (session: NativeSession, step: Promise<Int32Array>): Promise<void> {
+export async function stepDone (session: NativeSession, step: Promise<number[]>): Promise<void> {
   const [failed] = await step
   if (failed !== undefined) await session.readTokens(failed) // rejects with the reason
 }

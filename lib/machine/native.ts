@@ -154,7 +154,7 @@ export interface NativeSession {
    * Runs one step. Resolves with the seats whose logits are not finite, as far as that is known by then: on a GPU it
    * may be told some steps later.
    */
-  step(step: NativeStep, cancel?: NativeCancel): Promise<Int32Array>
+  step(step: NativeStep, cancel?: NativeCancel): Promise<number[]>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */
   readTokens(seat: number): Promise<Int32Array>
   /** [tokens], natural logarithm; NaN where not scored. */

@@ -5,7 +5,7 @@ import { describeTransformer, openCheckpoint } from '../../lib/checkpoint/index.
 import {
   addon, predictionStride, rowStride, type NativeSession, type NativeStep, type SessionOptions
 } from '../../lib/machine/native.js'
-import { composeStep } from '../../lib/decoding/step.js'
+import { StepMemory, composeStep, type StepPart } from '../../lib/decoding/step.js'
 import { rejection, transformerFile } from '../support/fixtures.js'
 
 const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 } as const
@@ -125,4 +125,30 @@ t.test('seats and steps', async t => {
   t.same(again, once, 'writing a slot again leaves what the last row wrote')
   t.equal(predictionStride, 6)
   await fresh.dispose()
+})
+
+// Steps of other sizes, rules, seats and guidance in one memory: each as in a memory of its own.
+t.test('memory that is used again', t => {
+  const score = { ...rule, mode: 'score' } as const
+  const silent = Int32Array.from(first)
+  silent[0] = -1 // predicts nothing
+  const three = Int32Array.of(...first, ...silent, ...first)
+  const part = (seat: number, rows: Int32Array, guidanceScale: number, more: Partial<StepPart> = {}): StepPart =>
+    ({ seat, rows, guidanceScale, rule, ...more })
+  const memory = new StepMemory()
+  for (const [name, parts] of Object.entries({
+    'one guided row': [part(0, first, 2)],
+    'more rows and seats': [part(0, three, 2), part(2, first, 1), part(1, three, 3)],
+    'fewer again, not guided': [part(1, first, 1)],
+    'rows that predict nothing': [part(0, silent, 2)],
+    'another rule': [part(0, first, 2, { rule: score, kept: new Map([[0, 0]]) })],
+    'two rules': [part(0, first, 2), part(1, first, 2, { rule: score }), part(2, first, 2)],
+    'the first rule again': [part(0, first, 2)]
+  })) {
+    t.same(memory.compose(parts, 2), composeStep(parts, 2), name)
+  }
+  const { rows, predictions } = memory.compose([part(1, three, 2)], 2)
+  t.same([...rows].filter((_, i) => i % rowStride === 0), [2, 2, 2, 3, 3, 3], 'streams of the seat')
+  t.same([...predictions].filter((_, i) => i % predictionStride < 3), [0, 3, 0, 2, 5, 0], 'rows of the predictions')
+  t.end()
 })
