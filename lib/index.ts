@@ -19,8 +19,11 @@ export type { Precision } from './machine/native.js'
 export type { Device } from './machine/device.js'
 export type {
   AnimateOptions, ClassifyOptions, DecodeOptions, EncodeOptions, GenerateOptions, LoadOptions, OnClassified,
-  OnProgress, PresetOptions, SamplingOptions, ScoreOptions, Size, Tokens, TransformerFile
+  OnProgress, PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './api/options.js'
+export type { CellBox, Known, KnownMask } from './api/known.js'
+export type { SampleClasses, SamplesOptions, SamplesProgress } from './api/samples.js'
+export type { Tokens } from './api/tokens.js'
 export { presets, type HubFile, type Preset, type PresetName } from './models/presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './hub/pull.js'
 export {

@@ -5,9 +5,11 @@
 import type { Progress } from '../base/progress.js'
 import type { GeneratedImage } from './image.js'
 import {
-  CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, tokenList, type CheckedGenerate,
+  CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, type CheckedGenerate,
   type GenerateOptions
 } from './options.js'
+import { tokenList } from './tokens.js'
+import { checkSamples, type CheckedSamples } from './samples.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
 import { ownImage, type ImageInput } from './image-input.js'
 import { forLater } from '../base/validate.js'
@@ -88,6 +90,14 @@ export class DefaultPar {
   async * #images (request: () => CheckedGenerate): AsyncGenerator<GeneratedImage, void, void> {
     const own = checked(request())
     yield * (await this.load()).images(own)
+  }
+
+  /** Pictures for an evaluation, one after another, none of them kept: {@link Par.samples}. */
+  readonly samples: Par['samples'] = options => this.#samples(forLater(() => checkSamples(options)))
+
+  async * #samples (request: () => CheckedSamples): AsyncGenerator<GeneratedImage, void, void> {
+    const own = checked(request())
+    yield * (await this.load()).samples(own)
   }
 
   /** Ends running calls with ParError `DISPOSED` and frees all native memory. A later call loads the model again. */

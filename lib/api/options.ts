@@ -13,13 +13,15 @@ import { presetOf, presets, type Preset } from '../models/presets.js'
 import { publishedClasses, publishedSizes } from '../models/published.js'
 import type { ClassifyProgress, Progress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
-import { isInt32Array, isUrl, trueLength } from '../base/realm.js'
+import { isUrl } from '../base/realm.js'
 import type { Sampling } from '../decoding/sampling.js'
 import type { DecodingOptions } from '../decoding/schedule.js'
+import { checkKnown, type CheckedKnown, type Known } from './known.js'
+import { maxImages, maxTokens, tokenList, type Tokens } from './tokens.js'
 import { shownPath } from '../base/text.js'
 import {
   abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
-  oneOf, optionsObject, show, snapshot
+  oneOf, optionsObject, show
 } from '../base/validate.js'
 
 /** A transformer's file, with what it may not say itself. */
@@ -102,7 +104,7 @@ export type Size = number | {
 /** Called after each step; may return a promise, which is waited for. */
 export type OnProgress = ((progress: Progress) => void) | ((progress: Progress) => Promise<void>)
 
-/** Options of `generate` and `stream`. */
+/** Options of `generate`, `stream` and `images`. */
 export interface GenerateOptions extends SamplingOptions, DecodingOptions {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
@@ -116,6 +118,11 @@ export interface GenerateOptions extends SamplingOptions, DecodingOptions {
   seed?: number | undefined
   /** Side, or width and height, in pixels (1 to 8192); bicubic. Default: the tokenizer's own size; 256 for presets. */
   size?: Size | undefined
+  /**
+   * Completes pictures: these cells are kept, the rest is drawn in the order of the schedule, and each drawn token sees
+   * what that schedule lets it see. Known cells enter the cache many at a time, so it takes fewer steps.
+   */
+  known?: Known | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal | undefined
   /**
@@ -220,7 +227,7 @@ export class CheckedOptions<T> {
   constructor (readonly request: T) {}
 }
 
-function isChecked<T> (value: unknown): value is CheckedOptions<T> {
+export function isChecked<T> (value: unknown): value is CheckedOptions<T> {
   return isObject(value) && value instanceof CheckedOptions
 }
 
@@ -342,28 +349,32 @@ export interface CheckedGenerate {
   n: number | undefined
   sampling: Partial<Sampling>
   seed: number
+  /** Of each picture, in place of those that follow from `seed`. */
+  seeds: number[] | undefined
   size: { width: number, height: number } | undefined
+  known: CheckedKnown | undefined
   decoding: DecodingOptions
   signal: AbortSignal | undefined
   onProgress: OnProgress | undefined
 }
 
 const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
-const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
-  'signal', 'onProgress', ...decodingNames]
-/** Entries of one list; far below what numbers could hold, far above what a call should take. */
-export const maxImages = 65536
+export const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
+  'known', 'signal', 'onProgress', ...decodingNames]
 
 export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
   if (isChecked<CheckedGenerate>(value)) return value.request
   const options = optionsObject(value, call, generateNames)
+  const classIds = classList(options.classId, call)
   return {
-    classIds: classList(options.classId, call),
+    classIds,
     single: !isList(options.classId),
     n: tokensAStep(options.n),
     sampling: sampling(options),
     seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
+    seeds: undefined,
     size: sizeOption(options.size),
+    known: options.known === undefined ? undefined : checkKnown(options.known, classIds.length),
     decoding: decoding(options),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
@@ -552,52 +563,6 @@ export function checkEncode (value: unknown, call = 'encode'): CheckedEncode {
     background: options.background === undefined ? 'white' : nonEmptyString(options.background, 'background'),
     signal: abortSignal(options.signal)
   }
-}
-
-/** Tokens of one picture, raster order, [rows * columns]: an Int32Array, or plain numbers, as JSON has them. */
-export type Tokens = Int32Array | readonly number[]
-
-/** Tokens that one picture may have; far above any real grid. */
-const maxTokens = 1 << 20
-
-/**
- * One array of tokens or a list of them, copied, because callers may go on with theirs while the call runs. What the
- * tokens are is checked where vocabulary and length are known.
- */
-export function tokenList (value: unknown, name: string): { list: unknown[], single: boolean } {
-  if (isInt32Array(value)) return { list: [ownTokens(value, name)], single: true }
-  if (!isList(value)) {
-    throw invalid(`${name} must be an Int32Array, an array of numbers, or a list of these, not ${show(value)}`)
-  }
-  if (typeof value[0] === 'number') return { list: [wholeNumbers(value, name)], single: true }
-  if (value.length === 0 || value.length > maxImages) {
-    throw invalid(`${name} must hold 1 to ${maxImages} pictures, not ${value.length}`)
-  }
-  return {
-    list: Array.from(
-      value, (item: unknown, i) => isList(item) ? wholeNumbers(item, `${name}[${i}]`) : ownTokens(item, `${name}[${i}]`)
-    ), single: false
-  }
-}
-
-function ownTokens (value: unknown, name: string): unknown {
-  if (!isInt32Array(value)) return value
-  const length = trueLength(value)
-  if (length > maxTokens) throw invalid(`${name} has ${length} numbers; a picture has at most ${maxTokens} tokens`)
-  return snapshot(value)
-}
-
-function wholeNumbers (values: readonly unknown[], name: string): Int32Array {
-  if (values.length > maxTokens) {
-    throw invalid(`${name} has ${values.length} numbers; a picture has at most ${maxTokens} tokens`)
-  }
-  const tokens = new Int32Array(values.length)
-  for (let i = 0; i < tokens.length; i++) {
-    const value = values[i]
-    tokens[i] = value as number
-    if (tokens[i] !== value) throw invalid(`${name}[${i}] must be a whole number, not ${show(value)}`)
-  }
-  return tokens
 }
 
 // ---- parts

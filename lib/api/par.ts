@@ -10,17 +10,19 @@ import { Models } from '../models/models.js'
 import { toParError, type Precision } from '../machine/native.js'
 import {
   checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling,
-  tokenList,
   type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions,
   type GenerateOptions, type LoadOptions, type PresetOptions,
-  type ScoreOptions, type Tokens
+  type ScoreOptions
 } from './options.js'
+import { checkSamples, sampleClass, sampleSeed, type CheckedSamples, type SamplesOptions } from './samples.js'
+import { maxImages, tokenList, type Tokens } from './tokens.js'
+import { checkTokens } from '../decoding/tokens.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
 import { decodePictures, encodePicture, gridOf, preparePicture } from '../pictures/pixels.js'
 import type { PresetName } from '../models/presets.js'
 import { isInt32Array } from '../base/realm.js'
 import { pauses } from '../pictures/resample.js'
-import { checkTokens, classify, score, type Classification, type Score } from '../decoding/scoring.js'
+import { classify, score, type Classification, type Score } from '../decoding/scoring.js'
 import type { ClassId } from '../models/labels.js'
 import { forLater, invalid, isList, show } from '../base/validate.js'
 
@@ -234,6 +236,34 @@ export class Par {
    */
   images (options: GenerateOptions): AsyncGenerator<GeneratedImage, void, void> {
     return this.#images(forLater(() => checkGenerate(options, 'images')))
+  }
+
+  /**
+   * Pictures for an evaluation, one after another, none of them kept. Picture i has a class and a seed of its own,
+   * which depend on the options and on i alone: `start` and `end` give the same pictures as the whole run, in any
+   * number of parts. `generate({ classId, seed })` with those of a picture makes it again. Bad options reject the first
+   * `next()`.
+   * @throws ParError as `generate` does
+   */
+  samples (options: SamplesOptions): AsyncGenerator<GeneratedImage, void, void> {
+    return this.#samples(forLater(() => checkSamples(options)))
+  }
+
+  async * #samples (checked: () => CheckedSamples): AsyncGenerator<GeneratedImage, void, void> {
+    const { classes, seed, start, end, generate, onProgress } = checked()
+    const { classes: count } = (await this.#calls.run(generate.signal,
+      async call => await this.#models.transformerFor(generate.n, call))).model
+    for (let from = start; from < end; from += maxImages) {
+      const numbers = Array.from({ length: Math.min(maxImages, end - from) }, (_, i) => from + i)
+      yield * this.#images(() => ({
+        ...generate,
+        classIds: numbers.map(index => sampleClass(classes, seed, index, count)),
+        seeds: numbers.map(index => sampleSeed(seed, index)),
+        onProgress: onProgress && (({ tokensDone, tokens }) => {
+          onProgress({ done: from - start + tokensDone / tokens * numbers.length, pictures: end - start })
+        })
+      }))
+    }
   }
 
   async * #images (checked: () => CheckedGenerate): AsyncGenerator<GeneratedImage, void, void> {

@@ -7,31 +7,27 @@ import { animate, type Animation } from '../api/animate.js'
 import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
 import type { GeneratedImage, ImageFormat } from '../api/image.js'
-import { effectiveSeeds, maxImages, randomSeed, type GenerateOptions, type Size } from '../api/options.js'
+import { effectiveSeeds, randomSeed, type GenerateOptions, type Size } from '../api/options.js'
+import { maxImages } from '../api/tokens.js'
 import type { Par, ParInfo } from '../api/par.js'
 import { shownPath } from '../base/text.js'
 import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
-import { classList, collect, integer, real, size } from './arguments.js'
+import { classList, collect, integer, size } from './arguments.js'
 import { examples } from './help.js'
 import { defaultName, isPattern, namesOf, type Named } from './names.js'
 import { asFolder, checkFolder, checkOneFile, checkWritable, isSameFile, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
 import type { Progress } from './progress.js'
+import { samplingOf, samplingOptions, type SamplingFlags } from './sampling.js'
 import { wrote } from './signals.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 
-interface Flags extends ModelFlags {
+interface Flags extends ModelFlags, SamplingFlags {
   class?: string[]
   prompt?: string
   count: number
-  tokensPerStep?: number
   seed?: number
-  guidanceScale?: number
-  temperature?: number
-  topK?: number
-  topP?: number
-  greedy?: boolean
   out?: string
   format?: ImageFormat
   size?: Size
@@ -43,7 +39,7 @@ interface Flags extends ModelFlags {
 }
 
 export function generateCommand (signal: AbortSignal): Command {
-  return modelOptions(new Command('generate')
+  const command = new Command('generate')
     .description('Make pictures of one or more classes. Classes are names or numbers out of a fixed list, which ' +
       '`parvis labels` shows; there are no text prompts. ' +
       'Without --model or --transformer, parvis uses the small model that comes with it: clothes, 32 x 32 pixels.')
@@ -52,18 +48,10 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('-c, --class <id or name>', 'class; the same as an argument. Several: repeat it, or separate with commas',
       collect)
     .option('--count <pictures>', 'pictures of each class', integer(1), 1)
-    .option('-n, --tokens-per-step <n>', 'tokens per step; a number that the model was trained for (1, 4 or 16)',
-      integer(1))
     .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)',
       integer(0))
     .addOption(new Option('-p, --prompt <text>').hideHelp())
-    .optionsGroup("Sampling (default: the model's own):")
-    .option('--guidance-scale <scale>',
-      'how strongly the picture follows the class (classifier-free guidance); 1 turns guidance off', real)
-    .option('--temperature <t>', 'above 1 more varied, below 1 less; 0 always takes the most likely token', real)
-    .option('--top-k <k>', 'choose among the k most likely tokens; 0 is off', integer(0))
-    .option('--top-p <p>', 'choose among the most likely tokens whose probabilities reach p; 1 is off', real)
-    .option('--greedy', 'always take the most likely token')
+  samplingOptions(command)
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'picture file, or - for standard output (default: named after class, n and seed)')
     .option(
@@ -75,7 +63,8 @@ export function generateCommand (signal: AbortSignal): Command {
     .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
-    .option('--with-tokens', 'with --json: print the tokens of each picture too'))
+    .option('--with-tokens', 'with --json: print the tokens of each picture too')
+  return modelOptions(command)
     .addHelpText('after', examples(
       'parvis generate sneaker --scale 8',
       'parvis generate bag coat --count 4 --out sheet.png',
@@ -121,11 +110,12 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     if (count > maxImages) {
       throw new UsageError(`${count} pictures are too many for one call; at most ${maxImages} are possible`)
     }
-    const { tokensPerStep: n, guidanceScale, temperature, topK, topP, greedy, size, seed = randomSeed() } = flags
+    const { size, seed = randomSeed() } = flags
+    const sampling = samplingOf(flags)
     // Row by row of the sheet: all pictures of the first class, then of the next.
     const classId = classes.flatMap(id => Array<number>(flags.count).fill(id))
     const request: Request = {
-      classId, n, seed, guidanceScale, temperature, topK, topP, greedy, size, signal,
+      classId, seed, ...sampling, size, signal,
       onProgress: ({ step, steps, tokensDone, tokens }) => progress.update(tokensDone, tokens,
         count === 1 ? `${step}/${steps} steps` : `${Math.floor(count * tokensDone / tokens)}/${count} pictures`)
     }
@@ -133,7 +123,7 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const work: Work = { par, request, flags, format, progress }
     const seeds = effectiveSeeds(classId, seed)
     const pictures: Named[] = classId.map((id, k) =>
-      ({ classId: id, label: par.labels?.[id], n: n ?? transformer!.n, seed: seeds[k]! }))
+      ({ classId: id, label: par.labels?.[id], n: sampling.n ?? transformer!.n, seed: seeds[k]! }))
     if (place === 'each') {
       checkSheet(1, one!, 1, flags.scale, format)
       return await oneByOne(work, pictures, out)
@@ -193,7 +183,7 @@ function placeOf ({ out, each, columns, json, withTokens, transformer, tokenizer
 }
 
 /** A name that is no class, but looks like a prompt, is answered as one. */
-function classesOf (wanted: readonly string[], par: Par): number[] {
+export function classesOf (wanted: readonly string[], par: Par): number[] {
   try {
     const classes = classList(wanted, par.info.transformer!.classes, par.labels)
     if (classes.length === 0) throw new UsageError('the class is empty; give a number or a name')

@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander'
 import { mistakesBetween } from '../models/labels.js'
 import { show } from '../base/validate.js'
 import { benchCommand } from './bench.js'
+import { completeCommand } from './complete.js'
 import { convertCommand } from './convert.js'
 import { decodeCommand } from './decode.js'
 import { doctorCommand } from './doctor.js'
@@ -17,6 +18,7 @@ import { labelsCommand } from './labels.js'
 import { modelsCommand } from './models.js'
 import { pullCommand } from './pull.js'
 import { reconstructCommand } from './reconstruct.js'
+import { sampleCommand } from './sample.js'
 import { scoreCommand } from './score.js'
 import { abortOnSignals, endEvenIfStuck } from './signals.js'
 import { catchOutputErrors, hush, print, printJson, UsageError, type CommonFlags } from './terminal.js'
@@ -28,6 +30,7 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
   return [
     ['Pictures:', [
       [generateCommand(signal), 'make pictures of classes'],
+      [completeCommand(signal), 'keep a part of a picture and draw the rest'],
       [labelsCommand(signal), 'list the classes of a model']
     ]],
     ['Tokens:', [
@@ -35,6 +38,9 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
       [decodeCommand(signal), 'tokens to pictures'],
       [reconstructCommand(signal), 'encode, decode and compare'],
       [scoreCommand(signal), 'how probable a picture is for a model']
+    ]],
+    ['Evaluation:', [
+      [sampleCommand(signal), 'many pictures, for an evaluation']
     ]],
     ['Models:', [
       [modelsCommand(), 'list the published models'],

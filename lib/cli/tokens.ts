@@ -6,7 +6,7 @@
 import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { JsonError, readJson, type Json } from '../checkpoint/json.js'
-import { maxImages } from '../api/options.js'
+import { maxImages } from '../api/tokens.js'
 import { isNpy, readNpy, writeNpy, type Whole } from '../pictures/npy.js'
 import { Slices } from '../base/slices.js'
 import { shownPath, visible } from '../base/text.js'

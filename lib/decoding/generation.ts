@@ -14,6 +14,7 @@ import { effectiveSeeds, resolveSampling, type CheckedGenerate } from '../api/op
 import { claimPictures, decodePictures, fullSize } from '../pictures/pixels.js'
 import type { Progress } from '../base/progress.js'
 import { pauses } from '../pictures/resample.js'
+import { completion } from './completion.js'
 import type { Plan } from './decoder.js'
 import type { DecodingOptions } from './schedule.js'
 import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
@@ -68,9 +69,12 @@ export async function * run (
   if (request.size && !tokenizer) models.tokenizerPart()
   const part = await models.transformerFor(request.n, call)
   const classIds = await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
-  const seeds = effectiveSeeds(classIds, request.seed)
+  const seeds = request.seeds ?? effectiveSeeds(classIds, request.seed)
   const sampling = resolveSampling(request.sampling, part.sampling, part.model)
-  const schedule = planFor(part, request.decoding)
+  const whole = planFor(part, request.decoding)
+  const { plan: schedule, sequences: knownTokens } = request.known
+    ? await completion(models, part, whole, request.known, call)
+    : { plan: whole, sequences: undefined }
   const { guidanceScale, ...drawing } = sampling
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'sample', ...drawing }
@@ -92,7 +96,8 @@ export async function * run (
       async sequences => await seatedSession(part.native, sessionShape(shape,
         sequences), Array.from({ length: sequences }, (_, seat) => ({
         classId: classIds[begin + seat]!,
-        seed: BigInt(seeds[begin + seat]!)
+        seed: BigInt(seeds[begin + seat]!),
+        known: knownTokens?.[knownTokens.length === 1 ? 0 : begin + seat]
       })))))
     const { session, sequences: count } = lease
     const some = classIds.slice(begin, begin + count)

@@ -10,9 +10,10 @@ import type { Models } from '../models/models.js'
 import { rowStride } from '../machine/native.js'
 import { sessionShape } from '../models/memory.js'
 import type { CheckedClassify, CheckedScore } from '../api/options.js'
-import { pauses, type Pause } from '../pictures/resample.js'
+import { pauses } from '../pictures/resample.js'
 import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
-import { integer, tokenArray } from '../base/validate.js'
+import { checkTokens } from './tokens.js'
+import { integer } from '../base/validate.js'
 
 /** How likely one picture is. */
 export class Score {
@@ -160,17 +161,4 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     }
   }
   return scores
-}
-
-/** Tokens of pictures checked; lets the event loop go on, because lists may be long. */
-export async function checkTokens (
-  list: readonly unknown[], name: string | undefined, vocabulary: number, length: number | undefined, pause: Pause
-): Promise<Int32Array[]> {
-  const pictures: Int32Array[] = []
-  for (const [i, picture] of list.entries()) {
-    pictures.push(tokenArray(picture, name ?? `tokens[${i}]`, vocabulary, length))
-    const waiting = pause()
-    if (waiting) await waiting
-  }
-  return pictures
 }

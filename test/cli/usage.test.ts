@@ -20,8 +20,8 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'encode', 'decode', 'reconstruct', 'score', 'inspect', 'convert', 'labels',
-      'models', 'pull', 'doctor', 'bench']) {
+    for (const command of ['generate', 'complete', 'sample', 'encode', 'decode', 'reconstruct',
+      'score', 'inspect', 'convert', 'labels', 'models', 'pull', 'doctor', 'bench']) {
       t.match(stdout, new RegExp(`^ +${command} `, 'm'))
     }
   }
@@ -35,6 +35,8 @@ t.test('version and help', async t => {
   for (const [command, options] of [
     ['encode', ['out', 'format', 'size', 'no-crop', 'background', 'tokenizer', 'device', 'json']],
     ['decode', ['out', 'format', 'size', 'scale', 'grid', 'tokenizer', 'device', 'json']],
+    ['complete', ['keep', 'class', 'count', 'seed', 'guidance-scale', 'out', 'size', 'transformer', 'model', 'json']],
+    ['sample', ['count', 'labels', 'seed', 'shard', 'top-p', 'out', 'size', 'overwrite', 'transformer', 'json']],
     ['reconstruct', ['out', 'format', 'beside', 'scale', 'size', 'no-crop', 'background', 'tokenizer', 'json']],
     ['score', ['class', 'tokens-per-step', 'guidance-scale', 'top', 'per-token', 'heatmap', 'picture', 'no-crop',
       'transformer', 'tokenizer', 'json']]

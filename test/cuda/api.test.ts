@@ -52,6 +52,11 @@ t.test('the device is chosen, and says why', async t => {
     { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
 })
 
+t.test('completions: a picture completes itself with the same draws', async t => {
+  t.same(await run('seed=1', 'complete'),
+    [{ steps: 17, differ: 0 }, { steps: 17, differ: 0 }, { steps: 17, differ: 0 }])
+})
+
 t.test('auto takes the CPU where the GPU fails', async t => {
   t.match(await run('fail=launch:1', 'info'),
     { device: 'cpu', deviceReason: /cuda:0 cannot be used: CUDA failed while .*illegal/ })

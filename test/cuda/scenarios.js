@@ -76,6 +76,21 @@ const scenarios = {
     return found
   },
 
+  /** Completions of a list of pictures: of each mask the steps, and how many tokens differ from the pictures. */
+  async complete () {
+    const par = await load()
+    const made = await par.generate(sampling)
+    const found = []
+    for (const mask of ['left', 'bottom', { outside: { row: 2, column: 1, rows: 3, columns: 6 } }]) {
+      const again = await par.generate({ ...sampling, known: { tokens: made.map(image => image.tokens), mask } })
+      const differ = again.flatMap(({ tokens }, i) =>
+        [...tokens].filter((token, cell) => token !== made[i].tokens[cell]))
+      found.push({ steps: again[0].steps, differ: differ.length })
+    }
+    await par.dispose()
+    return found
+  },
+
   /** The last of three, and the same alone. */
   async batches () {
     const par = await load({ precision: 'bfloat16' })

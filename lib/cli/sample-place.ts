@@ -1,0 +1,69 @@
+// What both ways of `parvis sample` share: its flags, where the pictures go, and what is said of them in the end.
+
+import fs from 'node:fs/promises'
+import type { Size } from '../api/options.js'
+import { absolute, fromSystem } from '../base/files.js'
+import { makeFolder } from '../base/folders.js'
+import { shownPath } from '../base/text.js'
+import type { SampleRun } from '../evaluation/sample-run.js'
+import type { ModelFlags } from './model.js'
+import { checkFolder, checkOneFile } from './outputs.js'
+import type { SamplingFlags } from './sampling.js'
+import { printJson, printSummary, shown, UsageError } from './terminal.js'
+
+export interface SampleFlags extends ModelFlags, SamplingFlags {
+  count?: number
+  seed?: number
+  labels?: string
+  shard?: [k: number, of: number]
+  size?: Size
+  out?: string
+  overwrite?: boolean
+}
+
+/** The file or the folder that is written. */
+export interface Place { file: string, kind: 'npz' | 'folder' }
+
+export async function placeOf (out: string | undefined): Promise<Place> {
+  if (out === undefined) throw new UsageError('where to? Give --out an .npz file, or a folder/')
+  if (out === '-') throw new UsageError('sample writes a file or a folder; give --out its name')
+  if (/\.npz$/i.test(out)) {
+    const target = await checkOneFile(out)
+    if (target.kind === 'special') {
+      throw new UsageError(`${shownPath(out)} is a device or a pipe; give the name of a file`)
+    }
+    return { file: absolute(target.path), kind: 'npz' }
+  }
+  const isFolder = /[/\\]$/.test(out) || await fs.stat(out).then(found => found.isDirectory(), () => false)
+  if (!isFolder) {
+    throw new UsageError(`${shownPath(out)} is neither an .npz file nor a folder; end it in .npz, or in / for a folder`)
+  }
+  const folder = absolute(out)
+  await makeFolder(folder).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
+  await checkFolder(folder)
+  return { file: folder, kind: 'folder' }
+}
+
+/** Pictures a second, in a few digits. */
+export const rate = (value: number): string => value >= 10 ? value.toFixed(0) : value.toPrecision(2)
+
+export async function say (
+  flags: SampleFlags, { file }: Place, run: SampleRun,
+  { pictures, made, seconds, parts }: { pictures: number, made: number, seconds?: number, parts?: number }
+): Promise<void> {
+  const { width, height, seed, classes, n, count, shard, device } = run
+  if (flags.json) {
+    return await printJson({
+      file, pictures, made, width, height, seed, labels: classes, n, count, ...(shard && { shard }), device,
+      ...(seconds !== undefined && { seconds, picturesPerSecond: made / seconds }), ...(parts && { parts })
+    })
+  }
+  const labels = typeof classes === 'string' ? `${classes} labels` : `labels ${classes.join(', ')}`
+  const part = shard ? ` (part ${shard[0]} of ${shard[1]} of ${count})` : ''
+  const end = parts !== undefined
+    ? `put together from ${parts} parts`
+    : seconds === undefined ? 'it was complete already' : `${rate(made / seconds)} pictures a second`
+  const what = `${pictures} pictures${part}, ${width} x ${height} px`
+  await printSummary(shown`${flags.out!}: ${what}` +
+    `, n = ${n}, seed ${seed}, ${labels}; ${end}\n`)
+}
