@@ -22,7 +22,7 @@ export interface Heatmap extends Pixels {
 // Dark to bright, so that order shows in grey and to the colour-blind alike (the perceptual map called inferno).
 const stops = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10],
   [249, 201, 50], [252, 255, 164]] as const
-const [ink, faint, margin, gap, line] = [31, 140, 24, 24, 20]
+export const [ink, faint, margin, gap, line] = [31, 140, 24, 24, 20]
 /** A panel is about so long. */
 const panelSide = 384
 const maxColumns = 4
@@ -94,7 +94,7 @@ export function heatmap (
 
 const caption = 'bits of a token: dark is expected, bright is a surprise'
 
-function fill (image: Pixels, place: { x: number, y: number, width: number, height: number }, at: (
+export function fill (image: Pixels, place: { x: number, y: number, width: number, height: number }, at: (
   x: number, y: number
 ) => readonly [number, number, number]): void {
   for (let y = 0; y < place.height; y++) {
@@ -113,21 +113,26 @@ const glyphs: Record<string, readonly number[]> = {
   e: [0, 0, 14, 17, 31, 16, 14], f: [6, 9, 8, 28, 8, 8, 8], g: [0, 15, 17, 17, 15, 1, 14],
   h: [16, 16, 22, 25, 17, 17, 17],
   i: [4, 0, 12, 4, 4, 4, 14], k: [16, 16, 18, 20, 24, 20, 18], l: [12, 4, 4, 4, 4, 4, 14],
-  n: [0, 0, 22, 25, 17, 17, 17],
-  o: [0, 0, 14, 17, 17, 17, 14], p: [0, 0, 30, 17, 30, 16, 16], r: [0, 0, 22, 25, 16, 16, 16],
+  j: [2, 0, 6, 2, 2, 18, 12], m: [0, 0, 26, 21, 21, 21, 21], n: [0, 0, 22, 25, 17, 17, 17],
+  o: [0, 0, 14, 17, 17, 17, 14], p: [0, 0, 30, 17, 30, 16, 16],
+  q: [0, 0, 13, 19, 15, 1, 1], r: [0, 0, 22, 25, 16, 16, 16],
   s: [0, 0, 14, 16, 14, 1, 30],
-  t: [8, 8, 28, 8, 8, 9, 6], u: [0, 0, 17, 17, 17, 19, 13], x: [0, 0, 17, 10, 4, 10, 17],
+  t: [8, 8, 28, 8, 8, 9, 6], u: [0, 0, 17, 17, 17, 19, 13], v: [0, 0, 17, 17, 17, 10, 4],
+  w: [0, 0, 17, 17, 21, 21, 10], x: [0, 0, 17, 10, 4, 10, 17], y: [0, 0, 17, 17, 15, 1, 14],
+  z: [0, 0, 31, 2, 4, 8, 31], H: [17, 17, 17, 31, 17, 17, 17],
   '.': [0, 0, 0, 0, 0, 12, 12], '=': [0, 0, 31, 0, 31, 0, 0], '+': [0, 4, 4, 31, 4, 4, 0],
-  ':': [0, 12, 12, 0, 12, 12, 0], ',': [0, 0, 0, 0, 12, 4, 8]
+  ':': [0, 12, 12, 0, 12, 12, 0], ',': [0, 0, 0, 0, 12, 4, 8],
+  '-': [0, 0, 0, 31, 0, 0, 0], '(': [2, 4, 8, 8, 8, 4, 2], ')': [8, 4, 2, 2, 2, 4, 8], '|': [4, 4, 4, 4, 4, 4, 4],
+  '[': [14, 8, 8, 8, 8, 8, 14], ']': [14, 2, 2, 2, 2, 2, 14], '%': [24, 25, 2, 4, 8, 19, 3]
 }
 const point = 2
 
-function textWidth (text: string): number {
+export function textWidth (text: string): number {
   return text.length * 6 * point
 }
 
 /** What has no glyph is a blank. */
-function write (image: Pixels, x: number, y: number, text: string): void {
+export function write (image: Pixels, x: number, y: number, text: string): void {
   for (const [k, letter] of [...text].entries()) {
     glyphs[letter]?.forEach((bits, row) => {
       for (let column = 0; column < 5; column++) {

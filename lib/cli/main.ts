@@ -10,6 +10,7 @@ import { convertCommand } from './convert.js'
 import { decodeCommand } from './decode.js'
 import { doctorCommand } from './doctor.js'
 import { encodeCommand } from './encode.js'
+import { entropyCommand } from './entropy.js'
 import { report } from './failure.js'
 import { generateCommand } from './generate.js'
 import { examples, styleHelp } from './help.js'
@@ -40,7 +41,8 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
       [scoreCommand(signal), 'how probable a picture is for a model']
     ]],
     ['Evaluation:', [
-      [sampleCommand(signal), 'many pictures, for an evaluation']
+      [sampleCommand(signal), 'many pictures, for an evaluation'],
+      [entropyCommand(signal), 'what tokens tell of each other, over many pictures']
     ]],
     ['Models:', [
       [modelsCommand(), 'list the published models'],

@@ -12,11 +12,11 @@ export interface Whole {
   shape: number[]
 }
 
-const magic = Buffer.from('\x93NUMPY', 'latin1')
+export const magic = Buffer.from('\x93NUMPY', 'latin1')
 /** Far more tokens than a call takes; far fewer than what an array can hold. */
 const maxElements = 1 << 24
-const maxAxes = 32
-const maxHeader = 1 << 16
+export const maxAxes = 32
+export const maxHeader = 1 << 16
 
 export function isNpy (bytes: Uint8Array): boolean {
   return bytes.length >= magic.length && magic.equals(bytes.subarray(0, magic.length))
@@ -25,9 +25,12 @@ export function isNpy (bytes: Uint8Array): boolean {
 /**
  * Reads in slices: other work runs in between.
  * @param name of the file, for messages
+ * @param most numbers that the array may have
  * @throws ParError `BAD_TOKENS`; the signal's reason
  */
-export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSignal): Promise<Whole> {
+export async function readNpy (
+  bytes: Uint8Array, name: string, signal?: AbortSignal, most = maxElements
+): Promise<Whole> {
   const bad = (why: string): ParError => new ParError('BAD_TOKENS', `${shownPath(name)}: ${visible(why, 1000)}`)
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (!isNpy(file)) throw bad('is no .npy file')
@@ -48,8 +51,8 @@ export async function readNpy (bytes: Uint8Array, name: string, signal?: AbortSi
   if (type[1] === '|' && size > 1) throw bad(`holds ${descr}, which tells no byte order`)
   if (shape.length > maxAxes) throw bad(`has ${shape.length} axes; at most ${maxAxes} are possible`)
   const count = shape.reduce((product, side) => product * side, 1)
-  if (!(count <= maxElements)) {
-    throw bad(`has the shape (${shape.join(', ')}); at most ${maxElements} numbers are possible`)
+  if (!(count <= most)) {
+    throw bad(`has the shape (${shape.join(', ')}); at most ${most} numbers are possible`)
   }
   if (file.length - start !== count * size) {
     throw bad(`has the shape (${shape.join(', ')}) of ${descr}, which is ${count * size} bytes, ` +
@@ -117,7 +120,17 @@ async function toC (data: Int32Array, shape: readonly number[], slices: Slices):
 
 // ---- the header: a Python dictionary of a string, a boolean and a tuple of numbers
 
-function header (text: string, bad: (why: string) => ParError): { descr: string, fortran: boolean, shape: number[] } {
+export interface Header {
+  descr: string
+  /** The first axis is the fastest. */
+  fortran: boolean
+  shape: number[]
+}
+
+/** @param wanted what an array has to hold, for messages */
+export function header (
+  text: string, bad: (why: string) => ParError, wanted = 'tokens are whole numbers'
+): Header {
   let at = 0
   const take = (pattern: RegExp): string | undefined => {
     const sticky = new RegExp(pattern.source, 'y')
@@ -137,7 +150,7 @@ function header (text: string, bad: (why: string) => ParError): { descr: string,
   while (take(/\}\s*/) === undefined) {
     const key = need(/['"](\w{1,32})['"]\s*:\s*/, 'a name')
     if (key === 'descr' && found.descr === undefined) {
-      if (take(/\[/) !== undefined) throw bad('holds records of several fields; tokens are whole numbers')
+      if (take(/\[/) !== undefined) throw bad(`holds records of several fields; ${wanted}`)
       found.descr = need(/'([^'\\]{1,64})'|"([^"\\]{1,64})"/, 'a type').replace(/^"|"$/g, '')
     } else if (key === 'fortran_order' && found.fortran === undefined) {
       found.fortran = need(/True|False/, 'True or False') === 'True'
@@ -154,6 +167,6 @@ function header (text: string, bad: (why: string) => ParError): { descr: string,
   if (descr === undefined || fortran === undefined || shape === undefined) {
     throw bad('has a header without descr, fortran_order and shape')
   }
-  if (/^[|<>=]?O/.test(descr)) throw bad('holds Python objects, which are never loaded; tokens are whole numbers')
+  if (/^[|<>=]?O/.test(descr)) throw bad(`holds Python objects, which are never loaded; ${wanted}`)
   return { descr, fortran, shape }
 }
