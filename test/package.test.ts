@@ -123,7 +123,8 @@ t.test('package.json', t => {
     'what only a build from source needs is not installed')
   for (const [name, range] of Object.entries(manifest.peerDependencies as Record<string, string>)) {
     t.same(manifest.peerDependenciesMeta[name], { optional: true }, name)
-    t.ok(manifest.devDependencies[name], `a clone has ${name}`)
+    // Its install script downloads; test/evaluation has a stand-in.
+    if (name !== 'onnxruntime-node') t.ok(manifest.devDependencies[name], `a clone has ${name}`)
     t.match(range, /^\^\d+\.0\.0$/)
   }
   t.equal(new Set(manifest.files as string[]).size, manifest.files.length, 'no file is listed twice')

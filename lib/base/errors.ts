@@ -35,6 +35,8 @@ export type ParErrorCode =
   | 'BAD_IMAGE'
   /** A file of tokens that could not be read. */
   | 'BAD_TOKENS'
+  /** A file of pictures, features or statistics (.npz, .npy) that could not be read, or that does not fit another. */
+  | 'BAD_ARRAY'
   /** The model computed NaN or infinite values: its weights are damaged. */
   | 'NON_FINITE'
   /** The native addon could not be loaded. */

@@ -11,6 +11,7 @@ import { decodeCommand } from './decode.js'
 import { doctorCommand } from './doctor.js'
 import { encodeCommand } from './encode.js'
 import { entropyCommand } from './entropy.js'
+import { evalCommand } from './eval.js'
 import { report } from './failure.js'
 import { generateCommand } from './generate.js'
 import { examples, styleHelp } from './help.js'
@@ -42,6 +43,7 @@ function groups (signal: AbortSignal): Array<[title: string, commands: Array<[co
     ]],
     ['Evaluation:', [
       [sampleCommand(signal), 'many pictures, for an evaluation'],
+      [evalCommand(signal), 'compare generated pictures with real ones: FID, precision and recall'],
       [entropyCommand(signal), 'what tokens tell of each other, over many pictures']
     ]],
     ['Models:', [

@@ -20,7 +20,7 @@ t.test('version and help', async t => {
     const { code, stdout, stderr } = await parvis(args)
     t.equal(code, 0)
     t.equal(stderr, '')
-    for (const command of ['generate', 'complete', 'sample', 'entropy', 'encode', 'decode', 'reconstruct',
+    for (const command of ['generate', 'complete', 'sample', 'eval', 'entropy', 'encode', 'decode', 'reconstruct',
       'score', 'inspect', 'convert', 'labels', 'models', 'pull', 'doctor', 'bench']) {
       t.match(stdout, new RegExp(`^ +${command} `, 'm'))
     }

@@ -260,7 +260,7 @@ export function errors (error: unknown): ParErrorCode | undefined {
     BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true,
     TOKENIZER_MISMATCH: true, MISSING_PART: true,
     DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true,
-    BAD_TOKENS: true, NON_FINITE: true,
+    BAD_TOKENS: true, BAD_ARRAY: true, NON_FINITE: true,
     NATIVE_UNAVAILABLE: true, INTERNAL: true
   }
   return known[error.code] ? error.code : undefined
