@@ -3,7 +3,8 @@
 Weights stay float32 parameters. Each step derives bfloat16 operands from them - the norm's weight folded into the
 columns of the matrix behind it, the attention scale and the order of rotated pairs into the rows of wqkv - and lets
 autograd carry their gradients back through that derivation; everything in between is bfloat16 matrix products and the
-passes of kernels.c, with a float32 residual stream.
+passes of kernels.c, with a float32 residual stream. FASHION_PRECISION=float32 makes them float32, which is faster on a
+processor without bfloat16 instructions.
 """
 import ctypes
 import os
@@ -13,14 +14,18 @@ import torch
 
 from run import work
 
+ELEMENT = getattr(torch, os.environ.get('FASHION_PRECISION', 'bfloat16'))
 _SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'kernels.c')
 
 
 def _library():
-    path = work('kernels.so')
+    path = work(f'kernels-{str(ELEMENT)[6:]}.so')
     if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(_SOURCE):
+        part = f'{path}.{os.getpid()}'   # several trainings may start at once
         subprocess.run(['gcc', '-O3', '-march=native', '-mprefer-vector-width=512', '-ffast-math', '-shared', '-fPIC',
-                        _SOURCE, '-o', path, '-lmvec', '-lm'], check=True)
+                        *(['-DFLOAT32'] if ELEMENT == torch.float32 else []), _SOURCE, '-o', part, '-lmvec', '-lm'],
+                       check=True)
+        os.replace(part, path)
     return ctypes.CDLL(path)
 
 
@@ -37,11 +42,11 @@ def call(name, *arguments):
 
 
 def low(*shape):
-    return torch.empty(*shape, dtype=torch.bfloat16)
+    return torch.empty(*shape, dtype=ELEMENT)
 
 
 def operands(model):
-    """Per layer [wqkv, wo, w13, w2], then the output head; bfloat16, still attached to the parameters."""
+    """Per layer [wqkv, wo, w13, w2], then the output head; as elements, still attached to the parameters."""
     dim, heads = model.output.in_features, model.heads
     head = dim // heads
     pairs = torch.cat([torch.arange(0, head, 2), torch.arange(1, head, 2)])
@@ -52,9 +57,9 @@ def operands(model):
     out = []
     for block in model.layers:
         a, f = block.attention, block.feed_forward
-        out += [(a.wqkv.weight[rows] * scale * block.attention_norm.weight).bfloat16(), a.wo.weight.bfloat16(),
-                (torch.cat([f.w1.weight, f.w3.weight]) * block.ffn_norm.weight).bfloat16(), f.w2.weight.bfloat16()]
-    return out + [(model.output.weight * model.norm.weight).bfloat16()]
+        out += [(a.wqkv.weight[rows] * scale * block.attention_norm.weight).to(ELEMENT), a.wo.weight.to(ELEMENT),
+                (torch.cat([f.w1.weight, f.w3.weight]) * block.ffn_norm.weight).to(ELEMENT), f.w2.weight.to(ELEMENT)]
+    return out + [(model.output.weight * model.norm.weight).to(ELEMENT)]
 
 
 def step(model, classes, tokens):
@@ -62,7 +67,7 @@ def step(model, classes, tokens):
     batch, slots = tokens.shape
     heads, dim = model.heads, model.output.in_features
     head, rows = dim // heads, batch * slots
-    end = model.visible.sum(1).int()
+    end = model.end.int()
     start = model.inputs(classes, tokens)
     attached = operands(model)
     weights = [w.detach() for w in attached]
@@ -120,11 +125,13 @@ def step(model, classes, tokens):
 
 
 def check():
-    """The hand-written gradients against autograd through par.py, for every n."""
+    """The hand-written gradients against autograd through par.py, for every n and every ablation."""
+    from order import Arrangement
     from par import Par
-    for n in (1, 4, 16):
-        torch.manual_seed(n)
-        model = Par(n=n)
+    for choices in ({'n': 1}, {'n': 4}, {'n': 16}, {'n': 4, 'order': 'raster'}, {'n': 4, 'initial': 'none'},
+                    {'n': 16, 'attention': 'causal'}, {'n': 4, 'group': 1}):
+        torch.manual_seed(choices['n'])
+        model = Par(arrangement=Arrangement((16, 16), **choices))
         for block in model.layers:
             torch.nn.init.normal_(block.attention_norm.weight, 1, 0.1)
         classes, tokens = torch.randint(0, 11, (4,)), torch.randint(0, 128, (4, 256))
@@ -134,7 +141,7 @@ def check():
         right = -model.score(classes, tokens).mean()
         right.backward()
         worst = max((((mine[k] - p.grad).norm() / p.grad.norm()).item(), k) for k, p in model.named_parameters())
-        print(f'n = {n}: loss {loss:.4f} against {right.item():.4f}, worst relative gradient error {worst}')
+        print(f'{choices}: loss {loss:.4f} against {right.item():.4f}, worst relative gradient error {worst}')
 
 
 if __name__ == '__main__':

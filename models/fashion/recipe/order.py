@@ -7,6 +7,8 @@ import math
 
 import torch
 
+CLASS = -1   # what a slot reads: a sequence index, or the class (-1), or transition token M_k (-1 - k)
+
 
 def sequence_cells(grid, n):
     """-> int64 [N]: the raster cell of every sequence index (n = 1: raster order itself)."""
@@ -19,25 +21,47 @@ def sequence_cells(grid, n):
                          for i in range(h) for j in range(w) for a in range(s) for b in range(s)])
 
 
+class Arrangement:
+    """The order of the tokens, what each slot reads and sees, and the steps. The choices are the paper's ablations:
+    order 'distant' or 'raster' (table 4d), initial 'sequential' or 'none' (4a), attention inside a group 'full' or
+    'causal' (4c), group: tokens of a step (4d, `one`; n where it is not given).
+
+    cells [N]: raster cell of a sequence index; reads [N]: what slot x, which predicts token x, reads; end [N]: slots
+    that it sees; steps: [(from, to)] slots of each step; transitions: transition tokens in use.
+    """
+
+    def __init__(self, grid, n, order='distant', initial='sequential', attention='full', group=None):
+        count, g = grid[0] * grid[1], group or n
+        self.grid, self.n, self.count = tuple(grid), n, count
+        self.cells = torch.arange(count) if order == 'raster' else sequence_cells(grid, n)
+        stage = g if initial == 'sequential' else 0              # tokens that are drawn one by one
+        self.steps = ([(slot, slot + 1) for slot in range(stage)]
+                      + [(slot, slot + g) for slot in range(stage, count, g)])
+        reads, end = [], []
+        for begin, after in self.steps:
+            for slot in range(begin, after):
+                end.append(slot + 1 if attention == 'causal' else after)
+                if begin < stage:
+                    reads.append(slot - 1 if slot else CLASS)    # token by token
+                elif begin == stage:                             # the first step of a whole group
+                    place = slot - begin
+                    reads.append(-1 - place if place else stage - 1 if stage else CLASS)
+                else:
+                    reads.append(slot - g)                       # the token a group before
+        self.reads, self.end = torch.tensor(reads), torch.tensor(end)
+        self.transitions = g - 1
+        self.slots = torch.where(self.reads < 0, -1, self.cells[self.reads.clamp_min(0)])   # cells that rotate
+
+    def mask(self):
+        """-> bool [N, N]: row slot sees column slot."""
+        return torch.arange(self.count)[None, :] < self.end[:, None]
+
+
 def to_raster(sequence, cells):
     """tokens [b, N] in sequence order -> raster order."""
     out = torch.empty_like(sequence)
     out[:, cells] = sequence
     return out
-
-
-def slot_cells(grid, n):
-    """-> int64 [N]: the cell of the *input* of every slot; -1 for the class and the transition tokens."""
-    cells = sequence_cells(grid, n)
-    none = torch.full((1,), -1)
-    return torch.cat([none, cells[:n], none.repeat(n - 1), cells[n:len(cells) - n]])
-
-
-def visible(count, n):
-    """-> bool [N, N]: row slot sees column slot. One by one before slot n, then whole groups."""
-    slot = torch.arange(count)
-    end = torch.where(slot < n, slot + 1, (slot // n + 1) * n)
-    return slot[None, :] < end[:, None]
 
 
 def rotation(cells, grid, head):

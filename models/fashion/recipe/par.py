@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from order import rotation, sequence_cells, slot_cells, to_raster, visible
+from order import Arrangement, rotation, to_raster
 
 
 class _Table(nn.Module):
@@ -86,32 +86,31 @@ class Cache:
 
 
 class Par(nn.Module):
-    def __init__(self, dim=128, layers=4, heads=2, vocabulary=128, classes=10, n=4, grid=(16, 16)):
+    def __init__(self, dim=128, layers=4, heads=2, vocabulary=128, classes=10, n=4, grid=(16, 16), arrangement=None):
         super().__init__()
-        self.shape = dict(dim=dim, layers=layers, heads=heads, vocabulary=vocabulary, classes=classes, n=n, grid=grid)
-        self.n, self.grid, self.classes, self.heads = n, tuple(grid), classes, heads
+        order = arrangement or Arrangement(grid, n)
+        self.n, self.classes, self.heads, self.order = order.n, classes, heads, order
         self.cls_embedding = _Table('embedding_table', classes + 1, dim)
         self.tok_embeddings = nn.Embedding(vocabulary, dim)
-        if n > 1:
-            self.spe_tok_embeddings = _Table('special_embeddings', n - 1, dim)
+        if order.transitions:
+            self.spe_tok_embeddings = _Table('special_embeddings', order.transitions, dim)
         self.layers = nn.ModuleList(Block(dim, heads) for _ in range(layers))
         self.norm = Norm(dim)
         self.output = nn.Linear(dim, vocabulary, bias=False)
-        self.cells = sequence_cells(self.grid, n)
-        self.slots = slot_cells(self.grid, n)
-        self.visible = visible(len(self.cells), n)
-        self.cos, self.sin = rotation(self.slots, self.grid, dim // heads)
+        self.cells, self.end, self.visible = order.cells, order.end, order.mask()
+        self.cos, self.sin = rotation(order.slots, order.grid, dim // heads)
 
-    def transitions(self, rows):
-        return self.spe_tok_embeddings.special_embeddings.weight[None].expand(rows, -1, -1)
-
-    def inputs(self, classes, tokens):
-        """What every slot reads: classes [b], tokens [b, N] in sequence order -> [b, N, dim]."""
-        n, count = self.n, tokens.shape[1]
-        parts = [self.cls_embedding.embedding_table(classes)[:, None], self.tok_embeddings(tokens[:, :n])]
-        if n > 1:
-            parts.append(self.transitions(len(tokens)))
-        return torch.cat([*parts, self.tok_embeddings(tokens[:, n:count - n])], 1)
+    def inputs(self, classes, tokens, slots=slice(None)):
+        """What these slots read: classes [b], tokens [b, N] in sequence order -> [b, slots, dim]."""
+        reads = self.order.reads[slots]
+        x = self.tok_embeddings(tokens[:, reads.clamp_min(0)])
+        if (reads >= 0).all():
+            return x
+        special = self.cls_embedding.embedding_table(classes)[:, None]
+        if self.order.transitions:
+            table = self.spe_tok_embeddings.special_embeddings.weight[None].expand(len(tokens), -1, -1)
+            special = torch.cat([special, table], 1)
+        return torch.where((reads < 0)[:, None], special[:, (-1 - reads).clamp_min(0)], x)
 
     def run(self, x, slots=slice(None), mask=None, caches=None):
         cos, sin = self.cos[slots], self.sin[slots]
@@ -130,31 +129,21 @@ class Par(nn.Module):
     @torch.no_grad()
     def generate(self, classes, guidance, choose):
         """KV-cached generation. choose(logits [b, m, vocabulary]) -> tokens [b, m]. -> sequence [b, N], raster [b, N]."""
-        n, count, rows = self.n, len(self.cells), len(classes)
+        count, rows = len(self.cells), len(classes)
         guided = guidance > 1
         ids = torch.cat([classes, torch.full_like(classes, self.classes)]) if guided else classes
         dim = self.output.in_features
         caches = [Cache(len(ids), self.heads, count, dim // self.heads) for _ in self.layers]
-        sequence, done = torch.empty(rows, count, dtype=torch.long), 0
+        sequence = torch.zeros(rows, count, dtype=torch.long)
         twice = (lambda t: torch.cat([t, t])) if guided else (lambda t: t)
-        while done < count:
-            if done == 0:
-                x = self.cls_embedding.embedding_table(ids)[:, None]
-            elif done < n:
-                x = self.tok_embeddings(twice(sequence[:, done - 1:done]))
-            elif done == n:
-                x = self.tok_embeddings(twice(sequence[:, n - 1:n]))
-                if n > 1:
-                    x = torch.cat([x, self.transitions(len(ids))], 1)
-            else:
-                x = self.tok_embeddings(twice(sequence[:, done - n:done]))
-            width = x.shape[1]
-            logits = self.run(x, slice(done, done + width), None, caches)
+        for begin, end in self.order.steps:
+            slots = slice(begin, end)
+            mask = self.visible[slots, :end]
+            logits = self.run(self.inputs(ids, twice(sequence), slots), slots, None if mask.all() else mask, caches)
             if guided:
                 with_class, without = logits[:rows], logits[rows:]
                 logits = without + guidance * (with_class - without)
-            sequence[:, done:done + width] = choose(logits)
-            done += width
+            sequence[:, slots] = choose(logits)
         return sequence, to_raster(sequence, self.cells)
 
 

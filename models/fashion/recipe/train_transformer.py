@@ -3,8 +3,9 @@
     python3 train_transformer.py --n 4 --steps 5600
     python3 train_transformer.py --n 16 --steps 3000 --start 4      # from the trained n = 4
 
-The class is replaced by the null class for a tenth of the pictures, which is what guidance needs. Saves every 200
-steps and goes on from what it saved. Exported weights are a moving average of the trained ones.
+The class is replaced by the null class for a tenth of the pictures, which is what guidance needs. Training saves every
+200 steps and resumes from there, with the draws that an uninterrupted run would make. Exported weights are a moving
+average of the trained ones.
 """
 import argparse
 import os
@@ -19,8 +20,9 @@ BATCH, WARMUP, DROP, AVERAGE = 32, 150, 0.1, 0.998
 SHAPE = dict(dim=128, layers=4, heads=2, vocabulary=128, classes=10, grid=(16, 16))
 
 
-def new_model(n, start=None):
-    model = Par(n=n, **SHAPE)
+def new_model(n, start=None, **changes):
+    """`changes` of the shape, or an `arrangement`."""
+    model = Par(n=n, **{**SHAPE, **changes})
     for name, p in model.named_parameters():
         if p.dim() == 2:
             torch.nn.init.normal_(p, 0, 0.02 / (8 ** 0.5 if name.endswith(('wo.weight', 'w2.weight')) else 1))
@@ -40,36 +42,28 @@ def held_out(model, codes, classes):
         return -model.score(classes[:200], codes[:200].long()[:, model.cells]).mean().item()
 
 
-def main():
-    options = argparse.ArgumentParser()
-    options.add_argument('--n', type=int, required=True)
-    options.add_argument('--steps', type=int, required=True)
-    options.add_argument('--start', type=int)
-    options.add_argument('--peak', type=float, default=2e-3)
-    options = options.parse_args()
-
-    n = options.n
-    torch.manual_seed(n)
+def train(name, model, steps, peak=2e-3, seed=0):
+    """Trains `model` in place and keeps its state in the work file `name`.pt; -> the averaged weights."""
     train, test = torch.load(work('codes-train.pt')), torch.load(work('codes-test.pt'))
-    path, start, busy = work(f'par-{n}.pt'), 0, 0.0
-    resume = torch.load(path) if os.path.exists(path) else None
-    model = new_model(n, None if resume else options.start)
+    path, start, busy = work(f'{name}.pt'), 0, 0.0
     matrices = [p for k, p in model.named_parameters() if p.dim() == 2 and 'embedding' not in k]
     others = [p for k, p in model.named_parameters() if p.dim() != 2 or 'embedding' in k]
     optimizer = torch.optim.AdamW([{'params': matrices, 'weight_decay': 0.05}, {'params': others, 'weight_decay': 0.0}],
-                                  lr=options.peak, betas=(0.9, 0.95))
+                                  lr=peak, betas=(0.9, 0.95))
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    if resume:
+    generator, order, total = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long), 0.0
+    if os.path.exists(path):
+        resume = torch.load(path)
         model.load_state_dict(resume['model'])
         optimizer.load_state_dict(resume['optimizer'])
-        average, start, busy = resume['average'], resume['step'], resume['busy']
-    log = Log(f'par-{n}.log', busy)
-    generator = torch.Generator().manual_seed(100 * n + start)
-    order, total = torch.empty(0, dtype=torch.long), 0.0
-    log(f'n = {n}: steps {start} to {options.steps}, {sum(p.numel() for p in model.parameters())} parameters')
+        generator.set_state(resume['generator'])
+        average, start, busy, order = resume['average'], resume['step'], resume['busy'], resume['order']
+    log = Log(f'{name}.log', busy)
+    if start < steps:
+        log(f'{name}: steps {start} to {steps}, {sum(p.numel() for p in model.parameters())} parameters')
 
-    for step in range(start, options.steps):
-        set_rate(optimizer, learning_rate(step, options.steps, options.peak, WARMUP))
+    for step in range(start, steps):
+        set_rate(optimizer, learning_rate(step, steps, peak, WARMUP))
         if len(order) < BATCH:
             order = torch.randperm(len(train['codes']), generator=generator)
         pick, order = order[:BATCH], order[BATCH:]
@@ -82,18 +76,31 @@ def main():
         optimizer.step()
         keep = min(AVERAGE, (step + 1) / (step + 20))
         with torch.no_grad():
-            for name, p in model.named_parameters():
-                average[name].lerp_(p, 1 - keep)
+            for key, p in model.named_parameters():
+                average[key].lerp_(p, 1 - keep)
         if (step + 1) % 100 == 0:
-            log(f'step {step + 1} of {options.steps}: loss {total / 100:.4f}')
+            log(f'step {step + 1} of {steps}: loss {total / 100:.4f}')
             total = 0.0
-        if (step + 1) % 200 == 0 or step + 1 == options.steps:
+        if (step + 1) % 200 == 0 or step + 1 == steps:
             save(path, model=model.state_dict(), average=average, optimizer=optimizer.state_dict(), step=step + 1,
-                 busy=log.busy)
-        if (step + 1) % 500 == 0 or step + 1 == options.steps:
-            judge = Par(n=n, **SHAPE)
-            judge.load_state_dict(average)
-            log(f'step {step + 1}: held-out loss {held_out(judge, test["codes"], test["classes"]):.4f}')
+                 busy=log.busy, generator=generator.get_state(), order=order.clone())
+        if (step + 1) % 500 == 0 or step + 1 == steps:
+            trained = {k: v.clone() for k, v in model.state_dict().items()}
+            model.load_state_dict(average)
+            log(f'step {step + 1}: held-out loss {held_out(model, test["codes"], test["classes"]):.4f}')
+            model.load_state_dict(trained)
+    return average
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument('--n', type=int, required=True)
+    options.add_argument('--steps', type=int, required=True)
+    options.add_argument('--start', type=int)
+    options.add_argument('--peak', type=float, default=2e-3)
+    options = options.parse_args()
+    torch.manual_seed(options.n)
+    train(f'par-{options.n}', new_model(options.n, options.start), options.steps, options.peak, 100 * options.n)
 
 
 if __name__ == '__main__':
