@@ -133,6 +133,24 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
       [output](Napi::Env env, const int&) { return output->take(env); });
 }
 
+// { a, b, out: Float64Arrays, rowsA, rowsB, stride, outStride }
+Napi::Value products(const Napi::CallbackInfo& info) {
+  const Napi::Object o = object(info[0], "products");
+  const auto a = typed<double>(o.Get("a"), "a"), b = typed<double>(o.Get("b"), "b");
+  auto out = typed<double>(o.Get("out"), "out");
+  const int rowsA = integer(o, "rowsA"), rowsB = integer(o, "rowsB");
+  const int stride = integer(o, "stride"), outStride = integer(o, "outStride");
+  const auto holds = [](const Napi::TypedArrayOf<double>& array, int rows, int each, int last) {
+    return rows < 1 || array.ElementLength() >= static_cast<size_t>(rows - 1) * static_cast<size_t>(each) + last;
+  };
+  if (rowsA < 0 || rowsB < 0 || stride < 0 || rowsA % 4 != 0 || rowsB % 2 != 0 || stride % 8 != 0 ||
+      outStride < rowsB || !holds(a, rowsA, stride, stride) || !holds(b, rowsB, stride, stride) ||
+      !holds(out, rowsA, outStride, rowsB))
+    throw typedError(info.Env(), {Code::internal, "parvis native call: the sizes of the products do not fit"});
+  addProducts({a.Data(), b.Data(), out.Data(), rowsA, rowsB, stride, outStride});
+  return info.Env().Undefined();
+}
+
 Napi::Value memoryOfMachine(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(freeMemory()));
 }
@@ -193,6 +211,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("createEngine", Napi::Function::New(env, createEngine, "createEngine"));
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
+  exports.Set("addProducts", Napi::Function::New(env, products, "addProducts"));
   exports.Set("convertFloats", Napi::Function::New(env, promise<convert>, "convertFloats"));
   return exports;
 }

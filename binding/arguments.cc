@@ -66,8 +66,9 @@ std::string text(const Napi::Object& from, const char* name) {
 }
 
 template <class T>
-static Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what) {
+Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what) {
   constexpr napi_typedarray_type type = std::is_same_v<T, int32_t>    ? napi_int32_array
+                                        : std::is_same_v<T, double>   ? napi_float64_array
                                         : std::is_same_v<T, uint64_t> ? napi_biguint64_array
                                         : std::is_same_v<T, float>    ? napi_float32_array
                                                                       : napi_uint8_array;
@@ -75,6 +76,7 @@ static Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what) {
     wrong(value.Env(), std::string(what) + " must be a typed array of its type");
   return value.As<Napi::TypedArrayOf<T>>();
 }
+template Napi::TypedArrayOf<double> typed<double>(const Napi::Value&, const char*);
 
 template <class T>
 std::vector<T> array(const Napi::Value& value, const char* what) {

@@ -89,6 +89,8 @@ MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threa
   return {loader.bytes(), session ? cpu::SessionLayout(model, element, threads, *session).bytes : 0};
 }
 
+void addProducts(const Products& products) { cpu::kernels().addProducts(products); }
+
 std::unique_ptr<Backend> createCpuBackend(int threads) {
   try {
     return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::threadLimit().threads, threads == 0);

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "parvis/format.h"
+#include "parvis/products.h"
 #include "parvis/rule.h"
 
 namespace parvis::cpu {
@@ -145,6 +146,7 @@ struct Kernels {
   float (*multiply[2])(const void* x, const uint8_t* w, int rounds);  // tileRows rows, 64 groups in cache
   int tileRows;
   void (*toElements[2])(const float* from, void* to, size_t count);
+  void (*addProducts)(const Products&);
 };
 
 struct Sampler {

@@ -3,6 +3,7 @@
 #include "ceiling.h"
 #include "convolve.h"
 #include "matmul.h"
+#include "products.h"
 
 #define PARVIS_TEXT2(x) #x
 #define PARVIS_TEXT(x) PARVIS_TEXT2(x)
@@ -25,6 +26,7 @@ const Kernels PARVIS_JOIN(kernels_, PARVIS_ISA) = {
     {multiplyInCache<float>, multiplyInCache<bf16>},
     tileRows,
     {toElements<float>, toElements<bf16>},
+    multiplyRows,
 };
 
 }  // namespace parvis::cpu

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model.h"
+#include "products.h"
 #include "profile.h"
 #include "status.h"
 #include "step.h"

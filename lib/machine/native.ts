@@ -334,6 +334,14 @@ export interface Addon {
    */
   createEngine(options: { device: string, threads: number }): NativeEngine
   createCancel(): NativeCancel
+  /**
+   * out[i, j] += the sum over k of a[i, k] * b[j, k], on this thread: for worker threads. Rows begin every `stride`
+   * numbers, a multiple of 8, and are padded with zeros; rowsA is a multiple of 4, rowsB of 2.
+   */
+  addProducts(products: {
+    a: Float64Array, b: Float64Array, out: Float64Array,
+    rowsA: number, rowsB: number, stride: number, outStride: number
+  }): void
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
 }

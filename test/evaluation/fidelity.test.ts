@@ -7,6 +7,7 @@ import {
   frechet, inceptionScore, Pool, precisionAndRecall, shared, type Matrix, type Source
 } from '../../lib/evaluation/fidelity.js'
 import { columnsOf, Kernel, rowsOf } from '../../lib/evaluation/kernel.js'
+import { addon } from '../../lib/machine/native.js'
 import { cholesky } from '../../lib/evaluation/work.js'
 import { expected, fixture, randoms } from './arrays.js'
 
@@ -215,6 +216,22 @@ t.test('products of rows', t => {
   const x = matrixOf(4, 3, (row, column) => row * 3 + column)
   const load = columnsOf(x, Float64Array.of(1, 1, 1))
   t.equal(kernel.products(load, 0, 3, load, 0, 3, 4)[1], [-1, 2, 5, 8].reduce((sum, v) => sum + v * (v + 1), 0))
+  t.end()
+})
+
+t.test('products whose sizes do not fit are refused', t => {
+  const numbers = (length: number): Float64Array => new Float64Array(length)
+  const right = { a: numbers(32), b: numbers(16), out: numbers(8), rowsA: 4, rowsB: 2, stride: 8, outStride: 2 }
+  t.doesNotThrow(() => addon().addProducts(right))
+  for (const wrong of [
+    { a: numbers(31) }, { b: numbers(15) }, { out: numbers(7) }, { rowsA: 3 }, { rowsA: 8 }, { rowsA: -4 },
+    { rowsB: 1 }, { rowsB: 4 }, { stride: 4 }, { stride: 16 }, { stride: -8 }, { outStride: 1 }, { outStride: 2 ** 30 },
+    { a: new Float32Array(32) }, { out: [0, 0] }, { rowsA: 2 ** 40 }, { rowsA: '4' }
+  ]) {
+    const given = { ...right, ...wrong } as unknown as typeof right
+    t.throws(() => addon().addProducts(given), { parvisCode: 'INTERNAL', message: /parvis native call/ },
+      JSON.stringify(wrong).slice(0, 60))
+  }
   t.end()
 })
 
