@@ -106,7 +106,7 @@ export function keptCells (
   mask: CheckedKnown['mask'], [rows, columns]: readonly [rows: number, columns: number]
 ): Uint8Array {
   let keep: Uint8Array
-  if (mask instanceof Uint8Array) {
+  if (isUint8Array(mask)) {
     if (mask.length !== rows * columns) {
       throw invalid(`known.mask has ${mask.length} cells; a picture of this model has ${rows} x ${columns}`)
     }

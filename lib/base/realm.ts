@@ -6,7 +6,7 @@
 import * as util from 'node:util'
 import vm from 'node:vm'
 
-export const { isInt32Array, isUint8Array, isUint8ClampedArray, isFloat32Array } = util.types
+export const { isInt32Array, isUint8Array, isUint8ClampedArray, isFloat32Array, isFloat64Array } = util.types
 
 /** An error of any realm, DOMException included. */
 export function isError (value: unknown): value is Error {

@@ -2,6 +2,7 @@
 // system stops for its memory says nothing.
 
 import { outOfMemory, ParError } from '../base/errors.js'
+import { isError } from '../base/realm.js'
 
 /** @param what takes the memory: 'features' */
 export function checkMemory (bytes: number, what: string): void {
@@ -24,7 +25,7 @@ export function reserve (count: number, size: 4 | 8, what: string): Float64Array
     const memory = new SharedArrayBuffer(bytes)
     return size === 8 ? new Float64Array(memory) : new Float32Array(memory)
   } catch (error) {
-    if (error instanceof RangeError) throw short(bytes, process.availableMemory(), what)
+    if (isError(error) && error.name === 'RangeError') throw short(bytes, process.availableMemory(), what)
     throw outOfMemory(error) ?? error
   }
 }

@@ -2,8 +2,10 @@
 // is loaded here, and only if pictures have to become features.
 
 import { stat } from 'node:fs/promises'
+import { setImmediate } from 'node:timers/promises'
 import { outOfMemory, ParError } from '../base/errors.js'
 import { absolute, fromSystem } from '../base/files.js'
+import { isFloat32Array, isFloat64Array } from '../base/realm.js'
 import { quote, shownPath, visible } from '../base/text.js'
 import { pauses, squeezed, type Rgb } from '../pictures/resample.js'
 import { unlikelyRow, type Pictures } from './features.js'
@@ -188,7 +190,7 @@ export class Network {
         `pixels: ${visible(String((cause as Error).message).replace(/\s+/g, ' '), 500)}`, cause)
     }
     // It holds the thread while it runs: a signal is heard now.
-    await new Promise(resolve => setImmediate(resolve))
+    await setImmediate()
     signal?.throwIfAborted()
     const rows = (name: string): Matrix => this.#rows(name, results[name], size, pictures.length)
     const scores = probabilities === undefined ? undefined : rows(probabilities)
@@ -199,7 +201,7 @@ export class Network {
   #rows (name: string, tensor: Tensor | undefined, size: number, used: number): Matrix {
     const refuse = (why: string): ParError => bad(this.file, `its output ${quote(name)} ${why}`)
     const data = tensor?.data
-    if (!(data instanceof Float32Array || data instanceof Float64Array)) {
+    if (!isFloat32Array(data) && !isFloat64Array(data)) {
       throw refuse(`is of the type ${visible(String(tensor?.type), 40)}; features are floats (float32, float64)`)
     }
     const dims = Array.from(tensor!.dims)
@@ -237,7 +239,7 @@ function append (
   all: Matrix | undefined, { data, rows, columns }: Matrix, count: number, at: number, odd: () => ParError
 ): Matrix {
   const into = all ?? {
-    data: reserve(count * columns, data instanceof Float32Array ? 4 : 8, 'features'), rows: count, columns
+    data: reserve(count * columns, isFloat32Array(data) ? 4 : 8, 'features'), rows: count, columns
   }
   if (into.columns !== columns || at + rows > count) throw odd()
   into.data.set(data, at * columns)
