@@ -16,7 +16,7 @@ int integer(const Napi::Object& from, const char* name);
 std::string text(const Napi::Object& from, const char* name);
 Napi::Object object(const Napi::Value& value, const char* what);
 template <class T>
-Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what);  // as it is: nobody else may write meanwhile
+Napi::TypedArrayOf<T> typed(const Napi::Value& value, const char* what);  // not copied
 template <class T>
 std::vector<T> array(const Napi::Value& value, const char* what);  // from a typed array of that type
 

@@ -21,7 +21,7 @@ export type {
   AnimateOptions, ClassifyOptions, DecodeOptions, EncodeOptions, GenerateOptions, LoadOptions, OnClassified,
   OnProgress, PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './api/options.js'
-export type { CellBox, Known, KnownMask } from './api/known.js'
+export type { CellBox, Known, KnownMask, KnownSide } from './api/known.js'
 export type { SampleClasses, SamplesOptions, SamplesProgress } from './api/samples.js'
 export type { Tokens } from './api/tokens.js'
 export { presets, type HubFile, type Preset, type PresetName } from './models/presets.js'

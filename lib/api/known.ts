@@ -6,7 +6,9 @@ import { limits } from '../machine/limits.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
 import { tokenList, type Tokens } from './tokens.js'
 
-const sides = ['left', 'right', 'top', 'bottom'] as const
+/** A half of a picture. */
+export type KnownSide = 'left' | 'right' | 'top' | 'bottom'
+export const knownSides: readonly KnownSide[] = ['left', 'right', 'top', 'bottom']
 const boxNames = ['row', 'column', 'rows', 'columns'] as const
 
 /** A part of the token grid. */
@@ -25,7 +27,7 @@ export interface CellBox {
  * Which cells of the token grid are kept: a half (of an odd number of rows or columns the smaller one), all outside a
  * box, or a number for each cell in raster order, [rows * columns]: true or 1 is kept, false or 0 is drawn.
  */
-export type KnownMask = 'left' | 'right' | 'top' | 'bottom' | {
+export type KnownMask = KnownSide | {
   /** The cells that are drawn. */
   outside: CellBox
 } | ReadonlyArray<boolean | number> | Uint8Array
@@ -45,7 +47,7 @@ export interface Known {
 export interface CheckedKnown {
   tokens: unknown[] | undefined
   images: OwnImage[] | undefined
-  mask: typeof sides[number] | CellBox | Uint8Array
+  mask: KnownSide | CellBox | Uint8Array
 }
 
 // ---- before a model is touched
@@ -72,10 +74,10 @@ export function checkKnown (value: unknown, pictures: number): CheckedKnown {
 }
 
 function maskOption (value: unknown): CheckedKnown['mask'] {
-  if (typeof value === 'string') return oneOf(value, 'known.mask', sides)
+  if (typeof value === 'string') return oneOf(value, 'known.mask', knownSides)
   if (isUint8Array(value) || isList(value)) return cells(value)
   if (!isObject(value) || ArrayBuffer.isView(value)) {
-    throw invalid(`known.mask must be ${sides.join(', ')}, { outside } or a list of cells, not ${show(value)}`)
+    throw invalid(`known.mask must be ${knownSides.join(', ')}, { outside } or a list of cells, not ${show(value)}`)
   }
   const box = optionsObject(optionsObject(value, 'known.mask', ['outside']).outside, 'known.mask.outside', boxNames)
   const [row, column, rows, columns] = boxNames.map((name, i) =>

@@ -358,7 +358,7 @@ export interface CheckedGenerate {
   onProgress: OnProgress | undefined
 }
 
-const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
+export const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
 export const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
   'known', 'signal', 'onProgress', ...decodingNames]
 

@@ -1,5 +1,5 @@
-// The options of `samples`: pictures for an evaluation, each told by its number alone, so that a run can be stopped,
-// continued and divided among machines.
+// The options of `samples`: pictures for an evaluation. The number of a picture decides its class and its seed, so a
+// run can be stopped, continued and divided among machines.
 
 import { createHash } from 'node:crypto'
 import { callback, integer, invalid, isList, optionsObject, show } from '../base/validate.js'

@@ -3,11 +3,11 @@
 
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { ImageFormat } from '../api/image.js'
-import type { KnownMask } from '../api/known.js'
+import { knownSides, type KnownMask, type KnownSide } from '../api/known.js'
 import { randomSeed } from '../api/options.js'
 import type { Par } from '../api/par.js'
 import { absolute } from '../base/files.js'
-import { shownPath } from '../base/text.js'
+import { visible } from '../base/text.js'
 import { integer } from './arguments.js'
 import { pictureOptions } from './encode.js'
 import { classesOf } from './generate.js'
@@ -21,10 +21,8 @@ import { samplingOf, samplingOptions, type SamplingFlags } from './sampling.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
 import { printJson, printSummary, shown, UsageError } from './terminal.js'
 
-const sides = ['left', 'right', 'top', 'bottom'] as const
-
 /** What is kept: a half, all outside a box in pixels, or what is white in the picture of a mask. */
-type Keep = { side: typeof sides[number] } | { box: [left: number, top: number, width: number, height: number] } |
+type Keep = { side: KnownSide } | { box: [left: number, top: number, width: number, height: number] } |
   { mask: string }
 
 interface Flags extends ModelFlags, PictureFlags, SamplingFlags {
@@ -66,7 +64,7 @@ export function completeCommand (signal: AbortSignal): Command {
 }
 
 function keep (text: string): Keep {
-  const side = sides.find(one => one === text)
+  const side = knownSides.find(one => one === text)
   if (side) return { side }
   if (text.startsWith('outside:')) {
     const numbers = text.slice('outside:'.length).split(',').map(part => /^\d{1,6}$/.test(part) ? Number(part) : NaN)
@@ -170,7 +168,7 @@ async function maskOf (
     }
   }
   const mask = await par.prepare(bytes!, { grid: [rows, columns], crop, signal }).catch((error: unknown) => {
-    throw new UsageError(`the mask ${sourceName(name)} is no picture: ${shownPath((error as Error).message)}`,
+    throw new UsageError(`the mask ${sourceName(name)} is no picture: ${visible((error as Error).message, 300)}`,
       { cause: error })
   })
   const kept = Array<boolean>(rows * columns).fill(true)

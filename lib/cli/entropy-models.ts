@@ -5,6 +5,7 @@
 import { ParError } from '../base/errors.js'
 import { shownPath, visible } from '../base/text.js'
 import { openCheckpoint } from '../checkpoint/index.js'
+import { decodingNames } from '../api/options.js'
 import { Par } from '../api/par.js'
 import { createSchedule, type DecodingOptions, type Order, type Schedule } from '../decoding/schedule.js'
 import type { TokenSet } from '../evaluation/token-set.js'
@@ -12,7 +13,6 @@ import type { MachineFlags } from './model.js'
 import type { Progress } from './progress.js'
 import { shown, UsageError } from './terminal.js'
 
-const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
 /** Characters of decoding options at most. */
 const longestDecoding = 4096
 

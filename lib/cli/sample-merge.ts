@@ -6,7 +6,7 @@ import { maxSamples } from '../api/samples.js'
 import { fromSystem, withPart, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
 import { SampleFile, readComment, readLabels, readSamples } from '../evaluation/sample-file.js'
-import { countSamples, runName, runText, sampleName, writeSample } from '../evaluation/sample-folder.js'
+import { countSamples, firstSample, runName, runText, sampleName, writeSample } from '../evaluation/sample-folder.js'
 import { differences, parseRun, rangeOf, type SampleRun } from '../evaluation/sample-run.js'
 import { placeOf, say, type SampleFlags } from './sample-place.js'
 import { wrote } from './signals.js'
@@ -38,8 +38,11 @@ export async function merge (parts: string[], flags: SampleFlags, signal: AbortS
   if (missing.length > 0) throw new UsageError(`part ${missing.slice(0, 10).join(', ')} of ${of} is missing`)
   if (numbers.length > of) throw new UsageError(`there are ${of} parts, and ${numbers.length} were given`)
   found.sort((a, b) => a.run.shard![0] - b.run.shard![0])
-  if (isNpz && !flags.overwrite && await fs.stat(place.file).then(() => true, () => false)) {
-    throw new UsageError(`${shownPath(flags.out!)} is there already; give another name, or --overwrite`)
+  const taken = isNpz
+    ? await fs.stat(place.file).then(() => place.file, () => undefined)
+    : await firstSample(place.file, whole)
+  if (taken !== undefined && !flags.overwrite) {
+    throw new UsageError(`${shownPath(taken)} is there already; give another name, or --overwrite`)
   }
   const labels = found.flatMap(({ labels }) => labels)
   if (isNpz) await mergeFiles(place.file, whole, labels, found, signal)

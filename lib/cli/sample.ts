@@ -10,8 +10,9 @@ import { maxSamples, sampleClass } from '../api/samples.js'
 import { fromSystem, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
 import { SampleFile, readComment, sampleFileBytes } from '../evaluation/sample-file.js'
-import { countSamples, runName, runText, writeSample } from '../evaluation/sample-folder.js'
+import { countSamples, firstSample, runName, runText, writeSample } from '../evaluation/sample-folder.js'
 import { differences, parseRun, rangeOf, sampledFile, type SampleRun } from '../evaluation/sample-run.js'
+import { embedded } from '../models/embedded.js'
 import { resolveClass } from '../models/labels.js'
 import { classList, integer, size } from './arguments.js'
 import { examples } from './help.js'
@@ -114,6 +115,10 @@ async function sample (flags: SampleFlags, signal: AbortSignal): Promise<void> {
 
 async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
   const { transformer, tokenizer, device, isa, precision } = par.info
+  const n = samplingOf(flags).n ?? transformer!.n
+  // The embedded model has a file for each n.
+  const isEmbedded = flags.model === undefined && flags.transformer === undefined
+  const file = (isEmbedded ? embedded.transformers.get(n) : undefined) ?? transformer!.path
   const { size, labels = 'random', seed = 0, count, shard } = flags
   const sampling = samplingOf(flags)
   const own = transformer!.size ?? tokenizer!.imageSize!
@@ -130,9 +135,9 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
   }).filter(([, value]) => value !== undefined))
   return {
     format: 'parvis samples, version 1',
-    transformer: await sampledFile(transformer!.path),
+    transformer: await sampledFile(file),
     tokenizer: await sampledFile(tokenizer!.path),
-    n: sampling.n ?? transformer!.n,
+    n,
     sampling: { ...transformer!.sampling, ...given },
     seed,
     classes: list,
@@ -227,6 +232,10 @@ async function folderStore (
   if (!flags.overwrite && found !== undefined && found !== text) {
     const other = parseRun(found)
     refuseOther(about, other && { ...other, ...{ labels: undefined } }, run)
+  }
+  if (!flags.overwrite && found === undefined) {
+    const taken = await firstSample(folder, run)
+    if (taken !== undefined) refuseOther(path.join(folder, taken), undefined, run)
   }
   const there = flags.overwrite || found === undefined ? 0 : await countSamples(folder, run)
   if (there === labels.length) return undefined

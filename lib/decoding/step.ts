@@ -94,8 +94,7 @@ export class StepMemory {
 
   /** The rules of all parts, each once; packed again where they are others than before. */
   #useRules (parts: readonly StepPart[]): void {
-    const known = this.#rules.length > 0 && parts.every(({ rule }) => this.#rules.includes(rule))
-    if (known && this.#rules.length === 1) return
+    if (this.#rules.length === 1 && parts.every(({ rule }) => rule === this.#rules[0])) return
     this.#rules.splice(0, Infinity, ...new Set(parts.map(({ rule }) => rule)))
     this.#step.rules = packRules(this.#rules)
   }

@@ -30,6 +30,15 @@ export async function countSamples (folder: string, run: SampleRun): Promise<num
   return index - start
 }
 
+/** A file that bears the name of a picture of the run. */
+export async function firstSample (folder: string, run: SampleRun): Promise<string | undefined> {
+  const [start, end] = rangeOf(run)
+  return (await readdir(folder).catch(() => [])).find(name => {
+    const index = /^\d+\.png$/.test(name) ? Number.parseInt(name, 10) : -1
+    return index >= start && index < end && name === sampleName(index, run.count)
+  })
+}
+
 /** @throws ParError `FILE_NOT_FOUND`; what `check` throws */
 export async function writeSample (
   folder: string, index: number, run: SampleRun, png: Uint8Array, check: () => void

@@ -1,5 +1,5 @@
-// What a run of samples is: everything that decides its bytes. It is written beside the pictures, so that a run is only
-// continued, or its parts put together, by who means the same.
+// What a run of samples is: everything that decides its bytes. It is written beside the pictures. A run is continued,
+// and parts are put together, only where all of this is the same.
 
 import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'

@@ -175,6 +175,8 @@ t.test('parts put together', async t => {
   t.match(await merge('missing.npz', '--out', 'wrong.npz'), { code: 1, stderr: /there is no such file/ })
   t.match(await merge('part-1.npz', 'part-2.npz', 'part-3.npz', '--out', 'all.npz'),
     { code: 2, stderr: /there already/ })
+  t.match(await merge('part-1', 'part-2', 'part-3', '--out', 'merged/'),
+    { code: 2, stderr: /\d+\.png is there already/ })
   fs.rmSync(at('part-2', '000015.png'))
   t.match(await merge('part-1', 'part-2', 'part-3', '--out', 'wrong/'), { code: 2, stderr: /it lacks pictures/ })
   t.notOk(fs.existsSync(at('wrong.npz')))
@@ -199,6 +201,15 @@ t.test('what is refused', async t => {
   ] as Array<[string[], number, RegExp]>) {
     t.match(await sample(...flags), { code, stdout: '', stderr: message }, flags.join(' '))
   }
+  fs.mkdirSync(at('album'))
+  fs.writeFileSync(at('album', '000003.png'), 'a picture of the user')
+  t.match(await sample('--count', '5', '--out', 'album/'),
+    { code: 2, stderr: /000003\.png is there already.*not written by parvis sample/ })
+  t.equal(fs.readFileSync(at('album', '000003.png'), 'utf8'), 'a picture of the user')
+  t.same(fs.readdirSync(at('album')), ['000003.png'])
+  t.match(await sample('--count', '3', '--out', 'album/'), { code: 0 }, 'names that the run has no use for')
+  t.match(JSON.parse(fs.readFileSync(at('album', 'samples.json'), 'utf8')),
+    { transformer: { file: 'par-16.safetensors' } }, 'the file of this n')
   t.equal(fs.readFileSync(at('foreign.npz'), 'utf8'), 'no archive')
   t.equal(fs.readFileSync(at('mine.npz.part'), 'utf8'), 'something')
   t.notOk(fs.existsSync(at('a.npz.part')))

@@ -3,8 +3,8 @@
     python3 ablations.py                 # trains the rows that are not there yet, one after another
     python3 ablations.py n4 n4-raster    # these rows only; a second process may train others meanwhile
 
-A row takes about half an hour of one core (AVX2). Weights go to $FASHION_WORK/ablations, never into the repository;
-scripts/ablations.js measures them with the package and keeps the results.
+A row takes about 35 minutes of one core (AVX2, FASHION_PRECISION=float32). Weights go to $FASHION_WORK/ablations,
+never into the repository; ablations.js measures them with the package and keeps the results.
 """
 import json
 import os
