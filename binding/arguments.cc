@@ -156,6 +156,7 @@ static bool isSecond(const Napi::Object& from, const char* name, const char* fir
 TransformerModel transformerModel(const Napi::Object& o) {
   TransformerModel m;
   read(o, {{"layers", &m.layers, 1, limits::layers},
+           {"crossLayers", &m.crossLayers, 0, limits::layers},
            {"dim", &m.dim, 1, limits::dim},
            {"heads", &m.heads, 1, limits::heads},
            {"kvHeads", &m.kvHeads, 1, limits::heads},
@@ -163,12 +164,13 @@ TransformerModel transformerModel(const Napi::Object& o) {
            {"feedForward", &m.feedForward, 1, limits::feedForward},
            {"vocabularySize", &m.vocabulary, 1, limits::vocabulary},
            {"classes", &m.classes, 1, limits::classes},
-           {"transitions", &m.transitions, 0, limits::n - 1},
+           {"specials", &m.specials, 0, limits::n - 1},
            {"positions", &m.positions, 0, limits::tokens + 1}});
   m.norm = isSecond(o, "norm", "rms", "layer") ? NormKind::layer : NormKind::rms;
   m.activation = isSecond(o, "activation", "swiglu", "gelu") ? Activation::gelu : Activation::swiglu;
   m.bias = o.Get("bias").ToBoolean();
   m.embeddingNorm = o.Get("embeddingNorm").ToBoolean();
+  m.rotateSpecials = o.Get("rotateSpecials").ToBoolean();
   const std::vector<int64_t> pairs = integers(o.Get("rotationPairs"), "rotationPairs");
   if (pairs.size() != 3) wrong(o.Env(), "rotationPairs must have 3 numbers");
   m.normEps = static_cast<float>(number(o, "normEps"));
@@ -180,7 +182,7 @@ TransformerModel transformerModel(const Napi::Object& o) {
     rotated += m.rotationPairs[axis] = static_cast<int>(pairs[axis]);
   }
   if (m.heads % m.kvHeads || m.headSize % 4 || 2 * rotated > m.headSize ||
-      (m.bias && m.activation == Activation::swiglu))
+      (m.bias && m.activation == Activation::swiglu) || (m.rotateSpecials && m.heads * m.headSize != m.dim))
     wrong(o.Env(), "a size of the transformer is outside its range", Code::badCheckpoint);
   return m;
 }

@@ -30,10 +30,17 @@ Status checkSession(const TransformerModel&, const SessionOptions& o) {
   return {};
 }
 
-void groupsOf(const Step& step, std::vector<Group>& out) {
+int layerRows(const TransformerModel& m, const Step& step) {
+  if (m.crossLayers == 0) return step.rowCount;
+  int rows = 0;
+  while (rows < step.rowCount && step.rows[rows].slot >= 0) rows++;
+  return rows;
+}
+
+void groupsOf(const Step& step, int begin, int end, std::vector<Group>& out) {
   out.clear();
-  for (int i = 0; i < step.rowCount; i++) {
-    if (out.empty() || out.back().stream != step.rows[i].stream) out.push_back({step.rows[i].stream, i, 0});
+  for (int i = begin; i < end; i++) {
+    if (out.empty() || out.back().stream != step.rows[i].stream) out.push_back({step.rows[i].stream, i - begin, 0});
     out.back().count++;
   }
 }
@@ -46,6 +53,7 @@ Seats::Seats(const TransformerModel& model, const SessionOptions& o) : model_(mo
   streams_.resize(streams);
   for (Stream& s : streams_) s.written.resize(static_cast<size_t>(o.slots));
   seen_.resize(streams);
+  queried_.resize(streams);
   slots_.resize(streams * static_cast<size_t>(o.slots));
   tokens_.resize(seats * static_cast<size_t>(o.tokens));
 }
@@ -104,7 +112,7 @@ Status Seats::checkRow(const Step& step, int i) const {
   const Row& r = step.rows[i];
   if (r.stream < 0 || r.stream >= o_.streams() || !all_[static_cast<size_t>(seatOf(r.stream))].taken)
     return badRow(i, "nobody sits in stream " + text(r.stream));
-  if (r.input < -1 - model_.transitions || r.input >= o_.tokens)
+  if (r.input < -1 - model_.specials || r.input >= o_.tokens)
     return badRow(i, "input " + text(r.input) + " does not exist");
   if (r.input >= 0 && !all_[static_cast<size_t>(seatOf(r.stream))].known[static_cast<size_t>(r.input)])
     return badRow(i, "reads token " + text(r.input) + ", which is not known yet");
@@ -122,6 +130,9 @@ Status Seats::checkPrediction(const Step& step, int i) {
   if (p.row < 0 || p.row >= step.rowCount) return badPrediction(i, "row " + text(p.row) + " does not exist");
   if (p.unconditional < -1 || p.unconditional >= step.rowCount)
     return badPrediction(i, "row " + text(p.unconditional) + " does not exist");
+  if (model_.crossLayers > 0 &&
+      (step.rows[p.row].slot >= 0 || (p.unconditional >= 0 && step.rows[p.unconditional].slot >= 0)))
+    return badPrediction(i, "is of a row with a slot, and this model predicts by rows without one");
   const int seat = seatOf(step.rows[p.row].stream);
   if (p.unconditional >= 0 && seatOf(step.rows[p.unconditional].stream) != seat)
     return badPrediction(i, "is guided by a row of another seat");
@@ -138,18 +149,35 @@ Status Seats::checkPrediction(const Step& step, int i) {
   return {};
 }
 
-// The prefix of slots that are written, by rows first..end of the step too.
-int Seats::fill(const Stream& stream, const Step& step, int first, int end) const {
-  int filled = stream.filled;
-  const size_t base = static_cast<size_t>(step.rows[first].stream) * static_cast<size_t>(o_.slots);
-  // Every slot counts at most once, so the loop ends soon: a step rarely writes behind what is filled.
-  for (int left = end - first + 1; left > 0 && filled < o_.slots;) {
-    const size_t slot = static_cast<size_t>(filled);
-    if (slots_[base + slot] == now_) left--;
-    else if (!stream.written[slot]) break;
-    filled++;
+// The prefix of slots that are written, by the rows of this step too.
+int Seats::fill(int stream) const {
+  const Stream& s = streams_[static_cast<size_t>(stream)];
+  const size_t base = static_cast<size_t>(stream) * static_cast<size_t>(o_.slots);
+  size_t filled = static_cast<size_t>(s.filled);
+  while (filled < s.written.size() && (slots_[base + filled] == now_ || s.written[filled])) filled++;
+  return static_cast<int>(filled);
+}
+
+Status Seats::checkRows(const Step& step, int begin, int end, std::vector<uint32_t>& seen) {
+  for (int first = begin, next = begin; first < end; first = next) {
+    const int32_t stream = step.rows[first].stream;
+    for (next = first; next < end && step.rows[next].stream == stream; next++) {
+      if (Status s = checkRow(step, next); !s.ok()) return s;
+      if (step.rows[next].slot < 0) continue;
+      uint32_t& mark = slots_[static_cast<size_t>(stream) * static_cast<size_t>(o_.slots) +
+                              static_cast<size_t>(step.rows[next].slot)];
+      if (mark == now_) return badRow(next, "slot " + text(step.rows[next].slot) + " is written by another row too");
+      mark = now_;
+    }
+    uint32_t& mark = seen[static_cast<size_t>(stream)];
+    if (mark == now_) return badRow(first, "the rows of stream " + text(stream) + " do not follow each other");
+    mark = now_;
+    const int filled = fill(stream);
+    for (int i = first; i < next; i++)
+      if (step.rows[i].sees > filled)
+        return badRow(i, "sees " + text(step.rows[i].sees) + " slots, of which " + text(filled) + " are written");
   }
-  return filled;
+  return {};
 }
 
 Status Seats::check(const Step& step) {
@@ -159,24 +187,11 @@ Status Seats::check(const Step& step) {
   for (int i = 0; i < step.ruleCount; i++)
     if (!valid(step.rules[i])) return invalid("A sampling rule of the step has a value outside its range.");
   now_++;
-  for (int first = 0, end = 0; first < step.rowCount; first = end) {
-    const int32_t stream = step.rows[first].stream;
-    for (end = first; end < step.rowCount && step.rows[end].stream == stream; end++) {
-      if (Status s = checkRow(step, end); !s.ok()) return s;
-      if (step.rows[end].slot < 0) continue;
-      uint32_t& mark = slots_[static_cast<size_t>(stream) * static_cast<size_t>(o_.slots) +
-                              static_cast<size_t>(step.rows[end].slot)];
-      if (mark == now_) return badRow(end, "slot " + text(step.rows[end].slot) + " is written by another row too");
-      mark = now_;
-    }
-    uint32_t& seen = seen_[static_cast<size_t>(stream)];
-    if (seen == now_) return badRow(first, "the rows of stream " + text(stream) + " do not follow each other");
-    seen = now_;
-    const int filled = fill(streams_[static_cast<size_t>(stream)], step, first, end);
-    for (int i = first; i < end; i++)
-      if (step.rows[i].sees > filled)
-        return badRow(i, "sees " + text(step.rows[i].sees) + " slots, of which " + text(filled) + " are written");
-  }
+  const int inLayers = layerRows(model_, step);
+  if (Status s = checkRows(step, 0, inLayers, seen_); !s.ok()) return s;
+  for (int i = inLayers; i < step.rowCount; i++)
+    if (step.rows[i].slot >= 0) return badRow(i, "has a slot and comes behind rows without one");
+  if (Status s = checkRows(step, inLayers, step.rowCount, queried_); !s.ok()) return s;
   for (int i = 0; i < step.predictionCount; i++)
     if (Status s = checkPrediction(step, i); !s.ok()) return s;
   return {};

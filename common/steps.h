@@ -14,12 +14,18 @@ constexpr int maxPosition = 1 << 14;  // rotation cells lie below
 
 Status checkSession(const TransformerModel& model, const SessionOptions& options);
 
+// Caches of a stream: one a layer, and the one that cross layers share.
+inline int cacheCount(const TransformerModel& m) { return m.layers + (m.crossLayers > 0 ? 1 : 0); }
+
+// Rows of a step that run through the layers; those behind them run through the cross layers.
+int layerRows(const TransformerModel& model, const Step& step);
+
 // Rows of one stream in a step, which follow each other.
 struct Group {
   int32_t stream, first, count;
 };
-// The groups of a step that was checked.
-void groupsOf(const Step& step, std::vector<Group>& out);
+// The groups of rows [begin, end) of a step that was checked, counted from `begin`.
+void groupsOf(const Step& step, int begin, int end, std::vector<Group>& out);
 
 // The seats of a session as the host knows them: who sits where, which tokens are known, which slots are written. A
 // backend may draw tokens later than it is told of them here.
@@ -60,8 +66,9 @@ class Seats {
     bool verified = true;       // logits were looked at that depend on everything written
   };
   Status checkRow(const Step& step, int i) const;
+  Status checkRows(const Step& step, int begin, int end, std::vector<uint32_t>& seen);
   Status checkPrediction(const Step& step, int i);
-  int fill(const Stream& stream, const Step& step, int first, int end) const;
+  int fill(int stream) const;
 
   TransformerModel model_;
   SessionOptions o_;
@@ -69,7 +76,8 @@ class Seats {
   std::vector<Stream> streams_;
   // Marks of the step that is being checked, so that nothing has to be cleared between steps.
   uint32_t now_ = 0;
-  std::vector<uint32_t> seen_, slots_, tokens_;  // [streams], [streams, slots], [seats, tokens]
+  std::vector<uint32_t> seen_, queried_;  // [streams]
+  std::vector<uint32_t> slots_, tokens_;  // [streams, slots], [seats, tokens]
 };
 
 // Angle of pair `pair` of a head at a position along the axis that the pair belongs to. Computed in double precision

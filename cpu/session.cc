@@ -42,7 +42,7 @@ SessionLayout::SessionLayout(const TransformerModel& m, Element element, int thr
   logits = take(static_cast<size_t>(chunk) * vocabularyStride * 4);
   gathered = take(static_cast<size_t>(chunk) * dimStride * item);
   scratch = take(scratchBytes * threads);
-  caches = take(cache.bytes() * m.kvHeads * o.streams() * m.layers);
+  caches = take(cache.bytes() * m.kvHeads * o.streams() * cacheCount(m));
   tokens = take(seats * tokensEach * 4);
   logProbs = take(seats * tokensEach * 4);
   kept = take(seats * keptEach * 4);
@@ -84,8 +84,8 @@ Status CpuSession::enter(int seat, const Sequence& sequence) {
   // A tile of attention multiplies what lies behind a prefix by zero, which hides finite numbers only.
   const TransformerModel& m = transformer_->model_;
   const size_t stream = layout_.cache.bytes() * m.kvHeads;
-  for (int layer = 0; layer < m.layers; layer++)
-    std::memset(cache_ + (static_cast<size_t>(layer) * o_.seats + seat) * o_.streamsEach * stream, 0,
+  for (int cache = 0; cache < cacheCount(m); cache++)
+    std::memset(cache_ + (static_cast<size_t>(cache) * o_.seats + seat) * o_.streamsEach * stream, 0,
                 stream * o_.streamsEach);
   seats_.cleaned(seat);
   return {};
@@ -109,7 +109,7 @@ void CpuSession::embed(const Step& step) {
     const Row& row = step.rows[i];
     const int seat = seats_.seatOf(row.stream);
     const bool unconditional = row.stream % o_.streamsEach == 1;
-    const void* table = row.input >= 0 ? t.tokens_ : row.input == classInput ? t.classes_ : t.transitions_;
+    const void* table = row.input >= 0 ? t.tokens_ : row.input == classInput ? t.classes_ : t.specials_;
     const int32_t entry = row.input >= 0            ? tokens_[static_cast<size_t>(seat) * o_.tokens + row.input]
                           : row.input != classInput ? -2 - row.input
                           : unconditional           ? m.classes
@@ -121,6 +121,7 @@ void CpuSession::embed(const Step& step) {
       convertFloats(static_cast<const uint8_t*>(from) + at, type, to, DType::float32, m.dim);
     };
     read(table, std::max(entry, 0), x);
+    if (m.rotateSpecials && row.input < classInput) rotate(x, row);
     if (row.position >= 0) {
       float* position = reinterpret_cast<float*>(scratch_);
       read(t.positions_, row.position, position);
@@ -131,16 +132,71 @@ void CpuSession::embed(const Step& step) {
   }
 }
 
-void CpuSession::attention(const Rows& run, const Step& step, int layer) {
+// A special vector becomes what a table with an entry for each cell would hold, in the precision of the model.
+void CpuSession::rotate(float* x, const Row& row) const {
+  const CpuTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  const Rotation rotation = angles_.of(m);
+  const int pairs = rotatedPairs(m);
+  for (int head = 0; head < m.heads; head++)
+    for (int p = 0; p < pairs; p++) {
+      float* pair = x + head * m.headSize + 2 * p;
+      const int32_t position = row.cell[rotationAxis(m, p)];
+      const ptrdiff_t at = 2 * (static_cast<ptrdiff_t>(position) * pairs + p);
+      const float c = position < 0 ? 0 : rotation.cosine[at], s = position < 0 ? 0 : rotation.sine[at + 1];
+      const float a = pair[0], b = pair[1];
+      pair[0] = a * c - b * s;
+      pair[1] = a * s + b * c;
+    }
+  if (t.element_ == Element::float32) return;
+  uint16_t* rounded = reinterpret_cast<uint16_t*>(scratch_);
+  convertFloats(x, DType::float32, rounded, DType::bfloat16, static_cast<size_t>(m.dim));
+  convertFloats(rounded, DType::bfloat16, x, DType::float32, static_cast<size_t>(m.dim));
+}
+
+void CpuSession::attention(const Rows& run, const Step& step, Range rows, int heads, int cache) {
   const TransformerModel& m = transformer_->model_;
-  uint8_t* cache = cache_ + static_cast<size_t>(layer) * o_.streams() * m.kvHeads * layout_.cache.bytes();
+  uint8_t* const caches = cache_ + static_cast<size_t>(cache) * o_.streams() * m.kvHeads * layout_.cache.bytes();
+  const Step part{step.rows + rows.begin, rows.count(), nullptr, 0, nullptr, 0};
   timed(
-      run.profile(), [&] { return rowAttentionLaunch(seenSlots(step), m, elementSize(transformer_->element_)); },
+      run.profile(), [&] { return rowAttentionLaunch(seenSlots(part), m, elementSize(transformer_->element_)); },
       [&] {
-        run.attention({qkv_, layout_.qkvStride, rows_.data(), groups_.data(), static_cast<int>(groups_.size()), m.heads,
-                       m.kvHeads, m.headSize, layout_.cache, cache, angles_.of(m), attended_, layout_.widthStride,
-                       scratch_, layout_.scratchBytes});
+        run.attention({qkv_, layout_.qkvStride, rows_.data() + rows.begin, groups_.data(),
+                       static_cast<int>(groups_.size()), heads, m.kvHeads, m.headSize, layout_.cache, caches,
+                       angles_.of(m), attended_, layout_.widthStride, scratch_, layout_.scratchBytes});
       });
+}
+
+// What layers leave of the rows becomes keys and values for the cross layers.
+void CpuSession::share(const Rows& run, const Step& step, Range rows) {
+  const CpuTransformer& t = *transformer_;
+  if (rows.count() == 0) return;
+  run.norm(x_, layout_.dimStride, rows.count(), norm(t.model_.norm, t.sharedNorm_), normed_);
+  run.matmul(t.sharedKeysValues_, normed_, layout_.dimStride, rows.count(), Epilogue::store, qkv_, nullptr,
+             layout_.qkvStride);
+  attention(run, step, rows, 0, t.model_.layers);
+}
+
+Status CpuSession::runLayers(const Rows& run, const Step& step, Range rows, Range layers, const Cancel& cancel) {
+  const CpuTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  if (rows.count() == 0) return {};
+  groupsOf(step, rows.begin, rows.end, groups_);
+  const int count = rows.count();
+  float* const x = x_ + static_cast<ptrdiff_t>(rows.begin) * layout_.dimStride;
+  const Epilogue activation = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu;
+  for (int i = layers.begin; i < layers.end; i++) {
+    if (cancel.load(std::memory_order_relaxed)) return broken(step);
+    const Layer& l = t.layers_[i];
+    run.norm(x, layout_.dimStride, count, norm(m.norm, l.attentionNorm), normed_);
+    run.matmul(l.qkv, normed_, layout_.dimStride, count, Epilogue::store, qkv_, nullptr, layout_.qkvStride);
+    attention(run, step, rows, m.heads, std::min(i, m.layers));
+    run.matmul(l.attentionOutput, attended_, layout_.widthStride, count, Epilogue::add, x, nullptr, layout_.dimStride);
+    run.norm(x, layout_.dimStride, count, norm(m.norm, l.feedForwardNorm), normed_);
+    run.matmul(l.up, normed_, layout_.dimStride, count, activation, nullptr, gated_, layout_.ffStride);
+    run.matmul(l.down, gated_, layout_.ffStride, count, Epilogue::add, x, nullptr, layout_.dimStride);
+  }
+  return {};
 }
 
 Status CpuSession::broken(const Step& step) {
@@ -159,24 +215,17 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
     rows_[i] = {r.slot, {r.cell[0], r.cell[1], r.cell[2]}, r.sees};
     last = std::max({last, r.cell[0], r.cell[1], r.cell[2]});
   }
-  groupsOf(step, groups_);
   angles_.grow(t.model_, last);
   const Rows run{*t.threads_, t.element_, cancel, recording()};
   timed(
       run.profile(), [&] { return embeddingLaunch(count, t.model_.dim, elementSize(t.element_)); },
       [&] { embed(step); });
-  const NormKind kind = t.model_.norm;
-  const Epilogue activation = t.model_.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu;
-  for (int i = 0; i < t.model_.layers; i++) {
-    if (cancel.load(std::memory_order_relaxed)) return broken(step);
-    const Layer& l = t.layers_[i];
-    run.norm(x_, layout_.dimStride, count, norm(kind, l.attentionNorm), normed_);
-    run.matmul(l.qkv, normed_, layout_.dimStride, count, Epilogue::store, qkv_, nullptr, layout_.qkvStride);
-    attention(run, step, i);
-    run.matmul(l.attentionOutput, attended_, layout_.widthStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
-    run.norm(x_, layout_.dimStride, count, norm(kind, l.feedForwardNorm), normed_);
-    run.matmul(l.up, normed_, layout_.dimStride, count, activation, nullptr, gated_, layout_.ffStride);
-    run.matmul(l.down, gated_, layout_.ffStride, count, Epilogue::add, x_, nullptr, layout_.dimStride);
+  const int inLayers = layerRows(t.model_, step);
+  if (Status s = runLayers(run, step, {0, inLayers}, {0, t.model_.layers}, cancel); !s.ok()) return s;
+  if (t.model_.crossLayers > 0) {
+    share(run, step, {0, inLayers});
+    const Range cross{t.model_.layers, t.model_.layers + t.model_.crossLayers};
+    if (Status s = runLayers(run, step, {inLayers, count}, cross, cancel); !s.ok()) return s;
   }
   if (Status s = predict(run, step, cancel); !s.ok()) return s;
   seats_.ran(step);

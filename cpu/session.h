@@ -23,6 +23,12 @@ struct SessionLayout {
   size_t bytes = 0;
 };
 
+// [begin, end)
+struct Range {
+  int begin, end;
+  int count() const { return end - begin; }
+};
+
 class CpuSession : public Session {
  public:
   CpuSession(std::shared_ptr<CpuTransformer> transformer, const SessionOptions& options)
@@ -38,8 +44,12 @@ class CpuSession : public Session {
 
  private:
   void embed(const Step& step);
+  void rotate(float* x, const Row& row) const;
+  Status runLayers(const Rows& run, const Step& step, Range rows, Range layers, const Cancel& cancel);
+  void share(const Rows& run, const Step& step, Range rows);
   RowNorm norm(NormKind kind, const NormWeights& weights) const;
-  void attention(const Rows& run, const Step& step, int layer);
+  // heads: of queries; 0: keys and values are appended, and nothing is asked
+  void attention(const Rows& run, const Step& step, Range rows, int heads, int cache);
   Status predict(const Rows& run, const Step& step, const Cancel& cancel);
   bool draw(const Prediction& prediction, const SamplingRule& rule, int seat, const float* conditional,
             const float* unconditional, uint8_t* scratch);
@@ -61,9 +71,9 @@ class CpuSession : public Session {
   float* logits_ = nullptr;     // [chunk, vocabularyStride]
   void* gathered_ = nullptr;    // elements [chunk, dimStride]
   uint8_t* scratch_ = nullptr;  // a thread's each
-  uint8_t* cache_ = nullptr;    // heads [layers, streams, kvHeads]
+  uint8_t* cache_ = nullptr;    // heads [cacheCount(model), streams, kvHeads]
   std::vector<AttentionRow> rows_;
-  std::vector<Group> groups_;
+  std::vector<Group> groups_;  // of the rows that run now, counted from the first of them
   Angles angles_;
   int32_t* tokens_ = nullptr;  // [seats, tokens]
   float* logProbs_ = nullptr;  // [seats, tokens]

@@ -15,7 +15,7 @@ struct NormWeights {
 
 struct Layer {
   NormWeights attentionNorm;
-  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]
+  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]; of a cross layer [heads headSize, dim]
   Matrix attentionOutput;  // [dim, heads headSize]
   NormWeights feedForwardNorm;
   Matrix up;    // panels as its epilogue takes them (kernels.h)
@@ -35,13 +35,14 @@ class CpuTransformer : public Transformer {
   Element element_ = Element::float32;
   std::shared_ptr<Threads> threads_;
   Memory memory_;
-  std::vector<Layer> layers_;
-  void* classes_ = nullptr;      // [classes + 1, dim] elements
-  void* tokens_ = nullptr;       // [vocabulary, dim]
-  void* transitions_ = nullptr;  // [transitions, dim]
-  void* positions_ = nullptr;    // [positions, dim]
-  NormWeights embeddingNorm_, finalNorm_;
-  Matrix head_;  // [vocabulary, dim]
+  std::vector<Layer> layers_;  // cross layers behind the others
+  void* classes_ = nullptr;    // [classes + 1, dim] elements
+  void* tokens_ = nullptr;     // [vocabulary, dim]
+  void* specials_ = nullptr;   // [specials, dim]
+  void* positions_ = nullptr;  // [positions, dim]
+  NormWeights embeddingNorm_, sharedNorm_, finalNorm_;
+  Matrix sharedKeysValues_;  // [2 kvHeads headSize, dim]
+  Matrix head_;              // [vocabulary, dim]
 };
 
 }  // namespace parvis::cpu

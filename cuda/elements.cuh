@@ -42,4 +42,17 @@ __device__ inline float2 loadPair(const uint16_t* p) {
   return make_float2(lowHalf(v), highHalf(v));
 }
 
+// As they come back from where they are stored.
+template <class E>
+__device__ inline float2 roundPair(float2 v);
+template <>
+__device__ inline float2 roundPair<float>(float2 v) {
+  return v;
+}
+template <>
+__device__ inline float2 roundPair<uint16_t>(float2 v) {
+  const uint32_t pair = ptx::packBf16(v.x, v.y);
+  return make_float2(lowHalf(pair), highHalf(pair));
+}
+
 }  // namespace parvis::cuda

@@ -1,5 +1,5 @@
 // A step begins: its rows come from the host without a copy that the host would have to enqueue, so that a step is one
-// graph. Then its inputs: for each row of the table the embedding of the class, of a transition token or of a token
+// graph. Then its inputs: for each row of the table the embedding of the class, of a special vector or of a token
 // that an earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a
 // row.
 #include "norm.cuh"
@@ -33,13 +33,24 @@ __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
   if (thread == 0) *t.counter = *step + 1;
 }
 
+// Elements d and d + 1 of a special vector, as a table with an entry for each cell would hold them.
+template <class E>
+__device__ float2 rotatedPair(const Embedding& e, const Row& row, int d, float2 v) {
+  const int pair = d % e.headSize / 2, all = e.pairs[0] + e.pairs[1] + e.pairs[2];
+  if (pair >= all) return v;
+  const int position = row.cell[pair < e.pairs[0] ? 0 : pair < e.pairs[0] + e.pairs[1] ? 1 : 2];
+  if (position < 0) return make_float2(0, 0);
+  const float c = e.cosine[position * all + pair], s = e.sine[position * all + pair];
+  return roundPair<E>(make_float2(v.x * c - v.y * s, v.x * s + v.y * c));
+}
+
 template <class E>
 __global__ void embedKernel(const __grid_constant__ Embedding e) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   const int row = static_cast<int>(blockIdx.x);
   const int32_t input = e.rows.at(row).input, stream = e.rows.at(row).stream, seat = stream / e.streamsEach;
-  const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.transitionTable;
+  const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.specialTable;
   const int32_t entry = input >= 0            ? e.tokens[static_cast<ptrdiff_t>(seat) * e.tokensEach + input]
                         : input != classInput ? -2 - input
                         : stream - seat * e.streamsEach > 0 ? e.classes
@@ -49,6 +60,7 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
   const int32_t position = e.rows.at(row).position;
   const E* learned =
       position < 0 ? nullptr : static_cast<const E*>(e.positionTable) + static_cast<ptrdiff_t>(position) * e.dim;
+  const bool rotated = e.headSize > 0 && input < classInput;
   const int stride = squaresStride(e.dim);
   float* to = e.x + static_cast<ptrdiff_t>(row) * e.xStride;
   // Whole warps, since they leave squares together.
@@ -57,6 +69,7 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
     const int d = first + 2 * static_cast<int>(threadIdx.x % 32);
     const bool there = d < e.dim;
     float2 v = there ? loadPair(from + d) : make_float2(0, 0);
+    if (there && rotated) v = rotatedPair<E>(e, e.rows.at(row), d, v);
     if (there && learned) {
       const float2 p = loadPair(learned + d);
       v = make_float2(v.x + p.x, v.y + p.y);
@@ -83,6 +96,7 @@ cudaError_t takeStep(const TakeStep& t, StepStream stream) {
 cudaError_t embed(const Embedding& e, StepStream stream) {
   if (e.rows.count < 1 || e.streamsEach < 1 || e.dim < 2 || e.dim % 2 != 0 || e.threads < 1 || e.threads > 1024)
     return cudaErrorInvalidValue;
+  if (e.headSize < 0 || (e.headSize > 0 && e.headSize % 4 != 0)) return cudaErrorInvalidValue;
   if (e.next.weight && (e.threads % 32 != 0 || !valid(e.next, e.dim))) return cudaErrorInvalidValue;
   return launchInStep(e.element == Element::float32 ? embedKernel<float> : embedKernel<uint16_t>,
                       static_cast<unsigned>(e.rows.count), static_cast<unsigned>(e.threads), 0, stream, e);

@@ -89,14 +89,17 @@ struct Embedding {
   int streamsEach;        // of a seat
   const int32_t* tokens;  // [seats, tokensEach]
   int tokensEach;
-  const int32_t* classIds;      // [seats]
-  int classes;                  // the unconditional class
-  const void* classTable;       // elements [classes + 1, dim]
-  const void* tokenTable;       // elements [vocabulary, dim]
-  const void* transitionTable;  // elements [transitions, dim]
-  const void* positionTable;    // elements [positions, dim]: learned positions
+  const int32_t* classIds;    // [seats]
+  int classes;                // the unconditional class
+  const void* classTable;     // elements [classes + 1, dim]
+  const void* tokenTable;     // elements [vocabulary, dim]
+  const void* specialTable;   // elements [specials, dim]
+  const void* positionTable;  // elements [positions, dim]: learned positions
   Element element;
   int dim;
+  int headSize;  // of special vectors that are rotated by the row's cell; 0: they are not
+  int pairs[3];  // as Rotation has them
+  const float *cosine, *sine;
   float* x;  // [rows, xStride]
   ptrdiff_t xStride;
   NormInput next;  // threads is a multiple of 32 where there is one
@@ -115,7 +118,7 @@ struct Cache {
 
 struct Rotation {
   RowTable rows;
-  int heads, kvHeads, headSize;
+  int heads, kvHeads, headSize;  // kvHeads 0: queries alone; heads 0: keys and values alone
   int pairs[3];         // of a head, turned by frame, row and column of the cell, in this order; the rest stays
   const float* cosine;  // [positions, all turned pairs]
   const float* sine;

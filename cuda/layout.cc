@@ -9,6 +9,7 @@
 namespace parvis::cuda {
 
 int roundedCount(int count) {
+  if (count == 0) return 0;
   if (count <= 16) {
     int power = 1;
     while (power < count) power *= 2;
@@ -44,6 +45,13 @@ size_t angleBytes(const TransformerModel& m) {
 
 namespace {
 
+// The most that two counts are together, each rounded up, which are so many together before.
+int roundedParts(int count) {
+  int most = 0;
+  for (int first = 0; first <= count; first++) most = std::max(most, roundedCount(first) + roundedCount(count - first));
+  return most;
+}
+
 // Tiles of attend() that any groups of a step can have: each group has at most one that is not full.
 int maxTiles(const TransformerModel& m, const SessionOptions& o) {
   const int64_t shared = m.heads / m.kvHeads, streams = o.streams();
@@ -56,8 +64,9 @@ int maxTiles(const TransformerModel& m, const SessionOptions& o) {
 WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, const SessionOptions& o) {
   const size_t item = sizeOf(element), seats = static_cast<size_t>(o.seats),
                head = static_cast<size_t>(paddedHead(m.headSize));
-  maxRows = roundedCount(o.maxRows);
-  maxGroups = roundedCount(std::min(o.streams(), o.maxRows));
+  const int groupsEach = std::min(o.streams(), o.maxRows);
+  maxRows = m.crossLayers > 0 ? roundedParts(o.maxRows) : roundedCount(o.maxRows);
+  maxGroups = m.crossLayers > 0 ? 2 * roundedCount(groupsEach) : roundedCount(groupsEach);
   chunk = std::min(std::max(maxRows, 2), maxLogitRows);
   // A prediction has two rows of logits at most, and a pair does not go over the end of a chunk.
   maxGather = roundedCount(2 * o.maxRows + 2 * (2 * o.maxRows / chunk + 1));
@@ -101,7 +110,7 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   logits = layout.add(some * static_cast<size_t>(vocabularyStride) * 4);
   gathered = layout.add(some * normedRow);
   gatheredSquares = layout.add(some * squaresRow);
-  cache = layout.add(static_cast<size_t>(m.layers) * 2 * cacheBytes);
+  cache = layout.add(static_cast<size_t>(cacheCount(m)) * 2 * cacheBytes);
   partial = layout.add(element == Element::float32 ? 0 : attentionPartials(tiles, m.kvHeads, m.headSize, o.slots) * 4);
   counters = layout.add(counterBytes);
   classIds = layout.add(seats * 4);
@@ -132,8 +141,8 @@ MemoryPlan planCuda(const TransformerModel& model, Precision precision, const Se
       Place attentionNorm, qkv, attentionOutput, feedForwardNorm, up, down;
     };
     std::vector<Layer> layers_;
-    Place embeddingNorm_, finalNorm_;
-    void *classes_, *tokens_, *transitions_, *positions_, *head_;
+    Place embeddingNorm_, sharedNorm_, sharedKeysValues_, finalNorm_;
+    void *classes_, *tokens_, *specials_, *positions_, *head_;
   } nothing;
   const cuda::Element element = cuda::elementOf(precision);
   cuda::WeightBytes weights(precision);

@@ -66,8 +66,8 @@ __device__ inline void placePair(const Rotation& t, int r, int o, float a, float
 inline bool valid(const Rotation& r) {
   const int turned = r.pairs[0] + r.pairs[1] + r.pairs[2];
   return r.rows.count > 0 && r.pairs[0] >= 0 && r.pairs[1] >= 0 && r.pairs[2] >= 0 && 2 * turned <= r.headSize &&
-         r.kvHeads > 0 && r.heads > 0 && r.heads % r.kvHeads == 0 && r.headSize > 0 && r.headSize % 4 == 0 &&
-         r.cache.slots > 0;
+         r.kvHeads >= 0 && r.heads >= 0 && r.kvHeads + r.heads > 0 && (r.kvHeads == 0 || r.heads % r.kvHeads == 0) &&
+         r.headSize > 0 && r.headSize % 4 == 0 && r.cache.slots > 0;
 }
 
 }  // namespace parvis::cuda

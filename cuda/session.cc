@@ -104,7 +104,10 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
 Status CudaSession::profiled(const StepPlan& plan, const Step& step) {
   const CudaTransformer& t = *transformer_;
   Launcher launch(*t.device_, t.element_, recording());
-  if (Status s = statusOf(enqueue(launch, plan, seenSlots(step)), "running a step"); !s.ok()) return s;
+  const int inLayers = layerRows(t.model_, step);
+  const SeenInStep seen{seenSlots({step.rows, inLayers, nullptr, 0, nullptr, 0}),
+                        seenSlots({step.rows + inLayers, step.rowCount - inLayers, nullptr, 0, nullptr, 0})};
+  if (Status s = statusOf(enqueue(launch, plan, seen), "running a step"); !s.ok()) return s;
   if (Status s = t.device_->finish("running a step"); !s.ok()) return s;
   return launch.collect();
 }
@@ -124,68 +127,150 @@ Status CudaSession::capture(Workspace::Captured& captured) {
   return statusOf(e, "capturing a step");
 }
 
-cudaError_t CudaSession::enqueue(Launcher& launch, const StepPlan& plan, const SeenSlots& seen) {
+// Rows that run through layers [first, end) of the transformer, and where they lie.
+struct CudaSession::Stack {
+  int first, end;
+  const NormWeights& next;  // the norm behind the last layer
+  StepPlan::Part plan;
+  RowTable rows;
+  const StreamRows* groups;
+  Residual x;
+  NormedRows normed;
+  const SeenSlots& seen;
+};
+
+cudaError_t CudaSession::enqueue(Launcher& launch, const StepPlan& plan, const SeenInStep& seen) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const RowTable rows{w_->rows, plan.rows};
-  const Residual x{w_->x, w_->layout.xStride, m.dim};
-  const auto normOf = [&](const NormWeights& n) { return RowNorm{m.norm, n.weight, n.bias, m.normEps}; };
-  const auto added = [&](const NormWeights& next) {  // a projection that adds to x, which the norm follows
-    Projection p{};
-    p.rows = plan.rows, p.epilogue = Epilogue::add, p.y = w_->x, p.yStride = w_->layout.xStride,
-    p.next = w_->normed.normInput(next.weight);
-    return p;
+  const bool crosses = m.crossLayers > 0;
+  const auto stack = [&](int first, int count, const NormWeights& next, const StepPlan::Part& part, int firstRow,
+                         int firstGroup, const SeenSlots& seen) {
+    const ptrdiff_t at = firstRow;
+    NormedRows normed = w_->normed;
+    normed.elements =
+        static_cast<uint8_t*>(normed.elements) + at * normed.stride * static_cast<ptrdiff_t>(sizeOf(t.element_));
+    if (normed.squares) normed.squares += at * squaresStride(m.dim);
+    return Stack{first,
+                 first + count,
+                 next,
+                 part,
+                 {w_->rows + at, part.rows},
+                 w_->groups + firstGroup,
+                 {w_->x + at * w_->layout.xStride, w_->layout.xStride, m.dim},
+                 normed,
+                 seen};
   };
-  const float* const firstNorm = m.layers > 0 ? t.layers_[0].attentionNorm.weight : t.finalNorm_.weight;
+  const Stack layers = stack(0, m.layers, crosses ? t.sharedNorm_ : t.finalNorm_, plan.layers, 0, 0, seen.layers);
+  const Stack crossLayers = stack(m.layers, m.crossLayers, t.finalNorm_, plan.crossLayers, plan.layers.rows,
+                                  plan.layers.groups, seen.crossLayers);
   launch.take(w_->taking(plan));
-  launch.embed({rows, o_.streamsEach, w_->tokens, o_.tokens, w_->classIds, m.classes, t.classes_, t.tokens_,
-                t.transitions_, t.positions_, t.element_, m.dim, w_->x, w_->layout.xStride,
-                m.embeddingNorm ? NormInput{} : w_->normed.normInput(firstNorm), rowThreads});
-  if (m.embeddingNorm)
-    launch.normInPlace(x, plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps},
-                       firstNorm, w_->normed);
-  for (int i = 0; i < m.layers; i++) {
-    const Layer& l = t.layers_[static_cast<size_t>(i)];
-    uint8_t* const keys = w_->cache + static_cast<size_t>(2 * i) * w_->layout.cacheBytes;
-    const Cache cache{keys, keys + w_->layout.cacheBytes, o_.slots};
-    Projection qkv{}, up{};
-    qkv.rows = up.rows = plan.rows;
-    qkv.epilogue = Epilogue::append;
-    qkv.rotation = {
-        rows,      m.heads, m.kvHeads,  m.headSize,  {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]},
-        t.cosine_, t.sine_, t.element_, w_->queries, cache};
-    up.epilogue = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu, up.out = w_->gated,
-    up.yStride = w_->layout.ffStride;
-
-    launch.norm(x, nullptr, plan.rows, normOf(l.attentionNorm), w_->normed);
-    launch.project(w_->normed, m.normEps, qkv, l.qkv);
-    launch.attend({rows, w_->groups, plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache,
-                   w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
-                  plan.maxSmall, plan.maxLarge, m, seen);
-    launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
-    launch.norm(x, nullptr, plan.rows, normOf(l.feedForwardNorm), w_->normed);
-    launch.project(w_->normed, m.normEps, up, l.up);
-    launch.project(w_->gated, w_->layout.ffStride,
-                   added(i + 1 < m.layers ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : t.finalNorm_),
-                   l.down);
-  }
-  predict(launch, plan);
+  for (const Stack* s : {&layers, &crossLayers})
+    if (s->plan.rows > 0) begin(launch, *s);
+  if (layers.plan.rows > 0) run(launch, layers);
+  if (crosses && layers.plan.rows > 0) share(launch, layers);
+  if (crossLayers.plan.rows > 0) run(launch, crossLayers);
+  predict(launch, plan, crosses ? crossLayers : layers);
   return launch.status;
 }
 
-void CudaSession::predict(Launcher& launch, const StepPlan& plan) {
+// What the rows read.
+void CudaSession::begin(Launcher& launch, const Stack& s) {
+  const CudaTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  const float* const norm =
+      s.first < s.end ? t.layers_[static_cast<size_t>(s.first)].attentionNorm.weight : s.next.weight;
+  launch.embed({s.rows,
+                o_.streamsEach,
+                w_->tokens,
+                o_.tokens,
+                w_->classIds,
+                m.classes,
+                t.classes_,
+                t.tokens_,
+                t.specials_,
+                t.positions_,
+                t.element_,
+                m.dim,
+                m.rotateSpecials ? m.headSize : 0,
+                {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]},
+                t.cosine_,
+                t.sine_,
+                s.x.x,
+                s.x.stride,
+                m.embeddingNorm ? NormInput{} : s.normed.normInput(norm),
+                rowThreads});
+  if (m.embeddingNorm)
+    launch.normInPlace(s.x, s.plan.rows, {NormKind::layer, t.embeddingNorm_.weight, t.embeddingNorm_.bias, m.normEps},
+                       norm, s.normed);
+}
+
+Cache CudaSession::cacheOf(int index) const {
+  uint8_t* const keys = w_->cache + static_cast<size_t>(2 * index) * w_->layout.cacheBytes;
+  return {keys, keys + w_->layout.cacheBytes, o_.slots};
+}
+
+Rotation CudaSession::rotation(const RowTable& rows, int heads, int kvHeads, const Cache& cache) const {
+  const CudaTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  return {rows,      heads,   kvHeads,    m.headSize,  {m.rotationPairs[0], m.rotationPairs[1], m.rotationPairs[2]},
+          t.cosine_, t.sine_, t.element_, w_->queries, cache};
+}
+
+void CudaSession::run(Launcher& launch, const Stack& s) {
+  const CudaTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  const auto normOf = [&](const NormWeights& n) { return RowNorm{m.norm, n.weight, n.bias, m.normEps}; };
+  const auto added = [&](const NormWeights& next) {  // a projection that adds to x, which the norm follows
+    Projection p{};
+    p.rows = s.plan.rows, p.epilogue = Epilogue::add, p.y = s.x.x, p.yStride = s.x.stride,
+    p.next = s.normed.normInput(next.weight);
+    return p;
+  };
+  for (int i = s.first; i < s.end; i++) {
+    const Layer& l = t.layers_[static_cast<size_t>(i)];
+    const Cache cache = cacheOf(std::min(i, m.layers));
+    Projection qkv{}, up{};
+    qkv.rows = up.rows = s.plan.rows;
+    qkv.epilogue = Epilogue::append;
+    qkv.rotation = rotation(s.rows, m.heads, i < m.layers ? m.kvHeads : 0, cache);
+    up.epilogue = m.activation == Activation::swiglu ? Epilogue::swiglu : Epilogue::gelu, up.out = w_->gated,
+    up.yStride = w_->layout.ffStride;
+
+    launch.norm(s.x, nullptr, s.plan.rows, normOf(l.attentionNorm), s.normed);
+    launch.project(s.normed, m.normEps, qkv, l.qkv);
+    launch.attend({s.rows, s.groups, s.plan.groups, 0, 0, m.heads, m.kvHeads, m.headSize, w_->queries, cache,
+                   w_->attended, w_->layout.wideStride, w_->partial, w_->counters},
+                  s.plan.maxSmall, s.plan.maxLarge, m, s.seen);
+    launch.project(w_->attended, w_->layout.wideStride, added(l.feedForwardNorm), l.attentionOutput);
+    launch.norm(s.x, nullptr, s.plan.rows, normOf(l.feedForwardNorm), s.normed);
+    launch.project(s.normed, m.normEps, up, l.up);
+    launch.project(w_->gated, w_->layout.ffStride,
+                   added(i + 1 < s.end ? t.layers_[static_cast<size_t>(i) + 1].attentionNorm : s.next), l.down);
+  }
+}
+
+// What the layers leave of their rows becomes keys and values for the cross layers.
+void CudaSession::share(Launcher& launch, const Stack& s) {
+  const CudaTransformer& t = *transformer_;
+  const TransformerModel& m = t.model_;
+  Projection p{};
+  p.rows = s.plan.rows, p.epilogue = Epilogue::append, p.rotation = rotation(s.rows, 0, m.kvHeads, cacheOf(m.layers));
+  launch.norm(s.x, nullptr, s.plan.rows, {m.norm, t.sharedNorm_.weight, t.sharedNorm_.bias, m.normEps}, s.normed);
+  launch.project(s.normed, m.normEps, p, t.sharedKeysValues_);
+}
+
+void CudaSession::predict(Launcher& launch, const StepPlan& plan, const Stack& stack) {
   const CudaTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
   if (plan.predictions == 0) return;
-  const Residual x{w_->x, w_->layout.xStride, m.dim};
   const bool every = plan.logitRows == 0;
-  const int all = every ? plan.rows : plan.logitRows;
+  const int all = every ? stack.plan.rows : plan.logitRows;
   for (int first = 0; first < all; first += w_->layout.chunk) {
-    const NormedRows& normed = every ? w_->normed : w_->gathered;
+    const NormedRows& normed = every ? stack.normed : w_->gathered;
     Projection p{};
     p.rows = std::min(w_->layout.chunk, all - first), p.epilogue = Epilogue::store, p.y = w_->logits,
     p.yStride = w_->layout.vocabularyStride;
-    launch.norm(x, every ? nullptr : w_->gather + first, p.rows,
+    launch.norm(stack.x, every ? nullptr : w_->gather + first, p.rows,
                 {m.norm, t.finalNorm_.weight, t.finalNorm_.bias, m.normEps}, normed);
     launch.project(normed, m.normEps, p, t.head_);
     const Sampling s{w_->logits,

@@ -12,6 +12,11 @@
 
 namespace parvis::cuda {
 
+// What the rows of a step see, for its profile.
+struct SeenInStep {
+  SeenSlots layers, crossLayers;
+};
+
 class CudaSession : public Session {
  public:
   CudaSession(std::shared_ptr<CudaTransformer> transformer, const SessionOptions& options)
@@ -27,9 +32,15 @@ class CudaSession : public Session {
   Status readLogits(int seat, float* out) override;
 
  private:
-  cudaError_t enqueue(Launcher& launch, const StepPlan& plan, const SeenSlots& seen);
+  struct Stack;
+  cudaError_t enqueue(Launcher& launch, const StepPlan& plan, const SeenInStep& seen);
+  void begin(Launcher& launch, const Stack& stack);
+  void run(Launcher& launch, const Stack& stack);
+  void share(Launcher& launch, const Stack& stack);
+  Rotation rotation(const RowTable& rows, int heads, int kvHeads, const Cache& cache) const;
+  Cache cacheOf(int index) const;
   Status profiled(const StepPlan& plan, const Step& step);
-  void predict(Launcher& launch, const StepPlan& plan);
+  void predict(Launcher& launch, const StepPlan& plan, const Stack& stack);
   Status capture(Workspace::Captured& captured);
   void collectFailures();
   Status read(int seat, void* to, const void* from, size_t bytes);

@@ -17,7 +17,7 @@ struct NormWeights {
 
 struct Layer {
   NormWeights attentionNorm, feedForwardNorm;
-  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]
+  Matrix qkv;              // [(heads + 2 kvHeads) headSize, dim]; of a cross layer [heads headSize, dim]
   Matrix attentionOutput;  // [dim, heads headSize]
   Matrix up;               // [feedForward, dim]; swiglu: gates and ups, as many each
   Matrix down;             // [dim, feedForward]
@@ -44,12 +44,13 @@ class CudaTransformer : public Transformer, private Reclaimable {
   TransformerModel model_;
   Element element_ = Element::bfloat16;
   DeviceMemory memory_, angles_;
-  std::vector<Layer> layers_;
-  const void* classes_ = nullptr;      // elements [classes + 1, dim]
-  const void* tokens_ = nullptr;       // elements [vocabulary, dim]
-  const void* transitions_ = nullptr;  // elements [transitions, dim]
-  const void* positions_ = nullptr;    // elements [positions, dim]
-  NormWeights embeddingNorm_, finalNorm_;
+  std::vector<Layer> layers_;        // cross layers behind the others
+  const void* classes_ = nullptr;    // elements [classes + 1, dim]
+  const void* tokens_ = nullptr;     // elements [vocabulary, dim]
+  const void* specials_ = nullptr;   // elements [specials, dim]
+  const void* positions_ = nullptr;  // elements [positions, dim]
+  NormWeights embeddingNorm_, sharedNorm_, finalNorm_;
+  Matrix sharedKeysValues_;                    // [2 kvHeads headSize, dim]
   Matrix head_;                                // [vocabulary, dim]
   float *cosine_ = nullptr, *sine_ = nullptr;  // [maxPosition, rotated pairs], filled as far as angledPositions_
   int angledPositions_ = 0;

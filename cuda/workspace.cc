@@ -82,19 +82,16 @@ Workspace::~Workspace() {
 
 // ---- steps --------------------------------------------------------------------------------------------------
 
-StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Seats& seats, uint32_t index) {
-  int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
-  const int shared = m.heads / m.kvHeads;
-  StepPlan plan;
+// Rows [begin, end) of the step and their groups, padding included.
+StepPlan::Part Workspace::writePart(const Step& step, int begin, int end, int shared, Row* toRows,
+                                    StreamRows* toGroups) {
+  StepPlan::Part part;
+  part.rows = roundedCount(end - begin);
+  std::copy(step.rows + begin, step.rows + end, toRows);
+  std::fill(toRows + end - begin, toRows + part.rows, Row{0, classInput, -1, {-1, -1, -1}, -1, 0});
 
-  plan.rows = roundedCount(step.rowCount);
-  Row* const toRows = reinterpret_cast<Row*>(part);
-  std::copy_n(step.rows, step.rowCount, toRows);
-  std::fill(toRows + step.rowCount, toRows + plan.rows, Row{0, classInput, -1, {-1, -1, -1}, -1, 0});
-
-  groupsOf(step, found_);
-  plan.groups = roundedCount(static_cast<int>(found_.size()));
-  StreamRows* const toGroups = reinterpret_cast<StreamRows*>(part + layout.groupsAt);
+  groupsOf(step, begin, end, found_);
+  part.groups = roundedCount(static_cast<int>(found_.size()));
   int tile = 0, small = 0, large = 0;
   for (size_t i = 0; i < found_.size(); i++) {
     const int queries = found_[i].count * shared;
@@ -102,9 +99,24 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
     (queries > maxSplitQueries ? large : small) = std::max(queries > maxSplitQueries ? large : small, queries);
     if (queries <= maxSplitQueries) tile += (queries + tileQueries - 1) / tileQueries;
   }
-  std::fill(toGroups + found_.size(), toGroups + plan.groups, StreamRows{0, 0, 0, 0});
-  plan.maxSmall = (small + tileQueries - 1) / tileQueries * tileQueries;
-  plan.maxLarge = large == 0 ? 0 : roundedCount(large);
+  std::fill(toGroups + found_.size(), toGroups + part.groups, StreamRows{0, 0, 0, 0});
+  part.maxSmall = (small + tileQueries - 1) / tileQueries * tileQueries;
+  part.maxLarge = roundedCount(large);
+  return part;
+}
+
+StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Seats& seats, uint32_t index) {
+  int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
+  const int shared = m.heads / m.kvHeads, inLayers = layerRows(m, step);
+  Row* const toRows = reinterpret_cast<Row*>(part);
+  StreamRows* const toGroups = reinterpret_cast<StreamRows*>(part + layout.groupsAt);
+  StepPlan plan;
+  plan.layers = writePart(step, 0, inLayers, shared, toRows, toGroups);
+  plan.crossLayers =
+      writePart(step, inLayers, step.rowCount, shared, toRows + plan.layers.rows, toGroups + plan.layers.groups);
+  // Rows that predict are counted from the first one that can.
+  const int firstPredicting = m.crossLayers > 0 ? inLayers : 0;
+  const StepPlan::Part& predicting = m.crossLayers > 0 ? plan.crossLayers : plan.layers;
 
   // Rows whose logits are needed, layout.chunk by layout.chunk.
   int32_t* const toGather = part + layout.gatherAt;
@@ -121,22 +133,24 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
                      p.kept,
                      p.guidance,
                      step.rules[p.rule]};
-    toGather[wanted++] = p.row;
-    if (guided) toGather[wanted++] = p.unconditional;
+    toGather[wanted++] = p.row - firstPredicting;
+    if (guided) toGather[wanted++] = p.unconditional - firstPredicting;
     (step.rules[p.rule].mode == Mode::sample ? plan.sampled : plan.scored) = true;
   }
-  plan.predictions = step.predictionCount == 0 ? 0 : roundedCount(step.predictionCount);
+  plan.predictions = roundedCount(step.predictionCount);
   std::fill(toDrawings + step.predictionCount, toDrawings + plan.predictions,
             Drawing{0, -1, 0, -1, -1, 1, {Mode::sample, 1, 0, 1}});
-  plan.logitRows = wanted == 0 ? 0 : roundedCount(wanted);
+  plan.logitRows = roundedCount(wanted);
   std::fill(toGather + wanted, toGather + plan.logitRows, 0);
   // Logits of all rows cost next to nothing where the stream of weights decides, and nothing where all are wanted.
-  const bool every = plan.rows <= layout.chunk && (plan.rows <= maxSkinnyRows || plan.logitRows >= plan.rows);
+  const bool every =
+      predicting.rows <= layout.chunk && (predicting.rows <= maxSkinnyRows || plan.logitRows >= predicting.rows);
   if (every) {
     plan.logitRows = 0;
     for (int i = 0; i < step.predictionCount; i++) {
-      toDrawings[i].conditional = step.predictions[i].row;
-      if (toDrawings[i].unconditional >= 0) toDrawings[i].unconditional = step.predictions[i].unconditional;
+      const Prediction& p = step.predictions[i];
+      toDrawings[i].conditional = p.row - firstPredicting;
+      if (toDrawings[i].unconditional >= 0) toDrawings[i].unconditional = p.unconditional - firstPredicting;
     }
   }
   return plan;
@@ -150,7 +164,8 @@ TakeStep Workspace::taking(const StepPlan& plan) const {
           depth,
           layout.part,
           counter,
-          {table(rows, 0, plan.rows), table(groups, layout.groupsAt, plan.groups),
+          {table(rows, 0, plan.layers.rows + plan.crossLayers.rows),
+           table(groups, layout.groupsAt, plan.layers.groups + plan.crossLayers.groups),
            table(drawings, layout.drawingsAt, plan.predictions), table(gather, layout.gatherAt, plan.logitRows)},
           nonFinite,
           const_cast<int*>(flags),

@@ -17,15 +17,18 @@ namespace parvis::cuda {
 // What the launches of a step depend on: counts, rounded up, so that steps of about the same size are the same graph.
 // What differs between two such steps (classes, seeds, guidance, sampling rules, places, company) is data.
 struct StepPlan {
-  int rows = 0, groups = 0, predictions = 0;
-  int logitRows = 0;  // whose logits are gathered; 0: the logits of all rows are computed, in their order
-  int maxSmall = 0;   // queries of a key/value head, in the largest group that attend() answers; 0: there is none
-  int maxLarge = 0;   // the same of attendRows()
+  // Rows that run through the same layers. Those of the cross layers lie behind the others, as their groups do.
+  struct Part {
+    int rows = 0, groups = 0;
+    int maxSmall = 0;  // queries of a key/value head, in the largest group that attend() answers; 0: there is none
+    int maxLarge = 0;  // the same of attendRows()
+    bool operator==(const Part&) const = default;
+  };
+  Part layers, crossLayers;
+  int predictions = 0;
+  int logitRows = 0;  // whose logits are gathered; 0: those of all rows that can predict are computed, in their order
   bool sampled = false, scored = false;
-  bool operator==(const StepPlan& o) const {
-    return rows == o.rows && groups == o.groups && predictions == o.predictions && logitRows == o.logitRows &&
-           maxSmall == o.maxSmall && maxLarge == o.maxLarge && sampled == o.sampled && scored == o.scored;
-  }
+  bool operator==(const StepPlan&) const = default;
 };
 
 class Workspace {
@@ -74,7 +77,7 @@ class Workspace {
   void* gated = nullptr;        // elements [rows, ffStride]
   float* logits = nullptr;      // [chunk, vocabularyStride]
   NormedRows gathered{};        // [chunk]
-  uint8_t* cache = nullptr;     // [layers][keys, values]
+  uint8_t* cache = nullptr;     // [cacheCount(model)][keys, values]
   float* partial = nullptr;
   uint32_t* counters = nullptr;
   int32_t* classIds = nullptr;  // [seats]
@@ -89,6 +92,7 @@ class Workspace {
   std::vector<Event> entered;    // [seats]
 
  private:
+  StepPlan::Part writePart(const Step& step, int begin, int end, int shared, Row* toRows, StreamRows* toGroups);
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;
   HostMemory host_;

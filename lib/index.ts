@@ -26,7 +26,10 @@ export type { SampleClasses, SamplesOptions, SamplesProgress } from './api/sampl
 export type { Tokens } from './api/tokens.js'
 export { presets, type HubFile, type Preset, type PresetName } from './models/presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './hub/pull.js'
+export type { Method } from './decoding/method.js'
+export type { StepSchedule } from './decoding/group-sizes.js'
+export type { DecodingOptions, GuidanceSchedule, ParallelOptions } from './decoding/options.js'
 export {
-  createSchedule, type DecodingOptions, type GroupAttention, type InitialStage, type Order, type Schedule,
-  type ScheduleOptions
+  createSchedule, type GroupAttention, type InitialStage, type Order, type Schedule,
+  type ParOptions, type ScheduleOptions
 } from './decoding/schedule.js'

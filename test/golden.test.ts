@@ -3,7 +3,8 @@
 // with forced tokens must equal the full-sequence pass, for the method and for every ablation.
 
 import t from 'tap'
-import { createSchedule, type DecodingOptions } from '../lib/decoding/schedule.js'
+import type { DecodingOptions } from '../lib/decoding/options.js'
+import { createSchedule } from '../lib/decoding/schedule.js'
 import { tokenizerOnly, transformerNames, transformerOnly } from './support/fixtures.js'
 import { findGolden, golden } from './support/golden.js'
 import { interleave, readExpected, relative, rows, worst } from './support/tensors.js'

@@ -40,7 +40,7 @@ t.test('the addon has the numbers of the table', async t => {
   const engine = addon().createEngine({ device: 'cpu', threads: 1 })
   const cancel = addon().createCancel()
   const transformer = llamaGenModel({
-    layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, transitions: 3
+    layers: 1, dim: 8, heads: 2, kvHeads: 1, headSize: 4, feedForward: 8, vocabularySize: 4, classes: 2, specials: 3
   })
   const sizes: VqModel = {
     baseChannels: 32, multipliers: [1], residualBlocks: 1, zChannels: 4, codebookSize: 4, codeSize: 4, groups: 32,
@@ -50,7 +50,7 @@ t.test('the addon has the numbers of the table', async t => {
     [['layers', 'layers', 1], ['dim', 'dim', 4], ['heads', 'heads', 1], ['headSize', 'headSize', 4],
       ['feedForward', 'feedForward', 1], ['vocabularySize', 'vocabulary', 1], ['classes', 'classes', 1]] as const
   ).map(([field, limit, step]) => [{ [field]: limits[limit] }, { [field]: limits[limit] + step }])
-  fields.push([{ transitions: limits.n - 1 }, { transitions: limits.n }],
+  fields.push([{ specials: limits.n - 1 }, { specials: limits.n }],
     [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
   fields.push([{ rotationPairs: [2, 0, 0] }, { rotationPairs: [1, 1, 1] }])
   fields.push([{ activation: 'gelu', bias: true }, { bias: true }]) // a gate has no bias

@@ -293,7 +293,7 @@ t.test('what can be swapped out or given up', { skip }, async t => {
 function large ({ vocabularySize, dim }: { vocabularySize: number, dim: number }): LoadArguments {
   const model = llamaGenModel({
     layers: 1, dim, heads: dim / 64, kvHeads: 1, headSize: 64, feedForward: 64, vocabularySize, classes: 1,
-    transitions: 0
+    specials: 0
   })
   const weights = transformerWeights(model).map(([role, shape]) => (
     { role, parts: [{ name: role, dtype: 'float32' as const, shape: [...shape], offset: 0 }] }

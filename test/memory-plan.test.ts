@@ -6,12 +6,13 @@ import fs from 'node:fs'
 import { randomWeights } from '../lib/bench/weights.js'
 import { llamaGenModel, type LlamaGenSizes } from '../lib/checkpoint/llamagen.js'
 import { addon, type Precision, type SessionOptions, type TransformerModel } from '../lib/machine/native.js'
-import { modelNames, transformerModel } from '../lib/models/shapes.js'
+import { publishedParallel } from '../lib/models/published.js'
+import { modelNames, parallelModel, transformerModel } from '../lib/models/shapes.js'
 import { transformerWeights } from '../lib/models/weights.js'
 
 const small = (changes: Partial<LlamaGenSizes>): TransformerModel => llamaGenModel({
   layers: 2, dim: 200, heads: 2, kvHeads: 2, headSize: 100, feedForward: 530, vocabularySize: 321, classes: 10,
-  transitions: 15, ...changes
+  specials: 15, ...changes
 })
 
 /** Bytes of private memory that the process has asked for. */
@@ -25,7 +26,15 @@ const models: Array<[string, TransformerModel]> = [
     [`${name}, two layers`, { ...transformerModel(name, 4), layers: 2, vocabularySize: 1000 }]),
   ['B', transformerModel('B', 16)],
   ['odd sizes', small({})],
-  ['shared keys and values', small({ dim: 256, heads: 4, kvHeads: 2, headSize: 64, transitions: 0 })],
+  ['shared keys and values', small({ dim: 256, heads: 4, kvHeads: 2, headSize: 64, specials: 0 })],
+  ['cross layers', { ...small({ specials: 1 }), crossLayers: 3 }],
+  ['special vectors that rotate', { ...small({ specials: 1 }), rotateSpecials: true }],
+  ...publishedParallel.filter(({ name }) => /-L($|-256)/.test(name)).map((published): [string, TransformerModel] => {
+    const model = parallelModel(published)
+    return [`${published.name}, fewer layers`, {
+      ...model, layers: 2, crossLayers: Math.min(model.crossLayers, 2), vocabularySize: 1000
+    }]
+  }),
   ['other flags',
     {
       ...small({ headSize: 60 }), norm: 'layer', activation: 'gelu', bias: true, positions: 577, embeddingNorm: true,

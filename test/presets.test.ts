@@ -5,7 +5,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
-import { publishedSizes } from '../lib/models/published.js'
+import { publishedParallel, publishedSizes, type PublishedParallel } from '../lib/models/published.js'
 import { findCached } from '../lib/hub/cache.js'
 import { imagenetLabels } from '../lib/models/imagenet.js'
 import { resolveClass, searchLabels } from '../lib/models/labels.js'
@@ -14,25 +14,30 @@ import { Par } from '../lib/api/par.js'
 import { presetOf, presets, publishedSampling, type Preset } from '../lib/models/presets.js'
 import { createSchedule } from '../lib/decoding/schedule.js'
 import { temporaryFolder } from './cli/run.js'
+import { arpgShapes, lpdShapes, randarShapes, safetensorsFile, tile, transformerShapes } from './checkpoint/tiny.js'
 import { FakeHub } from './support/hub.js'
 import { py, writePt } from './support/pt-writer.js'
 import { standIn } from './support/snippets.js'
 
-const architecture = ({ official }: Preset): typeof publishedSizes[number] =>
+type Size = typeof publishedSizes[number] | PublishedParallel
+const architecture = ({ official }: Preset): Size =>
+  publishedParallel.find(({ name }) => name === official) ??
   publishedSizes.find(({ name }) => official.split('-')[1] === name)!
 
 t.test('the table', async t => {
   const rows = presets.map(preset => {
-    const { name, transformer: { repository, file }, heads, grid, n, size, sampling } = preset
-    t.equal(heads, { B: 12, L: 16, XL: 20, XXL: 24, '3B': 32 }[architecture(preset).name], name)
+    const { name, transformer: { repository, file }, heads, grid, n, size: side, sampling } = preset
+    const size = architecture(preset)
+    t.equal(heads, { B: 12, L: 16, XL: 20, XXL: 24, '3B': 32 }[preset.official.split('-')[1]!], name)
     t.match(
       preset,
       {
-        tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' }, size: 256,
+        tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' },
         sampling: { temperature: 1, topK: 0, topP: 1 }
       }
     )
-    return [name, repository, file, grid[0], n, createSchedule({ grid, n }).steps.length, sampling.guidanceScale, size]
+    return [name, repository, file, grid[0], n,
+      'method' in size ? size.steps : createSchedule({ grid, n }).steps.length, sampling.guidanceScale, side]
       .join(' ')
   })
   t.same(rows, [
@@ -46,7 +51,17 @@ t.test('the table', async t => {
     'llamagen-l-384 FoundationVision/LlamaGen c2i_L_384.pt 24 1 576 2 256',
     'llamagen-xl-384 FoundationVision/LlamaGen c2i_XL_384.pt 24 1 576 1.75 256',
     'llamagen-xxl-384 FoundationVision/LlamaGen c2i_XXL_384.pt 24 1 576 1.75 256',
-    'llamagen-3b-384 FoundationVision/LlamaGen c2i_3B_384.pt 24 1 576 1.65 256'
+    'llamagen-3b-384 FoundationVision/LlamaGen c2i_3B_384.pt 24 1 576 1.65 256',
+    'arpg-l hp-l33/ARPG arpg_300m.pt 16 1 32 5.4 256',
+    'arpg-xl hp-l33/ARPG arpg_700m.pt 16 1 32 6.6 256',
+    'arpg-xxl hp-l33/ARPG arpg_1b.pt 16 1 32 6.5 256',
+    'lpd-l-256 mit-han-lab/lpd_l_256 lpd_l_256.pth 16 1 32 5.4 256',
+    'lpd-xl-256 mit-han-lab/lpd_xl_256 lpd_xl_256.pth 16 1 32 5 256',
+    'lpd-xxl-256 mit-han-lab/lpd_xxl_256 lpd_xxl_256.pth 16 1 20 5.9 256',
+    'lpd-l-512 mit-han-lab/lpd_l_512 lpd_l_512.pth 32 1 48 7.3 512',
+    'lpd-xl-512 mit-han-lab/lpd_xl_512 lpd_xl_512.pth 32 1 48 6 512',
+    'randar-l ziqipang/RandAR randar_0.3b_llamagen_360k_bs_1024_lr_0.0004.safetensors 16 1 88 3.4 256',
+    'randar-xl ziqipang/RandAR randar_0.7b_llamagen_360k_bs_1024_lr_0.0004.safetensors 16 1 88 4 256'
   ])
   t.equal(presetOf(' PAR-XL-4X ').name, 'par-xl-4x', 'in any case')
   t.throws(() => presetOf('par-l-4x'), { code: 'INVALID_OPTION', message: /par-xl-4x, / })
@@ -58,35 +73,35 @@ t.test('the table', async t => {
 t.test('checkpoints of the published shapes are what the presets say', async t => {
   const cache = temporaryFolder()
   for (const preset of presets) {
-    const { layers, dim } = architecture(preset)
+    const size = architecture(preset)
+    const { layers, dim } = size
     const { repository, file } = preset.transformer
     const commit = '0'.repeat(40)
     const folder = path.join(cache, `models--${repository.replace('/', '--')}`, 'snapshots', commit)
     fs.mkdirSync(folder, { recursive: true })
     const feedForward = Math.ceil(Math.floor(8 * dim / 3) / 256) * 256
-    const shapes: Array<[string, number[]]> = [
-      ['cls_embedding.embedding_table.weight', [1001, dim]], ['tok_embeddings.weight', [16384, dim]],
-      ...(preset.n > 1
-        ? [['spe_tok_embeddings.special_embeddings.weight', [preset.n - 1, dim]] as [string, number[]]]
-        : []),
-      ['norm.weight', [dim]], ['output.weight', [16384, dim]]
-    ]
-    for (let i = 0; i < layers; i++) {
-      shapes.push([`layers.${i}.attention.wqkv.weight`, [3 * dim, dim]],
-        [`layers.${i}.attention.wo.weight`, [dim, dim]],
-        [`layers.${i}.feed_forward.w1.weight`, [feedForward, dim]],
-        [`layers.${i}.feed_forward.w3.weight`, [feedForward, dim]],
-        [`layers.${i}.feed_forward.w2.weight`, [dim, feedForward]], [`layers.${i}.attention_norm.weight`, [dim]],
-        [`layers.${i}.ffn_norm.weight`, [dim]])
-    }
+    const sizes = { layers, dim, vocabulary: 16384, classes: 1000, feedForward }
+    const shapes = !('method' in size)
+      ? transformerShapes({ ...sizes, transitions: preset.n - 1 })
+      : size.method === 'arpg'
+        ? arpgShapes(sizes)
+        : size.method === 'lpd'
+          ? lpdShapes({ ...sizes, feedForward: 4 * dim, tokens: size.side ** 2 })
+          : randarShapes(sizes)
     // Zeros that take no room: the file is sparse.
-    writePt(path.join(folder, file),
-      { model: new Map(shapes.map(([name, shape]) => [name, py.tensor({ dtype: 'bfloat16', shape })])) })
+    if (file.endsWith('.safetensors')) {
+      const { entries, bytes } = tile(shapes, 'BF16', 2)
+      fs.writeFileSync(path.join(folder, file), safetensorsFile(entries, 0))
+      fs.truncateSync(path.join(folder, file), fs.statSync(path.join(folder, file)).size + bytes)
+    } else {
+      writePt(path.join(folder, file),
+        { model: new Map([...shapes].map(([name, shape]) => [name, py.tensor({ dtype: 'bfloat16', shape })])) })
+    }
     const found = await findCached(cache, preset.transformer)
     t.equal(found, path.join(folder, file))
     const { heads, grid, n } = preset
     t.match(describeTransformer(await openCheckpoint(found!), { heads, grid, n }),
-      { official: preset.official, n, grid, model: { heads, layers, dim, classes: 1000 } }, preset.name)
+      { official: preset.official, n, grid, model: { heads, dim, classes: 1000 }, warnings: [] }, preset.name)
   }
 })
 

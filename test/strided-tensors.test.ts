@@ -5,15 +5,18 @@
 import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
-import { llamaGenModel, llamaGenWeights } from '../lib/checkpoint/llamagen.js'
+import { llamaGenModel, llamaGenName } from '../lib/checkpoint/llamagen.js'
 import { composeStep, seatedSession } from '../lib/decoding/step.js'
-import { addon, type DType, type TensorSource } from '../lib/machine/native.js'
+import { addon, type DType, type TensorSource, type WeightSource } from '../lib/machine/native.js'
+import { transformerWeights } from '../lib/models/weights.js'
 
 const model = llamaGenModel({
   layers: 1, dim: 64, heads: 2, kvHeads: 2, headSize: 32, feedForward: 96, vocabularySize: 3000, classes: 3,
-  transitions: 0
+  specials: 0
 })
 const { dim, feedForward, vocabularySize } = model
+const weightsOf = (tensors: readonly TensorSource[]): WeightSource[] => transformerWeights(model).map(([role]) =>
+  ({ role, parts: [tensors.find(({ name }) => name === llamaGenName(role))!] }))
 const shapes: Array<[string, number[]]> = [
   ['cls_embedding.embedding_table.weight', [4, dim]], ['tok_embeddings.weight', [vocabularySize, dim]],
   ['layers.0.attention.wqkv.weight', [3 * dim, dim]], ['layers.0.attention.wo.weight', [dim, dim]],
@@ -83,7 +86,7 @@ async function scores (
   const read = (): number =>
     process.platform === 'linux' ? Number(/rchar: (\d+)/.exec(fs.readFileSync('/proc/self/io', 'utf8'))![1]) : 0
   const before = read()
-  const transformer = await engine.loadTransformer(file, llamaGenWeights(model, tensors), model, precision)
+  const transformer = await engine.loadTransformer(file, weightsOf(tensors), model, precision)
   const bytes = read() - before
   const tokens = 4
   const session = await seatedSession(transformer, { streamsEach: 1, slots: tokens, tokens, maxRows: tokens, kept: 0 },
@@ -134,7 +137,7 @@ t.test('numbers that are spread too far', async t => {
   for (const [name, strides] of [['norm.weight', [20_000_000]], ['layers.0.attention.wo.weight', [16_000_000, 1]],
     ['layers.0.attention.wo.weight', [1, 16_000_000]]] as const) {
     const far = tensors.map(tensor => tensor.name === name ? { ...tensor, strides: [...strides], offset: 0 } : tensor)
-    const error = await engine.loadTransformer(file, llamaGenWeights(model, far), model,
+    const error = await engine.loadTransformer(file, weightsOf(far), model,
       'float32').catch(error => error as unknown)
     t.match(
       error,

@@ -54,7 +54,7 @@ enum class Activation {
 
 // A decoder of pre-norm blocks: x += attention(norm(x)), x += feedForward(norm(x)). Its weights, by role:
 //   classes [classes + 1, dim]  (last row: no class)      tokens [vocabulary, dim]
-//   transitions [transitions, dim]                        positions [positions, dim]
+//   specials [specials, dim]                          positions [positions, dim]
 //   embeddingNorm                                         where embeddingNorm
 //   layers.i.attentionNorm, layers.i.feedForwardNorm, finalNorm
 //   layers.i.qkv [(heads + 2 kvHeads) headSize, dim]      layers.i.attentionOutput [dim, heads headSize]
@@ -62,11 +62,18 @@ enum class Activation {
 //   layers.i.down [dim, feedForward]                      head [vocabulary, dim]
 // A norm has `.weight` [dim] and, of kind `layer`, `.bias`; a projection `.weight` and, with `bias`, `.bias` [outputs].
 // The head has no bias.
+//   With cross layers a step has two stacks (ARPG, 2503.10568). Rows with a slot run through the layers. What comes out
+// of those becomes keys and values of one more cache, which all cross layers share. Rows without a slot are queries:
+// they run through the cross layers, see the shared cache and not each other, and they alone predict. More weights:
+//   shared.norm, shared.keysValues [2 kvHeads headSize, dim]
+//   crossLayers.i.attentionNorm, .attentionOutput, .feedForwardNorm, .gate, .up, .down: as those of a layer
+//   crossLayers.i.queries [heads headSize, dim]
 struct TransformerModel {
-  int layers = 0, dim = 0, heads = 0, kvHeads = 0, headSize = 0, feedForward = 0;
+  int layers = 0, crossLayers = 0, dim = 0, heads = 0, kvHeads = 0, headSize = 0, feedForward = 0;
   int vocabulary = 0, classes = 0;
-  int transitions = 0;  // vectors that rows may read in place of a token
-  int positions = 0;    // rows of the table of learned positions; 0: there is none
+  int specials = 0;             // vectors that rows may read in place of a token
+  bool rotateSpecials = false;  // they are rotated by the row's cell, head by head, as queries are
+  int positions = 0;            // rows of the table of learned positions; 0: there is none
   NormKind norm = NormKind::rms;
   Activation activation = Activation::swiglu;
   bool bias = false;           // of the projections of a layer

@@ -188,11 +188,16 @@ export interface Timings {
 export class GeneratedImage extends Image {
   /** Raster order, [rows * columns]. */
   readonly tokens: Int32Array
+  /**
+   * Raster cells in the order in which they were drawn, [rows * columns]. As the option of that name it makes the same
+   * picture again, for decoders that take it (ARPG, LPD, RandAR).
+   */
+  readonly tokenOrder: Int32Array
   /** 0 to classes - 1. */
   readonly classId: number
   /** Name of the class, where the model has names. */
   readonly label: string | undefined
-  /** Tokens a step. */
+  /** Tokens a step, of PAR; 1 for decoders whose steps differ in size. */
   readonly n: number
   /** `generate({ classId, seed })` with the same other options makes the same bytes, alone or in any list. */
   readonly seed: number
@@ -203,7 +208,7 @@ export class GeneratedImage extends Image {
 
   constructor (
     fields: Pick<GeneratedImage,
-      'data' | 'width' | 'height' | 'tokens' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>
+      'data' | 'width' | 'height' | 'tokens' | 'tokenOrder' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>
   ) {
     super(fields.data, fields.width, fields.height)
     this.tokens = fields.tokens
@@ -212,6 +217,7 @@ export class GeneratedImage extends Image {
     this.n = fields.n
     this.seed = fields.seed
     this.steps = fields.steps
+    this.tokenOrder = fields.tokenOrder
     this.timings = fields.timings
   }
 

@@ -8,20 +8,21 @@ import { ParError } from '../base/errors.js'
 import type { GeneratedImage } from './image.js'
 import type { ClassId } from '../models/labels.js'
 import { limits } from '../machine/limits.js'
-import type { Precision } from '../machine/native.js'
+import type { Precision, TransformerModel } from '../machine/native.js'
 import { presetOf, presets, type Preset } from '../models/presets.js'
-import { publishedClasses, publishedSizes } from '../models/published.js'
+import { publishedClasses, publishedGuidance, publishedSizes, type PublishedParallel } from '../models/published.js'
 import type { ClassifyProgress, Progress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
 import { isUrl } from '../base/realm.js'
+import type { Method } from '../decoding/method.js'
 import type { Sampling } from '../decoding/sampling.js'
-import type { DecodingOptions } from '../decoding/schedule.js'
+import { decodingNames, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
 import { checkKnown, type CheckedKnown, type Known } from './known.js'
 import { maxImages, maxTokens, tokenList, type Tokens } from './tokens.js'
 import { shownPath } from '../base/text.js'
 import {
   abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
-  oneOf, optionsObject, show
+  oneOf, optionsObject, show, tokenArray
 } from '../base/validate.js'
 
 /** A transformer's file, with what it may not say itself. */
@@ -353,12 +354,11 @@ export interface CheckedGenerate {
   seeds: number[] | undefined
   size: { width: number, height: number } | undefined
   known: CheckedKnown | undefined
-  decoding: DecodingOptions
+  decoding: CheckedDecoding
   signal: AbortSignal | undefined
   onProgress: OnProgress | undefined
 }
 
-export const decodingNames = ['order', 'initial', 'groupAttention', 'tokensPerStep'] as const
 export const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
   'known', 'signal', 'onProgress', ...decodingNames]
 
@@ -375,7 +375,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     seeds: undefined,
     size: sizeOption(options.size),
     known: options.known === undefined ? undefined : checkKnown(options.known, classIds.length),
-    decoding: decoding(options),
+    decoding: decoding(options, classIds.length),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
   }
@@ -421,17 +421,24 @@ function sampling (options: Record<string, unknown>): Partial<Sampling> {
   return found
 }
 
-/** Caller's options, then the checkpoint's, then the paper's. */
+/**
+ * Caller's options, then the checkpoint's, then those of the method's paper.
+ * @param steps of a picture, where they are not the model's own number
+ */
 export function resolveSampling (
   given: Partial<Sampling>,
-  stored: Partial<Sampling> | undefined,
-  model: { layers: number, dim: number, classes: number, vocabularySize: number }
+  { method, model, sampling: stored, published }: {
+    method: Method, model: TransformerModel, sampling?: Partial<Sampling> | undefined,
+    published?: PublishedParallel | undefined
+  },
+  steps = published?.steps ?? 1
 ): Sampling {
-  const paper = model.classes === publishedClasses
+  const paper = model.classes === publishedClasses && (method === 'par' || method === 'llamagen')
     ? publishedSizes.find(entry => entry.layers === model.layers && entry.dim === model.dim)
     : undefined
   const result = {
-    guidanceScale: paper?.guidanceScale ?? 1, temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given
+    guidanceScale: published ? publishedGuidance(published, steps) : paper?.guidanceScale ?? 1,
+    temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given
   }
   if (result.guidanceScale < 1) result.guidanceScale = 1 // a stored 0 means off too
   if (result.temperature < 1e-4) result.temperature = 0
@@ -470,7 +477,7 @@ export interface CheckedScore {
   guidanceScale: number
   logits: number[] | undefined
   method: 'full' | 'cached'
-  decoding: DecodingOptions
+  decoding: CheckedDecoding
   signal: AbortSignal | undefined
 }
 
@@ -501,7 +508,7 @@ export function checkScore (value: unknown): CheckedScore {
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
     logits: logits && [...logits as number[]], // a copy; holes become undefined, and are refused as such
     method: oneOf(options.method === undefined ? 'full' : options.method, 'method', ['full', 'cached'] as const),
-    decoding: decoding(options),
+    decoding: decoding(options, tokens.length),
     signal: abortSignal(options.signal)
   }
 }
@@ -525,7 +532,7 @@ export function checkClassify (value: unknown): CheckedClassify {
     top: options.top === undefined ? undefined : integer(options.top, 'top', 1, Number.MAX_SAFE_INTEGER),
     n: tokensAStep(options.n),
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
-    decoding: decoding(options),
+    decoding: decoding(options, 1),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
   }
@@ -596,8 +603,9 @@ function tokensAStep (value: unknown): number | undefined {
   return value === undefined ? undefined : integer(value, 'n', 1, limits.n)
 }
 
-function decoding (options: Record<string, unknown>): DecodingOptions {
-  const found: DecodingOptions = {}
+/** @param pictures of the call, each of which may have an order of its own */
+function decoding (options: Record<string, unknown>, pictures: number): CheckedDecoding {
+  const found: CheckedDecoding = {}
   if (options.order !== undefined) found.order = oneOf(options.order, 'order', ['distant', 'raster'] as const)
   if (options.initial !== undefined) found.initial = oneOf(options.initial, 'initial', ['sequential', 'none'] as const)
   if (options.groupAttention !== undefined) {
@@ -606,7 +614,38 @@ function decoding (options: Record<string, unknown>): DecodingOptions {
   if (options.tokensPerStep !== undefined) {
     found.tokensPerStep = integer(options.tokensPerStep, 'tokensPerStep', 1, limits.n)
   }
+  if (options.steps !== undefined) found.steps = integer(options.steps, 'steps', 1, limits.tokens)
+  if (options.groupSizes !== undefined) {
+    if (options.steps !== undefined) throw invalid('groupSizes says how many steps there are: give one of them')
+    found.groupSizes = groupSizes(options.groupSizes)
+  }
+  if (options.stepSchedule !== undefined) {
+    found.stepSchedule = oneOf(options.stepSchedule, 'stepSchedule', ['arccos', 'cosine'] as const)
+    if (found.groupSizes) throw invalid('groupSizes takes the place of stepSchedule: give one of them')
+  }
+  if (options.guidanceSchedule !== undefined) {
+    found.guidanceSchedule = oneOf(options.guidanceSchedule, 'guidanceSchedule', ['linear', 'constant'] as const)
+  }
+  if (options.tokenOrder !== undefined) found.tokenOrder = tokenOrders(options.tokenOrder, pictures)
   return found
+}
+
+function groupSizes (value: unknown): number[] {
+  if (!isList(value) || value.length === 0 || value.length > limits.tokens) {
+    throw invalid(`groupSizes must be a list of 1 to ${limits.tokens} numbers of tokens, not ${show(value)}`)
+  }
+  return [...value].map((size, i) => integer(size, `groupSizes[${i}]`, 1, limits.tokens))
+}
+
+/** Cells are whole numbers; that each is there once is checked when the grid is known. */
+function tokenOrders (value: unknown, pictures: number): Int32Array[] {
+  const isNested = isList(value) && value.length > 0 && typeof value[0] !== 'number'
+  const { list } = tokenList(isNested ? value : [value], 'tokenOrder')
+  if (list.length !== 1 && list.length !== pictures) {
+    throw invalid(`tokenOrder must be one list for all pictures or one each: ${pictures} pictures, ${list.length} lists`)
+  }
+  return list.map((order, i) =>
+    tokenArray(order, isNested ? `tokenOrder[${i}]` : 'tokenOrder', limits.tokens, undefined).slice())
 }
 
 function sizeOption (value: unknown): { width: number, height: number } | undefined {

@@ -2,7 +2,8 @@
 // The public class: checks options, opens a call, hands over to the file that does the work. It computes nothing.
 
 import { Calls, type Call } from '../base/call.js'
-import { run } from '../decoding/generation.js'
+import type { Method } from '../decoding/method.js'
+import { planFor, run } from '../decoding/generation.js'
 import type { Progress } from '../base/progress.js'
 import type { Sampling } from '../decoding/sampling.js'
 import type { GeneratedImage, Image } from './image.js'
@@ -56,7 +57,9 @@ export interface TransformerInfo {
   name?: string
   /** Which published model has these dimensions, e.g. 'PAR-XL-4x'. */
   official?: string
-  /** Blocks of attention and feed-forward. */
+  /** How its tokens are drawn, told from the tensors of its file. */
+  method: Method
+  /** Blocks of attention and feed-forward; of ARPG both stacks. */
   layers: number
   /** Width: elements of a token's vector. */
   dim: number
@@ -68,18 +71,21 @@ export interface TransformerInfo {
   vocabularySize: number
   /** Classes there are: ids 0 to classes - 1. */
   classes: number
-  /** Tokens a step where `generate` is given no n. */
+  /** Steps of a picture where the caller asks for nothing else. */
+  defaultSteps: number
+  /** Tokens a step where `generate` is given no n; 1 for methods that have no n. */
   n: number
   /** All n at hand, ascending. */
   supportedN: number[]
   /** Tokens: [rows, columns]. */
   grid: [rows: number, columns: number]
   /**
-   * What told the grid, which the shapes of a model do not: the option, the preset, the file's metadata, training
-   * arguments or name, or the published models of these dimensions. `assumed`: nothing did, and with another grid the
-   * pictures are bad.
+   * What told the grid, which the shapes of most models do not: the option, the preset, the file's metadata, training
+   * arguments or name, a table of learned positions, or the published models of these dimensions. `assumed`: nothing
+   * did, and with another grid the pictures are bad.
    */
-  gridFrom: 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'
+  gridFrom:
+    | 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'shapes' | 'published' | 'assumed'
   /** What was assumed, what in the file contradicts what: sentences for people. Empty where all is clear. */
   warnings: string[]
   /** What `generate` uses where the caller gives nothing. */
@@ -162,18 +168,20 @@ export class Par {
         path: transformer.file,
         ...(transformer.name !== undefined && { name: transformer.name }),
         ...(transformer.official !== undefined && { official: transformer.official }),
-        layers: model.layers,
+        method: transformer.method,
+        layers: model.layers + model.crossLayers,
         dim: model.dim,
         heads: model.heads,
         headSize: model.headSize,
         vocabularySize: model.vocabularySize,
         classes: model.classes,
+        defaultSteps: planFor(transformer, {}).tokensAfter.length,
         n: transformer.n,
         supportedN: [...supportedN],
         grid: [...grid],
         gridFrom: transformer.gridFrom,
         warnings: [...transformer.warnings],
-        sampling: resolveSampling({}, transformer.sampling, model),
+        sampling: resolveSampling({}, transformer),
         ...(preset && { size: preset.size }),
         bytes: transformer.native.bytes
       }

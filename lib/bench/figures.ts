@@ -26,7 +26,8 @@ export interface Place {
  * Steps to time instead of all: the middles of equal parts, because a step's cost grows evenly with the slots that it
  * sees. Stage 1 (n steps of one row) is a part of its own.
  */
-export function places (schedule: Pick<Schedule, 'steps' | 'tokensPerStep' | 'initial'>, count: number): Place[] {
+export function places (
+  schedule: { steps: { length: number } } & Pick<Schedule, 'tokensPerStep' | 'initial'>, count: number): Place[] {
   const { steps, tokensPerStep } = schedule
   const first = tokensPerStep > 1 && schedule.initial === 'sequential' ? tokensPerStep : 0
   const part = (from: number, to: number, single: boolean): Place =>
@@ -103,7 +104,7 @@ const near = 0.6
 export function explain (result: StepResult, results: readonly Result[]): string | undefined {
   const up = speedUp(result, results)
   const one = baseline(result, results)
-  if (!up || !one || result.n === 1 || (up.stepRatio <= consistent && up.stepRatio >= 1 / consistent)) return undefined
+  if (!up || !one || result.n <= 1 || (up.stepRatio <= consistent && up.stepRatio >= 1 / consistent)) return undefined
   const batch = result.batch > 1 ? `, batch ${result.batch}` : ''
   const grid = result.grid !== 24 ? `, grid ${result.grid}` : ''
   const name = `${result.model}, n = ${result.n}${batch}${grid}, ${result.precision}, ${result.device}`

@@ -8,14 +8,15 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../base/call.js'
 import { ParError } from '../base/errors.js'
-import { rowStride, type NativeEngine, type NativeTokenizer, type NativeTransformer } from '../machine/native.js'
-import { decodeFlops, stepCost, transformerModel, type Cost } from '../models/shapes.js'
+import type { NativeEngine, NativeTokenizer, NativeTransformer } from '../machine/native.js'
+import { decodeFlops, rowCounts, stepCost, type Cost } from '../models/shapes.js'
 import { vq16, vqFactor, vqTokenizer } from '../models/vq.js'
 import { tokenizerWeights, transformerWeights } from '../models/weights.js'
 import { extrapolate, places, spread } from './figures.js'
 import { Peers, peersOf, type Torch } from './peers.js'
 import { operationsOf } from './profile.js'
 import { checkMemory, isCpu, openSession } from './session.js'
+import type { Subject } from './subjects.js'
 import type { Case, ColdStart, DecodeResult, NotRun, OperationResult, StepCase, StepResult } from './types.js'
 import type { RandomWeights } from './weights.js'
 
@@ -57,11 +58,13 @@ function startPeers (bench: Bench, which: StepCase): Peers {
   const { torch, engine, notRun, say } = bench
   if (!torch) return new Peers([])
   const onCpu = isCpu(engine)
-  const not = which.batch !== 1 || which.grid !== 24
-    ? 'It is timed with one picture of 24 x 24 tokens only'
-    : onCpu && bench.full
-      ? 'On the CPU it is timed in steps, not in whole pictures'
-      : undefined
+  const not = which.n === 0
+    ? 'There is no program of this model'
+    : which.batch !== 1 || which.grid !== 24
+      ? 'It is timed with one picture of 24 x 24 tokens only'
+      : onCpu && bench.full
+        ? 'On the CPU it is timed in steps, not in whole pictures'
+        : undefined
   if (not !== undefined) {
     if (torch.authors !== undefined) notRun.push({ what: `PyTorch, authors' code: ${caseText(which)}`, reason: not })
     return new Peers([])
@@ -81,10 +84,9 @@ function patience ({ engine, until }: Bench, part = 1): number {
 // ---- a step of the transformer
 
 /** Loads once; measures the batches and grids that `each` asks for. */
-export async function withTransformer<T> (bench: Bench, name: string, n: number, precision: Case['precision'], each: (
+export async function withTransformer<T> (bench: Bench, { model }: Subject, precision: Case['precision'], each: (
   native: NativeTransformer, loadMs: number
 ) => Promise<T>): Promise<T> {
-  const model = transformerModel(name, n)
   const list = transformerWeights(model)
   const { call, engine, weights } = bench
   checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b),
@@ -102,12 +104,13 @@ export async function withTransformer<T> (bench: Bench, name: string, n: number,
 }
 
 export async function measureStep (
-  bench: Bench, which: StepCase, native: NativeTransformer, loadMs: number
+  bench: Bench, subject: Subject, which: StepCase, native: NativeTransformer, loadMs: number
 ): Promise<StepResult> {
   const { engine, call } = bench
-  const whole = bench.full || !isCpu(engine)
-  const session = await openSession(bench, which, native, whole)
-  const { model, schedule, streams } = session
+  // Steps that differ in size are timed as whole pictures.
+  const whole = bench.full || !isCpu(engine) || which.n === 0
+  const session = await openSession(bench, subject, which, native, whole)
+  const { model, plan, steps, streams } = session
   try {
     const measured = whole ? await wholePictures() : await stepsAtPlaces()
     const { cost, msPerBatch, ms } = measured
@@ -117,7 +120,7 @@ export async function measureStep (
     return {
       operation: 'step',
       ...which,
-      steps: schedule.steps.length,
+      steps: steps.length,
       timedSteps: measured.timedSteps,
       whole,
       ms,
@@ -125,7 +128,7 @@ export async function measureStep (
       msPerBatch,
       msPerImage,
       imagesPerSecond: 1000 / msPerImage,
-      tokensPerSecond: 1000 / msPerImage * schedule.tokens,
+      tokensPerSecond: 1000 / msPerImage * plan.tokens,
       ...cost,
       bytes,
       gigabytesPerSecond: bytes / seconds / 1e9,
@@ -140,11 +143,13 @@ export async function measureStep (
   }
 
   /** What a group's step costs on the average over `sees`. */
-  function averageCost (steps: ReadonlyArray<{ rows: number, sees: number, steps: number }>): Cost {
-    const count = steps.reduce((sum, one) => sum + one.steps, 0)
+  function averageCost (
+    some: ReadonlyArray<{ rows: number, queries?: number, predictions?: number, sees: number, steps: number }>
+  ): Cost {
+    const count = some.reduce((sum, one) => sum + one.steps, 0)
     const total = { weightBytes: 0, cacheBytes: 0, flops: 0 }
-    for (const one of steps) {
-      const cost = stepCost(model, which.precision, { rows: one.rows, sees: one.sees, sequences: streams })
+    for (const one of some) {
+      const cost = stepCost(model, which.precision, { ...one, sequences: streams })
       for (const key of ['weightBytes', 'cacheBytes', 'flops'] as const) total[key] += cost[key] * one.steps / count
     }
     return total
@@ -153,13 +158,13 @@ export async function measureStep (
   async function wholePictures (): Promise<Measured> {
     const { repeats, until, notRun } = bench
     const picture = async (): Promise<void> => {
-      const all = schedule.steps.map(async rows => await session.run(rows)) // in order: one queue
+      const all = steps.map(async (_, k) => await session.run(k)) // in order: one queue
       all.forEach(one => { one.catch(() => {}) })
       await session.finish()
       await call.wait(Promise.all(all))
     }
     const firstStepMs = await timed(async () => {
-      await call.wait(session.run(schedule.steps[0]!))
+      await call.wait(session.run(0))
       await session.finish()
     })
     const peers = startPeers(bench, which)
@@ -188,7 +193,7 @@ export async function measureStep (
     }
 
     function figures (times: readonly number[], peers: Peers): Measured {
-      const count = schedule.steps.length
+      const count = steps.length
       const batch = spread(times)
       const ms = { median: batch.median / count, least: batch.least / count, greatest: batch.greatest / count }
       return {
@@ -196,9 +201,7 @@ export async function measureStep (
         msPerBatch: batch.median,
         timedSteps: times.length * count,
         places: [],
-        cost: averageCost(
-          schedule.steps.map((rows, k) => ({ rows: rows.length / rowStride, sees: schedule.tokensAfter[k]!, steps: 1 }))
-        ),
+        cost: averageCost(steps.map(({ rows }) => ({ ...rowCounts(model, rows), steps: 1 }))),
         firstStepMs,
         torch: peers.results(which.precision, ms, count)
       }
@@ -208,13 +211,13 @@ export async function measureStep (
   async function stepsAtPlaces (): Promise<Measured> {
     const { repeats, until, notRun } = bench
     const { n, precision } = which
-    const run = async (k: number): Promise<void> => { await call.wait(session.run(schedule.steps[k]!)) }
+    const run = async (k: number): Promise<void> => { await call.wait(session.run(k)) }
     const firstStepMs = await timed(async () => { await run(0) })
-    await session.fill()
+    await session.fill(0)
 
     const peers = startPeers(bench, which)
     try {
-      const chosen = places(schedule, maxPlaces)
+      const chosen = places({ steps, tokensPerStep: n, initial: 'sequential' }, maxPlaces)
       const found: Array<{ sees: number, rows: number, ms: number, steps: number, single: boolean }> = []
       const groups: number[] = []
       let timedSteps = 0
@@ -223,7 +226,7 @@ export async function measureStep (
       /** Of one step, peers included, at the place before. */
       let cost = 0
       for (const [index, place] of chosen.entries()) {
-        const sees = schedule.tokensAfter[place.step]!
+        const sees = plan.tokensAfter[place.step]!
         if (peers.alive.length > 0) await settle()
         const started = performance.now()
         const warm = await timed(async () => { await run(place.step) })
@@ -270,15 +273,15 @@ type Measured = Pick<StepResult, 'ms' | 'msPerBatch' | 'timedSteps' | 'places' |
 
 /** The launches of a step at half of the cache, as the session records them. */
 export async function profileStep (
-  bench: Bench, which: StepCase, native: NativeTransformer
+  bench: Bench, subject: Subject, which: StepCase, native: NativeTransformer
 ): Promise<OperationResult[]> {
   const { call, repeats, until } = bench
-  const session = await openSession(bench, which, native, false)
+  const session = await openSession(bench, subject, which, native, false)
   try {
-    const { schedule } = session
-    await session.fill()
-    const middle = schedule.tokensAfter.findIndex(tokens => tokens >= schedule.tokens / 2)
-    const run = async (): Promise<void> => { await call.wait(session.run(schedule.steps[middle]!)) }
+    const { plan } = session
+    const middle = plan.tokensAfter.findIndex(tokens => tokens >= plan.tokens / 2)
+    await session.fill(middle)
+    const run = async (): Promise<void> => { await call.wait(session.run(middle)) }
     await run()
     await session.finish()
     await call.wait(session.native.profile(true))

@@ -7,7 +7,7 @@ import { number, percent, range, table, times } from './words.js'
 
 /** A step or a decode that operations are parts of. */
 function wholeText ({ partOf, model, n, batch, grid }: OperationResult): string {
-  return [`${model}${partOf === 'decode' ? ' decode' : ''}`, ...(n !== undefined ? [`n = ${n}`] : []),
+  return [`${model}${partOf === 'decode' ? ' decode' : ''}`, ...(n ? [`n = ${n}`] : []),
     ...(batch > 1 ? [`batch ${batch}`] : []), ...(grid !== 24 ? [`grid ${grid}`] : [])].join(', ')
 }
 

@@ -16,7 +16,7 @@ const colours = ['#0b6bcb', '#c4320a', '#1f7a1f', '#7d3cc9', '#8a6d00', '#0f766e
 /** Milliseconds an image (transformer) against n, both logarithmic; dashed: what the steps alone would give. */
 export function timePlot (report: Report): string {
   const lines = new Map<string, StepResult[]>()
-  for (const one of report.results.filter(isStep)) {
+  for (const one of report.results.filter(isStep).filter(({ n }) => n > 0)) {
     const key = [one.model, ...(one.batch > 1 ? [`batch ${one.batch}`] : []),
       ...(one.grid !== 24 ? [`grid ${one.grid}`] : []), one.precision, one.device].join(', ')
     lines.set(key, [...lines.get(key) ?? [], one].sort((a, b) => a.n - b.n))

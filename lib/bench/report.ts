@@ -28,11 +28,12 @@ export function markdown (report: Report): string {
     parts.push('## Transformer', table(
       ['model', 'n', 'batch', 'grid', 'precision', 'device', 'steps', 'ms a step (least - greatest)', 'ms an image',
         'images/s', 'tokens/s', 'timed'],
-      steps.map(one => [one.model, one.n, one.batch, one.grid, one.precision, one.device, one.steps, range(one.ms),
-        number(one.msPerImage), number(one.imagesPerSecond), number(one.tokensPerSecond),
+      steps.map(one => [one.model, one.n || '', one.batch, one.grid, one.precision, one.device, one.steps,
+        range(one.ms), number(one.msPerImage), number(one.imagesPerSecond), number(one.tokensPerSecond),
         one.whole ? `${one.timedSteps / one.steps} x all ${one.steps}` : `${one.timedSteps} of ${one.steps}`])
     ))
-    parts.push('Guided pictures, random weights; medians. "ms a step" is of steps of n tokens. Where "timed" says ' +
+    parts.push('Guided pictures, random weights; medians. "ms a step" is of steps of n tokens; where no n is given, steps differ in ' +
+      'size, and it is that of an average step. Where "timed" says ' +
       '`x all`, whole pictures were timed; else "ms an image" is extrapolated ' +
       'from so many of so many steps, at places spread over the length of the cache. A picture of a batch takes its ' +
         'share of the batch. The tokenizer is apart.')
@@ -44,7 +45,7 @@ export function markdown (report: Report): string {
       parts.push('### Speed-up over n = 1', table(
         ['model', 'n', 'batch', 'grid', 'precision', 'device', 'speed-up', 'by the steps alone',
           'an average step, of one at n = 1', 'ms a step, of n = 1'],
-        ups.map(({ one, up, base }) => [one.model, one.n, one.batch, one.grid, one.precision, one.device,
+        ups.map(({ one, up, base }) => [one.model, one.n || '', one.batch, one.grid, one.precision, one.device,
           times(up.measured), `${times(up.bySteps)} (${base.steps} / ${one.steps})`, times(up.stepRatio),
           times(one.ms.median / base.ms.median)])
       ), ...list(steps.flatMap(one => explain(one, results) ?? [])))
@@ -52,7 +53,7 @@ export function markdown (report: Report): string {
     parts.push('### Against the ceilings', table(
       ['model', 'n', 'batch', 'grid', 'precision', 'device', 'MB a step (weights + cache)', 'GB/s', 'of ceiling',
         'GFLOP a step', 'GFLOP/s', 'of ceiling'],
-      steps.map(one => [one.model, one.n, one.batch, one.grid, one.precision, one.device,
+      steps.map(one => [one.model, one.n || '', one.batch, one.grid, one.precision, one.device,
         `${Math.round(one.bytes / 1e6)} (${Math.round(one.weightBytes / 1e6)} + ${Math.round(one.cacheBytes / 1e6)})`,
         number(one.gigabytesPerSecond), percent(one.ofReadCeiling), number(one.flops / 1e9), number(one.gigaflops),
         percent(one.ofArithmeticCeiling)])
@@ -86,11 +87,11 @@ export function markdown (report: Report): string {
           ...[one.importMs, one.loadMs, one.firstImageMs, one.laterImageMs].map(ms => `${number(ms)} ms`)])))
     }
     const loads = [...new Map(
-      results.map(one => [[one.model, isStep(one) ? one.n : '', one.precision, one.device].join(), one])
+      results.map(one => [[one.model, isStep(one) ? one.n || '' : '', one.precision, one.device].join(), one])
     ).values()]
     if (loads.length > 0) {
       parts.push(table(['model', 'n', 'precision', 'device', 'load, ms', 'first step, ms'],
-        loads.map(one => [one.model, isStep(one) ? one.n : '', one.precision, one.device, number(one.loadMs),
+        loads.map(one => [one.model, isStep(one) ? one.n || '' : '', one.precision, one.device, number(one.loadMs),
           isStep(one) ? number(one.firstStepMs) : ''])),
       'Loading converts and packs the weights; they come from memory here, not from a disk.')
     }
@@ -179,14 +180,15 @@ function peerNotes (peers: ReadonlyArray<{ one: Result, peer: PeerResult }>): st
 export function workText (one: Result): string {
   const batch = one.batch > 1 ? `, batch ${one.batch}` : ''
   if (!isStep(one)) return `VQ-16 decode, ${one.pixels} px${batch}`
-  return `${one.model}, n = ${one.n}${batch}${one.grid !== 24 ? `, grid ${one.grid}` : ''}`
+  const n = one.n > 0 ? `, n = ${one.n}` : ''
+  return `${one.model}${n}${batch}${one.grid !== 24 ? `, grid ${one.grid}` : ''}`
 }
 
 // ---- CSV
 
 export function csv ({ results, operations = [] }: Report): string {
   const columns: Array<[string, (one: Result) => unknown]> = [
-    ['operation', one => one.operation], ['model', one => one.model], ['n', one => isStep(one) ? one.n : ''],
+    ['operation', one => one.operation], ['model', one => one.model], ['n', one => isStep(one) ? one.n || '' : ''],
     ['batch', one => one.batch], ['grid', one => one.grid],
     ['precision', one => one.precision], ['device', one => one.device], ['steps', one => isStep(one) ? one.steps : ''],
     ['timed_steps', one => isStep(one) ? one.timedSteps : ''],

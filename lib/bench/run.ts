@@ -14,8 +14,6 @@ import { ParError } from '../base/errors.js'
 import { createEngine } from '../machine/engine.js'
 import { addon, type Precision } from '../machine/native.js'
 import type { Device } from '../machine/device.js'
-import { createSchedule } from '../decoding/schedule.js'
-import { transformerModel } from '../models/shapes.js'
 import { vq16, vqTokenizer } from '../models/vq.js'
 import { tokenizerWeights, transformerWeights } from '../models/weights.js'
 import { better, shares } from './figures.js'
@@ -23,16 +21,16 @@ import {
   measureColdStart, measureDecode, measureStep, profileDecode, profileStep, withTransformer, type Bench
 } from './measure.js'
 import type { Torch } from './peers.js'
+import type { Subject } from './subjects.js'
 import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
 import { randomWeights } from './weights.js'
 
 const { version } = require('../../package.json') as { version: string }
 
 export interface RunOptions {
-  models: readonly string[]
-  n: readonly number[]
+  subjects: readonly Subject[]
   batches: readonly number[]
-  /** Tokens a side. */
+  /** Tokens a side, where a model has no grid of its own. */
   grids: readonly number[]
   devices: readonly Device[]
   precisions: ReadonlyArray<'auto' | Precision>
@@ -55,8 +53,9 @@ export interface RunOptions {
 
 /** @throws ParError `INVALID_OPTION` for an n and a grid that do not fit together, `DEVICE_UNAVAILABLE` */
 export async function runBench (options: RunOptions): Promise<Report> {
-  const { models, n, batches, grids, signal } = options
-  for (const side of grids) for (const one of n) createSchedule({ grid: [side, side], n: one })
+  const { subjects, batches, grids, signal } = options
+  const gridsOf = ({ side }: Subject): readonly number[] => side === undefined ? grids : [side]
+  for (const subject of subjects) for (const side of gridsOf(subject)) subject.plan(side)
   const call = new Call(signal)
   try {
     // ---- what is to be done
@@ -70,11 +69,13 @@ export async function runBench (options: RunOptions): Promise<Report> {
       }
     }
     const devices = [...new Set(targets.map(({ device }) => device))]
-    const cases = batches.length * grids.length
+    const casesOf = (subject: Subject): number => batches.length * gridsOf(subject).length
+    const cases = subjects.reduce((sum, subject) => sum + casesOf(subject), 0)
+    const decodeGrids = [...new Set(subjects.flatMap(gridsOf))]
     const each = options.operations ? 2 : 1
-    const decodes = options.decode ? each : 0
+    const decodes = options.decode ? each * batches.length * decodeGrids.length : 0
     const coldStarts = options.coldStart ? devices.length : 0
-    const total = targets.length * cases * (models.length * n.length * each + decodes) + coldStarts
+    const total = targets.length * (cases * each + decodes) + coldStarts
     const end = performance.now() + options.seconds * 1000
     let done = 0
     /** One more case begins: its share of the time that is left. */
@@ -100,7 +101,7 @@ export async function runBench (options: RunOptions): Promise<Report> {
     }
 
     // ---- measurements
-    const lists = [...models.map(name => transformerWeights(transformerModel(name, Math.max(...n)))),
+    const lists = [...subjects.map(({ model }) => transformerWeights(model)),
       ...(options.decode ? [tokenizerWeights(vqTokenizer(vq16))] : [])]
     const weights = await randomWeights(lists, signal)
     try {
@@ -135,29 +136,29 @@ export async function runBench (options: RunOptions): Promise<Report> {
             say: text => options.onProgress?.(done - 1, total, text)
           }
           for (const { precision } of targets.filter(one => one.device === device)) {
-            for (const model of models) {
-              for (const one of n) {
-                const name = `${model}, n = ${one}, ${precision}, ${device}`
-                const first = done
-                await attempt(name, async () => {
-                  await withTransformer({ ...bench, until: 0 }, model, one, precision, async (native, loadMs) => {
-                    for (const grid of grids) {
-                      for (const batch of batches) {
-                        const what = `${name}, batch ${batch}, ${grid} x ${grid}`
-                        const which = { device, precision, batch, grid, model, n: one }
-                        const until = begin(what)
-                        await attempt(what, async () => {
-                          await add(await measureStep({ ...bench, until }, which, native, loadMs))
-                        })
-                        await profiled(what, async until => await profileStep({ ...bench, until }, which, native))
-                      }
+            for (const subject of subjects) {
+              const { name: model, n } = subject
+              const name = `${model}${n > 0 ? `, n = ${n}` : ''}, ${precision}, ${device}`
+              const first = done
+              await attempt(name, async () => {
+                await withTransformer({ ...bench, until: 0 }, subject, precision, async (native, loadMs) => {
+                  for (const grid of gridsOf(subject)) {
+                    for (const batch of batches) {
+                      const what = `${name}, batch ${batch}, ${grid} x ${grid}`
+                      const which = { device, precision, batch, grid, model, n }
+                      const until = begin(what)
+                      await attempt(what, async () => {
+                        await add(await measureStep({ ...bench, until }, subject, which, native, loadMs))
+                      })
+                      await profiled(what, async until =>
+                        await profileStep({ ...bench, until }, subject, which, native))
                     }
-                  })
+                  }
                 })
-                done = first + cases * each
-              }
+              })
+              done = first + casesOf(subject) * each
             }
-            for (const grid of options.decode ? grids : []) {
+            for (const grid of options.decode ? decodeGrids : []) {
               for (const batch of batches) {
                 const what = `VQ-16 decode, ${precision}, ${device}, batch ${batch}, ${grid} x ${grid}`
                 const until = begin(what)

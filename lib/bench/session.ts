@@ -1,4 +1,4 @@
-// A session in which all sequences run the same steps of PAR's schedule, guided as the paper's pictures are.
+// A session in which all sequences run the same steps, guided as the paper's pictures are.
 
 import os from 'node:os'
 import type { Call } from '../base/call.js'
@@ -6,10 +6,12 @@ import { ParError } from '../base/errors.js'
 import {
   addon, rowStride, type NativeEngine, type NativeSession, type NativeTransformer, type TransformerModel
 } from '../machine/native.js'
-import { createSchedule, type Schedule } from '../decoding/schedule.js'
-import { cacheBytes, transformerModel } from '../models/shapes.js'
+import type { Plan, PlannedStep } from '../decoding/decoder.js'
+import { isParPlan } from '../decoding/par.js'
+import { cacheBytes } from '../models/shapes.js'
 import { composeStep, seatedSession, type SamplingRule } from '../decoding/step.js'
-import type { StepCase } from './types.js'
+import type { Subject } from './subjects.js'
+import type { Case } from './types.js'
 
 const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
 const guidanceScale = 1.5
@@ -18,16 +20,18 @@ const fillRows = 128
 
 export interface BenchSession {
   model: TransformerModel
-  schedule: Schedule
+  plan: Plan
+  /** Of the first sequence; the others differ in the order of their tokens at most. */
+  steps: readonly PlannedStep[]
   /** Streams of the batch: two a picture. */
   streams: number
   native: NativeSession
-  /** Enqueues a step of these rows for every sequence. */
-  run: (rows: Int32Array) => Promise<unknown>
+  /** Enqueues a step of this number for every sequence. */
+  run: (step: number) => Promise<unknown>
   /** Waits for everything that was enqueued. */
   finish: () => Promise<void>
-  /** Fills the whole cache in large steps that predict nothing. Not where the session is for whole pictures. */
-  fill: () => Promise<void>
+  /** Fills the cache as far as the step reads it. Not where the session is for whole pictures. */
+  fill: (step: number) => Promise<void>
   release: () => void
 }
 
@@ -47,33 +51,42 @@ export function checkMemory (engine: NativeEngine, bytes: number, what: string):
  * @throws ParError OUT_OF_MEMORY
  */
 export async function openSession (
-  { engine, call }: { engine: NativeEngine, call: Call }, which: StepCase, transformer: NativeTransformer,
-  whole: boolean
+  { engine, call }: { engine: NativeEngine, call: Call }, subject: Subject, which: Case,
+  transformer: NativeTransformer, whole: boolean
 ): Promise<BenchSession> {
-  const model = transformerModel(which.model, which.n)
-  const schedule = createSchedule({ grid: [which.grid, which.grid], n: which.n })
+  const { model } = subject
+  const plan = subject.plan(which.grid)
+  const { tokens, slots } = plan
   const streams = 2 * which.batch
-  checkMemory(engine, cacheBytes(model, which.precision, schedule.tokens, streams), 'The cache')
-  const most = Math.max(schedule.maxRows, Math.floor(fillRows / streams))
-  const shape = { streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, kept: 0 } as const
-  const known = whole
-    ? undefined
-    : Int32Array.from({ length: schedule.tokens }, (_, i) => i * 7919 % model.vocabularySize)
+  checkMemory(engine, cacheBytes(model, which.precision, slots, streams), 'The cache')
+  const seats = Array.from({ length: which.batch }, (_, seat) => ({ seat, picture: plan.picture(seat) }))
+  const crossLayers = model.crossLayers > 0
+  // PAR's slots can be filled many at a time.
+  const schedule = isParPlan(plan) ? plan.schedule : undefined
+  const most = Math.max(plan.maxRows, Math.floor(fillRows / streams))
+  const shape = { streamsEach: 2, slots, tokens, kept: 0 } as const
+  const known = whole ? undefined : Int32Array.from({ length: tokens }, (_, i) => i * 7919 % model.vocabularySize)
   const native = await call.hold(seatedSession(transformer,
-    { ...shape, maxRows: streams * (whole ? schedule.maxRows : most) },
-    Array.from({ length: which.batch }, (_, seat) => ({ classId: 207, seed: BigInt(seat), known }))))
-  const run = async (rows: Int32Array): Promise<unknown> =>
-    await native.step(composeStep(Array.from({ length: which.batch },
-      (_, seat) => ({ seat, rows, guidanceScale, rule })), 2), call.cancel)
-  const fill = async (): Promise<void> => {
+    { ...shape, maxRows: streams * (whole || !schedule ? plan.maxRows : most) },
+    seats.map(({ seat }) => ({ classId: 207, seed: BigInt(seat), known }))))
+  const enqueue = async (of: (seat: typeof seats[number]) => PlannedStep): Promise<unknown> =>
+    await native.step(composeStep(seats.map(one => ({ seat: one.seat, ...of(one), guidanceScale, rule })), 2,
+      crossLayers), call.cancel)
+  const run = async (step: number): Promise<unknown> => await enqueue(({ picture }) => picture.steps[step]!)
+  const fill = async (step: number): Promise<void> => {
+    if (!schedule) {
+      for (let k = 0; k < step; k++) await call.wait(run(k))
+      return
+    }
     const all = schedule.fullSequence()
-    for (let row = 0; row < schedule.tokens; row++) all[row * rowStride] = -1 // predicts nothing
-    for (let row = 0; row < schedule.tokens; row += most) {
-      await call.wait(run(all.slice(row * rowStride, (row + most) * rowStride)))
+    for (let row = 0; row < tokens; row++) all[row * rowStride] = -1 // predicts nothing
+    for (let row = 0; row < tokens; row += most) {
+      const rows = all.slice(row * rowStride, (row + most) * rowStride)
+      await call.wait(enqueue(() => ({ rows })))
     }
   }
   return {
-    model, schedule, streams, native, run, fill,
+    model, plan, steps: seats[0]!.picture.steps, streams, native, run, fill,
     finish: async () => { await call.wait(native.readTokens(0)) },
     release: () => { call.release(native) }
   }

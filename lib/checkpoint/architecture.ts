@@ -9,6 +9,9 @@ import type { Checkpoint } from './types.js'
 export { describeTokenizer, type TokenizerDescription } from './tokenizer.js'
 export { describeTransformer, type TransformerDescription, type TransformerOverrides } from './transformer.js'
 
+const transformerNames = [tellingNames.tokens, tellingNames.classes, tellingNames.layer, tellingNames.arpg,
+  tellingNames.lpd]
+
 export type CheckpointKind = 'transformer' | 'tokenizer'
 
 /** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither, or for more tensors than any model has. */
@@ -23,7 +26,7 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   if (has(tellingNames.textToImage)) {
     throw bad(checkpoint.file, 'a text-to-image transformer: parvis runs class-conditional ones (c2i)')
   }
-  if (has(tellingNames.tokens) || has(tellingNames.classes) || has(tellingNames.layer)) return 'transformer'
+  if (transformerNames.some(has)) return 'transformer'
   if (has(tellingNames.codebook) || has(tellingNames.decoder)) return 'tokenizer'
   const { prefixes = [] } = checkpoint
   if (prefixes.length > 0) {
@@ -34,7 +37,7 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   }
   const names = [...checkpoint.tensors.keys(), ...checkpoint.others.keys()]
   throw bad(checkpoint.file,
-    `neither a LlamaGen/PAR transformer (no "${tellingNames.tokens}") nor a VQ tokenizer (no ` +
-      `"${tellingNames.codebook}"): ` +
+    `neither a transformer that parvis runs (LlamaGen, PAR and RandAR have "${tellingNames.tokens}", ARPG ` +
+      `"${tellingNames.arpg}", LPD "${tellingNames.lpd}") nor a VQ tokenizer (no "${tellingNames.codebook}"): ` +
     `it holds ${names.length} tensors: ${names.slice(0, 4).map(quote).join(', ')}${names.length > 4 ? '...' : ''}`)
 }

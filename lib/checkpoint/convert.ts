@@ -159,7 +159,7 @@ async function describe (
     return { kind: 'tokenizer', tensors, metadata, warnings }
   }
   const found = describeTransformer(checkpoint, { heads, grid, n })
-  const { layers, dim, vocabularySize, classes } = found.model
+  const { layers, crossLayers, dim, vocabularySize, classes } = found.model
   const codebookSha256 = tokenizer === undefined
     ? found.codebookSha256
     : await hashOf(tokenizer, checkpoint.file, vocabularySize, convertFloats, signal)
@@ -170,7 +170,7 @@ async function describe (
       ...(found.gridFrom === 'assumed' ? ['the converted file records no grid, because nothing told it'] : [])],
     metadata: {
       kind: 'transformer',
-      layers,
+      layers: layers + crossLayers,
       dim,
       // What was assumed is not written down: the next reader would take it for told.
       ...(found.headsFrom !== 'assumed' && { heads: found.model.heads }),

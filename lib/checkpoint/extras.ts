@@ -109,11 +109,23 @@ function guess (names: readonly string[], kind: Kind): string {
   if (kind === 'tokenizer') {
     return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
   }
-  if (has(/pos_instruct/i)) return 'RandAR?'
-  if (has(/mask_(token|emb)/i)) return 'a model that fills masks, such as MaskGIT, RAR or ARPG?'
+  if (has(/mask_(token|emb)/i)) return 'a model that fills masks, such as MaskGIT or RAR?'
   if (has(/adaln|modulation/i)) return 'a model that modulates its norms (adaLN), such as VAR or DiT?'
   if (has(/(^|[._])(q|k|qk|query|key)_?(layer)?norm|norm_[qk]\b/i)) return 'a model that normalises queries and keys?'
   if (has(/(^|\.)pos(ition(al)?)?_?emb|pos_/i)) return 'a model with learned positions?'
   if (has(/\.bias$/i)) return 'a model whose layers have biases?'
   return 'is it a model of another kind?'
+}
+
+/**
+ * One more than the highest number that any entry has where the pattern's group is, so that a hole is reported as a
+ * missing tensor, and a layer of another type as that. Buffers alone make no layer.
+ */
+export function countIn (checkpoint: Checkpoint, pattern: RegExp): number {
+  let layers = 0
+  for (const name of namesOf(checkpoint)) {
+    const match = pattern.exec(name)
+    if (match && Number(match[1]) >= layers && !isHarmless(checkpoint, name)) layers = Number(match[1]) + 1
+  }
+  return layers
 }

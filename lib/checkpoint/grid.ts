@@ -14,7 +14,8 @@ import { pixelsOfName } from './file-names.js'
 import { showValue, type Needed } from './shapes.js'
 
 /** What told a value that shapes do not tell. */
-export type GridSource = 'option' | 'metadata' | 'training arguments' | 'file name' | 'published' | 'assumed'
+export type GridSource =
+  | 'option' | 'metadata' | 'training arguments' | 'file name' | 'shapes' | 'published' | 'assumed'
 
 export type Grid = [rows: number, columns: number]
 
@@ -50,13 +51,20 @@ interface Known {
   /** Name of the file that this one was converted from. */
   convertedFrom: string | undefined
   official: string | undefined
+  /** Tokens of a picture, where the shapes tell. */
+  tokens?: number | undefined
 }
 
 /** Errors: BAD_CHECKPOINT, INVALID_OPTION: a grid that n does not divide. */
-export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom, official }: Known): ChosenGrid {
+export function chooseGrid (
+  needed: Needed, { n, option, metadata, convertedFrom, official, tokens }: Known
+): ChosenGrid {
   const root = Math.round(Math.sqrt(n))
-  const fits = (grid: Grid): boolean => grid.every(side => side % root === 0)
-  const does = (grid: Grid): string => `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
+  const fits = ([rows, columns]: Grid): boolean =>
+    tokens === undefined ? rows % root === 0 && columns % root === 0 : rows * columns === tokens
+  const does = (grid: Grid): string => tokens === undefined
+    ? `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
+    : `its table of positions is for ${tokens} tokens, not for a grid of ${show(grid)}`
   if (option) {
     if (!fits(option)) throw new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${does(option)}`)
     return { grid: option, gridFrom: 'option', warnings: [] }
@@ -69,7 +77,10 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
     if (!found) return
     if ('problem' in found) warnings.push(found.problem)
     else if (fits(found.grid)) told.push({ grid: found.grid, from, words })
-    else warnings.push(`${words} ${show(found.grid)} tokens, which n = ${n} cannot divide: this is not used`)
+    else {
+      const why = tokens === undefined ? `which n = ${n} cannot divide` : `and ${does(found.grid)}`
+      warnings.push(`${words} ${show(found.grid)} tokens, ${why}: this is not used`)
+    }
   }
   add('metadata', 'its metadata says', metadata && { grid: metadata })
   add('training arguments', 'its training arguments say', gridOfArguments(needed))
@@ -85,6 +96,8 @@ export function chooseGrid (needed: Needed, { n, option, metadata, convertedFrom
     }
     return { grid: first.grid, gridFrom: first.from, warnings }
   }
+  const side = Math.sqrt(tokens ?? NaN)
+  if (Number.isInteger(side)) return { grid: [side, side], gridFrom: 'shapes', warnings }
   const published = publishedGrids(official)
   if (published.length === 1 && fits(published[0]!)) return { grid: published[0]!, gridFrom: 'published', warnings }
   const assumed: Grid = [assumedSide, assumedSide]

@@ -1,18 +1,24 @@
-// The LlamaGen family, to which PAR's models belong: its flags, and the names of its tensors.
+// The LlamaGen family, to which the models of PAR and RandAR belong: its flags, and the names of its tensors.
 
-import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
+import { limits } from '../machine/limits.js'
+import type { TransformerModel, WeightSource } from '../machine/native.js'
 import { transformerWeights, type Weight } from '../models/weights.js'
+import { countIn } from './extras.js'
+import { byName, type Taken } from './family.js'
+import { tellingNames } from './names.js'
+import type { Needed } from './shapes.js'
 
 /** Sizes of a model, which no flag of the family decides. */
 export type LlamaGenSizes =
   Pick<TransformerModel, 'layers' | 'dim' | 'heads' | 'kvHeads' | 'headSize' | 'feedForward' | 'vocabularySize'
-    | 'classes' | 'transitions'>
+    | 'classes' | 'specials'>
 
 /** Pre-norm blocks with RMSNorm and SwiGLU, no biases; a quarter of a head each is rotated by row and column. */
 export function llamaGenModel (sizes: LlamaGenSizes): TransformerModel {
   const quarter = sizes.headSize / 4
   return {
-    ...sizes, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false,
+    ...sizes, crossLayers: 0, rotateSpecials: false, positions: 0, norm: 'rms', activation: 'swiglu', bias: false,
+    embeddingNorm: false,
     rotationPairs: [0, quarter, quarter], normEps: 1e-5, ropeBase: 10000
   }
 }
@@ -20,7 +26,7 @@ export function llamaGenModel (sizes: LlamaGenSizes): TransformerModel {
 const ofModel: Readonly<Record<string, string>> = {
   classes: 'cls_embedding.embedding_table.weight',
   tokens: 'tok_embeddings.weight',
-  transitions: 'spe_tok_embeddings.special_embeddings.weight',
+  specials: 'spe_tok_embeddings.special_embeddings.weight',
   'finalNorm.weight': 'norm.weight',
   head: 'output.weight'
 }
@@ -46,8 +52,55 @@ export function llamaGenName (role: string): string {
 export const llamaGenTensors = (model: TransformerModel): Weight[] =>
   transformerWeights(model).map(([role, shape]) => [llamaGenName(role), shape])
 
-/** The tensors of a file by their roles. */
-export function llamaGenWeights (model: TransformerModel, tensors: readonly TensorSource[]): WeightSource[] {
-  const byName = new Map(tensors.map(tensor => [tensor.name, tensor]))
-  return transformerWeights(model).map(([role]) => ({ role, parts: [byName.get(llamaGenName(role))!] }))
+const transitionsName = llamaGenName('specials')
+
+/** RandAR (Pang et al. 2024) has one vector more, which its queries read, and no transition tokens. */
+export function takeLlamaGen (needed: Needed): Taken {
+  const isRandar = needed.has(tellingNames.randar)
+  const [vocabularySize, dim] = needed.take(tellingNames.tokens, ['vocabulary', 'dim']) as [number, number]
+  const classRows = needed.take(tellingNames.classes, ['classes + 1', dim])[0]!
+  if (classRows < 2) {
+    throw needed.bad(
+      `tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`
+    )
+  }
+  if (isRandar) needed.take(tellingNames.randar, [1, dim])
+  const hasTransitions = !isRandar && needed.has(transitionsName)
+  const transitions = hasTransitions ? needed.take(transitionsName, ['n - 1', dim])[0]! : 0
+  const layers = countIn(needed.checkpoint, /^layers\.(0|[1-9]\d{0,6})\./)
+  if (layers === 0) throw needed.bad('tensor "layers.0.attention.wqkv.weight" is missing: the file has no layers')
+  needed.limit(limits, { layers })
+  let qkvRows: number | string = '(heads + 2 * kvHeads) * headSize'
+  let feedForward: number | string = 'feed-forward width'
+  for (let i = 0; i < layers; i++) {
+    const name = (part: string): string => llamaGenName(`layers.${i}.${part}.weight`)
+    qkvRows = needed.take(name('qkv'), [qkvRows, dim])[0]!
+    needed.take(name('attentionOutput'), [dim, dim])
+    feedForward = needed.take(name('gate'), [feedForward, dim])[0]!
+    needed.take(name('up'), [feedForward, dim])
+    needed.take(name('down'), [dim, feedForward])
+    needed.take(name('attentionNorm'), [dim])
+    needed.take(name('feedForwardNorm'), [dim])
+  }
+  needed.take(llamaGenName('finalNorm.weight'), [dim])
+  needed.take(llamaGenName('head'), [vocabularySize, dim])
+  const n = transitions + 1
+  if (!Number.isInteger(Math.sqrt(n))) {
+    throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square ` +
+      '(rows 3, 15, 63...)')
+  }
+  const sizes = { layers, dim, feedForward: feedForward as number, vocabularySize, classes: classRows - 1 }
+  const tensor = byName(needed)
+  return {
+    ...sizes,
+    method: isRandar ? 'randar' : n === 1 ? 'llamagen' : 'par',
+    n,
+    qkv: { rows: qkvRows as number, name: llamaGenName('layers.0.qkv.weight') },
+    ...isRandar && { headSize: 64 },
+    model: heads => ({
+      ...llamaGenModel({ ...sizes, ...heads, specials: isRandar ? 1 : transitions }), rotateSpecials: isRandar
+    }),
+    weights: model => transformerWeights(model).map(([role]): WeightSource =>
+      ({ role, parts: [tensor(isRandar && role === 'specials' ? tellingNames.randar : llamaGenName(role))] }))
+  }
 }

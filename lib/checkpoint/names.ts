@@ -32,6 +32,9 @@ export const tellingNames = {
   classes: 'cls_embedding.embedding_table.weight',
   tokens: 'tok_embeddings.weight',
   layer: 'layers.0.attention.wqkv.weight',
+  arpg: 'layers.to_k.weight',
+  lpd: 'token_emb.weight',
+  randar: 'pos_instruct_embeddings',
   textToImage: 'cls_embedding.cap_proj.fc1.weight',
   codebook: codebookName,
   decoder: 'decoder.conv_in.weight'

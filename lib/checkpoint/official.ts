@@ -1,8 +1,8 @@
 // Which published model a checkpoint is, as far as shapes can tell, and what sets one apart that is none of them.
 
 import {
-  officialName, publishedClasses, publishedFeedForward, publishedN, publishedSizes, publishedTokenizers,
-  publishedVocabulary
+  officialName, publishedClasses, publishedFeedForward, publishedN, publishedParallel, publishedSizes,
+  publishedTokenizers, publishedVocabulary
 } from '../models/published.js'
 import { vq16 } from '../models/vq.js'
 import type { TokenizerDescription } from './tokenizer.js'
@@ -31,11 +31,25 @@ const distance = (differences: readonly Difference[]): number =>
     (sum, { here, published }) => sum + 1 + Math.abs(Math.log2(Math.max(here, 0.5) / Math.max(published, 0.5))), 0
   )
 
-/** The published transformer that is most alike. */
+/** The published transformer of the same method that is most alike; PAR and LlamaGen count as one. */
 export function nearestTransformer (
-  { model, n }: Pick<TransformerDescription, 'model' | 'n'>, headsKnown = true
+  { method, model, n }: Pick<TransformerDescription, 'method' | 'model' | 'n'>, headsKnown = true
 ): Nearest {
   let best: Nearest | undefined
+  for (const published of publishedParallel.filter(other => other.method === method)) {
+    const { name, layers, dim, heads, side } = published
+    const differences = compare([
+      ['layers', model.layers + model.crossLayers, layers],
+      ['width', model.dim, dim],
+      ...(headsKnown ? [['heads', model.heads, heads] as const] : []),
+      ['feed-forward width', model.feedForward, method === 'lpd' ? 4 * dim : publishedFeedForward(dim)],
+      ['vocabulary', model.vocabularySize, publishedVocabulary],
+      ['classes', model.classes, publishedClasses],
+      ...(model.positions > 0 ? [['positions', model.positions, side ** 2 + 1] as const] : [])
+    ])
+    if (!best || distance(differences) < distance(best.differences)) best = { name, differences }
+  }
+  if (best) return best
   for (const { name, layers, dim, heads } of publishedSizes) {
     for (const steps of publishedN) {
       const differences = compare([

@@ -1,20 +1,25 @@
-// Tells the architecture of a LlamaGen / PAR transformer from the shapes of its tensors. Two things cannot be told from
+// Tells the architecture of a transformer from the names and shapes of its tensors. Two things cannot be told from
 // shapes: the number of heads (any divisor of dim gives the same shapes), which comes from the caller, parvis's own
 // metadata or the table of published models, and the token grid (grid.ts).
 
 import { ParError } from '../base/errors.js'
+import { methodNames, type Method } from '../decoding/method.js'
 import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
 import { limits } from '../machine/limits.js'
 import {
-  officialName, publishedClasses, publishedN, publishedSizes, publishedVocabulary
+  officialName, publishedClasses, publishedN, publishedParallel, publishedSizes, publishedVocabulary,
+  type PublishedParallel
 } from '../models/published.js'
 import { shownPath } from '../base/text.js'
 import { asNumber, trainingArgument } from './arguments.js'
-import { isHarmless, refuseForeign } from './extras.js'
-import { llamaGenModel, llamaGenName, llamaGenWeights } from './llamagen.js'
+import { takeArpg } from './arpg.js'
+import { refuseForeign } from './extras.js'
+import type { Take, Taken } from './family.js'
+import { takeLlamaGen } from './llamagen.js'
+import { takeLpd } from './lpd.js'
 import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
-import { namesOf, tellingNames } from './names.js'
+import { tellingNames } from './names.js'
 import { Needed, positiveOption } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -30,13 +35,18 @@ export interface TransformerOverrides {
 
 /** A transformer checkpoint, understood. */
 export interface TransformerDescription {
+  /** How its tokens are drawn. */
+  method: Method
   model: TransformerModel
-  /** Tokens a step: rows of the transition table + 1. */
+  /** Tokens a step: rows of the transition table + 1; 1 for methods without transition tokens. */
   n: number
   /** [rows, columns] of tokens. */
   grid: Grid
-  /** 'assumed': of a published model of that width which has another number of layers. */
-  headsFrom: 'option' | 'metadata' | 'published' | 'assumed'
+  /**
+   * 'method': all models of this method have heads of one size. 'assumed': of a published model of that width which has
+   * another number of layers.
+   */
+  headsFrom: 'option' | 'metadata' | 'method' | 'published' | 'assumed'
   gridFrom: GridSource
   /** What was assumed, what contradicts what: sentences without a full stop. */
   warnings: string[]
@@ -46,6 +56,8 @@ export interface TransformerDescription {
   name?: string
   /** The official model with these dimensions: 'PAR-XL-4x', 'LlamaGen-L'... */
   official?: string
+  /** What its authors say of it, where it is one of ARPG's, LPD's or RandAR's. */
+  published?: PublishedParallel
   /** Hash of the codebook of the tokenizer that it belongs to, where its metadata says. */
   codebookSha256?: string
   /** What it was converted from, where its metadata says. */
@@ -55,8 +67,6 @@ export interface TransformerDescription {
   /** The same by their roles. */
   weights: WeightSource[]
 }
-
-const transitionsName = llamaGenName('transitions')
 
 /**
  * Architecture, grid, n and needed tensors of a transformer checkpoint.
@@ -73,44 +83,34 @@ export function describeTransformer (
   const needed = new Needed(checkpoint)
   const metadata = transformerMetadata(checkpoint, needed)
 
-  const [vocabularySize, dim] = needed.take(tellingNames.tokens, ['vocabulary', 'dim']) as [number, number]
-  const classRows = needed.take(tellingNames.classes, ['classes + 1', dim])[0]!
-  if (classRows < 2) {
-    throw needed.bad(
-      `tensor "${tellingNames.classes}" has one row, expected classes + 1 (the last is the unconditional class)`
-    )
-  }
-  const transitions = needed.has(transitionsName) ? needed.take(transitionsName, ['n - 1', dim])[0]! : 0
-  const { layers, qkvRows, feedForward } = takeLayers(needed, dim)
-  needed.take(llamaGenName('finalNorm.weight'), [dim])
-  needed.take(llamaGenName('head'), [vocabularySize, dim])
-
-  const classes = classRows - 1
+  const taken = takerOf(needed)(needed)
+  const { method, layers, dim, feedForward, vocabularySize, classes, n } = taken
   refuseForeign(needed, 'transformer')
-  const n = transitions + 1
   needed.limit(limits, { dim, feedForward, vocabulary: vocabularySize, classes, n })
   checkMetadata(metadata, { layers, dim, vocabularySize, classes, n }, needed)
-  const attention = chooseHeads(needed, { layers, dim }, qkvRows, callerHeads, metadata?.heads)
-  needed.limit(limits, { heads: attention.heads, headSize: attention.headSize })
-  if (!Number.isInteger(Math.sqrt(n))) {
-    throw needed.bad(`tensor "${transitionsName}" has ${transitions} rows, which means n = ${n}; n must be a square ` +
-      '(rows 3, 15, 63...)')
-  }
-  const official = officialOf(layers, dim, attention.heads, vocabularySize, classes, n)
-  const { grid, gridFrom, warnings } = chooseGrid(needed,
-    { n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official })
-  const classWarning = checkClasses(needed, classRows)
-  if (callerN !== undefined && callerN !== n) {
-    throw new ParError('UNSUPPORTED_N',
-      `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this checkpoint was trained for n = ${n} ` +
-      `(${transitions} transition tokens). Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`)
-  }
-  const name = metadata?.name ?? official
+  const attention = chooseHeads(needed, taken, callerHeads, metadata?.heads)
   const { heads, kvHeads, headSize } = attention
-  const model = llamaGenModel({
-    layers, dim, heads, kvHeads, headSize, feedForward, vocabularySize, classes, transitions
+  needed.limit(limits, { heads, headSize })
+  const official = officialOf(taken, heads)
+  const { grid, gridFrom, warnings } = chooseGrid(needed, {
+    n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official: official?.name,
+    tokens: taken.tokens
   })
+  const classWarning = checkClasses(needed, classes + 1)
+  if (callerN !== undefined && callerN !== n) {
+    const words = method === 'par' || method === 'llamagen'
+      ? `was trained for n = ${n} (${n - 1} transition tokens)`
+      : `is decoded by ${methodNames[method]}, which has no n`
+    throw new ParError('UNSUPPORTED_N', `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this ` +
+      `checkpoint ${words}. ${n > 1 || method === 'llamagen'
+? `Load a checkpoint for n = ${callerN}, or ask for ` +
+        `n = ${n}.`
+: 'Leave n out.'}`)
+  }
+  const name = metadata?.name ?? official?.name
+  const model = taken.model({ heads, kvHeads, headSize })
   return {
+    method,
     model,
     n,
     grid,
@@ -120,56 +120,33 @@ export function describeTransformer (
     ...(metadata?.labels && { labels: metadata.labels }),
     ...(metadata?.sampling && { sampling: metadata.sampling }),
     ...(name !== undefined && { name }),
-    ...(official !== undefined && { official }),
+    ...(official !== undefined && { official: official.name }),
+    ...(official?.parallel && { published: official.parallel }),
     ...(metadata?.codebookSha256 !== undefined && { codebookSha256: metadata.codebookSha256 }),
     ...sourceOf(metadata),
     tensors: needed.tensors,
-    weights: llamaGenWeights(model, needed.tensors)
+    weights: taken.weights(model)
   }
 }
 
-// ---- shapes ----
-
-function takeLayers (needed: Needed, dim: number): { layers: number, qkvRows: number, feedForward: number } {
-  const layers = countLayers(needed.checkpoint)
-  if (layers === 0) throw needed.bad('tensor "layers.0.attention.wqkv.weight" is missing: the file has no layers')
-  needed.limit(limits, { layers })
-  let qkvRows: number | string = '(heads + 2 * kvHeads) * headSize'
-  let feedForward: number | string = 'feed-forward width'
-  for (let i = 0; i < layers; i++) {
-    const name = (part: string): string => llamaGenName(`layers.${i}.${part}.weight`)
-    qkvRows = needed.take(name('qkv'), [qkvRows, dim])[0]!
-    needed.take(name('attentionOutput'), [dim, dim])
-    feedForward = needed.take(name('gate'), [feedForward, dim])[0]!
-    needed.take(name('up'), [feedForward, dim])
-    needed.take(name('down'), [dim, feedForward])
-    needed.take(name('attentionNorm'), [dim])
-    needed.take(name('feedForwardNorm'), [dim])
-  }
-  return { layers, qkvRows: qkvRows as number, feedForward: feedForward as number }
+/** Which family it is, by a tensor that no other one has. */
+function takerOf (needed: Needed): Take {
+  return needed.has(tellingNames.arpg) ? takeArpg : needed.has(tellingNames.lpd) ? takeLpd : takeLlamaGen
 }
 
-/**
- * One more than the highest layer that any entry names, so that a hole is reported as a missing tensor, and a layer of
- * another type as that. Buffers alone make no layer.
- */
-function countLayers (checkpoint: Checkpoint): number {
-  let layers = 0
-  for (const name of namesOf(checkpoint)) {
-    const match = /^layers\.(0|[1-9]\d{0,6})\./.exec(name)
-    if (match && Number(match[1]) >= layers && !isHarmless(checkpoint, name)) layers = Number(match[1]) + 1
-  }
-  return layers
-}
+// ---- published models ----
 
 function officialOf (
-  layers: number, dim: number, heads: number, vocabularySize: number, classes: number, n: number
-): string | undefined {
-  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses || !publishedN.includes(n)) {
-    return undefined
+  { method, layers, dim, vocabularySize, classes, n, tokens }: Taken, heads: number
+): { name: string, parallel?: PublishedParallel } | undefined {
+  if (vocabularySize !== publishedVocabulary || classes !== publishedClasses) return undefined
+  if (method === 'par' || method === 'llamagen') {
+    const size = publishedSizes.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
+    return size && publishedN.includes(n) ? { name: officialName(size.name, n) } : undefined
   }
-  const size = publishedSizes.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
-  return size && officialName(size.name, n)
+  const parallel = publishedParallel.find(model => model.method === method && model.layers === layers &&
+    model.dim === dim && model.heads === heads && (tokens === undefined || model.side ** 2 === tokens))
+  return parallel && { name: parallel.name, parallel }
 }
 
 // ---- metadata ----
@@ -200,12 +177,13 @@ function checkMetadata (metadata: TransformerMetadata | undefined, shapes: FromS
 // ---- heads ----
 
 function chooseHeads (
-  needed: Needed, { layers, dim }: { layers: number, dim: number }, qkvRows: number, fromCaller: number | undefined,
-  fromMetadata: number | undefined
+  needed: Needed, taken: Taken, fromCaller: number | undefined, fromMetadata: number | undefined
 ): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'], warnings: string[] } {
+  const { layers, dim, qkv } = taken
   const ofThisSize = publishedSizes.find(model => model.dim === dim && model.layers === layers)
   const ofThisWidth = ofThisSize ?? publishedSizes.find(model => model.dim === dim)
-  const heads = fromCaller ?? fromMetadata ?? ofThisWidth?.heads
+  const ofMethod = taken.headSize === undefined ? undefined : dim / taken.headSize
+  const heads = fromCaller ?? fromMetadata ?? ofMethod ?? ofThisWidth?.heads
   if (heads === undefined) {
     throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' ` +
       `(${publishedSizes.map(model => model.dim).join(', ')}). Pass heads.`)
@@ -214,15 +192,18 @@ function chooseHeads (
     ? 'option'
     : fromMetadata !== undefined
       ? 'metadata'
-      : ofThisSize
-        ? 'published'
-        : 'assumed'
+      : ofMethod !== undefined
+        ? 'method'
+        : ofThisSize
+          ? 'published'
+          : 'assumed'
   const words = {
     option: 'as given', metadata: 'from its metadata', published: 'of the published model of this size',
+    method: `heads of ${taken.headSize}, as all models of ${methodNames[taken.method]} have`,
     assumed: 'of the published model of this width'
   }[from]
   const headSize = dim / heads
-  const kvHeads = (qkvRows / headSize - heads) / 2
+  const kvHeads = (qkv.rows / headSize - heads) / 2
   const wrong = (why: string): Error => {
     const message = `${heads} heads (${words}) cannot be: ${why}`
     return from === 'option'
@@ -234,7 +215,7 @@ function chooseHeads (
     throw wrong(`the width ${dim} gives a head size of ${Number(headSize.toFixed(3))}, which must be a multiple of 4`)
   }
   if (!Number.isInteger(kvHeads) || kvHeads < 1 || heads % kvHeads !== 0) {
-    throw wrong(`tensor "layers.0.attention.wqkv.weight" has shape [${qkvRows}, ${dim}], expected [(heads + 2 * ` +
+    throw wrong(`tensor "${qkv.name}" has shape [${qkv.rows}, ${dim}], expected [(heads + 2 * ` +
       `kvHeads) * ${headSize}, ${dim}] with kvHeads a divisor of heads`)
   }
   const warnings = from !== 'assumed'

@@ -17,6 +17,12 @@ export function integer (least: number, most = Number.MAX_SAFE_INTEGER): (text: 
   }
 }
 
+/** Numbers between commas, each as {@link integer} has it. */
+export function integers (least: number): (text: string) => number[] {
+  const one = integer(least)
+  return text => text.split(',').map(part => one(part.trim()))
+}
+
 export function real (text: string): number {
   const value = Number(text)
   if (text.trim() === '' || Number.isNaN(value)) throw new InvalidArgumentError('Give a number.')

@@ -10,7 +10,9 @@ import { runBench } from '../bench/run.js'
 import { fromSystem, tryFolder } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import type { Precision } from '../machine/native.js'
+import type { PublishedParallel } from '../models/published.js'
 import type { Device } from '../machine/device.js'
+import { paperSubject, parallelNames, parallelOf, parallelSubject, type Subject } from '../bench/subjects.js'
 import { modelNames } from '../models/shapes.js'
 import { device, fileName, integer } from './arguments.js'
 import { writeOutput } from './outputs.js'
@@ -19,6 +21,7 @@ import { print, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   size?: string[]
+  steps?: number[]
   model?: string[]
   tokensPerStep: number[]
   batch: number[]
@@ -49,8 +52,10 @@ export function benchCommand (signal: AbortSignal): Command {
     )
     .optionsGroup('What to measure (comma lists):')
     .option('--size <names>', `sizes of the paper: ${modelNames.join(', ')} (default: L)`, listOf(oneOf(modelNames)))
-    .addOption(new Option('--model <names>').argParser(listOf(oneOf(modelNames))).hideHelp()) // the name it had
-    .option('-n, --tokens-per-step <numbers>', 'tokens per step', listOf(integer(1)), [1, 4, 16])
+    .option('--model <names>', `models of other methods: ${parallelNames.join(', ')}`,
+      listOf(oneOf([...modelNames, ...parallelNames, ...shortNames]))) // sizes too: the name that --size had
+    .option('--steps <numbers>', 'steps of a picture of those (default: the authors\' best)', listOf(integer(1)))
+    .option('-n, --tokens-per-step <numbers>', 'tokens per step of the sizes', listOf(integer(1)), [1, 4, 16])
     .option('--batch <pictures>', 'pictures per batch', listOf(integer(1)), [1])
     .option('--grid <tokens>', 'tokens per side', listOf(integer(1)), [24])
     .option('--device <devices>', 'auto, cpu, cuda or cuda:<number>', listOf(device), ['auto'])
@@ -89,6 +94,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
         `not divide --grid ${grid}`)
     }
   }
+  const subjects = subjectsOf(flags)
   if (flags.plots !== undefined) await writable(flags.plots)
   const torch = await findTorch({
     plain: flags.torch !== false,
@@ -101,8 +107,7 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   const progress = progressBar(flags)
   try {
     const report = await runBench({
-      models: flags.size ?? flags.model ?? ['L'],
-      n: flags.tokensPerStep,
+      subjects,
       batches: flags.batch,
       grids: flags.grid,
       devices: flags.device,
@@ -128,6 +133,34 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
     await print(write(report, format))
   } finally {
     progress.stop()
+  }
+}
+
+/** 'lpd-l' for 'lpd-l-256'. */
+const shortNames = parallelNames.filter(name => name.endsWith('-256')).map(name => name.slice(0, -4))
+
+function subjectsOf ({ size, model = [], steps, tokensPerStep }: Flags): Subject[] {
+  const sizes = [...size ?? [], ...model.filter(name => modelNames.includes(name))]
+  const others = model.flatMap(name => parallelOf(name) ?? [])
+  if (steps !== undefined && others.length === 0) {
+    throw new UsageError('--steps is for models of other methods than PAR; give some with --model')
+  }
+  const named = sizes.length === 0 && others.length === 0 ? ['L'] : sizes
+  return [
+    ...named.flatMap(name => tokensPerStep.map(n => paperSubject(name, n))),
+    ...others.flatMap(published => steps === undefined
+      ? [parallelSubject(published)]
+      : steps.filter(count => isPossible(published, count)).map(count => parallelSubject(published, count)))
+  ]
+}
+
+/** With several models a number of steps need not suit all of them. */
+function isPossible (published: PublishedParallel, steps: number): boolean {
+  try {
+    parallelSubject(published, steps).plan(published.side)
+    return true
+  } catch {
+    return false
   }
 }
 

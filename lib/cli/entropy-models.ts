@@ -5,9 +5,9 @@
 import { ParError } from '../base/errors.js'
 import { shownPath, visible } from '../base/text.js'
 import { openCheckpoint } from '../checkpoint/index.js'
-import { decodingNames } from '../api/options.js'
+import { parOptions } from '../decoding/options.js'
 import { Par } from '../api/par.js'
-import { createSchedule, type DecodingOptions, type Order, type Schedule } from '../decoding/schedule.js'
+import { createSchedule, type Order, type ParOptions, type Schedule } from '../decoding/schedule.js'
 import type { TokenSet } from '../evaluation/token-set.js'
 import type { MachineFlags } from './model.js'
 import type { Progress } from './progress.js'
@@ -19,8 +19,8 @@ const longestDecoding = 4096
 export interface ModelPair {
   parallel: string
   sequential: string
-  parallelDecoding: DecodingOptions | undefined
-  sequentialDecoding: DecodingOptions | undefined
+  parallelDecoding: ParOptions | undefined
+  sequentialDecoding: ParOptions | undefined
 }
 
 /** The pairs that the command line names. @throws UsageError */
@@ -37,7 +37,7 @@ export function pairsOf (
       throw new UsageError(`there are more --${name}-decoding than --${name}; give at most one for each`)
     }
   }
-  const options = (list: readonly string[], k: number, flag: string): DecodingOptions | undefined => {
+  const options = (list: readonly string[], k: number, flag: string): ParOptions | undefined => {
     const text = list[k]
     if (text === undefined) return undefined
     try {
@@ -55,7 +55,7 @@ export function pairsOf (
 }
 
 /** @throws Error in words for whoever gave the text */
-function parseDecoding (text: string): DecodingOptions {
+function parseDecoding (text: string): ParOptions {
   const example = 'give JSON such as {"order":"raster"}'
   if (text.length > longestDecoding) throw new Error(`decoding options have at most ${longestDecoding} characters`)
   let value: unknown
@@ -69,17 +69,17 @@ function parseDecoding (text: string): DecodingOptions {
   }
   const options: Record<string, unknown> = {}
   for (const [name, option] of Object.entries(value)) {
-    if (!(decodingNames as readonly string[]).includes(name)) {
+    if (!(parOptions as readonly string[]).includes(name)) {
       throw new Error(`no decoding option is called ${visible(JSON.stringify(name), 60)}; there are ` +
-        decodingNames.join(', '))
+        parOptions.join(', '))
     }
     options[name] = option
   }
-  return options as DecodingOptions
+  return options as ParOptions
 }
 
 /** What stands in a file beside its weights. */
-async function ownDecoding (file: string, signal: AbortSignal): Promise<DecodingOptions> {
+async function ownDecoding (file: string, signal: AbortSignal): Promise<ParOptions> {
   const { metadata } = await openCheckpoint(file, { signal })
   const text = Object.hasOwn(metadata, 'decoding') ? metadata.decoding : undefined
   if (typeof text !== 'string') return {}
@@ -186,7 +186,7 @@ function checkSchedule (which: 'parallel' | 'sequential', file: string, { tokens
 }
 
 async function scoreAll (
-  file: string, decoding: DecodingOptions, set: TokenSet, chosen: Int32Array,
+  file: string, decoding: ParOptions, set: TokenSet, chosen: Int32Array,
   labels: ReadonlyArray<number | string>, flags: MachineFlags & { heads?: number }, progress: Progress,
   signal: AbortSignal, check: (schedule: Schedule) => void
 ): Promise<Scored> {

@@ -13,17 +13,18 @@ import type { Par, ParInfo } from '../api/par.js'
 import { shownPath } from '../base/text.js'
 import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
-import { classList, collect, integer, size } from './arguments.js'
+import { classList, collect, fileName, integer, size } from './arguments.js'
+import { readOrders } from './orders.js'
 import { examples } from './help.js'
 import { defaultName, isPattern, namesOf, type Named } from './names.js'
 import { asFolder, checkFolder, checkOneFile, checkWritable, isSameFile, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, columnsOf, encode, formatOf, formats, type Sheet } from './picture.js'
 import type { Progress } from './progress.js'
-import { samplingOf, samplingOptions, type SamplingFlags } from './sampling.js'
+import { samplingOf, samplingOptions, stepOptions, stepsOf, type SamplingFlags, type StepFlags } from './sampling.js'
 import { wrote } from './signals.js'
 import { note, print, printJson, printSummary, shown, UsageError } from './terminal.js'
 
-interface Flags extends ModelFlags, SamplingFlags {
+interface Flags extends ModelFlags, SamplingFlags, StepFlags {
   class?: string[]
   prompt?: string
   count: number
@@ -36,6 +37,7 @@ interface Flags extends ModelFlags, SamplingFlags {
   animate?: string
   each?: boolean
   withTokens?: boolean
+  tokenOrder?: string
 }
 
 export function generateCommand (signal: AbortSignal): Command {
@@ -51,7 +53,9 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)',
       integer(0))
     .addOption(new Option('-p, --prompt <text>').hideHelp())
-  samplingOptions(command)
+  stepOptions(samplingOptions(command))
+    .option('--token-order <file>', 'JSON file with the raster cells in the order in which they are drawn: one list, ' +
+      'or a list for each picture, such as the order files of LPD', fileName)
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'picture file, or - for standard output (default: named after class, n and seed)')
     .option(
@@ -111,11 +115,12 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
       throw new UsageError(`${count} pictures are too many for one call; at most ${maxImages} are possible`)
     }
     const { size, seed = randomSeed() } = flags
-    const sampling = samplingOf(flags)
+    const sampling = { ...samplingOf(flags), ...stepsOf(flags) }
+    const tokenOrder = flags.tokenOrder === undefined ? undefined : await readOrders(flags.tokenOrder, count, signal)
     // Row by row of the sheet: all pictures of the first class, then of the next.
     const classId = classes.flatMap(id => Array<number>(flags.count).fill(id))
     const request: Request = {
-      classId, seed, ...sampling, size, signal,
+      classId, seed, ...sampling, tokenOrder, size, signal,
       onProgress: ({ step, steps, tokensDone, tokens }) => progress.update(tokensDone, tokens,
         count === 1 ? `${step}/${steps} steps` : `${Math.floor(count * tokensDone / tokens)}/${count} pictures`)
     }

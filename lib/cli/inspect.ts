@@ -9,9 +9,12 @@ import {
   openCheckpoint,
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
+import { decoderOf } from '../decoding/decoders.js'
+import { methodNames } from '../decoding/method.js'
 import { limits } from '../machine/limits.js'
 import type { Device } from '../machine/device.js'
 import { maxShownName, quote, shownPath, visible } from '../base/text.js'
+import { cacheBytes } from '../models/shapes.js'
 import { vqFactor } from '../models/vq.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { device, fileName, grid, integer } from './arguments.js'
@@ -104,18 +107,21 @@ function parameters (tensors: readonly { shape: number[] }[]): number {
   return tensors.reduce((sum, { shape }) => sum + shape.reduce((product, side) => product * side, 1), 0)
 }
 
-/** Keys and values of one sequence, elements. Needs no heads: all of them together are `dim` wide unless shared. */
-function cacheElements ({ model, grid }: TransformerDescription): number {
-  return 2 * model.layers * model.kvHeads * model.headSize * grid[0] * grid[1]
-}
-
 function memory (found: Found): Record<string, { float32: number, bfloat16: number }> {
   const both = (elements: number) => ({ float32: 4 * elements, bfloat16: 2 * elements })
   const weights = both(parameters(found.about.tensors))
   return found.kind === 'tokenizer' || !found.headsKnown
     ? { weights }
-    : { weights, cacheASequence: both(cacheElements(found.about)) }
+    : {
+        weights,
+        cacheASequence: {
+          float32: cacheBytes(found.about.model, 'float32', slotsOf(found.about), 1),
+          bfloat16: cacheBytes(found.about.model, 'bfloat16', slotsOf(found.about), 1)
+        }
+      }
 }
+
+const slotsOf = (about: TransformerDescription): number => decoderOf(about, '').plan({}).slots
 
 // ---- JSON
 
@@ -249,9 +255,12 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
 }
 
 function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
-  const { model, n, grid } = about
+  const { method, model, n, grid } = about
+  const isPar = method === 'par' || method === 'llamagen'
+  const layers = model.crossLayers > 0 ? `${model.layers} and ${model.crossLayers} cross layers` : model.layers
   const headsFrom = {
-    option: 'as given', metadata: 'from its metadata', published: 'from the table of published models',
+    option: 'as given', metadata: 'from its metadata', method: `all models of ${methodNames[about.method]} have such`,
+    published: 'from the table of published models',
     assumed: 'assumed; nothing in the file says'
   }[about.headsFrom]
   const gridFrom = {
@@ -259,6 +268,7 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
     metadata: 'from its metadata',
     'training arguments': 'from its training arguments',
     'file name': 'from its file name',
+    shapes: 'from its table of positions',
     published: 'that of the published model',
     assumed: 'assumed; nothing in the file says'
   }[about.gridFrom]
@@ -269,14 +279,16 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
   const sampling = Object.entries(about.sampling ?? {}).map(entry => entry.join(' ')).join(', ')
   return [
     ...(about.name && about.name !== about.official ? [['name', visible(about.name)]] : []),
-    [
-      'n',
-      n === 1
-        ? '1, token by token (no transition tokens)'
-        : `${n} tokens per step (${model.transitions} transition tokens)`
-    ],
+    isPar
+      ? [
+          'n',
+          n === 1
+            ? '1, token by token (no transition tokens)'
+            : `${n} tokens per step (${model.specials} transition tokens)`
+        ]
+      : ['method', `${methodNames[about.method]}, ${decoderOf(about, '').plan({}).tokensAfter.length} steps by default`],
     ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
-    ['layers', `${model.layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
+    ['layers', `${layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
     ['heads', heads],
     ['vocabulary', `${model.vocabularySize} tokens`],
     ['classes', `${model.classes}${about.labels ? ' with names (parvis labels)' : ''}`],

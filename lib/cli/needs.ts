@@ -6,10 +6,10 @@ import { largest } from '../machine/budget.js'
 import { choose, maxSessionBytes, type Device } from '../machine/device.js'
 import { sessionBytes, weightBytes, type MemoryDevice } from '../models/memory.js'
 import { createEngine } from '../machine/engine.js'
-import { addon, rowStride, toParError, type Precision } from '../machine/native.js'
+import { addon, toParError, type Precision } from '../machine/native.js'
 import { resolveSampling } from '../api/options.js'
-import { createSchedule } from '../decoding/schedule.js'
-import { decodeFlops, stepCost } from '../models/shapes.js'
+import { decoderOf } from '../decoding/decoders.js'
+import { decodeFlops, rowCounts, stepCost } from '../models/shapes.js'
 import { vq16, vqFactor } from '../models/vq.js'
 import { streamsOf } from '../decoding/step.js'
 import { table } from './terminal.js'
@@ -41,10 +41,10 @@ const batches = [1, 4, 16, 64]
  */
 export function memoryNeeds (about: TransformerDescription): Need[] | undefined {
   if (!hasAddon()) return undefined
-  const { model, n, grid } = about
-  const { guidanceScale } = resolveSampling({}, about.sampling, model)
-  const { tokens, maxRows } = createSchedule({ grid, n })
-  const shape = { streamsEach: streamsOf(guidanceScale), slots: tokens, tokens, rows: maxRows, kept: 0 }
+  const { model } = about
+  const { guidanceScale } = resolveSampling({}, about)
+  const { slots, tokens, maxRows } = decoderOf(about, '').plan({})
+  const shape = { streamsEach: streamsOf(guidanceScale), slots, tokens, rows: maxRows, kept: 0 }
   const here = addon().cpu().threads
   return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
     const weights = weightBytes(device, model, precision)
@@ -110,22 +110,22 @@ export async function expectedSpeed (
           : []
       }
     }
-    const { model, n, grid } = about
-    const guided = resolveSampling({}, about.sampling, model).guidanceScale > 1
-    const schedule = createSchedule({ grid, n })
+    const { model } = about
+    const guided = resolveSampling({}, about).guidanceScale > 1
+    const { slots, tokens, maxRows, picture } = decoderOf(about, '').plan({})
+    const { steps } = picture(0)
     const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
     const here = addon().cpu().threads
     const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
       const shape = {
-        streamsEach: guided ? 2 : 1, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0
+        streamsEach: guided ? 2 : 1, slots, tokens, rows: maxRows, kept: 0
       } as const
       const atOnce = largest(batch, sequences => sessionBytes(kind, model, precision, shape, sequences, here),
         maxSessionBytes(chosen))
       let [total, reading] = [0, 0]
-      for (const step of schedule.steps) {
-        const rows = step.length / rowStride
-        const sees = step[step.length - 1]!
-        const cost = stepCost(model, precision, { rows, sees, sequences: atOnce * (guided ? 2 : 1) })
+      for (const { rows: table } of steps) {
+        const cost = stepCost(model, precision,
+          { ...rowCounts(model, table), sequences: atOnce * (guided ? 2 : 1) })
         const read = (cost.weightBytes + cost.cacheBytes) / ceilings.readBytesPerSecond
         const multiplied = cost.flops / flops(precision)
         total += Math.max(read, multiplied)
@@ -135,7 +135,7 @@ export async function expectedSpeed (
         ? 'reading' as const
         : 'products' as const }
     }))
-    return { device: chosen, ceilings, atBest, steps: schedule.steps.length, guided }
+    return { device: chosen, ceilings, atBest, steps: steps.length, guided }
   } catch (error) {
     throw toParError(error)
   } finally {

@@ -8,10 +8,10 @@ import { shownPath } from '../base/text.js'
 import type { SampleRun } from '../evaluation/sample-run.js'
 import type { ModelFlags } from './model.js'
 import { checkFolder, checkOneFile } from './outputs.js'
-import type { SamplingFlags } from './sampling.js'
+import type { SamplingFlags, StepFlags } from './sampling.js'
 import { printJson, printSummary, shown, UsageError } from './terminal.js'
 
-export interface SampleFlags extends ModelFlags, SamplingFlags {
+export interface SampleFlags extends ModelFlags, SamplingFlags, StepFlags {
   count?: number
   seed?: number
   labels?: string

@@ -11,6 +11,7 @@ import { fromSystem, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
 import { SampleFile, readComment, sampleFileBytes } from '../evaluation/sample-file.js'
 import { countSamples, firstSample, runName, runText, writeSample } from '../evaluation/sample-folder.js'
+import type { Sampling } from '../decoding/sampling.js'
 import { differences, parseRun, rangeOf, sampledFile, type SampleRun } from '../evaluation/sample-run.js'
 import { embedded } from '../models/embedded.js'
 import { resolveClass } from '../models/labels.js'
@@ -20,7 +21,7 @@ import { checkModel, loadModel, modelOptions, withPar } from './model.js'
 import { pullReporter } from './pull.js'
 import { merge } from './sample-merge.js'
 import { placeOf, rate, say, type SampleFlags } from './sample-place.js'
-import { samplingOf, samplingOptions } from './sampling.js'
+import { samplingOf, samplingOptions, stepOptions, stepsOf } from './sampling.js'
 import { leaves, wrote } from './signals.js'
 import { note, shown, UsageError } from './terminal.js'
 
@@ -37,7 +38,7 @@ export function sampleCommand (signal: AbortSignal): Command {
       'classes of the pictures: random, balanced, or a list such as 7,bag (default: random)')
     .option('--seed <number>', 'seed of the labels and of the pictures (default: 0)', integer(0))
     .option('--shard <k/of>', 'make only part k of so many', shard)
-  samplingOptions(command)
+  stepOptions(samplingOptions(command))
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'an .npz file, or a folder/')
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
@@ -90,6 +91,7 @@ async function sample (flags: SampleFlags, signal: AbortSignal): Promise<void> {
         if (before > 0) note(shown`parvis: ${flags.out!} has ${String(before)} of ${String(total)} pictures already`)
         for await (const image of par.samples({
           count: run.count, classes: run.classes, seed: run.seed, start: start + before, end, ...samplingOf(flags),
+          ...stepsOf(flags),
           size: { width: run.width, height: run.height }, signal,
           onProgress: ({ done }) => {
             const seconds = (performance.now() - began) / 1000
@@ -121,6 +123,8 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
   const file = (isEmbedded ? embedded.transformers.get(n) : undefined) ?? transformer!.path
   const { size, labels = 'random', seed = 0, count, shard } = flags
   const sampling = samplingOf(flags)
+  const decoding = stepsOf(flags)
+  const isUsual = Object.keys(decoding).length === 0
   const own = transformer!.size ?? tokenizer!.imageSize!
   const [height, width] = typeof own === 'number' ? [own, own] : own
   const list = labels === 'random' || labels === 'balanced'
@@ -138,7 +142,9 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
     transformer: await sampledFile(file),
     tokenizer: await sampledFile(tokenizer!.path),
     n,
-    sampling: { ...transformer!.sampling, ...given },
+    // The guidance that is usual for another number of steps follows from that number.
+    sampling: { ...isUsual ? transformer!.sampling : withoutGuidance(transformer!.sampling), ...given },
+    ...(!isUsual && { decoding }),
     seed,
     classes: list,
     count: count!,
@@ -149,6 +155,8 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
     ...(shard && { shard })
   }
 }
+
+const withoutGuidance = ({ guidanceScale: _, ...sampling }: Sampling): Partial<Sampling> => sampling
 
 /** The class of each picture of the run, or of the part of it. */
 function labelsOf (run: SampleRun, par: Par): number[] {

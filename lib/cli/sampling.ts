@@ -1,8 +1,9 @@
 // The flags of how tokens are drawn, which every command that draws some has.
 
-import type { Command } from 'commander'
+import { Option, type Command } from 'commander'
 import type { GenerateOptions, SamplingOptions } from '../api/options.js'
-import { integer, real } from './arguments.js'
+import type { ParallelOptions } from '../decoding/options.js'
+import { integer, integers, real } from './arguments.js'
 
 export interface SamplingFlags extends SamplingOptions {
   tokensPerStep?: number
@@ -19,6 +20,25 @@ export function samplingOptions (command: Command): Command {
     .option('--top-k <k>', 'choose among the k most likely tokens; 0 is off', integer(0))
     .option('--top-p <p>', 'choose among the most likely tokens whose probabilities reach p; 1 is off', real)
     .option('--greedy', 'always take the most likely token')
+}
+
+export type StepFlags = Omit<ParallelOptions, 'tokenOrder'>
+
+export function stepOptions (command: Command): Command {
+  return command
+    .optionsGroup('Steps of ARPG, LPD and RandAR:')
+    .option('--steps <number>', 'steps of a picture (default: the authors\' best)', integer(1))
+    .option('--group-sizes <sizes>', 'ARPG, LPD: tokens that each step draws, such as 1,5,10,48', integers(1))
+    .addOption(new Option('--step-schedule <name>', 'ARPG: how the number of tokens grows (default: arccos)')
+      .choices(['arccos', 'cosine']))
+    .addOption(new Option('--guidance-schedule <name>',
+      'whether the guidance grows with the tokens that are drawn (default: linear)').choices(['linear', 'constant']))
+}
+
+/** As the API takes them: what was given, nothing else. */
+export function stepsOf ({ steps, groupSizes, stepSchedule, guidanceSchedule }: StepFlags): StepFlags {
+  return Object.fromEntries(Object.entries({ steps, groupSizes, stepSchedule, guidanceSchedule })
+    .filter(([, value]) => value !== undefined))
 }
 
 /** As the API takes them. */

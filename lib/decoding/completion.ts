@@ -11,8 +11,8 @@ import { rowStride } from '../machine/native.js'
 import type { Models, TransformerPart } from '../models/models.js'
 import { encodePicture } from '../pictures/pixels.js'
 import { pauses } from '../pictures/resample.js'
-import type { Plan } from './decoder.js'
-import type { Schedule } from './schedule.js'
+import { parPlan, type ParPlan } from './par.js'
+import { nearestKnown } from './preview.js'
 import { checkTokens } from './tokens.js'
 
 /** Rows of known tokens that enter the cache in one step of a sequence: a session has memory for its largest step. */
@@ -22,8 +22,8 @@ const bulkRows = 128
  * A plan that draws only what is not known.
  * @param keep raster order, [tokens]: 1 where a cell is known. At least one cell must be unknown.
  */
-export function completionPlan (plan: Plan, keep: Uint8Array): Plan {
-  const isKnown = (token: number): boolean => keep[plan.cells[token]!] === 1
+export function completionPlan ({ schedule }: ParPlan, keep: Uint8Array): ParPlan {
+  const isKnown = (token: number): boolean => keep[schedule.cells[token]!] === 1
   const steps: Int32Array[] = []
   const tokensAfter: number[] = []
   let waiting: Int32Array[] = []
@@ -45,8 +45,8 @@ export function completionPlan (plan: Plan, keep: Uint8Array): Plan {
     waiting = []
     rows = 0
   }
-  for (const table of plan.steps) {
-    if (done === plan.tokens) break // what is left is known, and nobody will see it
+  for (const table of schedule.steps) {
+    if (done === schedule.tokens) break // what is left is known, and nobody will see it
     const count = table.length / rowStride
     if (rows > 0 && rows + count > bulkRows) flush()
     waiting.push(table)
@@ -57,46 +57,20 @@ export function completionPlan (plan: Plan, keep: Uint8Array): Plan {
       break
     }
   }
-  return {
-    ...plan,
-    steps,
-    tokensAfter: Int32Array.from(tokensAfter),
-    maxRows: steps.reduce((max, step) => Math.max(max, step.length / rowStride), 0),
-    preview: sequence => nearestKnown(plan, plan.toRaster(sequence))
-  }
-}
-
-/** Raster order; every cell that is -1 takes the token of the nearest known one, counted in steps to neighbours. */
-function nearestKnown ({ frames, rows, columns }: Schedule, raster: Int32Array): Int32Array | undefined {
-  const filled = raster.slice()
-  const queue = Array.from(raster.keys()).filter(cell => raster[cell]! >= 0)
-  if (queue.length === 0) return undefined
-  const perFrame = rows * columns
-  for (const cell of queue) { // it grows meanwhile
-    const [row, column] = [Math.floor(cell % perFrame / columns), cell % columns]
-    const neighbours = [
-      row > 0 ? cell - columns : -1, row < rows - 1 ? cell + columns : -1,
-      column > 0 ? cell - 1 : -1, column < columns - 1 ? cell + 1 : -1,
-      cell - perFrame, cell + perFrame < frames * perFrame ? cell + perFrame : -1
-    ]
-    for (const near of neighbours) {
-      if (near < 0 || filled[near]! >= 0) continue
-      filled[near] = filled[cell]!
-      queue.push(near)
-    }
-  }
-  return filled
+  const maxRows = steps.reduce((max, step) => Math.max(max, step.length / rowStride), 0)
+  return parPlan(schedule, { steps, tokensAfter: Int32Array.from(tokensAfter), maxRows },
+    sequence => nearestKnown(schedule, schedule.toRaster(sequence)))
 }
 
 /** The plan that draws the rest, and what each sequence is entered with: sequence order, -1 where it is drawn. */
 export interface Completion {
-  plan: Plan
+  plan: ParPlan
   /** One for all pictures, or one each. */
   sequences: Int32Array[]
 }
 
 export async function completion (
-  models: Models, part: TransformerPart, plan: Plan, { tokens, images, mask }: CheckedKnown, call: Call
+  models: Models, part: TransformerPart, plan: ParPlan, { tokens, images, mask }: CheckedKnown, call: Call
 ): Promise<Completion> {
   const keep = keptCells(mask, part.grid)
   const { vocabularySize } = part.model
@@ -117,6 +91,7 @@ export async function completion (
   }
   return {
     plan: keep.includes(1) ? completionPlan(plan, keep) : plan,
-    sequences: rasters.map(raster => plan.toSequence(raster.map((token, cell) => keep[cell] === 1 ? token : -1)))
+    sequences: rasters.map(raster =>
+      plan.schedule.toSequence(raster.map((token, cell) => keep[cell] === 1 ? token : -1)))
   }
 }

@@ -15,11 +15,11 @@ import { claimPictures, decodePictures, fullSize } from '../pictures/pixels.js'
 import type { Progress } from '../base/progress.js'
 import { pauses } from '../pictures/resample.js'
 import { completion } from './completion.js'
-import type { Plan } from './decoder.js'
-import type { DecodingOptions } from './schedule.js'
+import type { PicturePlan, Plan } from './decoder.js'
+import type { CheckedDecoding } from './options.js'
+import { isParPlan } from './par.js'
 import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { ParError } from '../base/errors.js'
-import { shownPath } from '../base/text.js'
 import { integer, invalid } from '../base/validate.js'
 
 /** Beyond this many sequences a session gains nothing. */
@@ -30,19 +30,27 @@ const planned = new WeakMap<TransformerPart, Map<string, Plan>>()
 const maxPlanned = 16
 
 /** The plan of a call; an n that does not fit the grid and transition tokens that are not there are errors. */
-export function planFor (part: TransformerPart, options: DecodingOptions): Plan {
+export function planFor (part: TransformerPart, options: CheckedDecoding): Plan {
   const known = planned.get(part) ?? new Map<string, Plan>()
-  const key = JSON.stringify([options.order, options.initial, options.groupAttention, options.tokensPerStep])
+  const key = JSON.stringify({ ...options, tokenOrder: options.tokenOrder !== undefined })
   const found = known.get(key)
   if (found) return found
-  const plan = part.decoder.plan(part.grid, part.n, options)
-  if (plan.transitions > part.model.transitions) {
-    throw invalid(`${plan.tokensPerStep} tokens a step need ${plan.transitions} transition ` +
-      `tokens; ${shownPath(part.file)} has ${part.model.transitions}`)
-  }
+  const plan = part.decoder.plan(options)
   if (known.size >= maxPlanned) known.clear()
   planned.set(part, known.set(key, plan))
   return plan
+}
+
+/** The order of each picture that a caller gave. @throws ParError `INVALID_OPTION` */
+export function ordersOf (orders: readonly Int32Array[] | undefined, { tokens }: Plan): readonly Int32Array[] {
+  for (const order of orders ?? []) {
+    const isThere = new Uint8Array(tokens)
+    for (const cell of order) if (cell < tokens) isThere[cell] = 1
+    if (order.length !== tokens || isThere.includes(0)) {
+      throw invalid(`tokenOrder must hold each of the cells 0 to ${tokens - 1} once; it has ${order.length} entries`)
+    }
+  }
+  return orders ?? []
 }
 
 /** What one call makes; shared with its previews, which may outlive it. */
@@ -50,10 +58,10 @@ interface Work {
   models: Models
   calls: Calls
   part: TransformerPart
-  schedule: Plan
+  plan: Plan
   size: CheckedGenerate['size']
   total: number
-  /** Tokens in sequence order of finished pictures, by their place in the list. */
+  /** Tokens in raster order of finished pictures, by their place in the list. */
   finished: Map<number, Int32Array>
 }
 
@@ -70,16 +78,20 @@ export async function * run (
   const part = await models.transformerFor(request.n, call)
   const classIds = await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
   const seeds = request.seeds ?? effectiveSeeds(classIds, request.seed)
-  const sampling = resolveSampling(request.sampling, part.sampling, part.model)
   const whole = planFor(part, request.decoding)
-  const { plan: schedule, sequences: knownTokens } = request.known
+  const sampling = resolveSampling(request.sampling, part, whole.tokensAfter.length)
+  if (request.known && !isParPlan(whole)) {
+    throw invalid('known is an option of PAR and LlamaGen: other decoders do not complete pictures yet')
+  }
+  const { plan, sequences: knownTokens } = request.known && isParPlan(whole)
     ? await completion(models, part, whole, request.known, call)
     : { plan: whole, sequences: undefined }
+  const orders = ordersOf(request.decoding.tokenOrder, plan)
   const { guidanceScale, ...drawing } = sampling
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'sample', ...drawing }
   const size = request.size ?? (models.preset && { width: models.preset.size, height: models.preset.size })
-  const work: Work = { models, calls, part, schedule, size, total: classIds.length, finished: new Map() }
+  const work: Work = { models, calls, part, plan, size, total: classIds.length, finished: new Map() }
 
   // Of all groups, before the first one is begun.
   const claim = keep && tokenizer
@@ -87,7 +99,8 @@ export async function * run (
       ', or use images(), which keeps none')
     : undefined
 
-  const shape = { streamsEach, slots: schedule.tokens, tokens: schedule.tokens, rows: schedule.maxRows, kept: 0 }
+  const stepCount = plan.tokensAfter.length
+  const shape = { streamsEach, slots: plan.slots, tokens: plan.tokens, rows: plan.maxRows, kept: 0 }
   const images: GeneratedImage[] = []
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
@@ -104,17 +117,22 @@ export async function * run (
     const someSeeds = seeds.slice(begin, begin + count)
     from += count
     // The rest in groups of this size: more steps where memory gets scarce meanwhile.
-    const steps = (group + 1 + Math.ceil((classIds.length - from) / count)) * schedule.steps.length
+    const steps = (group + 1 + Math.ceil((classIds.length - from) / count)) * stepCount
     const started = performance.now()
 
     // ---- steps, one ahead
-    const tables = new StepMemory()
-    const parts = some.map((_, seat): StepPart => ({ seat, rows: schedule.steps[0]!, guidanceScale, rule }))
+    const tables = new StepMemory(part.model.crossLayers > 0)
+    const pictures = some.map((_, seat) =>
+      plan.picture(someSeeds[seat]!, orders[orders.length === 1 ? 0 : begin + seat]))
+    const parts = pictures.map((picture, seat): StepPart => ({ seat, ...picture.steps[0]!, guidanceScale, rule }))
     const enqueue = (k: number): Promise<void> | undefined => {
-      const rows = schedule.steps[k]
-      if (!rows) return undefined
+      if (k === stepCount) return undefined
       call.check()
-      for (const part of parts) part.rows = rows
+      for (const [seat, part] of parts.entries()) {
+        const { rows, shares } = pictures[seat]!.steps[k]!
+        part.rows = rows
+        part.shares = shares
+      }
       const done = stepDone(session, session.step(tables.compose(parts, streamsEach), call.cancel))
       done.catch(() => {})
       return done
@@ -125,9 +143,9 @@ export async function * run (
       await call.wait(current)
       current = next
       const finished = next ? undefined : await finish()
-      const known = next ? schedule.tokensAfter[k]! : schedule.tokens
-      const step = group * schedule.steps.length + k + 1
-      const event = progress(work, call, next ? session : undefined, { step, steps, from: begin, count, known })
+      const known = next ? plan.tokensAfter[k]! : plan.tokens
+      const step = group * stepCount + k + 1
+      const event = progress(work, call, next ? session : undefined, { step, steps, from: begin, pictures, known })
       const last = !next && from === classIds.length
       yield finished ? { ...event, finished, ...(last && keep && { images }) } : event
       if (!last) call.check()
@@ -138,21 +156,22 @@ export async function * run (
       call.release(lease)
       const transformerMs = performance.now() - started
       if (!keep) work.finished.clear()
-      sequences.forEach((sequence, i) => work.finished.set(begin + i, sequence))
-      const rasters = sequences.map(sequence => schedule.toRaster(sequence))
-      const pictures = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8', claim) : []
+      const rasters = sequences.map((sequence, i) => pictures[i]!.toRaster(sequence))
+      rasters.forEach((raster, i) => work.finished.set(begin + i, raster))
+      const decoded = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8', claim) : []
       const totalMs = performance.now() - started
       const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
       const made = some.map((classId, i) => new GeneratedImage({
-        data: (pictures[i]?.data ?? new Uint8Array(0)) as Uint8Array<ArrayBuffer>,
-        width: pictures[i]?.width ?? 0,
-        height: pictures[i]?.height ?? 0,
+        data: (decoded[i]?.data ?? new Uint8Array(0)) as Uint8Array<ArrayBuffer>,
+        width: decoded[i]?.width ?? 0,
+        height: decoded[i]?.height ?? 0,
         tokens: rasters[i]!,
+        tokenOrder: pictures[i]!.cells.slice(),
         classId,
         label: part.labels?.[classId],
         n: part.n,
         seed: someSeeds[i]!,
-        steps: schedule.steps.length,
+        steps: stepCount,
         timings
       }))
       if (keep) images.push(...made)
@@ -165,36 +184,37 @@ export async function * run (
 /** `from`, `count`: the pictures now in work, `known` tokens of each. */
 function progress (
   work: Work, call: Call, session: NativeSession | undefined,
-  at: { step: number, steps: number, from: number, count: number, known: number }
+  at: { step: number, steps: number, from: number, pictures: readonly PicturePlan[], known: number }
 ): Progress {
-  const { models, calls, part, schedule } = work
+  const { models, calls, part, plan: { tokens } } = work
+  const count = at.pictures.length
   return {
     step: at.step,
     steps: at.steps,
-    tokensDone: at.from * schedule.tokens + at.count * at.known,
-    tokens: work.total * schedule.tokens,
+    tokensDone: at.from * tokens + count * at.known,
+    tokens: work.total * tokens,
     preview: async (index = 0) => {
       integer(index, 'index', 0, work.total - 1)
       const tokenizer = models.tokenizerPart()
       return await calls.run(undefined, async own => {
-        const known = index < at.from ? schedule.tokens : index < at.from + at.count ? at.known : 0
-        const raster = schedule.preview(known === 0 ? new Int32Array(0) : await sequence(index, own), known)
+        const known = index < at.from ? tokens : index < at.from + count ? at.known : 0
+        const raster = known === 0 ? undefined : await current(index, known, own)
         if (!raster) return grey(work, tokenizer)
         return (await decodePictures(tokenizer, own, [raster], part.grid, work.size, 'uint8'))[0] as Image
       })
     }
   }
 
-  /** Tokens of one picture, from what is finished or from the running session. */
-  async function sequence (index: number, own: Call): Promise<Int32Array> {
+  /** Tokens of one picture in raster order, from what is finished or from the running session. */
+  async function current (index: number, known: number, own: Call): Promise<Int32Array | undefined> {
     if (!work.finished.has(index)) call.check() // stopped: the session is gone
     if (!work.finished.has(index) && session && index >= at.from && !call.over) {
       const reading = session.readTokens(index - at.from)
-      const tokens = await own.wait(reading).catch(error => {
+      const sequence = await own.wait(reading).catch(error => {
         own.check()
         if (!work.finished.has(index) && !call.over) throw error
       })
-      if (tokens) return tokens
+      if (sequence) return at.pictures[index - at.from]!.preview(sequence, known)
     }
     const finished = work.finished.get(index)
     if (!finished && !call.over) {
@@ -203,7 +223,9 @@ function progress (
     if (!finished) {
       throw new ParError('INVALID_OPTION', 'This preview belongs to a call that ended before it was asked for')
     }
-    return finished
+    if (index < at.from) return finished
+    const picture = at.pictures[index - at.from]! // it may have been finished after this step
+    return picture.preview(picture.toSequence(finished), known)
   }
 }
 

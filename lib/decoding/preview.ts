@@ -72,3 +72,30 @@ function nearestOfFirst (
   }
   return best
 }
+
+/**
+ * Raster order; every cell that is -1 takes the token of the nearest known one, counted in steps to neighbours.
+ * Undefined where nothing is known.
+ */
+export function nearestKnown (
+  { frames, rows, columns }: Pick<Schedule, 'frames' | 'rows' | 'columns'>, raster: Int32Array
+): Int32Array | undefined {
+  const filled = raster.slice()
+  const queue = Array.from(raster.keys()).filter(cell => raster[cell]! >= 0)
+  if (queue.length === 0) return undefined
+  const perFrame = rows * columns
+  for (const cell of queue) { // it grows meanwhile
+    const [row, column] = [Math.floor(cell % perFrame / columns), cell % columns]
+    const neighbours = [
+      row > 0 ? cell - columns : -1, row < rows - 1 ? cell + columns : -1,
+      column > 0 ? cell - 1 : -1, column < columns - 1 ? cell + 1 : -1,
+      cell - perFrame, cell + perFrame < frames * perFrame ? cell + perFrame : -1
+    ]
+    for (const near of neighbours) {
+      if (near < 0 || filled[near]! >= 0) continue
+      filled[near] = filled[cell]!
+      queue.push(near)
+    }
+  }
+  return filled
+}

@@ -24,20 +24,20 @@ export type InitialStage = 'sequential' | 'none'
 /** Inside a group: every token sees the whole group before it (`full`) or a causal prefix only (table 4c). */
 export type GroupAttention = 'full' | 'causal'
 
-/** What a caller may vary of the method (ablations of the paper); each default is the paper's own. */
-export interface DecodingOptions {
-  /** Order of the tokens (table 4d). Default: `distant`. */
+/** What a caller may vary of PAR (ablations of the paper); each default is the paper's own. */
+export interface ParOptions {
+  /** PAR: order of the tokens (table 4d). Default: `distant`. */
   order?: Order | undefined
-  /** Whether the first group is drawn token by token (table 4a). Default: `sequential`. */
+  /** PAR: whether the first group is drawn token by token (table 4a). Default: `sequential`. */
   initial?: InitialStage | undefined
-  /** What the tokens of a group see of each other (table 4c). Default: `full`. */
+  /** PAR: what the tokens of a group see of each other (table 4c). Default: `full`. */
   groupAttention?: GroupAttention | undefined
-  /** Tokens drawn a step; divides the number of tokens. Default: n. */
+  /** PAR: tokens drawn a step; divides the number of tokens. Default: n. */
   tokensPerStep?: number | undefined
 }
 
 /** The grid and the choices that {@link createSchedule} plans for. */
-export interface ScheduleOptions extends DecodingOptions {
+export interface ScheduleOptions extends ParOptions {
   /**
    * Rows and columns of tokens, or frames, rows and columns for video (regions are spatial, frames come one after
    * another).

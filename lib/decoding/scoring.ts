@@ -4,13 +4,14 @@
 
 import { inspect } from 'node:util'
 import type { Call } from '../base/call.js'
-import { maxAtOnce, planFor } from './generation.js'
+import { maxAtOnce, ordersOf, planFor } from './generation.js'
 import { resolveClasses } from '../models/labels.js'
 import type { Models } from '../models/models.js'
 import { rowStride } from '../machine/native.js'
 import { sessionShape } from '../models/memory.js'
 import type { CheckedClassify, CheckedScore } from '../api/options.js'
 import { pauses } from '../pictures/resample.js'
+import type { PicturePlan, PlannedStep } from './decoder.js'
 import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { checkTokens } from './tokens.js'
 import { integer } from '../base/validate.js'
@@ -100,42 +101,53 @@ const rowsAtOnce = 256
 
 export async function score (models: Models, request: CheckedScore, call: Call): Promise<Score[]> {
   const part = await models.transformerFor(request.n, call)
-  const schedule = planFor(part, request.decoding)
+  const plan = planFor(part, request.decoding)
+  const orders = ordersOf(request.decoding.tokenOrder, plan)
   const { vocabularySize, classes } = part.model
-  const length = schedule.tokens
+  const length = plan.tokens
   const tokens = await checkTokens(request.tokens, undefined, vocabularySize, length, pauses(() => call.check()))
   const resolved = await resolveClasses(request.classIds, classes, part.labels, pauses(() => call.check()))
   const classIds = request.single ? tokens.map(() => resolved[0]!) : resolved
   const wanted = request.logits?.map((position, i) => integer(position, `logits[${i}]`, 0, length - 1))
   const kept = wanted && [...new Set(wanted)].sort((a, b) => a - b)
 
-  const tables = request.method === 'cached' ? schedule.steps : schedule.fullSequenceTables(rowsAtOnce)
-  const maxRows = tables.reduce((most, table) => Math.max(most, table.length / rowStride), 0)
+  const pictureOf = (index: number): PicturePlan => plan.picture(0, orders[orders.length === 1 ? 0 : index])
+  const tablesOf = (picture: PicturePlan): readonly PlannedStep[] =>
+    request.method === 'cached' ? picture.steps : picture.fullTables(rowsAtOnce)
+  const maxRows = tablesOf(pictureOf(0)).reduce((max, { rows }) => Math.max(max, rows.length / rowStride), 0)
   const { guidanceScale } = request
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'score', temperature: 1, topK: 0, topP: 1 }
   const places = new Map(kept?.map((position, place) => [position, place]))
-  const shape = { streamsEach, slots: length, tokens: length, rows: maxRows, kept: places.size }
+  const shape = { streamsEach, slots: plan.slots, tokens: length, rows: maxRows, kept: places.size }
 
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
+    const pictures = new Map<number, PicturePlan>() // by seat
     const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, tokens.length - begin),
       models.sessionBytes(part, shape),
       async sequences => await seatedSession(part.native, sessionShape(shape,
         sequences), Array.from({ length: sequences }, (_, seat) => ({
         classId: classIds[begin + seat]!,
         seed: 0n,
-        known: schedule.toSequence(tokens[begin + seat]!)
+        known: pictureIn(seat).toSequence(tokens[begin + seat]!)
       })))))
+    function pictureIn (seat: number): PicturePlan {
+      const picture = pictures.get(seat) ?? pictureOf(begin + seat)
+      pictures.set(seat, picture)
+      return picture
+    }
     const { session, sequences } = lease
     from += sequences
     const seats = Array.from({ length: sequences }, (_, seat) => seat)
-    const stepTables = new StepMemory()
+    const stepTables = new StepMemory(part.model.crossLayers > 0)
+    const tables = seats.map(seat => tablesOf(pictureIn(seat)))
     let current: Promise<void> | undefined
-    for (const rows of tables) { // one enqueued ahead
+    for (let k = 0; k < tables[0]!.length; k++) { // one enqueued ahead
       call.check()
-      const parts = seats.map((seat): StepPart => ({ seat, rows, guidanceScale, rule, kept: places }))
+      const parts = seats.map((seat): StepPart =>
+        ({ seat, ...tables[seat]![k]!, guidanceScale, rule, kept: places }))
       const next = stepDone(session, session.step(stepTables.compose(parts, streamsEach), call.cancel))
       next.catch(() => {})
       if (current) await call.wait(current)
@@ -148,7 +160,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
       : []
     call.release(lease)
     for (const seat of seats) {
-      const result = new Score(schedule.toRaster(logProbs[seat]!))
+      const result = new Score(pictureIn(seat).toRaster(logProbs[seat]!))
       if (wanted) {
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {

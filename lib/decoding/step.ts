@@ -25,6 +25,8 @@ export interface StepPart {
   rows: Int32Array
   /** 1: the seat's unconditional stream does not run. */
   guidanceScale: number
+  /** [rows]: shares of the guidance (decoder.ts). Absent: all of it. */
+  shares?: Float32Array | undefined
   rule: SamplingRule
   /** Places of kept logits, by the tokens that they are for. */
   kept?: ReadonlyMap<number, number> | undefined
@@ -43,41 +45,56 @@ export class StepMemory {
   #scales = new Float32Array(0)
   readonly #rules: SamplingRule[] = []
   #step: NativeStep = { rows: this.#rows, predictions: this.#predictions, rules: new Int32Array(0) }
+  readonly #crossLayers: boolean
+
+  /** @param crossLayers the model has some: rows without a slot come behind all others */
+  constructor (crossLayers: boolean) {
+    this.#crossLayers = crossLayers
+  }
 
   /** {@link composeStep}; the tables are those of this step until the next one is composed. */
   compose (parts: readonly StepPart[], streamsEach: 1 | 2): NativeStep {
-    let [conditional, total] = [0, 0]
+    let [conditional, total, queries, guidedQueries] = [0, 0, 0, 0]
     for (const { rows, guidanceScale } of parts) {
-      conditional += rows.length / rowStride
-      total += rows.length * (guidanceScale === 1 ? 1 : 2)
+      const isGuided = guidanceScale !== 1
+      const last = this.#crossLayers ? rows.length / rowStride - withSlots(rows) : 0
+      conditional += rows.length / rowStride - last
+      total += rows.length * (isGuided ? 2 : 1)
+      queries += last
+      if (isGuided) guidedQueries += last
     }
-    this.#grow(total, conditional * predictionStride)
+    this.#grow(total, (conditional + queries) * predictionStride)
     this.#useRules(parts)
     const [rows, predictions, scales] = [this.#rows, this.#predictions, this.#scales]
+    // Where the next row of each kind goes.
+    const unconditionalQueries = total / rowStride - guidedQueries
     let [at, unconditional, to] = [0, conditional, 0]
+    let [query, unconditionalQuery] = [unconditionalQueries - queries, unconditionalQueries]
     for (const part of parts) {
       const isGuided = part.guidanceScale !== 1
       const stream = part.seat * streamsEach
       const rule = this.#rules.indexOf(part.rule)
       for (let from = 0; from < part.rows.length; from += rowStride) {
-        for (let i = 1; i < rowStride; i++) rows[at * rowStride + i] = part.rows[from + i]!
-        rows[at * rowStride] = stream
+        const isQuery = this.#crossLayers && part.rows[from + slotColumn]! < 0
+        const row = isQuery ? query++ : at++
+        const other = !isGuided ? -1 : isQuery ? unconditionalQuery++ : unconditional++
+        for (let i = 1; i < rowStride; i++) rows[row * rowStride + i] = part.rows[from + i]!
+        rows[row * rowStride] = stream
         if (isGuided) {
-          for (let i = 1; i < rowStride; i++) rows[unconditional * rowStride + i] = part.rows[from + i]!
-          rows[unconditional * rowStride] = stream + 1
+          for (let i = 1; i < rowStride; i++) rows[other * rowStride + i] = part.rows[from + i]!
+          rows[other * rowStride] = stream + 1
         }
         const token = part.rows[from]!
-        if (token >= 0) {
-          predictions[to] = at
-          predictions[to + 1] = isGuided ? unconditional : -1
-          predictions[to + 2] = token
-          predictions[to + 3] = rule
-          predictions[to + 4] = part.kept?.get(token) ?? -1
-          scales[to + 5] = part.guidanceScale
-          to += predictionStride
-        }
-        at++
-        if (isGuided) unconditional++
+        if (token < 0) continue
+        predictions[to] = row
+        predictions[to + 1] = other
+        predictions[to + 2] = token
+        predictions[to + 3] = rule
+        predictions[to + 4] = part.kept?.get(token) ?? -1
+        scales[to + 5] = part.shares
+          ? 1 + part.shares[from / rowStride]! * (part.guidanceScale - 1)
+          : part.guidanceScale
+        to += predictionStride
       }
     }
     if (this.#step.rows.length !== total) this.#step.rows = rows.subarray(0, total)
@@ -104,8 +121,18 @@ export class StepMemory {
  * The tables of a step. Conditional rows of all parts come first, then the unconditional ones, so that logits of all
  * rows are products in the order of the rows.
  */
-export function composeStep (parts: readonly StepPart[], streamsEach: 1 | 2): NativeStep {
-  return new StepMemory().compose(parts, streamsEach)
+export function composeStep (parts: readonly StepPart[], streamsEach: 1 | 2, crossLayers = false): NativeStep {
+  return new StepMemory(crossLayers).compose(parts, streamsEach)
+}
+
+/** Place of a row's slot in its numbers. */
+const slotColumn = 6
+
+/** Rows with a slot; they come before those without one. */
+export function withSlots (rows: Int32Array): number {
+  let count = 0
+  while (count * rowStride < rows.length && rows[count * rowStride + slotColumn]! >= 0) count++
+  return count
 }
 
 function packRules (rules: readonly SamplingRule[]): Int32Array {

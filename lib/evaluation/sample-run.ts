@@ -7,6 +7,7 @@ import path from 'node:path'
 import type { SampleClasses } from '../api/samples.js'
 import { fromSystem } from '../base/files.js'
 import { isObject } from '../base/validate.js'
+import type { ParallelOptions } from '../decoding/options.js'
 import type { Sampling } from '../decoding/sampling.js'
 
 /** A model file: its name, and a hash of its size, its first and its last mebibyte. */
@@ -17,7 +18,10 @@ export interface SampleRun {
   transformer: SampledFile
   tokenizer: SampledFile
   n: number
-  sampling: Sampling
+  /** Without guidanceScale where that follows from `decoding`. */
+  sampling: Partial<Sampling>
+  /** Steps that are not the usual ones. */
+  decoding?: Omit<ParallelOptions, 'tokenOrder'>
   seed: number
   classes: SampleClasses
   count: number

@@ -3,7 +3,7 @@
 
 import { stat } from 'node:fs/promises'
 import { presets, type HubFile, type Preset, type PresetName } from '../models/presets.js'
-import { transformerModel } from '../models/shapes.js'
+import { officialModel } from '../models/shapes.js'
 import { vq16, vqTokenizer } from '../models/vq.js'
 import { tokenizerWeights, transformerWeights, type Weight } from '../models/weights.js'
 import { findCached } from './cache.js'
@@ -38,7 +38,7 @@ const count = (weights: readonly Weight[]): number =>
 
 /** Parameters of a preset's transformer, counted from its shapes. */
 export function parametersOf ({ official, n }: Pick<Preset, 'official' | 'n'>): number {
-  return count(transformerWeights(transformerModel(official.split('-')[1]!, n)))
+  return count(transformerWeights(officialModel(official, n)))
 }
 
 /** Every preset. @param cache default: that of the environment */

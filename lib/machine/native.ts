@@ -37,6 +37,11 @@ export interface WeightSource {
 /** A transformer: sizes and flags. Its weights: lib/models/weights.ts. */
 export interface TransformerModel {
   layers: number
+  /**
+   * Cross layers behind the layers (ARPG); 0: there are none. Rows without a slot run through them: they see one cache
+   * that the layers fill and the cross layers share, and they alone predict.
+   */
+  crossLayers: number
   dim: number
   heads: number
   kvHeads: number
@@ -46,8 +51,10 @@ export interface TransformerModel {
   vocabularySize: number
   /** Without the unconditional class, whose row in the table is `classes`. */
   classes: number
-  /** Rows of the transition-token table: n - 1. */
-  transitions: number
+  /** Vectors that rows may read in place of a token: the transition tokens of PAR, n - 1. */
+  specials: number
+  /** Special vectors are rotated by the row's cell, head by head, as queries are (RandAR). */
+  rotateSpecials: boolean
   /** Rows of the table of learned positions; 0: there is none. */
   positions: number
   /** How rows are normalised: RMSNorm, or LayerNorm with weight and bias. */
@@ -102,14 +109,17 @@ export const predictionStride = 6
 /** 4-byte numbers of a sampling rule: mode (int), temperature (float), top-k (int), top-p (float). */
 export const ruleStride = 4
 
-/** `input` of the class slot; transition token M_k (k >= 1) is `-1 - k`; a sequence token is its index >= 0. */
+/** `input` of the class slot; special vector k (k >= 1) is `-1 - k`; a sequence token is its index >= 0. */
 export const classInput = -1
 
 /**
  * A step of any number of sequences. `stream` of a row is `seat * streamsEach`, plus 1 for the unconditional stream.
  */
 export interface NativeStep {
-  /** [rows, rowStride]; the rows of one stream follow each other. */
+  /**
+   * [rows, rowStride]; the rows of one stream follow each other. With cross layers: all rows with a slot first, then
+   * those without one.
+   */
   rows: Int32Array
   /** [predictions, predictionStride] */
   predictions: Int32Array

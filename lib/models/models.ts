@@ -22,14 +22,19 @@ import {
 import { supportedN, type CheckedLoad } from '../api/options.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { publishedSampling, type Preset } from './presets.js'
+import type { PublishedParallel } from './published.js'
 import { absolute } from '../base/files.js'
 import type { Decoder } from '../decoding/decoder.js'
-import { parDecoder } from '../decoding/par.js'
+import type { Method } from '../decoding/method.js'
+import { decoderOf } from '../decoding/decoders.js'
+import { methodNames } from '../decoding/method.js'
 import { presetFiles } from '../hub/pull.js'
 import { shownPath } from '../base/text.js'
+import { invalid } from '../base/validate.js'
 import { vqFactor, vqTokenizer } from './vq.js'
 
 export interface TransformerPart {
+  method: Method
   /** As given. */
   file: string
   n: number
@@ -44,6 +49,8 @@ export interface TransformerPart {
   name: string | undefined
   /** Which published model has these dimensions. */
   official: string | undefined
+  /** How the authors of ARPG, LPD and RandAR run it, where it is theirs. */
+  published: PublishedParallel | undefined
   /** Hash of the codebook that its tokens are numbers of, where the file tells. */
   codebookSha256: string | undefined
   native: NativeTransformer
@@ -170,6 +177,10 @@ export class Models {
       throw new ParError('MISSING_PART',
         'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
     }
+    const { method } = this.transformer
+    if (n !== undefined && method !== 'par' && method !== 'llamagen') {
+      throw invalid(`n is an option of PAR. This model is decoded by ${methodNames[method]}: leave n out`)
+    }
     const wanted = supportedN(n ?? this.defaultN, this.supportedN,
       this.#files === embedded.transformers ? undefined : this.transformer.file)
     let loading = this.#parts.get(wanted)
@@ -294,16 +305,19 @@ async function describe (
     file,
     place,
     identity: checkpoint.identity,
+    method: found.method,
     n: found.n,
     grid: found.grid,
     gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
     warnings: found.warnings,
     model: found.model,
-    decoder: parDecoder,
+    decoder: decoderOf(found, file),
+    published: found.published,
     // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
     labels: (found.labels && Object.freeze(found.labels)) ??
       (found.official !== undefined || preset ? imagenetLabels() : undefined),
-    sampling: found.sampling ?? preset?.sampling ?? publishedSampling(found.official),
+    sampling: found.sampling ??
+      (found.published ? undefined : preset?.sampling ?? publishedSampling(found.official)),
     name: found.name,
     official: found.official,
     codebookSha256: found.codebookSha256,

@@ -1,18 +1,24 @@
 // The published checkpoints by name: where their files are, what the files do not say, and how the authors sample from
 // them. Everything here is a fact of somebody else's: names and links of files from the READMEs of the two
 // repositories, guidance scales from the PAR paper's appendix (n = 4), the sampling command in PAR's README (n = 16)
-// and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px.
+// and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px. Files of ARPG, LPD and
+// RandAR: their READMEs; guidance scales: published.ts. No file of these three was ever fetched for this table.
 
 import type { SamplingDefaults } from '../checkpoint/metadata.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { invalid, show } from '../base/validate.js'
-import { officialName, publishedSize } from './published.js'
+import {
+  officialName, publishedGuidance, publishedParallel, publishedSize, type PublishedParallel
+} from './published.js'
 
 /** A published checkpoint that parvis knows by name. */
 export type PresetName =
   | 'par-xl-4x' | 'par-xxl-4x' | 'par-3b-4x' | 'par-3b-16x'
   | 'llamagen-b-256' | 'llamagen-b-384' | 'llamagen-l-256' | 'llamagen-l-384'
   | 'llamagen-xl-384' | 'llamagen-xxl-384' | 'llamagen-3b-384'
+  | 'arpg-l' | 'arpg-xl' | 'arpg-xxl'
+  | 'lpd-l-256' | 'lpd-xl-256' | 'lpd-xxl-256' | 'lpd-l-512' | 'lpd-xl-512'
+  | 'randar-l' | 'randar-xl'
 
 /** A file on the Hugging Face Hub. */
 export interface HubFile {
@@ -36,7 +42,7 @@ export interface Preset {
   readonly heads: number
   /** Tokens: [rows, columns]. */
   readonly grid: [rows: number, columns: number]
-  /** Tokens a step. */
+  /** Tokens a step, of PAR; 1 for the others. */
   readonly n: number
   /** Pixels a side that `generate` makes where it is given no size: the authors show 384 px at 256. */
   readonly size: number
@@ -66,6 +72,27 @@ function preset (
   })
 }
 
+/** What ARPG, LPD and RandAR call their files. */
+const parallelFiles: Readonly<Record<string, Readonly<HubFile>>> = {
+  'ARPG-L': { repository: 'hp-l33/ARPG', file: 'arpg_300m.pt' },
+  'ARPG-XL': { repository: 'hp-l33/ARPG', file: 'arpg_700m.pt' },
+  'ARPG-XXL': { repository: 'hp-l33/ARPG', file: 'arpg_1b.pt' },
+  'LPD-L-256': { repository: 'mit-han-lab/lpd_l_256', file: 'lpd_l_256.pth' },
+  'LPD-XL-256': { repository: 'mit-han-lab/lpd_xl_256', file: 'lpd_xl_256.pth' },
+  'LPD-XXL-256': { repository: 'mit-han-lab/lpd_xxl_256', file: 'lpd_xxl_256.pth' },
+  'LPD-L-512': { repository: 'mit-han-lab/lpd_l_512', file: 'lpd_l_512.pth' },
+  'LPD-XL-512': { repository: 'mit-han-lab/lpd_xl_512', file: 'lpd_xl_512.pth' },
+  'RandAR-L': { repository: 'ziqipang/RandAR', file: 'randar_0.3b_llamagen_360k_bs_1024_lr_0.0004.safetensors' },
+  'RandAR-XL': { repository: 'ziqipang/RandAR', file: 'randar_0.7b_llamagen_360k_bs_1024_lr_0.0004.safetensors' }
+}
+
+const parallel = (model: PublishedParallel): Preset => Object.freeze({
+  name: model.name.toLowerCase() as PresetName, official: model.name,
+  transformer: Object.freeze(parallelFiles[model.name]!), tokenizer, heads: model.heads,
+  grid: Object.freeze([model.side, model.side]) as unknown as [number, number], n: 1, size: 16 * model.side,
+  sampling: Object.freeze({ guidanceScale: publishedGuidance(model, model.steps), temperature: 1, topK: 0, topP: 1 })
+})
+
 /** Every preset: file names, architecture and the authors' sampling options of each published checkpoint. */
 export const presets: readonly Preset[] = Object.freeze([
   par('XL', 4, 1.5),
@@ -78,7 +105,8 @@ export const presets: readonly Preset[] = Object.freeze([
   llamaGen('L', 384, 2),
   llamaGen('XL', 384, 1.75),
   llamaGen('XXL', 384, 1.75),
-  llamaGen('3B', 384, 1.65)
+  llamaGen('3B', 384, 1.65),
+  ...publishedParallel.map(parallel)
 ])
 
 /** The preset of a name, in any case. @throws ParError `INVALID_OPTION` */
@@ -92,5 +120,7 @@ export function presetOf (value: unknown): Preset {
 
 /** How the authors sample from a published architecture, whichever file it comes in. */
 export function publishedSampling (official: string | undefined): SamplingDefaults | undefined {
+  // Guidance of the others depends on the number of steps.
+  if (publishedParallel.some(({ name }) => name === official)) return undefined
   return presets.find(preset => preset.official === official)?.sampling
 }

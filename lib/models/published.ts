@@ -31,6 +31,54 @@ export const publishedFeedForward = (dim: number): number => Math.ceil(Math.floo
 /** 'LlamaGen-L', 'PAR-XL-4x'... */
 export const officialName = (size: string, n: number): string => n === 1 ? `LlamaGen-${size}` : `PAR-${size}-${n}x`
 
+/** A published model of ARPG, LPD or RandAR, and how its authors run it (the papers' best by FID). */
+export interface PublishedParallel {
+  method: 'arpg' | 'lpd' | 'randar'
+  name: string
+  /** Of ARPG both stacks. */
+  layers: number
+  dim: number
+  heads: number
+  /** Tokens a side. */
+  side: number
+  /** The number of steps with the best published FID. */
+  steps: number
+  /** Best guidance scales (linear), by the number of steps. */
+  guidance: Readonly<Record<number, number>>
+  /** LPD: of the order of the tokens (lib/decoding/token-order.ts). */
+  repulsion?: number
+}
+
+const parallelModel = (
+  method: PublishedParallel['method'], name: string, size: readonly [layers: number, dim: number, heads: number],
+  side: number, steps: number, guidance: Readonly<Record<number, number>>, repulsion?: number
+): PublishedParallel => {
+  const [layers, dim, heads] = size
+  return { method, name, layers, dim, heads, side, steps, guidance, ...(repulsion !== undefined && { repulsion }) }
+}
+const [sizeL, sizeXl, sizeXxl] = [[24, 1024, 16], [36, 1280, 20], [48, 1536, 24]] as const
+
+/** ARPG: 2503.10568, table 8 (arccos). LPD: README and section 4. RandAR: README of the public files. */
+export const publishedParallel: readonly PublishedParallel[] = [
+  parallelModel('arpg', 'ARPG-L', sizeL, 16, 32, { 16: 7.8, 24: 6.1, 32: 5.4, 64: 5.1, 256: 4.3 }),
+  parallelModel('arpg', 'ARPG-XL', sizeXl, 16, 32, { 16: 8.4, 24: 7, 32: 6.6, 64: 5.3, 256: 5 }),
+  parallelModel('arpg', 'ARPG-XXL', sizeXxl, 16, 32, { 16: 9.3, 24: 8.1, 32: 6.5, 64: 6.3, 256: 6 }),
+  parallelModel('lpd', 'LPD-L-256', sizeL, 16, 32, { 20: 4.8, 32: 5.4 }, 2),
+  parallelModel('lpd', 'LPD-XL-256', sizeXl, 16, 32, { 20: 4.9, 32: 5 }, 2),
+  parallelModel('lpd', 'LPD-XXL-256', sizeXxl, 16, 20, { 20: 5.9 }, 3),
+  parallelModel('lpd', 'LPD-L-512', sizeL, 32, 48, { 48: 7.3 }, 4),
+  parallelModel('lpd', 'LPD-XL-512', sizeXl, 32, 48, { 48: 6 }, 4),
+  parallelModel('randar', 'RandAR-L', sizeL, 16, 88, { 88: 3.4 }),
+  parallelModel('randar', 'RandAR-XL', sizeXl, 16, 88, { 88: 4 })
+]
+
+/** The published guidance scale of the number of steps that is nearest, as a ratio. */
+export function publishedGuidance ({ guidance }: PublishedParallel, steps: number): number {
+  const listed = Object.keys(guidance).map(Number)
+  const distance = (other: number): number => Math.abs(Math.log(other / steps))
+  return guidance[listed.reduce((best, other) => distance(other) < distance(best) ? other : best)]!
+}
+
 /** LlamaGen's, of one size: of the class-conditional models, which PAR took over, and of the text-to-image ones. */
 export const publishedTokenizers = ['vq_ds16_c2i', 'vq_ds16_t2i'] as const
 export type PublishedTokenizer = typeof publishedTokenizers[number]

@@ -1,10 +1,14 @@
 // Shapes of the paper's models (design: section 1) as the native side takes them, and what a step of them costs: bytes
 // that have to be read and products that have to be made. Both are counted from the shapes.
 
+import { arpgModel } from '../checkpoint/arpg.js'
 import { llamaGenModel } from '../checkpoint/llamagen.js'
-import type { Precision, TransformerModel } from '../machine/native.js'
+import { lpdModel } from '../checkpoint/lpd.js'
+import { withSlots } from '../decoding/step.js'
+import { rowStride, type Precision, type TransformerModel } from '../machine/native.js'
 import {
-  publishedClasses, publishedFeedForward, publishedSize, publishedSizes, publishedVocabulary
+  publishedClasses, publishedFeedForward, publishedParallel, publishedSize, publishedSizes, publishedVocabulary,
+  type PublishedParallel
 } from './published.js'
 import { vq16, vqTokenizer } from './vq.js'
 import { layerWeights } from './weights.js'
@@ -17,8 +21,27 @@ export function transformerModel (name: string, n: number): TransformerModel {
   const { layers, dim, heads } = publishedSize(name)
   return llamaGenModel({
     layers, dim, heads, kvHeads: heads, headSize: dim / heads, feedForward: publishedFeedForward(dim),
-    vocabularySize: publishedVocabulary, classes: publishedClasses, transitions: n - 1
+    vocabularySize: publishedVocabulary, classes: publishedClasses, specials: n - 1
   })
+}
+
+/** A published transformer of ARPG, LPD or RandAR. */
+export function parallelModel ({ method, layers, dim, heads, side }: PublishedParallel): TransformerModel {
+  const sizes = {
+    dim, heads, kvHeads: heads, headSize: dim / heads, vocabularySize: publishedVocabulary, classes: publishedClasses
+  }
+  const feedForward = publishedFeedForward(dim)
+  switch (method) {
+    case 'arpg': return arpgModel({ ...sizes, layers: layers / 2, feedForward }, layers / 2)
+    case 'lpd': return lpdModel({ ...sizes, layers, feedForward: 4 * dim }, side ** 2 + 1)
+    case 'randar': return { ...llamaGenModel({ ...sizes, layers, feedForward, specials: 1 }), rotateSpecials: true }
+  }
+}
+
+/** The transformer of a published architecture: 'PAR-XL-4x', 'LlamaGen-L', 'ARPG-L'... */
+export function officialModel (official: string, n: number): TransformerModel {
+  const parallel = publishedParallel.find(({ name }) => name === official)
+  return parallel ? parallelModel(parallel) : transformerModel(official.split('-')[1]!, n)
 }
 
 // ---- what it costs
@@ -36,27 +59,51 @@ export const itemBytes = (precision: Precision): number => precision === 'float3
 
 /**
  * One step.
- * @param rows rows of the step table, all of which predict
+ * @param rows rows that run through the layers
+ * @param queries rows that run through the cross layers
+ * @param predictions rows that predict; where not given, all that can
  * @param sees slots that the last row sees
  * @param sequences pictures, twice that with guidance
  */
-export function stepCost (m: TransformerModel, precision: Precision, { rows, sees, sequences }: {
-  rows: number, sees: number, sequences: number
+export function stepCost (m: TransformerModel, precision: Precision, step: {
+  rows: number, queries?: number, predictions?: number, sees: number, sequences: number
 }): Cost {
+  const { rows, queries = 0, sees, sequences } = step
+  const { predictions = m.crossLayers > 0 ? queries : rows } = step
   const item = itemBytes(precision)
-  const matrices = m.layers * ((m.heads + 2 * m.kvHeads) * m.headSize * m.dim + m.heads * m.headSize * m.dim +
-    3 * m.feedForward * m.dim) + m.vocabularySize * m.dim
-  const slot = m.layers * 2 * m.kvHeads * m.headSize
+  const [width, keysValues] = [m.heads * m.headSize, 2 * m.kvHeads * m.headSize]
+  const perLayer = (outputs: number): number =>
+    (outputs + width + (m.activation === 'swiglu' ? 3 : 2) * m.feedForward) * m.dim
+  const layers = m.layers * perLayer(width + keysValues) + (m.crossLayers > 0 ? keysValues * m.dim : 0)
+  const crossLayers = m.crossLayers * perLayer(width)
+  const head = m.vocabularySize * m.dim
+  const caches = rows > 0 ? cachesOf(m) : 1
+  const seen = 4 * sees * width
   return {
-    weightBytes: matrices * item,
-    cacheBytes: sequences * (sees + rows) * slot * item,
-    flops: sequences * rows * (2 * matrices + 4 * sees * m.layers * m.heads * m.headSize)
+    weightBytes: ((rows > 0 ? layers : 0) + (queries > 0 ? crossLayers : 0) + (predictions > 0 ? head : 0)) * item,
+    cacheBytes: sequences * (sees + rows) * caches * keysValues * item,
+    flops: sequences * (rows * (2 * layers + m.layers * seen) + queries * (2 * crossLayers + m.crossLayers * seen) +
+      predictions * 2 * head)
   }
 }
 
+/** How many rows of a table run through the layers, how many through the cross layers, and how many predict. */
+export function rowCounts (
+  m: Pick<TransformerModel, 'crossLayers'>, table: Int32Array
+): { rows: number, queries: number, predictions: number, sees: number } {
+  const all = table.length / rowStride
+  const queries = m.crossLayers > 0 ? all - withSlots(table) : 0
+  let predictions = 0
+  for (let row = 0; row < table.length; row += rowStride) if (table[row]! >= 0) predictions++
+  return { rows: all - queries, queries, predictions, sees: table.at(-1)! }
+}
+
+/** Caches of keys and values: one a layer, and the one that cross layers share. */
+const cachesOf = (m: TransformerModel): number => m.layers + (m.crossLayers > 0 ? 1 : 0)
+
 /** Bytes of keys and values of a whole session. */
 export function cacheBytes (m: TransformerModel, precision: Precision, slots: number, sequences: number): number {
-  return sequences * slots * m.layers * 2 * m.kvHeads * m.headSize * itemBytes(precision)
+  return sequences * slots * cachesOf(m) * 2 * m.kvHeads * m.headSize * itemBytes(precision)
 }
 
 /** Products and sums of the convolutions of one VQ-16 decode, on a square grid. */

@@ -13,23 +13,30 @@ export function transformerWeights (m: TransformerModel): Weight[] {
     [[`${role}.weight`, [outputs, inputs]], ...m.bias ? [[`${role}.bias`, [outputs]] as const] : []]
   const table = (role: string, rows: number): Weight[] => rows > 0 ? [[role, [rows, m.dim]]] : []
   const width = m.heads * m.headSize
+  const keysValues = 2 * m.kvHeads * m.headSize
+  const layer = (role: string, attention: Weight[]): Weight[] => [
+    ...norm(`${role}.attentionNorm`, m.norm),
+    ...attention,
+    ...projection(`${role}.attentionOutput`, m.dim, width),
+    ...norm(`${role}.feedForwardNorm`, m.norm),
+    ...m.activation === 'swiglu' ? [[`${role}.gate.weight`, [m.feedForward, m.dim]] as const] : [],
+    ...m.activation === 'swiglu'
+      ? [[`${role}.up.weight`, [m.feedForward, m.dim]] as const]
+      : projection(`${role}.up`, m.feedForward, m.dim),
+    ...projection(`${role}.down`, m.dim, m.feedForward)
+  ]
   return [
     ...table('classes', m.classes + 1),
     ...table('tokens', m.vocabularySize),
-    ...table('transitions', m.transitions),
+    ...table('specials', m.specials),
     ...table('positions', m.positions),
     ...m.embeddingNorm ? norm('embeddingNorm', 'layer') : [],
-    ...Array.from({ length: m.layers }, (_, i) => [
-      ...norm(`layers.${i}.attentionNorm`, m.norm),
-      ...projection(`layers.${i}.qkv`, width + 2 * m.kvHeads * m.headSize, m.dim),
-      ...projection(`layers.${i}.attentionOutput`, m.dim, width),
-      ...norm(`layers.${i}.feedForwardNorm`, m.norm),
-      ...m.activation === 'swiglu' ? [[`layers.${i}.gate.weight`, [m.feedForward, m.dim]] as const] : [],
-      ...m.activation === 'swiglu'
-        ? [[`layers.${i}.up.weight`, [m.feedForward, m.dim]] as const]
-        : projection(`layers.${i}.up`, m.feedForward, m.dim),
-      ...projection(`layers.${i}.down`, m.dim, m.feedForward)
-    ]).flat(),
+    ...Array.from({ length: m.layers }, (_, i) =>
+      layer(`layers.${i}`, projection(`layers.${i}.qkv`, width + keysValues, m.dim))).flat(),
+    ...m.crossLayers > 0 ? norm('shared.norm', m.norm) : [],
+    ...m.crossLayers > 0 ? projection('shared.keysValues', keysValues, m.dim) : [],
+    ...Array.from({ length: m.crossLayers }, (_, i) =>
+      layer(`crossLayers.${i}`, projection(`crossLayers.${i}.queries`, width, m.dim))).flat(),
     ...norm('finalNorm', m.norm),
     ...table('head', m.vocabularySize)
   ]

@@ -3,7 +3,8 @@
 
 import t from 'tap'
 import { Par } from '../../lib/api/par.js'
-import { createSchedule, type DecodingOptions } from '../../lib/decoding/schedule.js'
+import type { DecodingOptions } from '../../lib/decoding/options.js'
+import { createSchedule } from '../../lib/decoding/schedule.js'
 import { codeOf, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 import { identical } from '../support/tensors.js'
 

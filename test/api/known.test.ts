@@ -3,7 +3,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { Par, createSchedule, type DecodingOptions, type KnownMask, type Progress } from '../../lib/index.js'
+import { Par, createSchedule, type ParOptions, type KnownMask, type Progress } from '../../lib/index.js'
 import { rowStride } from '../../lib/machine/native.js'
 import { completionPlan } from '../../lib/decoding/completion.js'
 import { parDecoder } from '../../lib/decoding/par.js'
@@ -37,7 +37,7 @@ const masks: Array<[name: string, mask: KnownMask, isKept: (row: number, column:
   ['all but one', Array.from({ length: 256 }, (_, cell) => cell !== 37), (row, column) => row * 16 + column !== 37]
 ]
 
-const methods: Array<[n: number, decoding: DecodingOptions]> = [
+const methods: Array<[n: number, decoding: ParOptions]> = [
   [1, {}], [4, {}], [16, {}], [4, { initial: 'none' }], [4, { groupAttention: 'causal' }], [4, { order: 'raster' }],
   [16, { tokensPerStep: 4 }], [4, { tokensPerStep: 1 }]
 ]
@@ -94,17 +94,20 @@ t.test('a picture completes itself: same seed, same picture', async t => {
 
 t.test('known rows enter the cache many at a time', t => {
   for (const [n, decoding] of methods) {
-    const plan = parDecoder.plan([rows, columns], n, decoding)
+    const plan = parDecoder({ grid: [rows, columns], n, transitions: n - 1, file: '' }).plan(decoding)
+    const { schedule } = plan
     for (const [name, , isKept] of masks) {
       const keep = Uint8Array.from({ length: 256 }, (_, cell) => Number(isKept(Math.floor(cell / 16), cell % 16)))
-      const { steps, tokensAfter, maxRows } = completionPlan(plan, keep)
+      const { picture, tokensAfter, maxRows } = completionPlan(plan, keep)
+      const steps = picture(0).steps.map(step => step.rows)
       const slots = steps.flatMap(step => [...step].filter((_, i) => i % rowStride === 6))
       t.same(slots, Array.from(slots.keys()), `n = ${n}, ${name}: every slot up to the last one, once, in order`)
       const predicted = steps.map(step => [...step].filter((token, i) => i % rowStride === 0 && token >= 0))
-      t.same(predicted.flat().map(token => plan.cells[token]!).sort((a, b) => a - b),
+      t.same(predicted.flat().map(token => schedule.cells[token]!).sort((a, b) => a - b),
         Array.from(keep.keys()).filter(cell => keep[cell] === 0), 'what is not known is predicted once')
       // A token that is drawn is read in a later step only.
-      const before = new Set(Array.from(keep.keys()).filter(cell => keep[cell] === 1).map(cell => plan.sequence[cell]!))
+      const before = new Set(Array.from(keep.keys()).filter(cell => keep[cell] === 1)
+        .map(cell => schedule.sequence[cell]!))
       const early = steps.flatMap((step, k) => {
         const read = [...step].filter((input, i) => i % rowStride === 1 && input >= 0 && !before.has(input))
         predicted[k]!.forEach(token => before.add(token))

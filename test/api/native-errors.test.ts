@@ -40,8 +40,8 @@ t.test('every error of the addon has a code', async t => {
   const engine = native.createEngine({ device: 'cpu', threads: 1 })
   const model = {
     layers: 1, dim: 64, heads: 4, kvHeads: 4, headSize: 16, feedForward: 128, vocabularySize: 256, classes: 10,
-    transitions: 3, positions: 0, norm: 'rms', activation: 'swiglu', bias: false, embeddingNorm: false,
-    rotationPairs: [0, 4, 4], normEps: 1e-5, ropeBase: 10000
+    specials: 3, rotateSpecials: false, crossLayers: 0, positions: 0, norm: 'rms', activation: 'swiglu', bias: false,
+    embeddingNorm: false, rotationPairs: [0, 4, 4], normEps: 1e-5, ropeBase: 10000
   }
   const calls: Array<[string, () => unknown, string]> = [
     ['createEngine()', () => native.createEngine(), 'INTERNAL'],

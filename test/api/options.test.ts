@@ -12,6 +12,10 @@ import { Image } from '../../lib/api/image.js'
 import { resolveClass } from '../../lib/models/labels.js'
 import { addon } from '../../lib/machine/native.js'
 import { resolveSampling } from '../../lib/api/options.js'
+import { llamaGenModel } from '../../lib/checkpoint/llamagen.js'
+import type { Sampling } from '../../lib/decoding/sampling.js'
+import type { TransformerModel } from '../../lib/machine/native.js'
+import { publishedParallel } from '../../lib/models/published.js'
 import { Par } from '../../lib/api/par.js'
 import {
   codeOf, rejection, revoked, smallPar, tokenizerFile, tokenizerOnly, transformerFile, transformerOnly
@@ -247,15 +251,26 @@ t.test('class names', async t => {
 })
 
 t.test('sampling: caller, then checkpoint, then paper', async t => {
-  const xl = { layers: 36, dim: 1280, classes: 1000, vocabularySize: 16384 }
-  const other = { layers: 2, dim: 128, classes: 10, vocabularySize: 256 }
-  t.same(resolveSampling({}, undefined, other), { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 })
-  t.equal(resolveSampling({}, undefined, xl).guidanceScale, 1.5)
-  t.same(resolveSampling({ topK: 5 }, { guidanceScale: 2, topK: 9, topP: 0.9 }, xl),
+  const sizes = { heads: 20, kvHeads: 20, headSize: 64, feedForward: 3584, specials: 3 }
+  const xl = llamaGenModel({ ...sizes, layers: 36, dim: 1280, classes: 1000, vocabularySize: 16384 })
+  const other = llamaGenModel({ ...sizes, layers: 2, dim: 128, classes: 10, vocabularySize: 256 })
+  const resolve = (
+    given: Partial<Sampling>, sampling: Partial<Sampling> | undefined, model: TransformerModel
+  ): Sampling => resolveSampling(given, { method: 'par', sampling, model })
+  t.same(resolve({}, undefined, other), { guidanceScale: 1, temperature: 1, topK: 0, topP: 1 })
+  t.equal(resolve({}, undefined, xl).guidanceScale, 1.5)
+  t.same(resolve({ topK: 5 }, { guidanceScale: 2, topK: 9, topP: 0.9 }, xl),
     { guidanceScale: 2, temperature: 1, topK: 5, topP: 0.9 })
-  t.same(resolveSampling({ guidanceScale: 3, topK: 300 }, { guidanceScale: 0, temperature: 1e-6 }, other),
+  t.same(resolve({ guidanceScale: 3, topK: 300 }, { guidanceScale: 0, temperature: 1e-6 }, other),
     { guidanceScale: 3, temperature: 0, topK: 0, topP: 1 })
-  t.equal(resolveSampling({}, { guidanceScale: 0 }, other).guidanceScale, 1)
+  t.equal(resolve({}, { guidanceScale: 0 }, other).guidanceScale, 1)
+  const published = publishedParallel.find(({ name }) => name === 'ARPG-XL')!
+  const arpg = { method: 'arpg', model: xl, published } as const
+  t.equal(resolveSampling({}, arpg).guidanceScale, 6.6, 'of its own number of steps')
+  t.equal(resolveSampling({}, arpg, 16).guidanceScale, 8.4)
+  t.equal(resolveSampling({}, arpg, 200).guidanceScale, 5, 'of the number of steps that is nearest')
+  t.equal(resolveSampling({}, { ...arpg, sampling: { guidanceScale: 3 } }, 16).guidanceScale, 3)
+  t.equal(resolveSampling({}, { ...arpg, published: undefined }).guidanceScale, 1, 'no default of another method')
 })
 
 function inspect (options: unknown): string {
@@ -350,7 +365,7 @@ t.test('options of any kind are read once, at the call, and the same by an insta
       const encoding = instance.encode({ data: new Uint8Array(3072), width: 32, height: 32 }, grid)
       grid.grid[0] = 2
       t.equal((await encoding).length, 16)
-      t.match(await rejection(instance.stream({ classId: 1, steps: 5 } as never).next()),
+      t.match(await rejection(instance.stream({ classId: 1, stages: 5 } as never).next()),
         { code: 'INVALID_OPTION', message: /^stream has no option/ })
     }
   })

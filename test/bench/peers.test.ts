@@ -137,10 +137,10 @@ t.test('the programs themselves', async t => {
   await t.test('gpu.py, two layers on the CPU', { skip }, async t => {
     for (const variant of ['eager', 'compiled']) {
       const { answers, peer } = await talk([file('gpu.py'), '--serve', variant, '--models', 'B', '--n', '16',
-        '--check'], ['picture bfloat16', 'picture bfloat16'])
+        '--check'], ['picture float32', 'picture float32']) // bfloat16 takes a minute where no instruction is for it
       t.ok(good(answers), String(peer.failure))
       peer.times.push(...answers)
-      t.equal('compileMs' in peer.result('bfloat16', ours)!, variant === 'compiled')
+      t.equal('compileMs' in peer.result('float32', ours)!, variant === 'compiled')
     }
     const { peer } = await talk(
       [file('gpu.py'), '--serve', 'eager', '--models', 'B', '--n', '16', '--device', 'cuda:99'], ['picture bfloat16']

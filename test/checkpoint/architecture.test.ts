@@ -11,24 +11,7 @@ import { parseOwnMetadata } from '../../lib/checkpoint/metadata.js'
 import { Slices } from '../../lib/base/slices.js'
 import { findGolden, golden } from '../support/golden.js'
 import { py, writePt } from '../support/pt-writer.js'
-import { safetensorsFile, stateDict, tile, transformerShapes, type TinyOptions } from './tiny.js'
-
-/** A checkpoint that exists on paper only: official files are too large for a test. */
-function paper (
-  shapes: Map<string, number[]>, metadata: Record<string, unknown> = {}, dtype: 'float32' | 'bfloat16' = 'bfloat16'
-): Checkpoint {
-  let offset = 0
-  const tensors: Checkpoint['tensors'] = new Map()
-  for (const [name, shape] of shapes) {
-    const bytes = shape.reduce((product, size) => product * size, dtype === 'float32' ? 4 : 2)
-    tensors.set(name, { name, dtype, shape, offset, bytes })
-    offset += bytes
-  }
-  return {
-    file: 'paper', format: 'parvis' in metadata ? 'safetensors' : 'pt', fileBytes: offset, tensors, others: new Map(),
-    metadata
-  }
-}
+import { paper, safetensorsFile, stateDict, tile, transformerShapes, type TinyOptions } from './tiny.js'
 
 /** With what is read out of the metadata, as of a file. */
 async function read (checkpoint: Checkpoint): Promise<Checkpoint> {
@@ -48,18 +31,18 @@ t.test('golden transformers', async t => {
   t.match(described, {
     model: {
       layers: 2, dim: 128, heads: 2, kvHeads: 2, headSize: 64, feedForward: 512, vocabularySize: 256, classes: 10,
-      transitions: 3, normEps: 1e-5, ropeBase: 10000
+      specials: 3, normEps: 1e-5, ropeBase: 10000
     },
     n: 4, grid: [8, 8], headsFrom: 'option', gridFrom: 'training arguments'
   })
   t.equal(described.official, undefined)
   t.same(described.tensors.map(tensor => tensor.name).sort(), [...par.tensors.keys()].sort())
   t.match(describeTransformer(await openCheckpoint(golden('par-16x-hd100/model.pt')), { heads: 2, grid: 8 }), {
-    model: { layers: 2, dim: 200, headSize: 100, feedForward: 768, vocabularySize: 320, transitions: 15 }, n: 16,
+    model: { layers: 2, dim: 200, headSize: 100, feedForward: 768, vocabularySize: 320, specials: 15 }, n: 16,
     grid: [8, 8], gridFrom: 'option'
   })
   t.match(describeTransformer(await openCheckpoint(golden('llamagen/model.pt')), { heads: 2, grid: [8, 8] }),
-    { model: { transitions: 0 }, n: 1 })
+    { model: { specials: 0 }, n: 1 })
   t.throws(() => describeTransformer(par),
     { code: 'BAD_CHECKPOINT', message: /width 128 is none of the published.*Pass heads/ })
 })

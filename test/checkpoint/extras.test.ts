@@ -27,7 +27,7 @@ function outcome (checkpoint: Checkpoint): unknown {
 }
 
 const foreign: Array<[string, number[], RegExp?]> = [
-  ['pos_instruct_embeddings', [1, 8], /"pos_instruct_embeddings" does not belong to this kind of model; RandAR\?/],
+  ['pos_table', [1, 8], /"pos_table" does not belong to this kind of model; a model with learned positions\?/],
   ['layers.0.attention.wqkv.bias', [24], /biases\?/], ['layers.1.feed_forward.w2.bias', [8]], ['norm.bias', [8]],
   ['output.bias', [6]], ['tok_embeddings.bias', [8]],
   ['layers.0.attention.q_norm.weight', [4], /normalises queries and keys/], ['layers.0.attention.k_norm.weight', [4]],
@@ -80,7 +80,7 @@ t.test('parameters of other types than weights have', async t => {
   const dir = t.testdir({})
   const [file, pt] = [path.join(dir, 'x.safetensors'), path.join(dir, 'x.pt')]
   for (const [name, dtype] of [
-    ['pos_instruct_embeddings', 'NVFP4'], ['pos_instruct_embeddings', 'I8'],
+    ['pos_table', 'NVFP4'], ['pos_table', 'I8'],
     ['layers.0.attention.q_norm.weight', 'C64'], ['layers.0.attention.q_norm.weight', 'I8'],
     ['layers.0.attention.sinks', 'U8'], ['layers.0.attention.wqkv.weight_scale', 'F8_E8M0'], ['head.weight', 'I8'],
     ['layers.0.attention.wo.qweight', 'I32'], ['logit_scale', 'F8_E4M3'], ['table', 'FP4X']
@@ -93,7 +93,7 @@ t.test('parameters of other types than weights have', async t => {
       `${name}, ${dtype}`)
   }
   const object = py.reduce(py.global('quantised Tensor'), py.tuple())
-  for (const name of ['pos_instruct_embeddings', 'layers.0.attention.filter', 'head.weight']) {
+  for (const name of ['pos_table', 'layers.0.attention.filter', 'head.weight']) {
     writePt(pt, { model: new Map([...stateDict(shapes), [name, object]]) })
     t.match(outcome(await openCheckpoint(pt)), { code: 'BAD_CHECKPOINT', message: /does not belong/ },
       `${name}, an object`)

@@ -41,6 +41,75 @@ export function transformerShapes (options: TinyOptions = {}): Map<string, numbe
   return shapes.set('norm.weight', [dim]).set('output.weight', [vocabulary, dim])
 }
 
+export interface ParallelSizes {
+  /** Of ARPG those of both stacks. */
+  layers?: number
+  dim?: number
+  vocabulary?: number
+  classes?: number
+  feedForward?: number
+  tokens?: number
+}
+export type Shapes = Map<string, number[]>
+
+export function arpgShapes (
+  { layers = 2, dim = 128, vocabulary = 6, classes = 3, feedForward = 12 }: ParallelSizes = {}
+): Shapes {
+  const shapes: Shapes = new Map([['embeddings.weight', [vocabulary + classes + 3, dim]]])
+  for (const [stack, projections] of [['self_dec', ['to_q', 'to_k', 'to_v', 'proj']],
+    ['cross_dec', ['to_q', 'proj']]] as const) {
+    for (let i = 0; i < layers / 2; i++) {
+      for (const name of projections) shapes.set(`layers.${stack}.${i}.attn.${name}.weight`, [dim, dim])
+      shapes.set(`layers.${stack}.${i}.ffn.w1.weight`, [feedForward, dim])
+      shapes.set(`layers.${stack}.${i}.ffn.w2.weight`, [dim, feedForward])
+      shapes.set(`layers.${stack}.${i}.ffn.w3.weight`, [feedForward, dim])
+      for (const name of ['attn_norm', 'ffn_norm']) shapes.set(`layers.${stack}.${i}.${name}.weight`, [dim])
+    }
+  }
+  return shapes.set('layers.norm.weight', [dim]).set('layers.to_k.weight', [dim, dim])
+    .set('layers.to_v.weight', [dim, dim]).set('norm.weight', [dim]).set('head.weight', [vocabulary, dim])
+}
+
+export function lpdShapes (
+  { layers = 1, dim = 128, vocabulary = 6, classes = 3, feedForward = 12, tokens = 16 }: ParallelSizes = {}
+): Shapes {
+  const shapes: Shapes = new Map([
+    ['class_emb.weight', [classes, dim]], ['token_emb.weight', [vocabulary, dim]], ['fake_latent', [1, dim]],
+    ['mask_token', [1, 1, dim]], ['pos_embed', [1, tokens + 1, dim]], ['z_proj_ln.weight', [dim]],
+    ['z_proj_ln.bias', [dim]]
+  ])
+  for (let i = 0; i < layers; i++) {
+    for (const [name, outputs, inputs] of [['attn.qkv', 3 * dim, dim], ['attn.proj', dim, dim],
+      ['mlp.fc1', feedForward, dim], ['mlp.fc2', dim, feedForward]] as const) {
+      shapes.set(`blocks.${i}.${name}.weight`, [outputs, inputs]).set(`blocks.${i}.${name}.bias`, [outputs])
+    }
+    for (const name of ['norm1', 'norm2']) {
+      shapes.set(`blocks.${i}.${name}.weight`, [dim]).set(`blocks.${i}.${name}.bias`, [dim])
+    }
+  }
+  return shapes.set('norm.weight', [dim]).set('norm.bias', [dim]).set('head.weight', [vocabulary, dim])
+}
+
+export const randarShapes = ({ dim = 128, ...sizes }: ParallelSizes = {}): Shapes =>
+  transformerShapes({ ...sizes, dim, transitions: 0 }).set('pos_instruct_embeddings', [1, dim])
+
+/** A checkpoint that exists on paper only: official files are too large for a test. */
+export function paper (
+  shapes: Map<string, number[]>, metadata: Record<string, unknown> = {}, dtype: 'float32' | 'bfloat16' = 'bfloat16'
+): Checkpoint {
+  let offset = 0
+  const tensors: Checkpoint['tensors'] = new Map()
+  for (const [name, shape] of shapes) {
+    const bytes = shape.reduce((product, size) => product * size, dtype === 'float32' ? 4 : 2)
+    tensors.set(name, { name, dtype, shape, offset, bytes })
+    offset += bytes
+  }
+  return {
+    file: 'paper', format: 'parvis' in metadata ? 'safetensors' : 'pt', fileBytes: offset, tensors, others: new Map(),
+    metadata
+  }
+}
+
 /** Float32 values that tell tensors and elements apart. */
 export function values (count: number, seed: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => seed + i / 1024)

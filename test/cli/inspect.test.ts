@@ -36,7 +36,7 @@ for (const { name, n, dim, vocabularySize, dtype, wrapper } of transformers) {
     t.match(report, {
       file, format: 'pt', fileBytes: fs.statSync(file).size, kind: 'transformer', official: null, n, grid: [8, 8],
       headsFrom: 'option',
-      model: { layers: 2, dim, heads: 2, headSize: dim / 2, vocabularySize, classes: 10, transitions: n - 1 }
+      model: { layers: 2, dim, heads: 2, headSize: dim / 2, vocabularySize, classes: 10, specials: n - 1 }
     })
     t.equal((report as { wrapper?: string }).wrapper, wrapper)
     const embeddings = report.tensors.find(tensor => tensor.name === 'tok_embeddings.weight')

@@ -10,7 +10,8 @@ t.test('companies on the simulated GPU', async t => {
   const { env } = await simtAddon({ sanitize: false })
   let count = 0
   for (const [name, precision, wanted] of [['par-4x', 'bfloat16', 80], ['par-4x', 'float32', 20],
-    ['par-16x-hd100', 'bfloat16', 60], ['llamagen', 'bfloat16', 40]] as const) {
+    ['par-16x-hd100', 'bfloat16', 60], ['llamagen', 'bfloat16', 40], ['arpg', 'bfloat16', 15], ['arpg', 'float32', 5],
+    ['lpd', 'bfloat16', 10], ['randar', 'bfloat16', 10]] as const) {
     const found = await companies('cuda:0', name, wanted, 200 + count, precision, 2, env)
     t.same(found.different, [], `${name}, ${precision}: ${found.sequences} sequences`)
     t.ok(found.shared > found.steps / 4, `${found.shared} of ${found.steps} steps are shared`)

@@ -1,5 +1,6 @@
-// The golden fixtures through the public API on the CUDA backend: test/golden.test.ts, with the addon that is built on
-// the SIMT layer, sanitizers and two orders of threads, as many as CI has cores. More orders: session.test.ts.
+// The golden fixtures through the public API on the CUDA backend: test/golden.test.ts and test/golden-parallel.test.ts,
+// with the addon that is built on the SIMT layer, sanitizers and two orders of threads, as many as CI has cores. More
+// orders: session.test.ts.
 
 import t from 'tap'
 import { execFile } from 'node:child_process'
@@ -12,8 +13,10 @@ t.setTimeout(1_200_000) // a first build takes minutes
 
 t.test('golden fixtures', async t => {
   const { env } = await simtAddon({ sanitize: true })
-  const file = path.join(__dirname, '..', 'golden.test.ts')
-  const runs = await inParallel([1, 2], async seed => {
+  const files = [['golden.test.ts', 1], ['golden.test.ts', 2], ['golden-parallel.test.ts', 1],
+    ['golden-parallel.test.ts', 2]] as const
+  const runs = await inParallel(files, async ([name, seed]) => {
+    const file = path.join(__dirname, '..', name)
     const machine = {
       ...env, PARVIS_SIMT: `seed=${seed}`, PARVIS_TEST_DEVICE: 'cuda', PARVIS_GOLDEN: 'brief', TAP: '1',
       TAP_TIMEOUT: '1000', TS_NODE_TRANSPILE_ONLY: '1'
@@ -22,14 +25,16 @@ t.test('golden fixtures', async t => {
       { env: machine, timeout: 1_000_000, maxBuffer: 64 << 20 })
     const { code, stdout, stderr } = await run.then(found => ({ ...found, code: 0 }),
       error => error as { code: number, stdout: string, stderr: string })
-    return { seed, code, stdout, stderr }
+    return { name, seed, code, stdout, stderr }
   })
-  for (const { seed, code, stdout, stderr } of runs) {
+  for (const { name, seed, code, stdout, stderr } of runs) {
     // The lines of assertions; those that close a subtest carry a time.
     const lines = stdout.split('\n').map(line => line.trim())
       .filter(line => /^(not )?ok \d/.test(line) && !/# time=/.test(line))
-    for (const line of lines) t.ok(line.startsWith('ok '), `order ${seed}: ${line.replace(/^(not )?ok \d+( - )?/, '')}`)
-    t.equal(code, 0, `order ${seed} ran to its end${code === 0 ? '' : `: ${stderr.slice(0, 3000)}`}`)
-    t.ok(lines.length >= 70, `order ${seed}: ${lines.length} assertions`)
+    for (const line of lines) {
+      t.ok(line.startsWith('ok '), `${name}, order ${seed}: ${line.replace(/^(not )?ok \d+( - )?/, '')}`)
+    }
+    t.equal(code, 0, `${name}, order ${seed} ran to its end${code === 0 ? '' : `: ${stderr.slice(0, 3000)}`}`)
+    t.ok(lines.length >= (name === 'golden.test.ts' ? 70 : 42), `${name}, order ${seed}: ${lines.length} assertions`)
   }
 })

@@ -40,14 +40,14 @@ inline const Size* sizeOf(const std::string& name) {
   return nullptr;
 }
 
-// layers 0: as in the paper. Transition tokens for n up to 16; fewer are used where n is less.
+// layers 0: as in the paper. Special vectors for n up to 16; fewer are used where n is less.
 inline parvis::TransformerModel model(const Size& s, int layers = 0) {
   parvis::TransformerModel m;
   m.layers = layers > 0 ? layers : s.layers;
   m.dim = s.dim, m.heads = m.kvHeads = s.heads, m.headSize = s.dim / s.heads;
   m.rotationPairs[1] = m.rotationPairs[2] = m.headSize / 4;
   m.feedForward = (2 * 4 * s.dim / 3 + 255) / 256 * 256;
-  m.vocabulary = vocabulary, m.classes = classes, m.transitions = 15;
+  m.vocabulary = vocabulary, m.classes = classes, m.specials = 15;
   return m;
 }
 
@@ -86,8 +86,8 @@ struct NoTransformer {
     Place attentionNorm, qkv, attentionOutput, feedForwardNorm, up, down;
   };
   std::vector<Layer> layers_;
-  Place embeddingNorm_, finalNorm_;
-  int classes_, tokens_, transitions_, positions_, head_;
+  Place embeddingNorm_, sharedNorm_, finalNorm_;
+  int classes_, tokens_, specials_, positions_, sharedKeysValues_, head_;
 };
 
 inline Shapes tensorsOf(const parvis::TransformerModel& m) {

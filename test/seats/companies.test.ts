@@ -2,14 +2,14 @@
 // test/cuda/companies.test.ts.
 
 import t from 'tap'
-import { transformerNames } from '../support/fixtures.js'
+import { parallelNames, transformerNames } from '../support/fixtures.js'
 import { companies, failing } from './companies.js'
 
 t.setTimeout(300_000)
 
 t.test('companies on the CPU', async t => {
   let count = 0
-  for (const [i, name] of transformerNames.entries()) {
+  for (const [i, name] of [...transformerNames, ...parallelNames].entries()) {
     for (const precision of ['float32', 'bfloat16']) {
       const found = await companies('cpu', name, 35, 100 + i, precision, 1000, { ...process.env, NODE_OPTIONS: '' })
       t.same(found.different, [], `${name}, ${precision}: ${found.sequences} sequences`)

@@ -5,16 +5,18 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { built, root } from '../support/built.js'
 import { transformerOfOneNaN } from '../support/damaged.js'
-import { transformerFile, type TransformerName } from '../support/fixtures.js'
+import {
+  isParallel, parallelFile, transformerFile, type ParallelName, type TransformerName
+} from '../support/fixtures.js'
 
 export interface Companies { companies: number, sequences: number, steps: number, shared: number, different: string[] }
 
 export async function companies (
-  device: string, name: TransformerName, count: number, seed: number, precision: string, steps: number,
+  device: string, name: TransformerName | ParallelName, count: number, seed: number, precision: string, steps: number,
   env: NodeJS.ProcessEnv
 ): Promise<Companies> {
-  const { path: file, heads, grid } = transformerFile(name)
-  return await printed('run.js', [device, file, heads, grid, count, seed, precision, steps], env) as Companies
+  const { path: file } = isParallel(name) ? parallelFile(name) : transformerFile(name)
+  return await printed('run.js', [device, file, 2, 8, count, seed, precision, steps], env) as Companies
 }
 
 export interface Failing { failed: number[], codes: string[], equal: boolean[], after: boolean }

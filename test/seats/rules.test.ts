@@ -135,7 +135,7 @@ t.test('memory that is used again', t => {
   const three = Int32Array.of(...first, ...silent, ...first)
   const part = (seat: number, rows: Int32Array, guidanceScale: number, more: Partial<StepPart> = {}): StepPart =>
     ({ seat, rows, guidanceScale, rule, ...more })
-  const memory = new StepMemory()
+  const memory = new StepMemory(false)
   for (const [name, parts] of Object.entries({
     'one guided row': [part(0, first, 2)],
     'more rows and seats': [part(0, three, 2), part(2, first, 1), part(1, three, 3)],

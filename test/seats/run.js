@@ -10,7 +10,7 @@ const path = require('node:path')
 const [dist, device, file, heads, grid, companies, seed, precision, limit = '1000'] = process.argv.slice(2)
 const { addon, rowStride } = require(path.join(dist, 'machine', 'native.js'))
 const { openCheckpoint, describeTransformer } = require(path.join(dist, 'checkpoint', 'index.js'))
-const { createSchedule } = require(path.join(dist, 'decoding', 'schedule.js'))
+const { decoderOf } = require(path.join(dist, 'decoding', 'decoders.js'))
 const { composeStep, seatedSession } = require(path.join(dist, 'decoding', 'step.js'))
 
 // ---- chance: mulberry32
@@ -27,24 +27,42 @@ const one = (...values) => values[below(values.length)]
 
 const seats = 6
 
+/** Options of the model's method: schedules that differ in the sizes of their steps, in what is seen, in guidance. */
+function choices (method, tokens) {
+  switch (method) {
+    case 'arpg':
+      return [{ steps: 9 }, { steps: 1 }, { steps: 17, stepSchedule: 'cosine' }, { steps: tokens },
+        { groupSizes: [1, 40, tokens - 41], guidanceSchedule: 'constant' }]
+    case 'lpd':
+      return [{ groupSizes: [1, 2, 5, 8, 12, 16, 20] }, { groupSizes: [1, tokens - 1] }, { steps: tokens },
+        { groupSizes: [1, 1, 30, 1, 31], guidanceSchedule: 'constant' }]
+    case 'randar':
+      return [{ steps: 9 }, { steps: 2 }, { steps: 22, guidanceSchedule: 'constant' }, { steps: tokens }]
+    default:
+      return [{}, { order: 'raster' }, { groupAttention: 'causal' }, { tokensPerStep: 1 },
+        ...method === 'par' ? [{ initial: 'none' }] : []]
+  }
+}
+
 async function main () {
-  const { model, weights, n, grid: size } = describeTransformer(await openCheckpoint(file),
-    { heads: Number(heads), grid: Number(grid) })
+  const described = describeTransformer(await openCheckpoint(file), { heads: Number(heads), grid: Number(grid) })
+  const { method, model, weights, grid: size } = described
   const engine = addon().createEngine({ device, threads: device === 'cpu' ? 2 : 0 })
   const transformer = await engine.loadTransformer(file, weights, model, precision)
   const tokens = size[0] * size[1]
-  const schedules = [{}, { order: 'raster' }, { initial: 'none' }, { groupAttention: 'causal' }, { tokensPerStep: 1 }]
-    .map(ablation => createSchedule({ grid: size, n, ...ablation }))
-    .filter(({ transitions }) => transitions <= model.transitions)
-  const whole = schedules[0].fullSequenceTables(16)
-  const widest = Math.max(...schedules.map(({ maxRows }) => maxRows), ...whole.map(table => table.length / rowStride))
-  const shape = { slots: tokens, tokens, kept: 2 }
+  const decoder = decoderOf(described, file)
+  const plans = choices(method, tokens).map(options => decoder.plan(options))
+  const whole = plans[0].picture(0).fullTables(16)
+  const widest = Math.max(...plans.map(({ maxRows }) => maxRows), ...whole.map(({ rows }) => rows.length / rowStride))
+  const crossLayers = model.crossLayers > 0
+  const shape = { slots: plans[0].slots, tokens, kept: 2 }
   const pool = Array.from({ length: Number(limit) < 10 ? 8 : 12 }, (_, i) => {
     const scored = i % 4 === 3
-    const tables = scored ? whole : schedules[below(schedules.length)].steps
+    const seed = below(2 ** 31)
+    const tables = scored ? whole : plans[below(plans.length)].picture(seed).steps
     return {
       classId: below(model.classes + 1),
-      seed: BigInt(below(2 ** 31)) << 20n | BigInt(i),
+      seed: BigInt(seed) << 20n | BigInt(i),
       known: scored ? Int32Array.from({ length: tokens }, () => below(model.vocabularySize)) : undefined,
       tables: tables.slice(0, 1 + below(Math.min(tables.length, Number(limit)))),
       guidanceScale: one(1, 1, 1.3, 4),
@@ -54,7 +72,7 @@ async function main () {
   })
   const keeping = { kept: new Map([[0, 0], [3, 1]]) }
   const partOf = (who, seat, step) =>
-    ({ seat, rows: who.tables[step], guidanceScale: who.guidanceScale, rule: who.rule, ...keeping })
+    ({ seat, ...who.tables[step], guidanceScale: who.guidanceScale, rule: who.rule, ...keeping })
   const read = async (session, seat) => {
     const arrays = [await session.readTokens(seat), await session.readLogProbs(seat), await session.readLogits(seat)]
     return arrays.map(array => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString('base64')).join()
@@ -65,7 +83,9 @@ async function main () {
   for (const who of pool) {
     const streamsEach = who.guidanceScale === 1 ? 1 : 2
     const session = await seatedSession(transformer, { ...shape, streamsEach, maxRows: streamsEach * widest }, [who])
-    for (const step of who.tables.keys()) await session.step(composeStep([partOf(who, 0, step)], streamsEach))
+    for (const step of who.tables.keys()) {
+      await session.step(composeStep([partOf(who, 0, step)], streamsEach, crossLayers))
+    }
     alone.push(await read(session, 0))
     await session.dispose()
   }
@@ -89,7 +109,7 @@ async function main () {
       if (running.length === 0) continue
       if (random() < 0.5) running.reverse() // the order of parts is of no consequence
       const failed = await session.step(
-        composeStep(running.map(([seat, { index, step }]) => partOf(pool[index], seat, step)), 2)
+        composeStep(running.map(([seat, { index, step }]) => partOf(pool[index], seat, step)), 2, crossLayers)
       )
       if (failed.length > 0) found.different.push(`company ${company}: seat ${failed[0]} failed`)
       found.steps++

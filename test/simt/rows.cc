@@ -14,9 +14,9 @@ const char* precision = sizeof(E) == 4 ? "float32" : "bfloat16";
 template <class E>
 void embeddings(int dim, int threads) {
   cases::Numbers numbers(7);
-  const int classes = 4, vocabulary = 9, transitions = 3, tokensEach = 6, stride = up(dim, 16);
+  const int classes = 4, vocabulary = 9, specials = 3, tokensEach = 6, stride = up(dim, 16);
   const auto table = [&](int rows) { return elements<E>(numbers.normals(static_cast<size_t>(rows * dim))); };
-  const Array<E> classTable = table(classes + 1), tokenTable = table(vocabulary), transitionTable = table(transitions);
+  const Array<E> classTable = table(classes + 1), tokenTable = table(vocabulary), specialTable = table(specials);
   const Array<int32_t> tokens = {8, 0, 3, -1, -1, -1, 1, 7, 2, -1, -1, -1}, classIds = {3, 1};
   const Array<E> positionTable = table(3);
   const auto row = [](int stream, int input, int position = -1) {
@@ -26,7 +26,7 @@ void embeddings(int dim, int threads) {
   const Array<parvis::Row> rows = {row(0, -1), row(2, -4), row(3, 2),     row(1, 0),
                                    row(3, -1), row(2, 1),  row(1, -1, 2), row(0, 5)};
   const auto entry = [&](const Array<E>& of, int i) { return of.data() + i * dim; };
-  const E* expected[] = {entry(classTable, 3),       entry(transitionTable, 2),  entry(tokenTable, 2),
+  const E* expected[] = {entry(classTable, 3),       entry(specialTable, 2),     entry(tokenTable, 2),
                          entry(tokenTable, 8),       entry(classTable, classes), entry(tokenTable, 7),
                          entry(classTable, classes), entry(tokenTable, 0)};
   const int count = static_cast<int>(rows.size());
@@ -42,7 +42,7 @@ void embeddings(int dim, int threads) {
                                              classes,
                                              classTable.data(),
                                              tokenTable.data(),
-                                             transitionTable.data(),
+                                             specialTable.data(),
                                              positionTable.data(),
                                              element<E>,
                                              dim,

@@ -45,7 +45,7 @@ class Checkpoint {
     };
     add("classes", {m.classes + 1, m.dim}, 1);
     add("tokens", {m.vocabulary, m.dim}, 1);
-    if (m.transitions > 0) add("transitions", {m.transitions, m.dim}, 1);
+    if (m.specials > 0) add("specials", {m.specials, m.dim}, 1);
     if (m.positions > 0) add("positions", {m.positions, m.dim}, 1);
     if (m.embeddingNorm) norm("embeddingNorm", parvis::NormKind::layer);
     for (int i = 0; i < m.layers; i++) {
@@ -85,7 +85,7 @@ class Checkpoint {
 parvis::TransformerModel small() {
   parvis::TransformerModel m;
   m.layers = 2, m.dim = 64, m.heads = 2, m.kvHeads = 1, m.headSize = 44, m.feedForward = 40, m.vocabulary = 61,
-  m.classes = 3, m.transitions = 3;
+  m.classes = 3, m.specials = 3;
   m.rotationPairs[1] = m.rotationPairs[2] = m.headSize / 4;
   return m;
 }

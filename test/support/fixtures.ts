@@ -19,6 +19,16 @@ export function transformerFile (name: TransformerName): { path: string, heads: 
   return { path: golden(`${name}/model.pt`), heads: 2, grid: 8 }
 }
 
+export const parallelNames = ['arpg', 'lpd', 'randar'] as const
+export type ParallelName = typeof parallelNames[number]
+export const isParallel = (name: string): name is ParallelName => (parallelNames as readonly string[]).includes(name)
+
+/** LPD's table of positions tells its grid; heads of these methods have 64 elements. */
+export function parallelFile (name: ParallelName): { path: string, grid?: number } {
+  const file = golden(`${name}/model.${name === 'randar' ? 'safetensors' : 'pt'}`)
+  return name === 'lpd' ? { path: file } : { path: file, grid: 8 }
+}
+
 export function tokenizerFile (): string {
   return golden('vq-small/vq.pt')
 }

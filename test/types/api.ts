@@ -4,6 +4,7 @@
 import { createReadStream } from 'node:fs'
 import par, {
   animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
+  type Method, type ParallelOptions, type ParOptions,
   type DecodingOptions, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification,
   type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions,
   type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
@@ -230,11 +231,26 @@ export async function images (image: GeneratedImage, plain: Image): Promise<void
   void plain.seed
 }
 
+export async function parallel (own: Par): Promise<void> {
+  const image = await own.generate({
+    classId: 1, steps: 32, tokenOrder: [[0, 1], new Int32Array(2)], stepSchedule: 'cosine', guidanceSchedule: 'constant'
+  })
+  same<typeof image.tokenOrder, Int32Array>(true)
+  await own.generate({ classId: [1, 2], groupSizes: [1, 5, 58], tokenOrder: image.tokenOrder })
+  await own.score({ tokens: image.tokens, classId: 1, steps: 9 })
+  // @ts-expect-error: no such schedule
+  await own.generate({ classId: 1, stepSchedule: 'linear' })
+  // @ts-expect-error: what a call made stays as it is
+  image.tokenOrder = image.tokens
+}
+
 export async function information (own: Par): Promise<void> {
   same<typeof own.info, ParInfo>(true)
   same<ParInfo['transformer'], TransformerInfo | undefined>(true)
-  same<TransformerInfo['gridFrom'], 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'published'
-    | 'assumed'>(true)
+  same<TransformerInfo['gridFrom'], 'option' | 'preset' | 'metadata' | 'training arguments' | 'file name' | 'shapes'
+    | 'published' | 'assumed'>(true)
+  same<TransformerInfo['method'], Method>(true)
+  same<TransformerInfo['defaultSteps'], number>(true)
   same<TransformerInfo['warnings'], string[]>(true)
   same<ParInfo['tokenizer'], TokenizerInfo | undefined>(true)
   same<TransformerInfo['sampling'], Sampling>(true)
@@ -287,7 +303,6 @@ export function schedules (): void {
 /** The names of types that users may import; one that is gone does not compile. */
 export type Named = [
   ByteStream, Comparable, DecodeOptions, DecodingOptions, Device, EncodeOptions, GenerateOptions, GroupAttention,
-  ImageFormat,
-  ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress,
-  Order, Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
+  ImageFormat, ImageInput, InitialStage, LoadOptions, OnClassified, OnProgress, Order, ParOptions, ParallelOptions,
+  Precision, RawImage, SamplingOptions, ScheduleOptions, ScoreOptions, Size, TransformerFile
 ]

@@ -1,0 +1,42 @@
+// ARPG (Li et al. 2025, 2503.10568): content rows run through self-attention layers and fill one shared cache; queries,
+// one for each cell that is drawn, run through cross-attention layers over that cache and do not see each other. So any
+// order of the cells and any grouping is legal.
+
+import { invalid } from '../base/validate.js'
+import { classInput } from '../machine/native.js'
+import type { Decoder } from './decoder.js'
+import { arpgGroupSizes } from './group-sizes.js'
+import { checkMethod } from './options.js'
+import { checkGroupSizes, parallelPlan, queryInput, type Grid } from './parallel.js'
+import { randomOrder } from './token-order.js'
+
+export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
+  const tokens = grid[0] * grid[1]
+  return {
+    method: 'arpg',
+    plan (options) {
+      checkMethod('arpg', options)
+      const { steps = Math.min(defaultSteps, tokens), groupSizes, stepSchedule = 'arccos', guidanceSchedule } = options
+      if (steps < 1 || steps > tokens) throw invalid(`steps must be from 1 to ${tokens} for this model, not ${steps}`)
+      return parallelPlan({
+        grid, guidanceSchedule,
+        groupSizes: groupSizes ? checkGroupSizes(groupSizes, tokens) : arpgGroupSizes(tokens, steps, stepSchedule),
+        slots: tokens + 1,
+        orderOf: seed => randomOrder(tokens, seed),
+        write (rows, { done, size, before }) {
+          if (done === 0) rows.add({ input: classInput, slot: 0, sees: 1 })
+          for (let k = done - before; k < done; k++) {
+            rows.add({ input: k, cell: rows.order[k]!, slot: 1 + k, sees: 1 + done })
+          }
+          // Guidance counts the tokens of this step too.
+          for (let k = done; k < done + size; k++) {
+            rows.add({
+              predicts: k, input: queryInput, cell: rows.order[k]!, slot: -1, sees: 1 + done,
+              share: (done + size) / tokens
+            })
+          }
+        }
+      })
+    }
+  }
+}

@@ -1,0 +1,27 @@
+// The decoder of a model, by its method.
+
+import type { TransformerModel } from '../machine/native.js'
+import type { PublishedParallel } from '../models/published.js'
+import { arpgDecoder } from './arpg.js'
+import type { Decoder } from './decoder.js'
+import type { Method } from './method.js'
+import { lpdDecoder } from './lpd.js'
+import { parDecoder } from './par.js'
+import { randarDecoder } from './randar.js'
+
+/** Steps of a model that is none of the published ones. */
+const usualSteps = { arpg: 32, randar: 88 }
+
+/** @param model.published how the authors run it, where it is theirs */
+export function decoderOf (model: {
+  method: Method, grid: readonly [rows: number, columns: number], n: number,
+  model: Pick<TransformerModel, 'specials'>, published?: PublishedParallel | undefined
+}, file: string): Decoder {
+  const { method, grid, n, published } = model
+  switch (method) {
+    case 'arpg': return arpgDecoder(grid, published?.steps ?? usualSteps.arpg)
+    case 'randar': return randarDecoder(grid, published?.steps ?? usualSteps.randar)
+    case 'lpd': return lpdDecoder(grid, published?.steps, published?.repulsion ?? 2)
+    default: return parDecoder({ grid, n, transitions: model.model.specials, file })
+  }
+}
