@@ -9,6 +9,8 @@ import { parallelFile, parallelNames, type ParallelName } from './support/fixtur
 import { golden } from './support/golden.js'
 import { readExpected, relative, rows, worst } from './support/tensors.js'
 
+/** One picture of the two: on the simulated GPU a step takes seconds (test/cuda/golden.test.ts). */
+const pictures = process.env.PARVIS_GOLDEN === 'brief' ? 1 : 2
 const device = (process.env.PARVIS_TEST_DEVICE ?? 'cpu') as 'cpu' | 'cuda'
 const load = async (name: ParallelName, precision: Precision): Promise<Par> =>
   await Par.load({ transformer: parallelFile(name), device, precision })
@@ -17,10 +19,10 @@ for (const name of parallelNames) {
   t.test(name, async t => {
     const expected = readExpected(golden(`${name}/expected.safetensors`))
     const { metadata } = expected
-    const classId = metadata.classIds!.split(',').map(Number)
+    const classId = metadata.classIds!.split(',').map(Number).slice(0, pictures)
     const positions = metadata.logitPositions!.split(',').map(Number)
-    const order = rows(expected.ints('order'), 2)
-    const raster = rows(expected.ints('greedy.raster'), 2)
+    const order = rows(expected.ints('order'), 2).slice(0, pictures)
+    const raster = rows(expected.ints('greedy.raster'), 2).slice(0, pictures)
     const generated = rows(expected.ints('greedy.generated'), 2)
     const logits = rows(expected.floats('greedy.logits'), 2)
     const steps = Number(metadata.steps)
@@ -44,9 +46,12 @@ for (const name of parallelNames) {
       t.same(Array.from(order[i]!, cell => image.tokens[cell]), [...generated[i]!], 'in generation order')
       t.equal(image.steps, steps)
     })
-    const [alone] = [await par.generate({ classId: classId[1]!, greedy: true, guidanceScale, ...decoding,
-      tokenOrder: order[1]! })]
-    t.same(alone.tokens, raster[1], 'alone, with an order of its own')
+    if (pictures > 1) {
+      const alone = await par.generate({
+        classId: classId[1]!, greedy: true, guidanceScale, ...decoding, tokenOrder: order[1]!
+      })
+      t.same(alone.tokens, raster[1], 'alone, with an order of its own')
+    }
 
     const scores = await par.score({ tokens: raster, classId, guidanceScale, logits: positions, ...decoding })
     scores.forEach((score, i) => {
