@@ -91,6 +91,29 @@ void split_heads(element *restrict qkv, element *restrict q, element *restrict k
         }
 }
 
+/* One part of the same by itself: columns [offset, offset + heads * head) of joined [batch, slots, width]. */
+void split_part(element *restrict joined, element *restrict part, const float *restrict cosine, const float *restrict sine, long batch,
+                long slots, long heads, long head, long width, long offset, int back) {
+  long half = head / 2;
+  for (long b = 0; b < batch; b++)
+    for (long t = 0; t < slots; t++)
+      for (long h = 0; h < heads; h++) {
+        element *j = joined + (b * slots + t) * width + offset + h * head, *p = part + ((b * heads + h) * slots + t) * head;
+        element *restrict from = back ? p : j, *restrict to = back ? j : p;
+        if (!cosine) {
+          memcpy(to, from, head * sizeof(element));
+          continue;
+        }
+        const float *restrict c = cosine + t * half, *restrict s = sine + t * half;
+        float sign = back ? -1 : 1;
+        for (long i = 0; i < half; i++) {
+          float e = wide(from[i]), o = wide(from[i + half]);
+          to[i] = narrow(e * c[i] - sign * o * s[i]);
+          to[i + half] = narrow(sign * e * s[i] + o * c[i]);
+        }
+      }
+}
+
 /* one [batch, heads, slots, head] <-> joined [batch, slots, heads, head] */
 void merge_heads(element *restrict joined, element *restrict single, long batch, long slots, long heads, long head, int back) {
   for (long b = 0; b < batch; b++)

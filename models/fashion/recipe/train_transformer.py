@@ -37,12 +37,19 @@ def new_model(n, start=None, **changes):
     return model
 
 
-def held_out(model, codes, classes):
-    with torch.no_grad():
-        return -model.score(classes[:200], codes[:200].long()[:, model.cells]).mean().item()
+class Method:
+    """What training does with a batch of codes [b, N] in raster order; here PAR's. `generator`: for further draws."""
+
+    @staticmethod
+    def step(model, classes, codes, generator):
+        return fast.step(model, classes, codes[:, model.cells])
+
+    @staticmethod
+    def held_out(model, classes, codes):
+        return -model.score(classes, codes[:, model.cells]).mean().item()
 
 
-def train(name, model, steps, peak=2e-3, seed=0):
+def train(name, model, steps, peak=2e-3, seed=0, method=Method):
     """Trains `model` in place and keeps its state in the work file `name`.pt; -> the averaged weights."""
     train, test = torch.load(work('codes-train.pt')), torch.load(work('codes-test.pt'))
     path, start, busy = work(f'{name}.pt'), 0, 0.0
@@ -67,11 +74,11 @@ def train(name, model, steps, peak=2e-3, seed=0):
         if len(order) < BATCH:
             order = torch.randperm(len(train['codes']), generator=generator)
         pick, order = order[:BATCH], order[BATCH:]
-        tokens = train['codes'][pick].long()[:, model.cells]
+        codes = train['codes'][pick].long()
         drop = torch.rand(BATCH, generator=generator) < DROP
         classes = train['classes'][pick].masked_fill(drop, model.classes)
         optimizer.zero_grad(set_to_none=True)
-        total += fast.step(model, classes, tokens).mean().item()
+        total += method.step(model, classes, codes, generator).mean().item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         keep = min(AVERAGE, (step + 1) / (step + 20))
@@ -87,7 +94,9 @@ def train(name, model, steps, peak=2e-3, seed=0):
         if (step + 1) % 500 == 0 or step + 1 == steps:
             trained = {k: v.clone() for k, v in model.state_dict().items()}
             model.load_state_dict(average)
-            log(f'step {step + 1}: held-out loss {held_out(model, test["codes"], test["classes"]):.4f}')
+            with torch.no_grad():
+                loss = method.held_out(model, test['classes'][:200], test['codes'][:200].long())
+            log(f'step {step + 1}: held-out loss {loss:.4f}')
             model.load_state_dict(trained)
     return average
 
