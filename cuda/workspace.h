@@ -22,13 +22,18 @@ struct StepPlan {
     int rows = 0, groups = 0;
     int maxSmall = 0;  // queries of a key/value head, in the largest group that attend() answers; 0: there is none
     int maxLarge = 0;  // the same of attendRows()
-    bool operator==(const Part&) const = default;
+    bool operator==(const Part& o) const {
+      return rows == o.rows && groups == o.groups && maxSmall == o.maxSmall && maxLarge == o.maxLarge;
+    }
   };
   Part layers, crossLayers;
   int predictions = 0;
   int logitRows = 0;  // whose logits are gathered; 0: those of all rows that can predict are computed, in their order
   bool sampled = false, scored = false;
-  bool operator==(const StepPlan&) const = default;
+  bool operator==(const StepPlan& o) const {
+    return layers == o.layers && crossLayers == o.crossLayers && predictions == o.predictions &&
+           logitRows == o.logitRows && sampled == o.sampled && scored == o.scored;
+  }
 };
 
 class Workspace {

@@ -102,6 +102,7 @@ export async function * run (
   const stepCount = plan.tokensAfter.length
   const shape = { streamsEach, slots: plan.slots, tokens: plan.tokens, rows: plan.maxRows, kept: 0 }
   const images: GeneratedImage[] = []
+  const pause = pauses(() => call.check()) // an order takes some milliseconds
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
     const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, classIds.length - begin),
@@ -122,8 +123,12 @@ export async function * run (
 
     // ---- steps, one ahead
     const tables = new StepMemory(part.model.crossLayers > 0)
-    const pictures = some.map((_, seat) =>
-      plan.picture(someSeeds[seat]!, orders[orders.length === 1 ? 0 : begin + seat]))
+    const pictures: PicturePlan[] = []
+    for (let seat = 0; seat < count; seat++) {
+      const waiting = pause()
+      if (waiting) await waiting
+      pictures.push(plan.picture(someSeeds[seat]!, orders[orders.length === 1 ? 0 : begin + seat]))
+    }
     const parts = pictures.map((picture, seat): StepPart => ({ seat, ...picture.steps[0]!, guidanceScale, rule }))
     const enqueue = (k: number): Promise<void> | undefined => {
       if (k === stepCount) return undefined

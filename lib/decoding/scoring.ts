@@ -96,6 +96,9 @@ export async function classify (
     .slice(0, request.top)
 }
 
+/** What is run of one picture. */
+interface Run { picture: PicturePlan, tables: readonly PlannedStep[] }
+
 /** Rows of one native call in a full pass. */
 const rowsAtOnce = 256
 
@@ -111,10 +114,12 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const wanted = request.logits?.map((position, i) => integer(position, `logits[${i}]`, 0, length - 1))
   const kept = wanted && [...new Set(wanted)].sort((a, b) => a - b)
 
-  const pictureOf = (index: number): PicturePlan => plan.picture(0, orders[orders.length === 1 ? 0 : index])
-  const tablesOf = (picture: PicturePlan): readonly PlannedStep[] =>
-    request.method === 'cached' ? picture.steps : picture.fullTables(rowsAtOnce)
-  const maxRows = tablesOf(pictureOf(0)).reduce((max, { rows }) => Math.max(max, rows.length / rowStride), 0)
+  const runOf = (order: Int32Array | undefined): Run => {
+    const picture = plan.picture(0, order)
+    return { picture, tables: request.method === 'cached' ? picture.steps : picture.fullTables(rowsAtOnce) }
+  }
+  const first = runOf(orders[0])
+  const maxRows = first.tables.reduce((max, { rows }) => Math.max(max, rows.length / rowStride), 0)
   const { guidanceScale } = request
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'score', temperature: 1, topK: 0, topP: 1 }
@@ -124,30 +129,26 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
-    const pictures = new Map<number, PicturePlan>() // by seat
+    let runs: Run[] = []
     const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, tokens.length - begin),
       models.sessionBytes(part, shape),
-      async sequences => await seatedSession(part.native, sessionShape(shape,
-        sequences), Array.from({ length: sequences }, (_, seat) => ({
-        classId: classIds[begin + seat]!,
-        seed: 0n,
-        known: pictureIn(seat).toSequence(tokens[begin + seat]!)
-      })))))
-    function pictureIn (seat: number): PicturePlan {
-      const picture = pictures.get(seat) ?? pictureOf(begin + seat)
-      pictures.set(seat, picture)
-      return picture
-    }
+      async sequences => {
+        runs = await runsOf(begin, sequences)
+        return await seatedSession(part.native, sessionShape(shape, sequences), runs.map(({ picture }, seat) => ({
+          classId: classIds[begin + seat]!,
+          seed: 0n,
+          known: picture.toSequence(tokens[begin + seat]!)
+        })))
+      }))
     const { session, sequences } = lease
     from += sequences
     const seats = Array.from({ length: sequences }, (_, seat) => seat)
     const stepTables = new StepMemory(part.model.crossLayers > 0)
-    const tables = seats.map(seat => tablesOf(pictureIn(seat)))
     let current: Promise<void> | undefined
-    for (let k = 0; k < tables[0]!.length; k++) { // one enqueued ahead
+    for (let k = 0; k < first.tables.length; k++) { // one enqueued ahead
       call.check()
-      const parts = seats.map((seat): StepPart =>
-        ({ seat, ...tables[seat]![k]!, guidanceScale, rule, kept: places }))
+      const parts = runs.map(({ tables }, seat): StepPart =>
+        ({ seat, ...tables[k]!, guidanceScale, rule, kept: places }))
       const next = stepDone(session, session.step(stepTables.compose(parts, streamsEach), call.cancel))
       next.catch(() => {})
       if (current) await call.wait(current)
@@ -160,7 +161,7 @@ export async function score (models: Models, request: CheckedScore, call: Call):
       : []
     call.release(lease)
     for (const seat of seats) {
-      const result = new Score(pictureIn(seat).toRaster(logProbs[seat]!))
+      const result = new Score(runs[seat]!.picture.toRaster(logProbs[seat]!))
       if (wanted) {
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {
@@ -173,4 +174,16 @@ export async function score (models: Models, request: CheckedScore, call: Call):
     }
   }
   return scores
+
+  /** Of so many pictures; they share one where they share an order. Lets the event loop go on. */
+  async function runsOf (begin: number, count: number): Promise<Run[]> {
+    const pause = pauses(() => call.check())
+    const runs: Run[] = []
+    while (runs.length < count) {
+      const waiting = pause()
+      if (waiting) await waiting
+      runs.push(orders.length <= 1 ? first : runOf(orders[begin + runs.length]))
+    }
+    return runs
+  }
 }

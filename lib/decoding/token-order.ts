@@ -20,53 +20,61 @@ export function localityOrder (
 ): Int32Array {
   const draws = new OrderDraws(seed)
   const count = rows * columns
+  const rowOf = Int32Array.from({ length: count }, (_, cell) => Math.floor(cell / columns))
+  const columnOf = Int32Array.from({ length: count }, (_, cell) => cell % columns)
   const known = new Uint8Array(count)
+  /** Known cells beside a cell, and known cells that touch its corners. */
+  const [sides, corners] = [new Uint8Array(count), new Uint8Array(count)]
+  /** Sum of 1 / distance over the known cells around. */
+  const scoreOf = (cell: number): number => sides[cell]! + corners[cell]! * Math.SQRT1_2
   const order = new Int32Array(count)
   let done = 0
   for (const size of groupSizes) {
-    const group = groupOf(size)
-    for (const cell of group) {
-      known[cell] = 1
+    for (const cell of groupOf(size)) {
+      makeKnown(cell)
       order[done++] = cell
     }
   }
   return order
 
-  /** Sum of 1 / distance over known cells around. */
-  function proximity (cell: number): number {
-    const [row, column] = [Math.floor(cell / columns), cell % columns]
-    let sum = 0
+  function makeKnown (cell: number): void {
+    known[cell] = 1
+    const [row, column] = [rowOf[cell]!, columnOf[cell]!]
     for (let y = Math.max(0, row - 1); y <= Math.min(rows - 1, row + 1); y++) {
       for (let x = Math.max(0, column - 1); x <= Math.min(columns - 1, column + 1); x++) {
-        if (known[y * columns + x] === 1) sum += y === row || x === column ? 1 : Math.SQRT1_2
+        if (y === row || x === column) sides[y * columns + x]!++
+        else corners[y * columns + x]!++
       }
     }
-    return sum
   }
 
   function groupOf (size: number): number[] {
     const candidates: number[] = []
     for (let cell = 0; cell < count; cell++) if (known[cell] === 0) candidates.push(cell)
-    const scores = candidates.map(proximity)
-    const scoreOf = new Map(candidates.map((cell, i) => [cell, scores[i]!]))
     draws.shuffle(candidates)
-    candidates.sort((a, b) => scoreOf.get(b)! - scoreOf.get(a)!) // stable: ties stay shuffled
-    const firstFar = candidates.findIndex(cell => scoreOf.get(cell)! < 1)
-    const near = firstFar < 0 ? candidates : candidates.slice(0, firstFar)
-    const far = firstFar < 0 ? [] : candidates.slice(firstFar)
+    candidates.sort((a, b) => scoreOf(b) - scoreOf(a)) // stable: ties stay shuffled
+    let near = 0 // candidates that touch known cells enough
+    while (near < candidates.length && scoreOf(candidates[near]!) >= 1) near++
     const group: number[] = []
     const refused: number[] = []
     let read = 0
-    for (; read < near.length && group.length < size; read++) {
-      const cell = near[read]!
-      const isClose = group.some(other =>
-        Math.abs(Math.floor(other / columns) - Math.floor(cell / columns)) <= repulsion &&
-        Math.abs(other % columns - cell % columns) <= repulsion)
-      if (isClose) refused.push(cell)
+    for (; read < near && group.length < size; read++) {
+      const cell = candidates[read]!
+      if (isClose(cell, group)) refused.push(cell)
       else group.push(cell)
     }
-    if (group.length < size) fillUp(group, size, [...far, ...refused, ...near.slice(read)])
+    if (group.length < size) {
+      fillUp(group, size, [...candidates.slice(near), ...refused, ...candidates.slice(read, near)])
+    }
     return group
+  }
+
+  function isClose (cell: number, group: readonly number[]): boolean {
+    const [row, column] = [rowOf[cell]!, columnOf[cell]!]
+    for (const other of group) {
+      if (Math.abs(rowOf[other]! - row) <= repulsion && Math.abs(columnOf[other]! - column) <= repulsion) return true
+    }
+    return false
   }
 
   /** Farthest-point sampling: each next cell is the one whose nearest cell of the group is farthest away. */
@@ -75,16 +83,24 @@ export function localityOrder (
       group.push(...pool)
       return
     }
-    const squared = (a: number, b: number): number =>
-      (Math.floor(a / columns) - Math.floor(b / columns)) ** 2 + (a % columns - b % columns) ** 2
+    /** Squared, to the nearest cell of the group. */
+    const distances = new Float64Array(pool.length).fill(Infinity)
+    const approach = (cell: number): void => {
+      const [row, column] = [rowOf[cell]!, columnOf[cell]!]
+      for (let i = 0; i < pool.length; i++) {
+        const [dy, dx] = [rowOf[pool[i]!]! - row, columnOf[pool[i]!]! - column]
+        const squared = dy * dy + dx * dx
+        if (squared < distances[i]!) distances[i] = squared
+      }
+    }
     if (group.length === 0) group.push(pool[draws.below(pool.length)]!)
-    const distances = pool.map(cell => group.reduce((min, other) => Math.min(min, squared(cell, other)), Infinity))
+    group.forEach(approach)
     while (group.length < size) {
       let best = 0
-      distances.forEach((distance, i) => { if (distance > distances[best]!) best = i })
+      for (let i = 1; i < pool.length; i++) if (distances[i]! > distances[best]!) best = i
       const cell = pool[best]!
       group.push(cell)
-      pool.forEach((other, i) => { distances[i] = Math.min(distances[i]!, squared(other, cell)) })
+      approach(cell)
     }
   }
 }

@@ -7,7 +7,9 @@ import { transformerModel } from '../../lib/models/shapes.js'
 import { vq16, vqTensors } from '../../lib/models/vq.js'
 import { llamaGenTensors } from '../../lib/checkpoint/llamagen.js'
 import { findGolden, golden } from '../support/golden.js'
-import { safetensorsFile, stateDict, tile, transformerShapes } from '../checkpoint/tiny.js'
+import {
+  arpgShapes, lpdShapes, randarShapes, safetensorsFile, stateDict, tile, transformerShapes
+} from '../checkpoint/tiny.js'
 import { py, writePt } from '../support/pt-writer.js'
 import { parvis, root, temporaryFolder } from './run.js'
 
@@ -87,6 +89,24 @@ t.test('published models are named, others by what sets them apart from the near
       write('a.pt', new Map(llamaGenTensors(transformerModel(size, n)).map(([name, shape]) => [name, [...shape]])))])
     t.match(stdout.replace(/ +/g, ' '), `\n model ${name} (the authors' file, by its shapes)\n`)
   }
+  const sizes = { layers: 24, dim: 1024, vocabulary: 16384, classes: 1000, feedForward: 2816 }
+  for (const [shapes, name, lines] of [
+    [arpgShapes(sizes), 'ARPG-L, arpg_300m', ['method ARPG, 32 steps by default',
+      'grid 16 x 16 tokens (that of the published model)',
+      'layers 12 and 12 cross layers, width 1024, feed-forward 2816',
+      'heads 16 of 64 (all models of ARPG have such)']],
+    [lpdShapes({ ...sizes, feedForward: 4096, tokens: 1024 }), 'LPD-L-512, lpd_l_512',
+      ['method LPD, 48 steps by default', 'grid 32 x 32 tokens (from its table of positions)']],
+    [randarShapes(sizes), 'RandAR-L, randar_0.3b_llamagen_360k_bs_1024_lr_0.0004',
+      ['method RandAR, 88 steps by default', 'grid 16 x 16 tokens (that of the published model)']]
+  ] as const) {
+    const { stdout } = await parvis(['inspect', write('a.pt', shapes)])
+    const found = stdout.replace(/ +/g, ' ').split('\n').map(line => line.trim())
+    const expected = [`model ${name} (the authors' file, by its shapes)`, ...lines]
+    t.same(expected.filter(line => !found.includes(line)), [], name)
+  }
+  t.match((await parvis(['inspect', write('a.pt', lpdShapes({ ...sizes, feedForward: 4096, layers: 2, tokens: 256 }))]))
+    .stdout, /model +none of the published ones; nearest is LPD-L-256, but for layers 2 \(there 24\)\n/)
   for (const [name, args, model, grid] of [
     ['a.pt', [], "LlamaGen-B, c2i_B_256 or c2i_B_384 (the authors' file, by its shapes; the grid tells them apart, " +
       'and it is assumed)', '24 x 24 tokens (assumed; nothing in the file says)'],
