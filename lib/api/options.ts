@@ -14,7 +14,7 @@ import { publishedClasses, publishedGuidance, publishedSizes, type PublishedPara
 import type { ClassifyProgress, Progress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
 import { isUrl } from '../base/realm.js'
-import type { Method } from '../decoding/method.js'
+import { hasN, type Method } from '../decoding/method.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { decodingNames, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
 import { checkKnown, type CheckedKnown, type Known } from './known.js'
@@ -433,7 +433,7 @@ export function resolveSampling (
   },
   steps = published?.steps ?? 1
 ): Sampling {
-  const paper = model.classes === publishedClasses && (method === 'par' || method === 'llamagen')
+  const paper = model.classes === publishedClasses && hasN(method)
     ? publishedSizes.find(entry => entry.layers === model.layers && entry.dim === model.dim)
     : undefined
   const result = {

@@ -3,7 +3,7 @@
 // metadata or the table of published models, and the token grid (grid.ts).
 
 import { ParError } from '../base/errors.js'
-import { methodNames, type Method } from '../decoding/method.js'
+import { hasN, methodNames, type Method } from '../decoding/method.js'
 import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
 import { limits } from '../machine/limits.js'
 import {
@@ -98,7 +98,7 @@ export function describeTransformer (
   })
   const classWarning = checkClasses(needed, classes + 1)
   if (callerN !== undefined && callerN !== n) {
-    const words = method === 'par' || method === 'llamagen'
+    const words = hasN(method)
       ? `was trained for n = ${n} (${n - 1} transition tokens)`
       : `is decoded by ${methodNames[method]}, which has no n`
     throw new ParError('UNSUPPORTED_N', `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this ` +
@@ -140,7 +140,7 @@ function officialOf (
   { method, layers, dim, vocabularySize, classes, n, tokens }: Taken, heads: number
 ): { name: string, parallel?: PublishedParallel } | undefined {
   if (vocabularySize !== publishedVocabulary || classes !== publishedClasses) return undefined
-  if (method === 'par' || method === 'llamagen') {
+  if (hasN(method)) {
     const size = publishedSizes.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
     return size && publishedN.includes(n) ? { name: officialName(size.name, n) } : undefined
   }

@@ -11,6 +11,7 @@ import { effectiveSeeds, randomSeed, type GenerateOptions, type Size } from '../
 import { maxImages } from '../api/tokens.js'
 import type { Par, ParInfo } from '../api/par.js'
 import { shownPath } from '../base/text.js'
+import { hasN, methodNames } from '../decoding/method.js'
 import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
 import { classList, collect, fileName, integer, size } from './arguments.js'
@@ -128,7 +129,8 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     const work: Work = { par, request, flags, format, progress }
     const seeds = effectiveSeeds(classId, seed)
     const pictures: Named[] = classId.map((id, k) =>
-      ({ classId: id, label: par.labels?.[id], n: sampling.n ?? transformer!.n, seed: seeds[k]! }))
+      ({ classId: id, label: par.labels?.[id], n: sampling.n ?? transformer!.n, method: transformer!.method,
+        seed: seeds[k]! }))
     if (place === 'each') {
       checkSheet(1, one!, 1, flags.scale, format)
       return await oneByOne(work, pictures, out)
@@ -239,7 +241,7 @@ async function together (
         ({ ...about(image), ...sheet?.places[k], ...(flags.withTokens && { tokens: Array.from(image.tokens) }) }))
     })
   }
-  const text = describe(images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds) +
+  const text = describe(par, images, place === 'stdout' ? 'standard output' : file, sheet!, milliseconds) +
     (film ? '\n' + shown`${flags.animate!}: ${film.frames} frames, ${film.width} x ${film.height} px` : '')
   if (place === 'stdout') note(text)
   else await printSummary(text + '\n')
@@ -296,8 +298,8 @@ async function oneByOne (
     : [...names.slice(0, shownFiles),
         ...(names.length > shownFiles ? [`... ${names.length} files, the last one ${names.at(-1)!}`] : [])]
   await printSummary(
-    [...files.map(file => shown`${file}`), `n = ${n}, ${seedsText(pictures)}, ${(milliseconds / 1000).toFixed(2)} s`]
-      .join('\n') + '\n'
+    [...files.map(file => shown`${file}`),
+      `${how(par, n)}, ${seedsText(pictures)}, ${(milliseconds / 1000).toFixed(2)} s`].join('\n') + '\n'
   )
 }
 
@@ -323,7 +325,7 @@ function seedsText (pictures: ReadonlyArray<{ classId: number, seed: number }>):
 }
 
 function describe (
-  images: readonly GeneratedImage[], file: string, { width, height }: Sheet, milliseconds: number
+  par: Par, images: readonly GeneratedImage[], file: string, { width, height }: Sheet, milliseconds: number
 ): string {
   const { n, steps } = images[0]!
   const classes = [...new Set(
@@ -333,5 +335,10 @@ function describe (
   // For those who look at it; what reads the output of a program needs no advice.
   const hint = process.stdout.isTTY && width < 128 && height < 128 ? '; --scale 8 enlarges it' : ''
   return shown`${file}: ` + `${subject}, ${width} x ${height} px${hint}\n` +
-    `n = ${n}, ${steps} steps, ${seedsText(images)}, ${(milliseconds / 1000).toFixed(2)} s`
+    `${how(par, n)}, ${steps} steps, ${seedsText(images)}, ${(milliseconds / 1000).toFixed(2)} s`
+}
+
+/** 'n = 4', or the name of a method without n. */
+function how ({ info: { transformer } }: Par, n: number): string {
+  return hasN(transformer!.method) ? `n = ${n}` : methodNames[transformer!.method]
 }

@@ -10,7 +10,7 @@ import {
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
 import { decoderOf } from '../decoding/decoders.js'
-import { methodNames } from '../decoding/method.js'
+import { hasN, methodNames } from '../decoding/method.js'
 import { limits } from '../machine/limits.js'
 import type { Device } from '../machine/device.js'
 import { maxShownName, quote, shownPath, visible } from '../base/text.js'
@@ -256,7 +256,7 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
 
 function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
   const { method, model, n, grid } = about
-  const isPar = method === 'par' || method === 'llamagen'
+  const isPar = hasN(method)
   const layers = model.crossLayers > 0 ? `${model.layers} and ${model.crossLayers} cross layers` : model.layers
   const headsFrom = {
     option: 'as given', metadata: 'from its metadata', method: `all models of ${methodNames[about.method]} have such`,

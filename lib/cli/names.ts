@@ -3,6 +3,7 @@
 import path from 'node:path'
 import type { ImageFormat } from '../api/image.js'
 import { shownPath } from '../base/text.js'
+import { hasN, type Method } from '../decoding/method.js'
 import { UsageError } from './terminal.js'
 
 /**
@@ -33,6 +34,8 @@ export interface Named {
   classId: number
   label?: string
   n: number
+  /** Default: one that has an n. */
+  method?: Method | undefined
   seed: number
 }
 
@@ -46,8 +49,9 @@ function className ({ label, classId }: Named): string {
 export function defaultName (pictures: readonly Named[], format: ImageFormat): string {
   const classes = [...new Set(pictures.map(className))]
   const subject = classes.length > 3 ? `${classes.length}-classes` : safeName(classes.join('-'))
-  const { n, seed } = pictures[0]!
-  return `${subject}${pictures.length === 1 ? '' : `-x${pictures.length}`}-n${n}-seed${seed}${extensionOf(format)}`
+  const { n, method, seed } = pictures[0]!
+  const how = method === undefined || hasN(method) ? `n${n}` : method
+  return `${subject}${pictures.length === 1 ? '' : `-x${pictures.length}`}-${how}-seed${seed}${extensionOf(format)}`
 }
 
 const placeholder = /%(0?\d?)d|\{(class|label|seed|n)\}/g

@@ -25,9 +25,8 @@ import { publishedSampling, type Preset } from './presets.js'
 import type { PublishedParallel } from './published.js'
 import { absolute } from '../base/files.js'
 import type { Decoder } from '../decoding/decoder.js'
-import type { Method } from '../decoding/method.js'
+import { hasN, methodNames, type Method } from '../decoding/method.js'
 import { decoderOf } from '../decoding/decoders.js'
-import { methodNames } from '../decoding/method.js'
 import { presetFiles } from '../hub/pull.js'
 import { shownPath } from '../base/text.js'
 import { invalid } from '../base/validate.js'
@@ -178,7 +177,7 @@ export class Models {
         'This needs a transformer, and only a tokenizer was loaded; give Par.load a transformer too')
     }
     const { method } = this.transformer
-    if (n !== undefined && method !== 'par' && method !== 'llamagen') {
+    if (n !== undefined && !hasN(method)) {
       throw invalid(`n is an option of PAR. This model is decoded by ${methodNames[method]}: leave n out`)
     }
     const wanted = supportedN(n ?? this.defaultN, this.supportedN,
