@@ -37,7 +37,9 @@ const maxTime = 30 * 60 * 1000
 const slow = [
   'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.', 'test/bench/', 'test/checkpoint/hostile.',
   'test/checkpoint/pickle.', 'test/checkpoint/variants.', 'test/cli/bench.', 'test/cli/hostile.', 'test/cli/signals.',
-  'test/cli/entropy.', 'test/cli/sample', 'test/cli/terminal.', 'test/cuda/', 'test/damaged-tokenizer.', 'test/docs/',
+  'test/cli/complete.', 'test/cli/doctor.', 'test/cli/entropy.', 'test/cli/outputs.', 'test/cli/parallel.',
+  'test/cli/reconstruct.',
+  'test/cli/sample', 'test/cli/terminal.', 'test/cuda/', 'test/damaged-tokenizer.', 'test/docs/',
   'test/examples/', 'test/find-addon.',
   'test/fuzz/', 'test/operations.', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
   'test/snippets.', 'test/types.'
