@@ -86,8 +86,8 @@ struct NoTransformer {
     Place attentionNorm, qkv, attentionOutput, feedForwardNorm, up, down;
   };
   std::vector<Layer> layers_;
-  Place embeddingNorm_, sharedNorm_, finalNorm_;
-  int classes_, tokens_, specials_, positions_, sharedKeysValues_, head_;
+  Place embeddingNorm_, sharedNorm_, sharedKeysValues_, finalNorm_;
+  int classes_, tokens_, specials_, positions_, head_;
 };
 
 inline Shapes tensorsOf(const parvis::TransformerModel& m) {
