@@ -159,7 +159,11 @@ void CpuSession::attention(const Rows& run, const Step& step, Range rows, int he
   uint8_t* const caches = cache_ + static_cast<size_t>(cache) * o_.streams() * m.kvHeads * layout_.cache.bytes();
   const Step part{step.rows + rows.begin, rows.count(), nullptr, 0, nullptr, 0};
   timed(
-      run.profile(), [&] { return rowAttentionLaunch(seenSlots(part), m, elementSize(transformer_->element_)); },
+      run.profile(),
+      [&] {
+        return heads > 0 ? rowAttentionLaunch(seenSlots(part), m, elementSize(transformer_->element_))
+                         : LaunchRecord{"shared keys and values", "", 0, 0, 0};
+      },
       [&] {
         run.attention({qkv_, layout_.qkvStride, rows_.data() + rows.begin, groups_.data(),
                        static_cast<int>(groups_.size()), heads, m.kvHeads, m.headSize, layout_.cache, caches,

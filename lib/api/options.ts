@@ -147,7 +147,8 @@ export interface ScoreOptions extends DecodingOptions {
   logits?: readonly number[] | undefined
   /**
    * `full` (default): one pass over all slots under the block-wise mask. `cached`: the decoding steps with forced
-   * tokens, slower, equal up to rounding; for checking one against the other.
+   * tokens, slower, equal up to rounding; for checking one against the other. ARPG, LPD and RandAR run their steps in
+   * both.
    */
   method?: 'full' | 'cached' | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */

@@ -32,8 +32,8 @@ export function markdown (report: Report): string {
         range(one.ms), number(one.msPerImage), number(one.imagesPerSecond), number(one.tokensPerSecond),
         one.whole ? `${one.timedSteps / one.steps} x all ${one.steps}` : `${one.timedSteps} of ${one.steps}`])
     ))
-    parts.push('Guided pictures, random weights; medians. "ms a step" is of steps of n tokens; where no n is given, steps differ in ' +
-      'size, and it is that of an average step. Where "timed" says ' +
+    parts.push('Guided pictures, random weights; medians. "ms a step" is of steps of n tokens; where no n is given, ' +
+      'steps differ in size, and it is that of an average step. Where "timed" says ' +
       '`x all`, whole pictures were timed; else "ms an image" is extrapolated ' +
       'from so many of so many steps, at places spread over the length of the cache. A picture of a batch takes its ' +
         'share of the batch. The tokenizer is apart.')

@@ -19,7 +19,10 @@ export interface PicturePlan {
   readonly steps: readonly PlannedStep[]
   /** Sequence index -> raster cell: the cells in the order in which they are drawn. */
   readonly cells: Int32Array
-  /** The same tokens, known beforehand, in steps of at most `limit` rows (a longer step stays whole): for scores. */
+  /**
+   * The same tokens, known beforehand, for scores: in tables of at most `limit` rows (a longer step stays whole), or,
+   * where what is seen depends on the steps, the steps themselves.
+   */
   fullTables (limit: number): readonly PlannedStep[]
   /** Tokens in sequence order -> raster order, [tokens]. */
   toRaster<T extends Int32Array | Float32Array> (sequence: T): T

@@ -21,7 +21,7 @@ export interface ParallelOptions {
   /**
    * ARPG, LPD, RandAR: the raster cells in the order in which they are drawn, one list for all pictures or one each:
    * a permutation of 0 .. tokens - 1. Default: the method's own, drawn from the picture's seed (ARPG, RandAR: any
-   * order; LPD: its locality-aware one).
+   * order; LPD: its locality-aware one). `score` and `classify`, which have no seed, draw it from seed 0.
    */
   tokenOrder?: ArrayLike<number> | ReadonlyArray<ArrayLike<number>> | undefined
   /** ARPG: how the number of tokens grows from step to step. Default: `arccos`. */

@@ -6,6 +6,7 @@ import { rowStride } from '../machine/native.js'
 import type { PicturePlan, Plan, PlannedStep } from './decoder.js'
 import type { GuidanceSchedule } from './options.js'
 import { nearestKnown } from './preview.js'
+import { permute } from './schedule.js'
 
 export type Grid = readonly [rows: number, columns: number]
 
@@ -80,12 +81,6 @@ export function parallelPlan (method: ParallelMethod): Plan {
     const steps = stepsOf(order)
     const sequence = new Int32Array(tokens)
     order.forEach((cell, index) => { sequence[cell] = index })
-    const permute = <T extends Int32Array | Float32Array>(values: T, from: Int32Array): T => {
-      if (values.length !== tokens) throw invalid(`Expected ${tokens} values, found ${values.length}`)
-      const out = values.slice() as T
-      for (let i = 0; i < tokens; i++) out[i] = values[from[i]!]!
-      return out
-    }
     const toRaster = <T extends Int32Array | Float32Array>(values: T): T => permute(values, sequence)
     return {
       steps,

@@ -198,8 +198,8 @@ function inputOf (slot: number, group: number, sequential: boolean): number {
   return slot - group
 }
 
-/** out[i] = values[from[i]] */
-function permute<T extends Int32Array | Float32Array> (values: T, from: Int32Array): T {
+/** out[i] = values[from[i]]. @throws ParError `INVALID_OPTION` for another number of values */
+export function permute<T extends Int32Array | Float32Array> (values: T, from: Int32Array): T {
   if (values.length !== from.length) {
     throw invalid(`Expected ${from.length} values, found ${values.length}`)
   }
