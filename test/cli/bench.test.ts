@@ -251,7 +251,7 @@ t.test('a signal ends it and leaves nothing', async t => {
 
 t.test('what is wrong is said before anything is measured', async t => {
   const wrong: Array<[args: string[], message: RegExp, code?: number]> = [
-    [['--model', 'M'], /--model.*B, L, XL, XXL or 3B/], [['-n', '0'], /-n.*at least 1/],
+    [['--model', 'M'], /--model.*B, L, XL, XXL, 3B, arpg-l, .*randar-l/], [['-n', '0'], /-n.*at least 1/],
     [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
     [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/],
     [['--seconds', '0'], /seconds.*at least 1/],
