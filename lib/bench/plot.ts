@@ -1,5 +1,5 @@
-// Two plots as SVG, of a report alone: time against n for each model, and what share of the machine's ceiling each
-// operation reached. Plain shapes and text, no script and no style sheet, so that they show wherever pictures do.
+// Two plots as SVG, of a report alone: time against n or steps for each model, and what share of the machine's ceiling
+// each operation reached. Plain shapes and text, no script and no style sheet, so that they show wherever pictures do.
 
 import { isStep } from './figures.js'
 import { operationText } from './operations-report.js'
@@ -11,51 +11,63 @@ const font = 'font-family="sans-serif" font-size="12"'
 /** Told apart without colours too: by the labels at the lines' ends. */
 const colours = ['#0b6bcb', '#c4320a', '#1f7a1f', '#7d3cc9', '#8a6d00', '#0f766e', '#9d174d', '#444444']
 
-// ---- time against n
+// ---- time
 
-/** Milliseconds an image (transformer) against n, both logarithmic; dashed: what the steps alone would give. */
+/**
+ * Milliseconds an image (transformer) against n, both logarithmic; dashed: what the steps alone would give. Where there
+ * are models whose steps differ in size: against the number of steps.
+ */
 export function timePlot (report: Report): string {
+  const measured = report.results.filter(isStep)
+  const bySteps = measured.some(({ n }) => n === 0)
+  const place = (one: StepResult): number => bySteps ? one.steps : one.n
   const lines = new Map<string, StepResult[]>()
-  for (const one of report.results.filter(isStep).filter(({ n }) => n > 0)) {
-    const key = [one.model, ...(one.batch > 1 ? [`batch ${one.batch}`] : []),
+  for (const one of measured) {
+    const key = [one.model.replace(/, \d+ steps$/, ''), ...(one.batch > 1 ? [`batch ${one.batch}`] : []),
       ...(one.grid !== 24 ? [`grid ${one.grid}`] : []), one.precision, one.device].join(', ')
-    lines.set(key, [...lines.get(key) ?? [], one].sort((a, b) => a.n - b.n))
+    lines.set(key, [...lines.get(key) ?? [], one].sort((a, b) => place(a) - place(b)))
   }
   const all = [...lines.values()].flat()
   if (all.length === 0) return svg(720, 60, [text(20, 35, 'Nothing was measured.')])
   const [left, right, top, bottom, width, height] = [70, 230, 50, 50, 800, 460]
-  const counts = [...new Set(all.map(({ n }) => n))].sort((a, b) => a - b)
+  const counts = [...new Set(all.map(place))].sort((a, b) => a - b)
   const x = scale(counts[0]!, counts.at(-1)!, left, width - right)
   const expected = (one: StepResult, first: StepResult): number => first.msPerImage * one.steps / first.steps
-  const values = [...lines.values()].flatMap(line => line.flatMap(one => [one.msPerImage, expected(one, line[0]!)]))
+  const values = [...lines.values()]
+    .flatMap(line => line.flatMap(one => [one.msPerImage, ...bySteps ? [] : [expected(one, line[0]!)]]))
   const [least, greatest] = [10 ** Math.floor(Math.log10(Math.min(...values))),
     10 ** Math.ceil(Math.log10(Math.max(...values)))]
   const y = scale(least, Math.max(greatest, 10 * least), height - bottom, top)
 
-  const parts = [text(left, 25,
-    'Time of an image against n: transformer, milliseconds (dashed: if every step took as long as at the least n)',
-    'font-size="13"')]
+  const title = bySteps
+    ? 'Time of an image against its steps: transformer, milliseconds'
+    : 'Time of an image against n: transformer, milliseconds (dashed: if every step took as long as at the least n)'
+  const parts = [text(left, 25, title, 'font-size="13"')]
   for (let at = least; at <= Math.max(greatest, 10 * least) * 1.001; at *= 10) {
     parts.push(line(left, y(at), width - right, y(at), '#dddddd'),
       text(left - 8, y(at) + 4, grouped(at), 'text-anchor="end"'))
   }
-  for (const n of counts) {
-    parts.push(line(x(n), top, x(n), height - bottom, '#dddddd'),
-      text(x(n), height - bottom + 18, String(n), 'text-anchor="middle"'))
+  for (const count of counts) {
+    parts.push(line(x(count), top, x(count), height - bottom, '#dddddd'),
+      text(x(count), height - bottom + 18, String(count), 'text-anchor="middle"'))
   }
-  parts.push(text((left + width - right) / 2, height - 12, 'n, tokens a step', 'text-anchor="middle"'))
+  parts.push(text((left + width - right) / 2, height - 12, bySteps ? 'steps of an image' : 'n, tokens a step',
+    'text-anchor="middle"'))
   const ends = [...lines.entries()].map(([name, line], k) =>
     ({ name, line, colour: colours[k % colours.length]!, at: y(line.at(-1)!.msPerImage) })).sort((a, b) => a.at - b.at)
   let free = 0
   for (const { name, line: points, colour, at } of ends) {
     const path = (of: (one: StepResult) => number): string =>
-      points.map(one => `${round(x(one.n))},${round(y(of(one)))}`).join(' ')
-    parts.push(`<polyline points="${path(one => expected(one, points[0]!))}" fill="none" stroke="${colour}" ` +
-      'stroke-dasharray="4 4"/>')
+      points.map(one => `${round(x(place(one)))},${round(y(of(one)))}`).join(' ')
+    if (!bySteps) {
+      parts.push(`<polyline points="${path(one => expected(one, points[0]!))}" fill="none" stroke="${colour}" ` +
+        'stroke-dasharray="4 4"/>')
+    }
     parts.push(`<polyline points="${path(one => one.msPerImage)}" fill="none" stroke="${colour}" stroke-width="2"/>`)
     for (const one of points) {
-      parts.push(`<circle cx="${round(x(one.n))}" cy="${round(y(one.msPerImage))}" r="3.5" ` +
-        `fill="${colour}"><title>${escape(`${name}, n = ${one.n}: ${number(one.msPerImage)} ms`)}</title></circle>`)
+      const at = one.n > 0 ? `n = ${one.n}` : `${one.steps} steps`
+      parts.push(`<circle cx="${round(x(place(one)))}" cy="${round(y(one.msPerImage))}" r="3.5" ` +
+        `fill="${colour}"><title>${escape(`${name}, ${at}: ${number(one.msPerImage)} ms`)}</title></circle>`)
     }
     free = Math.max(at + 4, free + 15) // labels below one another
     parts.push(text(width - right + 12, free, name, `fill="${colour}"`))

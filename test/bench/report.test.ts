@@ -118,6 +118,15 @@ t.test('plots', async t => {
     t.ok(time.includes(`>${label}<`), label)
   }
   t.equal(time.match(/<polyline/g)!.length, 6, 'two lines a model')
+  const arpg = [20, 32].map(steps =>
+    ({ ...pretend({ n: 4, step: 20 }), n: 0, model: `arpg-l, ${steps} steps`, steps, msPerImage: 40 * steps }))
+  const methods = timePlot(pretendReport([pretend({ n: 4, step: 20 }), ...arpg]))
+  t.same(faults(methods), [])
+  for (const label of ['arpg-l, bfloat16, cpu', 'arpg-l, bfloat16, cpu, 32 steps: 1280 ms', 'steps of an image',
+    '147']) {
+    t.ok(methods.includes(`>${label}<`), label)
+  }
+  t.equal(methods.match(/<polyline/g)!.length, 2, 'a line for each model, none of them dashed')
   const share = sharePlot(many)
   for (const label of ['L, n = 16, bfloat16', 'VQ-16 decode, 384 px, bfloat16', '90%', '91%']) {
     t.ok(share.includes(`>${label}<`), label)
