@@ -5,6 +5,7 @@ import type { Size } from '../api/options.js'
 import { absolute, fromSystem } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import { shownPath } from '../base/text.js'
+import { methodNames } from '../decoding/method.js'
 import type { SampleRun } from '../evaluation/sample-run.js'
 import type { ModelFlags } from './model.js'
 import { checkFolder, checkOneFile } from './outputs.js'
@@ -51,10 +52,13 @@ export async function say (
   flags: SampleFlags, { file }: Place, run: SampleRun,
   { pictures, made, seconds, parts }: { pictures: number, made: number, seconds?: number, parts?: number }
 ): Promise<void> {
-  const { width, height, seed, classes, n, count, shard, device } = run
+  const { width, height, seed, classes, n, method, decoding, count, shard, device } = run
+  const name = method && methodNames[method]
+  const steps = decoding?.steps
   if (flags.json) {
+    const how = name === undefined ? { n } : { method, ...(steps !== undefined && { steps }) }
     return await printJson({
-      file, pictures, made, width, height, seed, labels: classes, n, count, ...(shard && { shard }), device,
+      file, pictures, made, width, height, seed, labels: classes, ...how, count, ...(shard && { shard }), device,
       ...(seconds !== undefined && { seconds, picturesPerSecond: made / seconds }), ...(parts && { parts })
     })
   }
@@ -64,6 +68,7 @@ export async function say (
     ? `put together from ${parts} parts`
     : seconds === undefined ? 'it was complete already' : `${rate(made / seconds)} pictures a second`
   const what = `${pictures} pictures${part}, ${width} x ${height} px`
-  await printSummary(shown`${flags.out!}: ${what}` +
-    `, n = ${n}, seed ${seed}, ${labels}; ${end}\n`)
+  const how = name === undefined ? `n = ${n}` : `${name}${steps === undefined ? '' : `, ${steps} steps`}`
+  // The record of a part that is merged is anyone's.
+  await printSummary(shown`${flags.out!}: ${what}, ${how}, seed ${String(seed)}, ${labels}; ${end}` + '\n')
 }

@@ -11,6 +11,7 @@ import { fromSystem, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
 import { SampleFile, readComment, sampleFileBytes } from '../evaluation/sample-file.js'
 import { countSamples, firstSample, runName, runText, writeSample } from '../evaluation/sample-folder.js'
+import { hasN } from '../decoding/method.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { differences, parseRun, rangeOf, sampledFile, type SampleRun } from '../evaluation/sample-run.js'
 import { embedded } from '../models/embedded.js'
@@ -142,6 +143,7 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
     transformer: await sampledFile(file),
     tokenizer: await sampledFile(tokenizer!.path),
     n,
+    ...(!hasN(transformer!.method) && { method: transformer!.method }),
     // The guidance that is usual for another number of steps follows from that number.
     sampling: { ...isUsual ? transformer!.sampling : withoutGuidance(transformer!.sampling), ...given },
     ...(!isUsual && { decoding }),

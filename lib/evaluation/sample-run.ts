@@ -7,6 +7,7 @@ import path from 'node:path'
 import type { SampleClasses } from '../api/samples.js'
 import { fromSystem } from '../base/files.js'
 import { isObject } from '../base/validate.js'
+import type { Method } from '../decoding/method.js'
 import type { ParallelOptions } from '../decoding/options.js'
 import type { Sampling } from '../decoding/sampling.js'
 
@@ -18,6 +19,8 @@ export interface SampleRun {
   transformer: SampledFile
   tokenizer: SampledFile
   n: number
+  /** Of the models that have no n. */
+  method?: Method
   /** Without guidanceScale where that follows from `decoding`. */
   sampling: Partial<Sampling>
   /** Steps that are not the usual ones. */

@@ -67,10 +67,13 @@ t.test('what is refused', async t => {
 t.test('a run of samples is continued with the same steps only', async t => {
   const run = (steps: string): string[] => ['sample', '--count', '6', '--seed', '2', '--steps', steps,
     ...modelOf('arpg'), '--out', `${folder}/samples/`]
-  t.equal((await parvis(run('5'))).code, 0)
+  const first = await parvis(run('5'))
+  t.match(first.stdout, /6 pictures, 32 x 32 px, ARPG, 5 steps, seed 2, random labels; /)
   const again = await parvis(run('5'))
   t.match(again.stdout, /complete already/)
   const other = await parvis(run('6'))
   t.not(other.code, 0)
   t.match(other.stderr, /another run: .*decoding/)
+  const { n, method, steps } = JSON.parse((await parvis([...run('5'), '--json'])).stdout) as Record<string, unknown>
+  t.same({ n, method, steps }, { n: undefined, method: 'arpg', steps: 5 })
 })
