@@ -121,7 +121,9 @@ export interface GenerateOptions extends SamplingOptions, DecodingOptions {
   size?: Size | undefined
   /**
    * Completes pictures: these cells are kept, the rest is drawn in the order of the schedule, and each drawn token sees
-   * what that schedule lets it see. Known cells enter the cache many at a time, so it takes fewer steps.
+   * what that schedule lets it see. Known cells enter the cache many at a time, so it takes fewer steps. ARPG, LPD and
+   * RandAR have known cells first in their order (also in a `tokenOrder`), so that every drawn token sees all of them,
+   * and take the steps of their schedule that are left when so many tokens are known.
    */
   known?: Known | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */

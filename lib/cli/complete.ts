@@ -10,14 +10,16 @@ import { absolute } from '../base/files.js'
 import { visible } from '../base/text.js'
 import { integer } from './arguments.js'
 import { pictureOptions } from './encode.js'
-import { classesOf } from './generate.js'
+import { classesOf, how } from './generate.js'
 import { examples } from './help.js'
 import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { outputNames } from './names.js'
 import { asFolder, prepare, writeOutput } from './outputs.js'
 import { arrange, checkSheet, encode, formatOf, formats } from './picture.js'
 import { pullReporter } from './pull.js'
-import { samplingOf, samplingOptions, type SamplingFlags } from './sampling.js'
+import {
+  samplingOf, samplingOptions, stepOptions, stepsOf, type SamplingFlags, type StepFlags
+} from './sampling.js'
 import { checkSources, encodeFile, readSource, sourceName, type PictureFlags } from './sources.js'
 import { printJson, printSummary, shown, UsageError } from './terminal.js'
 
@@ -25,7 +27,7 @@ import { printJson, printSummary, shown, UsageError } from './terminal.js'
 type Keep = { side: KnownSide } | { box: [left: number, top: number, width: number, height: number] } |
   { mask: string }
 
-interface Flags extends ModelFlags, PictureFlags, SamplingFlags {
+interface Flags extends ModelFlags, PictureFlags, SamplingFlags, StepFlags {
   class?: string
   keep: Keep
   seed?: number
@@ -38,8 +40,9 @@ interface Flags extends ModelFlags, PictureFlags, SamplingFlags {
 
 export function completeCommand (signal: AbortSignal): Command {
   const command = new Command('complete')
-    .description('Keep a part of a picture and draw the rest. Tokens are drawn in the order of the model, each from ' +
-      'what that order has before it; `--keep left` and `--keep top` give it most to go by.')
+    .description('Keep a part of a picture and draw the rest. PAR and LlamaGen draw tokens in the order of the model, ' +
+      'each from what that order has before it; `--keep left` and `--keep top` give it most to go by. ARPG, LPD and ' +
+      'RandAR see all that is kept.')
     .argument('<picture>', 'picture file (PNG, JPEG, WebP, AVIF, GIF, TIFF, SVG); - reads standard input')
     .optionsGroup('What to make:')
     .requiredOption('--keep <part>', 'left, right, top or bottom half; outside:<left>,<top>,<width>,<height> for all ' +
@@ -48,7 +51,7 @@ export function completeCommand (signal: AbortSignal): Command {
     .option('--count <pictures>', 'so many results, each with a seed of its own', integer(1, 1024), 1)
     .option('--seed <number>', 'the same seed makes the same picture (default: a random one, which is printed)',
       integer(0))
-  samplingOptions(pictureOptions(command))
+  stepOptions(samplingOptions(pictureOptions(command)))
     .optionsGroup('The file:')
     .option('-o, --out <file>', 'picture file, folder/, or pattern such as %03d.png; several results share a plain ' +
       'name, with numbers (default: named after the picture)')
@@ -110,7 +113,8 @@ async function complete (file: string, flags: Flags, signal: AbortSignal): Promi
     checkSheet(1, picture, 1, flags.scale, format)
     const { seed = randomSeed(), count } = flags
     const images = await par.generate({
-      classId: Array<number>(count).fill(classId!), known: { tokens, mask }, seed, ...samplingOf(flags), signal,
+      classId: Array<number>(count).fill(classId!), known: { tokens, mask }, seed, ...samplingOf(flags),
+      ...stepsOf(flags), signal,
       size: { width: picture.width, height: picture.height },
       onProgress: ({ tokensDone, tokens }) =>
         progress.update(tokensDone, tokens, `${Math.floor(count * tokensDone / tokens)}/${count} pictures`)
@@ -130,8 +134,8 @@ async function complete (file: string, flags: Flags, signal: AbortSignal): Promi
     progress.stop()
     if (flags.json) return await printJson({ source: file, format, device: par.info.device, pictures: made })
     await printSummary(made.map(({ label, classId, n, seed, steps, width, height }, k) =>
-      shown`${names[k]!}: ${label ?? 'class'} (${classId}), ${width} x ${height} px, n = ${n}, ${steps} steps, ` +
-      `seed ${seed}`).join('\n') + '\n')
+      shown`${names[k]!}: ${label ?? 'class'} (${classId}), ${width} x ${height} px, ${how(par, n)}, ` +
+      `${steps} steps, seed ${seed}`).join('\n') + '\n')
   })
 }
 

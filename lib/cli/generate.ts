@@ -339,6 +339,6 @@ function describe (
 }
 
 /** 'n = 4', or the name of a method without n. */
-function how ({ info: { transformer } }: Par, n: number): string {
+export function how ({ info: { transformer } }: Par, n: number): string {
   return hasN(transformer!.method) ? `n = ${n}` : methodNames[transformer!.method]
 }

@@ -22,11 +22,11 @@ export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
         grid, guidanceSchedule,
         groupSizes: groupSizes ? checkGroupSizes(groupSizes, tokens) : arpgGroupSizes(tokens, steps, stepSchedule),
         slots: tokens + 1,
-        orderOf: seed => randomOrder(tokens, seed),
-        write (rows, { done, size, before }) {
-          if (done === 0) rows.add({ input: classInput, slot: 0, sees: 1 })
+        orderOf: (seed, keep) => randomOrder(tokens, seed, keep),
+        write (rows, { done, size, before, first }) {
+          if (first) rows.add({ input: classInput, slot: 0, sees: 1 })
           for (let k = done - before; k < done; k++) {
-            rows.add({ input: k, cell: rows.order[k]!, slot: 1 + k, sees: 1 + done })
+            rows.add({ input: k, cell: rows.order[k]!, slot: 1 + k, sees: first ? 2 + k : 1 + done })
           }
           // Guidance counts the tokens of this step too.
           for (let k = done; k < done + size; k++) {

@@ -50,6 +50,11 @@ export interface Plan {
    * @param order raster cells in generation order, where the caller gives one
    */
   picture (seed: number, order?: Int32Array): PicturePlan
+  /**
+   * The plan that draws the rest of pictures of which a part is known.
+   * @param keep raster order, [tokens]: 1 where a cell is known, for at least one cell and not for all
+   */
+  completing (keep: Uint8Array): Plan
 }
 
 export interface Decoder {

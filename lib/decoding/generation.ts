@@ -17,7 +17,6 @@ import { pauses } from '../pictures/resample.js'
 import { completion } from './completion.js'
 import type { PicturePlan, Plan } from './decoder.js'
 import type { CheckedDecoding } from './options.js'
-import { isParPlan } from './par.js'
 import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { ParError } from '../base/errors.js'
 import { integer, invalid } from '../base/validate.js'
@@ -80,12 +79,9 @@ export async function * run (
   const seeds = request.seeds ?? effectiveSeeds(classIds, request.seed)
   const whole = planFor(part, request.decoding)
   const sampling = resolveSampling(request.sampling, part, whole.tokensAfter.length)
-  if (request.known && !isParPlan(whole)) {
-    throw invalid('known is an option of PAR and LlamaGen: other decoders do not complete pictures yet')
-  }
-  const { plan, sequences: knownTokens } = request.known && isParPlan(whole)
+  const { plan, rasters: known } = request.known
     ? await completion(models, part, whole, request.known, call)
-    : { plan: whole, sequences: undefined }
+    : { plan: whole, rasters: undefined }
   const orders = ordersOf(request.decoding.tokenOrder, plan)
   const { guidanceScale, ...drawing } = sampling
   const streamsEach = streamsOf(guidanceScale)
@@ -105,14 +101,26 @@ export async function * run (
   const pause = pauses(() => call.check()) // an order takes some milliseconds
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
-    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, classIds.length - begin),
-      models.sessionBytes(part, shape),
-      async sequences => await seatedSession(part.native, sessionShape(shape,
-        sequences), Array.from({ length: sequences }, (_, seat) => ({
+    const pictures: PicturePlan[] = []
+    const planPictures = async (count: number): Promise<void> => {
+      pictures.length = Math.min(pictures.length, count)
+      while (pictures.length < count) {
+        const waiting = pause()
+        if (waiting) await waiting
+        const index = begin + pictures.length
+        pictures.push(plan.picture(seeds[index]!, orders[orders.length === 1 ? 0 : index]))
+      }
+    }
+    const open = async (sequences: number): Promise<NativeSession> => {
+      await planPictures(sequences)
+      return await seatedSession(part.native, sessionShape(shape, sequences), pictures.map((picture, seat) => ({
         classId: classIds[begin + seat]!,
         seed: BigInt(seeds[begin + seat]!),
-        known: knownTokens?.[knownTokens.length === 1 ? 0 : begin + seat]
-      })))))
+        known: known && picture.toSequence(known[known.length === 1 ? 0 : begin + seat]!)
+      })))
+    }
+    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, classIds.length - begin),
+      models.sessionBytes(part, shape), open))
     const { session, sequences: count } = lease
     const some = classIds.slice(begin, begin + count)
     const someSeeds = seeds.slice(begin, begin + count)
@@ -123,12 +131,6 @@ export async function * run (
 
     // ---- steps, one ahead
     const tables = new StepMemory(part.model.crossLayers > 0)
-    const pictures: PicturePlan[] = []
-    for (let seat = 0; seat < count; seat++) {
-      const waiting = pause()
-      if (waiting) await waiting
-      pictures.push(plan.picture(someSeeds[seat]!, orders[orders.length === 1 ? 0 : begin + seat]))
-    }
     const parts = pictures.map((picture, seat): StepPart => ({ seat, ...picture.steps[0]!, guidanceScale, rule }))
     const enqueue = (k: number): Promise<void> | undefined => {
       if (k === stepCount) return undefined

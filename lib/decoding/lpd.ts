@@ -30,11 +30,11 @@ export function lpdDecoder (grid: Grid, publishedSteps: number | undefined, repu
       return parallelPlan({
         grid, groupSizes, guidanceSchedule,
         slots: tokens + 1,
-        orderOf: seed => localityOrder(grid, groupSizes, repulsion, seed),
-        write (rows, { done, size, before }) {
-          if (done === 0) rows.add({ input: classInput, position: 0, slot: 0, sees: 1 })
+        orderOf: (seed, keep) => localityOrder(grid, groupSizes, repulsion, seed, keep),
+        write (rows, { done, size, before, first }) {
+          if (first) rows.add({ input: classInput, position: 0, slot: 0, sees: 1 })
           for (let k = done - before; k < done; k++) {
-            rows.add({ input: k, position: 1 + rows.order[k]!, slot: 1 + k, sees: 1 + done })
+            rows.add({ input: k, position: 1 + rows.order[k]!, slot: 1 + k, sees: first ? 2 + k : 1 + done })
           }
           for (let k = done; k < done + size; k++) {
             rows.add({

@@ -7,6 +7,7 @@ import type { PicturePlan, Plan, PlannedStep } from './decoder.js'
 import type { GuidanceSchedule } from './options.js'
 import { nearestKnown } from './preview.js'
 import { permute } from './schedule.js'
+import { knownFirst } from './token-order.js'
 
 export type Grid = readonly [rows: number, columns: number]
 
@@ -56,24 +57,43 @@ export interface ParallelMethod {
   groupSizes: readonly number[]
   slots: number
   guidanceSchedule: GuidanceSchedule | undefined
-  /** [tokens], raster cells in generation order. */
-  orderOf: (seed: number) => Int32Array
   /**
-   * The rows of step `step`, which draws `size` tokens, `done` of the picture's being known, of which `before` were
-   * drawn by the step before.
+   * [tokens], raster cells in generation order.
+   * @param keep where some cells are known beforehand: 1 for those. They must come first.
    */
-  write: (rows: RowWriter, step: { done: number, size: number, before: number }) => void
+  orderOf: (seed: number, keep?: Uint8Array) => Int32Array
+  write: (rows: RowWriter, step: ParallelStep) => void
 }
 
-export function parallelPlan (method: ParallelMethod): Plan {
-  const { groupSizes, grid: [rows, columns], slots, guidanceSchedule = 'linear' } = method
+/** A step that draws `size` tokens, of a picture of which the first `done` tokens are known. */
+export interface ParallelStep {
+  done: number
+  size: number
+  /** So many of them, the last ones, are in no row yet. */
+  before: number
+  /**
+   * The first step: the class is in no row yet, and tokens that are known were known beforehand. They enter as if they
+   * had been drawn one at a time: each sees those before it.
+   */
+  first: boolean
+}
+
+/**
+ * @param keep raster order: 1 where a cell is known beforehand. The schedule is entered where it has as many tokens.
+ */
+export function parallelPlan (method: ParallelMethod, keep?: Uint8Array): Plan {
+  const { grid: [rows, columns], slots, guidanceSchedule = 'linear' } = method
   const tokens = rows * columns
-  const tokensAfter = new Int32Array(groupSizes.length)
-  groupSizes.reduce((done, size, step) => (tokensAfter[step] = done + size), 0)
+  const known = keep === undefined ? 0 : keep.reduce((sum, kept) => sum + kept, 0)
+  const tokensAfter = new Int32Array(method.groupSizes.length)
+  method.groupSizes.reduce((done, size, step) => (tokensAfter[step] = done + size), 0)
+  const ends = tokensAfter.filter(after => after > known)
   const stepsOf = (order: Int32Array): PlannedStep[] => {
     const writer = new RowWriter(order, columns, guidanceSchedule)
-    return groupSizes.map((size, step) => {
-      method.write(writer, { done: tokensAfter[step]! - size, size, before: step > 0 ? groupSizes[step - 1]! : 0 })
+    return Array.from(ends, (end, step) => {
+      const done = ends[step - 1] ?? known
+      const entered = step === 0 ? 0 : ends[step - 2] ?? known
+      method.write(writer, { done, size: end - done, before: done - entered, first: step === 0 })
       return writer.step()
     })
   }
@@ -96,5 +116,12 @@ export function parallelPlan (method: ParallelMethod): Plan {
   }
   const maxRows = stepsOf(Int32Array.from({ length: tokens }, (_, cell) => cell))
     .reduce((max, { rows: table }) => Math.max(max, table.length / rowStride), 0)
-  return { tokens, slots, maxRows, tokensAfter, picture: (seed, order) => picture(order ?? method.orderOf(seed)) }
+  return {
+    tokens,
+    slots,
+    maxRows,
+    tokensAfter: ends,
+    picture: (seed, order) => picture(order && keep ? knownFirst(order, keep) : order ?? method.orderOf(seed, keep)),
+    completing: keep => parallelPlan(method, keep)
+  }
 }

@@ -24,8 +24,8 @@ export function randarDecoder (grid: Grid, defaultSteps: number): Decoder {
         grid, guidanceSchedule,
         groupSizes: randarGroupSizes(tokens, steps),
         slots: 1 + 2 * tokens,
-        orderOf: seed => randomOrder(tokens, seed),
-        write (rows, { done, size, before }) {
+        orderOf: (seed, keep) => randomOrder(tokens, seed, keep),
+        write (rows, { done, size, before, first }) {
           const query = (k: number, slot: number, predicts = -1): void => {
             // Guidance counts the tokens before this step.
             rows.add({
@@ -35,9 +35,9 @@ export function randarDecoder (grid: Grid, defaultSteps: number): Decoder {
           const token = (k: number): void => {
             rows.add({ input: k, cell: rows.order[k]!, slot: 2 + 2 * k, sees: 3 + 2 * k })
           }
-          if (done === 0) rows.add({ input: classInput, slot: 0, sees: 1 })
+          if (first) rows.add({ input: classInput, slot: 0, sees: 1 })
           for (let k = done - before; k < done; k++) {
-            if (k > done - before) query(k, 1 + 2 * k)
+            if (first || k > done - before) query(k, 1 + 2 * k)
             token(k)
           }
           for (let j = 0; j < size; j++) query(done + j, 1 + 2 * done + j, done + j)

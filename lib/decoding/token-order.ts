@@ -2,21 +2,34 @@
 
 import { OrderDraws } from './random.js'
 
-/** Any order is as likely as any other: [cells], raster cells in generation order. */
-export function randomOrder (cells: number, seed: number): Int32Array {
+/**
+ * Any order is as likely as any other: [cells], raster cells in generation order.
+ * @param keep 1 where a cell is known beforehand: those come first
+ */
+export function randomOrder (cells: number, seed: number, keep?: Uint8Array): Int32Array {
   const order = Int32Array.from({ length: cells }, (_, cell) => cell)
   new OrderDraws(seed).shuffle(order)
-  return order
+  return keep ? knownFirst(order, keep) : order
+}
+
+/** An order with the cells in front that are known beforehand. */
+export function knownFirst (order: Int32Array, keep: Uint8Array): Int32Array {
+  const known = order.filter(cell => keep[cell] === 1)
+  const result = new Int32Array(order.length)
+  result.set(known)
+  result.set(order.filter(cell => keep[cell] !== 1), known.length)
+  return result
 }
 
 /**
  * LPD's locality-aware order (2507.01957, section 3.3): a group takes cells beside known ones, none of them close to
  * another of the group; where there are too few of these, cells that are far from those of the group.
  * @param repulsion cells of a group that are neighbours of known ones are more than this apart, in rows or in columns
+ * @param keep 1 where a cell is known beforehand: those come first, row by row, and the sizes go on behind them
  */
 export function localityOrder (
   [rows, columns]: readonly [rows: number, columns: number], groupSizes: readonly number[], repulsion: number,
-  seed: number
+  seed: number, keep?: Uint8Array
 ): Int32Array {
   const draws = new OrderDraws(seed)
   const count = rows * columns
@@ -29,11 +42,15 @@ export function localityOrder (
   const scoreOf = (cell: number): number => sides[cell]! + corners[cell]! * Math.SQRT1_2
   const order = new Int32Array(count)
   let done = 0
+  const add = (cell: number): void => {
+    makeKnown(cell)
+    order[done++] = cell
+  }
+  keep?.forEach((kept, cell) => { if (kept === 1) add(cell) })
+  let end = 0
   for (const size of groupSizes) {
-    for (const cell of groupOf(size)) {
-      makeKnown(cell)
-      order[done++] = cell
-    }
+    end += size
+    if (end > done) groupOf(end - done).forEach(add)
   }
   return order
 

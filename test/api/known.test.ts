@@ -5,7 +5,6 @@ import path from 'node:path'
 import t from 'tap'
 import { Par, createSchedule, type ParOptions, type KnownMask, type Progress } from '../../lib/index.js'
 import { rowStride } from '../../lib/machine/native.js'
-import { completionPlan } from '../../lib/decoding/completion.js'
 import { parDecoder } from '../../lib/decoding/par.js'
 import { readNpy } from '../../lib/pictures/npy.js'
 import { classifier } from '../support/classifier.js'
@@ -98,7 +97,7 @@ t.test('known rows enter the cache many at a time', t => {
     const { schedule } = plan
     for (const [name, , isKept] of masks) {
       const keep = Uint8Array.from({ length: 256 }, (_, cell) => Number(isKept(Math.floor(cell / 16), cell % 16)))
-      const { picture, tokensAfter, maxRows } = completionPlan(plan, keep)
+      const { picture, tokensAfter, maxRows } = plan.completing(keep)
       const steps = picture(0).steps.map(step => step.rows)
       const slots = steps.flatMap(step => [...step].filter((_, i) => i % rowStride === 6))
       t.same(slots, Array.from(slots.keys()), `n = ${n}, ${name}: every slot up to the last one, once, in order`)

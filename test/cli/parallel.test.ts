@@ -64,6 +64,17 @@ t.test('what is refused', async t => {
   t.match(stderr, /steps is an option of ARPG, LPD, RandAR\. This model is decoded by PAR/)
 })
 
+t.test('a picture is completed', async t => {
+  const source = at('source.png')
+  t.equal((await parvis(['generate', '3', '--seed', '5', '--steps', '9', ...modelOf('arpg'), '--out', source])).code, 0)
+  const { code, stdout, stderr } = await parvis(['complete', source, '--class', '3', '--keep', 'right', '--seed', '1',
+    '--steps', '20', ...modelOf('arpg'), '--out', at('completed.png')])
+  t.equal(code, 0, stderr)
+  t.match(stdout, /completed\.png: class \(3\), 32 x 32 px, ARPG, \d+ steps, seed 1/)
+  const [, steps] = /(\d+) steps/.exec(stdout)!
+  t.ok(Number(steps) < 20, 'fewer than for a whole picture')
+})
+
 t.test('a run of samples is continued with the same steps only', async t => {
   const run = (steps: string): string[] => ['sample', '--count', '6', '--seed', '2', '--steps', steps,
     ...modelOf('arpg'), '--out', `${folder}/samples/`]
