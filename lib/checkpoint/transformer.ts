@@ -101,11 +101,11 @@ export function describeTransformer (
     const words = hasN(method)
       ? `was trained for n = ${n} (${n - 1} transition tokens)`
       : `is decoded by ${methodNames[method]}, which has no n`
+    const cure = n > 1 || method === 'llamagen'
+      ? `Load a checkpoint for n = ${callerN}, or ask for n = ${n}.`
+      : 'Leave n out.'
     throw new ParError('UNSUPPORTED_N', `${shownPath(checkpoint.file)}: n = ${callerN} was asked for, but this ` +
-      `checkpoint ${words}. ${n > 1 || method === 'llamagen'
-? `Load a checkpoint for n = ${callerN}, or ask for ` +
-        `n = ${n}.`
-: 'Leave n out.'}`)
+      `checkpoint ${words}. ${cure}`)
   }
   const name = metadata?.name ?? official?.name
   const model = taken.model({ heads, kvHeads, headSize })
