@@ -22,7 +22,7 @@ export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
         grid, guidanceSchedule,
         groupSizes: groupSizes ? checkGroupSizes(groupSizes, tokens) : arpgGroupSizes(tokens, steps, stepSchedule),
         slots: tokens + 1,
-        orderOf: (seed, keep) => randomOrder(tokens, seed, keep),
+        orderOf: seed => randomOrder(tokens, seed),
         write (rows, { done, size, before, first }) {
           if (first) rows.add({ input: classInput, slot: 0, sees: 1 })
           for (let k = done - before; k < done; k++) {

@@ -7,7 +7,6 @@ import type { PicturePlan, Plan, PlannedStep } from './decoder.js'
 import type { GuidanceSchedule } from './options.js'
 import { nearestKnown } from './preview.js'
 import { permute } from './schedule.js'
-import { knownFirst } from './token-order.js'
 
 export type Grid = readonly [rows: number, columns: number]
 
@@ -59,7 +58,7 @@ export interface ParallelMethod {
   guidanceSchedule: GuidanceSchedule | undefined
   /**
    * [tokens], raster cells in generation order.
-   * @param keep where some cells are known beforehand: 1 for those. They must come first.
+   * @param keep where some cells are known beforehand: 1 for those. They are put first, whatever the order.
    */
   orderOf: (seed: number, keep?: Uint8Array) => Int32Array
   write: (rows: RowWriter, step: ParallelStep) => void
@@ -79,7 +78,8 @@ export interface ParallelStep {
 }
 
 /**
- * @param keep raster order: 1 where a cell is known beforehand. The schedule is entered where it has as many tokens.
+ * @param keep raster order: 1 where a cell is known beforehand. The schedule is continued from where that many tokens
+ * are known.
  */
 export function parallelPlan (method: ParallelMethod, keep?: Uint8Array): Plan {
   const { grid: [rows, columns], slots, guidanceSchedule = 'linear' } = method
@@ -121,7 +121,16 @@ export function parallelPlan (method: ParallelMethod, keep?: Uint8Array): Plan {
     slots,
     maxRows,
     tokensAfter: ends,
-    picture: (seed, order) => picture(order && keep ? knownFirst(order, keep) : order ?? method.orderOf(seed, keep)),
+    picture: (seed, order = method.orderOf(seed, keep)) => picture(keep ? knownFirst(order, keep) : order),
     completing: keep => parallelPlan(method, keep)
   }
+}
+
+/** An order with the cells in front that are known beforehand. */
+function knownFirst (order: Int32Array, keep: Uint8Array): Int32Array {
+  const known = order.filter(cell => keep[cell] === 1)
+  const result = new Int32Array(order.length)
+  result.set(known)
+  result.set(order.filter(cell => keep[cell] !== 1), known.length)
+  return result
 }

@@ -24,7 +24,7 @@ export function randarDecoder (grid: Grid, defaultSteps: number): Decoder {
         grid, guidanceSchedule,
         groupSizes: randarGroupSizes(tokens, steps),
         slots: 1 + 2 * tokens,
-        orderOf: (seed, keep) => randomOrder(tokens, seed, keep),
+        orderOf: seed => randomOrder(tokens, seed),
         write (rows, { done, size, before, first }) {
           const query = (k: number, slot: number, predicts = -1): void => {
             // Guidance counts the tokens before this step.

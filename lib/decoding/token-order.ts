@@ -2,23 +2,11 @@
 
 import { OrderDraws } from './random.js'
 
-/**
- * Any order is as likely as any other: [cells], raster cells in generation order.
- * @param keep 1 where a cell is known beforehand: those come first
- */
-export function randomOrder (cells: number, seed: number, keep?: Uint8Array): Int32Array {
+/** Any order is as likely as any other: [cells], raster cells in generation order. */
+export function randomOrder (cells: number, seed: number): Int32Array {
   const order = Int32Array.from({ length: cells }, (_, cell) => cell)
   new OrderDraws(seed).shuffle(order)
-  return keep ? knownFirst(order, keep) : order
-}
-
-/** An order with the cells in front that are known beforehand. */
-export function knownFirst (order: Int32Array, keep: Uint8Array): Int32Array {
-  const known = order.filter(cell => keep[cell] === 1)
-  const result = new Int32Array(order.length)
-  result.set(known)
-  result.set(order.filter(cell => keep[cell] !== 1), known.length)
-  return result
+  return order
 }
 
 /**
