@@ -8,18 +8,12 @@
 
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
-const os = require('node:os')
 const path = require('node:path')
+const {
+  search, runs, timed, machineOf, spread, settings, searched, measured, python, root, work
+} = require('./measuring.js')
 
-const root = path.join(__dirname, '../../..')
 const results = path.join(__dirname, '../ablations')
-const work = process.env.FASHION_WORK ?? '/tmp/fashion'
-const python = process.env.PYTHON ?? '/usr/bin/python3'
-
-/** Guidance scale and top-p; the setting with the least Fréchet distance of 500 pictures is taken. */
-const settings = [1, 1.5, 2, 3].flatMap(guidanceScale => [1, 0.95].map(topP => ({ guidanceScale, topP })))
-const searched = { pictures: 500, seed: 11 }
-const measured = { pictures: 2000, seeds: [1, 2, 3] }
 
 module.exports = { page }
 
@@ -27,20 +21,18 @@ module.exports = { page }
 
 async function measure (rows) {
   fs.mkdirSync(results, { recursive: true })
-  const real = path.join(work, 'real.npz')
-  if (!fs.existsSync(real)) judge('--test', real)
   const trained = fs.readdirSync(path.join(work, 'ablations')).filter(name => name.endsWith('.safetensors'))
     .map(name => path.basename(name, '.safetensors'))
   for (const name of trained.filter(name => rows.length === 0 || rows.includes(name))) {
     const file = path.join(results, `${name}.json`)
     if (fs.existsSync(file) && rows.length === 0) continue
-    const result = await measureRow(name, real)
+    const result = await measureRow(name)
     fs.writeFileSync(file, JSON.stringify(result, null, 1).replace(/\n {3,}(?=[-\d.])|\n {2}(?=\])/g, ' ') + '\n')
     console.log(name, JSON.stringify({ ...result, held: undefined }))
   }
 }
 
-async function measureRow (name, real) {
+async function measureRow (name) {
   const { Par } = require(path.join(root, 'dist/index.js'))
   const transformer = path.join(work, 'ablations', `${name}.safetensors`)
   const decoding = JSON.parse(metadataOf(transformer).decoding)
@@ -48,19 +40,10 @@ async function measureRow (name, real) {
     transformer, tokenizer: path.join(__dirname, '../tokenizer.safetensors'), precision: 'float32'
   })
   try {
-    const found = []
-    for (const setting of settings) {
-      const { fid } = await scored(par, { ...setting, ...decoding }, searched.pictures, searched.seed, real)
-      found.push({ ...setting, fid })
-    }
-    const { guidanceScale, topP } = found.reduce((best, one) => one.fid < best.fid ? one : best)
-    const sampling = { guidanceScale, topP }
-    const runs = []
-    for (const seed of measured.seeds) {
-      const sheet = seed === measured.seeds[0] ? path.join(results, `${name}.png`) : undefined
-      runs.push({ seed, ...await scored(par, { ...sampling, ...decoding }, measured.pictures, seed, real, sheet) })
-    }
-    const { steps, ms } = await timed(par, { ...sampling, ...decoding })
+    const found = await search(par, decoding)
+    const all = { ...found.sampling, ...decoding }
+    const made = await runs(par, all, path.join(results, `${name}.png`))
+    const { steps, ms } = await timed(par, all)
     const { layers, dim } = par.info.transformer
     return {
       row: name,
@@ -69,57 +52,15 @@ async function measureRow (name, real) {
       dim,
       parameters: parametersOf(transformer),
       steps,
-      sampling,
-      search: found,
-      runs,
+      ...found,
+      runs: made,
       msPerPicture: ms,
-      machine: `${os.cpus()[0].model.trim()}, ${par.info.isa}, ${par.info.threads} threads`,
+      machine: machineOf(par),
       held: await heldOut(par, decoding)
     }
   } finally {
     await par.dispose()
   }
-}
-
-/** Pictures of all classes alike, and what the judge and `parvis eval` say of them. */
-async function scored (par, options, count, seed, real, sheet) {
-  const { SampleFile } = require(path.join(root, 'dist/evaluation/sample-file.js'))
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ablation-'))
-  try {
-    const [samples, features] = ['samples.npz', 'features.npz'].map(name => path.join(folder, name))
-    const file = await SampleFile.open(samples, { pictures: count, height: 32, width: 32 })
-    const [labels, shown] = [[], []]
-    for await (const image of par.samples({ count, classes: 'balanced', seed: seed * 1e6, ...options })) {
-      await file.add(image.data)
-      labels.push(image.classId)
-      if (shown.length < 80) shown.push(Buffer.from(image.data))
-    }
-    await file.finish(labels, '')
-    if (sheet) await writeSheet(shown, sheet)
-    const { recognised } = judge(samples, features)
-    const { fid, inceptionScore, precision, recall } = JSON.parse(execFileSync(process.execPath,
-      [path.join(root, 'bin/parvis.js'), 'eval', features, '--reference', real, '--json'], { maxBuffer: 1 << 26 }))
-    return { pictures: count, fid, recognised, inceptionScore, precision, recall }
-  } finally {
-    fs.rmSync(folder, { recursive: true })
-  }
-}
-
-function judge (...args) {
-  return JSON.parse(execFileSync(python, [path.join(__dirname, 'features.py'), ...args],
-    { env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' } }))
-}
-
-/** Median of single pictures. */
-async function timed (par, options) {
-  const times = []
-  let steps
-  for (let seed = 0; seed < 11; seed++) {
-    const began = performance.now()
-    steps = (await par.generate({ classId: seed % 10, seed, ...options })).steps
-    times.push(performance.now() - began)
-  }
-  return { steps, ms: Number(times.sort((a, b) => a - b)[5].toFixed(1)) }
 }
 
 /** -log p(token), in nats, of the first 100 test pictures of each class: of each cell, and the mean of each picture. */
@@ -160,18 +101,6 @@ const metadataOf = file => headerOf(file).__metadata__
 function parametersOf (file) {
   const { __metadata__, ...tensors } = headerOf(file)
   return Object.values(tensors).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0)
-}
-
-/** Ten columns, one of each class; eight rows. */
-async function writeSheet (pictures, file) {
-  const sharp = require('sharp')
-  const composite = pictures.map((input, i) => ({
-    input, raw: { width: 32, height: 32, channels: 3 }, left: 1 + i % 10 * 33, top: 1 + Math.floor(i / 10) * 33
-  }))
-  const sheet = await sharp({ create: { width: 331, height: 265, channels: 3, background: '#444' } })
-    .composite(composite).png().toBuffer()
-  await sharp(sheet).resize(662, 530, { kernel: 'nearest' }).greyscale().png({ compressionLevel: 9, colours: 64 })
-    .toFile(file)
 }
 
 // ---- the page
@@ -285,13 +214,6 @@ ${rows.map(([label, name, fid]) => {
     return `| ${label} (\`${name}\`) | ${fid ?? ''} | ${figures.join(' | ')} |`
   }).join('\n')}
 `
-}
-
-/** Mean ± standard deviation. */
-function spread (values, digits, unit = '') {
-  const mean = values.reduce((a, b) => a + b, 0) / values.length
-  const deviation = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1))
-  return `${mean.toFixed(digits)}${unit} ± ${deviation.toFixed(digits)}`
 }
 
 if (require.main === module) {

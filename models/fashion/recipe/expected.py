@@ -8,7 +8,7 @@ import torch
 
 import data
 import tensors
-from export import load_tokenizer, load_transformer
+from export import load_arpg, load_tokenizer, load_transformer
 from par import greedy
 
 # Chosen so that no compared choice is a near tie: the best and second best code of every cell of these pictures differ by at
@@ -36,6 +36,15 @@ def main():
             out[f'n{n}.tokens'] = first
             out[f'n{n}.logprobs'] = model.score(torch.tensor([CLASS]), first)
             _, out[f'n{n}.greedy'] = model.generate(torch.tensor([CLASS]), GUIDANCE, greedy)
+    try:
+        model, _ = load_arpg()
+    except FileNotFoundError:
+        pass
+    else:
+        order = torch.randperm(256, generator=torch.Generator().manual_seed(20))
+        with torch.no_grad():
+            out['arpg.order'] = order
+            out['arpg.logprobs'] = model.score(torch.tensor([CLASS]), codes[:1, order], order)
     tensors.write(sys.argv[1], {k: v.int() if v.dtype == torch.int64 else v for k, v in out.items()}, meta)
 
 

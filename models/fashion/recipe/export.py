@@ -1,6 +1,6 @@
 """Writes the package's safetensors files from the training checkpoints, and reads them back.
 
-    python3 export.py            # whatever is there: tokenizer.safetensors, par-1/-4/-16, recipe/classifier
+    python3 export.py     # whatever is there: tokenizer.safetensors, par-1/-4/-16, arpg, recipe/classifier
 
 Transformers are stored in bfloat16, the tokenizer in float32. Everything measured elsewhere in this folder is
 measured on the stored weights.
@@ -13,6 +13,7 @@ import torch
 
 import data
 import tensors
+from arpg import Arpg
 from par import Par
 from run import work
 from vq import Tokenizer
@@ -23,6 +24,7 @@ SAMPLING = {   # found by tune.py
     4: {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95},
     16: {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95},
 }
+ARPG_SAMPLING = {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95}
 
 
 def file(name):
@@ -48,6 +50,17 @@ def write_transformer(n):
                       'sampling': SAMPLING[n], 'name': f'parvis-fashion n={n}'})})
 
 
+def write_arpg():
+    state = torch.load(work('arpg.pt'))['average']
+    vocabulary, dim = state['head.weight'].shape
+    layers = sum(k.endswith('.attn_norm.weight') for k in state)
+    tensors.write(file('arpg.safetensors'), {k: v.bfloat16() for k, v in state.items()},
+                  {'format': 'pt', 'parvis': json.dumps({
+                      'kind': 'transformer', 'layers': layers, 'dim': dim, 'heads': dim // 64,
+                      'vocabularySize': vocabulary, 'classes': state['embeddings.weight'].shape[0] - vocabulary - 3,
+                      'grid': [16, 16], 'labels': data.LABELS, 'sampling': ARPG_SAMPLING, 'name': 'parvis-fashion ARPG'})})
+
+
 def write_classifier():
     state = torch.load(work('classifier.pt'))['model']
     tensors.write(file('recipe/classifier.safetensors'), {k: v.bfloat16() for k, v in state.items()},
@@ -70,12 +83,23 @@ def load_transformer(n):
     return model.eval(), meta
 
 
+def load_arpg():
+    """-> (model in float32 with the stored values, the description stored with it)."""
+    state, meta = tensors.read(file('arpg.safetensors'))
+    meta = json.loads(meta['parvis'])
+    model = Arpg(meta['dim'], meta['layers'], meta['heads'], meta['vocabularySize'], meta['classes'], meta['grid'])
+    model.load_state_dict({k: v.float() for k, v in state.items()})
+    return model.eval(), meta
+
+
 def main():
     if os.path.exists(work('tokenizer.pt')):
         write_tokenizer()
     for n in SAMPLING:
         if os.path.exists(work(f'par-{n}.pt')):
             write_transformer(n)
+    if os.path.exists(work('arpg.pt')):
+        write_arpg()
     if os.path.exists(work('classifier.pt')):
         write_classifier()
 

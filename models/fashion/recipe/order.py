@@ -11,13 +11,14 @@ CLASS = -1   # what a slot reads: a sequence index, or the class (-1), or transi
 
 
 def sequence_cells(grid, n):
-    """-> int64 [N]: the raster cell of every sequence index (n = 1: raster order itself)."""
-    height, width = grid
+    """-> int64 [N]: the raster cell of every sequence index (n = 1: raster order itself). A grid of three axes is that of
+    a video: its frames follow one another, each in the order of a picture."""
+    frames, (height, width) = math.prod(grid[:-2]), grid[-2:]
     s = math.isqrt(n)
     if s * s != n or height % s or width % s:
         raise ValueError(f'n = {n} does not fit a {height} x {width} grid')
     h, w = height // s, width // s
-    return torch.tensor([(a * h + i) * width + b * w + j
+    return torch.tensor([(f * height + a * h + i) * width + b * w + j for f in range(frames)
                          for i in range(h) for j in range(w) for a in range(s) for b in range(s)])
 
 
@@ -31,7 +32,7 @@ class Arrangement:
     """
 
     def __init__(self, grid, n, order='distant', initial='sequential', attention='full', group=None):
-        count, g = grid[0] * grid[1], group or n
+        count, g = math.prod(grid), group or n
         self.grid, self.n, self.count = tuple(grid), n, count
         self.cells = torch.arange(count) if order == 'raster' else sequence_cells(grid, n)
         stage = g if initial == 'sequential' else 0              # tokens that are drawn one by one
@@ -64,11 +65,14 @@ def to_raster(sequence, cells):
     return out
 
 
-def rotation(cells, grid, head):
-    """-> cos, sin [len(cells), head/2]; both zero where the cell is -1."""
-    half = head // 2
-    speed = 10000.0 ** (-torch.arange(0, half, 2)[:half // 2].double() / half)
-    row, column = cells.div(grid[1], rounding_mode='floor').double(), (cells % grid[1]).double()
-    angle = torch.cat([row[:, None] * speed, column[:, None] * speed], 1)
+def rotation(cells, grid, head, pairs=None):
+    """-> cos, sin [len(cells), head/2]; both zero where the cell is -1. pairs: of a head, by frame, row and column, each
+    axis with frequencies of its own; half each by row and column where nothing is said, which is the images' formula."""
+    height, width = grid[-2:]
+    pairs = pairs or (0, head // 4, head // 4)
+    places = (cells.div(height * width, rounding_mode='floor'),
+              cells.div(width, rounding_mode='floor') % height, cells % width)
+    angle = torch.cat([place.double()[:, None] * 10000.0 ** (-torch.arange(count).double() / max(count, 1))
+                       for place, count in zip(places, pairs)], 1)
     there = (cells >= 0)[:, None].double()
     return (angle.cos() * there).float(), (angle.sin() * there).float()

@@ -86,7 +86,9 @@ class Cache:
 
 
 class Par(nn.Module):
-    def __init__(self, dim=128, layers=4, heads=2, vocabulary=128, classes=10, n=4, grid=(16, 16), arrangement=None):
+    def __init__(self, dim=128, layers=4, heads=2, vocabulary=128, classes=10, n=4, grid=(16, 16), arrangement=None,
+                 pairs=None):
+        """pairs: of a head, by frame, row and column (order.py)."""
         super().__init__()
         order = arrangement or Arrangement(grid, n)
         self.n, self.classes, self.heads, self.order = order.n, classes, heads, order
@@ -98,7 +100,7 @@ class Par(nn.Module):
         self.norm = Norm(dim)
         self.output = nn.Linear(dim, vocabulary, bias=False)
         self.cells, self.end, self.visible = order.cells, order.end, order.mask()
-        self.cos, self.sin = rotation(order.slots, order.grid, dim // heads)
+        self.cos, self.sin = rotation(order.slots, order.grid, dim // heads, pairs)
 
     def inputs(self, classes, tokens, slots=slice(None)):
         """What these slots read: classes [b], tokens [b, N] in sequence order -> [b, slots, dim]."""

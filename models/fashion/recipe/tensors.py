@@ -11,15 +11,15 @@ _NAMES = {v: k for k, v in _TYPES.items()}
 
 def write(path, tensors, metadata):
     """Names sorted in the header; data in the same order, except that a tensor whose bytes are no multiple of eight
-    (three biases) comes last, so that every tensor starts at a multiple of eight. All metadata values are strings."""
+    (three biases) comes last, so that every other tensor starts at a multiple of eight. All metadata values are strings."""
     def size(name):
         return tensors[name].numel() * tensors[name].element_size()
 
     header, blobs, offset = {}, [], 0
     for name in sorted(tensors, key=lambda name: (size(name) % 8 > 0, name)):
-        if offset % 8:
-            raise ValueError(f'{name} would start at byte {offset}, which is no multiple of eight')
         tensor = tensors[name].detach().contiguous()
+        if offset % tensor.element_size():
+            raise ValueError(f'{name} would start at byte {offset}, inside an element')
         flat = tensor.view(torch.int16) if tensor.element_size() == 2 else tensor
         header[name] = {'dtype': _NAMES[tensor.dtype], 'shape': list(tensor.shape),
                         'data_offsets': [offset, offset + size(name)]}

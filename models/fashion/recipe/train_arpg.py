@@ -1,6 +1,6 @@
 """Trains ARPG on the encoded pictures: every batch in an order of its own, which the training draws.
 
-    python3 train_arpg.py --steps 6000
+    python3 train_arpg.py --steps 10000 [--start 4]     # from the layers of the exported PAR model of n = 4
 
 Everything else is as train_transformer.py has it.
 """
@@ -10,6 +10,7 @@ import torch
 
 import fast_arpg
 from arpg import Arpg
+from export import load_transformer
 from train_transformer import SHAPE, train
 
 
@@ -35,13 +36,44 @@ def new_model():
     return model
 
 
+def from_par(model, n):
+    """The token and class vectors and the layers of a PAR model, which are of the same sizes: its first half becomes the
+    self layers, its second half the cross layers, whose first layer gives the shared keys and values."""
+    par = load_transformer(n)[0]
+    half = len(model.layers.self_dec)
+    parts = lambda block: block.attention.wqkv.weight.chunk(3)
+    with torch.no_grad():
+        tokens = par.tok_embeddings.weight
+        model.embeddings.weight[:len(tokens)] = tokens
+        classes = par.cls_embedding.embedding_table.weight
+        model.embeddings.weight[len(tokens) + 1:len(tokens) + 1 + len(classes)] = classes
+        for i, block in enumerate([*model.layers.self_dec, *model.layers.cross_dec]):
+            source = par.layers[i]
+            for name, weight in zip(('to_q', 'to_k', 'to_v'), parts(source)):
+                if hasattr(block.attn, name):
+                    getattr(block.attn, name).weight.copy_(weight)
+            block.attn.proj.weight.copy_(source.attention.wo.weight)
+            block.ffn.load_state_dict(source.feed_forward.state_dict())
+            block.attn_norm.load_state_dict(source.attention_norm.state_dict())
+            block.ffn_norm.load_state_dict(source.ffn_norm.state_dict())
+        _, k, v = parts(par.layers[half])
+        model.layers.to_k.weight.copy_(k)
+        model.layers.to_v.weight.copy_(v)
+        model.layers.norm.load_state_dict(par.layers[half].attention_norm.state_dict())
+        model.norm.load_state_dict(par.norm.state_dict())
+        model.head.load_state_dict(par.output.state_dict())
+    return model
+
+
 def main():
     options = argparse.ArgumentParser()
     options.add_argument('--steps', type=int, required=True)
+    options.add_argument('--start', type=int)
     options.add_argument('--peak', type=float, default=2e-3)
     options = options.parse_args()
     torch.manual_seed(32)
-    train('arpg', new_model(), options.steps, options.peak, 3200, Method)
+    model = from_par(new_model(), options.start) if options.start else new_model()
+    train('arpg', model, options.steps, options.peak, 3200, Method)
 
 
 if __name__ == '__main__':
