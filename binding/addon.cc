@@ -191,6 +191,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   classes->transformer = Napi::Persistent(TransformerHandle::define(env));
   classes->session = Napi::Persistent(SessionHandle::define(env));
   classes->tokenizer = Napi::Persistent(TokenizerHandle::define(env));
+  classes->videoTokenizer = Napi::Persistent(VideoTokenizerHandle::define(env));
+  classes->videoDecoder = Napi::Persistent(VideoDecoderHandle::define(env));
+  classes->videoEncoder = Napi::Persistent(VideoEncoderHandle::define(env));
   classes->cancel = Napi::Persistent(CancelHandle::define(env));
   const char* const names[] = {"Int32Array", "Float32Array", "Uint8Array"};
   for (size_t i = 0; i < 3; i++) classes->arrays[i] = Napi::Persistent(env.Global().Get(names[i]).As<Napi::Function>());

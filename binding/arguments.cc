@@ -239,6 +239,66 @@ TokenizerModel tokenizerModel(const Napi::Object& o) {
   return m;
 }
 
+static std::vector<VideoLayer> videoLayers(const Napi::Object& o, const char* name, int from, int to, int groups) {
+  const Napi::Value value = o.Get(name);
+  if (!value.IsArray()) wrong(o.Env(), std::string(name) + " must be an array");
+  const auto list = value.As<Napi::Array>();
+  std::vector<VideoLayer> layers;
+  bool good = list.Length() >= 1 && list.Length() <= limits::tokenizerLayers;
+  for (uint32_t i = 0; good && i < list.Length(); i++) {
+    const Napi::Object l = object(list.Get(i), "a layer");
+    VideoLayer layer;
+    layer.kind =
+        isSecond(l, "kind", "convolution", "residual") ? VideoLayer::Kind::residual : VideoLayer::Kind::convolution;
+    read(l, {{"channels", &layer.channels, 1, limits::channels},
+             {"outputs", &layer.outputs, 1, 8 * limits::channels},
+             {"kernel", &layer.kernel, 1, 3},
+             {"strideTime", &layer.strideTime, 1, 2},
+             {"strideSpace", &layer.strideSpace, 1, 2},
+             {"expandTime", &layer.expandTime, 1, 2},
+             {"expandSpace", &layer.expandSpace, 1, 2}});
+    layer.normed = l.Get("normed").ToBoolean();
+    const bool convolution = layer.kind == VideoLayer::Kind::convolution, expands = layer.blocks() > 1,
+               strides = layer.strideTime * layer.strideSpace > 1;
+    const int part = layer.outputs / layer.blocks();
+    good = layer.channels == from && layer.kernel != 2 && (convolution || (!layer.normed && !expands && !strides)) &&
+           (convolution || layer.kernel == 3) && (!(expands && strides)) && (!strides || layer.kernel == 3) &&
+           (!expands || (part * layer.blocks() == layer.outputs && part % 32 == 0)) && part <= limits::channels &&
+           (!layer.readsNormed() || layer.channels % groups == 0) && (convolution || layer.outputs % groups == 0);
+    from = part;
+    layers.push_back(layer);
+  }
+  if (!good || from != to)
+    wrong(o.Env(), std::string("a layer of the ") + name + " is outside its range", Code::badCheckpoint);
+  return layers;
+}
+
+VideoTokenizerModel videoTokenizerModel(const Napi::Object& o) {
+  VideoTokenizerModel m;
+  read(o, {{"groups", &m.groups, 1, limits::channels}});
+  m.normEps = static_cast<float>(number(o, "normEps"));
+  int64_t codes = 1;
+  for (const int64_t level : integers(o.Get("levels"), "levels")) {
+    if (level < 2 || level > 4096 || m.levels.size() >= limits::codeSize || codes * level > limits::codebook)
+      wrong(o.Env(), "the levels of the tokenizer are outside their range", Code::badCheckpoint);
+    codes *= level;
+    m.levels.push_back(static_cast<int>(level));
+  }
+  if (m.levels.empty()) wrong(o.Env(), "the tokenizer has no levels", Code::badCheckpoint);
+  const int channels = static_cast<int>(m.levels.size());
+  m.encoder = videoLayers(o, "encoder", 3, channels, m.groups);
+  m.decoder = videoLayers(o, "decoder", channels, 3, m.groups);
+  int time = 1, space = 1;
+  for (const VideoLayer& l : m.encoder) time *= l.strideTime, space *= l.strideSpace;
+  for (const auto* half : {&m.encoder, &m.decoder})
+    for (const VideoLayer& l : *half)
+      if (l.strideTime > l.strideSpace || l.expandTime > l.expandSpace)
+        wrong(o.Env(), "a layer changes time without space", Code::badCheckpoint);
+  if (time != m.factorTime() || space != m.factorSpace() || space > 64)
+    wrong(o.Env(), "encoder and decoder of the tokenizer do not fit together", Code::badCheckpoint);
+  return m;
+}
+
 SessionOptions sessionOptions(const Napi::Object& o) {
   SessionOptions s;
   constexpr int most = std::numeric_limits<int>::max();  // the session checks what else there is

@@ -27,6 +27,7 @@ CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identi
 std::vector<WeightSource> weights(const Napi::Value& value);
 TransformerModel transformerModel(const Napi::Object& from);
 TokenizerModel tokenizerModel(const Napi::Object& from);
+VideoTokenizerModel videoTokenizerModel(const Napi::Object& from);
 SessionOptions sessionOptions(const Napi::Object& from);
 Sequence sequence(const Napi::Object& from);
 // Copies of the three tables of a step.

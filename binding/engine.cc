@@ -46,6 +46,21 @@ Napi::Value TokenizerHandle::promise(const Napi::CallbackInfo& info) {
   return promised(info.Env(), [&] { return (this->*method)(info); });
 }
 
+template <Napi::Value (VideoTokenizerHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value VideoTokenizerHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
+template <Napi::Value (VideoDecoderHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value VideoDecoderHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
+template <Napi::Value (VideoEncoderHandle::*method)(const Napi::CallbackInfo&)>
+Napi::Value VideoEncoderHandle::promise(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] { return (this->*method)(info); });
+}
+
 // ---- engine -------------------------------------------------------------------------------------------------
 
 Napi::Function EngineHandle::define(Napi::Env env) {
@@ -54,6 +69,7 @@ Napi::Function EngineHandle::define(Napi::Env env) {
                       InstanceAccessor<&EngineHandle::threads>("threads"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
+                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadVideoTokenizer>>("loadVideoTokenizer"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
                       InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"),
                       InstanceMethod<&EngineHandle::halt>("halt")});
@@ -122,6 +138,20 @@ Napi::Value EngineHandle::loadTokenizer(const Napi::CallbackInfo& info) {
       },
       [core = core_](Napi::Env env, std::shared_ptr<Tokenizer>& out) {
         return TokenizerHandle::wrap(env, core, std::move(out));
+      });
+}
+
+Napi::Value EngineHandle::loadVideoTokenizer(const Napi::CallbackInfo& info) {
+  if (!core_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), core_, CancelHandle::from(info[4]), std::shared_ptr<VideoTokenizer>(),
+      [core = core_.get(), file = checkpointFile(info[0], info[5]), sources = weights(info[1]),
+       model = videoTokenizerModel(object(info[2], "model")),
+       type = precision(info[3])](std::shared_ptr<VideoTokenizer>& out, const Cancel& cancel) {
+        return core->backend->loadVideoTokenizer(file, sources, model, type, cancel, out);
+      },
+      [core = core_](Napi::Env env, std::shared_ptr<VideoTokenizer>& out) {
+        return VideoTokenizerHandle::wrap(env, core, std::move(out));
       });
 }
 
@@ -411,6 +441,153 @@ Napi::Value TokenizerHandle::profile(const Napi::CallbackInfo& info) { return en
 
 Napi::Value TokenizerHandle::dispose(const Napi::CallbackInfo& info) {
   tokenizer_.letGo();
+  return info.Env().Undefined();
+}
+
+// ---- tokenizer of videos -------------------------------------------------------------------------------------
+
+Napi::Function VideoTokenizerHandle::define(Napi::Env env) {
+  return DefineClass(
+      env, "VideoTokenizer",
+      {InstanceAccessor<&VideoTokenizerHandle::bytes>("bytes"),
+       InstanceMethod<&VideoTokenizerHandle::promise<&VideoTokenizerHandle::createDecoder>>("createDecoder"),
+       InstanceMethod<&VideoTokenizerHandle::promise<&VideoTokenizerHandle::createEncoder>>("createEncoder"),
+       InstanceMethod<&VideoTokenizerHandle::promise<&VideoTokenizerHandle::profile>>("profile"),
+       InstanceMethod<&VideoTokenizerHandle::dispose>("dispose")});
+}
+
+Napi::Value VideoTokenizerHandle::wrap(Napi::Env env, std::shared_ptr<Core> core,
+                                       std::shared_ptr<VideoTokenizer> tokenizer) {
+  const Napi::Object o = env.GetInstanceData<Classes>()->videoTokenizer.New({});
+  VideoTokenizerHandle* handle = Unwrap(o);
+  handle->tokenizer_.hold(std::move(core), std::move(tokenizer));
+  return o;
+}
+
+Napi::Value VideoTokenizerHandle::bytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), tokenizer_ ? static_cast<double>(tokenizer_->bytes()) : 0);
+}
+
+// Rows and columns of tokens, and what follows from them.
+static VideoSizes videoSizes(const VideoTokenizerModel& model, int rows, int columns) {
+  const size_t cells = static_cast<size_t>(std::max(rows, 0)) * static_cast<size_t>(std::max(columns, 0));
+  const size_t factor = static_cast<size_t>(model.factorSpace());
+  return {cells, cells * factor * factor * 3, model.factorTime()};
+}
+
+Napi::Value VideoTokenizerHandle::createDecoder(const Napi::CallbackInfo& info) {
+  if (!tokenizer_) return disposed(info.Env());
+  const Napi::Object o = object(info[0], "options");
+  const int rows = integer(o, "rows"), columns = integer(o, "columns");
+  return enqueue(
+      info.Env(), tokenizer_.core(), nullptr, std::unique_ptr<VideoDecoder>(),
+      [tokenizer = tokenizer_.object(), rows, columns](std::unique_ptr<VideoDecoder>& out, const Cancel&) {
+        return tokenizer->createDecoder(rows, columns, out);
+      },
+      [core = tokenizer_.core(), sizes = videoSizes(tokenizer_->model(), rows, columns)](
+          Napi::Env env, std::unique_ptr<VideoDecoder>& out) {
+        return VideoDecoderHandle::wrap(env, core, std::shared_ptr<VideoDecoder>(std::move(out)), sizes);
+      });
+}
+
+Napi::Value VideoTokenizerHandle::createEncoder(const Napi::CallbackInfo& info) {
+  if (!tokenizer_) return disposed(info.Env());
+  const Napi::Object o = object(info[0], "options");
+  const int rows = integer(o, "rows"), columns = integer(o, "columns");
+  return enqueue(
+      info.Env(), tokenizer_.core(), nullptr, std::unique_ptr<VideoEncoder>(),
+      [tokenizer = tokenizer_.object(), rows, columns](std::unique_ptr<VideoEncoder>& out, const Cancel&) {
+        return tokenizer->createEncoder(rows, columns, out);
+      },
+      [core = tokenizer_.core(), sizes = videoSizes(tokenizer_->model(), rows, columns)](
+          Napi::Env env, std::unique_ptr<VideoEncoder>& out) {
+        return VideoEncoderHandle::wrap(env, core, std::shared_ptr<VideoEncoder>(std::move(out)), sizes);
+      });
+}
+
+Napi::Value VideoTokenizerHandle::profile(const Napi::CallbackInfo& info) { return enqueueProfile(info, tokenizer_); }
+
+Napi::Value VideoTokenizerHandle::dispose(const Napi::CallbackInfo& info) {
+  tokenizer_.letGo();
+  return info.Env().Undefined();
+}
+
+Napi::Function VideoDecoderHandle::define(Napi::Env env) {
+  return DefineClass(env, "VideoDecoder",
+                     {InstanceMethod<&VideoDecoderHandle::promise<&VideoDecoderHandle::decode>>("decode"),
+                      InstanceMethod<&VideoDecoderHandle::dispose>("dispose")});
+}
+
+Napi::Value VideoDecoderHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<VideoDecoder> decoder,
+                                     const VideoSizes& sizes) {
+  const Napi::Object o = env.GetInstanceData<Classes>()->videoDecoder.New({});
+  VideoDecoderHandle* handle = Unwrap(o);
+  handle->decoder_.hold(std::move(core), std::move(decoder));
+  handle->sizes_ = sizes;
+  return o;
+}
+
+Napi::Value VideoDecoderHandle::decode(const Napi::CallbackInfo& info) {
+  if (!decoder_) return disposed(info.Env());
+  std::vector<int32_t> tokens = array<int32_t>(info[0], "tokens");
+  if (tokens.size() != sizes_.cells)
+    throw typedError(info.Env(), {Code::internal, "parvis native call: tokens must fill a latent frame"});
+  const bool floats = text(object(info[1], "options"), "format") == "float32";
+  const size_t size = sizes_.pixels * static_cast<size_t>(begun_ ? sizes_.factorTime : 1);
+  begun_ = true;
+  const CancelFlag cancel = CancelHandle::from(info[2]);
+  if (floats)
+    return enqueueArray<float>(
+        info.Env(), decoder_.core(), cancel, size,
+        [decoder = decoder_.object(), tokens = std::move(tokens)](float* out, const Cancel& stop) {
+          return decoder->decode(tokens.data(), nullptr, out, stop);
+        });
+  return enqueueArray<uint8_t>(
+      info.Env(), decoder_.core(), cancel, size,
+      [decoder = decoder_.object(), tokens = std::move(tokens)](uint8_t* out, const Cancel& stop) {
+        return decoder->decode(tokens.data(), out, nullptr, stop);
+      });
+}
+
+Napi::Value VideoDecoderHandle::dispose(const Napi::CallbackInfo& info) {
+  decoder_.letGo();
+  return info.Env().Undefined();
+}
+
+Napi::Function VideoEncoderHandle::define(Napi::Env env) {
+  return DefineClass(env, "VideoEncoder",
+                     {InstanceMethod<&VideoEncoderHandle::promise<&VideoEncoderHandle::encode>>("encode"),
+                      InstanceMethod<&VideoEncoderHandle::dispose>("dispose")});
+}
+
+Napi::Value VideoEncoderHandle::wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<VideoEncoder> encoder,
+                                     const VideoSizes& sizes) {
+  const Napi::Object o = env.GetInstanceData<Classes>()->videoEncoder.New({});
+  VideoEncoderHandle* handle = Unwrap(o);
+  handle->encoder_.hold(std::move(core), std::move(encoder));
+  handle->sizes_ = sizes;
+  return o;
+}
+
+// Tokens of the latent frame that this frame completes, or an empty array.
+Napi::Value VideoEncoderHandle::encode(const Napi::CallbackInfo& info) {
+  if (!encoder_) return disposed(info.Env());
+  std::vector<float> pixels = array<float>(info[0], "pixels");
+  if (pixels.size() != sizes_.pixels)
+    throw typedError(info.Env(), {Code::internal, "parvis native call: pixels must fill a frame"});
+  const bool completes = frames_++ % sizes_.factorTime == 0;
+  return enqueueArray<int32_t>(
+      info.Env(), encoder_.core(), CancelHandle::from(info[1]), completes ? sizes_.cells : 0,
+      [encoder = encoder_.object(), pixels = std::move(pixels), completes](int32_t* out, const Cancel& stop) {
+        bool completed = false;
+        Status s = encoder->encode(pixels.data(), out, completed, stop);
+        if (s.ok() && completed != completes) s = {Code::internal, "the encoder lost count of its frames"};
+        return s;
+      });
+}
+
+Napi::Value VideoEncoderHandle::dispose(const Napi::CallbackInfo& info) {
+  encoder_.letGo();
   return info.Env().Undefined();
 }
 

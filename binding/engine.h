@@ -81,7 +81,7 @@ constexpr size_t arrayKind = std::is_same_v<T, int32_t> ? 0
                                                         : 2;
 
 struct Classes {  // constructors, an environment's each
-  Napi::FunctionReference engine, transformer, session, tokenizer, cancel;
+  Napi::FunctionReference engine, transformer, session, tokenizer, videoTokenizer, videoDecoder, videoEncoder, cancel;
   Napi::FunctionReference arrays[3];  // by arrayKind: Int32Array, Float32Array, Uint8Array
 };
 
@@ -108,6 +108,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value loadTransformer(const Napi::CallbackInfo& info);
   Napi::Value loadTokenizer(const Napi::CallbackInfo& info);
+  Napi::Value loadVideoTokenizer(const Napi::CallbackInfo& info);
   Napi::Value measureCeilings(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value halt(const Napi::CallbackInfo& info);
@@ -173,6 +174,63 @@ class TokenizerHandle : public Napi::ObjectWrap<TokenizerHandle> {
   template <Napi::Value (TokenizerHandle::*method)(const Napi::CallbackInfo&)>
   Napi::Value promise(const Napi::CallbackInfo& info);
   Share<Tokenizer> tokenizer_;
+};
+
+class VideoTokenizerHandle : public Napi::ObjectWrap<VideoTokenizerHandle> {
+ public:
+  explicit VideoTokenizerHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
+  static Napi::Function define(Napi::Env env);
+  static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<VideoTokenizer> tokenizer);
+
+ private:
+  Napi::Value bytes(const Napi::CallbackInfo& info);
+  Napi::Value createDecoder(const Napi::CallbackInfo& info);
+  Napi::Value createEncoder(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
+  Napi::Value dispose(const Napi::CallbackInfo& info);
+  template <Napi::Value (VideoTokenizerHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<VideoTokenizer> tokenizer_;
+};
+
+// Sizes of one latent frame and of what becomes of it.
+struct VideoSizes {
+  size_t cells = 0, pixels = 0;  // tokens of a latent frame; numbers of a frame
+  int factorTime = 1;
+};
+
+class VideoDecoderHandle : public Napi::ObjectWrap<VideoDecoderHandle> {
+ public:
+  explicit VideoDecoderHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
+  static Napi::Function define(Napi::Env env);
+  static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<VideoDecoder> decoder,
+                          const VideoSizes& sizes);
+
+ private:
+  Napi::Value decode(const Napi::CallbackInfo& info);
+  Napi::Value dispose(const Napi::CallbackInfo& info);
+  template <Napi::Value (VideoDecoderHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<VideoDecoder> decoder_;
+  VideoSizes sizes_;
+  bool begun_ = false;  // a latent frame was given
+};
+
+class VideoEncoderHandle : public Napi::ObjectWrap<VideoEncoderHandle> {
+ public:
+  explicit VideoEncoderHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
+  static Napi::Function define(Napi::Env env);
+  static Napi::Value wrap(Napi::Env env, std::shared_ptr<Core> core, std::shared_ptr<VideoEncoder> encoder,
+                          const VideoSizes& sizes);
+
+ private:
+  Napi::Value encode(const Napi::CallbackInfo& info);
+  Napi::Value dispose(const Napi::CallbackInfo& info);
+  template <Napi::Value (VideoEncoderHandle::*method)(const Napi::CallbackInfo&)>
+  Napi::Value promise(const Napi::CallbackInfo& info);
+  Share<VideoEncoder> encoder_;
+  VideoSizes sizes_;
+  int frames_ = 0;  // given so far
 };
 
 }  // namespace parvis::binding

@@ -15,13 +15,13 @@ std::string sides(const PictureShape& p) {
 }  // namespace
 
 LaunchRecord convolutionLaunch(const ConvolutionShape& c, size_t item) {
-  const std::string kernel = text(c.kernel) + "x" + text(c.kernel);
+  const std::string kernel = (c.frames > 1 ? text(c.frames) + "x" : "") + text(c.kernel) + "x" + text(c.kernel);
   std::string shape = kernel + ", " + text(c.from.channels) + " -> " + text(c.to.channels) + ", " + sides(c.from);
   if (c.normed) shape += ", normed";
   if (c.to.height != c.from.height) shape += c.to.height > c.from.height ? ", up" : ", down";
   if (c.residual) shape += ", residual";
-  const double weights = static_cast<double>(c.from.channels) * c.to.channels * c.kernel * c.kernel;
-  const double elements = weights + c.from.size() + c.to.size() * (c.residual ? 2 : 1);
+  const double weights = static_cast<double>(c.from.channels) * c.to.channels * c.kernel * c.kernel * c.frames;
+  const double elements = weights + c.from.size() * c.frames + c.to.size() * (c.residual ? 2 : 1);
   return {"convolution", shape, 0, elements * static_cast<double>(item), 2 * c.to.pixels() * weights};
 }
 

@@ -20,6 +20,7 @@ struct ConvolutionShape {
   PictureShape from, to;
   int kernel = 1;
   bool normed = false, residual = false;
+  int frames = 1;  // that the filter reads
 };
 LaunchRecord convolutionLaunch(const ConvolutionShape& shape, size_t item);
 // The factors of a group norm. `summed`: the launch that made the picture has left the sums, so the picture is not

@@ -8,6 +8,7 @@
 #include "parvis/backend.h"
 #include "session.h"
 #include "tokenizer.h"
+#include "video.h"
 
 namespace parvis::cpu {
 
@@ -60,6 +61,11 @@ class CpuBackend : public Backend {
                        const TokenizerModel& model, Precision precision, const Cancel& cancel,
                        std::shared_ptr<Tokenizer>& out) override {
     return CpuTokenizer::load(threads_, file, weights, model, precision, cancel, out);
+  }
+  Status loadVideoTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                            const VideoTokenizerModel& model, Precision precision, const Cancel& cancel,
+                            std::shared_ptr<VideoTokenizer>& out) override {
+    return CpuVideoTokenizer::load(threads_, file, weights, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cpu::measureCeilings(*threads_, out); }
 

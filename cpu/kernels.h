@@ -48,19 +48,25 @@ struct Matmul {
   ptrdiff_t yStride;
 };
 
-// Convolution of an NHWC picture that already has its border. Output row `oy` reads input rows oy*stride + tap.
+// Convolution of an NHWC picture that already has its border, or of one frame of a video. Output row `oy` reads input
+// rows oy*stride + tap.
 struct Convolution {
-  const void* x;   // [height + border, xRow / channels, channels] elements
-  ptrdiff_t xRow;  // elements an input row
-  int channels;    // padded to the input step
-  int kernel;      // 1 or 3
+  const void* x[3];  // each [height + border, xRow / channels, channels] elements: the frames that the taps of time
+                     // read, in their order; of a picture the first one alone
+  int frames;        // 1 or 3
+  ptrdiff_t xRow;    // elements an input row
+  int channels;      // padded to the input step
+  int kernel;        // 1 or 3
   int stride;
-  const uint8_t* w;  // packed [outputs, kernel * kernel * channels]
+  const uint8_t* w;  // packed [outputs, frames * kernel * kernel * channels]
   int outputs;
   const float* bias;      // [outputs]
   const float* residual;  // [height, width, outputs] or null
-  float* y;               // [height, width, outputs]
-  int width;              // of the output
+  float* y[2];            // [height, width, outputs]; or depth to space, whose second frame is y[1]. Null: not wanted
+  int width;              // of the output, before depth to space
+  // Depth to space: output o of a pixel is output o mod part of block o / part = (time * space + row) * space + column,
+  // where part = outputs / (time * space * space) is a multiple of 32.
+  int time = 1, space = 1;
 };
 
 struct CacheHead {  // key and value cache of one layer, stream and key/value head
@@ -114,8 +120,9 @@ struct Stage {
   const float* scale;  // [channels] or null: copy
   const float* shift;
   bool swish;
-  int repeat;  // 1 or 2: each pixel this often (nearest upsampling)
-  void* out;   // [width * repeat, outChannels] elements
+  const float* slope;  // [channels] or null: swish is x sigmoid(slope x)
+  int repeat;          // 1 or 2: each pixel this often (nearest upsampling)
+  void* out;           // [width * repeat, outChannels] elements
   int outChannels;
 };
 

@@ -141,32 +141,44 @@ void PictureRunner::convolve(const Picture& x, const ConvolutionWeights& c, cons
         std::memset(to, 0, pixelBytes * before);
         std::memset(to + pixelBytes * (before + inWidth), 0, pixelBytes * (border - before));
         kernel({x.data() + static_cast<size_t>(source / repeat) * x.width * x.channels, x.width, x.channels,
-                factors ? factors->scale.data() : nullptr, factors ? factors->shift.data() : nullptr, swish, repeat,
-                to + pixelBytes * before, c.padded});
+                factors ? factors->scale.data() : nullptr, factors ? factors->shift.data() : nullptr, swish, nullptr,
+                repeat, to + pixelBytes * before, c.padded});
       }
     });
     input = staged.data();
   }
   if (!ok()) return;
-  const Convolution work{
-      input,    row,    c.padded, c.kernel, stride, c.w.data, c.outputs, c.bias, residual ? residual->data() : nullptr,
-      y.data(), y.width};
-  const auto kernel = kernels().convolve[static_cast<int>(c.w.format)];
+  multiply({{input},
+            1,
+            row,
+            c.padded,
+            c.kernel,
+            stride,
+            c.w.data,
+            c.outputs,
+            c.bias,
+            residual ? residual->data() : nullptr,
+            {y.data()},
+            y.width},
+           c.w, y.height, static_cast<size_t>(row) * item, threads_, cancel_);
+}
+
+void multiply(const Convolution& work, const Matrix& w, int height, size_t rowBytes, Threads& threads,
+              const Cancel& cancel) {
+  const auto kernel = kernels().convolve[static_cast<int>(w.format)];
   // A task is a block of rows whose input stays in the second-level cache, all panels over it. A row of a very wide
   // picture is work enough between two looks at a cancellation.
-  const size_t rowBytes = static_cast<size_t>(row) * item;
-  const int panels = c.w.panels;
   int block =
-      static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * stride), rowBytes > (2u << 20) ? 1 : 2, 32));
-  block = std::min(block, std::max(1, y.height / threads_.count()));
-  const int blocks = (y.height + block - 1) / block;
+      static_cast<int>(std::clamp<size_t>((512u << 10) / (rowBytes * work.stride), rowBytes > (2u << 20) ? 1 : 2, 32));
+  block = std::min(block, std::max(1, height / threads.count()));
+  const int blocks = (height + block - 1) / block;
   // Small pictures have more weights than pixels: hand out panels.
-  const bool byPanel = c.w.bytes() > static_cast<size_t>(y.height) * rowBytes;
-  const int tasks = byPanel ? panels : blocks;
-  threads_.run(tasks, [&](int task, int) {
-    if (cancel_.load(std::memory_order_relaxed)) return;
-    if (byPanel) kernel(work, task, task + 1, 0, y.height);
-    else kernel(work, 0, panels, task * block, std::min(y.height, (task + 1) * block));
+  const bool byPanel = w.bytes() > static_cast<size_t>(height) * rowBytes * work.frames;
+  const int tasks = byPanel ? w.panels : blocks;
+  threads.run(tasks, [&](int task, int) {
+    if (cancel.load(std::memory_order_relaxed)) return;
+    if (byPanel) kernel(work, task, task + 1, 0, height);
+    else kernel(work, 0, w.panels, task * block, std::min(height, (task + 1) * block));
   });
 }
 

@@ -65,6 +65,10 @@ struct Picture {
   size_t size() const { return static_cast<size_t>(height) * width * channels; }
 };
 
+// A convolution by all threads. height: of its output; rowBytes: of a row of its input.
+void multiply(const Convolution& work, const Matrix& w, int height, size_t rowBytes, Threads& threads,
+              const Cancel& cancel);
+
 // Runs operations until one fails; the rest then do nothing, and `status` says why.
 class PictureRunner {
  public:
@@ -82,16 +86,17 @@ class PictureRunner {
   Picture layer(Picture x, const ConvolutionLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
   Picture layer(Picture x, const ResidualLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
   Picture layer(Picture x, const AttentionLayer<GroupNorm, ConvolutionWeights>& l, bool summed);
-  bool ok();  // false after a failure or a cancellation
-  const Cancel& cancel() const { return cancel_; }
-  Profile* profile() const { return profile_; }
-
- private:
   // What a group norm comes to: norm(x) = scale x + shift, of each channel.
   struct Factors {
     std::vector<float> scale, shift;
   };
   void statistics(const Picture& x, const GroupNorm& n, Factors& factors);
+  bool ok();  // false after a failure or a cancellation
+  const Cancel& cancel() const { return cancel_; }
+  Profile* profile() const { return profile_; }
+  Pool& pool() { return pool_; }
+
+ private:
   // Into y, of y's size. factors: null for no norm.
   void convolve(const Picture& x, const ConvolutionWeights& c, const Factors* factors, bool swish, Resample resample,
                 const Picture* residual, Picture& y);

@@ -24,7 +24,7 @@ void LayerPlan::convolution(ConvolutionWeights& c, const std::string& name, int 
   c.padded = roundUp(channels, inputStep(element_));
   c.outputs = outputs;
   c.kernel = kernel;
-  loader_.convolution(c.w, name + ".weight", outputs, channels, kernel, c.padded);
+  loader_.convolution(c.w, name + ".weight", outputs, channels, {kernel, kernel}, c.padded);
   loader_.vector(c.bias, name + ".bias", {outputs}, false);
 }
 

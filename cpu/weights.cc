@@ -119,9 +119,14 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
        }});
 }
 
-void Loader::convolution(Matrix& to, const std::string& name, int outputs, int channels, int kernel, int padded) {
-  const Weight* t = find(name, {outputs, channels, kernel, kernel});
-  const int inputs = kernel * kernel * padded, taps = kernel * kernel;
+void Loader::convolution(Matrix& to, const std::string& name, int outputs, int channels,
+                         const std::vector<int64_t>& sides, int padded) {
+  std::vector<int64_t> shape{outputs, channels};
+  shape.insert(shape.end(), sides.begin(), sides.end());
+  const Weight* t = find(name, shape);
+  int taps = 1;
+  for (const int64_t side : sides) taps *= static_cast<int>(side);
+  const int inputs = taps * padded;
   to = matrixShape(outputs, inputs, format_);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * (inputs + channels * taps),
        [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel,

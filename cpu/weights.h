@@ -44,8 +44,9 @@ class Loader {
   // Each adds a plan and sets the pointer later, when memory exists.
   void matrix(Matrix& to, const std::string& name, int outputs, int inputs);
   void gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs);
-  // [outputs, channels, kernel, kernel] -> packed [outputs, kernel kernel paddedChannels]
-  void convolution(Matrix& to, const std::string& name, int outputs, int channels, int kernel, int paddedChannels);
+  // [outputs, channels, taps...] -> packed [outputs, taps... paddedChannels]
+  void convolution(Matrix& to, const std::string& name, int outputs, int channels, const std::vector<int64_t>& taps,
+                   int paddedChannels);
   void vector(float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
   void table(void*& to, const std::string& name, int rows, int columns);  // elements
 

@@ -26,6 +26,10 @@ class CudaBackend : public Backend {
                        std::shared_ptr<Tokenizer>& out) override {
     return CudaTokenizer::load(device_, file, weights, model, precision, cancel, out);
   }
+  Status loadVideoTokenizer(const CheckpointFile&, const std::vector<WeightSource>&, const VideoTokenizerModel&,
+                            Precision, const Cancel&, std::shared_ptr<VideoTokenizer>&) override {
+    return {Code::deviceUnavailable, "Tokenizers of videos run on the CPU only: load with device 'cpu'."};
+  }
   Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }
 
  private:

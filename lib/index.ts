@@ -8,8 +8,10 @@ export { Par, type ParInfo, type TransformerInfo, type TokenizerInfo } from './a
 export { DefaultPar } from './api/default.js'
 export { ParError, type ParErrorCode } from './base/errors.js'
 export { Image, GeneratedImage, type ImageFormat, type Timings } from './api/image.js'
+export { GeneratedVideo, Video, type VideoFormat } from './api/video.js'
+export type { VideoInput } from './api/video-input.js'
 export { animate, Animation, type AnimationFormat } from './api/animate.js'
-export type { ClassifyProgress, Progress } from './base/progress.js'
+export type { ClassifyProgress, FramesProgress, Progress, VideoFrame, VideoProgress } from './base/progress.js'
 export type { Sampling } from './decoding/sampling.js'
 export type { Classification, Score } from './decoding/scoring.js'
 export type { ByteChunk, ByteReader, ByteStream, ImageInput, RawImage } from './api/image-input.js'
@@ -18,12 +20,14 @@ export type { ClassId } from './models/labels.js'
 export type { Precision } from './machine/native.js'
 export type { Device } from './machine/device.js'
 export type {
-  AnimateOptions, ClassifyOptions, DecodeOptions, EncodeOptions, GenerateOptions, LoadOptions, OnClassified,
-  OnProgress, PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
+  AnimateOptions, ClassifyOptions, DecodeOptions, DecodeVideoOptions, EncodeOptions, EncodeVideoOptions,
+  GenerateOptions, GenerateVideoOptions, LoadOptions, OnClassified, OnFrames, OnProgress, OnVideoProgress,
+  PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './api/options.js'
 export type { CellBox, Known, KnownMask, KnownSide } from './api/known.js'
 export type { SampleClasses, SamplesOptions, SamplesProgress } from './api/samples.js'
 export type { Tokens } from './api/tokens.js'
+export type { EmbeddedName } from './models/embedded.js'
 export { presets, type HubFile, type Preset, type PresetName } from './models/presets.js'
 export { pull, type PulledFile, type PulledPreset, type PullOptions, type PullProgress } from './hub/pull.js'
 export type { Method } from './decoding/method.js'

@@ -40,7 +40,7 @@ const slow = [
   'test/cli/complete.', 'test/cli/doctor.', 'test/cli/entropy.', 'test/cli/outputs.', 'test/cli/parallel.',
   'test/cli/reconstruct.',
   'test/cli/sample', 'test/cli/terminal.', 'test/cuda/', 'test/damaged-tokenizer.', 'test/docs/',
-  'test/examples/', 'test/find-addon.',
+  'test/examples/', 'test/ffmpeg.', 'test/find-addon.',
   'test/fuzz/', 'test/operations.', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
   'test/snippets.', 'test/types.'
 ]

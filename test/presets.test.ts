@@ -65,6 +65,7 @@ t.test('the table', async t => {
   ])
   t.equal(presetOf(' PAR-XL-4X ').name, 'par-xl-4x', 'in any case')
   t.throws(() => presetOf('par-l-4x'), { code: 'INVALID_OPTION', message: /par-xl-4x, / })
+  t.throws(() => presetOf('fashion'), { code: 'INVALID_OPTION', message: /comes with the package/ })
   t.equal(publishedSampling('PAR-3B-16x')!.guidanceScale, 1.5)
   t.equal(publishedSampling('PAR-L-4x'), undefined, 'trained by the authors, not published')
   t.throws(() => { (presets as Preset[]).push(presets[0]!) })

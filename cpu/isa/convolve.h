@@ -12,36 +12,45 @@ using namespace parvis::cpu;
 
 template <class E>
 void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, int rowEnd) {
-  const E* x = static_cast<const E*>(c.x);
   const int groups = c.channels / stepOf<E>;
   const size_t tapBytes = static_cast<size_t>(groups) * groupBytes;
-  const size_t panelBytes = tapBytes * c.kernel * c.kernel;
+  const size_t frameBytes = tapBytes * c.kernel * c.kernel, panelBytes = frameBytes * c.frames;
+  const int part = c.outputs / (c.time * c.space * c.space);
+  const ptrdiff_t yPixel = static_cast<ptrdiff_t>(c.space) * part, yRow = yPixel * c.width * c.space;
   for (int panel = panelBegin; panel < panelEnd; panel++) {
     const uint8_t* w = c.w + panel * panelBytes;
     const int first = panel * 32, valid = c.outputs - first < 32 ? c.outputs - first : 32;
+    const int block = first / part, column = block % c.space, row = block / c.space % c.space;
+    float* y = c.y[block / (c.space * c.space)];
+    if (!y) continue;
+    y += row * (yPixel * c.width) + column * part + first % part;
     for (int oy = rowBegin; oy < rowEnd; oy++) {
       forTiles(
           c.width, [&]<int R>(int ox) __attribute__((always_inline)) {
             Tile<R> t;
             clear(t);
-            const E* corner =
-                x + static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
-            // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
-            for (int ky = 0; ky < c.kernel; ky++)
-              accumulate<R>(t, corner + ky * c.xRow, c.stride * c.channels, w + ky * c.kernel * tapBytes,
-                            groups * c.kernel, samePanel(w + ky * c.kernel * tapBytes));
+            const ptrdiff_t corner =
+                static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
+            for (int frame = 0; frame < c.frames; frame++) {
+              const E* x = static_cast<const E*>(c.x[frame]) + corner;
+              // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
+              for (int ky = 0; ky < c.kernel; ky++) {
+                const uint8_t* taps = w + frame * frameBytes + ky * c.kernel * tapBytes;
+                accumulate<R>(t, x + ky * c.xRow, c.stride * c.channels, taps, groups * c.kernel, samePanel(taps));
+              }
+            }
             for (int r = 0; r < R; r++) {
               const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
+              float* to = y + oy * yRow + (ox + r) * yPixel;
               if (valid == 32) {
                 for (int j = 0; j < panelVectors; j++) {
                   vf v = t.sum[r][j] + load(c.bias + first + j * lanes);
                   if (c.residual) v += load(c.residual + at + j * lanes);
-                  store(c.y + at + j * lanes, v);
+                  store(to + j * lanes, v);
                 }
               } else {
                 for (int i = 0; i < valid; i++)
-                  c.y[at + i] =
-                      t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
+                  to[i] = t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
               }
             }
           });
@@ -59,7 +68,7 @@ void stage(const Stage& s) {
     for (; c + lanes <= s.channels; c += lanes) {
       vf v = load(from + c);
       if (s.scale) v = v * load(s.scale + c) + load(s.shift + c);
-      if (s.swish) v = silu(v);
+      if (s.swish) v = s.slope ? silu(v, load(s.slope + c)) : silu(v);
       for (int i = 0; i < s.repeat; i++) storeElements(to + i * s.outChannels + c, v);
     }
     for (; c < s.outChannels; c++) {
@@ -67,7 +76,7 @@ void stage(const Stage& s) {
       if (c < s.channels) {
         v = from[c];
         if (s.scale) v = v * s.scale[c] + s.shift[c];
-        if (s.swish) v = silu(fill(v))[0];
+        if (s.swish) v = s.slope ? silu(fill(v), fill(s.slope[c]))[0] : silu(fill(v))[0];
       }
       for (int i = 0; i < s.repeat; i++) storeElement(to + i * s.outChannels + c, v);
     }

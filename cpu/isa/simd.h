@@ -110,6 +110,9 @@ INLINE vf exponential(vf x) {
 
 INLINE vf silu(vf x) { return x / (fill(1.0f) + exponential(-x)); }
 
+// x sigmoid(slope x)
+INLINE vf silu(vf x, vf slope) { return x / (fill(1.0f) + exponential(-(slope * x))); }
+
 INLINE float sumLanes(vf v) {
   float s = 0;
   for (int i = 0; i < lanes; i++) s += v[i];

@@ -65,6 +65,38 @@ class Tokenizer : public Profiled {
                         const Cancel& cancel) = 0;
 };
 
+// One video on its way to pixels. It keeps its tokenizer alive; after a call that failed or was cancelled it is of no
+// more use.
+class VideoDecoder {
+ public:
+  virtual ~VideoDecoder() = default;
+  virtual size_t bytes() const = 0;
+  // tokens of the next latent frame, [rows columns], raster order -> RGB of the frames that it completes, [frames,
+  // height, width, 3]: one frame of the first, factorTime of every other one. One of the outputs is null; floats are
+  // nominally 0..1.
+  virtual Status decode(const int32_t* tokens, uint8_t* bytes, float* floats, const Cancel& cancel) = 0;
+};
+
+// One video on its way to tokens, frame by frame.
+class VideoEncoder {
+ public:
+  virtual ~VideoEncoder() = default;
+  virtual size_t bytes() const = 0;
+  // RGB of the next frame, [height, width, 3] in 0..1. tokens: of the latent frame that it completes, [rows columns];
+  // the first frame completes one, and then every factorTime-th.
+  virtual Status encode(const float* pixels, int32_t* tokens, bool& completed, const Cancel& cancel) = 0;
+};
+
+class VideoTokenizer : public std::enable_shared_from_this<VideoTokenizer>, public Profiled {
+ public:
+  virtual ~VideoTokenizer() = default;
+  virtual size_t bytes() const = 0;
+  virtual const VideoTokenizerModel& model() const = 0;
+  // rows, columns: of tokens
+  virtual Status createDecoder(int rows, int columns, std::unique_ptr<VideoDecoder>& out) = 0;
+  virtual Status createEncoder(int rows, int columns, std::unique_ptr<VideoEncoder>& out) = 0;
+};
+
 struct CpuInfo {
   std::string isa;
   bool bfloat16 = false;                // bfloat16 products in hardware
@@ -93,6 +125,9 @@ class Backend {
   virtual Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                                const TokenizerModel& model, Precision precision, const Cancel& cancel,
                                std::shared_ptr<Tokenizer>& out) = 0;
+  virtual Status loadVideoTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                                    const VideoTokenizerModel& model, Precision precision, const Cancel& cancel,
+                                    std::shared_ptr<VideoTokenizer>& out) = 0;
   virtual Status measureCeilings(Ceilings& out) = 0;
 };
 

@@ -121,4 +121,54 @@ struct TokenizerModel {
   }
 };
 
+// A layer of a causal tokenizer of videos, on frames [height, width, channels] that come one after another. Edges are
+// replicated: a filter of 3 reads this frame and the two before it, and in a frame one pixel each way. Its weights,
+// behind the role of the layer; each convolution has `.weight` and `.bias`, each norm these two and `.slope`
+// [channels], of the swish x sigmoid(slope x) behind it:
+//   convolution: its own, and norm where it is normed
+//   residual: norm1, conv1, norm2, conv2, and shortcut where channels and outputs differ
+struct VideoLayer {
+  enum class Kind {
+    convolution,
+    residual,  // two filters of 3, each behind a group norm of each frame and swish; the input is added
+  };
+  Kind kind = Kind::convolution;
+  int channels = 0, outputs = 0;
+  // Of a convolution:
+  int kernel = 3;                       // side of the filter in time and space, 1 or 3
+  bool normed = false;                  // a group norm of each frame and swish come first
+  int strideTime = 1, strideSpace = 1;  // 2: at every other frame, the first one included; at every other pixel
+  int expandTime = 1, expandSpace = 1;  // 2: the outputs of a pixel become 2 frames, 2 x 2 pixels. The block is the
+                                        // outer part of an output's number; of the first frame the earlier half is gone
+
+  int blocks() const { return expandTime * expandSpace * expandSpace; }
+  bool readsNormed() const { return kind != Kind::convolution || normed; }
+};
+
+// A tokenizer of videos: layers `encoder.i` from 3 channels to one channel for each level, finite scalar quantisation
+// (Mentzer et al. 2023) in place of a codebook, and layers `decoder.i` back to 3 channels. Pixels are 0..1.
+struct VideoTokenizerModel {
+  std::vector<int> levels;
+  int groups = 32;
+  float normEps = 1e-5f;
+  std::vector<VideoLayer> encoder, decoder;
+
+  int codes() const {
+    int codes = 1;
+    for (const int level : levels) codes *= level;
+    return codes;
+  }
+  // Frames that follow a latent frame behind the first one, and pixels a token, each way.
+  int factorTime() const {
+    int factor = 1;
+    for (const VideoLayer& l : decoder) factor *= l.expandTime;
+    return factor;
+  }
+  int factorSpace() const {
+    int factor = 1;
+    for (const VideoLayer& l : decoder) factor *= l.expandSpace;
+    return factor;
+  }
+};
+
 }  // namespace parvis

@@ -2,16 +2,19 @@
 // package does no work. `info` and `labels` are promises here, because they need the model; `await` works for both
 // this and a Par.
 
-import type { Progress } from '../base/progress.js'
+import type { Progress, VideoProgress } from '../base/progress.js'
 import type { GeneratedImage } from './image.js'
+import type { GeneratedVideo } from './video.js'
 import {
-  CheckedOptions, checkClassify, checkDecode, checkEncode, checkGenerate, checkScore, type CheckedGenerate,
-  type GenerateOptions
+  CheckedOptions, checkClassify, checkDecode, checkDecodeVideo, checkEncode, checkEncodeVideo, checkGenerate,
+  checkGenerateVideo, checkScore, type CheckedGenerate, type CheckedGenerateVideo, type GenerateOptions,
+  type GenerateVideoOptions
 } from './options.js'
 import { tokenList } from './tokens.js'
 import { checkSamples, type CheckedSamples } from './samples.js'
 import { Par, pictureOrTokens, type ParInfo } from './par.js'
 import { ownImage, type ImageInput } from './image-input.js'
+import { ownVideo, type VideoInput } from './video-input.js'
 import { forLater } from '../base/validate.js'
 
 /**
@@ -90,6 +93,35 @@ export class DefaultPar {
   async * #images (request: () => CheckedGenerate): AsyncGenerator<GeneratedImage, void, void> {
     const own = checked(request())
     yield * (await this.load()).images(own)
+  }
+
+  /** Makes a video of a class, with a model that can: {@link Par.generateVideo}. */
+  readonly generateVideo = (async (options: GenerateVideoOptions) => {
+    const own = checked(checkGenerateVideo(options))
+    return await (await this.load()).generateVideo(own)
+  }) as Par['generateVideo']
+
+  /** Tokens of a video to its frames, with a tokenizer of videos: {@link Par.decodeVideo}. */
+  readonly decodeVideo = (async (tokens: Int32Array, options: undefined) => {
+    const own = { options: checked(checkDecodeVideo(options)), ...tokenList(tokens, 'tokens') }
+    return await (await this.load()).decodeVideo(own.list[0] as Int32Array, own.options)
+  }) as unknown as Par['decodeVideo']
+
+  /** A video to tokens, with a tokenizer of videos: {@link Par.encodeVideo}. */
+  readonly encodeVideo: Par['encodeVideo'] = async (video, options) => {
+    const own = { options: checked(checkEncodeVideo(options)), video: ownVideo(video) }
+    return await (await this.load()).encodeVideo(own.video as VideoInput, own.options)
+  }
+
+  /** `generateVideo` step by step: {@link Par.streamVideo}. */
+  readonly streamVideo: Par['streamVideo'] = options =>
+    this.#streamVideo(forLater(() => checkGenerateVideo(options, 'streamVideo')))
+
+  async * #streamVideo (
+    request: () => CheckedGenerateVideo
+  ): AsyncGenerator<VideoProgress, GeneratedVideo[], void> {
+    const own = checked(request())
+    return yield * (await this.load()).streamVideo(own)
   }
 
   /** Pictures for an evaluation, one after another, none of them kept: {@link Par.samples}. */

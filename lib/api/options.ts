@@ -9,20 +9,22 @@ import type { GeneratedImage } from './image.js'
 import type { ClassId } from '../models/labels.js'
 import { limits } from '../machine/limits.js'
 import type { Precision, TransformerModel } from '../machine/native.js'
+import { embeddedNamed, type EmbeddedModel } from '../models/embedded.js'
 import { presetOf, presets, type Preset } from '../models/presets.js'
 import { publishedClasses, publishedGuidance, publishedSizes, type PublishedParallel } from '../models/published.js'
-import type { ClassifyProgress, Progress } from '../base/progress.js'
+import type { ClassifyProgress, FramesProgress, Progress, VideoProgress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
 import { isUrl } from '../base/realm.js'
 import { hasN, type Method } from '../decoding/method.js'
 import type { Sampling } from '../decoding/sampling.js'
-import { decodingNames, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
+import { decodingNames, parOptions, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
+import type { ParOptions } from '../decoding/schedule.js'
 import { checkKnown, type CheckedKnown, type Known } from './known.js'
 import { maxImages, maxTokens, tokenList, type Tokens } from './tokens.js'
 import { shownPath } from '../base/text.js'
 import {
-  abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, nonEmptyString,
-  oneOf, optionsObject, show, tokenArray
+  abortSignal, boolean, callback, finite, folderPath, gridOption, integer, invalid, isList, isObject, modelGridOption,
+  nonEmptyString, oneOf, optionsObject, show, tokenArray
 } from '../base/validate.js'
 
 /** A transformer's file, with what it may not say itself. */
@@ -31,8 +33,16 @@ export interface TransformerFile {
   path: string
   /** Attention heads. Default: from the file's metadata or the table of published models. */
   heads?: number | undefined
-  /** Tokens a side, or [rows, columns]. Default: from the metadata; 24 for published models. */
-  grid?: number | [rows: number, columns: number] | undefined
+  /**
+   * Tokens a side, or [rows, columns]; [frames, rows, columns] of a model that makes videos. Default: from the
+   * metadata; 24 for published models.
+   */
+  grid?: number | [rows: number, columns: number] | [frames: number, rows: number, columns: number] | undefined
+  /**
+   * How the rotated pairs of a head are divided among frame, row and column: half the head size in all. A model that
+   * makes videos needs it where its metadata does not say. Default of the others: half each by row and column.
+   */
+  rotationPairs?: [frame: number, row: number, column: number] | undefined
   /** Tokens a step that the file was trained for. Default: from its transition tokens. */
   n?: number | undefined
   /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
@@ -49,6 +59,11 @@ export interface LoadOptions {
     path: string
     /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
     weights?: 'model' | 'ema' | undefined
+    /**
+     * Of a tokenizer of videos: the levels of its finite scalar quantisation, 2 to 4096 each, one a channel. Files of
+     * the authors do not hold them. Default: from the metadata; 8, 8, 8, 5, 5, 5 for six channels.
+     */
+    levels?: readonly number[] | undefined
   } | undefined
   /**
    * `auto` (default): the first GPU that this build can use, the CPU where there is none or where the model does not
@@ -69,7 +84,7 @@ export interface LoadOptions {
   signal?: AbortSignal | undefined
 }
 
-/** Options of `Par.load` beside the name of a preset. */
+/** Options of `Par.load` beside a name. The models that come with the package need no fetching. */
 export interface PresetOptions extends Pick<LoadOptions, 'device' | 'precision' | 'threads' | 'signal'> {
   /** Fetch what the cache lacks, as `pull` does. Default false: `FILE_NOT_FOUND` says what to run. */
   pull?: boolean | undefined
@@ -133,6 +148,60 @@ export interface GenerateOptions extends SamplingOptions, DecodingOptions {
    * goes on. An error thrown in it, or its rejection, ends the call with that error.
    */
   onProgress?: OnProgress | undefined
+}
+
+/** Called after each step; may return a promise, which is waited for. */
+export type OnVideoProgress = ((progress: VideoProgress) => void) | ((progress: VideoProgress) => Promise<void>)
+
+/** Options of `generateVideo` and `streamVideo`. */
+export interface GenerateVideoOptions extends SamplingOptions, ParOptions {
+  /** A class number or name, or a list of these: then the videos are made side by side. */
+  classId: ClassId | readonly ClassId[]
+  /** Tokens a step. Default: the checkpoint's own. */
+  n?: number | undefined
+  /** 0 to 2^53 - 1; as for `generate`. */
+  seed?: number | undefined
+  /** Frames a second that the files of the video say, 0.1 to 240. No pixel depends on it. Default 8 (supplement A). */
+  fps?: number | undefined
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
+  signal?: AbortSignal | undefined
+  /**
+   * Called after each step with what `streamVideo()` yields. Where it returns a promise, the call waits for it before
+   * it goes on. An error thrown in it, or its rejection, ends the call with that error.
+   */
+  onProgress?: OnVideoProgress | undefined
+}
+
+/** Called after each frame; may return a promise, which is waited for. */
+export type OnFrames = ((progress: FramesProgress) => void) | ((progress: FramesProgress) => Promise<void>)
+
+/** Options of `decodeVideo`. */
+export interface DecodeVideoOptions {
+  /** Tokens: [frames, rows, columns]. Default: the transformer's. */
+  grid?: [frames: number, rows: number, columns: number] | undefined
+  /** `uint8` (default), or `float32`: nominally 0..1, as the tokenizer computes it. */
+  format?: 'uint8' | 'float32' | undefined
+  /** Frames a second that the files of the video say, 0.1 to 240. Default 8. */
+  fps?: number | undefined
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
+  signal?: AbortSignal | undefined
+  /** Told after each frame of tokens. */
+  onProgress?: OnFrames | undefined
+}
+
+/** Options of `encodeVideo`. */
+export interface EncodeVideoOptions {
+  /**
+   * Tokens, [frames, rows, columns]: as many frames are taken, from the first, and squeezed to that size. Default: the
+   * transformer's; without one, all frames in their own size.
+   */
+  grid?: [frames: number, rows: number, columns: number] | undefined
+  /** Of a file that ffmpeg reads: frames a second that are taken, 0.1 to 240. Default: all. */
+  fps?: number | undefined
+  /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
+  signal?: AbortSignal | undefined
+  /** Told after each frame. */
+  onProgress?: OnFrames | undefined
 }
 
 /** Options of `score`. */
@@ -238,28 +307,35 @@ export function isChecked<T> (value: unknown): value is CheckedOptions<T> {
 // ---- load
 
 export interface CheckedLoad {
-  transformer: TransformerFile & { grid?: [number, number] } | undefined
-  tokenizer: { path: string, weights: 'model' | 'ema' | undefined } | undefined
+  transformer: TransformerFile & { grid?: [number, number] | [number, number, number] } | undefined
+  tokenizer: { path: string, weights: 'model' | 'ema' | undefined, levels: number[] | undefined } | undefined
   device: Device
   precision: 'auto' | Precision
   threads: number
   signal: AbortSignal | undefined
-  /** What is loaded by name: its files are found (or fetched) before anything else. */
-  preset: (Preset & { cache: string | undefined, pull: boolean, onPull: PresetOptions['onPull'] }) | undefined
+  /** What is loaded by name and comes with the package. */
+  embedded: EmbeddedModel | undefined
+  /** What is loaded by name and published: its files are found (or fetched) before anything else. */
+  preset: (Preset & Fetching) | undefined
+}
+
+interface Fetching {
+  cache: string | undefined
+  pull: boolean
+  onPull: PresetOptions['onPull']
 }
 
 export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
-  const preset = presetNamed(name)
-  const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load of a preset',
+  const preset = embeddedNamed(name) ? undefined : presetNamed(name)
+  const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load by name',
     ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
+  const fetching: Fetching = {
+    pull: pull !== undefined && boolean(pull, 'pull'),
+    onPull: callback(onPull, 'onPull'),
+    cache: cache === undefined ? undefined : folderPath(cache, 'cache')
+  }
   return {
-    ...checkLoad(others),
-    preset: {
-      ...preset,
-      pull: pull !== undefined && boolean(pull, 'pull'),
-      onPull: callback(onPull, 'onPull'),
-      cache: cache === undefined ? undefined : folderPath(cache, 'cache')
-    }
+    ...checkLoad(others), embedded: embeddedNamed(name), preset: preset && { ...preset, ...fetching }
   }
 }
 
@@ -294,6 +370,7 @@ export function checkLoad (value: unknown): CheckedLoad {
       ['auto', 'float32', 'bfloat16'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
     signal: abortSignal(options.signal),
+    embedded: undefined,
     preset: undefined
   }
 }
@@ -320,19 +397,38 @@ function filePath (value: unknown, name: string): string {
 }
 
 function transformerFile (value: unknown): CheckedLoad['transformer'] {
-  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n', 'weights'])
+  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n', 'rotationPairs', 'weights'])
   return {
     path: fields.path,
     heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, limits.heads),
-    grid: fields.grid === undefined ? undefined : gridOption(fields.grid, 'transformer.grid'),
+    grid: fields.grid === undefined ? undefined : modelGridOption(fields.grid, 'transformer.grid'),
+    rotationPairs: rotationPairs(fields.rotationPairs),
     n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, limits.n),
     weights: weightsOption(fields.weights, 'transformer.weights')
   }
 }
 
 function tokenizerFile (value: unknown): CheckedLoad['tokenizer'] {
-  const fields = fileOption(value, 'tokenizer', ['path', 'weights'])
-  return { path: fields.path, weights: weightsOption(fields.weights, 'tokenizer.weights') }
+  const fields = fileOption(value, 'tokenizer', ['path', 'weights', 'levels'])
+  return {
+    path: fields.path, weights: weightsOption(fields.weights, 'tokenizer.weights'), levels: levels(fields.levels)
+  }
+}
+
+function rotationPairs (value: unknown): [number, number, number] | undefined {
+  if (value === undefined) return undefined
+  const name = 'transformer.rotationPairs'
+  if (!isList(value) || value.length !== 3) throw invalid(`${name} must be [frame, row, column], not ${show(value)}`)
+  return [...value].map((pairs, k) => integer(pairs, `${name}[${k}]`, 0, limits.headSize)) as [number, number, number]
+}
+
+function levels (value: unknown): number[] | undefined {
+  if (value === undefined) return undefined
+  const name = 'tokenizer.levels'
+  if (!isList(value) || value.length < 1 || value.length > 64) {
+    throw invalid(`${name} must be a list of 1 to 64 numbers of levels, not ${show(value)}`)
+  }
+  return [...value].map((level, k) => integer(level, `${name}[${k}]`, 2, 4096))
 }
 
 function weightsOption (value: unknown, name: string): 'model' | 'ema' | undefined {
@@ -379,6 +475,74 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     size: sizeOption(options.size),
     known: options.known === undefined ? undefined : checkKnown(options.known, classIds.length),
     decoding: decoding(options, classIds.length),
+    signal: abortSignal(options.signal),
+    onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+/** That of the data which the paper's models were trained on (supplement A). */
+const usualFps = 8
+
+export interface CheckedGenerateVideo
+  extends Pick<CheckedGenerate, 'classIds' | 'single' | 'n' | 'sampling' | 'seed' | 'decoding' | 'signal'> {
+  fps: number
+  onProgress: OnVideoProgress | undefined
+}
+
+export function checkGenerateVideo (value: unknown, call = 'generateVideo'): CheckedGenerateVideo {
+  if (isChecked<CheckedGenerateVideo>(value)) return value.request
+  const options = optionsObject(value, call, ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy',
+    'seed', 'fps', 'signal', 'onProgress', ...parOptions])
+  const { classIds, single, n, sampling, seed, decoding, signal } = checkGenerate(
+    Object.fromEntries(Object.entries(options).filter(([name]) => name !== 'fps' && name !== 'onProgress')), call)
+  return {
+    classIds, single, n, sampling, seed, decoding, signal,
+    fps: options.fps === undefined ? usualFps : framesASecond(options.fps),
+    onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+const framesASecond = (value: unknown): number => finite(value, 'fps', 0.1, 240)
+
+function videoGridOption (value: unknown): [number, number, number] | undefined {
+  if (value === undefined) return undefined
+  if (!isList(value) || value.length !== 3) throw invalid(`grid must be [frames, rows, columns], not ${show(value)}`)
+  return [...value].map((side, k) => integer(side, `grid[${k}]`, 1, limits.gridSide)) as [number, number, number]
+}
+
+export interface CheckedDecodeVideo {
+  grid: [number, number, number] | undefined
+  format: 'uint8' | 'float32'
+  fps: number
+  signal: AbortSignal | undefined
+  onProgress: OnFrames | undefined
+}
+
+export function checkDecodeVideo (value: unknown): CheckedDecodeVideo {
+  if (isChecked<CheckedDecodeVideo>(value)) return value.request
+  const options = optionsObject(value, 'decodeVideo', ['grid', 'format', 'fps', 'signal', 'onProgress'])
+  return {
+    grid: videoGridOption(options.grid),
+    format: oneOf(options.format === undefined ? 'uint8' : options.format, 'format', ['uint8', 'float32'] as const),
+    fps: options.fps === undefined ? usualFps : framesASecond(options.fps),
+    signal: abortSignal(options.signal),
+    onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+export interface CheckedEncodeVideo {
+  grid: [number, number, number] | undefined
+  fps: number | undefined
+  signal: AbortSignal | undefined
+  onProgress: OnFrames | undefined
+}
+
+export function checkEncodeVideo (value: unknown): CheckedEncodeVideo {
+  if (isChecked<CheckedEncodeVideo>(value)) return value.request
+  const options = optionsObject(value, 'encodeVideo', ['grid', 'fps', 'signal', 'onProgress'])
+  return {
+    grid: videoGridOption(options.grid),
+    fps: options.fps === undefined ? undefined : framesASecond(options.fps),
     signal: abortSignal(options.signal),
     onProgress: callback(options.onProgress, 'onProgress')
   }

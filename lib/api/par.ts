@@ -3,23 +3,31 @@
 
 import { Calls, type Call } from '../base/call.js'
 import type { Method } from '../decoding/method.js'
-import { planFor, run } from '../decoding/generation.js'
-import type { Progress } from '../base/progress.js'
+import { run } from '../decoding/generation.js'
+import { planFor } from '../decoding/plans.js'
+import { needPictures, runVideo, videoGrid } from '../decoding/video.js'
+import { claimVideos, decodeVideoTokens, encodeFrames, videoGridOf, videoSize } from '../pictures/videos.js'
+import { framesOf, ownVideo, type VideoInput } from './video-input.js'
+import type { Progress, VideoProgress } from '../base/progress.js'
 import type { Sampling } from '../decoding/sampling.js'
 import type { GeneratedImage, Image } from './image.js'
+import { Video, type GeneratedVideo } from './video.js'
 import { Models } from '../models/models.js'
 import { toParError, type Precision } from '../machine/native.js'
 import {
-  checkClassify, checkDecode, checkEncode, checkGenerate, checkLoad, checkLoadPreset, checkScore, resolveSampling,
-  type CheckedEncode, type CheckedGenerate, type ClassifyOptions, type DecodeOptions, type EncodeOptions,
-  type GenerateOptions, type LoadOptions, type PresetOptions,
-  type ScoreOptions
+  checkClassify, checkDecode, checkDecodeVideo, checkEncode, checkEncodeVideo, checkGenerate, checkGenerateVideo,
+  checkLoad, checkLoadPreset, checkScore,
+  resolveSampling, type CheckedEncode, type CheckedGenerate, type CheckedGenerateVideo, type ClassifyOptions,
+  type DecodeOptions, type DecodeVideoOptions, type EncodeOptions, type EncodeVideoOptions, type GenerateOptions,
+  type GenerateVideoOptions, type LoadOptions,
+  type PresetOptions, type ScoreOptions
 } from './options.js'
 import { checkSamples, sampleClass, sampleSeed, type CheckedSamples, type SamplesOptions } from './samples.js'
 import { maxImages, tokenList, type Tokens } from './tokens.js'
 import { checkTokens } from '../decoding/tokens.js'
 import { ownImage, type ImageInput, type OwnImage } from './image-input.js'
 import { decodePictures, encodePicture, gridOf, preparePicture } from '../pictures/pixels.js'
+import type { EmbeddedName } from '../models/embedded.js'
 import type { PresetName } from '../models/presets.js'
 import { isInt32Array } from '../base/realm.js'
 import { pauses } from '../pictures/resample.js'
@@ -29,7 +37,7 @@ import { forLater, invalid, isList, show } from '../base/validate.js'
 
 /** What an instance is: device, precision and the models in it. */
 export interface ParInfo {
-  /** Which preset was loaded by name; absent where files were, or the embedded model. */
+  /** Which preset was loaded by name; absent where files were, or a model that comes with the package. */
   preset?: PresetName
   /** 'cpu' or 'cuda:N'. */
   device: string
@@ -77,8 +85,12 @@ export interface TransformerInfo {
   n: number
   /** All n at hand, ascending. */
   supportedN: number[]
-  /** Tokens: [rows, columns]. */
+  /** Tokens: [rows, columns], of a video those of each frame. */
   grid: [rows: number, columns: number]
+  /** Frames of tokens, of a model that makes videos; absent for pictures. */
+  frames?: number
+  /** Pairs of a head that are rotated by frame, row and column; of a model that makes videos. */
+  rotationPairs?: [frame: number, row: number, column: number]
   /**
    * What told the grid, which the shapes of most models do not: the option, the preset, the file's metadata, training
    * arguments or name, a table of learned positions, or the published models of these dimensions. `assumed`: nothing
@@ -96,7 +108,7 @@ export interface TransformerInfo {
   bytes: number
 }
 
-/** A loaded VQ tokenizer. */
+/** A loaded tokenizer: VQ of pictures, or of videos. */
 export interface TokenizerInfo {
   /** Its file, as given; of the embedded model, where it lies in the package. */
   path: string
@@ -108,6 +120,10 @@ export interface TokenizerInfo {
   codeSize: number
   /** Pixels a token, each way. */
   factor: number
+  /** Of videos: frames that each frame of tokens makes; the first one makes one. */
+  factorTime?: number
+  /** Of videos: levels of the quantisation, one a channel; their product is `codebookSize`. */
+  levels?: number[]
   /** Size of decoded pictures, [height, width] in pixels, where transformer or file tell the grid. */
   imageSize?: [height: number, width: number]
   /** What could not be told, what will not work: sentences without a full stop. */
@@ -140,15 +156,16 @@ export class Par {
    * Loads a transformer, a tokenizer or both; with neither, the embedded model.
    *
    * By name: a published checkpoint out of the Hugging Face cache, with the authors' sampling options and ImageNet's
-   * class names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once.
+   * class names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once. The
+   * embedded model has a name too, 'fashion'.
    * @throws ParError `FILE_NOT_FOUND`, `BAD_CHECKPOINT`, `TOKENIZER_MISMATCH`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`,
    * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`; with `pull` also `DOWNLOAD_FAILED`
    */
   static load (options?: LoadOptions): Promise<Par>
-  static load (preset: PresetName, options?: PresetOptions): Promise<Par>
-  static async load (what?: LoadOptions | PresetName, options?: PresetOptions): Promise<Par> {
+  static load (model: PresetName | EmbeddedName, options?: PresetOptions): Promise<Par>
+  static async load (what?: LoadOptions | PresetName | EmbeddedName, options?: PresetOptions): Promise<Par> {
     if (typeof what !== 'string' && options !== undefined) {
-      throw invalid('Par.load takes a second argument only behind the name of a preset. Give one object: Par.load({ ' +
+      throw invalid('Par.load takes a second argument only behind the name of a model. Give one object: Par.load({ ' +
         'transformer, tokenizer, threads, ... })')
     }
     const checked = typeof what === 'string' ? checkLoadPreset(what, options) : checkLoad(what)
@@ -163,7 +180,7 @@ export class Par {
       ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads
     }
     if (transformer) {
-      const { model, grid } = transformer
+      const { model, grid, frames } = transformer
       info.transformer = {
         path: transformer.file,
         ...(transformer.name !== undefined && { name: transformer.name }),
@@ -179,6 +196,7 @@ export class Par {
         n: transformer.n,
         supportedN: [...supportedN],
         grid: [...grid],
+        ...(frames !== undefined && { frames, rotationPairs: [...model.rotationPairs] as [number, number, number] }),
         gridFrom: transformer.gridFrom,
         warnings: [...transformer.warnings],
         sampling: resolveSampling({}, transformer),
@@ -197,6 +215,22 @@ export class Par {
         ...(grid && { imageSize: [grid[0] * tokenizer.factor, grid[1] * tokenizer.factor] as [number, number] }),
         warnings: [...tokenizer.warnings],
         bytes: tokenizer.native.bytes
+      }
+    }
+    const { videoTokenizer: videos } = this.#models
+    if (videos) {
+      const grid = transformer?.grid
+      info.tokenizer = {
+        path: videos.file,
+        ...(videos.name !== undefined && { name: videos.name }),
+        codebookSize: videos.codes,
+        codeSize: videos.model.levels.length,
+        factor: videos.factor,
+        factorTime: videos.factorTime,
+        levels: [...videos.model.levels],
+        ...(grid && { imageSize: [grid[0] * videos.factor, grid[1] * videos.factor] as [number, number] }),
+        warnings: [...videos.warnings],
+        bytes: videos.native.bytes
       }
     }
     return info
@@ -290,21 +324,119 @@ export class Par {
     return yield * this.#run(request, this.#calls.begin(request.signal), true)
   }
 
-  async * #run (request: CheckedGenerate, call: Call, keep: boolean): AsyncGenerator<Progress, GeneratedImage[], void> {
-    const events = run(this.#models, this.#calls, request, call, keep)
+  #run (request: CheckedGenerate, call: Call, keep: boolean): AsyncGenerator<Progress, GeneratedImage[], void> {
+    return this.#told(run(this.#models, this.#calls, request, call, keep), call, request.onProgress, [])
+  }
+
+  /** The events of a call, of which a callback is told first. @param nothing what an iterator that was left returns */
+  async * #told<Event, Result> (
+    events: AsyncGenerator<Event, Result, void>, call: Call,
+    onProgress: ((event: Event) => void) | ((event: Event) => Promise<void>) | undefined, nothing: Result
+  ): AsyncGenerator<Event, Result, void> {
     try {
       for (;;) {
         const { value, done } = await events.next().catch(error => { throw toParError(error) })
         if (done) return value
         call.pause() // the caller has the turn
-        await call.tell(request.onProgress, value)
+        await call.tell(onProgress, value)
         yield value
         call.resume()
       }
     } finally {
       call.end()
-      await events.return([])
+      await events.return(nothing)
     }
+  }
+
+  /**
+   * Makes a video of a class, or one of each class in a list, with a model on a grid of frames, rows and columns: the
+   * frames are drawn one after another, each as {@link Par.generate} draws a picture (paper, section 3.3). Same seed,
+   * options, device and precision: identical bytes, alone or in a list. Without a tokenizer of videos the results have
+   * `tokens` and no pixels.
+   * @throws ParError `BAD_CLASS_ID`, `UNSUPPORTED_N`, `MISSING_PART`, `OUT_OF_MEMORY`, `NON_FINITE`, `INVALID_OPTION`,
+   * also for a model that makes pictures
+   */
+  generateVideo (options: GenerateVideoOptions & { classId: ClassId }): Promise<GeneratedVideo>
+  generateVideo (options: GenerateVideoOptions & { classId: readonly ClassId[] }): Promise<GeneratedVideo[]>
+  generateVideo (options: GenerateVideoOptions): Promise<GeneratedVideo | GeneratedVideo[]>
+  async generateVideo (options: GenerateVideoOptions): Promise<GeneratedVideo | GeneratedVideo[]> {
+    const request = checkGenerateVideo(options)
+    const events = this.#streamVideo(() => request, false)
+    for (;;) {
+      const { value, done } = await events.next()
+      if (done) return request.single ? value[0]! : value
+    }
+  }
+
+  /**
+   * The same, step by step: yields {@link VideoProgress} once per step. Each frame is made as soon as its tokens are
+   * known, and the step that completes it carries it. The last step of all carries `videos`, which are the iterator's
+   * return value too. Bad options reject the first `next()`. Leaving the loop early ends the work
+   * and frees its memory.
+   */
+  streamVideo (options: GenerateVideoOptions): AsyncGenerator<VideoProgress, GeneratedVideo[], void> {
+    return this.#streamVideo(forLater(() => checkGenerateVideo(options, 'streamVideo')), true)
+  }
+
+  async * #streamVideo (
+    checked: () => CheckedGenerateVideo, streaming: boolean
+  ): AsyncGenerator<VideoProgress, GeneratedVideo[], void> {
+    const request = checked()
+    const call = this.#calls.begin(request.signal)
+    return yield * this.#told(runVideo(this.#models, request, call, streaming), call, request.onProgress, [])
+  }
+
+  /**
+   * Tokens of a video to its frames.
+   * @param tokens raster order, frame after frame: [frames * rows * columns]
+   * @throws ParError `MISSING_PART` without a tokenizer of videos; `OUT_OF_MEMORY`, `INVALID_OPTION`
+   */
+  decodeVideo (tokens: Tokens, options: DecodeVideoOptions & { format: 'float32' }): Promise<Video<Float32Array>>
+  decodeVideo (tokens: Tokens, options?: DecodeVideoOptions & { format?: 'uint8' | undefined }): Promise<Video>
+  decodeVideo (tokens: Tokens, options?: DecodeVideoOptions): Promise<Video | Video<Float32Array>>
+  async decodeVideo (
+    tokens: Tokens, options?: DecodeVideoOptions
+  ): Promise<Video<Uint8Array<ArrayBuffer> | Float32Array>> {
+    const request = checkDecodeVideo(options)
+    const { list, single } = tokenList(tokens, 'tokens')
+    if (!single) throw invalid('decodeVideo takes the tokens of one video')
+    const tokenizer = this.#models.videoTokenizerPart()
+    const [own] = await checkTokens(list, 'tokens', tokenizer.codes, undefined, pauses())
+    const { transformer } = this.#models
+    const grid = videoGridOf(own!.length, request.grid ?? (transformer && videoGrid(transformer)), 'tokens')
+    const [frames, height, width] = videoSize(tokenizer, grid)
+    return await this.#calls.run(request.signal, async call => {
+      const claim = await claimVideos(tokenizer, call, 1, grid, request.format)
+      const data = await decodeVideoTokens(tokenizer, call, own!, grid, request.format, claim, async done => {
+        await call.tell(request.onProgress, { framesDone: done, frames: grid[0] })
+      })
+      return new Video({ data, frames, height, width, fps: request.fps })
+    })
+  }
+
+  /**
+   * A video to tokens in raster order, frame after frame: [frames * rows * columns]. Frames that the grid does not ask
+   * for are left out; the others are squeezed to its size.
+   * @throws ParError `MISSING_PART` without a tokenizer of videos; `FILE_NOT_FOUND`, `BAD_IMAGE`, `OUT_OF_MEMORY`,
+   * `INVALID_OPTION`; `NATIVE_UNAVAILABLE` for a file that needs ffmpeg where there is none
+   */
+  async encodeVideo (video: VideoInput, options?: EncodeVideoOptions): Promise<Int32Array> {
+    const request = checkEncodeVideo(options)
+    const tokenizer = this.#models.videoTokenizerPart()
+    const own = ownVideo(video)
+    const { transformer } = this.#models
+    const grid = request.grid ?? (transformer && videoGrid(transformer))
+    const [frames, height, width] = grid ? videoSize(tokenizer, grid) : []
+    return await this.#calls.run(request.signal, async call => {
+      const found = await framesOf(own, {
+        size: height === undefined ? undefined : { height, width: width! }, frames, fps: request.fps,
+        signal: call.signal, check: () => call.check()
+      })
+      const { tokens } = await encodeFrames(tokenizer, call, found, async done => {
+        await call.tell(request.onProgress, { framesDone: done, frames: found.frames })
+      })
+      return tokens
+    })
   }
 
   /**
@@ -331,9 +463,10 @@ export class Par {
     const request = checkClassify(options)
     const given = pictureOrTokens(picture)
     return await this.#calls.run(request.signal, async call => {
-      const { grid } = await this.#models.transformerFor(request.n, call)
+      const part = await this.#models.transformerFor(request.n, call)
+      if (given.image) needPictures(part)
       const tokens = given.tokens ??
-        await encodePicture(this.#models.tokenizerPart(), call, given.image!, checkEncode({}), grid)
+        await encodePicture(this.#models.tokenizerPart(), call, given.image!, checkEncode({}), part.grid)
       return await classify(this.#models, tokens, request, call)
     })
   }

@@ -1,6 +1,7 @@
 // How far calls have come, as their callers are told.
 
 import type { GeneratedImage, Image } from '../api/image.js'
+import type { GeneratedVideo } from '../api/video.js'
 
 /** How far a call has come; what `stream()` yields and `onProgress` is given, once a step. */
 export interface Progress {
@@ -29,6 +30,37 @@ export interface Progress {
   finished?: GeneratedImage[]
   /** With the last step, and only there: all pictures, in the order of the list. Events of `images()` have none. */
   images?: GeneratedImage[]
+}
+
+/** A finished frame of a video that is being made. */
+export interface VideoFrame {
+  /** Entry of the class list. */
+  video: number
+  /** Number of the frame, from 0. */
+  index: number
+  /** Its pixels. */
+  image: Image
+}
+
+/** How far a call that decodes or encodes a video has come. */
+export interface FramesProgress {
+  /** Frames done: of tokens for `decodeVideo`, of pixels for `encodeVideo`. */
+  framesDone: number
+  /** All of them. */
+  frames: number
+}
+
+/** How far a call that makes videos has come; what `streamVideo()` yields and `onProgress` is given, once a step. */
+export interface VideoProgress extends Pick<Progress, 'step' | 'steps' | 'tokensDone' | 'tokens'> {
+  /** Of `streamVideo`, with a tokenizer: the frames that are finished with this step, in their order, of each video. */
+  frames?: VideoFrame[]
+  /**
+   * The videos that are finished with this step, in the order of the list. A long list runs in several groups, and the
+   * last step of each group has its videos.
+   */
+  finished?: GeneratedVideo[]
+  /** With the last step, and only there: all videos, in the order of the list. */
+  videos?: GeneratedVideo[]
 }
 
 /** How far `classify` has come. */

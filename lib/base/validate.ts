@@ -163,6 +163,17 @@ export function gridOption (value: unknown, name = 'grid'): [rows: number, colum
   return [side, side]
 }
 
+/** The same, or [frames, rows, columns] of a video. */
+export function modelGridOption (
+  value: unknown, name = 'grid'
+): [rows: number, columns: number] | [frames: number, rows: number, columns: number] {
+  if (!isList(value)) return gridOption(value, name)
+  if (value.length !== 2 && value.length !== 3) {
+    throw invalid(`${name} must be a number, [rows, columns] or [frames, rows, columns], not ${show(value)}`)
+  }
+  return [...value].map((side, k) => integer(side, `${name}[${k}]`, 1, limits.gridSide)) as [number, number]
+}
+
 /** Tokens of one picture: whole numbers of the vocabulary. */
 export function tokenArray (value: unknown, name: string, vocabulary: number, length?: number): Int32Array {
   if (!isInt32Array(value)) throw invalid(`${name} must be an Int32Array, not ${show(value)}`)

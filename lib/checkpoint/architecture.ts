@@ -6,15 +6,17 @@ import { bad } from './bad.js'
 import { countEntries, isThere, maxModelTensors, tellingNames } from './names.js'
 import type { Checkpoint } from './types.js'
 
+export { describeVideoTokenizer, type VideoTokenizerDescription } from './video-tokenizer.js'
 export { describeTokenizer, type TokenizerDescription } from './tokenizer.js'
 export { describeTransformer, type TransformerDescription, type TransformerOverrides } from './transformer.js'
 
 const transformerNames = [tellingNames.tokens, tellingNames.classes, tellingNames.layer, tellingNames.arpg,
   tellingNames.lpd]
 
-export type CheckpointKind = 'transformer' | 'tokenizer'
+/** 'tokenizer': of pictures. */
+export type CheckpointKind = 'transformer' | 'tokenizer' | 'video tokenizer'
 
-/** Is it a transformer or a tokenizer? Errors: BAD_CHECKPOINT for neither, or for more tensors than any model has. */
+/** What is it? Errors: BAD_CHECKPOINT for neither, or for more tensors than any model has. */
 export function identify (checkpoint: Checkpoint): CheckpointKind {
   const count = countEntries(checkpoint)
   if (count > maxModelTensors) {
@@ -28,6 +30,7 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   }
   if (transformerNames.some(has)) return 'transformer'
   if (has(tellingNames.codebook) || has(tellingNames.decoder)) return 'tokenizer'
+  if (has(tellingNames.videoDecoder)) return 'video tokenizer'
   const { prefixes = [] } = checkpoint
   if (prefixes.length > 0) {
     throw bad(checkpoint.file,
@@ -38,6 +41,7 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   const names = [...checkpoint.tensors.keys(), ...checkpoint.others.keys()]
   throw bad(checkpoint.file,
     `neither a transformer that parvis runs (LlamaGen, PAR and RandAR have "${tellingNames.tokens}", ARPG ` +
-      `"${tellingNames.arpg}", LPD "${tellingNames.lpd}") nor a VQ tokenizer (no "${tellingNames.codebook}"): ` +
+      `"${tellingNames.arpg}", LPD "${tellingNames.lpd}") nor a VQ tokenizer (no "${tellingNames.codebook}") nor one ` +
+      `of videos (no "${tellingNames.videoDecoder}"): ` +
     `it holds ${names.length} tensors: ${names.slice(0, 4).map(quote).join(', ')}${names.length > 4 ? '...' : ''}`)
 }

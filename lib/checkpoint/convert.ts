@@ -11,7 +11,8 @@ import { toParError, type DType, type TensorSource } from '../machine/native.js'
 import { NodeAbortController } from '../base/realm.js'
 import { shownPath } from '../base/text.js'
 import {
-  describeTokenizer, describeTransformer, identify, type CheckpointKind, type TransformerOverrides
+  describeTokenizer, describeTransformer, describeVideoTokenizer, identify, type CheckpointKind,
+  type TransformerOverrides
 } from './architecture.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
@@ -33,6 +34,8 @@ export interface ConvertOptions extends TransformerOverrides {
    * says.
    */
   tokenizer?: string
+  /** Of a tokenizer of videos: levels of each channel, which are noted. */
+  levels?: readonly number[]
   /**
    * Whether the checksum of the input is noted, for which all of it is read, and those inside of it compared. Default:
    * true.
@@ -145,11 +148,19 @@ export async function convertCheckpoint (
 async function describe (
   checkpoint: Checkpoint, options: ConvertOptions, convertFloats: ConvertFloats
 ): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata, warnings: string[] }> {
-  const { heads, grid, n, tokenizer, signal } = options
-  if (identify(checkpoint) === 'tokenizer') {
+  const { heads, grid, n, rotationPairs, tokenizer, signal } = options
+  const kind = identify(checkpoint)
+  if (kind !== 'transformer') {
     if (tokenizer !== undefined) {
       throw new ParError('INVALID_OPTION',
         `tokenizer belongs to the conversion of a transformer, and ${shownPath(checkpoint.file)} is a tokenizer`)
+    }
+    if (kind === 'video tokenizer') {
+      const { tensors, name, model, warnings } = describeVideoTokenizer(checkpoint, options.levels)
+      const metadata: ParvisMetadata = {
+        kind: 'tokenizer', ...(name !== undefined && { name }), levels: model.levels
+      }
+      return { kind, tensors, metadata, warnings }
     }
     const { tensors, name, imageSize, warnings } = describeTokenizer(checkpoint)
     const codebookSha256 = await codebookHash(checkpoint, convertFloats, signal)
@@ -158,7 +169,7 @@ async function describe (
     }
     return { kind: 'tokenizer', tensors, metadata, warnings }
   }
-  const found = describeTransformer(checkpoint, { heads, grid, n })
+  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs })
   const { layers, crossLayers, dim, vocabularySize, classes } = found.model
   const codebookSha256 = tokenizer === undefined
     ? found.codebookSha256
@@ -178,6 +189,7 @@ async function describe (
       classes,
       n: found.n,
       ...(found.gridFrom !== 'assumed' && { grid: found.grid }),
+      ...(found.grid.length === 3 && { rotationPairs: found.model.rotationPairs }),
       ...(found.labels && { labels: found.labels }),
       ...(found.sampling && { sampling: found.sampling }),
       ...(found.name !== undefined && { name: found.name }),
@@ -191,9 +203,8 @@ async function hashOf (
   file: string, transformer: string, vocabulary: number, convertFloats: ConvertFloats, signal?: AbortSignal
 ): Promise<string | undefined> {
   const checkpoint = await openCheckpoint(file, { signal })
-  if (identify(checkpoint) !== 'tokenizer') {
-    throw new ParError('INVALID_OPTION', `tokenizer: ${shownPath(file)} is a transformer`)
-  }
+  const kind = identify(checkpoint)
+  if (kind !== 'tokenizer') throw new ParError('INVALID_OPTION', `tokenizer: ${shownPath(file)} is a ${kind}`)
   const { codebookSize } = describeTokenizer(checkpoint).model
   if (codebookSize !== vocabulary) {
     throw new ParError('TOKENIZER_MISMATCH',

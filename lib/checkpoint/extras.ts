@@ -39,13 +39,14 @@ const packedName = /\.((.*_)?weight|bias|q(weight|zeros))$/
 /** Where a parameter of the model itself would stand: what may be one is not left out there. */
 const within: Record<Kind, RegExp> = {
   transformer: /^(layers\.|pos_)|\.(weight|bias)$/,
+  'video tokenizer': /^(encoder|decoder)_layers\.|\.(weight|bias)$/,
   tokenizer: /^(encoder|decoder|quant_conv|post_quant_conv)\.|\.(weight|bias)$/
 }
 
 /** Where a tokenizer stands that is kept beside the transformer. */
 const ofTokenizer = /^(encoder|decoder|quantize|quant_conv|post_quant_conv)(\.|$)/i
 
-export type Kind = 'transformer' | 'tokenizer'
+export type Kind = 'transformer' | 'tokenizer' | 'video tokenizer'
 
 /** Anything beside the needed tensors that the model would have to use? Errors: BAD_CHECKPOINT, naming it. */
 export function refuseForeign (needed: Needed, kind: Kind): void {
@@ -106,7 +107,7 @@ function judged (name: string): boolean {
 function guess (names: readonly string[], kind: Kind): string {
   const has = (pattern: RegExp): boolean => names.some(name => pattern.test(name))
   if (has(/lora_/i)) return 'are these LoRA weights? Merge them into the weights in Python and save the file again.'
-  if (kind === 'tokenizer') {
+  if (kind !== 'transformer') {
     return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
   }
   if (has(/mask_(token|emb)/i)) return 'a model that fills masks, such as MaskGIT or RAR?'

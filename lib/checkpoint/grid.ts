@@ -18,9 +18,16 @@ export type GridSource =
   | 'option' | 'metadata' | 'training arguments' | 'file name' | 'shapes' | 'published' | 'assumed'
 
 export type Grid = [rows: number, columns: number]
+/** What a model draws: a picture, or a video of so many frames of tokens. */
+export type ModelGrid = Grid | [frames: number, rows: number, columns: number]
+
+/** Rows and columns of a picture, or of each frame. */
+export const frameGrid = (grid: readonly number[]): Grid => grid.slice(-2) as Grid
+/** Frames of tokens of a video; undefined for pictures. */
+export const framesOf = (grid: readonly number[]): number | undefined => grid.length === 3 ? grid[0] : undefined
 
 export interface ChosenGrid {
-  grid: Grid
+  grid: ModelGrid
   gridFrom: GridSource
   /** Sentences: what was assumed, what contradicts what, what could not be used. */
   warnings: string[]
@@ -31,23 +38,23 @@ const assumedSide = 24
 const usualFactor = 16
 
 /** What the caller gave. Errors: INVALID_OPTION. */
-export function gridOption (grid: unknown): Grid | undefined {
+export function gridOption (grid: unknown): ModelGrid | undefined {
   if (grid === undefined) return undefined
   const sides: unknown[] = Array.isArray(grid) ? [...grid] : [grid, grid]
-  const good = sides.length === 2 &&
+  const good = (sides.length === 2 || sides.length === 3) &&
     sides.every(side => typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= limits.gridSide)
   if (!good) {
-    throw new ParError('INVALID_OPTION',
-      `grid must be [rows, columns] or one number, whole numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
+    throw new ParError('INVALID_OPTION', 'grid must be [rows, columns], [frames, rows, columns] or one number, whole ' +
+      `numbers from 1 to ${limits.gridSide}, got ${showValue(grid)}`)
   }
-  return sides as Grid
+  return sides as ModelGrid
 }
 
 interface Known {
   /** Tokens per step, a square. */
   n: number
-  option: Grid | undefined
-  metadata: Grid | undefined
+  option: ModelGrid | undefined
+  metadata: ModelGrid | undefined
   /** Name of the file that this one was converted from. */
   convertedFrom: string | undefined
   official: string | undefined
@@ -60,9 +67,10 @@ export function chooseGrid (
   needed: Needed, { n, option, metadata, convertedFrom, official, tokens }: Known
 ): ChosenGrid {
   const root = Math.round(Math.sqrt(n))
-  const fits = ([rows, columns]: Grid): boolean =>
-    tokens === undefined ? rows % root === 0 && columns % root === 0 : rows * columns === tokens
-  const does = (grid: Grid): string => tokens === undefined
+  const fits = (grid: ModelGrid): boolean => tokens === undefined
+    ? frameGrid(grid).every(side => side % root === 0)
+    : grid.reduce((product: number, side) => product * side, 1) === tokens
+  const does = (grid: ModelGrid): string => tokens === undefined
     ? `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
     : `its table of positions is for ${tokens} tokens, not for a grid of ${show(grid)}`
   if (option) {
@@ -72,8 +80,10 @@ export function chooseGrid (
   if (metadata && !fits(metadata)) throw needed.bad(`${does(metadata)} from its metadata. Pass grid.`)
 
   const warnings: string[] = []
-  const told: Array<{ grid: Grid, from: GridSource, words: string }> = []
-  const add = (from: GridSource, words: string, found: { grid: Grid } | { problem: string } | undefined): void => {
+  const told: Array<{ grid: ModelGrid, from: GridSource, words: string }> = []
+  const add = (
+    from: GridSource, words: string, found: { grid: ModelGrid } | { problem: string } | undefined
+  ): void => {
     if (!found) return
     if ('problem' in found) warnings.push(found.problem)
     else if (fits(found.grid)) told.push({ grid: found.grid, from, words })
@@ -109,7 +119,7 @@ export function chooseGrid (
   return { grid: assumed, gridFrom: 'assumed', warnings }
 }
 
-const show = (grid: Grid): string => grid.join(' x ')
+const show = (grid: ModelGrid): string => grid.join(' x ')
 
 // ---- published models
 
@@ -123,7 +133,7 @@ function publishedGrids (official: string | undefined): Grid[] {
  * Names of the published files of one architecture, without their ending: 'c2i_B_256', 'PAR-XL-4x'. With a grid only
  * those of it.
  */
-export function filesOf (official: string | undefined, grid?: Grid): string[] {
+export function filesOf (official: string | undefined, grid?: ModelGrid): string[] {
   return presets.filter(preset => preset.official === official && (!grid || show(preset.grid) === show(grid)))
     .map(({ transformer }) => path.parse(transformer.file).name)
 }

@@ -5,11 +5,11 @@ export { openCheckpoint } from './open.js'
 export type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
 export type { ParvisMetadata, SamplingDefaults, TokenizerMetadata, TransformerMetadata } from './metadata.js'
 export {
-  describeTokenizer, describeTransformer, identify,
+  describeTokenizer, describeTransformer, describeVideoTokenizer, identify, type VideoTokenizerDescription,
   type CheckpointKind, type TokenizerDescription, type TransformerDescription, type TransformerOverrides
 } from './architecture.js'
 export { convertCheckpoint, type ConvertFloats, type ConvertOptions, type ConvertResult } from './convert.js'
-export { filesOf, type GridSource } from './grid.js'
+export { filesOf, frameGrid, framesOf, type GridSource, type ModelGrid } from './grid.js'
 export { compareChecksums } from './checksums.js'
 export { codebookHash } from './hashes.js'
 export type { WeightsChoice } from './names.js'

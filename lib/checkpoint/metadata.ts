@@ -40,8 +40,10 @@ export interface TransformerMetadata extends Origin {
   vocabularySize?: number
   classes?: number
   n?: number
-  /** [rows, columns] of tokens. */
-  grid?: [number, number]
+  /** Tokens: [rows, columns], or [frames, rows, columns] of a video. */
+  grid?: [number, number] | [number, number, number]
+  /** Pairs of a head's elements that are rotated by frame, by row and by column. */
+  rotationPairs?: [number, number, number]
   /** Class names, by class id. */
   labels?: string[]
   sampling?: SamplingDefaults
@@ -55,6 +57,8 @@ export interface TokenizerMetadata extends Origin {
   name?: string
   /** [height, width] of the pictures it was trained on, pixels. */
   imageSize?: [number, number]
+  /** Of a tokenizer of videos: levels of each channel of a code. */
+  levels?: number[]
   /** Hash of its codebook (hashes.ts), as it was before any rounding by a conversion. */
   codebookSha256?: string
 }
@@ -104,7 +108,8 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
       vocabularySize: fields.integer('vocabularySize', 1),
       classes: fields.integer('classes', 1),
       n: fields.integer('n', 1),
-      grid: fields.pair('grid', limits.gridSide),
+      grid: fields.numbers('grid', [2, 3], 1, limits.gridSide) as TransformerMetadata['grid'],
+      rotationPairs: fields.numbers('rotationPairs', [3], 0, limits.headSize) as TransformerMetadata['rotationPairs'],
       labels: fields.labels(),
       sampling: fields.sampling(),
       name: fields.text('name'),
@@ -117,7 +122,8 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
     return dropAbsent<TokenizerMetadata>({
       kind,
       name: fields.text('name'),
-      imageSize: fields.pair('imageSize', maxImageSide),
+      imageSize: fields.numbers('imageSize', [2], 1, maxImageSide) as TokenizerMetadata['imageSize'],
+      levels: fields.numbers('levels', undefined, 2, 4096),
       codebookSha256: fields.sha256('codebookSha256'),
       sourceFile: fields.text('sourceFile'),
       sourceSha256: fields.sha256('sourceSha256')
@@ -174,15 +180,20 @@ class Fields {
     return value
   }
 
-  pair (name: string, most: number): [number, number] | undefined {
+  /** A list of so many whole numbers; of 1 to `limits.codeSize` where nothing is said. */
+  numbers (name: string, counts: readonly number[] | undefined, least: number, most: number): number[] | undefined {
     const value = this.map.get(name)
     if (value === undefined || value === null) return undefined
-    const good = (side: Json | undefined): side is number =>
-      typeof side === 'number' && Number.isInteger(side) && side >= 1 && side <= most
-    if (!Array.isArray(value) || value.length !== 2 || !good(value[0]) || !good(value[1])) {
-      throw this.wrong(name, `two whole numbers from 1 to ${most}`)
+    const good = (number: Json): number is number =>
+      typeof number === 'number' && Number.isInteger(number) && number >= least && number <= most
+    const many = (length: number): boolean =>
+      counts ? counts.includes(length) : length >= 1 && length <= limits.codeSize
+    if (!Array.isArray(value) || !many(value.length) || !value.every(good)) {
+      const words = ['', 'one', 'two', 'three']
+      const count = counts?.map(count => words[count]).join(' or ') ?? `1 to ${limits.codeSize}`
+      throw this.wrong(name, `${count} whole numbers from ${least} to ${most}`)
     }
-    return [value[0], value[1]]
+    return [...value]
   }
 
   labels (): string[] | undefined {

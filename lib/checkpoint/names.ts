@@ -37,7 +37,8 @@ export const tellingNames = {
   randar: 'pos_instruct_embeddings',
   textToImage: 'cls_embedding.cap_proj.fc1.weight',
   codebook: codebookName,
-  decoder: 'decoder.conv_in.weight'
+  decoder: 'decoder.conv_in.weight',
+  videoDecoder: 'decoder_layers.0.conv.weight'
 }
 
 /** The name that `key` has in the checkpoint. Errors: BAD_CHECKPOINT when it is taken already. */

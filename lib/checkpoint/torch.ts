@@ -227,7 +227,7 @@ async function findStateDict (
     return average
   }
   if (root instanceof Map) {
-    for (const wrapper of ['model', 'module', 'state_dict']) {
+    for (const wrapper of ['model', 'module', 'state_dict', 'model_state_dict']) {
       const inner = root.get(wrapper)
       if (inner instanceof Map && await holdsTensors(inner, slices)) return { dict: inner, wrapper }
       if (inner instanceof Inert) {
@@ -249,7 +249,7 @@ async function findStateDict (
       ? ' with nothing in it'
       : ` with the keys ${firstKeys(root).join(', ')}`
   throw bad(source.file, `no weights found: the file holds ${describeValue(root)}${within}. ` +
-    'Weights are expected at the top or under "model", "module" or "state_dict".')
+    'Weights are expected at the top or under "model", "module", "state_dict" or "model_state_dict".')
 }
 
 /** For a message. A key may be any value; only a text is shown. */

@@ -17,7 +17,7 @@ import { refuseForeign } from './extras.js'
 import type { Take, Taken } from './family.js'
 import { takeLlamaGen } from './llamagen.js'
 import { takeLpd } from './lpd.js'
-import { chooseGrid, gridOption, type Grid, type GridSource } from './grid.js'
+import { chooseGrid, framesOf, gridOption, type GridSource, type ModelGrid } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
 import { tellingNames } from './names.js'
 import { Needed, positiveOption } from './shapes.js'
@@ -27,10 +27,12 @@ import type { Checkpoint } from './types.js'
 export interface TransformerOverrides {
   /** Attention heads, 1 to 4096; needed where the width is not one of the published models'. */
   heads?: number
-  /** Token grid: [rows, columns], or one number for a square; 1 to 1024 per side. */
-  grid?: [number, number] | number
+  /** Token grid: [rows, columns], [frames, rows, columns], or one number for a square; 1 to 1024 per side. */
+  grid?: ModelGrid | number
   /** Tokens a step that the caller expects; another than the checkpoint's is UNSUPPORTED_N. */
   n?: number
+  /** Pairs of a head's elements that are rotated by frame, by row and by column: half the head size in all. */
+  rotationPairs?: [frame: number, row: number, column: number]
 }
 
 /** A transformer checkpoint, understood. */
@@ -40,8 +42,8 @@ export interface TransformerDescription {
   model: TransformerModel
   /** Tokens a step: rows of the transition table + 1; 1 for methods without transition tokens. */
   n: number
-  /** [rows, columns] of tokens. */
-  grid: Grid
+  /** Tokens: [rows, columns], or [frames, rows, columns] of a video. */
+  grid: ModelGrid
   /**
    * 'method': all models of this method have heads of one size. 'assumed': of a published model of that width which has
    * another number of layers.
@@ -108,7 +110,8 @@ export function describeTransformer (
       `checkpoint ${words}. ${cure}`)
   }
   const name = metadata?.name ?? official?.name
-  const model = taken.model({ heads, kvHeads, headSize })
+  const model = rotated(needed, method, taken.model({ heads, kvHeads, headSize }), grid,
+    { option: overrides.rotationPairs, metadata: metadata?.rotationPairs })
   return {
     method,
     model,
@@ -223,6 +226,44 @@ function chooseHeads (
     : [`nothing in the file says its number of heads: ${heads} is assumed, that of ${ofThisWidth!.name}, which has ` +
       `the same width and ${ofThisWidth!.layers} layers. Give heads (--heads on the command line)`]
   return { heads, kvHeads, headSize, from, warnings }
+}
+
+// ---- rotation
+
+type Pairs = TransformerModel['rotationPairs']
+
+/**
+ * The model with its pairs divided among frame, row and column. A picture's are halved between row and column unless
+ * somebody says otherwise; how those of a video are divided, nothing but metadata or the caller tells.
+ */
+function rotated (
+  needed: Needed, method: Method, model: TransformerModel, grid: ModelGrid,
+  { option, metadata }: { option: Pairs | undefined, metadata: Pairs | undefined }
+): TransformerModel {
+  const frames = framesOf(grid)
+  const size = grid.join(' x ')
+  if (frames !== undefined && !hasN(method)) {
+    throw needed.bad(`a grid of ${size} tokens is that of a video, and ${methodNames[method]} draws pictures. ` +
+      'Pass grid.')
+  }
+  const pairs = option ?? metadata
+  if (!pairs) {
+    if (frames === undefined) return model
+    throw needed.bad(`a video model (${size} tokens), and nothing says how its rotation is divided among frame, row ` +
+      'and column. Pass rotationPairs.')
+  }
+  const wrong = (why: string): Error => {
+    const message = `rotationPairs [${pairs.join(', ')}]${option ? '' : ' of its metadata'} cannot be: ${why}`
+    return option
+      ? new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${message}`)
+      : needed.bad(`${message}. Pass rotationPairs.`)
+  }
+  if (!hasN(method)) throw wrong(`${methodNames[method]} has a division of its own`)
+  if (pairs.reduce((sum, count) => sum + count, 0) !== model.headSize / 2) {
+    throw wrong(`a head of ${model.headSize} elements has ${model.headSize / 2} pairs`)
+  }
+  if (frames === undefined && pairs[0] > 0) throw wrong(`a picture of ${size} tokens has no frames`)
+  return { ...model, rotationPairs: [...pairs] }
 }
 
 // ---- classes

@@ -50,6 +50,31 @@ export function grid (text: string): [number, number] {
   return [found[0], found[1]]
 }
 
+/** The same, or `5x16x16`: frames, rows and columns. */
+export function modelGrid (text: string): [number, number] | [number, number, number] {
+  const three = /^(\d{1,6})[x×,](\d{1,6})[x×,](\d{1,6})$/.exec(text)
+  if (!three) return grid(text)
+  const sides = three.slice(1).map(Number) as [number, number, number]
+  if (sides.includes(0)) throw new InvalidArgumentError('Give frames, rows and columns of tokens, such as 5x16x16.')
+  return sides
+}
+
+/** `8,12,12`: pairs by frame, row and column. */
+export function rotationPairs (text: string): [number, number, number] {
+  const three = /^(\d{1,6})[x×,](\d{1,6})[x×,](\d{1,6})$/.exec(text)
+  if (!three) throw new InvalidArgumentError('Give the pairs of frame, row and column, such as 8,12,12.')
+  return three.slice(1).map(Number) as [number, number, number]
+}
+
+/** `8,8,8,5,5,5`: levels of each channel. */
+export function levels (text: string): number[] {
+  const found = text.split(',').map(Number)
+  if (!/^\d{1,5}(,\d{1,5})*$/.test(text) || found.some(level => level < 2)) {
+    throw new InvalidArgumentError('Give the levels of each channel, such as 8,8,8,5,5,5.')
+  }
+  return found
+}
+
 /** `256`, or `256x192` (width by height). */
 export function size (text: string): number | { width: number, height: number } {
   const found = sides(text, 'x×')

@@ -6,7 +6,7 @@ import { convertCheckpoint, type WeightsChoice } from '../checkpoint/index.js'
 import { ParError } from '../base/errors.js'
 import type { DType } from '../machine/native.js'
 import { shownPath, visible } from '../base/text.js'
-import { fileName, grid, integer } from './arguments.js'
+import { fileName, integer, levels, modelGrid, rotationPairs } from './arguments.js'
 import { checkOneFile } from './outputs.js'
 import { progressBar } from './progress.js'
 import { bytesText, note, printJson, printSummary, shown, UsageError, type CommonFlags } from './terminal.js'
@@ -14,7 +14,9 @@ import { bytesText, note, printJson, printSummary, shown, UsageError, type Commo
 interface Flags extends CommonFlags {
   precision?: DType
   heads?: number
-  grid?: [number, number]
+  grid?: [number, number] | [number, number, number]
+  rotationPairs?: [number, number, number]
+  levels?: number[]
   tokensPerStep?: number
   tokenizer?: string
   weights?: WeightsChoice
@@ -30,7 +32,10 @@ export function convertCommand (signal: AbortSignal): Command {
     .addOption(new Option('--precision <type>',
       'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16']))
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, if the file does not say; an assumed grid is not recorded', grid)
+    .option('--grid <rows>x<columns>', 'token grid, if the file does not say; an assumed grid is not recorded',
+      modelGrid)
+    .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
+    .option('--levels <list>', 'for tokenizers of videos: levels of each channel, such as 8,8,8,5,5,5', levels)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens per step', integer(1))
     .option('--tokenizer <file>',
       'for a transformer: the tokenizer that it needs, recorded so that another one is refused', fileName)
@@ -55,6 +60,8 @@ export function convertCommand (signal: AbortSignal): Command {
           precision: flags.precision,
           heads: flags.heads,
           grid: flags.grid,
+          rotationPairs: flags.rotationPairs,
+          levels: flags.levels,
           n: flags.tokensPerStep,
           tokenizer: flags.tokenizer,
           weights: flags.weights,

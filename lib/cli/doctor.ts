@@ -9,6 +9,7 @@ import path from 'node:path'
 import { Command } from 'commander'
 import { chooseFrom, cpuAfterAll, cureOf, versionText, type Choice, type Facts } from '../machine/device.js'
 import { ParError } from '../base/errors.js'
+import { findFfmpeg } from '../pictures/ffmpeg.js'
 import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '../machine/native.js'
 import type { Attempt } from '../machine/find-addon.js'
 import { visible } from '../base/text.js'
@@ -23,8 +24,8 @@ interface Flags extends CommonFlags { timeout: number }
 const maxSeconds = 2147483
 
 /** Variables that decide what is found, shown where they are set. */
-const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'CUDA_VISIBLE_DEVICES',
-  'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'PARVIS_FFMPEG',
+  'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
@@ -33,8 +34,10 @@ export function doctorCommand (signal: AbortSignal): Command {
     )
     .option('--timeout <seconds>', 'how long addon and NVIDIA driver may take to answer', integer(1, maxSeconds), 30)
     .action(async (flags: Flags) => {
-      const [answer, sharp] = await Promise.all([ask(flags.timeout, signal), askSharp(flags.timeout, signal)])
-      const report = judge({ ...answer, sharp })
+      const [answer, sharp, ffmpeg] = await Promise.all([
+        ask(flags.timeout, signal), askSharp(flags.timeout, signal), findFfmpeg()
+      ])
+      const report = judge({ ...answer, sharp, ffmpeg })
       if (flags.json) await printJson(asJson(report))
       else await print(asText(report))
       if (report.broken) throw report.broken
@@ -90,6 +93,8 @@ interface Answer extends Findings {
   confined?: boolean
   /** The library that reads and writes picture files: its version, or why it does not load. */
   sharp?: Sharp
+  /** The program that writes and reads video files, and what says where it is. */
+  ffmpeg?: { file: string, from: string }
 }
 
 type Sharp = { version: string } | { problem: string }
@@ -238,7 +243,7 @@ function judge (answer: Answer): Report {
 // ---- text
 
 function asText ({ answer, choice, cudaFault, next }: Report): string {
-  const { file, origin, cpu, cuda, backends, sharp } = answer
+  const { file, origin, cpu, cuda, backends, sharp, ffmpeg } = answer
   const set = variables.filter(name => process.env[name] !== undefined)
   const parts = [
     `parvis ${version}`,
@@ -252,6 +257,7 @@ function asText ({ answer, choice, cudaFault, next }: Report): string {
             ? `${sharp.version}, for picture files`
             : `no picture files are read or written: ${sharp.problem}`]]
         : []),
+      ['ffmpeg', ffmpeg ? `${ffmpeg.file} (by ${ffmpeg.from}), for .mp4 and .webm` : 'none: .mp4 and .webm need it'],
       ...(set.length > 0 ? [['set', set.map(name => `${name}=${process.env[name]}`).join(', ')]] : [])
     ])
   ]
@@ -328,7 +334,7 @@ function processor (): string {
 // ---- JSON
 
 function asJson ({ answer, choice, cudaFault, next }: Report): object {
-  const { file, origin, cpu, cuda, backends, memory, sharp } = answer
+  const { file, origin, cpu, cuda, backends, memory, sharp, ffmpeg } = answer
   const text = (version: number): string | null => version === 0 ? null : versionText(version)
   return {
     parvis: version,
@@ -341,6 +347,7 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
     addon: { file: file ?? null, origin: origin ?? null, usable: cpu !== undefined },
     backends: backends ?? [],
     sharp: sharp ?? null,
+    ffmpeg: ffmpeg ?? null,
     cpu: cpu ? { processor: processor(), ...cpu, memory: known(cpu.memory) } : null,
     cuda: cuda
       ? {

@@ -58,6 +58,8 @@ const flagNames: Record<string, string> = { n: 'tokensPerStep', classId: 'class'
 function inFlags ({ code, message }: ParError, command: Command | undefined): Failure {
   const text = message
     .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
+    .replace(/\bPass rotationPairs\.$/, 'Pass --rotation-pairs.')
+    .replace(/\bPass levels\.$/, 'Pass --levels.')
     .replace(/; or ask Par\.load for it: \{ pull: true \}$/, '; or give --pull')
     .replace(/\bUse device: ('.*)$/, (_, devices: string) => 'Use ' + devices.replace(/'([^']+)'/g, '--device $1'))
   if (code !== 'INVALID_OPTION') return { code, message: text }

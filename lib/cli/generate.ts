@@ -110,6 +110,10 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
     await loadModel(flags, signal, pullReporter(progress, flags))
   await withPar(flags, load, async (par, progress) => {
     const { transformer } = par.info
+    if (transformer!.frames !== undefined) {
+      throw new UsageError('this model makes videos, and the command line makes pictures only; in Node.js, ' +
+        'par.generateVideo makes them (docs/videos.md)')
+    }
     const classes = classesOf(wanted, par)
     const count = classes.length * flags.count
     if (count > maxImages) {

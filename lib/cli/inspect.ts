@@ -5,10 +5,12 @@
 
 import { Command, Option } from 'commander'
 import {
-  compareChecksums, describeTokenizer, describeTransformer, filesOf, identify, nearestTokenizer, nearestTransformer,
-  openCheckpoint,
-  type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type WeightsChoice
+  compareChecksums, describeTokenizer, describeTransformer, describeVideoTokenizer, filesOf, identify, nearestTokenizer,
+  nearestTransformer, openCheckpoint,
+  type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type VideoTokenizerDescription,
+  type WeightsChoice
 } from '../checkpoint/index.js'
+import { nbpTokenizerFiles } from '../models/video.js'
 import { decoderOf } from '../decoding/decoders.js'
 import { hasN, methodNames } from '../decoding/method.js'
 import { limits } from '../machine/limits.js'
@@ -17,13 +19,15 @@ import { maxShownName, quote, shownPath, visible } from '../base/text.js'
 import { cacheBytes } from '../models/shapes.js'
 import { vqFactor } from '../models/vq.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
-import { device, fileName, grid, integer } from './arguments.js'
+import { device, fileName, integer, levels, modelGrid, rotationPairs } from './arguments.js'
 import { orAborted } from './signals.js'
 import { bytesText, print, printJson, table, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
   heads?: number
-  grid?: [number, number]
+  grid?: [number, number] | [number, number, number]
+  rotationPairs?: [number, number, number]
+  levels?: number[]
   weights?: WeightsChoice
   tensors?: boolean
   speed?: boolean
@@ -34,6 +38,7 @@ interface Flags extends CommonFlags {
 type Found =
   | { kind: 'transformer', about: TransformerDescription, headsKnown: boolean }
   | { kind: 'tokenizer', about: TokenizerDescription }
+  | { kind: 'video tokenizer', about: VideoTokenizerDescription }
 
 export function inspectCommand (signal: AbortSignal): Command {
   return new Command('inspect')
@@ -41,7 +46,9 @@ export function inspectCommand (signal: AbortSignal): Command {
       'memory needed. Weights are only compared with the checksums of a .pt file.')
     .argument('<file>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, if the file does not say', grid)
+    .option('--grid <rows>x<columns>', 'token grid, if the file does not say; FxRxC for videos', modelGrid)
+    .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
+    .option('--levels <list>', 'for tokenizers of videos: levels of each channel, such as 8,8,8,5,5,5', levels)
     .addOption(new Option('--weights <which>',
       'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
     .option('--tensors', 'list every tensor with type and shape (--json always does)')
@@ -55,9 +62,12 @@ export function inspectCommand (signal: AbortSignal): Command {
       let found: Found | undefined
       let fault: unknown
       try {
-        found = identify(checkpoint) === 'tokenizer'
-          ? { kind: 'tokenizer', about: describeTokenizer(checkpoint) }
-          : understand(checkpoint, flags)
+        const kind = identify(checkpoint)
+        found = kind === 'tokenizer'
+          ? { kind, about: describeTokenizer(checkpoint) }
+          : kind === 'video tokenizer'
+            ? { kind, about: describeVideoTokenizer(checkpoint, flags.levels) }
+            : understand(checkpoint, flags)
         if (flags.checksum) await compareChecksums(checkpoint, signal)
       } catch (error) {
         signal.throwIfAborted()
@@ -71,13 +81,15 @@ export function inspectCommand (signal: AbortSignal): Command {
 }
 
 /** The description; where only the heads are missing, one with an arbitrary number of them. */
-function understand (checkpoint: Checkpoint, { heads, grid }: Flags): Found {
+function understand (checkpoint: Checkpoint, { heads, grid, rotationPairs }: Flags): Found {
+  const describe = (heads?: number): TransformerDescription =>
+    describeTransformer(checkpoint, { heads, grid, rotationPairs })
   try {
-    return { kind: 'transformer', about: describeTransformer(checkpoint, { heads, grid }), headsKnown: true }
+    return { kind: 'transformer', about: describe(heads), headsKnown: true }
   } catch (error) {
     for (const some of heads === undefined ? possibleHeads(checkpoint) : []) {
       try {
-        return { kind: 'transformer', about: describeTransformer(checkpoint, { heads: some, grid }), headsKnown: false }
+        return { kind: 'transformer', about: describe(some), headsKnown: false }
       } catch {}
     }
     throw error
@@ -92,13 +104,14 @@ function possibleHeads (checkpoint: Checkpoint): number[] {
 }
 
 async function speedOf (found: Found | undefined, device: Device): Promise<Speed | undefined> {
-  if (!found || (found.kind === 'transformer' && !found.headsKnown)) return undefined
+  if (!found || found.kind === 'video tokenizer') return undefined
+  if (found.kind === 'transformer' && !found.headsKnown) return undefined
   return await expectedSpeed(found.about, device)
 }
 
 // ---- figures
 
-function nearest (found: Found): Nearest {
+function nearest (found: Exclude<Found, { kind: 'video tokenizer' }>): Nearest {
   return found.kind === 'tokenizer' ? nearestTokenizer(found.about) : nearestTransformer(found.about, found.headsKnown)
 }
 
@@ -110,7 +123,7 @@ function parameters (tensors: readonly { shape: number[] }[]): number {
 function memory (found: Found): Record<string, { float32: number, bfloat16: number }> {
   const both = (elements: number) => ({ float32: 4 * elements, bfloat16: 2 * elements })
   const weights = both(parameters(found.about.tensors))
-  return found.kind === 'tokenizer' || !found.headsKnown
+  return found.kind !== 'transformer' || !found.headsKnown
     ? { weights }
     : {
         weights,
@@ -156,7 +169,7 @@ function describeJson (found: Found): object {
     ...(found.kind === 'transformer' && mayBe(found.about).length > 0 && { mayBe: mayBe(found.about) }),
     ...(found.kind === 'transformer' && { headsFrom: found.headsKnown ? found.about.headsFrom : null }),
     model: shown,
-    nearest: nearest(found),
+    ...(found.kind !== 'video tokenizer' && { nearest: nearest(found) }),
     parameters: parameters(tensors),
     memory: memory(found),
     ...(found.kind === 'transformer' && found.headsKnown && { needs: memoryNeeds(found.about) })
@@ -221,7 +234,9 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
   const under = checkpoint.wrapper ? `, weights under ${quote(checkpoint.wrapper)}` : ''
   const rows = [['format', `${format}, ${bytesText(checkpoint.fileBytes)}${under}`]]
   if (!found) rows.push(['kind', 'not understood, see the error at the end'])
-  else if (found.kind === 'tokenizer') {
+  else if (found.kind === 'video tokenizer') {
+    rows.push(['kind', 'tokenizer of videos'], ['model', videoModelText(found.about)], ...videoFacts(found.about))
+  } else if (found.kind === 'tokenizer') {
     rows.push(['kind', 'tokenizer'], ['model', modelText(checkpoint, found)], ...tokenizerFacts(found.about))
   } else {
     rows.push(['kind', 'transformer'], ['model', modelText(checkpoint, found)],
@@ -287,7 +302,11 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
             : `${n} tokens per step (${model.specials} transition tokens)`
         ]
       : ['method', `${methodNames[about.method]}, ${decoderOf(about, '').plan({}).tokensAfter.length} steps by default`],
-    ['grid', `${grid.join(' x ')} tokens (${gridFrom})`],
+    ['grid', `${grid.join(' x ')} tokens${grid.length === 3 ? ', a video: frames first' : ''} (${gridFrom})`],
+    ...(grid.length === 3
+      ? [['rotation', `of each head ${model.rotationPairs[0]} pairs by frame, ${model.rotationPairs[1]} by row, ` +
+          `${model.rotationPairs[2]} by column`]]
+      : []),
     ['layers', `${layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
     ['heads', heads],
     ['vocabulary', `${model.vocabularySize} tokens`],
@@ -301,7 +320,7 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
  * Which published model it is, or what sets it apart from the one that is most alike. Shapes tell; weights are not
  * read.
  */
-function modelText (checkpoint: Checkpoint, found: Found): string {
+function modelText (checkpoint: Checkpoint, found: Exclude<Found, { kind: 'video tokenizer' }>): string {
   const { about } = found
   const { name, differences } = nearest(found)
   if (found.kind === 'tokenizer' && found.about.mayBe) {
@@ -340,6 +359,27 @@ function transformerText (checkpoint: Checkpoint, about: TransformerDescription)
   const own = files.filter(file => file !== official)
   return `${official}${own.length > 0 ? `, ${own.join(' or ')}` : ''} (${of}, by its ` +
     `shapes${own.length > 1 ? '; the grid tells them apart, and it is assumed' : ''})`
+}
+
+function videoModelText ({ official }: VideoTokenizerDescription): string {
+  return official
+    ? `${official}, ${nbpTokenizerFiles.join(' or ')} (by its shapes, which both have)`
+    : 'none of the published ones'
+}
+
+function videoFacts ({ model, levelsFrom, name, official }: VideoTokenizerDescription): string[][] {
+  const product = (side: 'expandTime' | 'expandSpace'): number =>
+    model.decoder.reduce((product, layer) => product * layer[side], 1)
+  const from = { option: 'as given', metadata: 'from its metadata', usual: 'those of the published models' }[levelsFrom]
+  const widths = (layers: VideoTokenizerDescription['model']['decoder']): string =>
+    [...new Set(layers.filter(({ kind }) => kind === 'residual').map(({ outputs }) => outputs))].join(', ')
+  return [
+    ...(name !== undefined && name !== official ? [['name', visible(name)]] : []),
+    ['factor', `${product('expandSpace')} pixels per token; a frame of tokens makes ${product('expandTime')} frames, ` +
+      'the first one makes 1'],
+    ['codes', `${model.levels.reduce((codes, level) => codes * level, 1)}: levels ${model.levels.join(', ')} (${from})`],
+    ['widths', `encoder ${widths(model.encoder)}, decoder ${widths(model.decoder)}`]
+  ]
 }
 
 function tokenizerFacts (about: TokenizerDescription): string[][] {

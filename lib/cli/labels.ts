@@ -4,14 +4,14 @@
 import { Command } from 'commander'
 import { describeTransformer, identify, openCheckpoint } from '../checkpoint/index.js'
 import { readParvisMetadata } from '../checkpoint/metadata.js'
-import { embedded } from '../models/embedded.js'
+import { embedded, embeddedNamed } from '../models/embedded.js'
 import { ParError } from '../base/errors.js'
 import { imagenetLabels } from '../models/imagenet.js'
 import { searchLabels } from '../models/labels.js'
 import { shownPath } from '../base/text.js'
 import { show } from '../base/validate.js'
 import { fileName } from './arguments.js'
-import { knownPreset } from './pull.js'
+import { knownModel } from './model.js'
 import { print, printJson, shown, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
@@ -25,7 +25,7 @@ interface Named { model: string, labels: readonly string[] }
 export function labelsCommand (signal: AbortSignal): Command {
   return new Command('labels')
     .description('List the classes of a model by number and name. Default: the embedded model.')
-    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x (ImageNet\'s classes)')
+    .option('-m, --model <name>', 'a model by name, such as par-xl-4x (ImageNet\'s classes)')
     .option('--transformer <file>', 'transformer checkpoint', fileName)
     .option('-s, --search <text>', 'filter by substring; without --model searches the embedded model and ImageNet')
     .action(async (flags: Flags) => {
@@ -33,14 +33,15 @@ export function labelsCommand (signal: AbortSignal): Command {
       if (model !== undefined && transformer !== undefined) {
         throw new UsageError('--model and --transformer are two models; choose one')
       }
-      if (model !== undefined) knownPreset(model)
+      const name = model === undefined ? undefined : knownModel(model)
+      const own = name === undefined ? embedded : embeddedNamed(name)
       const everywhere = search !== undefined && model === undefined && transformer === undefined
       const places: Named[] = everywhere
         ? [await ofFile(embeddedFile, signal), { model: 'imagenet', labels: imagenetLabels() }]
         : [
-            model !== undefined
-              ? { model, labels: imagenetLabels() }
-              : await ofFile(transformer ?? embeddedFile, signal)
+            name !== undefined && !own
+              ? { model: name, labels: imagenetLabels() }
+              : await ofFile(transformer ?? own!.transformers.get(own!.n)!, signal)
           ]
       const found = places.map(({ model, labels }) =>
         ({ model, labels, ids: search === undefined ? [...labels.keys()] : searchLabels(labels, search) }))

@@ -2,16 +2,16 @@
 
 import { Command, Option } from 'commander'
 import type { WeightsChoice } from '../checkpoint/index.js'
-import { embedded } from '../models/embedded.js'
+import { embedded, embeddedModels, embeddedNamed, type EmbeddedName } from '../models/embedded.js'
 import type { Precision } from '../machine/native.js'
 import type { Device } from '../machine/device.js'
 import { Par, type ParInfo } from '../api/par.js'
-import { presetOf } from '../models/presets.js'
+import { presetOf, presets, type PresetName } from '../models/presets.js'
 import { presetTokenizer, type PullProgress } from '../hub/pull.js'
 import { shownPath, visible } from '../base/text.js'
-import { fileName, grid, integer } from './arguments.js'
+import { show } from '../base/validate.js'
+import { fileName, integer, modelGrid, rotationPairs } from './arguments.js'
 import { progressBar, type Progress } from './progress.js'
-import { knownPreset } from './pull.js'
 import { note, shown, UsageError, type CommonFlags } from './terminal.js'
 
 export interface MachineFlags extends CommonFlags {
@@ -21,7 +21,7 @@ export interface MachineFlags extends CommonFlags {
 }
 
 export interface TokenizerFlags extends MachineFlags {
-  /** A preset. */
+  /** The name of a preset, or of a model that comes with the package. */
   model?: string
   tokenizer?: string
   weights?: WeightsChoice
@@ -31,7 +31,8 @@ export interface ModelFlags extends TokenizerFlags {
   pull?: boolean
   transformer?: string
   heads?: number
-  grid?: [number, number]
+  grid?: [number, number] | [number, number, number]
+  rotationPairs?: [number, number, number]
 }
 
 function machineOptions (command: Command): Command {
@@ -46,7 +47,7 @@ function machineOptions (command: Command): Command {
 export function tokenizerOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
-    .option('-m, --model <preset>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
+    .option('-m, --model <name>', 'the tokenizer of a published checkpoint, such as par-xl-4x')
     .option('--tokenizer <file>', "VQ tokenizer checkpoint, .pt or .safetensors (default: the embedded model's)",
       fileName)
     .addOption(weightsOption('tokenizer')))
@@ -56,13 +57,14 @@ export function tokenizerOptions (command: Command): Command {
 export function modelOptions (command: Command): Command {
   return machineOptions(command
     .optionsGroup('The model and the machine:')
-    .option('-m, --model <preset>', 'a published checkpoint by name, such as par-xl-4x; `parvis models` lists them')
+    .option('-m, --model <name>', 'a model by name, such as par-xl-4x; `parvis models` lists them')
     .option('--pull', 'with --model: download files that are not in the cache')
     .option('--transformer <file>', 'PAR or LlamaGen checkpoint, .pt or .safetensors (default: the embedded model)',
       fileName)
     .option('--tokenizer <file>', 'VQ tokenizer checkpoint (.pt or .safetensors)', fileName)
     .option('--heads <number>', 'attention heads, if the checkpoint has no known size', integer(1))
-    .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say', grid)
+    .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say; FxRxC for videos', modelGrid)
+    .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
     .addOption(weightsOption('transformer')))
 }
 
@@ -87,6 +89,18 @@ export async function withPar (
   }
 }
 
+/** A name that is none is wrong usage. */
+export function knownModel (name: string): PresetName | EmbeddedName {
+  const embedded = embeddedNamed(name)
+  if (embedded) return embedded.name
+  try {
+    return presetOf(name).name
+  } catch {
+    throw new UsageError(`there is no model ${show(name)}; ` +
+      `the presets: ${presets.map(({ name }) => name).join(', ')}; in the package: ${embeddedModels.map(({ name }) => name).join(', ')}`)
+  }
+}
+
 /** The tokenizer alone. */
 export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal): Promise<Par> {
   const { model, device, precision, threads, weights } = flags
@@ -96,8 +110,8 @@ export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal)
   if (weights !== undefined && flags.tokenizer === undefined) {
     throw new UsageError('--weights is about the file of --tokenizer; give that too')
   }
-  const tokenizer = flags.tokenizer ??
-    (model === undefined ? embedded.tokenizer : await presetTokenizer(presetOf(knownPreset(model))))
+  const name = model === undefined ? embedded.name : knownModel(model)
+  const tokenizer = flags.tokenizer ?? embeddedNamed(name)?.tokenizer ?? await presetTokenizer(presetOf(name))
   return said(await Par.load({ tokenizer: { path: tokenizer, weights }, device, precision, threads, signal }), flags)
 }
 
@@ -107,10 +121,10 @@ export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal)
  */
 export function checkModel (flags: ModelFlags): void {
   if (flags.model !== undefined) {
-    knownPreset(flags.model)
-    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'weights'] as const)
+    knownModel(flags.model)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'rotationPairs', 'weights'] as const)
       .find(name => flags[name] !== undefined)
-    if (other) throw new UsageError(`--model says what --${other} would; give one of them`)
+    if (other) throw new UsageError(`--model says what --${flagOf(other)} would; give one of them`)
     return
   }
   if (flags.pull) throw new UsageError('--pull fetches what --model names; give that too')
@@ -118,21 +132,25 @@ export function checkModel (flags: ModelFlags): void {
   if (flags.tokenizer !== undefined) {
     throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
   }
-  if ((flags.heads ?? flags.grid ?? flags.weights) !== undefined) {
-    throw new UsageError('--heads, --grid and --weights are about the file of --transformer; give that too')
+  if ((flags.heads ?? flags.grid ?? flags.rotationPairs ?? flags.weights) !== undefined) {
+    throw new UsageError('--heads, --grid, --rotation-pairs and --weights are about the file of --transformer; give ' +
+      'that too')
   }
 }
+
+/** 'rotationPairs' -> 'rotation-pairs' */
+const flagOf = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
 
 /** The preset, the files given, or the embedded model. */
 export async function loadModel (
   flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void
 ): Promise<Par> {
-  const { model, pull, transformer, tokenizer, heads, grid, weights, device, precision, threads } = flags
+  const { model, pull, transformer, tokenizer, heads, grid, rotationPairs, weights, device, precision, threads } = flags
   if (model !== undefined) {
-    return said(await Par.load(knownPreset(model), { pull, onPull, device, precision, threads, signal }), flags)
+    return said(await Par.load(knownModel(model), { pull, onPull, device, precision, threads, signal }), flags)
   }
   return said(await Par.load({
-    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid, weights } }),
+    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid, rotationPairs, weights } }),
     ...(tokenizer !== undefined && { tokenizer }),
     device,
     precision,

@@ -4,6 +4,7 @@
 import { Command } from 'commander'
 import { presetStatus, type FileStatus, type PresetStatus } from '../hub/status.js'
 import { cacheFolder } from '../hub/location.js'
+import { embeddedModels } from '../models/embedded.js'
 import { presetOf } from '../models/presets.js'
 import { examples } from './help.js'
 import { bytesText, print, printJson, shown, table, type CommonFlags } from './terminal.js'
@@ -23,6 +24,7 @@ export function modelsCommand (): Command {
         'weights is their memory in bfloat16; float32 takes twice as much.',
         'Downloads that are not in the cache are estimates: 2 to 4 bytes per parameter.',
         '`parvis pull` also shows the licence of each file.',
+        `In the package, 32 pixels: ${embeddedModels.map(({ name }) => name).join(', ')}.`,
         shown`cache: ${cacheFolder()}`
       ].join('\n') + '\n')
     })

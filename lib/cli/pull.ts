@@ -3,6 +3,7 @@
 
 import { Command } from 'commander'
 import { presetStatus } from '../hub/status.js'
+import { embeddedNamed } from '../models/embedded.js'
 import { presets, presetOf, type PresetName } from '../models/presets.js'
 import { pull, type PulledFile, type PullProgress } from '../hub/pull.js'
 import { show } from '../base/validate.js'
@@ -74,8 +75,9 @@ async function dryRun (name: PresetName, { json }: CommonFlags): Promise<void> {
     : `Sizes of what is not here are estimates: the least and the most that ${name} can take.\n`))
 }
 
-/** A name that is none is wrong usage. */
-export function knownPreset (name: string): PresetName {
+function knownPreset (name: string): PresetName {
+  const embedded = embeddedNamed(name)
+  if (embedded) throw new UsageError(`${embedded.name} comes with the package; there is nothing to download`)
   try {
     return presetOf(name).name
   } catch {

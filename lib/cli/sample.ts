@@ -120,7 +120,7 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
   const { transformer, tokenizer, device, isa, precision } = par.info
   const n = samplingOf(flags).n ?? transformer!.n
   // The embedded model has a file for each n.
-  const isEmbedded = flags.model === undefined && flags.transformer === undefined
+  const isEmbedded = [...embedded.transformers.values()].includes(transformer!.path)
   const file = (isEmbedded ? embedded.transformers.get(n) : undefined) ?? transformer!.path
   const { size, labels = 'random', seed = 0, count, shard } = flags
   const sampling = samplingOf(flags)

@@ -1,5 +1,6 @@
 // The decoder of a model, by its method.
 
+import { frameGrid, type ModelGrid } from '../checkpoint/grid.js'
 import type { TransformerModel } from '../machine/native.js'
 import type { PublishedParallel } from '../models/published.js'
 import { arpgDecoder } from './arpg.js'
@@ -14,14 +15,15 @@ const usualSteps = { arpg: 32, randar: 88 }
 
 /** @param model.published how the authors run it, where it is theirs */
 export function decoderOf (model: {
-  method: Method, grid: readonly [rows: number, columns: number], n: number,
+  method: Method, grid: Readonly<ModelGrid>, n: number,
   model: Pick<TransformerModel, 'specials'>, published?: PublishedParallel | undefined
 }, file: string): Decoder {
-  const { method, grid, n, published } = model
+  const { method, n, published } = model
+  const grid = frameGrid(model.grid)
   switch (method) {
     case 'arpg': return arpgDecoder(grid, published?.steps ?? usualSteps.arpg)
     case 'randar': return randarDecoder(grid, published?.steps ?? usualSteps.randar)
     case 'lpd': return lpdDecoder(grid, published?.steps, published?.repulsion ?? 2)
-    default: return parDecoder({ grid, n, transitions: model.model.specials, file })
+    default: return parDecoder({ grid: model.grid, n, transitions: model.model.specials, file })
   }
 }

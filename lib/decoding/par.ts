@@ -1,5 +1,6 @@
 // PAR (Wang et al. 2024), and token-by-token decoding as its case n = 1.
 
+import type { ModelGrid } from '../checkpoint/grid.js'
 import { invalid } from '../base/validate.js'
 import { shownPath } from '../base/text.js'
 import { rowStride } from '../machine/native.js'
@@ -20,7 +21,7 @@ interface ParDecoder extends Decoder {
 
 /** @param transitions transition tokens that the model in `file` has */
 export function parDecoder (
-  { grid, n, transitions, file }: { grid: readonly [number, number], n: number, transitions: number, file: string }
+  { grid, n, transitions, file }: { grid: Readonly<ModelGrid>, n: number, transitions: number, file: string }
 ): ParDecoder {
   const method = n === 1 ? 'llamagen' : 'par'
   return {

@@ -4,7 +4,8 @@
 
 import { inspect } from 'node:util'
 import type { Call } from '../base/call.js'
-import { maxAtOnce, ordersOf, planFor } from './generation.js'
+import { maxAtOnce } from './draw.js'
+import { ordersOf, planFor } from './plans.js'
 import { resolveClasses } from '../models/labels.js'
 import type { Models } from '../models/models.js'
 import { rowStride } from '../machine/native.js'

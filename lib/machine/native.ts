@@ -102,6 +102,40 @@ export interface TokenizerModel {
   decoder: TokenizerLayer[]
 }
 
+/**
+ * A layer of a causal tokenizer of videos, on frames that come one after another; edges are replicated. Its weights:
+ * lib/models/weights.ts.
+ */
+export interface VideoLayer {
+  /** 'residual': two filters of 3, each behind a group norm of each frame and swish, and the input added. */
+  kind: 'convolution' | 'residual'
+  channels: number
+  /** Before depth to space. */
+  outputs: number
+  /** Side of the filter of a 'convolution', in time and space. */
+  kernel: 1 | 3
+  /** A 'convolution' behind a group norm of each frame and swish. */
+  normed: boolean
+  /** 2: at every other frame; at every other pixel. */
+  strideTime: number
+  strideSpace: number
+  /** 2: depth to space; of the first frame the earlier half is dropped. */
+  expandTime: number
+  expandSpace: number
+}
+
+/** A tokenizer of videos: two lists of layers with finite scalar quantisation between them. */
+export interface VideoTokenizerModel {
+  /** Levels of each channel of a code; their product is the number of codes. */
+  levels: number[]
+  /** Of the group norms. */
+  groups: number
+  normEps: number
+  /** From 3 channels to one for each level. */
+  encoder: VideoLayer[]
+  decoder: VideoLayer[]
+}
+
 /** Ints of a row: stream, input, position, frame, row, column, slot, sees (include/parvis/step.h). */
 export const rowStride = 8
 /** 4-byte numbers of a prediction: row, unconditional, token, rule, kept (ints), guidance (a float). */
@@ -227,6 +261,34 @@ export interface NativeTokenizer {
   dispose(): void
 }
 
+/** One video on its way to pixels, latent frame by latent frame. */
+export interface NativeVideoDecoder {
+  /**
+   * Tokens of the next latent frame, [rows * columns], to RGB of the frames that it completes, [frames, height, width,
+   * 3]: one frame of the first, then as many as the time factor says. float32 is nominally 0..1.
+   */
+  decode(tokens: Int32Array, options: { format: 'uint8' }, cancel?: NativeCancel): Promise<Uint8Array>
+  decode(tokens: Int32Array, options: { format: 'float32' }, cancel?: NativeCancel): Promise<Float32Array>
+  dispose(): void
+}
+
+/** One video on its way to tokens, frame by frame. */
+export interface NativeVideoEncoder {
+  /** RGB of the next frame, [height, width, 3] in 0..1, to the tokens of the latent frame that it completes, if any. */
+  encode(pixels: Float32Array, cancel?: NativeCancel): Promise<Int32Array>
+  dispose(): void
+}
+
+export interface NativeVideoTokenizer {
+  readonly bytes: number
+  /** @param options rows and columns of tokens */
+  createDecoder(options: { rows: number, columns: number }): Promise<NativeVideoDecoder>
+  createEncoder(options: { rows: number, columns: number }): Promise<NativeVideoEncoder>
+  /** Records every launch from now on, or none. Resolves with what was recorded since the last call. */
+  profile(on: boolean): Promise<LaunchRecord[]>
+  dispose(): void
+}
+
 export interface NativeEngine {
   /** 'cpu' or 'cuda:N'. */
   readonly device: string
@@ -249,6 +311,11 @@ export interface NativeEngine {
     file: string, weights: WeightSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel,
     identity?: BigUint64Array
   ): Promise<NativeTokenizer>
+  /** DEVICE_UNAVAILABLE on CUDA. */
+  loadVideoTokenizer(
+    file: string, weights: WeightSource[], model: VideoTokenizerModel, precision: Precision, cancel?: NativeCancel,
+    identity?: BigUint64Array
+  ): Promise<NativeVideoTokenizer>
   /**
    * Measures what the device can do at most, for benchmarks: a second or two; 512 MB, of a GPU an eighth of what is
    * free and 4 GiB at most.

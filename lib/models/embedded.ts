@@ -17,18 +17,37 @@ const par16 = path.join(__dirname, '..', '..', 'models', 'fashion', 'par-16.safe
  */
 const unpacked = (file: string): string => file.replace(/([\\/]app\.asar)(?=[\\/])/, '$1.unpacked')
 
-export const embedded = {
+/** A model that comes with the package: 'fashion' is PAR (n = 1, 4, 16). */
+export type EmbeddedName = 'fashion'
+
+export interface EmbeddedModel {
+  readonly name: EmbeddedName
+  readonly tokenizer: string
+  /** n -> file */
+  readonly transformers: ReadonlyMap<number, string>
+  /** n where the caller gives none. */
+  readonly n: number
+}
+
+/** What is loaded where neither a name nor a file is given. */
+export const embedded: EmbeddedModel = {
   name: 'fashion',
   tokenizer: unpacked(tokenizer),
-  /** n -> file */
   transformers: new Map([[1, unpacked(par1)], [4, unpacked(par4)], [16, unpacked(par16)]]),
-  /** n where the caller gives none. */
   n: 4
 }
 
+export const embeddedModels: readonly EmbeddedModel[] = [embedded]
+
+/** The embedded model of a name, in any case; undefined where the name is another's. */
+export function embeddedNamed (value: unknown): EmbeddedModel | undefined {
+  const name = typeof value === 'string' ? value.trim().toLowerCase() : undefined
+  return embeddedModels.find(model => model.name === name)
+}
+
 /** @throws ParError `FILE_NOT_FOUND`: the package came here without its model */
-export function needEmbedded (): void {
-  const missing = [embedded.tokenizer, ...embedded.transformers.values()].filter(file => !isThere(file))
+export function needEmbedded ({ tokenizer, transformers }: EmbeddedModel): void {
+  const missing = [tokenizer, ...transformers.values()].filter(file => !isThere(file))
   if (missing.length === 0) return
   const cure = packageProblem() ?? 'Install parvis again.'
   throw new ParError('FILE_NOT_FOUND', `The embedded model is not there (${missing.join(', ')}): ${cure}`)

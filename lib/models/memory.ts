@@ -2,7 +2,7 @@
 // takes it.
 
 import {
-  addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel
+  addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel, type VideoTokenizerModel
 } from '../machine/native.js'
 
 export type MemoryDevice = 'cpu' | 'cuda'
@@ -39,6 +39,31 @@ export function sessionBytes (
 ): number {
   const { session } = addon().plan({ device, model, precision, threads, session: sessionShape(shape, sequences) })
   return session + sequences * shape.kept * model.vocabularySize * 4 * keptElsewhere
+}
+
+/**
+ * About what one video takes on its way through the decoder or the encoder: of each filter the two frames before, as it
+ * reads them, and at each layer the frames that wait or are in work. Without its result.
+ */
+export function videoBytes (
+  m: VideoTokenizerModel, half: 'encoder' | 'decoder', [rows, columns]: readonly [rows: number, columns: number],
+  precision: Precision
+): number {
+  const item = precision === 'float32' ? 4 : 2
+  const factor = half === 'decoder' ? 1 : m.decoder.reduce((product, { expandSpace }) => product * expandSpace, 1)
+  let [height, width] = [rows * factor, columns * factor]
+  let kept = 0
+  let work = 0
+  for (const { kind, channels, outputs, kernel, strideSpace, expandTime, expandSpace } of m[half]) {
+    const staged = (height + 2) * (width + 2) * item
+    if (kernel === 3) kept += 2 * staged * channels
+    if (kind === 'residual') kept += 2 * staged * outputs
+    work = Math.max(work, 5 * 4 * height * width * Math.max(channels, outputs))
+    height = height / strideSpace * expandSpace
+    width = width / strideSpace * expandSpace
+    if (expandTime > 1) kept += 4 * height * width * outputs / (expandTime * expandSpace ** 2)
+  }
+  return kept + work
 }
 
 /**

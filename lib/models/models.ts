@@ -4,20 +4,20 @@
 
 import path from 'node:path'
 import {
-  codebookHash, describeTokenizer, describeTransformer, identify, openCheckpoint, type Checkpoint, type GridSource,
-  type WeightsChoice
+  codebookHash, describeTokenizer, describeTransformer, describeVideoTokenizer, frameGrid, framesOf, identify,
+  openCheckpoint, type Checkpoint, type GridSource, type VideoTokenizerDescription, type WeightsChoice
 } from '../checkpoint/index.js'
 import { Budget, Turns } from '../machine/budget.js'
 import type { Call } from '../base/call.js'
 import { choose, cpuAfterAll, freeMemory, maxSessionBytes, type Choice } from '../machine/device.js'
-import { embedded, needEmbedded } from './embedded.js'
+import { embedded, needEmbedded, type EmbeddedModel } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from '../base/errors.js'
 import { createEngine } from '../machine/engine.js'
-import { pictureBytes, sessionBytes, type SessionShape } from './memory.js'
+import { pictureBytes, sessionBytes, videoBytes, type SessionShape } from './memory.js'
 import {
-  addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type TokenizerModel,
-  type TransformerModel, type WeightSource
+  addon, toParError, type NativeEngine, type NativeTokenizer, type NativeTransformer, type NativeVideoTokenizer,
+  type Precision, type TokenizerModel, type TransformerModel, type VideoTokenizerModel, type WeightSource
 } from '../machine/native.js'
 import { supportedN, type CheckedLoad } from '../api/options.js'
 import type { Sampling } from '../decoding/sampling.js'
@@ -37,7 +37,10 @@ export interface TransformerPart {
   /** As given. */
   file: string
   n: number
+  /** Rows and columns of a picture, or of each frame. */
   grid: [rows: number, columns: number]
+  /** Frames of tokens of a video; undefined for pictures. */
+  frames: number | undefined
   gridFrom: GridSource | 'preset'
   /** What was assumed, what contradicts what. */
   warnings: readonly string[]
@@ -75,6 +78,26 @@ export interface TokenizerPart {
   turns: Turns
 }
 
+/** A tokenizer of videos. */
+export interface VideoTokenizerPart {
+  /** As given. */
+  file: string
+  model: VideoTokenizerModel
+  /** Codes there are. */
+  codes: number
+  levelsFrom: VideoTokenizerDescription['levelsFrom']
+  /** Pixels a token, each way. */
+  factor: number
+  /** Frames that each frame of tokens makes; the first one makes one. */
+  factorTime: number
+  name: string | undefined
+  warnings: readonly string[]
+  native: NativeVideoTokenizer
+  precision: Precision
+  /** Videos are made and read by few calls at a time, in turn. */
+  turns: Turns
+}
+
 /** Where the native side finds the weights of a file that was described. */
 interface Placing {
   /** The absolute path: the process may go to another folder meanwhile. */
@@ -85,6 +108,11 @@ interface Placing {
 /** A transformer file that was looked at, its weights unread. */
 type Described = Omit<TransformerPart, 'native'> & Placing & { weights: WeightSource[] }
 type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Placing & { weights: WeightSource[] }
+type DescribedVideoTokenizer =
+  Omit<VideoTokenizerPart, 'native' | 'precision'> & Placing & { weights: WeightSource[] }
+type AnyTokenizer = DescribedTokenizer | DescribedVideoTokenizer
+const isOfVideos = (tokenizer: AnyTokenizer | undefined): tokenizer is DescribedVideoTokenizer =>
+  tokenizer !== undefined && 'levelsFrom' in tokenizer
 
 /** A file by the name that was given, and where that was when it was given. */
 interface Placed { file: string, place: string }
@@ -95,6 +123,7 @@ interface Loaded {
   choice: Choice
   transformer: NativeTransformer | undefined
   tokenizer: NativeTokenizer | undefined
+  videoTokenizer: NativeVideoTokenizer | undefined
 }
 
 export class Models {
@@ -106,18 +135,22 @@ export class Models {
   readonly supportedN: readonly number[]
   /** n where the caller gives none. */
   readonly defaultN: number
+  /** Of pictures. */
   readonly tokenizer: TokenizerPart | undefined
+  readonly videoTokenizer: VideoTokenizerPart | undefined
   /** The transformer for `defaultN`: what the instance says about itself. */
   readonly transformer: TransformerPart | undefined
   /** What was loaded by name. */
   readonly preset: Preset | undefined
+  readonly #embedded: EmbeddedModel | undefined
   readonly #files: ReadonlyMap<number, string>
   readonly #parts = new Map<number, Promise<TransformerPart>>()
   readonly #closing = addon().createCancel()
 
   private constructor (
-    { engine, choice }: Loaded, files: ReadonlyMap<number, string>,
-    transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined, preset: Preset | undefined
+    { engine, choice }: Loaded, own: EmbeddedModel | undefined,
+    transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined,
+    videoTokenizer: VideoTokenizerPart | undefined, preset: Preset | undefined
   ) {
     this.engine = engine
     this.choice = choice
@@ -126,13 +159,19 @@ export class Models {
       device,
       free: async () => await freeMemory(device),
       most: maxSessionBytes(device),
-      pictures: tokenizer ? pictureBytes(tokenizer.model, transformer?.grid ?? tokenizer.grid ?? [24, 24]) : 0
+      pictures: tokenizer
+        ? pictureBytes(tokenizer.model, transformer?.grid ?? tokenizer.grid ?? [24, 24])
+        : videoTokenizer
+          ? videoBytes(videoTokenizer.model, 'decoder', transformer?.grid ?? [16, 16], videoTokenizer.precision)
+          : 0
     })
-    this.#files = files
-    this.supportedN = [...files.keys()].sort((a, b) => a - b)
+    this.#embedded = own
+    this.#files = own?.transformers ?? new Map(transformer ? [[transformer.n, transformer.file]] : [])
+    this.supportedN = [...this.#files.keys()].sort((a, b) => a - b)
     this.defaultN = transformer?.n ?? 0
     this.transformer = transformer
     this.tokenizer = tokenizer
+    this.videoTokenizer = videoTokenizer
     this.preset = preset
     if (transformer) this.#parts.set(transformer.n, Promise.resolve(transformer))
   }
@@ -142,17 +181,18 @@ export class Models {
     const place = placesNow()
     const options = given.preset ? await call.wait(placed(given, given.preset)) : given
     const choice = await call.wait(choose(options.device, options.precision))
-    const own = options.transformer === undefined && options.tokenizer === undefined
-    if (own) needEmbedded()
-    const transformerFile = own ? { path: embedded.transformers.get(embedded.n)! } : options.transformer
-    const tokenizerFile = own ? { path: embedded.tokenizer, weights: undefined } : options.tokenizer
+    const own = options.embedded ??
+      (options.transformer === undefined && options.tokenizer === undefined ? embedded : undefined)
+    if (own) needEmbedded(own)
+    const transformerFile = own ? { path: own.transformers.get(own.n)! } : options.transformer
+    const tokenizerFile = own ? { path: own.tokenizer, weights: undefined, levels: undefined } : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
     const described = transformerFile &&
       await call.wait(describe(place(transformerFile.path), transformerFile, call.signal, options.preset))
     const tokenizer = tokenizerFile === undefined
       ? undefined
-      : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile.weights, call.signal))
+      : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile, call.signal))
     if (described && tokenizer) await call.wait(checkPair(described, tokenizer))
 
     // ---- weights
@@ -165,9 +205,10 @@ export class Models {
       }
       return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
-    const files = own ? embedded.transformers : new Map(described ? [[described.n, described.file]] : [])
-    return new Models(loaded, files, described && part(described, loaded.transformer!),
-      tokenizer && { ...part(tokenizer, loaded.tokenizer!), device: loaded.choice.device }, options.preset)
+    const { device, precision } = loaded.choice
+    return new Models(loaded, own, described && part(described, loaded.transformer!),
+      tokenizer && !isOfVideos(tokenizer) ? { ...part(tokenizer, loaded.tokenizer!), device } : undefined,
+      isOfVideos(tokenizer) ? { ...part(tokenizer, loaded.videoTokenizer!), precision } : undefined, options.preset)
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
@@ -181,7 +222,7 @@ export class Models {
       throw invalid(`n is an option of PAR. This model is decoded by ${methodNames[method]}: leave n out`)
     }
     const wanted = supportedN(n ?? this.defaultN, this.supportedN,
-      this.#files === embedded.transformers ? undefined : this.transformer.file)
+      this.#embedded ? undefined : this.transformer.file)
     let loading = this.#parts.get(wanted)
     if (!loading) {
       loading = this.#load(wanted, this.#files.get(wanted)!)
@@ -193,11 +234,24 @@ export class Models {
 
   /** @throws ParError `MISSING_PART` */
   tokenizerPart (): TokenizerPart {
+    if (!this.tokenizer && this.videoTokenizer) {
+      throw new ParError('MISSING_PART', 'This needs a tokenizer of pictures, and the one that was loaded is of ' +
+        'videos: generateVideo, decodeVideo and encodeVideo use it')
+    }
     if (!this.tokenizer) {
       throw new ParError('MISSING_PART',
         'This needs a tokenizer, and only a transformer was loaded; give Par.load a tokenizer too')
     }
     return this.tokenizer
+  }
+
+  /** @throws ParError `MISSING_PART` */
+  videoTokenizerPart (): VideoTokenizerPart {
+    if (this.videoTokenizer) return this.videoTokenizer
+    throw new ParError('MISSING_PART', this.tokenizer
+      ? 'This needs a tokenizer of videos, and the one that was loaded is of pictures: generate, decode and encode ' +
+        'use it'
+      : 'This needs a tokenizer of videos, and only a transformer was loaded; give Par.load a tokenizer too')
   }
 
   async #load (n: number, file: string): Promise<TransformerPart> {
@@ -238,8 +292,7 @@ const maxPictures = 2
 const unfit = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE', 'INTERNAL'])
 
 async function loadWeights (
-  choice: Choice, threads: number, transformer: Described | undefined, tokenizer: DescribedTokenizer | undefined,
-  call: Call
+  choice: Choice, threads: number, transformer: Described | undefined, tokenizer: AnyTokenizer | undefined, call: Call
 ): Promise<Loaded> {
   const engine = createEngine(choice.device, threads)
   // Not the call's own: where this device fails, the call goes on with another.
@@ -247,13 +300,19 @@ async function loadWeights (
   try {
     // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
     const { precision } = choice
-    const [transformerNative, tokenizerNative] = await call.wait(Promise.all([
+    const [transformerNative, tokenizerNative, videoTokenizer] = await call.wait(Promise.all([
       transformer && engine.loadTransformer(transformer.place, transformer.weights, transformer.model, precision,
         cancel, transformer.identity),
-      tokenizer && engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
-        tokenizer.identity)
+      tokenizer && !isOfVideos(tokenizer)
+        ? engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
+          tokenizer.identity)
+        : undefined,
+      isOfVideos(tokenizer)
+        ? engine.loadVideoTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
+          tokenizer.identity)
+        : undefined
     ]))
-    return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative }
+    return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative, videoTokenizer }
   } catch (error) {
     cancel.cancel()
     const gone = engine.dispose()
@@ -290,23 +349,25 @@ async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['pr
   const files = await presetFiles(preset, { cache, pull, onPull, signal: options.signal })
   return {
     ...options, transformer: { path: files.transformer, heads, grid: [...grid], n },
-    tokenizer: { path: files.tokenizer, weights: undefined }
+    tokenizer: { path: files.tokenizer, weights: undefined, levels: undefined }
   }
 }
 
 async function describe (
-  { file, place }: Placed, { heads, grid, n, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>,
+  { file, place }: Placed,
+  { heads, grid, n, rotationPairs, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>,
   signal?: AbortSignal, preset?: Preset
 ): Promise<Described> {
   const checkpoint = await open(place, weights, 'transformer', signal)
-  const found = describeTransformer(checkpoint, { heads, grid, n })
+  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs })
   return {
     file,
     place,
     identity: checkpoint.identity,
     method: found.method,
     n: found.n,
-    grid: found.grid,
+    grid: frameGrid(found.grid),
+    frames: framesOf(found.grid),
     gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
     warnings: found.warnings,
     model: found.model,
@@ -325,9 +386,26 @@ async function describe (
 }
 
 async function describeTokenizerFile (
-  { file, place }: Placed, choice: WeightsChoice | undefined, signal: AbortSignal
-): Promise<DescribedTokenizer> {
-  const checkpoint = await open(place, choice, 'tokenizer', signal)
+  { file, place }: Placed, choice: Pick<NonNullable<CheckedLoad['tokenizer']>, 'weights' | 'levels'>,
+  signal: AbortSignal
+): Promise<AnyTokenizer> {
+  const checkpoint = await open(place, choice.weights, 'tokenizer', signal)
+  if (identify(checkpoint) === 'video tokenizer') {
+    const { model, levelsFrom, name, warnings, weights } = describeVideoTokenizer(checkpoint, choice.levels)
+    const product = (side: 'expandTime' | 'expandSpace'): number =>
+      model.decoder.reduce((product, layer) => product * layer[side], 1)
+    return {
+      file, place, identity: checkpoint.identity, model, levelsFrom, name, warnings, weights,
+      codes: model.levels.reduce((product, level) => product * level, 1),
+      factor: product('expandSpace'),
+      factorTime: product('expandTime'),
+      turns: new Turns(maxPictures)
+    }
+  }
+  if (choice.levels) {
+    throw invalid(`levels is an option of tokenizers of videos, and ${shownPath(file)} is one of pictures: leave it ` +
+      'out')
+  }
   const { model, name, official, mayBe, warnings, imageSize, weights } = describeTokenizer(checkpoint)
   let hash: Promise<string | undefined> | undefined
   const factor = vqFactor(model)
@@ -354,7 +432,7 @@ async function open (
   const checkpoint = await openCheckpoint(file, { weights, signal })
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
-  if (found === other) {
+  if (found === other || (kind === 'transformer' && found !== kind)) {
     throw new ParError('BAD_CHECKPOINT',
       `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)
   }
@@ -362,16 +440,24 @@ async function open (
 }
 
 async function checkPair (
-  transformer: Described, tokenizer: Pick<TokenizerPart, 'file' | 'model' | 'codebookSha256'>
+  transformer: Described, tokenizer: AnyTokenizer | TokenizerPart | VideoTokenizerPart
 ): Promise<void> {
   const refuse = (why: string): never => {
     throw new ParError('TOKENIZER_MISMATCH', `Transformer and tokenizer do not belong together: ${why}`)
   }
-  const [vocabulary, codebook] = [transformer.model.vocabularySize, tokenizer.model.codebookSize]
-  if (vocabulary !== codebook) {
-    refuse(`${shownPath(transformer.file)} has a vocabulary of ${vocabulary} tokens, ${shownPath(tokenizer.file)} a ` +
-      `codebook of ${codebook}`)
+  const ofVideos = 'levelsFrom' in tokenizer
+  if ((transformer.frames !== undefined) !== ofVideos) {
+    const [makes, is] = ofVideos ? ['pictures', 'videos'] : ['videos', 'pictures']
+    refuse(`${shownPath(transformer.file)} makes ${makes}, ${shownPath(tokenizer.file)} is a tokenizer of ${is}. ` +
+      'Without tokenizer, tokens alone can be generated and scored')
   }
+  const vocabulary = transformer.model.vocabularySize
+  const codebook = ofVideos ? tokenizer.codes : tokenizer.model.codebookSize
+  if (vocabulary !== codebook) {
+    refuse(`${shownPath(transformer.file)} has a vocabulary of ${vocabulary} tokens, ${shownPath(tokenizer.file)} ` +
+      (ofVideos ? `${codebook} codes (levels ${tokenizer.model.levels.join(', ')})` : `a codebook of ${codebook}`))
+  }
+  if (ofVideos) return
   if (transformer.codebookSha256 === undefined) return
   const found = await tokenizer.codebookSha256()
   if (found === undefined || found === transformer.codebookSha256) return

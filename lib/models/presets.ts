@@ -6,6 +6,7 @@
 
 import type { SamplingDefaults } from '../checkpoint/metadata.js'
 import type { Sampling } from '../decoding/sampling.js'
+import { embeddedModels, embeddedNamed } from './embedded.js'
 import { invalid, show } from '../base/validate.js'
 import {
   officialName, publishedGuidance, publishedParallel, publishedSize, type PublishedParallel
@@ -114,8 +115,14 @@ export function presetOf (value: unknown): Preset {
   const name = typeof value === 'string' ? value.trim().toLowerCase() : undefined
   const preset = presets.find(preset => preset.name === name)
   if (preset) return preset
-  throw invalid(`There is no preset ${show(value)}. The presets: ${presets.map(({ name }) => name).join(', ')}. For ` +
-    'a file of your own give { transformer, tokenizer }')
+  const embedded = embeddedNamed(value)?.name
+  if (embedded !== undefined) {
+    throw invalid(`'${embedded}' is not a preset: it comes with the package, and there is nothing to fetch. ` +
+      `Par.load('${embedded}') loads it`)
+  }
+  throw invalid(`There is no preset ${show(value)}. The presets: ${presets.map(({ name }) => name).join(', ')}. The ` +
+    `models that come with the package: ${embeddedModels.map(({ name }) => name).join(', ')}. For a file of your own ` +
+    'give { transformer, tokenizer }')
 }
 
 /** How the authors sample from a published architecture, whichever file it comes in. */

@@ -1,7 +1,7 @@
 // What weights a model has, by role: the one list from which checkpoints are read, benchmarks make up weights and tests
 // their models. common/transformer.h and common/picture-layers.h load the same roles.
 
-import type { TokenizerLayer, TokenizerModel, TransformerModel } from '../machine/native.js'
+import type { TokenizerLayer, TokenizerModel, TransformerModel, VideoLayer } from '../machine/native.js'
 
 /** A weight and its row-major shape. */
 export type Weight = readonly [role: string, shape: readonly number[]]
@@ -62,6 +62,22 @@ export function layerWeights ({ kind, channels, outputs, kernel, normed }: Token
         ...['q.', 'k.', 'v.', 'out.'].flatMap(part => convolution(part, channels, channels, 1))
       ]
   }
+}
+
+/** The weights of a layer of a tokenizer of videos, without the layer's own part of the role. */
+export function videoLayerWeights ({ kind, channels, outputs, kernel, normed }: VideoLayer): Weight[] {
+  const norm = (part: string, size: number): Weight[] =>
+    ['weight', 'bias', 'slope'].map(name => [`${part}.${name}`, [size]])
+  const convolution = (part: string, from: number, to: number, side: number): Weight[] =>
+    [[`${part}weight`, [to, from, side, side, side]], [`${part}bias`, [to]]]
+  if (kind === 'convolution') {
+    return [...convolution('', channels, outputs, kernel), ...normed ? norm('norm', channels) : []]
+  }
+  return [
+    ...norm('norm1', channels), ...convolution('conv1.', channels, outputs, 3),
+    ...norm('norm2', outputs), ...convolution('conv2.', outputs, outputs, 3),
+    ...channels === outputs ? [] : convolution('shortcut.', channels, outputs, 1)
+  ]
 }
 
 export function tokenizerWeights (m: TokenizerModel): Weight[] {

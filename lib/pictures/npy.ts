@@ -75,19 +75,30 @@ export async function readNpy (
 
 /** '<i4', C order, version 1.0. */
 export function writeNpy ({ data, shape }: Whole): Buffer {
-  const text = "{'descr': '<i4', 'fortran_order': False, 'shape': " +
+  const start = npyHeader('<i4', shape)
+  const file = Buffer.allocUnsafeSlow(start.length + data.length * 4)
+  start.copy(file)
+  for (let i = 0; i < data.length; i++) file.writeInt32LE(data[i]!, start.length + i * 4)
+  return file
+}
+
+/** '|u1', C order, version 1.0: bytes of this shape. */
+export function writeNpyBytes (data: Uint8Array, shape: readonly number[]): Buffer {
+  return Buffer.concat([npyHeader('|u1', shape), data])
+}
+
+function npyHeader (descr: string, shape: readonly number[]): Buffer {
+  const text = `{'descr': '${descr}', 'fortran_order': False, 'shape': ` +
     `(${shape.join(', ')}${shape.length === 1 ? ',' : ''}), }`
   // NumPy aligns the data to 64 bytes; a line end closes the header.
-  const length = Math.ceil((10 + text.length + 1) / 64) * 64
-  const file = Buffer.alloc(length + data.length * 4, ' ')
-  magic.copy(file)
-  file[6] = 1
-  file[7] = 0
-  file.writeUInt16LE(length - 10, 8)
-  file.write(text, 10, 'latin1')
-  file[length - 1] = 0x0a
-  for (let i = 0; i < data.length; i++) file.writeInt32LE(data[i]!, length + i * 4)
-  return file
+  const header = Buffer.alloc(Math.ceil((10 + text.length + 1) / 64) * 64, ' ')
+  magic.copy(header)
+  header[6] = 1
+  header[7] = 0
+  header.writeUInt16LE(header.length - 10, 8)
+  header.write(text, 10, 'latin1')
+  header[header.length - 1] = 0x0a
+  return header
 }
 
 /** Exact below 2^53; what is above is far out of range in any case. */

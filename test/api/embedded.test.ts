@@ -64,6 +64,16 @@ t.test('concurrent first calls share one read of a transformer; an aborted one d
   t.equal((await kept).n, 16)
 })
 
+t.test('by name', async t => {
+  const own = await Par.load(' Fashion ' as 'fashion', { pull: true })
+  t.teardown(() => own.dispose())
+  t.match(own.info, { preset: undefined, transformer: { method: 'par', supportedN: [1, 4, 16] } })
+  t.match(await rejection(own.generate({ classId: 0, steps: 8 })), { code: 'INVALID_OPTION', message: /steps/ })
+  t.match(await rejection(Par.load('fashion', { pull: 1 } as never)), { code: 'INVALID_OPTION', message: /pull/ })
+  t.match(await rejection(Par.load('fashion-lpd' as never)),
+    { code: 'INVALID_OPTION', message: /no preset 'fashion-lpd'.*with the package: fashion/ })
+})
+
 t.test('import and require', async t => {
   await built()
   const use = 'const image = await par.generate({ classId: 7, seed: 1 }); console.log(JSON.stringify([image.width, ' +

@@ -205,6 +205,7 @@ t.test('labels', async t => {
   t.equal(code, 0)
   t.match(stdout.split('\n'), { 7: /^7 +Sneaker$/, 9: /^9 +Ankle boot$/, length: 11 })
   t.match(JSON.parse((await parvis(['labels', '--json'])).stdout), { 7: { classId: 7, label: 'Sneaker' }, length: 10 })
+  t.equal((await parvis(['labels', '--model', 'Fashion'])).stdout, stdout, 'by name')
   t.match(await parvis(['labels', '--transformer', golden('par-16x-hd100/model.pt')]),
     { code: 1, stderr: /\[MISSING_PART\]/ })
 })

@@ -143,7 +143,7 @@ t.test('generate and labels by a preset\'s name', async t => {
   t.match(await run(['generate', '--model', 'par-xl-4x', '--class', 'crane'], home, { env }),
     { code: 1, stderr: /several classes: 134, 517/ })
   for (const [args, message] of [
-    [['--model', 'par-9b'], /no preset 'par-9b'/], [['--model', 'par-xl-4x', '--transformer', 'a.pt'], /--transformer/],
+    [['--model', 'par-9b'], /no model 'par-9b'/], [['--model', 'par-xl-4x', '--transformer', 'a.pt'], /--transformer/],
     [['--pull'], /--model/]
   ] as Array<[string[], RegExp]>) {
     t.match(await run(['generate', '--class', '7', ...args], home), { code: 2, stderr: message })

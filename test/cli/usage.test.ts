@@ -49,7 +49,7 @@ t.test('version and help', async t => {
 t.test('wrong usage ends with exit code 2 and one line', async t => {
   const cases: Array<[string[], RegExp]> = [
     [['generate'], /which class\?.*--class/],
-    [['score', 'x.png', '--class', '7', '--model', 'nope'], /no preset 'nope'.*par-xl-4x/],
+    [['score', 'x.png', '--class', '7', '--model', 'nope'], /no model 'nope'.*par-xl-4x.*in the package: fashion/],
     [['score', 'x.png', '--class', '7', '--model', 'par-xl-4x', '--transformer', 'x.pt'],
       /--model says what --transformer would/],
     [['encode', 'x.png', '--model', 'par-xl-4x', '--tokenizer', 'x.pt'], /--model says what --tokenizer would/],
@@ -68,7 +68,8 @@ t.test('wrong usage ends with exit code 2 and one line', async t => {
     [['generate', '--class', '7', '--transformer', 'a.pt'], /--tokenizer/],
     [['pull'], /which preset\? par-xl-4x \(.* GB to .* GB\), .*parvis models/],
     [['pull', 'a', 'b'], /too many arguments/],
-    [['labels', '--model', 'par-9b'], /no preset 'par-9b'/],
+    [['labels', '--model', 'par-9b'], /no model 'par-9b'/],
+    [['pull', 'fashion'], /fashion comes with the package; there is nothing to download/],
     [['inspect'], /missing required argument/],
     [['convert', 'in.pt'], /missing required argument/],
     [['inspect', 'a', 'b'], /too many arguments/],

@@ -4,7 +4,7 @@
 import { createReadStream } from 'node:fs'
 import par, {
   animate, Animation, createSchedule, DefaultPar, GeneratedImage, Image, Par, ParError, presets, psnr, pull, ssim,
-  type Method, type ParallelOptions, type ParOptions,
+  type EmbeddedName, type Method, type ParallelOptions, type ParOptions,
   type DecodingOptions, type AnimateOptions, type AnimationFormat, type ByteStream, type ClassId, type Classification,
   type ClassifyOptions, type ClassifyProgress, type Comparable, type DecodeOptions, type Device, type EncodeOptions,
   type GenerateOptions, type GroupAttention, type HubFile, type ImageFormat,
@@ -70,6 +70,9 @@ export async function pulls (options: PullOptions): Promise<void> {
       same<typeof progress.phase, 'waiting' | 'checking' | 'downloading' | 'retrying'>(true) })
   const names: PresetName[] = presets.map((preset: Preset) => preset.name)
   void names
+  await Par.load('fashion' satisfies EmbeddedName, { threads: 1 })
+  // @ts-expect-error: no model of this name
+  await Par.load('fashion-lpd')
   // @ts-expect-error: not for writing
   presets.push(presets[0]!)
   // @ts-expect-error: no such preset
