@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { outOfMemory, ParError } from '../base/errors.js'
 import { fromSystem, readWhole } from '../base/files.js'
-import { isFloat32Array, isUint8Array, isUint8ClampedArray } from '../base/realm.js'
+import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from '../base/realm.js'
 import { shownPath, visible } from '../base/text.js'
 import { integer, invalid, isObject, show } from '../base/validate.js'
 import { readVideo } from '../pictures/ffmpeg.js'
@@ -37,7 +37,7 @@ export type OwnVideo = ImageFile | Uint8Array | RawFrames
 export function ownVideo (input: unknown): OwnVideo {
   if (isObject(input) && 'data' in input && 'frames' in input) return ofFrames(input as unknown as RawFrames)
   if (input instanceof ImageFile) return input
-  if (typeof input === 'string' || input instanceof URL || isUint8Array(input)) {
+  if (typeof input === 'string' || isUrl(input) || isUint8Array(input)) {
     const own = ownImage(input)
     if (own instanceof ImageFile || isUint8Array(own)) return own
   }

@@ -128,7 +128,7 @@ t.test('overrides', t => {
   for (const n of [0, NaN, 2.5, '4']) {
     t.throws(() => describeTransformer(checkpoint, { heads: 2, n: n as number }), { code: 'INVALID_OPTION' })
   }
-  for (const grid of [0, NaN, [8], [8, 8, 8], [8, 0], '8', [NaN, 8], 5000, null]) {
+  for (const grid of [0, NaN, [8], [8, 8, 8, 8], [8, 0], '8', [NaN, 8], 5000, null]) {
     t.throws(() => describeTransformer(checkpoint, { heads: 2, grid: grid as number }),
       { code: 'INVALID_OPTION', message: /grid must be/ })
   }
@@ -221,7 +221,7 @@ t.test('parvis metadata', async t => {
     ...[0, -1, 1.5, '2', true, [], 1e10]
       .map((heads): [object, RegExp] => [{ ...whole, heads }, /parvis\.heads is not/]),
     [{ ...whole, heads: 3 }, /3 heads \(from its metadata\).*Pass heads/],
-    ...[8, [8], [8, 8, 8], [0, 8], ['8', 8], [1e9, 8]]
+    ...[8, [8], [8, 8, 8, 8], [0, 8], ['8', 8], [1e9, 8]]
       .map((grid): [object, RegExp] => [{ ...whole, grid }, /parvis\.grid is not/]),
     [{ ...whole, grid: [5, 6] }, /multiples of 2, got 5 x 6 from its metadata/],
     ...['x', [1, 2, 3], ['a', 'b', null]]
