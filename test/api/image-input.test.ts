@@ -166,7 +166,7 @@ t.test('a stream that stands still, a pipe and a slow read can be aborted', asyn
 
 t.test('Par: the constructor and load say what to write instead', async t => {
   const cases: Array<[message: RegExp, call: () => unknown]> = [
-    [/second argument only behind the name of a preset/,
+    [/second argument only behind the name of a model/,
       () => Par.load({ device: 'cpu' } as never, { threads: 'x' } as never)],
     [/second argument/, () => Par.load(undefined as never, {})],
     [/await Par\.load\(\)/, () => new (Par as unknown as new () => Par)()],
