@@ -132,7 +132,8 @@ t.test('shapes of a transformer', t => {
     describeTransformer(paper(transformerShapes(), { kind: 'transformer', heads: 2, grid: [rows, columns] }))
   t.ok(grid(limits.gridSide, limits.gridSide))
   for (const [rows, columns] of [[limits.gridSide + 2, 2], [2, limits.gridSide + 2], [4096, 4096]] as const) {
-    t.throws(() => grid(rows, columns), { ...refusal, message: /grid is not two or three whole numbers from 1 to 1024/ })
+    t.throws(() => grid(rows, columns),
+      { ...refusal, message: /grid is not two or three whole numbers from 1 to 1024/ })
   }
   t.end()
 })
