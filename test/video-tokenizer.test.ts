@@ -4,6 +4,7 @@
 import t from 'tap'
 import path from 'node:path'
 import { Par } from '../lib/api/par.js'
+import { par as embedded } from '../lib/api/default.js'
 import type { Precision } from '../lib/machine/native.js'
 import { temporaryFolder } from './cli/run.js'
 import { random } from './checkpoint/tiny.js'
@@ -177,6 +178,7 @@ t.test('refusals', async t => {
     [() => par.decodeVideo(tokens, { grid: [3, 4] as never }), 'INVALID_OPTION', /\[frames, rows, columns\]/],
     [() => par.decodeVideo(Int32Array.from([240]), { grid: [1, 1, 1] }), 'INVALID_OPTION', /tokens are 0 to 239/],
     [() => par.decodeVideo([tokens] as never, { grid: [3, 2, 2] }), 'INVALID_OPTION', /one video/],
+    [() => embedded.decodeVideo([tokens, tokens] as never, { grid: [3, 2, 2] }), 'INVALID_OPTION', /one video/],
     [() => par.encodeVideo({ ...frames, width: 6, data: new Uint8Array(3 * 8 * 6 * 3) }), 'INVALID_OPTION',
       /multiples of 4/],
     [() => par.encodeVideo({ ...frames, frames: 2, data: new Uint8Array(2 * 8 * 8 * 3) }), 'INVALID_OPTION', /1, 3, 5/],

@@ -104,7 +104,7 @@ export class DefaultPar {
   /** Tokens of a video to its frames, with a tokenizer of videos: {@link Par.decodeVideo}. */
   readonly decodeVideo = (async (tokens: Int32Array, options: undefined) => {
     const own = { options: checked(checkDecodeVideo(options)), ...tokenList(tokens, 'tokens') }
-    return await (await this.load()).decodeVideo(own.list[0] as Int32Array, own.options)
+    return await (await this.load()).decodeVideo((own.single ? own.list[0] : own.list) as Int32Array, own.options)
   }) as unknown as Par['decodeVideo']
 
   /** A video to tokens, with a tokenizer of videos: {@link Par.encodeVideo}. */

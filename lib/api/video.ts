@@ -21,8 +21,8 @@ export type VideoFormat = 'webp' | 'gif' | 'npy' | 'y4m' | 'raw' | 'mp4' | 'webm
 
 const formats: readonly VideoFormat[] = ['webp', 'gif', 'npy', 'y4m', 'raw', 'mp4', 'webm']
 const extensions: Record<string, VideoFormat> = {
-  '.webp': 'webp', '.gif': 'gif', '.npy': 'npy', '.y4m': 'y4m', '.raw': 'raw', '.rgb': 'raw', '.mp4': 'mp4', '.webm':
-  'webm'
+  '.webp': 'webp', '.gif': 'gif', '.npy': 'npy', '.y4m': 'y4m', '.raw': 'raw', '.rgb': 'raw', '.mp4': 'mp4',
+  '.webm': 'webm'
 }
 /** Longest side of a frame of WebP and GIF, the shorter limit of the two. */
 const longestSide = 16383

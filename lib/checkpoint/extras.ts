@@ -107,6 +107,7 @@ function judged (name: string): boolean {
 function guess (names: readonly string[], kind: Kind): string {
   const has = (pattern: RegExp): boolean => names.some(name => pattern.test(name))
   if (has(/lora_/i)) return 'are these LoRA weights? Merge them into the weights in Python and save the file again.'
+  if (kind === 'video tokenizer') return 'is it another kind of tokenizer of videos?'
   if (kind !== 'transformer') {
     return 'has it other block counts or attention levels than VQ-16, or is it another kind of tokenizer?'
   }

@@ -432,7 +432,7 @@ async function open (
   const checkpoint = await openCheckpoint(file, { weights, signal })
   const found = identify(checkpoint)
   const other = kind === 'transformer' ? 'tokenizer' : 'transformer'
-  if (found === other || (kind === 'transformer' && found !== kind)) {
+  if ((found === 'transformer') !== (kind === 'transformer')) {
     throw new ParError('BAD_CHECKPOINT',
       `${shownPath(file)} is a ${other}, given as the ${kind}; were the two exchanged?`)
   }

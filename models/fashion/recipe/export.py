@@ -1,6 +1,6 @@
 """Writes the package's safetensors files from the training checkpoints, and reads them back.
 
-    python3 export.py     # whatever is there: tokenizer.safetensors, par-1/-4/-16, arpg, recipe/classifier
+    python3 export.py     # whatever is there: tokenizer.safetensors, par-1/-4/-16, recipe/classifier
 
 Transformers are stored in bfloat16, the tokenizer in float32. Everything measured elsewhere in this folder is
 measured on the stored weights.
@@ -51,6 +51,10 @@ def write_transformer(n):
 
 
 def write_arpg():
+    """Writes what train_arpg.py trained. The package holds no ARPG model yet, so main() does not call this:
+
+        python3 -c 'import export; export.write_arpg()'
+    """
     state = torch.load(work('arpg.pt'))['average']
     vocabulary, dim = state['head.weight'].shape
     layers = sum(k.endswith('.attn_norm.weight') for k in state)
@@ -98,8 +102,6 @@ def main():
     for n in SAMPLING:
         if os.path.exists(work(f'par-{n}.pt')):
             write_transformer(n)
-    if os.path.exists(work('arpg.pt')):
-        write_arpg()
     if os.path.exists(work('classifier.pt')):
         write_classifier()
 

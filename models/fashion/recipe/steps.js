@@ -1,9 +1,10 @@
-// The embedded ARPG at five numbers of steps, beside the embedded PAR models: what the judge says of their pictures.
+// A small ARPG model at five numbers of steps, beside the embedded PAR models: what the judge says of their pictures.
 //
 //   node models/fashion/recipe/steps.js search    ../steps/search.json: sampling options of ARPG, for export.py
 //   node models/fashion/recipe/steps.js measure   ../steps/*.json and docs/fewer-steps.png, with the stored options
 //   node models/fashion/recipe/steps.js page      docs/fewer-steps.md, from those files
 //
+// The package holds no ARPG model yet: the name fashion-arpg has to be added to lib/models first.
 // Measuring needs PyTorch, the package built, and the Fashion-MNIST pictures.
 
 const fs = require('node:fs')
