@@ -38,7 +38,7 @@ const lineLength = {
 }
 
 module.exports = [
-  ...neostandard({ ts: true, noJsx: true, ignores: ['dist/', 'build/', 'out/', 'docs/api/', '**/node_modules/'] }),
+  ...neostandard({ ts: true, noJsx: true, ignores: ['**/dist/', 'build/', 'out/', 'docs/api/', '**/node_modules/'] }),
   {
     name: 'parvis',
     plugins: { parvis: { rules: { 'line-length': lineLength } } },

@@ -1,6 +1,7 @@
 // Table of contents: what JavaScript sees. lib/machine/native.ts types it.
 #include <functional>
 
+#include "../common/floats.h"
 #include "../common/steps.h"
 #include "arguments.h"
 #include "engine.h"
@@ -15,6 +16,9 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   const CpuInfo c = cpuInfo(info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
   Napi::Object o = Napi::Object::New(info.Env());
   o.Set("isa", c.isa);
+  Napi::Array isas = Napi::Array::New(info.Env());
+  for (const std::string& isa : c.isas) isas.Set(isas.Length(), isa);
+  o.Set("isas", isas);
   o.Set("bfloat16", c.bfloat16);
   o.Set("cores", c.cores);
   o.Set("threads", c.threads);
@@ -121,6 +125,8 @@ Napi::Value memoryOf(const Napi::CallbackInfo& info) {
 
 Napi::Value convert(const Napi::CallbackInfo& info) {
   const DType from = dtype(info.Env(), info[1].ToString()), to = dtype(info.Env(), info[2].ToString());
+  if (from == DType::int8 || to == DType::int8)
+    throw typedError(info.Env(), {Code::internal, "parvis native call: int8 is no type of floats"});
   std::vector<uint8_t> data = array<uint8_t>(info[0], "data");
   const size_t count = data.size() / byteSize(from);
   const auto output = std::make_shared<Output<uint8_t>>(info.Env(), count * byteSize(to));
@@ -128,6 +134,59 @@ Napi::Value convert(const Napi::CallbackInfo& info) {
       info.Env(),
       [data = std::move(data), output, count, from, to](int&) {
         convertFloats(data.data(), from, output->data(), to, count);
+        return Status{};
+      },
+      [output](Napi::Env env, const int&) { return output->take(env); });
+}
+
+// Rows of `inputs` floats -> { integers, scales }
+Napi::Value quantizeRows(const Napi::CallbackInfo& info) {
+  const DType from = dtype(info.Env(), info[1].ToString());
+  const int inputs = info[2].ToNumber().Int32Value();
+  std::vector<uint8_t> data = array<uint8_t>(info[0], "data");
+  if (from == DType::int8 || inputs < 1 || data.size() % (static_cast<size_t>(inputs) * byteSize(from)) != 0)
+    throw typedError(info.Env(), {Code::internal, "parvis native call: data must be whole rows of floats"});
+  const size_t rows = data.size() / byteSize(from) / static_cast<size_t>(inputs),
+               groups = static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs);
+  const auto integers = std::make_shared<Output<uint8_t>>(info.Env(), rows * static_cast<size_t>(inputs));
+  const auto scales = std::make_shared<Output<float>>(info.Env(), rows * groups);
+  return Task<int>::start(
+      info.Env(),
+      [data = std::move(data), integers, scales, rows, groups, inputs, from](int&) {
+        std::vector<float> row(static_cast<size_t>(inputs));
+        for (size_t r = 0; r < rows; r++) {
+          const size_t at = r * row.size();
+          convertFloats(data.data() + at * byteSize(from), from, row.data(), DType::float32, row.size());
+          quantizeRow(row.data(), inputs, reinterpret_cast<int8_t*>(integers->data()) + at,
+                      scales->data() + r * groups);
+        }
+        return Status{};
+      },
+      [integers, scales](Napi::Env env, const int&) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("integers", integers->take(env));
+        o.Set("scales", scales->take(env));
+        return o;
+      });
+}
+
+// integers, scales, inputs -> float32
+Napi::Value dequantizeRows(const Napi::CallbackInfo& info) {
+  const int inputs = info[2].ToNumber().Int32Value();
+  std::vector<uint8_t> integers = array<uint8_t>(info[0], "integers");
+  std::vector<float> scales = array<float>(info[1], "scales");
+  const size_t groups = static_cast<size_t>((std::max(inputs, 1) + scaleInputs - 1) / scaleInputs);
+  if (inputs < 1 || integers.size() % static_cast<size_t>(inputs) != 0 ||
+      scales.size() != integers.size() / static_cast<size_t>(inputs) * groups)
+    throw typedError(info.Env(), {Code::internal, "parvis native call: integers and scales do not fit"});
+  const auto output = std::make_shared<Output<uint8_t>>(info.Env(), integers.size() * sizeof(float));
+  return Task<int>::start(
+      info.Env(),
+      [integers = std::move(integers), scales = std::move(scales), output, groups, inputs](int&) {
+        float* out = reinterpret_cast<float*>(output->data());
+        for (size_t r = 0; r < scales.size() / groups; r++)
+          dequantizeRow(reinterpret_cast<const int8_t*>(integers.data()) + r * static_cast<size_t>(inputs),
+                        scales.data() + r * groups, inputs, out + r * static_cast<size_t>(inputs));
         return Status{};
       },
       [output](Napi::Env env, const int&) { return output->take(env); });
@@ -216,6 +275,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createCancel", Napi::Function::New(env, createCancel, "createCancel"));
   exports.Set("addProducts", Napi::Function::New(env, products, "addProducts"));
   exports.Set("convertFloats", Napi::Function::New(env, promise<convert>, "convertFloats"));
+  exports.Set("quantize", Napi::Function::New(env, promise<quantizeRows>, "quantize"));
+  exports.Set("dequantize", Napi::Function::New(env, promise<dequantizeRows>, "dequantize"));
   return exports;
 }
 

@@ -92,6 +92,7 @@ DType dtype(Napi::Env env, const std::string& name) {
   if (name == "float32") return DType::float32;
   if (name == "float16") return DType::float16;
   if (name == "bfloat16") return DType::bfloat16;
+  if (name == "int8") return DType::int8;
   wrong(env, "unknown element type " + name);
 }
 
@@ -99,7 +100,8 @@ Precision precision(const Napi::Value& value) {
   const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
   if (name == "float32") return Precision::float32;
   if (name == "bfloat16") return Precision::bfloat16;
-  wrong(value.Env(), "precision must be float32 or bfloat16");
+  if (name == "int8") return Precision::int8;
+  wrong(value.Env(), "precision must be float32, bfloat16 or int8");
 }
 
 CheckpointFile checkpointFile(const Napi::Value& path, const Napi::Value& identity) {
@@ -128,6 +130,10 @@ static std::vector<TensorSource> tensors(const Napi::Value& value) {
     bool good = !s.shape.empty() && (s.strides.empty() || s.strides.size() == s.shape.size());
     for (const int64_t d : s.shape) good = good && d > 0;
     for (const int64_t d : s.strides) good = good && d >= 0;
+    if (s.dtype == DType::int8) {
+      good = good && s.shape.size() == 2 && s.strides.empty();
+      s.scales = static_cast<uint64_t>(number(t, "scales"));
+    }
     if (!good) wrong(value.Env(), "tensor " + s.name + " has a bad shape");
     to.push_back(std::move(s));
   }
@@ -163,9 +169,10 @@ TransformerModel transformerModel(const Napi::Object& o) {
            {"headSize", &m.headSize, 1, limits::headSize},
            {"feedForward", &m.feedForward, 1, limits::feedForward},
            {"vocabularySize", &m.vocabulary, 1, limits::vocabulary},
-           {"classes", &m.classes, 1, limits::classes},
+           {"textTokens", &m.textTokens, 0, limits::vocabulary},
+           {"classes", &m.classes, 0, limits::classes},
            {"specials", &m.specials, 0, limits::n - 1},
-           {"positions", &m.positions, 0, limits::tokens + 1}});
+           {"positions", &m.positions, 0, limits::tokens + limits::prefix}});
   m.norm = isSecond(o, "norm", "rms", "layer") ? NormKind::layer : NormKind::rms;
   m.activation = isSecond(o, "activation", "swiglu", "gelu") ? Activation::gelu : Activation::swiglu;
   m.bias = o.Get("bias").ToBoolean();
@@ -305,8 +312,8 @@ SessionOptions sessionOptions(const Napi::Object& o) {
   read(o,
        {{"seats", &s.seats, -most, limits::seats},
         {"streamsEach", &s.streamsEach, -most, most},
-        {"slots", &s.slots, -most, limits::tokens},
-        {"tokens", &s.tokens, -most, limits::tokens},
+        {"slots", &s.slots, -most, limits::tokens + limits::prefix},
+        {"tokens", &s.tokens, -most, limits::tokens + limits::prefix},
         {"maxRows", &s.maxRows, -most, limits::stepRows},
         {"kept", &s.kept, -most, limits::tokens}},
        Code::invalidOption);

@@ -1,7 +1,9 @@
 #include "floats.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "parvis/backend.h"
 
@@ -35,6 +37,29 @@ uint16_t floatToHalf(float f) {
   }
   u += 0xfffu + (u >> 13 & 1);
   return sign | static_cast<uint16_t>((u - 0x38000000u) >> 13);
+}
+
+float quantize(const float* from, int count, int8_t* to) {
+  float largest = 0;
+  bool finite = true;
+  for (int i = 0; i < count; i++) {
+    finite = finite && std::isfinite(from[i]);
+    largest = std::max(largest, std::fabs(from[i]));
+  }
+  const float scale = finite ? largest / 127 : std::numeric_limits<float>::quiet_NaN();
+  const bool usable = scale >= std::numeric_limits<float>::min();  // smaller ones have no inverse
+  for (int i = 0; i < count; i++)
+    to[i] = usable ? static_cast<int8_t>(std::clamp(std::nearbyint(from[i] / scale), -127.0f, 127.0f)) : int8_t{0};
+  return usable || !finite ? scale : 1;
+}
+
+void quantizeRow(const float* row, int64_t inputs, int8_t* to, float* scales) {
+  for (int64_t i = 0; i < inputs; i += scaleInputs)
+    scales[i / scaleInputs] = quantize(row + i, static_cast<int>(std::min<int64_t>(scaleInputs, inputs - i)), to + i);
+}
+
+void dequantizeRow(const int8_t* row, const float* scales, int64_t inputs, float* to) {
+  for (int64_t i = 0; i < inputs; i++) to[i] = static_cast<float>(row[i]) * scales[i / scaleInputs];
 }
 
 void widen(const void* from, DType type, float* to, size_t count) {

@@ -27,6 +27,14 @@ inline uint16_t floatToBf16(float f) {
   return static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
+// Integers of -127..127 and the scale that they are multiplied with: symmetric, the largest number at 127; 1 where all
+// are zero. NaN where a number is not finite, so that whatever is multiplied with it is not finite either. count: up to
+// scaleInputs.
+float quantize(const float* from, int count, int8_t* to);
+// A row of so many inputs, scales [ceil(inputs / scaleInputs)].
+void quantizeRow(const float* row, int64_t inputs, int8_t* to, float* scales);
+void dequantizeRow(const int8_t* row, const float* scales, int64_t inputs, float* to);
+
 void widen(const void* from, DType type, float* to, size_t count);
 
 }  // namespace parvis

@@ -67,12 +67,14 @@ LaunchRecord rowNormLaunch(int rows, int dim, size_t item) {
   return {"norm", text(rows) + " x " + text(dim), 0, 1.0 * rows * dim * (static_cast<double>(item) + 4), 0};
 }
 
-LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, size_t item, size_t outputItem) {
+LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, double weightBytes, size_t item,
+                              size_t outputItem) {
   std::string shape = text(rows) + " x " + text(inputs) + " -> " + text(outputs);
   if (*then) shape += std::string(", ") + then;
-  const double weights = static_cast<double>(inputs) * outputs, read = weights + static_cast<double>(rows) * inputs;
+  const double weights = static_cast<double>(inputs) * outputs;
   return {"projection", shape, 0,
-          read * static_cast<double>(item) + static_cast<double>(rows) * outputs * static_cast<double>(outputItem),
+          weights * weightBytes + static_cast<double>(rows) * inputs * static_cast<double>(item) +
+              static_cast<double>(rows) * outputs * static_cast<double>(outputItem),
           2 * rows * weights};
 }
 
@@ -91,11 +93,12 @@ SeenSlots seenSlots(const Step& step) {
   return seen;
 }
 
-LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& m, size_t item) {
+LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& m, size_t item, size_t cacheItem) {
   const std::string shape = text(seen.rows) + " rows, " + text(m.heads) + " heads of " + text(m.headSize) + ", " +
                             text(static_cast<int>(seen.each / std::max(seen.rows, 1))) + " slots";
   const double rows = 2.0 * seen.rows * m.heads * m.headSize, cache = 2 * seen.groups * m.kvHeads * m.headSize;
-  return {"attention", shape, 0, (rows + cache) * static_cast<double>(item), 4 * seen.each * m.heads * m.headSize};
+  return {"attention", shape, 0, rows * static_cast<double>(item) + cache * static_cast<double>(cacheItem),
+          4 * seen.each * m.heads * m.headSize};
 }
 
 LaunchRecord drawLaunch(int predictions, int logitRows, int vocabulary) {

@@ -38,8 +38,10 @@ LaunchRecord outputPixelsLaunch(const PictureShape& from, const PictureShape& to
 
 LaunchRecord embeddingLaunch(int rows, int dim, size_t item);
 LaunchRecord rowNormLaunch(int rows, int dim, size_t item);
-// outputItem: bytes that are read and written of each output; `then`: what becomes of the outputs, in a word or ""
-LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, size_t item, size_t outputItem);
+// weightBytes: of a weight; item: of an input; outputItem: bytes that are read and written of each output; `then`: what
+// becomes of the outputs, in a word or ""
+LaunchRecord projectionLaunch(int rows, int inputs, int outputs, const char* then, double weightBytes, size_t item,
+                              size_t outputItem);
 
 // Slots of the cache that the rows of a step see, all streams together.
 struct SeenSlots {
@@ -48,7 +50,8 @@ struct SeenSlots {
   double groups = 0;  // the sum over streams, of the row that sees most
 };
 SeenSlots seenSlots(const Step& step);
-LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& model, size_t item);
+// item: bytes of a query or an output; cacheItem: of a key or a value
+LaunchRecord rowAttentionLaunch(const SeenSlots& seen, const TransformerModel& model, size_t item, size_t cacheItem);
 // Predictions, from rows of logits to tokens.
 LaunchRecord drawLaunch(int predictions, int logitRows, int vocabulary);
 

@@ -72,14 +72,16 @@ Status Seats::enter(int seat, const Sequence& sequence) {
   const std::vector<int32_t>& known = sequence.known;
   if (!known.empty() && known.size() != static_cast<size_t>(o_.tokens))
     return invalid("Known tokens: " + text(o_.tokens) + " expected.");
+  const int tokens = model_.vocabulary + model_.textTokens;
   for (const int32_t t : known)
-    if (t >= model_.vocabulary)
-      return invalid("Token " + text(t) + " is outside 0.." + text(model_.vocabulary - 1) + ".");
+    if (t >= tokens) return invalid("Token " + text(t) + " is outside 0.." + text(tokens - 1) + ".");
   s.taken = true;
   s.failed = false;
   s.sequence = {sequence.classId, sequence.seed, {}};
   s.known.assign(static_cast<size_t>(o_.tokens), false);
+  s.text.assign(static_cast<size_t>(model_.textTokens > 0 ? o_.tokens : 0), false);
   for (size_t i = 0; i < known.size(); i++) s.known[i] = known[i] >= 0;
+  for (size_t i = 0; i < std::min(known.size(), s.text.size()); i++) s.text[i] = known[i] >= model_.vocabulary;
   for (int k = 0; k < o_.streamsEach; k++) {
     Stream& stream = streams_[static_cast<size_t>(seat * o_.streamsEach + k)];
     std::fill(stream.written.begin(), stream.written.end(), false);
@@ -133,6 +135,13 @@ Status Seats::checkPrediction(const Step& step, int i) {
   if (model_.crossLayers > 0 &&
       (step.rows[p.row].slot >= 0 || (p.unconditional >= 0 && step.rows[p.unconditional].slot >= 0)))
     return badPrediction(i, "is of a row with a slot, and this model predicts by rows without one");
+  // A backend may change the logits of a row while it draws.
+  for (const int32_t row : {p.row, p.unconditional}) {
+    if (row < 0) continue;
+    if (predicting_[static_cast<size_t>(row)] == now_)
+      return badPrediction(i, "is of row " + text(row) + ", which serves another one too");
+    predicting_[static_cast<size_t>(row)] = now_;
+  }
   const int seat = seatOf(step.rows[p.row].stream);
   if (p.unconditional >= 0 && seatOf(step.rows[p.unconditional].stream) != seat)
     return badPrediction(i, "is guided by a row of another seat");
@@ -146,6 +155,9 @@ Status Seats::checkPrediction(const Step& step, int i) {
   mark = now_;
   if (step.rules[p.rule].mode == Mode::score && !all_[static_cast<size_t>(seat)].known[static_cast<size_t>(p.token)])
     return badPrediction(i, "scores token " + text(p.token) + ", which is not known");
+  if (const std::vector<bool>& isText = all_[static_cast<size_t>(seat)].text;
+      !isText.empty() && isText[static_cast<size_t>(p.token)])
+    return badPrediction(i, "predicts token " + text(p.token) + ", which is text");
   return {};
 }
 
@@ -187,6 +199,7 @@ Status Seats::check(const Step& step) {
   for (int i = 0; i < step.ruleCount; i++)
     if (!valid(step.rules[i])) return invalid("A sampling rule of the step has a value outside its range.");
   now_++;
+  if (predicting_.size() < static_cast<size_t>(step.rowCount)) predicting_.resize(static_cast<size_t>(step.rowCount));
   const int inLayers = layerRows(model_, step);
   if (Status s = checkRows(step, 0, inLayers, seen_); !s.ok()) return s;
   for (int i = inLayers; i < step.rowCount; i++)

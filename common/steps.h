@@ -59,6 +59,7 @@ class Seats {
     bool taken = false, failed = false, dirty = false;
     Sequence sequence;        // without its known tokens
     std::vector<bool> known;  // [tokens]
+    std::vector<bool> text;   // [tokens]: text stands there; empty where the model has none
   };
   struct Stream {
     std::vector<bool> written;  // [slots]
@@ -78,6 +79,7 @@ class Seats {
   uint32_t now_ = 0;
   std::vector<uint32_t> seen_, queried_;  // [streams]
   std::vector<uint32_t> slots_, tokens_;  // [streams, slots], [seats, tokens]
+  std::vector<uint32_t> predicting_;      // rows of a step
 };
 
 // Angle of pair `pair` of a head at a position along the axis that the pair belongs to. Computed in double precision

@@ -1,7 +1,9 @@
 #include "tensors.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "floats.h"
@@ -62,6 +64,10 @@ bool Weight::uniform() const {
                      [&](const TensorSource& part) { return part.dtype == parts[0].dtype && contiguous(part); });
 }
 
+bool Weight::quantized() const {
+  return std::all_of(parts.begin(), parts.end(), [](const TensorSource& part) { return part.dtype == DType::int8; });
+}
+
 Status Tensors::open(const CheckpointFile& file, const std::vector<WeightSource>& weights, const Cancel& cancel) {
   cancel_ = &cancel;
   for (const WeightSource& w : weights) byRole_[w.role] = {w.role, w.parts};
@@ -103,10 +109,40 @@ Status Tensors::storedOf(const TensorSource& t, int64_t begin, int64_t end, void
                     t.offset + static_cast<uint64_t>(begin * rest) * item);
 }
 
+static int64_t scaleGroups(int64_t inputs) { return (inputs + scaleInputs - 1) / scaleInputs; }
+
+Status Tensors::scalesOf(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
+  const int64_t groups = scaleGroups(rowElementsOf(t)), count = (end - begin) * groups;
+  if (Status s = file_.read(out, static_cast<size_t>(count) * sizeof(float),
+                            t.scales + static_cast<uint64_t>(begin * groups) * sizeof(float));
+      !s.ok())
+    return s;
+  // Products of what is larger are not finite for one number alone.
+  constexpr float largest = std::numeric_limits<float>::max() / 128;
+  const float* bad = std::find_if(out, out + count, [](float scale) { return !(scale > 0 && scale <= largest); });
+  if (bad == out + count) return {};
+  char found[32];
+  std::snprintf(found, sizeof found, "%g", static_cast<double>(*bad));
+  return {Code::badCheckpoint, file_.path() + ": the scales of tensor " + t.name +
+                                   " must be positive, at most 2.6e36, but row " +
+                                   std::to_string(begin + (bad - out) / groups) + " has " + found +
+                                   ". The file is damaged: convert it again."};
+}
+
 Status Tensors::rowsOf(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
   const size_t item = byteSize(t.dtype), count = static_cast<size_t>((end - begin) * rowElementsOf(t));
   if (contiguous(t)) {
     if (t.dtype == DType::float32) return storedOf(t, begin, end, out);
+    if (t.dtype == DType::int8) {
+      const int64_t inputs = rowElementsOf(t), groups = scaleGroups(inputs);
+      const auto raw = std::make_unique_for_overwrite<int8_t[]>(count);
+      const auto scales = std::make_unique_for_overwrite<float[]>(static_cast<size_t>((end - begin) * groups));
+      if (Status s = storedOf(t, begin, end, raw.get()); !s.ok()) return s;
+      if (Status s = scalesOf(t, begin, end, scales.get()); !s.ok()) return s;
+      for (int64_t row = 0; row < end - begin; row++)
+        dequantizeRow(raw.get() + row * inputs, scales.get() + row * groups, inputs, out + row * inputs);
+      return {};
+    }
     const auto raw = std::make_unique_for_overwrite<uint16_t[]>(count);
     Status s = storedOf(t, begin, end, raw.get());
     if (s.ok()) widen(raw.get(), t.dtype, out, count);
@@ -145,6 +181,15 @@ Status Tensors::stored(const Weight& w, int64_t begin, int64_t end, void* out) c
   return overParts(
       w, begin, end, static_cast<uint8_t*>(out), byteSize(w.type()),
       [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) { return storedOf(part, from, to, at); });
+}
+
+Status Tensors::quantized(const Weight& w, int64_t begin, int64_t end, int8_t* out, float* scales) const {
+  return overParts(w, begin, end, reinterpret_cast<uint8_t*>(out), 1,
+                   [&](const TensorSource& part, int64_t from, int64_t to, uint8_t* at) {
+                     if (Status s = scalesOf(part, from, to, scales); !s.ok()) return s;
+                     scales += (to - from) * scaleGroups(rowElementsOf(part));
+                     return storedOf(part, from, to, at);
+                   });
 }
 
 void Tensors::used(const std::shared_ptr<Copy>& copy, int64_t rows) const {

@@ -21,6 +21,8 @@ struct Weight {
   int64_t rowElements() const;
   // Do all parts lie row by row, in one type? Then `type` is what they are stored in.
   bool uniform() const;
+  // Are all parts int8?
+  bool quantized() const;
   DType type() const { return parts[0].dtype; }
 };
 
@@ -35,6 +37,8 @@ class Tensors {
   Status rows(const Weight& weight, int64_t begin, int64_t end, float* out) const;
   // The same as they are stored; only where the weight is uniform.
   Status stored(const Weight& weight, int64_t begin, int64_t end, void* out) const;
+  // Rows [begin, end) of a quantized weight: integers [rows, inputs], scales [rows, ceil(inputs / scaleInputs)].
+  Status quantized(const Weight& weight, int64_t begin, int64_t end, int8_t* out, float* scales) const;
   // After the last read: was the file written to meanwhile?
   Status unchanged() const { return file_.unchanged(); }
   // Bytes that are in memory, beside the results, while tensors are read that do not lie row by row (transposed ones,
@@ -50,6 +54,7 @@ class Tensors {
   };
   Status rowsOf(const TensorSource& part, int64_t begin, int64_t end, float* out) const;
   Status storedOf(const TensorSource& part, int64_t begin, int64_t end, void* out) const;
+  Status scalesOf(const TensorSource& part, int64_t begin, int64_t end, float* out) const;
   Status straighten(const TensorSource& tensor, std::shared_ptr<Copy>& out) const;
   // A copy whose `rows` have been asked for: it is dropped after its last ones.
   void used(const std::shared_ptr<Copy>& copy, int64_t rows) const;

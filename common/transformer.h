@@ -19,7 +19,7 @@ void planTransformer(Plan& plan, Transformer& t, const TransformerModel& m) {
     if (m.bias) plan.vector(to.bias, role + ".bias", {outputs}, true);
   };
   plan.table(t.classes_, "classes", m.classes + 1, m.dim);
-  plan.table(t.tokens_, "tokens", m.vocabulary, m.dim);
+  plan.table(t.tokens_, "tokens", m.vocabulary + m.textTokens, m.dim);
   if (m.specials > 0) plan.table(t.specials_, "specials", m.specials, m.dim);
   if (m.positions > 0) plan.table(t.positions_, "positions", m.positions, m.dim);
   if (m.embeddingNorm) norm(t.embeddingNorm_, "embeddingNorm", NormKind::layer);

@@ -20,26 +20,33 @@ PARVIS_DECLARE(baseline)
 PARVIS_DECLARE(avx2)
 PARVIS_DECLARE(avx512)
 PARVIS_DECLARE(avx512_bf16)
+#elif defined(PARVIS_ARM64)
+PARVIS_DECLARE(neon_bf16)
+#endif
+
+#if defined(PARVIS_X86)
+#define PARVIS_EACH(prefix) &prefix##_baseline, &prefix##_avx2, &prefix##_avx512, &prefix##_avx512_bf16
+#elif defined(PARVIS_ARM64)
+#define PARVIS_EACH(prefix) &prefix##_baseline, &prefix##_neon_bf16
+#else
+#define PARVIS_EACH(prefix) &prefix##_baseline
 #endif
 
 const Kernels& kernels() {
-#if defined(PARVIS_X86)
-  static const Kernels* const all[] = {&kernels_baseline, &kernels_avx2, &kernels_avx512, &kernels_avx512_bf16};
-  static const Kernels& best = *all[static_cast<int>(bestIsa())];
+  static const Kernels* const all[] = {PARVIS_EACH(kernels)};
+  static const Kernels& best = *all[bestIsa()];
   return best;
-#else
-  return kernels_baseline;
-#endif
 }
 
 const Sampler& sampler() {
-#if defined(PARVIS_X86)
-  static const Sampler* const all[] = {&sampler_baseline, &sampler_avx2, &sampler_avx512, &sampler_avx512_bf16};
-  static const Sampler& best = *all[static_cast<int>(bestIsa())];
+  static const Sampler* const all[] = {PARVIS_EACH(sampler)};
+  static const Sampler& best = *all[bestIsa()];
   return best;
-#else
-  return sampler_baseline;
-#endif
+}
+
+Numbers numbersOf(Precision precision) {
+  if (precision == Precision::float32) return {};
+  return {formatFor(precision), Element::bfloat16, kernels().activations};
 }
 
 size_t attentionScratch(int slots, int headSize) {
@@ -80,19 +87,18 @@ namespace parvis {
 CpuInfo cpuInfo(const std::string& root) {
   const cpu::ThreadLimit processor = cpu::threadLimit(root);
   const cpu::MemoryLimit memory = cpu::memoryLimit(root);
-  return {cpu::kernels().isa, cpu::bestIsa() == cpu::Isa::avx512_bf16,
-          processor.cores,    processor.threads,
-          processor.quota,    processor.group,
-          memory.total,       memory.free,
+  return {cpu::kernels().isa, cpu::instructionSets(), cpu::kernels().activations == cpu::Element::bfloat16,
+          processor.cores,    processor.threads,      processor.quota,
+          processor.group,    memory.total,           memory.free,
           memory.group,       cpu::memoryChecked()};
 }
 
 MemoryPlan planCpu(const TransformerModel& model, Precision precision, int threads, const SessionOptions* session) {
-  const cpu::Element element = cpu::elementOf(precision);
+  const cpu::Numbers numbers = cpu::numbersOf(precision);
   cpu::Loader loader(nullptr, precision);
   cpu::CpuTransformer transformer;
   planTransformer(loader, transformer, model);
-  return {loader.bytes(), session ? cpu::SessionLayout(model, element, threads, *session).bytes : 0};
+  return {loader.bytes(), session ? cpu::SessionLayout(model, numbers, threads, *session).bytes : 0};
 }
 
 void addProducts(const Products& products) { cpu::kernels().addProducts(products); }

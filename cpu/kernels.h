@@ -3,10 +3,15 @@
 //
 // One inner loop serves projections, convolutions and attention: rows of activations against a packed matrix.
 // Packed matrix [outputs, inputs]: panels of 32 outputs; in a panel, group g holds inputs g*step .. g*step+step-1
-// (step: 1 for float32, 2 for bfloat16) of all 32 outputs, i.e. 128 contiguous bytes a group in either precision.
-// A panel is read front to back, so a product of few rows runs at the speed of memory. Rows and panels are padded
-// with zeros (outputs to 32, inputs to the step). The order of sums over inputs never depends on how many rows or
-// threads there are: pictures are the same bytes in any batch.
+// (step: 1 for float32, 2 for bfloat16, 4 for int8) of all 32 outputs, i.e. 128 contiguous bytes a group in any format:
+// of float32 and bfloat16 output by output, of int8 input by input. Before the groups of each 64 inputs of int8 stand
+// 32 scales. A panel is read front to back, so a product of few rows runs at the speed of memory. Rows and panels are
+// padded with zeros (outputs to 32, inputs to the step, of int8 to 64). The order of sums over inputs never depends on
+// how many rows or threads there are: pictures are the same bytes in any batch.
+//
+// Activations are float32 where the instruction set has no products of bfloat16: then numbers of matrices and caches
+// are widened on their way into a product, and nothing else is rounded. A filter of a tokenizer is multiplied with
+// thousands of pixels each time it is read, so there it is float32 at once.
 #pragma once
 
 #include <cstddef>
@@ -24,9 +29,21 @@ constexpr int groupBytes = 128;
 enum class Element { float32, bfloat16 };
 constexpr int inputStep(Element e) { return e == Element::float32 ? 1 : 2; }
 // Inputs of a group of a packed matrix.
-constexpr int groupInputs(WeightFormat f) { return f == WeightFormat::float32 ? 1 : 2; }
-constexpr Element elementOf(Precision p) { return p == Precision::float32 ? Element::float32 : Element::bfloat16; }
+constexpr int groupInputs(WeightFormat f) {
+  return f == WeightFormat::float32 ? 1 : f == WeightFormat::bfloat16 ? 2 : 4;
+}
 constexpr size_t elementSize(Element e) { return e == Element::float32 ? 4 : 2; }
+constexpr WeightFormat formatOf(Element e) {
+  return e == Element::float32 ? WeightFormat::float32 : WeightFormat::bfloat16;
+}
+
+// What a precision comes to on this machine.
+struct Numbers {
+  WeightFormat weights = WeightFormat::float32;  // of matrices
+  Element kept = Element::float32;               // of tables of vectors and key/value caches
+  Element activations = Element::float32;        // and of all that a tokenizer has
+};
+Numbers numbersOf(Precision precision);
 
 enum class Epilogue {
   store,   // y = product + bias
@@ -36,11 +53,11 @@ enum class Epilogue {
 };
 
 struct Matmul {
-  const void* x;  // [rows, xStride] elements, padded with zeros to the input step
+  const void* x;  // [rows, xStride] elements, padded with zeros to the inputs of a group
   ptrdiff_t xStride;
   int rows;
   const uint8_t* w;  // packed
-  int groups;        // groups a panel
+  int inputs;
   Epilogue epilogue;
   const float* bias;  // [outputs rounded up to 32] or null
   float* y;           // [rows, yStride], yStride >= outputs rounded up to 32 (store, add)
@@ -140,18 +157,20 @@ struct Draw {
 
 struct Kernels {
   const char* isa;
-  // By the format of the matrix, whose inputs are elements of the precision that it belongs to.
+  Element activations;  // of all formats but float32
+  // By the format of the matrix or of the cache.
   void (*matmul[weightFormats])(const Matmul&, int panelBegin, int panelEnd);
-  void (*convolve[weightFormats])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
   void (*attend[2])(const Attention&);
+  // By the type of activations.
+  void (*convolve[2])(const Convolution&, int panelBegin, int panelEnd, int rowBegin, int rowEnd);
   void (*attendPlain[2])(const void* q, ptrdiff_t qStride, int queries, int width, const CacheHead&, int keys,
                          float scale, float* out, ptrdiff_t outStride, void* scratch);
   void (*norm[2])(const Norm&);
   void (*stage[2])(const Stage&);
   void (*sums)(const float* x, int pixels, int channels, double* sum, double* squares);  // adds to both [channels]
   uint32_t (*read)(const uint8_t* p, size_t bytes);
-  float (*multiply[2])(const void* x, const uint8_t* w, int rounds);  // tileRows rows, 64 groups in cache
-  int tileRows;
+  float (*multiply[2])(const void* x, const uint8_t* w, int rounds);  // rows of 64 groups in cache
+  int multiplied[2];                                                  // products of a round
   void (*toElements[2])(const float* from, void* to, size_t count);
   void (*addProducts)(const Products&);
 };

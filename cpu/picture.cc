@@ -14,27 +14,36 @@ namespace parvis::cpu {
 // ---- pool ---------------------------------------------------------------------------------------------------
 
 Buffer::~Buffer() {
-  if (pool_ && memory_.data()) pool_->free_.push_back(std::move(memory_));
+  if (pool_ && memory_.data()) pool_->give(std::move(memory_));
 }
 
 Status Pool::take(size_t bytes, Buffer& out) {
   // The smallest free buffer that fits and is not more than twice too large.
+  const auto fits = [&](const Free& f) { return f.memory.bytes() >= bytes && f.memory.bytes() <= 2 * bytes + 4096; };
   size_t best = free_.size();
   for (size_t i = 0; i < free_.size(); i++)
-    if (free_[i].bytes() >= bytes && free_[i].bytes() <= 2 * bytes + 4096 &&
-        (best == free_.size() || free_[i].bytes() < free_[best].bytes()))
-      best = i;
+    if (fits(free_[i]) && (best == free_.size() || free_[i].memory.bytes() < free_[best].memory.bytes())) best = i;
   Memory m;
   if (best < free_.size()) {
-    m = std::move(free_[best]);
+    m = std::move(free_[best].memory);
     free_.erase(free_.begin() + static_cast<ptrdiff_t>(best));
   } else {
-    // Small leftovers of coarser levels are of no more use.
-    std::erase_if(free_, [&](const Memory& f) { return f.bytes() * 8 < bytes; });
-    if (Status s = Memory::allocate(bytes, "The tokenizer's pictures", m); !s.ok()) return s;
+    if (Status s = Memory::allocate(bytes, "The tokenizer's pictures", m); !s.ok()) {
+      // What is kept for other sizes goes first.
+      free_.clear();
+      if (s = Memory::allocate(bytes, "The tokenizer's pictures", m); !s.ok()) return s;
+    }
   }
   out = Buffer(this, std::move(m));
   return {};
+}
+
+void Pool::rest() {
+  std::erase_if(free_, [](const Free& f) { return !f.used; });
+  for (Free& f : free_) {
+    f.used = false;
+    f.memory.rest();
+  }
 }
 
 bool PictureRunner::ok() {
@@ -230,8 +239,8 @@ void PictureRunner::attend(const Picture& q, const Picture& k, const Picture& v,
     if (cancel_.load(std::memory_order_relaxed)) return;
     if (task < keyPanels) {
       const int begin = task * 32;
-      packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width, element_,
-                keys.data() + keyPanel * task);
+      packPanel(k.data() + static_cast<size_t>(begin) * width, width, std::clamp(count - begin, 0, 32), width,
+                formatOf(element_), keys.data() + keyPanel * task);
     } else if ((task -= keyPanels) < valuePanels) {
       float* turned = columns[thread].data();  // [32 channels, slots]
       const int begin = task * 32, valid = std::min(32, width - begin);
@@ -239,7 +248,7 @@ void PictureRunner::attend(const Picture& q, const Picture& k, const Picture& v,
       for (int p = 0; p < count; p++)
         for (int c = 0; c < valid; c++)
           turned[static_cast<size_t>(c) * slots + p] = v.data()[static_cast<size_t>(p) * width + begin + c];
-      packPanel(turned, slots, valid, slots, element_, values.data() + valuePanel * task);
+      packPanel(turned, slots, valid, slots, formatOf(element_), values.data() + valuePanel * task);
     } else {
       task -= valuePanels;
       for (int p = task * 32; p < std::min(count, task * 32 + 32); p++) {

@@ -1,5 +1,5 @@
 // PictureRunner on pictures [height, width, channels]: each is one or two parallel passes. Memory is borrowed from a
-// pool that lives as long as one decode, since a full-size picture is 75 MB and fresh pages cost more than the work.
+// pool, since a full-size picture is 75 MB and fresh pages cost more than the work.
 #pragma once
 
 #include <memory>
@@ -52,10 +52,18 @@ class Buffer {
 class Pool {
  public:
   Status take(size_t bytes, Buffer& out);
+  // All buffers are back for a while: those that were taken since the last time are kept, for work of the same kind.
+  // Pages that are new to the process cost as much as the work on them, on virtual machines most of all.
+  void rest();
 
  private:
   friend class Buffer;
-  std::vector<Memory> free_;
+  struct Free {
+    Memory memory;
+    bool used;  // since the last rest
+  };
+  void give(Memory memory) { free_.push_back({std::move(memory), true}); }
+  std::vector<Free> free_;
 };
 
 struct Picture {
@@ -72,10 +80,11 @@ void multiply(const Convolution& work, const Matrix& w, int height, size_t rowBy
 // Runs operations until one fails; the rest then do nothing, and `status` says why.
 class PictureRunner {
  public:
-  // profile: where launches are recorded, or null
+  // profile: where launches are recorded, or null. pool: outlives the runner; null: one of its own
   PictureRunner(Threads& threads, Element element, int groups, float eps, const Cancel& cancel,
-                Profile* profile = nullptr)
-      : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel), profile_(profile) {}
+                Profile* profile = nullptr, Pool* pool = nullptr)
+      : threads_(threads), element_(element), groups_(groups), eps_(eps), cancel_(cancel), profile_(profile),
+        pool_(pool ? *pool : own_) {}
   Status status;
 
   Picture make(int height, int width, int channels);
@@ -108,7 +117,8 @@ class PictureRunner {
   float eps_;
   const Cancel& cancel_;
   Profile* profile_;
-  Pool pool_;
+  Pool own_;
+  Pool& pool_;
 };
 
 }  // namespace parvis::cpu

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "parvis/status.h"
 
@@ -22,6 +23,8 @@ class Memory {
   static Status allocate(size_t bytes, const std::string& what, Memory& out);
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  // What it holds is of no more use: the system may take the pages until they are written to again.
+  void rest() const;
 
  private:
   uint8_t* data_ = nullptr;
@@ -32,7 +35,9 @@ class Memory {
 // for.
 uint64_t availableMemory();
 
-enum class Isa { baseline, avx2, avx512, avx512_bf16 };
-Isa bestIsa();
+// Names of the instruction sets that this processor can run, in the order of the tables of kernels (backend.cc).
+std::vector<std::string> instructionSets();
+// Which of them is used: the fastest one, or the one that PARVIS_ISA asks for.
+int bestIsa();
 
 }  // namespace parvis::cpu

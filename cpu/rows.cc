@@ -37,7 +37,7 @@ Rotation Angles::of(const TransformerModel& m) const {
 
 int inTiles(int64_t work, int rows) {
   constexpr int64_t most = int64_t{1} << 28;  // products, of some tens of milliseconds
-  constexpr int tile = 8;                     // rows of the widest instruction set's; a multiple of the others'
+  constexpr int tile = 8;                     // rows of the widest instruction set's
   return static_cast<int>(
       std::clamp<int64_t>(most / std::max<int64_t>(work, 1) / tile * tile, tile, std::max(rows, tile)));
 }
@@ -49,11 +49,11 @@ void Rows::matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, E
   timed(
       profile_,
       [&] {
-        const size_t item = elementSize(element_);
+        const size_t item = elementSize(numbers_.activations);
         const bool add = epilogue == Epilogue::add, swiglu = epilogue == Epilogue::swiglu;
         const char* then = add ? "added" : swiglu ? "swiglu" : epilogue == Epilogue::gelu ? "gelu" : "";
         const size_t outputItem = add ? 8 : swiglu ? item / 2 : epilogue == Epilogue::gelu ? item : 4;
-        return projectionLaunch(rows, w.inputs, w.outputs, then, item, outputItem);
+        return projectionLaunch(rows, w.inputs, w.outputs, then, w.numberBytes(), item, outputItem);
       },
       [&] { multiply(w, x, xStride, rows, epilogue, y, out, yStride); });
 }
@@ -61,7 +61,7 @@ void Rows::matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, E
 void Rows::multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
                     ptrdiff_t yStride) const {
   const auto kernel = kernels().matmul[static_cast<int>(w.format)];
-  const size_t item = elementSize(element_);
+  const size_t item = elementSize(numbers_.activations);
   // Enough tasks to balance the threads, none so small that handing it out costs more than it takes.
   const size_t work = w.bytes() * static_cast<size_t>((rows + 3) / 4);
   const int tasks = static_cast<int>(
@@ -78,7 +78,7 @@ void Rows::multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows,
                        xStride,
                        std::min(rowsEach, rows - row),
                        w.data,
-                       w.groups,
+                       w.inputs,
                        epilogue,
                        w.bias,
                        y ? y + row * yStride : nullptr,
@@ -90,8 +90,8 @@ void Rows::multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows,
 }
 
 void Rows::norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm, void* out) const {
-  const auto kernel = kernels().norm[static_cast<int>(element_)];
-  const size_t item = elementSize(element_);
+  const auto kernel = kernels().norm[static_cast<int>(numbers_.activations)];
+  const size_t item = elementSize(numbers_.activations);
   const int tasks = rows <= 8 ? 1 : (rows + 7) / 8;
   timed(
       profile_, [&] { return rowNormLaunch(rows, norm.dim, item); },
@@ -105,8 +105,8 @@ void Rows::norm(const float* x, ptrdiff_t stride, int rows, const RowNorm& norm,
 }
 
 void Rows::attention(const LayerAttention& a) const {
-  const auto kernel = kernels().attend[static_cast<int>(element_)];
-  const size_t item = elementSize(element_);
+  const auto kernel = kernels().attend[static_cast<int>(numbers_.kept)];
+  const size_t item = elementSize(numbers_.activations);
   const int shared = a.heads / a.kvHeads, heads = a.groupCount * a.kvHeads;
   int64_t work = 0, rowWork = 1;  // of one key/value head: of all rows, of the dearest row
   int longest = 1;                // rows of the longest group
@@ -119,9 +119,11 @@ void Rows::attention(const LayerAttention& a) const {
     longest = std::max(longest, a.groups[g].count);
   }
   const int64_t each = std::max<int64_t>(work / a.groupCount, 1);
-  const int together = static_cast<int>(std::clamp<int64_t>(100000 / each, 1, heads));
+  // Little work together, but so that every thread gets as many heads as the others.
+  const int most = std::max(heads / (threads_.count() * 4), 1);
+  const int together = static_cast<int>(std::clamp<int64_t>(100000 / each, 1, most));
   // Much work goes in blocks of queries, so that a cancellation is seen: all keys and values are appended first, then
-  // each block has its queries answered, in the tiles that it would have had.
+  // each block has its queries answered.
   const int block = inTiles(rowWork, longest);
   std::vector<AttentionRow> appended;
   if (block < longest) {

@@ -52,7 +52,7 @@ struct LayerAttention {
   size_t scratchBytes;
 };
 
-// Queries that attention answers between two looks at a cancellation, of so much work each: whole tiles.
+// Queries that attention answers between two looks at a cancellation, of so much work each.
 int inTiles(int64_t work, int rows);
 
 // How rows are normalised: weights [dim], and biases [dim] where it is a LayerNorm.
@@ -68,8 +68,8 @@ class Rows {
  public:
   // cancel: looked at every few tens of milliseconds; what comes out after it is of no use. profile: where launches are
   // recorded, or null.
-  Rows(Threads& threads, Element element, const Cancel& cancel, Profile* profile = nullptr)
-      : threads_(threads), element_(element), cancel_(cancel), profile_(profile) {}
+  Rows(Threads& threads, const Numbers& numbers, const Cancel& cancel, Profile* profile = nullptr)
+      : threads_(threads), numbers_(numbers), cancel_(cancel), profile_(profile) {}
   // x [rows, xStride] elements; y or out [rows, yStride], see Matmul
   void matmul(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
               ptrdiff_t yStride) const;
@@ -82,7 +82,7 @@ class Rows {
   void multiply(const Matrix& w, const void* x, ptrdiff_t xStride, int rows, Epilogue epilogue, float* y, void* out,
                 ptrdiff_t yStride) const;
   Threads& threads_;
-  Element element_;
+  Numbers numbers_;
   const Cancel& cancel_;
   Profile* profile_;
 };

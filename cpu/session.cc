@@ -19,15 +19,16 @@ Status CpuTransformer::createSession(const SessionOptions& options, std::unique_
   return s;
 }
 
-SessionLayout::SessionLayout(const TransformerModel& m, Element element, int threads, const SessionOptions& o) {
-  const size_t item = elementSize(element), rows = static_cast<size_t>(o.maxRows), seats = static_cast<size_t>(o.seats);
+SessionLayout::SessionLayout(const TransformerModel& m, const Numbers& numbers, int threads, const SessionOptions& o) {
+  const size_t item = elementSize(numbers.activations), rows = static_cast<size_t>(o.maxRows);
+  const size_t seats = static_cast<size_t>(o.seats);
   dimStride = roundUp(m.dim, 32);
   qkvStride = roundUp((m.heads + 2 * m.kvHeads) * m.headSize, 32);
   widthStride = roundUp(m.heads * m.headSize, 32);
   ffStride = roundUp(m.feedForward, 32);
   vocabularyStride = roundUp(m.vocabulary, 32);
   chunk = std::min(std::max(o.maxRows, 2), 256);
-  cache = CacheLayout(o.slots, m.headSize, element);
+  cache = CacheLayout(o.slots, m.headSize, numbers.kept);
   // An embedding, attention or a draw, never two of them.
   const size_t position = m.positions > 0 ? static_cast<size_t>(m.dim) * 4 : 0;
   scratchBytes = std::max({attentionScratch(cache.slots, m.headSize), drawScratch(m.vocabulary), position}) + 4096;
@@ -50,7 +51,7 @@ SessionLayout::SessionLayout(const TransformerModel& m, Element element, int thr
 
 Status CpuSession::allocate() {
   const CpuTransformer& t = *transformer_;
-  layout_ = SessionLayout(t.model_, t.element_, t.threads_->count(), o_);
+  layout_ = SessionLayout(t.model_, t.numbers_, t.threads_->count(), o_);
   const std::string what = "The KV cache and activations of " + std::to_string(o_.seats) + " images";
   if (Status s = Memory::allocate(layout_.bytes, what, memory_); !s.ok()) return s;
   uint8_t* p = memory_.data();
@@ -103,8 +104,8 @@ RowNorm CpuSession::norm(NormKind kind, const NormWeights& weights) const {
 void CpuSession::embed(const Step& step) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const size_t item = elementSize(t.element_);
-  const DType type = t.element_ == Element::float32 ? DType::float32 : DType::bfloat16;
+  const size_t item = elementSize(t.numbers_.kept);
+  const DType type = t.numbers_.kept == Element::float32 ? DType::float32 : DType::bfloat16;
   for (int i = 0; i < step.rowCount; i++) {
     const Row& row = step.rows[i];
     const int seat = seats_.seatOf(row.stream);
@@ -132,7 +133,7 @@ void CpuSession::embed(const Step& step) {
   }
 }
 
-// A special vector becomes what a table with an entry for each cell would hold, in the precision of the model.
+// A special vector becomes what a table with an entry for each cell would hold.
 void CpuSession::rotate(float* x, const Row& row) const {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
@@ -148,7 +149,7 @@ void CpuSession::rotate(float* x, const Row& row) const {
       pair[0] = a * c - b * s;
       pair[1] = a * s + b * c;
     }
-  if (t.element_ == Element::float32) return;
+  if (t.numbers_.kept == Element::float32) return;
   uint16_t* rounded = reinterpret_cast<uint16_t*>(scratch_);
   convertFloats(x, DType::float32, rounded, DType::bfloat16, static_cast<size_t>(m.dim));
   convertFloats(rounded, DType::bfloat16, x, DType::float32, static_cast<size_t>(m.dim));
@@ -161,8 +162,10 @@ void CpuSession::attention(const Rows& run, const Step& step, Range rows, int he
   timed(
       run.profile(),
       [&] {
-        return heads > 0 ? rowAttentionLaunch(seenSlots(part), m, elementSize(transformer_->element_))
-                         : LaunchRecord{"shared keys and values", "", 0, 0, 0};
+        const Numbers& numbers = transformer_->numbers_;
+        return heads > 0
+                   ? rowAttentionLaunch(seenSlots(part), m, elementSize(numbers.activations), elementSize(numbers.kept))
+                   : LaunchRecord{"shared keys and values", "", 0, 0, 0};
       },
       [&] {
         run.attention({qkv_, layout_.qkvStride, rows_.data() + rows.begin, groups_.data(),
@@ -220,9 +223,9 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
     last = std::max({last, r.cell[0], r.cell[1], r.cell[2]});
   }
   angles_.grow(t.model_, last);
-  const Rows run{*t.threads_, t.element_, cancel, recording()};
+  const Rows run{*t.threads_, t.numbers_, cancel, recording()};
   timed(
-      run.profile(), [&] { return embeddingLaunch(count, t.model_.dim, elementSize(t.element_)); },
+      run.profile(), [&] { return embeddingLaunch(count, t.model_.dim, elementSize(t.numbers_.kept)); },
       [&] { embed(step); });
   const int inLayers = layerRows(t.model_, step);
   if (Status s = runLayers(run, step, {0, inLayers}, {0, t.model_.layers}, cancel); !s.ok()) return s;
@@ -262,8 +265,8 @@ bool CpuSession::draw(const Prediction& p, const SamplingRule& rule, int seat, c
 Status CpuSession::predict(const Rows& run, const Step& step, const Cancel& cancel) {
   const CpuTransformer& t = *transformer_;
   const TransformerModel& m = t.model_;
-  const size_t item = elementSize(t.element_);
-  const auto normKernel = kernels().norm[static_cast<int>(t.element_)];
+  const size_t item = elementSize(t.numbers_.activations);
+  const auto normKernel = kernels().norm[static_cast<int>(t.numbers_.activations)];
   const RowNorm finalNorm = norm(m.norm, t.finalNorm_);
   struct Drawn {
     const Prediction* prediction;

@@ -11,7 +11,7 @@ namespace parvis::cpu {
 // those of a step, at most maxRows.
 struct SessionLayout {
   SessionLayout() = default;
-  SessionLayout(const TransformerModel& model, Element element, int threads, const SessionOptions& options);
+  SessionLayout(const TransformerModel& model, const Numbers& numbers, int threads, const SessionOptions& options);
   int dimStride = 0, qkvStride = 0, widthStride = 0, ffStride = 0, vocabularyStride = 0;
   int chunk = 0;                        // rows of logits that exist at a time
   CacheLayout cache;                    // of a head

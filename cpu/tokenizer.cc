@@ -33,7 +33,7 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
                           const Cancel& cancel, std::shared_ptr<Tokenizer>& out) {
   auto t = std::make_shared<CpuTokenizer>();
   t->model_ = m;
-  t->element_ = elementOf(precision);
+  t->element_ = numbersOf(precision).activations;
   t->threads_ = std::move(threads);
   Tensors tensors;
   if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
@@ -57,6 +57,16 @@ Status CpuTokenizer::load(std::shared_ptr<Threads> threads, const CheckpointFile
   out = std::move(t);
   return {};
 }
+
+namespace {
+
+// At the end of a call, whose pictures are gone by then.
+struct Resting {
+  Pool& pool;
+  ~Resting() { pool.rest(); }
+};
+
+}  // namespace
 
 // ---- tokens to pixels ---------------------------------------------------------------------------------------
 
@@ -115,7 +125,8 @@ Status CpuTokenizer::decode(const int32_t* tokens, const DecodeOptions& o, uint8
   if (Status s = checkDecode(model_, tokens, o); !s.ok()) return s;
   const size_t cells = static_cast<size_t>(o.gridHeight) * o.gridWidth,
                pixels = static_cast<size_t>(o.outHeight) * o.outWidth * 3;
-  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
+  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording(), &pool_);
+  const Resting resting{pool_};
   for (int i = 0; i < o.count; i++)
     if (Status s = decodeOne(tokens + cells * i, o, bytes ? bytes + pixels * i : nullptr,
                              floats ? floats + pixels * i : nullptr, run);
@@ -171,7 +182,8 @@ Status CpuTokenizer::encode(const float* pixels, int count, int height, int widt
   const int factor = model_.factor();
   const size_t size = static_cast<size_t>(height) * width * 3,
                cells = static_cast<size_t>(height / factor) * (width / factor);
-  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording());
+  PictureRunner run(*threads_, element_, model_.groups, model_.normEps, cancel, recording(), &pool_);
+  const Resting resting{pool_};
   for (int i = 0; i < count; i++)
     if (Status s = encodeOne(pixels + size * i, height, width, tokens + cells * i, run); !s.ok()) return s;
   return {};

@@ -50,6 +50,7 @@ class CpuTokenizer : public Tokenizer {
   float* codebookStored_ = nullptr;  // [codebook, codeSize]
   std::vector<float> codebook_;      // rows of length 1
   bool codebookFinite_ = true;
+  Pool pool_;  // calls come one after another
 };
 
 }  // namespace parvis::cpu

@@ -9,7 +9,7 @@ Status CpuTransformer::load(std::shared_ptr<Threads> threads, const CheckpointFi
                             const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   auto t = std::make_shared<CpuTransformer>();
   t->model_ = m;
-  t->element_ = elementOf(precision);
+  t->numbers_ = numbersOf(precision);
   t->threads_ = std::move(threads);
   Tensors source;
   if (Status s = source.open(file, weights, cancel); !s.ok()) return s;

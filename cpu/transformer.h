@@ -32,11 +32,11 @@ class CpuTransformer : public Transformer {
   Status createSession(const SessionOptions& options, std::unique_ptr<Session>& out) override;
 
   TransformerModel model_;
-  Element element_ = Element::float32;
+  Numbers numbers_;
   std::shared_ptr<Threads> threads_;
   Memory memory_;
   std::vector<Layer> layers_;  // cross layers behind the others
-  void* classes_ = nullptr;    // [classes + 1, dim] elements
+  void* classes_ = nullptr;    // [classes + 1, dim], kept elements
   void* tokens_ = nullptr;     // [vocabulary, dim]
   void* specials_ = nullptr;   // [specials, dim]
   void* positions_ = nullptr;  // [positions, dim]

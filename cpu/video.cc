@@ -1,12 +1,12 @@
 #include "video.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <functional>
 
 #include "../common/launches.h"
 #include "../common/pictures.h"
+#include "../common/videos.h"
 #include "launch-timer.h"
 
 namespace parvis::cpu {
@@ -35,30 +35,6 @@ class Plan {
     loader_.vector(c.bias, name + ".bias", {outputs}, false);
   }
 
-  // Parts stay where they are afterwards.
-  void layers(std::vector<VideoLayerWeights>& to, const std::vector<VideoLayer>& model, const std::string& role) {
-    to.resize(model.size());
-    for (size_t i = 0; i < model.size(); i++) {
-      const VideoLayer& l = model[i];
-      const std::string name = role + "." + std::to_string(i);
-      if (l.kind == VideoLayer::Kind::convolution) {
-        auto& c = to[i].emplace<VideoConvolutionLayer>();
-        c.normed = l.normed;
-        c.strideTime = l.strideTime, c.strideSpace = l.strideSpace;
-        c.expandTime = l.expandTime, c.expandSpace = l.expandSpace;
-        convolution(c.convolution, name, l.channels, l.outputs, l.kernel);
-        if (l.normed) norm(c.norm, name + ".norm", l.channels);
-      } else {
-        auto& r = to[i].emplace<VideoResidualLayer>();
-        norm(r.norm1, name + ".norm1", l.channels);
-        convolution(r.conv1, name + ".conv1", l.channels, l.outputs, 3);
-        norm(r.norm2, name + ".norm2", l.outputs);
-        convolution(r.conv2, name + ".conv2", l.outputs, l.outputs, 3);
-        if (l.channels != l.outputs) convolution(r.shortcut, name + ".shortcut", l.channels, l.outputs, 1);
-      }
-    }
-  }
-
  private:
   Loader& loader_;
   Element element_;
@@ -71,14 +47,14 @@ Status CpuVideoTokenizer::load(std::shared_ptr<Threads> threads, const Checkpoin
                                Precision precision, const Cancel& cancel, std::shared_ptr<VideoTokenizer>& out) {
   auto t = std::make_shared<CpuVideoTokenizer>();
   t->model_ = m;
-  t->element_ = elementOf(precision);
+  t->element_ = numbersOf(precision).activations;
   t->threads_ = std::move(threads);
   Tensors tensors;
   if (Status s = tensors.open(file, weights, cancel); !s.ok()) return s;
   Loader loader(&tensors, precision);
   Plan plan(loader, t->element_);
-  plan.layers(t->encoder_, m.encoder, "encoder");
-  plan.layers(t->decoder_, m.decoder, "decoder");
+  planVideoLayers(plan, t->encoder_, m.encoder, "encoder");
+  planVideoLayers(plan, t->decoder_, m.decoder, "decoder");
   if (Status s = loader.load(t->memory_, *t->threads_, cancel); !s.ok()) return s;
   out = std::move(t);
   return {};
@@ -108,10 +84,9 @@ class Flow {
               const Cancel& cancel) {
     cancel_ = &cancel;
     profile_ = tokenizer_->profile();
-    sink_ = &sink;
     if (run_->ok()) {
       Picture frame = make(*run_);
-      push(0, std::move(frame));
+      runVideoLayers(*this, layers_, 0, std::move(frame), sink);
     }
     if (run_->status.ok() && cancelledNow()) run_->status = cancelled();
     return run_->status;
@@ -119,48 +94,15 @@ class Flow {
 
   const CpuVideoTokenizer& tokenizer() const { return *tokenizer_; }
 
- private:
-  bool cancelledNow() const { return cancel_->load(std::memory_order_relaxed); }
   bool ok() {
     if (run_->status.ok() && cancelledNow()) run_->status = cancelled();
     return run_->status.ok();
   }
 
-  void push(size_t at, Picture frame) {
+  void convolve(const Picture& x, size_t at, VideoFilter which, const ConvolutionWeights& c, const VideoNorm* norm,
+                const VideoChange& change, const Picture* residual, Picture (&y)[2]) {
     if (!ok()) return;
-    if (at == layers_.size()) return (*sink_)(frame);
-    Past* past = &pasts_[2 * at];
-    if (const auto* r = std::get_if<VideoResidualLayer>(&layers_[at])) {
-      Picture h[2], out[2];
-      convolve(frame, past[0], r->conv1, &r->norm1, {}, nullptr, h);
-      if (r->shortcut.outputs > 0) {
-        Picture side[2];
-        Past none;
-        convolve(frame, none, r->shortcut, nullptr, {}, nullptr, side);
-        frame = std::move(side[0]);
-      }
-      convolve(h[0], past[1], r->conv2, &r->norm2, {}, &frame, out);
-      frame = Picture();
-      h[0] = Picture();
-      return push(at + 1, std::move(out[0]));
-    }
-    const auto& c = std::get<VideoConvolutionLayer>(layers_[at]);
-    Picture out[2];
-    convolve(frame, past[0], c.convolution, c.normed ? &c.norm : nullptr,
-             {c.strideTime, c.strideSpace, c.expandTime, c.expandSpace}, nullptr, out);
-    frame = Picture();
-    for (Picture& one : out)
-      if (one.channels > 0) push(at + 1, std::move(one));
-  }
-
-  struct Change {
-    int strideTime = 1, strideSpace = 1, expandTime = 1, expandSpace = 1;
-  };
-
-  // `y`: the frames that this one completes, in their order; the others keep 0 channels.
-  void convolve(const Picture& x, Past& past, const ConvolutionWeights& c, const VideoNorm* norm, const Change& change,
-                const Picture* residual, Picture (&y)[2]) {
-    if (!ok()) return;
+    Past none, &past = which == VideoFilter::shortcut ? none : pasts_[2 * at + (which == VideoFilter::second ? 1 : 0)];
     const size_t item = elementSize(tokenizer_->element());
     PictureRunner::Factors factors;
     if (norm)
@@ -231,6 +173,9 @@ class Flow {
     }
   }
 
+ private:
+  bool cancelledNow() const { return cancel_->load(std::memory_order_relaxed); }
+
   // A frame as the filter reads it: normed, in the multiplied type, its edges repeated around it.
   void stage(const Picture& x, const ConvolutionWeights& c, const PictureRunner::Factors* factors, const float* slope,
              int before, int border, Buffer& to) {
@@ -256,13 +201,12 @@ class Flow {
   }
 
   std::shared_ptr<CpuVideoTokenizer> tokenizer_;
-  const std::vector<VideoLayerWeights>& layers_;
+  const CpuVideoTokenizer::Layers& layers_;
   const Cancel never_{false};  // of the runner, which outlives each call
   std::unique_ptr<PictureRunner> run_;
   std::vector<Past> pasts_;  // two a layer; their memory goes back to the runner's pool
   const Cancel* cancel_ = nullptr;
   Profile* profile_ = nullptr;
-  const std::function<void(Picture&)>* sink_ = nullptr;
 };
 
 // ---- tokens to pixels
@@ -271,30 +215,17 @@ class CpuVideoDecoder : public VideoDecoder {
  public:
   CpuVideoDecoder(std::shared_ptr<CpuVideoTokenizer> tokenizer, int rows, int columns)
       : flow_(std::move(tokenizer), false), rows_(rows), columns_(columns) {}
-  size_t bytes() const override { return 0; }
 
   Status decode(const int32_t* tokens, uint8_t* bytes, float* floats, const Cancel& cancel) override {
     const VideoTokenizerModel& m = flow_.tokenizer().model();
-    const int cells = rows_ * columns_, codes = m.codes(), channels = static_cast<int>(m.levels.size());
-    for (int i = 0; i < cells; i++)
-      if (tokens[i] < 0 || tokens[i] >= codes)
-        return {Code::invalidOption,
-                "Token " + std::to_string(tokens[i]) + " is outside the codes, 0.." + std::to_string(codes - 1) + "."};
+    const int channels = static_cast<int>(m.levels.size());
+    std::vector<float> values(static_cast<size_t>(rows_) * columns_ * channels);
+    if (Status s = codesToValues(m, tokens, rows_ * columns_, values.data()); !s.ok()) return s;
     bool finite = true;
     Status s = flow_.push(
         [&](PictureRunner& run) {
           Picture x = run.make(rows_, columns_, channels);
-          if (!run.ok()) return x;
-          // A digit of each level, the first one fastest: -1 .. 1 in equal steps.
-          for (int i = 0; i < cells; i++) {
-            int rest = tokens[i];
-            for (int c = 0; c < channels; c++) {
-              const int level = m.levels[c], half = level / 2, digit = rest % level;
-              rest /= level;
-              x.data()[static_cast<size_t>(i) * channels + c] =
-                  static_cast<float>(digit - half) / static_cast<float>(half);
-            }
-          }
+          if (run.ok()) std::memcpy(x.data(), values.data(), values.size() * sizeof(float));
           return x;
         },
         [&](Picture& frame) {
@@ -305,8 +236,7 @@ class CpuVideoDecoder : public VideoDecoder {
             floats += size;
           }
           if (bytes) {
-            for (size_t i = 0; i < size; i++)
-              bytes[i] = static_cast<uint8_t>(255.0f * std::min(1.0f, std::max(0.0f, frame.data()[i])));
+            pixelsToBytes(frame.data(), size, bytes);
             bytes += size;
           }
         },
@@ -326,13 +256,11 @@ class CpuVideoEncoder : public VideoEncoder {
  public:
   CpuVideoEncoder(std::shared_ptr<CpuVideoTokenizer> tokenizer, int rows, int columns)
       : flow_(std::move(tokenizer), true), rows_(rows), columns_(columns) {}
-  size_t bytes() const override { return 0; }
 
   Status encode(const float* pixels, int32_t* tokens, bool& completed, const Cancel& cancel) override {
     const VideoTokenizerModel& m = flow_.tokenizer().model();
     const int factor = m.factorSpace(), height = rows_ * factor, width = columns_ * factor;
-    if (!allFinite(pixels, static_cast<size_t>(height) * width * 3))
-      return {Code::invalidOption, "A frame to encode has a pixel that is not finite."};
+    if (Status s = checkFrame(pixels, static_cast<size_t>(height) * width * 3); !s.ok()) return s;
     bool finite = true;
     completed = false;
     Status s = flow_.push(
@@ -344,7 +272,7 @@ class CpuVideoEncoder : public VideoEncoder {
         [&](Picture& z) {
           finite = finite && allFinite(z.data(), z.size());
           completed = true;
-          if (finite) quantise(m, z, tokens);
+          if (finite) valuesToCodes(m, z.data(), z.height * z.width, tokens);
         },
         cancel);
     if (s.ok() && !finite) s = pictureNotFinite();
@@ -352,45 +280,21 @@ class CpuVideoEncoder : public VideoEncoder {
   }
 
  private:
-  // Finite scalar quantisation (2309.15505, appendix A) as the models were trained with it: the shift by a tangent.
-  static void quantise(const VideoTokenizerModel& m, const Picture& z, int32_t* tokens) {
-    const int channels = static_cast<int>(m.levels.size()), cells = z.height * z.width;
-    for (int i = 0; i < cells; i++) {
-      int64_t index = 0, basis = 1;
-      for (int c = 0; c < channels; c++) {
-        const int level = m.levels[c];
-        const double half = (level - 1) * 0.999 / 2, offset = level % 2 == 0 ? 0.5 : 0.0;
-        const double x = z.data()[static_cast<size_t>(i) * channels + c];
-        const double q = std::nearbyint(std::tanh(x + std::tan(offset / half)) * half - offset);
-        index += (static_cast<int64_t>(q) + level / 2) * basis;
-        basis *= level;
-      }
-      tokens[i] = static_cast<int32_t>(index);
-    }
-  }
-
   Flow flow_;
   int rows_, columns_;
 };
 
-Status checkSides(const VideoTokenizerModel& m, int rows, int columns) {
-  if (rows >= 1 && columns >= 1 && rows <= 4096 && columns <= 4096 && rows * m.factorSpace() <= 65536 &&
-      columns * m.factorSpace() <= 65536)
-    return {};
-  return {Code::invalidOption, "The grid of a frame must be positive, and its picture at most 65536 pixels a side."};
-}
-
 }  // namespace
 
 Status CpuVideoTokenizer::createDecoder(int rows, int columns, std::unique_ptr<VideoDecoder>& out) {
-  if (Status s = checkSides(model_, rows, columns); !s.ok()) return s;
+  if (Status s = checkVideoSides(model_, rows, columns); !s.ok()) return s;
   out =
       std::make_unique<CpuVideoDecoder>(std::static_pointer_cast<CpuVideoTokenizer>(shared_from_this()), rows, columns);
   return {};
 }
 
 Status CpuVideoTokenizer::createEncoder(int rows, int columns, std::unique_ptr<VideoEncoder>& out) {
-  if (Status s = checkSides(model_, rows, columns); !s.ok()) return s;
+  if (Status s = checkVideoSides(model_, rows, columns); !s.ok()) return s;
   out =
       std::make_unique<CpuVideoEncoder>(std::static_pointer_cast<CpuVideoTokenizer>(shared_from_this()), rows, columns);
   return {};

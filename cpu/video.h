@@ -4,9 +4,9 @@
 #pragma once
 
 #include <memory>
-#include <variant>
 #include <vector>
 
+#include "../common/video-layers.h"
 #include "parvis/backend.h"
 #include "picture.h"
 #include "weights.h"
@@ -17,20 +17,6 @@ struct VideoNorm {
   GroupNorm norm;
   float* slope = nullptr;  // [channels], of the swish behind it
 };
-
-struct VideoConvolutionLayer {
-  ConvolutionWeights convolution;
-  VideoNorm norm;  // before it, where `normed`
-  bool normed = false;
-  int strideTime = 1, strideSpace = 1, expandTime = 1, expandSpace = 1;
-};
-
-struct VideoResidualLayer {
-  VideoNorm norm1, norm2;
-  ConvolutionWeights conv1, conv2, shortcut;  // shortcut.outputs = 0: none
-};
-
-using VideoLayerWeights = std::variant<VideoConvolutionLayer, VideoResidualLayer>;
 
 class CpuVideoTokenizer : public VideoTokenizer {
  public:
@@ -44,7 +30,8 @@ class CpuVideoTokenizer : public VideoTokenizer {
 
   Threads& threads() const { return *threads_; }
   Element element() const { return element_; }
-  const std::vector<VideoLayerWeights>& layers(bool encoder) const { return encoder ? encoder_ : decoder_; }
+  using Layers = std::vector<VideoLayerWeights<VideoNorm, ConvolutionWeights>>;
+  const Layers& layers(bool encoder) const { return encoder ? encoder_ : decoder_; }
   Profile* profile() { return recording(); }
 
  private:
@@ -52,7 +39,7 @@ class CpuVideoTokenizer : public VideoTokenizer {
   Element element_ = Element::float32;
   std::shared_ptr<Threads> threads_;
   Memory memory_;
-  std::vector<VideoLayerWeights> encoder_, decoder_;
+  Layers encoder_, decoder_;
 };
 
 }  // namespace parvis::cpu

@@ -18,7 +18,6 @@ Matrix matrixShape(int outputs, int inputs, WeightFormat format) {
   m.outputs = outputs;
   m.inputs = inputs;
   m.panels = (outputs + panelOutputs - 1) / panelOutputs;
-  m.groups = (inputs + groupInputs(format) - 1) / groupInputs(format);
   return m;
 }
 
@@ -44,8 +43,7 @@ void packWords(const void* rows, ptrdiff_t strideBytes, int valid, int groups, u
 
 }  // namespace
 
-void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel) {
-  if (element == Element::float32) return packWords(rows, stride * 4, valid, inputs, panel);
+static void packBfloat16(const float* rows, ptrdiff_t stride, int valid, int inputs, uint8_t* panel) {
   uint32_t* out = reinterpret_cast<uint32_t*>(panel);
   const int groups = (inputs + 1) / 2;
   for (int block = 0; block < groups; block += run) {
@@ -61,6 +59,42 @@ void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Eleme
   }
 }
 
+// group(output, first input, count, integers) gives the scale of some inputs of one output.
+template <class Group>
+static void packInt8(int valid, int inputs, uint8_t* panel, Group&& group) {
+  int8_t integers[scaleInputs];
+  for (int begin = 0; begin < inputs; begin += scaleInputs) {
+    float* scales = reinterpret_cast<float*>(panel);
+    int8_t* out = reinterpret_cast<int8_t*>(scales + panelOutputs);
+    for (int o = 0; o < panelOutputs; o++) {
+      std::memset(integers, 0, sizeof integers);
+      scales[o] = o < valid ? group(o, begin, std::min(scaleInputs, inputs - begin), integers) : 0;
+      for (int i = 0; i < scaleInputs; i++) out[i * panelOutputs + o] = integers[i];
+    }
+    panel += (scaleInputs + sizeof(float)) * panelOutputs;
+  }
+}
+
+// integers [valid, inputs], scales [valid, groups]
+static void packStoredInt8(const int8_t* integers, const float* scales, int valid, int inputs, uint8_t* panel) {
+  const int groups = (inputs + scaleInputs - 1) / scaleInputs;
+  packInt8(valid, inputs, panel, [&](int o, int begin, int count, int8_t* to) {
+    std::memcpy(to, integers + static_cast<ptrdiff_t>(o) * inputs + begin, static_cast<size_t>(count));
+    return scales[o * groups + begin / scaleInputs];
+  });
+}
+
+void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, WeightFormat format, uint8_t* panel) {
+  switch (format) {
+    case WeightFormat::float32: return packWords(rows, stride * 4, valid, inputs, panel);
+    case WeightFormat::bfloat16: return packBfloat16(rows, stride, valid, inputs, panel);
+    case WeightFormat::int8:
+      return packInt8(valid, inputs, panel, [&](int o, int begin, int count, int8_t* to) {
+        return quantize(rows + o * stride + begin, count, to);
+      });
+  }
+}
+
 namespace {
 
 bool storedAs(const Weight& w, Element element) {
@@ -68,7 +102,9 @@ bool storedAs(const Weight& w, Element element) {
 }
 
 // Are rows of it made of whole words of the panel's type?
-bool inWords(const Weight& w, Element element, int inputs) {
+bool inWords(const Weight& w, WeightFormat format, int inputs) {
+  if (format == WeightFormat::int8) return false;
+  const Element element = format == WeightFormat::float32 ? Element::float32 : Element::bfloat16;
   return storedAs(w, element) && inputs % inputStep(element) == 0;
 }
 
@@ -76,46 +112,78 @@ bool inWords(const Weight& w, Element element, int inputs) {
 
 // ---- plans --------------------------------------------------------------------------------------------------
 
+namespace {
+
+// How the rows of a panel come out of a file: as they are stored, where that is what the panel has, or by way of
+// floats.
+enum class Reading { words, integers, floats };
+
+Reading readingOf(const Weight* w, WeightFormat format, int inputs) {
+  if (!w) return Reading::floats;  // nothing will be read
+  if (format == WeightFormat::int8) return w->quantized() ? Reading::integers : Reading::floats;
+  return inWords(*w, format, inputs) ? Reading::words : Reading::floats;
+}
+
+// What a panel is made of: rows [begin, end) of one weight, or of two that have half of the panel each.
+struct PanelRows {
+  const Weight* weights[2];
+  int count;  // of weights
+  int begin, end, inputs;
+};
+
+// Floats: rows of a panel, or its scales and integers.
+int64_t panelScratch(int64_t inputs) { return panelOutputs * (inputs + (inputs + scaleInputs - 1) / scaleInputs); }
+
+Status readPanel(const Tensors& from, const PanelRows& p, WeightFormat format, Reading reading, float* scratch,
+                 uint8_t* panel) {
+  const int each = panelOutputs / p.count, rows = p.end - p.begin, valid = p.count == 1 ? rows : panelOutputs;
+  const int groups = (p.inputs + scaleInputs - 1) / scaleInputs, words = p.inputs / groupInputs(format);
+  int8_t* integers = reinterpret_cast<int8_t*>(scratch + static_cast<ptrdiff_t>(groups) * panelOutputs);
+  if (rows < each && p.count > 1) std::memset(scratch, 0, sizeof(float) * static_cast<size_t>(panelScratch(p.inputs)));
+  for (int i = 0; i < p.count; i++) {
+    const ptrdiff_t row = static_cast<ptrdiff_t>(i) * each;
+    Status s = reading == Reading::integers
+                   ? from.quantized(*p.weights[i], p.begin, p.end, integers + row * p.inputs, scratch + row * groups)
+               : reading == Reading::words ? from.stored(*p.weights[i], p.begin, p.end, scratch + row * words)
+                                           : from.rows(*p.weights[i], p.begin, p.end, scratch + row * p.inputs);
+    if (!s.ok()) return s;
+  }
+  switch (reading) {
+    case Reading::words: packWords(scratch, words * 4, valid, words, panel); break;
+    case Reading::integers: packStoredInt8(integers, scratch, valid, p.inputs, panel); break;
+    case Reading::floats: packPanel(scratch, p.inputs, valid, p.inputs, format, panel); break;
+  }
+  return {};
+}
+
+}  // namespace
+
 void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs) {
   const Weight* t = find(name, {outputs, inputs});
-  to = matrixShape(outputs, inputs, format_);
-  add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, t, outputs, inputs, groups = to.groups, words = t && inWords(*t, element_, inputs),
-        panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
+  const WeightFormat format = numbers_.weights;
+  to = matrixShape(outputs, inputs, format);
+  add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, panelScratch(inputs),
+       [this, t, outputs, inputs, format, reading = readingOf(t, format, inputs), panelBytes = to.panelBytes()](
+           uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
-         if (words) {
-           Status s = weights_->stored(*t, begin, end, scratch);
-           if (s.ok()) packWords(scratch, groups * 4, end - begin, groups, base + panel * panelBytes);
-           return s;
-         }
-         Status s = weights_->rows(*t, begin, end, scratch);
-         if (s.ok()) packPanel(scratch, inputs, end - begin, inputs, element_, base + panel * panelBytes);
-         return s;
+         return readPanel(*weights_, {{t, nullptr}, 1, begin, end, inputs}, format, reading, scratch,
+                          base + panel * panelBytes);
        }});
 }
 
 void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, int outputs, int inputs) {
   const Weight* g = find(gate, {outputs, inputs});
   const Weight* u = find(up, {outputs, inputs});
-  to = matrixShape((outputs + 15) / 16 * 32, inputs, format_);
+  const WeightFormat format = numbers_.weights;
+  to = matrixShape((outputs + 15) / 16 * 32, inputs, format);
   to.outputs = 2 * outputs;
-  add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * inputs,
-       [this, g, u, outputs, inputs, groups = to.groups,
-        words = g && u && inWords(*g, element_, inputs) && inWords(*u, element_, inputs),
+  const Reading first = readingOf(g, format, inputs), second = readingOf(u, format, inputs);
+  add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, panelScratch(inputs),
+       [this, g, u, outputs, inputs, format, reading = first == second ? first : Reading::floats,
         panelBytes = to.panelBytes()](uint8_t* base, int panel, float* scratch) {
          const int begin = panel * 16, end = std::min(outputs, begin + 16);
-         if (words) {
-           if (end - begin < 16) std::memset(scratch, 0, size_t{panelOutputs} * groups * 4);
-           Status s = weights_->stored(*g, begin, end, scratch);
-           if (s.ok()) s = weights_->stored(*u, begin, end, scratch + size_t{16} * groups);
-           if (s.ok()) packWords(scratch, groups * 4, panelOutputs, groups, base + panel * panelBytes);
-           return s;
-         }
-         std::fill(scratch, scratch + size_t{panelOutputs} * inputs, 0.0f);
-         Status s = weights_->rows(*g, begin, end, scratch);
-         if (s.ok()) s = weights_->rows(*u, begin, end, scratch + size_t{16} * inputs);
-         if (s.ok()) packPanel(scratch, inputs, panelOutputs, inputs, element_, base + panel * panelBytes);
-         return s;
+         return readPanel(*weights_, {{g, u}, 2, begin, end, inputs}, format, reading, scratch,
+                          base + panel * panelBytes);
        }});
 }
 
@@ -127,10 +195,11 @@ void Loader::convolution(Matrix& to, const std::string& name, int outputs, int c
   int taps = 1;
   for (const int64_t side : sides) taps *= static_cast<int>(side);
   const int inputs = taps * padded;
-  to = matrixShape(outputs, inputs, format_);
+  const WeightFormat format = formatOf(numbers_.activations);
+  to = matrixShape(outputs, inputs, format);
   add({to.bytes(), reinterpret_cast<void**>(&to.data), to.panels, int64_t{panelOutputs} * (inputs + channels * taps),
-       [this, t, outputs, channels, taps, padded, inputs, panelBytes = to.panelBytes()](uint8_t* base, int panel,
-                                                                                        float* scratch) {
+       [this, t, outputs, channels, taps, padded, inputs, format, panelBytes = to.panelBytes()](
+           uint8_t* base, int panel, float* scratch) {
          const int begin = panel * panelOutputs, end = std::min(outputs, begin + panelOutputs);
          float* stored = scratch + size_t{panelOutputs} * inputs;
          Status s = weights_->rows(*t, begin, end, stored);
@@ -140,7 +209,7 @@ void Loader::convolution(Matrix& to, const std::string& name, int outputs, int c
              for (int c = 0; c < padded; c++)
                scratch[(size_t)o * inputs + tap * padded + c] =
                    c < channels ? stored[((size_t)o * channels + c) * taps + tap] : 0.0f;
-         packPanel(scratch, inputs, end - begin, inputs, element_, base + panel * panelBytes);
+         packPanel(scratch, inputs, end - begin, inputs, format, base + panel * panelBytes);
          return s;
        }});
 }
@@ -157,7 +226,7 @@ void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> sh
          const int64_t begin = task * each, end = std::min(rows, begin + each);
          float* out = reinterpret_cast<float*>(base) + begin * width;
          Status s = weights_->rows(*t, begin, end, out);
-         if (rounded && element_ == Element::bfloat16)
+         if (rounded && numbers_.kept == Element::bfloat16)
            for (int64_t i = 0; i < (end - begin) * width; i++) out[i] = bf16ToFloat(floatToBf16(out[i]));
          return s;
        }});
@@ -165,16 +234,17 @@ void Loader::vector(float*& to, const std::string& name, std::vector<int64_t> sh
 
 void Loader::table(void*& to, const std::string& name, int rows, int columns) {
   const Weight* t = find(name, {rows, columns});
-  const size_t item = elementSize(element_);
+  const Element element = numbers_.kept;
+  const size_t item = elementSize(element);
   add({static_cast<size_t>(rows) * columns * item, &to, (rows + 31) / 32, int64_t{32} * columns,
-       [this, t, rows, columns, item](uint8_t* base, int task, float* scratch) {
+       [this, t, rows, columns, element, item](uint8_t* base, int task, float* scratch) {
          const int begin = task * 32, end = std::min(rows, begin + 32);
-         if (storedAs(*t, element_))
+         if (storedAs(*t, element))
            return weights_->stored(*t, begin, end, base + static_cast<size_t>(begin) * columns * item);
          Status s = weights_->rows(*t, begin, end, scratch);
          if (s.ok())
            convertFloats(scratch, DType::float32, base + static_cast<size_t>(begin) * columns * item,
-                         element_ == Element::float32 ? DType::float32 : DType::bfloat16,
+                         element == Element::float32 ? DType::float32 : DType::bfloat16,
                          static_cast<size_t>(end - begin) * columns);
          return s;
        }});

@@ -17,29 +17,37 @@
 
 namespace parvis::cpu {
 
+inline size_t panelBytes(WeightFormat format, int inputs) {
+  if (format == WeightFormat::int8)
+    return static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs) * (scaleInputs + sizeof(float)) * panelOutputs;
+  return static_cast<size_t>((inputs + groupInputs(format) - 1) / groupInputs(format)) * groupBytes;
+}
+
 struct Matrix {
   WeightFormat format = WeightFormat::float32;
   uint8_t* data = nullptr;      // packed (kernels.h)
-  float* scales = nullptr;      // [outputs] or null: the format has none
   float* bias = nullptr;        // [outputs rounded up to 32] or null
   int outputs = 0, inputs = 0;  // real sizes
-  int panels = 0, groups = 0;
-  size_t panelBytes() const { return static_cast<size_t>(groups) * groupBytes; }
+  int panels = 0;
+  size_t panelBytes() const { return cpu::panelBytes(format, inputs); }
   size_t bytes() const { return panelBytes() * panels; }
+  // Bytes of one number, with its share of a scale.
+  double numberBytes() const {
+    return static_cast<double>(panelBytes()) / (static_cast<double>(inputs) * panelOutputs);
+  }
 };
 
 inline int roundUp(int n, int to) { return (n + to - 1) / to * to; }
 Matrix matrixShape(int outputs, int inputs, WeightFormat format);
 
 // rows: [valid, stride] floats with `inputs` used -> one panel; the rest of the panel becomes zero.
-void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, Element element, uint8_t* panel);
+void packPanel(const float* rows, ptrdiff_t stride, int valid, int inputs, WeightFormat format, uint8_t* panel);
 
 // The work of loading, collected first (so that all memory is planned before any is taken), then run in parallel.
 class Loader {
  public:
   // weights null: nothing will be loaded, and only bytes() is asked for.
-  Loader(Tensors* weights, Precision precision)
-      : weights_(weights), element_(elementOf(precision)), format_(formatFor(precision)) {}
+  Loader(Tensors* weights, Precision precision) : weights_(weights), numbers_(numbersOf(precision)) {}
 
   // Each adds a plan and sets the pointer later, when memory exists.
   void matrix(Matrix& to, const std::string& name, int outputs, int inputs);
@@ -47,8 +55,9 @@ class Loader {
   // [outputs, channels, taps...] -> packed [outputs, taps... paddedChannels]
   void convolution(Matrix& to, const std::string& name, int outputs, int channels, const std::vector<int64_t>& taps,
                    int paddedChannels);
+  // rounded: to what a file of the same precision has
   void vector(float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
-  void table(void*& to, const std::string& name, int rows, int columns);  // elements
+  void table(void*& to, const std::string& name, int rows, int columns);  // kept elements
 
   Status load(Memory& memory, Threads& threads, const Cancel& cancel);
   size_t bytes() const;  // of everything that was added
@@ -66,8 +75,7 @@ class Loader {
   };
   void add(Plan plan) { plans_.push_back(std::move(plan)); }
   Tensors* weights_;
-  Element element_;
-  WeightFormat format_;
+  Numbers numbers_;
   std::vector<Plan> plans_;
 };
 

@@ -6,6 +6,7 @@
 #include "parvis/cuda.h"
 #include "tokenizer.h"
 #include "transformer.h"
+#include "video.h"
 
 namespace parvis {
 
@@ -19,6 +20,8 @@ class CudaBackend : public Backend {
   Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                          const TransformerModel& model, Precision precision, const Cancel& cancel,
                          std::shared_ptr<Transformer>& out) override {
+    if (precision == Precision::int8)
+      return {Code::invalidOption, "8-bit weights are for the CPU so far. Use precision 'bfloat16' on a GPU."};
     return CudaTransformer::load(device_, file, weights, model, precision, cancel, out);
   }
   Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
@@ -26,9 +29,10 @@ class CudaBackend : public Backend {
                        std::shared_ptr<Tokenizer>& out) override {
     return CudaTokenizer::load(device_, file, weights, model, precision, cancel, out);
   }
-  Status loadVideoTokenizer(const CheckpointFile&, const std::vector<WeightSource>&, const VideoTokenizerModel&,
-                            Precision, const Cancel&, std::shared_ptr<VideoTokenizer>&) override {
-    return {Code::deviceUnavailable, "Tokenizers of videos run on the CPU only: load with device 'cpu'."};
+  Status loadVideoTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
+                            const VideoTokenizerModel& model, Precision precision, const Cancel& cancel,
+                            std::shared_ptr<VideoTokenizer>& out) override {
+    return CudaVideoTokenizer::load(device_, file, weights, model, precision, cancel, out);
   }
   Status measureCeilings(Ceilings& out) override { return cuda::measureCeilings(device_, out); }
 

@@ -22,7 +22,7 @@ struct RowTable {
 };
 
 constexpr int maxHeadSize = 128;
-constexpr int maxVocabulary = 48 << 10;  // anywhere: a row of logits must fit into shared memory
+constexpr int maxSharedLogits = 48 << 10;  // on any device: a row of logits in shared memory
 
 // ---- norm.cu: RMSNorm ---------------------------------------------------------------------------------------
 
@@ -213,9 +213,9 @@ cudaError_t attendPlain(const Attention& a, StepStream stream);  // needs no par
 // ---- sample.cu: logits to tokens ----------------------------------------------------------------------------
 
 struct Sampling {
-  const float* logits;  // [rows, stride]
-  int firstRow, rows;   // these rows of logits exist; predictions of others are passed over
-  ptrdiff_t stride;     // a multiple of 4, as far as rows may be read
+  float* logits;       // [rows, stride]
+  int firstRow, rows;  // these rows of logits exist; predictions of others are passed over
+  ptrdiff_t stride;    // a multiple of 4, as far as rows may be read
   int predictions, vocabulary;
   const Drawing* table;   // [predictions]
   const uint64_t* seeds;  // [seats]
@@ -226,12 +226,13 @@ struct Sampling {
   int keptEach;
   int* nonFinite;  // [seats]: becomes 1 where a logit is NaN or infinite; the token is then -1
   int threads;
+  bool inPlace;  // guided logits take the place of the conditional ones, else they lie in shared memory
 };
-// What a device holds, given its shared memory a block: a row of logits and 3 KB. 99 KB: 24576 tokens, 163 KB: 40960.
+// Logits that a device holds in shared memory, given its bytes a block: a row and 3 KB. 99 KB: 24576, 163 KB: 40960.
 constexpr size_t samplingBytes = 3 << 10;
-constexpr int vocabularyLimit(size_t sharedBytes) {
+constexpr int sharedLogits(size_t sharedBytes) {
   const size_t most = sharedBytes < samplingBytes ? 0 : (sharedBytes - samplingBytes) / 4;
-  return most < static_cast<size_t>(maxVocabulary) ? static_cast<int>(most) : maxVocabulary;
+  return most < static_cast<size_t>(maxSharedLogits) ? static_cast<int>(most) : maxSharedLogits;
 }
 // Each takes the predictions of its mode and passes over the others.
 cudaError_t sample(const Sampling& s, StepStream stream);

@@ -22,7 +22,7 @@ struct Source {
   Tensors* tensors;
   const Weight* tensor;
   bool wide = false;
-  bool asStored() const { return !wide && tensor->uniform(); }
+  bool asStored() const { return !wide && tensor->uniform() && !tensor->quantized(); }
   Element element() const { return asStored() ? elementOf(tensor->type()) : Element::float32; }
   size_t rowBytes() const { return static_cast<size_t>(tensor->rowElements()) * sizeOf(element()); }
   Status read(int64_t begin, int64_t end, uint8_t* to) const {

@@ -60,7 +60,7 @@ class Staging {
 class Loader {
  public:
   Loader(Tensors& tensors, Precision precision)
-      : tensors_(tensors), element_(elementOf(precision)), format_(formatFor(precision)) {}
+      : tensors_(tensors), element_(elementOf(precision)), format_(formatOf(precision)) {}
 
   // Each adds a plan and sets the pointer later, when memory exists. Targets must stay where they are until load().
   void matrix(Matrix& to, const std::string& name, int outputs, int inputs);

@@ -50,7 +50,7 @@ void Launcher::multiply(Projection p, const Matrix& w) {
     const bool add = p.epilogue == Epilogue::add, store = p.epilogue == Epilogue::store;
     const bool swiglu = p.epilogue == Epilogue::swiglu, gelu = p.epilogue == Epilogue::gelu;
     const char* then = add ? "added" : swiglu ? "swiglu" : gelu ? "gelu" : "";
-    return projectionLaunch(p.rows, w.inputs, w.outputs, then, item(),
+    return projectionLaunch(p.rows, w.inputs, w.outputs, then, static_cast<double>(item()), item(),
                             add      ? 8
                             : store  ? 4
                             : swiglu ? item() / 2
@@ -59,14 +59,15 @@ void Launcher::multiply(Projection p, const Matrix& w) {
   run(describe, [&] {
     switch (w.format) {
       case WeightFormat::float32: return projectPlain(p, w.plain(), w.inputs, stream_);
-      case WeightFormat::bfloat16: break;
+      case WeightFormat::bfloat16:
+      case WeightFormat::int8: break;
     }
     return p.rows <= maxSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
   });
 }
 
 void Launcher::attend(Attention a, int maxSmall, int maxLarge, const TransformerModel& model, const SeenSlots& seen) {
-  run([&] { return rowAttentionLaunch(seen, model, item()); },
+  run([&] { return rowAttentionLaunch(seen, model, item(), item()); },
       [&] {
         if (element_ == Element::float32) return attendPlain(a, stream_);
         cudaError_t e = cudaSuccess;

@@ -1,7 +1,10 @@
 // Drawing a token from logits, bit for bit as cpu/isa/sample.cc does: the arithmetic of include/parvis/sampling.h, and
-// sums of integers, which do not depend on their order. One block a prediction, its guided logits in shared memory;
-// weights are computed anew in each pass, which is cheaper than the eight bytes a token that keeping them would take.
-// Top-k and top-p are one selection each, by digits, no sort.
+// sums of integers, which do not depend on their order. One block a prediction, its guided logits in shared memory, or,
+// where they are too many, in place of its conditional row, which nobody else reads: 256 KB of 64,000 tokens stay in
+// the second-level cache. Weights are computed anew in each pass, which is cheaper than the eight bytes a token that
+// keeping them would take. Top-k and top-p are one selection each, by digits, no sort.
+#include <algorithm>
+
 #include "kernels.cuh"
 #include "parvis/sampling.h"
 #include "ptx.cuh"
@@ -12,6 +15,9 @@ namespace {
 
 constexpr int together = 2;           // reads of four logits and four unconditional ones
 constexpr int maxScoreThreads = 512;  // a logarithm in double precision takes registers
+
+// A thread of 1024 has 64 registers. Drawing in place takes one or two more on some architectures.
+constexpr int maxSampleThreads(bool inPlace) { return inPlace ? 768 : 1024; }
 
 // Unsigned integers in the order of the floats, and back.
 __device__ inline uint32_t ordered(float f) {
@@ -49,14 +55,15 @@ __device__ inline uint64_t scan(uint64_t v) {
 // ---- guidance and the largest logit -------------------------------------------------------------------------
 
 struct Guided {
-  float* logits;  // [vocabulary], shared
+  float* logits;  // [vocabulary], shared or in place
   int best;       // index of the largest, the first of equals; -1: a logit is NaN or infinite
 };
 
+template <bool inPlace>
 __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partial) {
-  Guided row{reinterpret_cast<float*>(dynamicShared()), -1};
+  float* const conditional = s.logits + static_cast<ptrdiff_t>(p.conditional - s.firstRow) * s.stride;
+  Guided row{inPlace ? conditional : reinterpret_cast<float*>(dynamicShared()), -1};
   const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
-  const float* const conditional = s.logits + static_cast<ptrdiff_t>(p.conditional - s.firstRow) * s.stride;
   const float* const unconditional =
       guided ? s.logits + static_cast<ptrdiff_t>(p.unconditional - s.firstRow) * s.stride : nullptr;
   float* const kept =
@@ -78,7 +85,8 @@ __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partia
     float4 c[together], u[together];  // all under way before the first is looked at
 #pragma unroll
     for (int k = 0; k < together; k++) {
-      const int from = min(first + k * step, (s.vocabulary - 1) / 4 * 4);
+      const int last = (s.vocabulary - 1) / 4 * 4, from = min(first + k * step, last);
+      if (inPlace && first + k * step > last) continue;  // another thread writes there
       c[k] = *reinterpret_cast<const float4*>(conditional + from);
       u[k] = guided ? *reinterpret_cast<const float4*>(unconditional + from) : make_float4(0, 0, 0, 0);
     }
@@ -193,7 +201,8 @@ __device__ inline bool wanted(const Sampling& s, const Drawing& p, Mode mode) {
   return p.token >= 0 && p.rule.mode == mode && p.conditional >= s.firstRow && p.conditional < s.firstRow + s.rows;
 }
 
-__global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sampling s) {
+template <bool inPlace>
+__global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
@@ -203,7 +212,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   if (!wanted(s, p, Mode::sample)) return;
   const SamplingRule& rule = p.rule;
   int32_t* const token = s.tokens + placeOfToken(s, p);
-  const Guided row = guideRow(s, p, partial);
+  const Guided row = guideRow<inPlace>(s, p, partial);
   const float most = row.best < 0 ? 0.0f : row.logits[row.best] / rule.temperature;
   // The likeliest: asked for, or the only one left by a temperature so small that the quotient overflows.
   if (row.best < 0 || rule.temperature == 0 || !(most - most == 0)) {
@@ -280,6 +289,7 @@ __global__ void __launch_bounds__(1024) sampleKernel(const __grid_constant__ Sam
   }
 }
 
+template <bool inPlace>
 __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
@@ -287,7 +297,7 @@ __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_cons
   const Drawing p = s.table[blockIdx.x];
   if (!wanted(s, p, Mode::score)) return;
   const ptrdiff_t at = placeOfToken(s, p);
-  const Guided row = guideRow(s, p, partial);
+  const Guided row = guideRow<inPlace>(s, p, partial);
   if (row.best < 0) {
     if (threadIdx.x == 0) atomicExch(s.nonFinite + p.seat, 1);
     return;
@@ -303,23 +313,25 @@ __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_cons
 }
 
 bool valid(const Sampling& s) {
-  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && s.vocabulary <= maxVocabulary && s.stride % 4 == 0 &&
-         s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+  return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && (s.inPlace || s.vocabulary <= maxSharedLogits) &&
+         s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
 }
+
+size_t sharedBytes(const Sampling& s) { return s.inPlace ? 0 : static_cast<size_t>(s.vocabulary) * 4; }
 
 }  // namespace
 
 cudaError_t sample(const Sampling& s, StepStream stream) {
   if (!valid(s)) return cudaErrorInvalidValue;
-  return launchInStep(sampleKernel, static_cast<unsigned>(s.predictions), static_cast<unsigned>(s.threads),
-                      static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(s.inPlace ? sampleKernel<true> : sampleKernel<false>, static_cast<unsigned>(s.predictions),
+                      static_cast<unsigned>(std::min(s.threads, maxSampleThreads(s.inPlace))), sharedBytes(s), stream,
+                      s);
 }
 
 cudaError_t score(const Sampling& s, StepStream stream) {
   if (!valid(s)) return cudaErrorInvalidValue;
-  return launchInStep(scoreKernel, static_cast<unsigned>(s.predictions),
-                      static_cast<unsigned>(s.threads < maxScoreThreads ? s.threads : maxScoreThreads),
-                      static_cast<size_t>(s.vocabulary) * 4, stream, s);
+  return launchInStep(s.inPlace ? scoreKernel<true> : scoreKernel<false>, static_cast<unsigned>(s.predictions),
+                      static_cast<unsigned>(std::min(s.threads, maxScoreThreads)), sharedBytes(s), stream, s);
 }
 
 }  // namespace parvis::cuda

@@ -287,7 +287,8 @@ void CudaSession::predict(Launcher& launch, const StepPlan& plan, const Stack& s
                      w_->kept,
                      o_.kept,
                      w_->nonFinite,
-                     samplingThreads(m.vocabulary)};
+                     samplingThreads(m.vocabulary),
+                     m.vocabulary > sharedLogits(t.device_->sharedLimit())};
     if (plan.sampled) launch.predict(s, Mode::sample);
     if (plan.scored) launch.predict(s, Mode::score);
   }

@@ -22,6 +22,11 @@ constexpr Element elementOf(Precision precision) {
   return precision == Precision::float32 ? Element::float32 : Element::bfloat16;
 }
 
+// int8 is refused before anything is loaded.
+constexpr WeightFormat formatOf(Precision precision) {
+  return precision == Precision::float32 ? WeightFormat::float32 : WeightFormat::bfloat16;
+}
+
 // Rows of one stream, which follow each other. count 0: padding.
 struct StreamRows {
   int32_t stream, first, count;

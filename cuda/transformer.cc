@@ -11,7 +11,7 @@ namespace parvis::cuda {
 namespace {
 
 // What the kernels can run; larger models are refused by name, not by a failing launch.
-Status checkModel(const TransformerModel& m, const Device& device) {
+Status checkModel(const TransformerModel& m) {
   const auto refuse = [](const std::string& what) {
     return Status{Code::deviceUnavailable, "The CUDA backend cannot run this model: " + what + ". Use device 'cpu'."};
   };
@@ -20,9 +20,6 @@ Status checkModel(const TransformerModel& m, const Device& device) {
     return refuse("a head size of " + std::to_string(m.headSize) + " is not a multiple of 4 up to " +
                   std::to_string(maxHeadSize));
   if (m.feedForward % 2 != 0) return refuse("its feed-forward width of " + std::to_string(m.feedForward) + " is odd");
-  if (const int most = vocabularyLimit(device.sharedLimit()); m.vocabulary > most)
-    return refuse("its vocabulary has " + std::to_string(m.vocabulary) + " tokens, and the shared memory of " +
-                  device.describe() + " holds the logits of " + std::to_string(most));
   return {};
 }
 
@@ -32,7 +29,7 @@ Status CudaTransformer::load(std::shared_ptr<Device> device, const CheckpointFil
                              const std::vector<WeightSource>& weights, const TransformerModel& m, Precision precision,
                              const Cancel& cancel, std::shared_ptr<Transformer>& out) {
   if (Status s = device->use(); !s.ok()) return s;
-  if (Status s = checkModel(m, *device); !s.ok()) return s;
+  if (Status s = checkModel(m); !s.ok()) return s;
   auto t = std::make_shared<CudaTransformer>();
   t->device_ = device;
   t->model_ = m;

@@ -4,6 +4,7 @@ import './machine/node-version.js'
 import { par } from './api/default.js'
 
 export default par
+export type { Activity } from './decoding/batcher.js'
 export { Par, type ParInfo, type TransformerInfo, type TokenizerInfo } from './api/par.js'
 export { DefaultPar } from './api/default.js'
 export { ParError, type ParErrorCode } from './base/errors.js'

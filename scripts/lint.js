@@ -3,7 +3,7 @@
 //
 //   eslint.config.js    style and mistakes in TypeScript and JavaScript
 //   .clang-format       style of C++ and CUDA; nothing is rewritten (`npm run lint -- --fix` does that)
-//   lib/                no file imports itself through others, not even types
+//   lib/, server/lib/   no file imports itself through others, not even types
 //
 // Without clang-format, or with another version than the one that the files were formatted with, C++ and CUDA are left
 // out, which is said; continuous integration (CI=true) fails without it.
@@ -14,7 +14,7 @@ const path = require('node:path')
 
 const root = path.join(__dirname, '..')
 const fix = process.argv.includes('--fix')
-const scripts = ['bench', 'bin', 'examples', 'lib', 'scripts', 'test', 'eslint.config.js']
+const scripts = ['bench', 'bin', 'examples', 'lib', 'scripts', 'server', 'test', 'eslint.config.js']
 const native = ['bench', 'binding', 'common', 'cpu', 'cuda', 'include', 'test']
 /** As in Debian 12; later ones decide some lines differently. */
 const clangFormat = 14
@@ -45,20 +45,22 @@ async function lintScripts () {
   console.log(`ESLint: ${results.length} files`)
 }
 
-/** Counts each file of lib/; those in a cycle have failed. */
+/** Counts each file of lib/ and server/lib/; those in a cycle have failed. */
 async function findCycles () {
+  const folders = ['lib', 'server/lib']
+  const isOurs = file => folders.some(folder => file.startsWith(`${folder}/`))
   const { cruise } = await import('dependency-cruiser')
-  const { output } = await cruise(['lib'], {
+  const { output } = await cruise(folders, {
     baseDir: root,
     tsPreCompilationDeps: true, // types too
     doNotFollow: 'node_modules',
     validate: true,
     ruleSet: { forbidden: [{ name: 'cycle', severity: 'error', from: {}, to: { circular: true } }] }
   })
-  const files = output.modules.filter(({ source }) => source.startsWith('lib/'))
-  const edges = files.flatMap(({ dependencies }) => dependencies).filter(({ resolved }) => resolved.startsWith('lib/'))
+  const files = output.modules.filter(({ source }) => isOurs(source))
+  const edges = files.flatMap(({ dependencies }) => dependencies).filter(({ resolved }) => isOurs(resolved))
   if (edges.length < files.length) {
-    throw new Error(`only ${edges.length} imports were found in ${files.length} files of lib/`)
+    throw new Error(`only ${edges.length} imports were found in ${files.length} files`)
   }
   const found = output.summary.violations.map(({ from, cycle }) => [from, ...cycle.map(({ name }) => name)])
   const inCycles = new Set(found.map(([from]) => from))
@@ -70,7 +72,7 @@ async function findCycles () {
     if (!said.has(key)) console.log(`import cycle: ${cycle.join(' -> ')}`)
     said.add(key)
   }
-  console.log(`imports: ${edges.length} among ${files.length} files of lib/`)
+  console.log(`imports: ${edges.length} among ${files.length} files of lib/ and server/lib/`)
 }
 
 function lintNative () {

@@ -41,15 +41,16 @@ const slow = [
   'test/cli/reconstruct.',
   'test/cli/sample', 'test/cli/terminal.', 'test/cuda/', 'test/damaged-tokenizer.', 'test/docs/',
   'test/examples/', 'test/ffmpeg.', 'test/find-addon.',
-  'test/fuzz/', 'test/operations.', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/', 'test/simt',
-  'test/snippets.', 'test/types.'
+  'test/fuzz/', 'test/operations.', 'test/package.', 'test/ptx.', 'test/release/', 'test/runners/',
+  'test/server/load.', 'test/server/page.', 'test/server/queue.', 'test/server/sample.', 'test/simt', 'test/snippets.',
+  'test/types.'
 ]
 /** What measures time or memory, by the beginning of its path: nothing runs beside it. */
 const alone = [
   'test/api/budget.', 'test/api/concurrency.', 'test/api/load-memory.', 'test/api/memory.', 'test/api/termination.',
   'test/bench/peers.', 'test/cancel-work.', 'test/checkpoint/extras.', 'test/checkpoint/pickle.', 'test/cli/bench.',
   'test/cli/signals.', 'test/examples/', 'test/fuzz/', 'test/labels.', 'test/machine.', 'test/resample.',
-  'test/strided-tensors.'
+  'test/server/load.', 'test/server/page.', 'test/server/queue.', 'test/strided-tensors.'
 ]
 /** Files that use one folder, by the beginning of their paths: one at a time. */
 const apart = ['test/runners/']

@@ -36,6 +36,27 @@ t.test('the numbers of PyTorch, float32', async t => {
   }
 })
 
+t.test('the numbers of PyTorch, float32: ARPG', async t => {
+  const par = await Par.load('fashion-arpg', { precision: 'float32' })
+  t.teardown(() => par.dispose())
+  t.match(par.info.transformer, {
+    method: 'arpg', layers: 4, dim: 128, classes: 10, vocabularySize: 128, grid: [16, 16], defaultSteps: 32
+  })
+  const order = expected.ints('arpg.order')
+  const [score] = await par.score({
+    tokens: rows(expected.ints('codes'), 2)[0]!, classId: Number(classId), tokenOrder: order, steps: 256
+  })
+  t.ok(worst(Float32Array.from(order, cell => score!.logProbs[cell]!), expected.floats('arpg.logprobs')) <= 1e-3,
+    'log-probabilities in another order')
+  const steps: number[] = []
+  for (const count of [256, 64, 32, 16, 8]) {
+    const image = await par.generate({ classId: 7, seed: 2, steps: count })
+    steps.push(image.steps)
+    t.equal(image.tokenOrder[0], 136, `${count} steps: the cell in the middle comes first`)
+  }
+  t.same(steps, [256, 64, 32, 16, 8])
+})
+
 t.test('pictures are recognised', async t => {
   const judge = classifier()
   const real = rows(expected.floats('encode.input'), 2).map(planes => interleave(planes, 32, 32))

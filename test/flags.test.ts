@@ -16,7 +16,8 @@ const sizes = {
   specials: 2
 }
 const plain: TransformerModel = {
-  ...sizes, crossLayers: 0, rotateSpecials: false, positions: 0, norm: 'rms', activation: 'swiglu', bias: false,
+  ...sizes, textTokens: 0, crossLayers: 0, rotateSpecials: false, positions: 0, norm: 'rms', activation: 'swiglu',
+  bias: false,
   embeddingNorm: false, rotationPairs: [0, 3, 3], normEps: 1e-5, ropeBase: 10000
 }
 const models: Array<[string, TransformerModel]> = [

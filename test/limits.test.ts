@@ -51,7 +51,8 @@ t.test('the addon has the numbers of the table', async t => {
       ['feedForward', 'feedForward', 1], ['vocabularySize', 'vocabulary', 1], ['classes', 'classes', 1]] as const
   ).map(([field, limit, step]) => [{ [field]: limits[limit] }, { [field]: limits[limit] + step }])
   fields.push([{ specials: limits.n - 1 }, { specials: limits.n }],
-    [{ positions: limits.tokens + 1 }, { positions: limits.tokens + 2 }])
+    [{ positions: limits.tokens + limits.prefix }, { positions: limits.tokens + limits.prefix + 1 }],
+    [{ textTokens: limits.vocabulary }, { textTokens: limits.vocabulary + 1 }])
   fields.push([{ rotationPairs: [2, 0, 0] }, { rotationPairs: [1, 1, 1] }])
   fields.push([{ activation: 'gelu', bias: true }, { bias: true }]) // a gate has no bias
   for (const [at, above] of fields) {

@@ -2,6 +2,7 @@
 // generator that orders are drawn with, against the known answers of its authors.
 
 import t from 'tap'
+import { arpgDecoder } from '../lib/decoding/arpg.js'
 import { arpgGroupSizes, lpdGroupSizes, lpdSteps, randarGroupSizes } from '../lib/decoding/group-sizes.js'
 import { OrderDraws, philox } from '../lib/decoding/random.js'
 import { localityOrder, randomOrder } from '../lib/decoding/token-order.js'
@@ -148,4 +149,20 @@ t.test("LPD's orders", t => {
   t.ok(isPermutation(localityOrder([4, 4], [16], 2, 5)), 'one group')
   t.ok(isPermutation(localityOrder([1, 7], [1, 6], 2, 5)), 'one row')
   t.end()
+})
+
+t.test('ARPG: a first cell that every drawn order begins with', async t => {
+  const grid = [4, 6] as const
+  const free = arpgDecoder(grid, 5).plan({})
+  const bound = arpgDecoder(grid, 5, 17).plan({})
+  const after = (sizes: readonly number[]): number[] => sizes.map((_, k) => sum(sizes.slice(0, k + 1)))
+  t.same(Array.from(bound.tokensAfter), after([1, ...arpgGroupSizes(23, 4, 'arccos')]), 'it is drawn alone')
+  t.same(Array.from(arpgDecoder(grid, 1, 17).plan({}).tokensAfter), [24], 'but in a single step')
+  for (const seed of [0, 1, 7, 123456789]) {
+    const order = Array.from(free.picture(seed).cells)
+    t.same(Array.from(bound.picture(seed).cells), [17, ...order.filter(cell => cell !== 17)],
+      'the others in their order')
+  }
+  const given = Int32Array.from({ length: 24 }, (_, k) => 23 - k)
+  t.same(bound.picture(1, given).cells, given, 'an order that is given stays as it is')
 })

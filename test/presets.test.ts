@@ -5,7 +5,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
-import { publishedParallel, publishedSizes, type PublishedParallel } from '../lib/models/published.js'
+import { publishedNbp, publishedParallel, publishedSizes, type PublishedParallel } from '../lib/models/published.js'
 import { findCached } from '../lib/hub/cache.js'
 import { imagenetLabels } from '../lib/models/imagenet.js'
 import { resolveClass, searchLabels } from '../lib/models/labels.js'
@@ -14,29 +14,39 @@ import { Par } from '../lib/api/par.js'
 import { presetOf, presets, publishedSampling, type Preset } from '../lib/models/presets.js'
 import { createSchedule } from '../lib/decoding/schedule.js'
 import { temporaryFolder } from './cli/run.js'
-import { arpgShapes, lpdShapes, randarShapes, safetensorsFile, tile, transformerShapes } from './checkpoint/tiny.js'
+import {
+  arpgShapes, lpdShapes, nbpShapes, randarShapes, safetensorsFile, tile, transformerShapes
+} from './checkpoint/tiny.js'
 import { FakeHub } from './support/hub.js'
 import { py, writePt } from './support/pt-writer.js'
 import { standIn } from './support/snippets.js'
 
 type Size = typeof publishedSizes[number] | PublishedParallel
 const architecture = ({ official }: Preset): Size =>
-  publishedParallel.find(({ name }) => name === official) ??
+  publishedNbp.find(({ name }) => name === official) ?? publishedParallel.find(({ name }) => name === official) ??
   publishedSizes.find(({ name }) => official.split('-')[1] === name)!
 
 t.test('the table', async t => {
   const rows = presets.map(preset => {
     const { name, transformer: { repository, file }, heads, grid, n, size: side, sampling } = preset
     const size = architecture(preset)
-    t.equal(heads, { B: 12, L: 16, XL: 20, XXL: 24, '3B': 32 }[preset.official.split('-')[1]!], name)
+    const isNbp = preset.official.startsWith('NBP')
+    t.equal(heads, isNbp
+      ? { 'NBP-UCF-base': 16, 'NBP-UCF-3B': 32 }[preset.official]
+      : { B: 12, L: 16, XL: 20, XXL: 24, '3B': 32 }[preset.official.split('-')[1]!], name)
     t.match(
       preset,
-      {
-        tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' },
-        sampling: { temperature: 1, topK: 0, topP: 1 }
-      }
+      isNbp
+        ? {
+            tokenizer: { repository: 'ShuhuaiRen/NBP-tokenizer-ucf', file: 'magvit2_ucf.pt' },
+            sampling: { temperature: 1, topK: 16000, topP: 0.9 }
+          }
+        : {
+            tokenizer: { repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' },
+            sampling: { temperature: 1, topK: 0, topP: 1 }
+          }
     )
-    return [name, repository, file, grid[0], n,
+    return [name, repository, file, isNbp ? grid.join('x') : grid[0], n,
       'method' in size ? size.steps : createSchedule({ grid, n }).steps.length, sampling.guidanceScale, side]
       .join(' ')
   })
@@ -61,7 +71,9 @@ t.test('the table', async t => {
     'lpd-l-512 mit-han-lab/lpd_l_512 lpd_l_512.pth 32 1 48 7.3 512',
     'lpd-xl-512 mit-han-lab/lpd_xl_512 lpd_xl_512.pth 32 1 48 6 512',
     'randar-l ziqipang/RandAR randar_0.3b_llamagen_360k_bs_1024_lr_0.0004.safetensors 16 1 88 3.4 256',
-    'randar-xl ziqipang/RandAR randar_0.7b_llamagen_360k_bs_1024_lr_0.0004.safetensors 16 1 88 4 256'
+    'randar-xl ziqipang/RandAR randar_0.7b_llamagen_360k_bs_1024_lr_0.0004.safetensors 16 1 88 4 256',
+    'nbp-ucf-base ShuhuaiRen/NBP-ucf-base ucf_base_nbp16_hybrid.ckpt 5x16x16 16 95 1 128',
+    'nbp-ucf-3b ShuhuaiRen/NBP-ucf-3b ucf_3b_nbp16_hybrid.ckpt 5x16x16 16 95 1 128'
   ])
   t.equal(presetOf(' PAR-XL-4X ').name, 'par-xl-4x', 'in any case')
   t.throws(() => presetOf('par-l-4x'), { code: 'INVALID_OPTION', message: /par-xl-4x, / })
@@ -82,13 +94,16 @@ t.test('checkpoints of the published shapes are what the presets say', async t =
     fs.mkdirSync(folder, { recursive: true })
     const feedForward = Math.ceil(Math.floor(8 * dim / 3) / 256) * 256
     const sizes = { layers, dim, vocabulary: 16384, classes: 1000, feedForward }
-    const shapes = !('method' in size)
-      ? transformerShapes({ ...sizes, transitions: preset.n - 1 })
-      : size.method === 'arpg'
-        ? arpgShapes(sizes)
-        : size.method === 'lpd'
-          ? lpdShapes({ ...sizes, feedForward: 4 * dim, tokens: size.side ** 2 })
-          : randarShapes(sizes)
+    const isNbp = preset.official.startsWith('NBP')
+    const shapes = isNbp
+      ? nbpShapes({ layers, dim })
+      : !('method' in size)
+          ? transformerShapes({ ...sizes, transitions: preset.n - 1 })
+          : size.method === 'arpg'
+            ? arpgShapes(sizes)
+            : size.method === 'lpd'
+              ? lpdShapes({ ...sizes, feedForward: 4 * dim, tokens: size.side ** 2 })
+              : randarShapes(sizes)
     // Zeros that take no room: the file is sparse.
     if (file.endsWith('.safetensors')) {
       const { entries, bytes } = tile(shapes, 'BF16', 2)
@@ -102,7 +117,8 @@ t.test('checkpoints of the published shapes are what the presets say', async t =
     t.equal(found, path.join(folder, file))
     const { heads, grid, n } = preset
     t.match(describeTransformer(await openCheckpoint(found!), { heads, grid, n }),
-      { official: preset.official, n, grid, model: { heads, dim, classes: 1000 }, warnings: [] }, preset.name)
+      { official: preset.official, n, grid, model: { heads, dim, classes: isNbp ? 101 : 1000 }, warnings: [] },
+      preset.name)
   }
 })
 

@@ -185,5 +185,5 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
     )
   }
   t.ok(entries.length >= 92, `${entries.length} entries`)
-  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 48, 'entries that wait')
+  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 50, 'entries that wait')
 })

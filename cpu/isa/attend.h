@@ -10,43 +10,42 @@ namespace {
 
 using namespace parvis::cpu;
 
-// scratch: scores [tileRows][slots] float, probabilities [tileRows][slots] elements, queries [tileRows][width], sums
-// [tileRows]
+// scratch: scores [tileRows][slots] float, probabilities [tileRows][slots] elements, queries [tileRows][width]
 template <class E>
 struct AttentionScratch {
   float* scores;
   E* probabilities;
   E* queries;
-  float* block;
-  AttentionScratch(void* p, int slots, int width) {
+  AttentionScratch(void* p, int slots) {
     uint8_t* at = static_cast<uint8_t*>(p);
     scores = reinterpret_cast<float*>(at);
     at += sizeof(float) * tileRows * slots;
     probabilities = reinterpret_cast<E*>(at);
     at += sizeof(float) * tileRows * slots;
     queries = reinterpret_cast<E*>(at);
-    at += sizeof(float) * tileRows * ((width + 31) / 32 * 32);
-    block = reinterpret_cast<float*>(at);
   }
 };
 
-// q: [R, qStride] elements; sees[R]; out receives 32-float panels of each row through `emit(r, panel, vector index,
-// value)`.
-template <class E, int R, class Emit>
+// W: of the cache. q: [R, qStride] elements; sees[R]; out receives 32-float panels of each row through `emit(r, panel,
+// vector index, value)`.
+template <class W, class E, int R, class Emit>
 INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead& cache, const int* sees, float scale,
                        const AttentionScratch<E>& s, Emit&& emit) {
   int longest = 0;
   for (int r = 0; r < R; r++) longest = sees[r] > longest ? sees[r] : longest;
   const int panels = (longest + 31) / 32, slots = panels * 32;
-  const int keyGroups = (width + stepOf<E> - 1) / stepOf<E>;
+  constexpr int V = tileVectors(R);
+  const int keyGroups = (width + stepOf<W> - 1) / stepOf<W>;
   for (int p = 0; p < panels; p++) {
     const uint8_t* keys = cache.keys + static_cast<size_t>(p) * keyGroups * groupBytes;
-    Tile<R> t;
-    clear(t);
-    accumulate<R>(t, q, qStride, keys, keyGroups, samePanel(keys));
-    for (int r = 0; r < R; r++)
-      for (int j = 0; j < panelVectors; j++)
-        store(s.scores + r * cache.slots + p * 32 + j * lanes, t.sum[r][j] * fill(scale));
+    for (int vector = 0; vector < panelVectors; vector += V) {
+      Tile<R, V> t;
+      clear(t);
+      accumulate<W>(t, q, qStride, keys, vector, keyGroups, samePanel(keys));
+      for (int r = 0; r < R; r++)
+        for (int j = 0; j < V; j++)
+          store(s.scores + r * cache.slots + p * 32 + (vector + j) * lanes, t.sum[r][j] * fill(scale));
+    }
   }
   float inverse[R];
   for (int r = 0; r < R; r++) {
@@ -66,14 +65,16 @@ INLINE void attendTile(const E* q, ptrdiff_t qStride, int width, const CacheHead
     inverse[r] = 1.0f / sumLanes(sum);
   }
   const int valuePanels = (width + 31) / 32;
-  const size_t valuePanelBytes = static_cast<size_t>(cache.slots / stepOf<E>) * groupBytes;
+  const size_t valuePanelBytes = static_cast<size_t>(cache.slots / stepOf<W>) * groupBytes;
   for (int p = 0; p < valuePanels; p++) {
     const uint8_t* values = cache.values + p * valuePanelBytes;
-    Tile<R> t;
-    clear(t);
-    accumulate<R>(t, s.probabilities, cache.slots, values, slots / stepOf<E>, samePanel(values));
-    for (int r = 0; r < R; r++)
-      for (int j = 0; j < panelVectors; j++) emit(r, p, j, t.sum[r][j] * fill(inverse[r]));
+    for (int vector = 0; vector < panelVectors; vector += V) {
+      Tile<R, V> t;
+      clear(t);
+      accumulate<W>(t, s.probabilities, cache.slots, values, vector, slots / stepOf<W>, samePanel(values));
+      for (int r = 0; r < R; r++)
+        for (int j = 0; j < V; j++) emit(r, p, vector + j, t.sum[r][j] * fill(inverse[r]));
+    }
   }
 }
 
@@ -109,10 +110,10 @@ INLINE void storeColumn(bf16* to, int half, vf v) {
   *both = half ? (*both & fillBits(0xffffu)) | bits << 16 : (*both & fillBits(0xffff0000u)) | bits;
 }
 
-template <class E>
+template <class W, class E>
 void attend(const Attention& a) {
-  const AttentionScratch<E> s(a.scratch, a.cache.slots, a.headSize);
-  constexpr int step = stepOf<E>;
+  const AttentionScratch<E> s(a.scratch, a.cache.slots);
+  constexpr int step = stepOf<W>;
   const int width = a.headSize, keyGroups = (width + step - 1) / step;
   const size_t valuePanelBytes = static_cast<size_t>(a.cache.slots / step) * groupBytes;
   const int padded = (width + 31) / 32 * 32;
@@ -120,13 +121,14 @@ void attend(const Attention& a) {
     const int slot = a.rows[i].slot;
     if (slot < 0) continue;
     const float* from = a.qkv + i * a.qkvStride;
-    rotate(from + a.k, s.queries, width, a.rows[i], a.rotation);
+    W* rotated = reinterpret_cast<W*>(s.queries);
+    rotate(from + a.k, rotated, width, a.rows[i], a.rotation);
     uint32_t* key =
         reinterpret_cast<uint32_t*>(a.cache.keys + static_cast<size_t>(slot / 32) * keyGroups * groupBytes) + slot % 32;
     for (int g = 0; g < keyGroups; g++)
-      __builtin_memcpy(key + g * 32, s.queries + g * step, 4);  // a float or a pair of bfloat16
-    E* value = reinterpret_cast<E*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes);
-    const auto place = [&](int d) { return value + d / 32 * (valuePanelBytes / sizeof(E)) + d % 32 * step; };
+      __builtin_memcpy(key + g * 32, rotated + g * step, 4);  // a float or a pair of bfloat16
+    W* value = reinterpret_cast<W*>(a.cache.values + static_cast<size_t>(slot / step) * groupBytes);
+    const auto place = [&](int d) { return value + d / 32 * (valuePanelBytes / sizeof(W)) + d % 32 * step; };
     int d = 0;
     for (; d + lanes <= width; d += lanes) storeColumn(place(d), slot % step, load(from + a.v + d));
     for (; d < width; d++) storeElement(place(d) + slot % step, from[a.v + d]);
@@ -142,7 +144,7 @@ void attend(const Attention& a) {
             rotate(a.qkv + (first + r) * a.qkvStride + a.q + h * width, q, width, a.rows[first + r], a.rotation);
             for (int d = width; d < padded; d++) q[d] = 0;
           }
-          attendTile<E, R>(
+          attendTile<W, E, R>(
               s.queries, padded, width, a.cache, sees, scale,
               s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
                 E* out = static_cast<E*>(a.out) + (first + r) * a.outStride + h * width;
@@ -159,13 +161,13 @@ void attend(const Attention& a) {
 template <class E>
 void attendPlain(const void* queries, ptrdiff_t qStride, int count, int width, const CacheHead& cache, int keys,
                  float scale, float* out, ptrdiff_t outStride, void* scratch) {
-  const AttentionScratch<E> s(scratch, cache.slots, width);
+  const AttentionScratch<E> s(scratch, cache.slots);
   const E* q = static_cast<const E*>(queries);
   forTiles(
       count, [&]<int R>(int first) __attribute__((always_inline)) {
         int sees[R];
         for (int r = 0; r < R; r++) sees[r] = keys;
-        attendTile<E, R>(
+        attendTile<E, E, R>(
             q + first * qStride, qStride, width, cache, sees, scale,
             s, [&](int r, int p, int j, vf v) __attribute__((always_inline)) {
               const int at = p * 32 + j * lanes;

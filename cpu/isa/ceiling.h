@@ -21,13 +21,18 @@ uint32_t readAll(const uint8_t* p, size_t bytes) {
 // `rounds` times a tile of all rows over 64 groups that stay in the first-level cache.
 template <class E>
 float multiplyInCache(const void* x, const uint8_t* w, int rounds) {
-  Tile<tileRows> t;
+  constexpr int V = tileVectors(tileRows);
+  Tile<tileRows, V> t;
   clear(t);
-  for (int i = 0; i < rounds; i++) accumulate<tileRows>(t, static_cast<const E*>(x), 128, w, 64, samePanel(w));
+  for (int i = 0; i < rounds; i++) accumulate<E>(t, static_cast<const E*>(x), 128, w, 0, 64, samePanel(w));
   float sum = 0;
   for (int r = 0; r < tileRows; r++)
-    for (int j = 0; j < panelVectors; j++) sum += sumLanes(t.sum[r][j]);
+    for (int j = 0; j < V; j++) sum += sumLanes(t.sum[r][j]);
   return sum;
 }
+
+// What it multiplies in one round.
+template <class E>
+constexpr int productsInCache = tileRows* tileVectors(tileRows) * lanes * 64 * stepOf<E>;
 
 }  // namespace

@@ -12,11 +12,12 @@ using namespace parvis::cpu;
 
 template <class E>
 void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, int rowEnd) {
-  const int groups = c.channels / stepOf<E>;
-  const size_t tapBytes = static_cast<size_t>(groups) * groupBytes;
-  const size_t frameBytes = tapBytes * c.kernel * c.kernel, panelBytes = frameBytes * c.frames;
+  const ptrdiff_t tapBytes = packedBytes<E>(c.channels);
+  const ptrdiff_t frameBytes = tapBytes * c.kernel * c.kernel, panelBytes = frameBytes * c.frames;
   const int part = c.outputs / (c.time * c.space * c.space);
   const ptrdiff_t yPixel = static_cast<ptrdiff_t>(c.space) * part, yRow = yPixel * c.width * c.space;
+  const ptrdiff_t pixel = static_cast<ptrdiff_t>(c.stride) * c.channels;
+  alignas(64) float sums[chunkRows * panelOutputs];
   for (int panel = panelBegin; panel < panelEnd; panel++) {
     const uint8_t* w = c.w + panel * panelBytes;
     const int first = panel * 32, valid = c.outputs - first < 32 ? c.outputs - first : 32;
@@ -24,37 +25,31 @@ void convolve(const Convolution& c, int panelBegin, int panelEnd, int rowBegin, 
     float* y = c.y[block / (c.space * c.space)];
     if (!y) continue;
     y += row * (yPixel * c.width) + column * part + first % part;
-    for (int oy = rowBegin; oy < rowEnd; oy++) {
-      forTiles(
-          c.width, [&]<int R>(int ox) __attribute__((always_inline)) {
-            Tile<R> t;
-            clear(t);
-            const ptrdiff_t corner =
-                static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + static_cast<ptrdiff_t>(ox) * c.stride * c.channels;
-            for (int frame = 0; frame < c.frames; frame++) {
-              const E* x = static_cast<const E*>(c.x[frame]) + corner;
-              // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
-              for (int ky = 0; ky < c.kernel; ky++) {
-                const uint8_t* taps = w + frame * frameBytes + ky * c.kernel * tapBytes;
-                accumulate<R>(t, x + ky * c.xRow, c.stride * c.channels, taps, groups * c.kernel, samePanel(taps));
-              }
+    for (int oy = rowBegin; oy < rowEnd; oy++)
+      forChunks(c.width, [&](int ox, int count) {
+        const ptrdiff_t corner = static_cast<ptrdiff_t>(oy) * c.stride * c.xRow + ox * pixel;
+        for (int frame = 0; frame < c.frames; frame++)
+          // The taps of one kernel row are neighbours in memory: one run over kernel * channels inputs.
+          for (int ky = 0; ky < c.kernel; ky++)
+            multiplyPanel<E>(static_cast<const E*>(c.x[frame]) + corner + ky * c.xRow, pixel, count,
+                             w + frame * frameBytes + ky * c.kernel * tapBytes, c.channels * c.kernel, sums,
+                             frame + ky > 0);
+        for (int r = 0; r < count; r++) {
+          const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
+          const float* sum = sums + r * panelOutputs;
+          float* to = y + oy * yRow + (ox + r) * yPixel;
+          if (valid == 32) {
+            for (int i = 0; i < 32; i += lanes) {
+              vf v = load(sum + i) + load(c.bias + first + i);
+              if (c.residual) v += load(c.residual + at + i);
+              store(to + i, v);
             }
-            for (int r = 0; r < R; r++) {
-              const ptrdiff_t at = (static_cast<ptrdiff_t>(oy) * c.width + ox + r) * c.outputs + first;
-              float* to = y + oy * yRow + (ox + r) * yPixel;
-              if (valid == 32) {
-                for (int j = 0; j < panelVectors; j++) {
-                  vf v = t.sum[r][j] + load(c.bias + first + j * lanes);
-                  if (c.residual) v += load(c.residual + at + j * lanes);
-                  store(to + j * lanes, v);
-                }
-              } else {
-                for (int i = 0; i < valid; i++)
-                  to[i] = t.sum[r][i / lanes][i % lanes] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
-              }
-            }
-          });
-    }
+          } else {
+            for (int i = 0; i < valid; i++)
+              to[i] = sum[i] + c.bias[first + i] + (c.residual ? c.residual[at + i] : 0.0f);
+          }
+        }
+      });
   }
 }
 

@@ -37,43 +37,33 @@ INLINE vf errorFunction(vf x) {
 
 INLINE vf gelu(vf x) { return fill(0.5f) * x * (fill(1.0f) + errorFunction(x * fill(0.70710678f))); }
 
-template <class E>
-void matmul(const Matmul& m, int panelBegin, int panelEnd) {
-  const E* x = static_cast<const E*>(m.x);
-  for (int panel = panelBegin; panel < panelEnd; panel++) {
-    const uint8_t* w = m.w + static_cast<size_t>(panel) * m.groups * groupBytes;
-    // One tile waits for its panel to stream in. Several read it from the second-level cache and fetch the next panel
-    // meanwhile, each its share: memory and arithmetic overlap.
-    const int tiles = (m.rows + tileRows - 1) / tileRows;
-    const ptrdiff_t panelBytes = static_cast<ptrdiff_t>(m.groups) * groupBytes, share = panelBytes / tiles;
-    forTiles(
-        m.rows, [&]<int R>(int first) __attribute__((always_inline)) {
-          Tile<R> t;
-          clear(t);
-          const Ahead ahead = tiles == 1 ? samePanel(w) : Ahead{w + panelBytes + first / tileRows * share, 128 / tiles};
-          accumulate<R>(t, x + first * m.xStride, m.xStride, w, m.groups, ahead);
-          for (int r = 0; r < R; r++) {
-            if (m.epilogue == Epilogue::swiglu) {
-              E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 16;
-              for (int j = 0; j < panelVectors / 2; j++)
-                storeElements(out + j * lanes, silu(t.sum[r][j]) * t.sum[r][j + panelVectors / 2]);
-              continue;
-            }
-            if (m.bias)
-              for (int j = 0; j < panelVectors; j++) t.sum[r][j] += load(m.bias + panel * 32 + j * lanes);
-            if (m.epilogue == Epilogue::gelu) {
-              E* out = static_cast<E*>(m.out) + (first + r) * m.yStride + panel * 32;
-              for (int j = 0; j < panelVectors; j++) storeElements(out + j * lanes, gelu(t.sum[r][j]));
-            } else {
-              float* y = m.y + (first + r) * m.yStride + panel * 32;
-              for (int j = 0; j < panelVectors; j++) {
-                const vf old = m.epilogue == Epilogue::add ? load(y + j * lanes) : vf{};
-                store(y + j * lanes, old + t.sum[r][j]);
-              }
-            }
-          }
-        });
+// What becomes of the sums of a row and a panel. T: the type of what `out` takes.
+template <class T>
+INLINE void finish(const Matmul& m, int panel, int row, const float* sums) {
+  if (m.epilogue == Epilogue::swiglu) {
+    T* out = static_cast<T*>(m.out) + row * m.yStride + panel * 16;
+    for (int i = 0; i < 16; i += lanes) storeElements(out + i, silu(load(sums + i)) * load(sums + 16 + i));
+    return;
   }
+  const ptrdiff_t at = row * m.yStride + panel * 32;
+  for (int i = 0; i < 32; i += lanes) {
+    vf v = load(sums + i);
+    if (m.bias) v += load(m.bias + panel * 32 + i);
+    if (m.epilogue == Epilogue::gelu) storeElements(static_cast<T*>(m.out) + at + i, gelu(v));
+    else store(m.y + at + i, m.epilogue == Epilogue::add ? load(m.y + at + i) + v : v);
+  }
+}
+
+template <class W, class E>
+void matmul(const Matmul& m, int panelBegin, int panelEnd) {
+  const ptrdiff_t panelBytes = packedBytes<W>(m.inputs);
+  alignas(64) float sums[chunkRows * panelOutputs];
+  for (int panel = panelBegin; panel < panelEnd; panel++)
+    forChunks(m.rows, [&](int first, int count) {
+      multiplyPanel<W>(static_cast<const E*>(m.x) + first * m.xStride, m.xStride, count, m.w + panel * panelBytes,
+                       m.inputs, sums, false);
+      for (int r = 0; r < count; r++) finish<E>(m, panel, first + r, sums + r * panelOutputs);
+    });
 }
 
 template <class E>

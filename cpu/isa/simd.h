@@ -1,27 +1,46 @@
-// Vectors of the instruction set this unit is compiled for, by the compiler's vector extension. One intrinsic:
-// the bfloat16 dot product of AVX-512, which no compiler forms by itself. Everything here is in an anonymous
-// namespace and includes no template of the standard library, so that the linker cannot hand code compiled for
-// one instruction set to a unit of another.
+// Vectors of the instruction set this unit is compiled for, by the compiler's vector extension. Few intrinsics: the
+// bfloat16 dot products of AVX-512 and NEON, and what widens bytes, which the compiler does not form. Everything here
+// is in an anonymous namespace and includes no template of the standard library, so that the linker cannot hand code
+// compiled for one instruction set to a unit of another.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__AVX512BF16__)
+#if defined(__SSE4_1__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+// Whether products of bfloat16 numbers are made as such, so that activations are bfloat16 too where weights are.
+// Without an instruction for it (the simulated GPU's tests ask for that, to compare with) each number is widened.
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) || defined(PARVIS_BF16_EMULATED)
+#define PARVIS_BF16_PRODUCTS
 #endif
 
 namespace {
 
+// Tiles have as many rows as sums fit into the registers beside the weights.
 #if defined(__AVX512F__)
 constexpr int lanes = 16, tileRows = 8;
+constexpr bool fullTilesFirst = false;
+constexpr int tileVectors(int) { return 2; }
 #elif defined(__AVX2__)
-constexpr int lanes = 8, tileRows = 3;
+constexpr int lanes = 8, tileRows = 6;
+constexpr bool fullTilesFirst = true;
+constexpr int tileVectors(int rows) { return rows <= 3 ? 4 : 2; }
 #elif defined(__ARM_NEON)
-constexpr int lanes = 4, tileRows = 2;
+constexpr int lanes = 4, tileRows = 6;
+constexpr bool fullTilesFirst = true;
+constexpr int tileVectors(int rows) { return rows <= 2 ? 8 : 4; }
 #else
-constexpr int lanes = 4, tileRows = 1;
+constexpr int lanes = 4, tileRows = 6;
+constexpr bool fullTilesFirst = true;
+constexpr int tileVectors(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; }
 #endif
 constexpr int panelVectors = 32 / lanes;
+// Rows from which it pays to widen weights of so many bytes once for all tiles.
+constexpr int widenRows(int bytes) { return (bytes == 1 ? 2 : 3) * tileRows; }
 
 typedef float vf __attribute__((vector_size(lanes * 4)));
 typedef float vfu __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
@@ -35,9 +54,29 @@ typedef uint32_t __attribute__((aligned(2), may_alias)) pair_t;
 using bf16 = uint16_t;
 
 #define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 INLINE vf load(const float* p) { return *reinterpret_cast<const vfu*>(p); }
 INLINE void store(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
+INLINE vu loadBits(const uint32_t* p) { return *reinterpret_cast<const vuu*>(p); }
+// Integers of a byte to floats: GCC 12 takes vectors of bytes apart.
+INLINE vf loadBytes(const int8_t* p) {
+#if defined(__AVX512F__)  // masked, because GCC 12 warns of what the other form leaves undefined
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const vi wide = (vi)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), bytes);
+#elif defined(__AVX2__)
+  const vi wide = (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE4_1__)
+  const vi wide = (vi)_mm_cvtepi8_epi32(_mm_loadu_si32(p));
+#elif defined(__ARM_NEON)
+  int32_t bits;
+  __builtin_memcpy(&bits, p, 4);
+  const vi wide = (vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bits)))));
+#else
+  const vi wide = {p[0], p[1], p[2], p[3]};
+#endif
+  return __builtin_convertvector(wide, vf);
+}
 // Written out: from a loop over the lanes GCC 12 makes sixteen masked inserts, not one broadcast.
 #if defined(__AVX512F__)
 #define PARVIS_LANES(s) s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s
@@ -48,6 +87,9 @@ INLINE void store(float* p, vf v) { *reinterpret_cast<vfu*>(p) = v; }
 #endif
 INLINE vf fill(float s) { return vf{PARVIS_LANES(s)}; }
 INLINE vu fillBits(uint32_t s) { return vu{PARVIS_LANES(s)}; }
+// Two bfloat16 numbers share 32 bits, the first one below.
+INLINE vf lowHalf(vu both) { return reinterpret_cast<vf>(both << 16); }
+INLINE vf highHalf(vu both) { return reinterpret_cast<vf>(both & fillBits(0xffff0000u)); }
 #if defined(__AVX512F__)
 INLINE vf swapPairs(vf v) {
   return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
@@ -86,8 +128,36 @@ INLINE vf rounded(const bf16*, vf v) { return reinterpret_cast<vf>(__builtin_con
 INLINE void storeElement(float* p, float v) { *p = v; }
 INLINE void storeElement(bf16* p, float v) { *p = roundBf16(v); }
 
-template <class E>
-constexpr int stepOf = sizeof(E) == 4 ? 1 : 2;
+#if defined(PARVIS_BF16_PRODUCTS)
+// Vectors of pairs of bfloat16 numbers, and sum + the products of both of a pair.
+#if defined(__AVX512BF16__)
+using vpairs = __m512bh;
+INLINE vpairs asPairs(vu bits) { return (vpairs)bits; }
+INLINE vu asBits(vpairs p) { return (vu)p; }
+INLINE vf addPairs(vf sum, vpairs a, vpairs b) { return (vf)_mm512_dpbf16_ps((__m512)sum, a, b); }
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+using vpairs = bfloat16x8_t;
+INLINE vpairs asPairs(vu bits) { return vreinterpretq_bf16_u32((uint32x4_t)bits); }
+INLINE vu asBits(vpairs p) { return (vu)vreinterpretq_u32_bf16(p); }
+INLINE vf addPairs(vf sum, vpairs a, vpairs b) { return (vf)vbfdotq_f32((float32x4_t)sum, a, b); }
+#else
+using vpairs = vu;
+INLINE vpairs asPairs(vu bits) { return bits; }
+INLINE vu asBits(vpairs p) { return p; }
+INLINE vf addPairs(vf sum, vpairs a, vpairs b) {
+  sum += lowHalf(b) * lowHalf(a);
+  sum += highHalf(b) * highHalf(a);
+  return sum;
+}
+#endif
+INLINE vpairs fillPair(const bf16* p) { return asPairs(fillBits(*reinterpret_cast<const pair_t*>(p))); }
+INLINE vpairs loadPairs(const bf16* p) { return asPairs(loadBits(reinterpret_cast<const uint32_t*>(p))); }
+INLINE void storePairs(bf16* p, vpairs v) { *reinterpret_cast<vuu*>(p) = asBits(v); }
+// Numbers that need no rounding: integers up to 256.
+INLINE vpairs pairs(vf even, vf odd) {
+  return asPairs(reinterpret_cast<vu>(even) >> 16 | (reinterpret_cast<vu>(odd) & fillBits(0xffff0000u)));
+}
+#endif
 
 // e^x, relative error below 2e-7; underflows to 0 under -87. NaN stays NaN, by the order of the operands: of two that
 // do not compare, min and max take the second.

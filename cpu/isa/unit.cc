@@ -12,20 +12,29 @@
 
 namespace parvis::cpu {
 
+#if defined(PARVIS_BF16_PRODUCTS)
+using Low = bf16;
+constexpr Element low = Element::bfloat16;
+#else
+using Low = float;
+constexpr Element low = Element::float32;
+#endif
+
 extern const Kernels PARVIS_JOIN(kernels_, PARVIS_ISA);
 const Kernels PARVIS_JOIN(kernels_, PARVIS_ISA) = {
     PARVIS_TEXT(PARVIS_ISA),
-    {matmul<float>, matmul<bf16>},
-    {convolve<float>, convolve<bf16>},
-    {attend<float>, attend<bf16>},
-    {attendPlain<float>, attendPlain<bf16>},
-    {norm<float>, norm<bf16>},
-    {stage<float>, stage<bf16>},
+    low,
+    {matmul<float, float>, matmul<bf16, Low>, matmul<int8, Low>},
+    {attend<float, float>, attend<bf16, Low>},
+    {convolve<float>, convolve<Low>},
+    {attendPlain<float>, attendPlain<Low>},
+    {norm<float>, norm<Low>},
+    {stage<float>, stage<Low>},
     sums,
     readAll,
-    {multiplyInCache<float>, multiplyInCache<bf16>},
-    tileRows,
-    {toElements<float>, toElements<bf16>},
+    {multiplyInCache<float>, multiplyInCache<Low>},
+    {productsInCache<float>, productsInCache<Low>},
+    {toElements<float>, toElements<Low>},
     multiplyRows,
 };
 

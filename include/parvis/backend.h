@@ -70,7 +70,6 @@ class Tokenizer : public Profiled {
 class VideoDecoder {
  public:
   virtual ~VideoDecoder() = default;
-  virtual size_t bytes() const = 0;
   // tokens of the next latent frame, [rows columns], raster order -> RGB of the frames that it completes, [frames,
   // height, width, 3]: one frame of the first, factorTime of every other one. One of the outputs is null; floats are
   // nominally 0..1.
@@ -81,7 +80,6 @@ class VideoDecoder {
 class VideoEncoder {
  public:
   virtual ~VideoEncoder() = default;
-  virtual size_t bytes() const = 0;
   // RGB of the next frame, [height, width, 3] in 0..1. tokens: of the latent frame that it completes, [rows columns];
   // the first frame completes one, and then every factorTime-th.
   virtual Status encode(const float* pixels, int32_t* tokens, bool& completed, const Cancel& cancel) = 0;
@@ -98,8 +96,9 @@ class VideoTokenizer : public std::enable_shared_from_this<VideoTokenizer>, publ
 };
 
 struct CpuInfo {
-  std::string isa;
-  bool bfloat16 = false;                // bfloat16 products in hardware
+  std::string isa;                      // that is used
+  std::vector<std::string> isas;        // that the processor can run
+  bool bfloat16 = false;                // products are made of bfloat16 numbers
   int cores = 1;                        // that the process may run on
   int threads = 1;                      // that an engine starts where none are asked for: no more than the quota gives
   double quota = 0;                     // processors' worth of time; 0: no quota

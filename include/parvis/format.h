@@ -5,18 +5,21 @@
 
 namespace parvis {
 
-// Of activations, norms and tables of vectors, and what products are made in. Sums are float32.
-enum class Precision { float32, bfloat16 };
+// What users ask for: how large numbers are kept. int8 is bfloat16 but for the matrices of transformers. What products
+// are made in is a matter of the device. Sums are float32.
+enum class Precision { float32, bfloat16, int8 };
 
-// How the matrices that are multiplied with activations are kept. For a third format: one here and in `formatFor`, how
-// loaders pack it and fill the scales of its matrices (cpu/weights.cc, cuda/loader.cc), and what multiplies it
-// (Kernels::matmul, Kernels::convolve; Launcher::multiply, vq::convolve).
-enum class WeightFormat { float32, bfloat16 };
-constexpr int weightFormats = 2;
+// How the matrices that are multiplied with activations are kept. int8: integers of -127..127, each row in groups of
+// scaleInputs inputs that share a scale.
+enum class WeightFormat { float32, bfloat16, int8 };
+constexpr int weightFormats = 3;
+constexpr int scaleInputs = 64;
 
 // What a model that runs in this precision keeps its matrices in.
 constexpr WeightFormat formatFor(Precision precision) {
-  return precision == Precision::float32 ? WeightFormat::float32 : WeightFormat::bfloat16;
+  return precision == Precision::float32    ? WeightFormat::float32
+         : precision == Precision::bfloat16 ? WeightFormat::bfloat16
+                                            : WeightFormat::int8;
 }
 
 }  // namespace parvis

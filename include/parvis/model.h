@@ -12,9 +12,9 @@
 
 namespace parvis {
 
-enum class DType { float32, float16, bfloat16 };
+enum class DType { float32, float16, bfloat16, int8 };
 
-constexpr size_t byteSize(DType type) { return type == DType::float32 ? 4 : 2; }
+constexpr size_t byteSize(DType type) { return type == DType::float32 ? 4 : type == DType::int8 ? 1 : 2; }
 
 // One tensor in a checkpoint file, row-major unless `strides` says otherwise.
 struct TensorSource {
@@ -23,6 +23,9 @@ struct TensorSource {
   std::vector<int64_t> shape;
   uint64_t offset = 0;           // bytes from the start of the file to element [0, 0, ...]
   std::vector<int64_t> strides;  // elements; empty: contiguous
+  // Of an int8 matrix [rows, inputs], which is contiguous: bytes to its scales, float32 [rows, ceil(inputs /
+  // scaleInputs)].
+  uint64_t scales = 0;
 };
 
 // A weight of a model, by what it is for ("layers.3.qkv"): one tensor of the file, or several that are stacked by rows.
@@ -53,7 +56,7 @@ enum class Activation {
 };
 
 // A decoder of pre-norm blocks: x += attention(norm(x)), x += feedForward(norm(x)). Its weights, by role:
-//   classes [classes + 1, dim]  (last row: no class)      tokens [vocabulary, dim]
+//   classes [classes + 1, dim]  (last row: no class)      tokens [vocabulary + textTokens, dim]
 //   specials [specials, dim]                          positions [positions, dim]
 //   embeddingNorm                                         where embeddingNorm
 //   layers.i.attentionNorm, layers.i.feedForwardNorm, finalNorm
@@ -71,6 +74,7 @@ enum class Activation {
 struct TransformerModel {
   int layers = 0, crossLayers = 0, dim = 0, heads = 0, kvHeads = 0, headSize = 0, feedForward = 0;
   int vocabulary = 0, classes = 0;
+  int textTokens = 0;           // that a sequence may begin with, numbered behind the vocabulary; none is ever drawn
   int specials = 0;             // vectors that rows may read in place of a token
   bool rotateSpecials = false;  // they are rotated by the row's cell, head by head, as queries are
   int positions = 0;            // rows of the table of learned positions; 0: there is none

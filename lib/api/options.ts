@@ -11,10 +11,13 @@ import { limits } from '../machine/limits.js'
 import type { Precision, TransformerModel } from '../machine/native.js'
 import { embeddedNamed, type EmbeddedModel } from '../models/embedded.js'
 import { presetOf, presets, type Preset } from '../models/presets.js'
-import { publishedClasses, publishedGuidance, publishedSizes, type PublishedParallel } from '../models/published.js'
+import {
+  nbpSampling, publishedClasses, publishedGuidance, publishedSizes, type PublishedParallel
+} from '../models/published.js'
 import type { ClassifyProgress, FramesProgress, Progress, VideoProgress } from '../base/progress.js'
 import type { PullProgress } from '../hub/pull.js'
 import { isUrl } from '../base/realm.js'
+import { maxBatchSize } from '../decoding/batcher.js'
 import { hasN, type Method } from '../decoding/method.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { decodingNames, parOptions, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
@@ -43,6 +46,11 @@ export interface TransformerFile {
    * makes videos needs it where its metadata does not say. Default of the others: half each by row and column.
    */
   rotationPairs?: [frame: number, row: number, column: number] | undefined
+  /**
+   * Of NBP's models, whose tables also hold text: how many of their rows are video codes. Default: from the metadata or
+   * the tokenizer; 64,000 for the published models.
+   */
+  vocabularySize?: number | undefined
   /** Tokens a step that the file was trained for. Default: from its transition tokens. */
   n?: number | undefined
   /** Which copy of the weights, where the file has both. Default: 'model'; an EMA copy that is alone is taken. */
@@ -72,20 +80,33 @@ export interface LoadOptions {
    */
   device?: Device | undefined
   /**
-   * Type of weights and multiplied activations. `auto` (default): bfloat16 where the hardware multiplies it, else
-   * float32.
+   * What weights are kept in. `auto` (default): bfloat16, or what the file has, where those are 8-bit integers. `int8`:
+   * integers with a scale for each 64 inputs in the matrices of the transformer, half of bfloat16's memory; the rest,
+   * and the tokenizer, are bfloat16. Activations are bfloat16 on a GPU and where the CPU multiplies it, else float32.
    */
   precision?: 'auto' | Precision | undefined
   /**
    * CPU threads, 1 to 1024. Default: one a core, and no more than the CPU quota of a container gives. A GPU needs none.
    */
   threads?: number | undefined
+  /**
+   * Max pictures (or videos) that run together in a step, 1 to 64. Default 64. Memory may allow fewer; those of all
+   * calls of the instance count together.
+   */
+  maxBatchSize?: number | undefined
+  /**
+   * Max calls that wait for their turn: one more rejects with `QUEUE_FULL`. Default: no limit. 0: nobody waits.
+   */
+  maxQueueSize?: number | undefined
   /** Aborts the call, which rejects with `signal.reason`; the instance stays usable. */
   signal?: AbortSignal | undefined
 }
 
+/** Options of both forms of `Par.load`. */
+const loadingNames = ['device', 'precision', 'threads', 'maxBatchSize', 'maxQueueSize', 'signal'] as const
+
 /** Options of `Par.load` beside a name. The models that come with the package need no fetching. */
-export interface PresetOptions extends Pick<LoadOptions, 'device' | 'precision' | 'threads' | 'signal'> {
+export interface PresetOptions extends Pick<LoadOptions, typeof loadingNames[number]> {
   /** Fetch what the cache lacks, as `pull` does. Default false: `FILE_NOT_FOUND` says what to run. */
   pull?: boolean | undefined
   /** Told what `pull: true` fetches, as `onProgress` of `pull`. */
@@ -156,7 +177,12 @@ export type OnVideoProgress = ((progress: VideoProgress) => void) | ((progress: 
 /** Options of `generateVideo` and `streamVideo`. */
 export interface GenerateVideoOptions extends SamplingOptions, ParOptions {
   /** A class number or name, or a list of these: then the videos are made side by side. */
-  classId: ClassId | readonly ClassId[]
+  classId?: ClassId | readonly ClassId[] | undefined
+  /**
+   * NBP's models read text: its tokens in place of `classId`, one list or one each. They are read as they are, and
+   * filled up with `</s>` (2); the models were trained on `<s>` (1) and the name of a class, 8 tokens in all.
+   */
+  prefix?: readonly number[] | ReadonlyArray<readonly number[]> | undefined
   /** Tokens a step. Default: the checkpoint's own. */
   n?: number | undefined
   /** 0 to 2^53 - 1; as for `generate`. */
@@ -206,10 +232,12 @@ export interface EncodeVideoOptions {
 
 /** Options of `score`. */
 export interface ScoreOptions extends DecodingOptions {
-  /** Tokens of one picture or of several, raster order, [rows * columns] each. */
+  /** Tokens of one picture or of several, raster order, [rows * columns] each; of videos frame after frame. */
   tokens: Tokens | readonly Tokens[]
   /** One class for all pictures, or one each. */
-  classId: ClassId | readonly ClassId[]
+  classId?: ClassId | readonly ClassId[] | undefined
+  /** Text tokens in place of `classId`, as for `generateVideo`: one list for all, or one each. */
+  prefix?: readonly number[] | ReadonlyArray<readonly number[]> | undefined
   /** Tokens a step, as for `generate`: it decides what each token may see. */
   n?: number | undefined
   /** 1 to 1000. Default 1: the conditional distribution itself. */
@@ -312,6 +340,8 @@ export interface CheckedLoad {
   device: Device
   precision: 'auto' | Precision
   threads: number
+  maxBatchSize: number
+  maxQueueSize: number | undefined
   signal: AbortSignal | undefined
   /** What is loaded by name and comes with the package. */
   embedded: EmbeddedModel | undefined
@@ -328,7 +358,7 @@ interface Fetching {
 export function checkLoadPreset (name: unknown, value: unknown): CheckedLoad {
   const preset = embeddedNamed(name) ? undefined : presetNamed(name)
   const { pull, onPull, cache, ...others } = optionsObject(value, 'Par.load by name',
-    ['device', 'precision', 'threads', 'signal', 'pull', 'onPull', 'cache'])
+    [...loadingNames, 'pull', 'onPull', 'cache'])
   const fetching: Fetching = {
     pull: pull !== undefined && boolean(pull, 'pull'),
     onPull: callback(onPull, 'onPull'),
@@ -361,14 +391,20 @@ export function checkLoad (value: unknown): CheckedLoad {
       'files are { transformer, tokenizer }')
   }
   const options = optionsObject(value, 'Par.load',
-    ['transformer', 'tokenizer', 'device', 'precision', 'threads', 'signal'])
+    ['transformer', 'tokenizer', ...loadingNames])
   return {
     transformer: options.transformer === undefined ? undefined : transformerFile(options.transformer),
     tokenizer: options.tokenizer === undefined ? undefined : tokenizerFile(options.tokenizer),
     device: deviceOption(options.device === undefined ? 'auto' : options.device),
     precision: oneOf(options.precision === undefined ? 'auto' : options.precision, 'precision',
-      ['auto', 'float32', 'bfloat16'] as const),
+      ['auto', 'float32', 'bfloat16', 'int8'] as const),
     threads: options.threads === undefined ? 0 : integer(options.threads, 'threads', 1, 1024),
+    maxBatchSize: options.maxBatchSize === undefined
+      ? maxBatchSize
+      : integer(options.maxBatchSize, 'maxBatchSize', 1, maxBatchSize),
+    maxQueueSize: options.maxQueueSize === undefined
+      ? undefined
+      : integer(options.maxQueueSize, 'maxQueueSize', 0, Number.MAX_SAFE_INTEGER),
     signal: abortSignal(options.signal),
     embedded: undefined,
     preset: undefined
@@ -397,12 +433,16 @@ function filePath (value: unknown, name: string): string {
 }
 
 function transformerFile (value: unknown): CheckedLoad['transformer'] {
-  const fields = fileOption(value, 'transformer', ['path', 'heads', 'grid', 'n', 'rotationPairs', 'weights'])
+  const fields = fileOption(value, 'transformer',
+    ['path', 'heads', 'grid', 'n', 'rotationPairs', 'vocabularySize', 'weights'])
   return {
     path: fields.path,
     heads: fields.heads === undefined ? undefined : integer(fields.heads, 'transformer.heads', 1, limits.heads),
     grid: fields.grid === undefined ? undefined : modelGridOption(fields.grid, 'transformer.grid'),
     rotationPairs: rotationPairs(fields.rotationPairs),
+    vocabularySize: fields.vocabularySize === undefined
+      ? undefined
+      : integer(fields.vocabularySize, 'transformer.vocabularySize', 1, limits.vocabulary),
     n: fields.n === undefined ? undefined : integer(fields.n, 'transformer.n', 1, limits.n),
     weights: weightsOption(fields.weights, 'transformer.weights')
   }
@@ -485,20 +525,55 @@ const usualFps = 8
 
 export interface CheckedGenerateVideo
   extends Pick<CheckedGenerate, 'classIds' | 'single' | 'n' | 'sampling' | 'seed' | 'decoding' | 'signal'> {
+  /** Text in place of classes, of which there are none then. */
+  prefixes: number[][] | undefined
   fps: number
   onProgress: OnVideoProgress | undefined
 }
 
 export function checkGenerateVideo (value: unknown, call = 'generateVideo'): CheckedGenerateVideo {
   if (isChecked<CheckedGenerateVideo>(value)) return value.request
-  const options = optionsObject(value, call, ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy',
-    'seed', 'fps', 'signal', 'onProgress', ...parOptions])
-  const { classIds, single, n, sampling, seed, decoding, signal } = checkGenerate(
-    Object.fromEntries(Object.entries(options).filter(([name]) => name !== 'fps' && name !== 'onProgress')), call)
+  const options = optionsObject(value, call, ['classId', 'prefix', 'n', 'guidanceScale', 'temperature', 'topK', 'topP',
+    'greedy', 'seed', 'fps', 'signal', 'onProgress', ...parOptions])
+  const { classIds, single, prefixes } = classesOrPrefixes(options, call)
   return {
-    classIds, single, n, sampling, seed, decoding, signal,
+    classIds, single, prefixes,
+    n: tokensAStep(options.n),
+    sampling: sampling(options),
+    seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
+    decoding: decoding(options, prefixes?.length ?? classIds.length),
+    signal: abortSignal(options.signal),
     fps: options.fps === undefined ? usualFps : framesASecond(options.fps),
     onProgress: callback(options.onProgress, 'onProgress')
+  }
+}
+
+/** A class or text, or a list of either. */
+function classesOrPrefixes (
+  { classId, prefix }: Record<string, unknown>, call: string
+): { classIds: unknown[], single: boolean, prefixes: number[][] | undefined } {
+  if (prefix === undefined) {
+    return { classIds: classList(classId, call), single: !isList(classId), prefixes: undefined }
+  }
+  if (classId !== undefined) throw invalid('prefix takes the place of classId: give one of them')
+  if (!isList(prefix) || prefix.length === 0) {
+    throw invalid(`prefix must be a list of text tokens, or a list of such lists, not ${show(prefix)}`)
+  }
+  const single = !isList(prefix[0])
+  const lists: readonly unknown[] = single ? [prefix] : [...prefix]
+  if (lists.length > maxImages) {
+    throw invalid(`A list of texts must hold 1 to ${maxImages} entries, not ${lists.length}`)
+  }
+  return {
+    classIds: [],
+    single,
+    prefixes: lists.map((list, i) => {
+      const name = single ? 'prefix' : `prefix[${i}]`
+      if (!isList(list) || list.length === 0 || list.length > limits.prefix) {
+        throw invalid(`${name} must be a list of 1 to ${limits.prefix} text tokens, not ${show(list)}`)
+      }
+      return [...list].map((token, k) => integer(token, `${name}[${k}]`, 0, limits.vocabulary - 1))
+    })
   }
 }
 
@@ -605,12 +680,20 @@ export function resolveSampling (
     : undefined
   const result = {
     guidanceScale: published ? publishedGuidance(published, steps) : paper?.guidanceScale ?? 1,
-    temperature: 1, topK: 0, topP: 1, ...defined(stored), ...given
+    ...(method === 'nbp' ? nbpSampling : { temperature: 1, topK: 0, topP: 1 }), ...defined(stored), ...given
   }
   if (result.guidanceScale < 1) result.guidanceScale = 1 // a stored 0 means off too
+  checkGuidance(method, result.guidanceScale)
   if (result.temperature < 1e-4) result.temperature = 0
   if (result.topK >= model.vocabularySize) result.topK = 0
   return result
+}
+
+/** @throws ParError `INVALID_OPTION` where the model cannot be guided */
+export function checkGuidance (method: Method, guidanceScale: number): void {
+  if (method !== 'nbp' || guidanceScale === 1) return
+  throw invalid(`guidanceScale ${guidanceScale}: NBP's models were never trained without their text, which guidance ` +
+    'needs. Leave guidanceScale out')
 }
 
 function defined (stored: Partial<Sampling> = {}): Partial<Sampling> {
@@ -639,6 +722,8 @@ export function effectiveSeeds (classIds: readonly number[], seed: number): numb
 export interface CheckedScore {
   tokens: unknown[]
   classIds: unknown[]
+  /** Text in place of classes, of which there are none then. */
+  prefixes: number[][] | undefined
   single: boolean
   n: number | undefined
   guidanceScale: number
@@ -651,13 +736,15 @@ export interface CheckedScore {
 export function checkScore (value: unknown): CheckedScore {
   if (isChecked<CheckedScore>(value)) return value.request
   const options = optionsObject(value, 'score',
-    ['tokens', 'classId', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...decodingNames])
+    ['tokens', 'classId', 'prefix', 'n', 'guidanceScale', 'logits', 'method', 'signal', ...decodingNames])
   const tokens = tokenList(options.tokens, 'tokens').list
-  const classIds = classList(options.classId, 'score')
-  if (isList(options.classId) && classIds.length !== tokens.length) {
+  const { classIds, prefixes, single } = classesOrPrefixes(options, 'score')
+  const given = prefixes ?? classIds
+  if (!single && given.length !== tokens.length) {
     const cure = tokens.length === 1 ? '. classify() compares the classes of one picture' : ''
+    const what = prefixes ? ['text', 'texts'] : ['class', 'classes']
     throw invalid(
-      `score needs one class for all pictures or one each: ${tokens.length} pictures, ${classIds.length} classes${cure}`
+      `score needs one ${what[0]} for all pictures or one each: ${tokens.length} pictures, ${given.length} ${what[1]}${cure}`
     )
   }
   const { logits } = options
@@ -670,7 +757,8 @@ export function checkScore (value: unknown): CheckedScore {
   return {
     tokens,
     classIds,
-    single: !isList(options.classId),
+    prefixes,
+    single,
     n: tokensAStep(options.n),
     guidanceScale: options.guidanceScale === undefined ? 1 : guidance(options.guidanceScale),
     logits: logits && [...logits as number[]], // a copy; holes become undefined, and are refused as such

@@ -3,6 +3,7 @@
 
 import { Calls, type Call } from '../base/call.js'
 import type { Method } from '../decoding/method.js'
+import type { Activity } from '../decoding/batcher.js'
 import { run } from '../decoding/generation.js'
 import { planFor } from '../decoding/plans.js'
 import { needPictures, runVideo, videoGrid } from '../decoding/video.js'
@@ -157,7 +158,7 @@ export class Par {
    *
    * By name: a published checkpoint out of the Hugging Face cache, with the authors' sampling options and ImageNet's
    * class names. Where it is not there, the error says which command fetches it; `pull: true` fetches it at once. The
-   * embedded model has a name too, 'fashion'.
+   * embedded models have names too, 'fashion', 'fashion-arpg' and 'moving'.
    * @throws ParError `FILE_NOT_FOUND`, `BAD_CHECKPOINT`, `TOKENIZER_MISMATCH`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`,
    * `NATIVE_UNAVAILABLE`, `INVALID_OPTION`; with `pull` also `DOWNLOAD_FAILED`
    */
@@ -200,7 +201,7 @@ export class Par {
         gridFrom: transformer.gridFrom,
         warnings: [...transformer.warnings],
         sampling: resolveSampling({}, transformer),
-        ...(preset && { size: preset.size }),
+        ...(preset && frames === undefined && { size: preset.size }),
         bytes: transformer.native.bytes
       }
     }
@@ -234,6 +235,11 @@ export class Par {
       }
     }
     return info
+  }
+
+  /** What runs now and what waits, for a server's own figures. */
+  get activity (): Activity {
+    return this.#models.batcher.state
   }
 
   /** Class names by class id, where the model has them. */
@@ -358,6 +364,10 @@ export class Par {
    */
   generateVideo (options: GenerateVideoOptions & { classId: ClassId }): Promise<GeneratedVideo>
   generateVideo (options: GenerateVideoOptions & { classId: readonly ClassId[] }): Promise<GeneratedVideo[]>
+  generateVideo (options: GenerateVideoOptions & { prefix: readonly number[] }): Promise<GeneratedVideo>
+  generateVideo (
+    options: GenerateVideoOptions & { prefix: ReadonlyArray<readonly number[]> }
+  ): Promise<GeneratedVideo[]>
   generateVideo (options: GenerateVideoOptions): Promise<GeneratedVideo | GeneratedVideo[]>
   async generateVideo (options: GenerateVideoOptions): Promise<GeneratedVideo | GeneratedVideo[]> {
     const request = checkGenerateVideo(options)

@@ -19,8 +19,9 @@ import { asBuffer, Image, loadSharp, type Timings } from './image.js'
  */
 export type VideoFormat = 'webp' | 'gif' | 'npy' | 'y4m' | 'raw' | 'mp4' | 'webm'
 
-const formats: readonly VideoFormat[] = ['webp', 'gif', 'npy', 'y4m', 'raw', 'mp4', 'webm']
-const extensions: Record<string, VideoFormat> = {
+export const videoFormats: readonly VideoFormat[] = ['webp', 'gif', 'npy', 'y4m', 'raw', 'mp4', 'webm']
+/** By the ending of a name. */
+export const videoExtensions: Readonly<Record<string, VideoFormat>> = {
   '.webp': 'webp', '.gif': 'gif', '.npy': 'npy', '.y4m': 'y4m', '.raw': 'raw', '.rgb': 'raw', '.mp4': 'mp4',
   '.webm': 'webm'
 }
@@ -87,7 +88,7 @@ export class Video<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
    * `NATIVE_UNAVAILABLE` where mp4 or webm is asked for and there is no ffmpeg; `OUT_OF_MEMORY`
    */
   async toBuffer (format: VideoFormat = 'webp', options: object = {}): Promise<Buffer<ArrayBuffer>> {
-    const known = oneOf(format, 'format', formats)
+    const known = oneOf(format, 'format', videoFormats)
     if (typeof options !== 'object' || options === null) {
       throw invalid(`options of a format must be an object, not ${show(options)}`)
     }
@@ -117,18 +118,19 @@ export class Video<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
    */
   async toFile (file: string, options: object = {}): Promise<void> {
     const name = path.basename(nonEmptyString(file, 'path'))
-    const format = extensions[path.extname(name).toLowerCase()]
+    const format = videoExtensions[path.extname(name).toLowerCase()]
     if (!format && numbered.test(name)) {
       const target = absolute(file)
+      const video = new Video({ ...this, data: bytesOf(this) }) // floats become bytes once
       for (let index = 0; index < this.frames; index++) {
         const number = name.replace(numbered, (_, digits = '1') => String(index).padStart(Number(digits), '0'))
-        await this.frame(index).toFile(path.join(path.dirname(target), number), options)
+        await video.frame(index).toFile(path.join(path.dirname(target), number), options)
       }
       return
     }
     if (!format) {
       throw invalid(`The name ${show(file)} chooses no format of videos; end it in ` +
-        `${Object.keys(extensions).join(', ')}, or write frames: frame-%02d.png`)
+        `${Object.keys(videoExtensions).join(', ')}, or write frames: frame-%02d.png`)
     }
     const target = absolute(file) // before the video is encoded
     await writeWhole(target, await this.toBuffer(format, options))
@@ -152,8 +154,10 @@ export class GeneratedVideo extends Video {
   readonly tokens: Int32Array
   /** Tokens: [latent frames, rows, columns]. */
   readonly grid: [frames: number, rows: number, columns: number]
-  /** 0 to classes - 1. */
-  readonly classId: number
+  /** 0 to classes - 1; undefined where text was given in its place. */
+  readonly classId: number | undefined
+  /** The text tokens that were given in place of a class. */
+  readonly prefix: readonly number[] | undefined
   /** Name of the class, where the model has names. */
   readonly label: string | undefined
   /** Tokens a step. */
@@ -166,12 +170,13 @@ export class GeneratedVideo extends Video {
   readonly timings: Timings
 
   constructor (fields: Pick<GeneratedVideo,
-    'data' | 'frames' | 'width' | 'height' | 'fps' | 'tokens' | 'grid' | 'classId' | 'label' | 'n' | 'seed' | 'steps' |
-    'timings'>) {
+    'data' | 'frames' | 'width' | 'height' | 'fps' | 'tokens' | 'grid' | 'classId' | 'prefix' | 'label' | 'n' |
+    'seed' | 'steps' | 'timings'>) {
     super(fields)
     this.tokens = fields.tokens
     this.grid = fields.grid
     this.classId = fields.classId
+    this.prefix = fields.prefix
     this.label = fields.label
     this.n = fields.n
     this.seed = fields.seed
@@ -181,15 +186,16 @@ export class GeneratedVideo extends Video {
 
   /** What the video is and how to make it again, without pixels and tokens: for logs and answers. */
   override toJSON (): object {
-    const { width, height, frames, fps, classId, label, n, seed, steps, timings } = this
-    return { width, height, frames, fps, classId, label, n, seed, steps, timings }
+    const { width, height, frames, fps, classId, prefix, label, n, seed, steps, timings } = this
+    return { width, height, frames, fps, classId, prefix, label, n, seed, steps, timings }
   }
 
   /** @internal */
   override [inspect.custom] (): string {
-    const { classId, label, n, seed, steps, tokens, timings } = this
+    const { classId, prefix, label, n, seed, steps, tokens, timings } = this
     const name = label === undefined ? '' : ` ${quote(label)}`
-    return `GeneratedVideo { ${shownSize(this)}, class ${classId}${name}, n ${n}, seed ${seed}, ${steps} ` +
+    const of = prefix ? `text ${prefix.join(' ')}` : `class ${classId}${name}`
+    return `GeneratedVideo { ${shownSize(this)}, ${of}, n ${n}, seed ${seed}, ${steps} ` +
       `steps, ${tokens.length} tokens, ${Math.round(timings.totalMs)} ms }`
   }
 }

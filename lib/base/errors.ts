@@ -27,6 +27,8 @@ export type ParErrorCode =
   | 'DEVICE_UNAVAILABLE'
   /** Not enough memory; the message says how much was needed. */
   | 'OUT_OF_MEMORY'
+  /** As many calls wait as may (`maxQueueSize` of `Par.load`). */
+  | 'QUEUE_FULL'
   /** The instance was disposed. */
   | 'DISPOSED'
   /** An option of the wrong type or outside its range. */

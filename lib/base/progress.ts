@@ -17,6 +17,12 @@ export interface Progress {
   /** Tokens of all pictures together. */
   tokens: number
   /**
+   * Raster cells whose tokens are new with this step, in the order in which they are drawn: none of a picture whose
+   * turn has not come, or is over. The first step of a completion also has those that were known.
+   * @param index entry of the class list; default 0
+   */
+  cells (index?: number): Int32Array
+  /**
    * The picture as of this step: what is missing is taken from the nearest known place of the same region. A picture
    * of a list whose turn has not come is grey. It costs one decoding, on the backend that also makes the steps.
    * @param index entry of the class list; default 0

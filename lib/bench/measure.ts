@@ -8,10 +8,14 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Call } from '../base/call.js'
 import { ParError } from '../base/errors.js'
-import type { NativeEngine, NativeTokenizer, NativeTransformer } from '../machine/native.js'
-import { decodeFlops, rowCounts, stepCost, type Cost } from '../models/shapes.js'
+import type {
+  NativeEngine, NativeTokenizer, NativeTransformer, NativeVideoTokenizer
+} from '../machine/native.js'
+import { weightBytes } from '../models/memory.js'
+import { decodeFlops, rowCounts, stepCost, videoDecodeFlops, type Cost } from '../models/shapes.js'
+import { codesOf, factorsOf, nbpTokenizer } from '../models/video.js'
 import { vq16, vqFactor, vqTokenizer } from '../models/vq.js'
-import { tokenizerWeights, transformerWeights } from '../models/weights.js'
+import { tokenizerWeights, transformerWeights, videoTokenizerWeights } from '../models/weights.js'
 import { extrapolate, places, spread } from './figures.js'
 import { Peers, peersOf, type Torch } from './peers.js'
 import { operationsOf } from './profile.js'
@@ -89,8 +93,7 @@ export async function withTransformer<T> (bench: Bench, { model }: Subject, prec
 ) => Promise<T>): Promise<T> {
   const list = transformerWeights(model)
   const { call, engine, weights } = bench
-  checkMemory(engine, list.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b),
-    0) * (precision === 'float32' ? 4 : 2), 'The weights')
+  checkMemory(engine, weightBytes(isCpu(engine) ? 'cpu' : 'cuda', model, precision), 'The weights')
   let native: NativeTransformer | undefined
   try {
     const loadMs = await timed(async () => {
@@ -371,6 +374,47 @@ export async function measureDecode (bench: Bench, which: Case): Promise<DecodeR
     peers.end()
   }
 }
+
+/** A clip of the paper's size by the tokenizer of videos at its published widths. */
+export async function measureVideoDecode (bench: Bench, which: Case): Promise<DecodeResult> {
+  const { call, engine, weights, repeats, until } = bench
+  const grid = [videoFrames, which.grid, which.grid] as const
+  const factors = factorsOf(nbpTokenizer)
+  let native: NativeVideoTokenizer | undefined
+  try {
+    const loadMs = await timed(async () => {
+      native = await call.hold(engine.loadVideoTokenizer(weights.file,
+        weights.weights(videoTokenizerWeights(nbpTokenizer)), nbpTokenizer, which.precision, call.cancel))
+    })
+    const codes = codesOf(nbpTokenizer)
+    const clip = async (): Promise<void> => {
+      const decoder = await call.hold(native!.createDecoder({ rows: grid[1], columns: grid[2] }))
+      for (let frame = 0; frame < grid[0]; frame++) {
+        const tokens = Int32Array.from({ length: grid[1] * grid[2] }, (_, i) => (frame * 31 + i) * 7919 % codes)
+        await call.wait(decoder.decode(tokens, { format: 'uint8' }, call.cancel))
+      }
+      call.release(decoder)
+    }
+    let round = await timed(clip)
+    const times: number[] = []
+    while (times.length < repeats && (times.length === 0 || performance.now() + round < until)) {
+      round = await timed(clip)
+      times.push(round)
+    }
+    const ms = spread(times)
+    const flops = videoDecodeFlops(nbpTokenizer, grid)
+    return {
+      operation: 'decode', model: 'NBP tokenizer', ...which, frames: 1 + factors.time * (grid[0] - 1),
+      pixels: which.grid * factors.space, ms, msPerImage: ms.median, imagesPerSecond: 1000 / ms.median, flops,
+      gigaflops: flops / ms.median / 1e6, loadMs, ceilings: null, torch: []
+    }
+  } finally {
+    if (native) call.release(native)
+  }
+}
+
+/** Frames of tokens in a clip of the paper. */
+const videoFrames = 5
 
 /** The launches of decodes, as the tokenizer records them. */
 export async function profileDecode (bench: Bench, which: Case): Promise<OperationResult[]> {

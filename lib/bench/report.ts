@@ -3,7 +3,8 @@
 
 import { baseline, explain, isStep, peerName, speedUp } from './figures.js'
 import { operationCells, operationsText } from './operations-report.js'
-import { measuredOf, paperHardware, stepsOfPicture, stepsOfVideo, table2, table3 } from './paper.js'
+import { measuredOf, measuredVideos, paperHardware, stepsOfPicture, stepsOfVideo, table2, table3 } from './paper.js'
+import { videoName } from './subjects.js'
 import type { Ceilings, DecodeResult, PeerResult, Report, Result } from './types.js'
 import { list, number, percent, range, table, times } from './words.js'
 
@@ -61,13 +62,23 @@ export function markdown (report: Report): string {
   }
 
   // ---- the rest
-  if (decodes.length > 0) {
+  const clips = decodes.filter(({ frames }) => frames !== undefined)
+  const pictures = decodes.filter(({ frames }) => frames === undefined)
+  if (pictures.length > 0) {
     parts.push('## VQ-16 decode', table(
       ['pixels', 'batch', 'precision', 'device', 'ms (least - greatest)', 'ms an image', 'images/s', 'GFLOP', 'GFLOP/s',
         'of ceiling'],
-      decodes.map(one => [one.pixels, one.batch, one.precision, one.device, range(one.ms), number(one.msPerImage),
+      pictures.map(one => [one.pixels, one.batch, one.precision, one.device, range(one.ms), number(one.msPerImage),
         number(one.imagesPerSecond), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
     ), ...(steps.length > 0 ? [] : [ceilingsText(report)]))
+  }
+  if (clips.length > 0) {
+    parts.push('## Video tokenizer, decode', table(
+      ['frames', 'pixels', 'precision', 'device', 's a clip (least - greatest)', 'GFLOP', 'GFLOP/s', 'of ceiling'],
+      clips.map(one => [one.frames!, one.pixels, one.precision, one.device, range({
+        median: one.ms.median / 1000, least: one.ms.least / 1000, greatest: one.ms.greatest / 1000
+      }), number(one.flops / 1e9), number(one.gigaflops), percent(one.ofArithmeticCeiling)])
+    ), 'The published widths of NBP\'s tokenizer, random weights.')
   }
   parts.push(...operationsText(report))
   const peers = results.flatMap(one => one.torch.map(peer => ({ one, peer })))
@@ -97,6 +108,7 @@ export function markdown (report: Report): string {
     }
   }
   if (steps.some(one => table2.some(({ model }) => model === one.model))) parts.push(...paperText(report))
+  if (steps.some(({ model }) => model === videoName)) parts.push(...videoText(report))
   if (notRun.length > 0) parts.push('## Not run', ...list(notRun.map(({ what, reason }) => `${what}: ${reason}`)))
   if (about.load > 0.5) {
     parts.push(
@@ -161,6 +173,25 @@ function paperText (report: Report): string[] {
   ]
 }
 
+/** Table 3 of the paper with our columns. */
+function videoText (report: Report): string[] {
+  const rows = table3.flatMap(({ name, n, steps, seconds }) => {
+    const paper = [name, steps, stepsOfVideo(n), seconds.toFixed(2)]
+    const found = measuredVideos(n, report)
+    if (found.length === 0) return [[...paper, 'not run', '', '']]
+    return found.map(step => [...paper,
+      (step.msPerImage / 1000).toFixed(2) + (step.whole ? '' : ' (extrapolated)'), step.precision, step.device])
+  })
+  return [
+    "## The paper's table 3",
+    'Videos of 17 frames of 128 x 128 pixels, 5 x 16 x 16 tokens. The model here is one of XL\'s shape with 64,000 ' +
+      'codes (895M parameters) and random weights: the paper does not give the shape of its own (792M), and no such ' +
+      'weights were published. The paper names no hardware beside its seconds; they do not compare, the steps do.',
+    table(['model', 'steps, paper', 'steps, here', 's a video, paper (hardware not named)',
+      `transformer, s, here (${deviceText(report)})`, 'precision', 'device'], rows)
+  ]
+}
+
 /** What the peers say of themselves, each thing once. */
 function peerNotes (peers: ReadonlyArray<{ one: Result, peer: PeerResult }>): string[] {
   const about = new Map<string, Set<string>>()
@@ -179,7 +210,10 @@ function peerNotes (peers: ReadonlyArray<{ one: Result, peer: PeerResult }>): st
 /** Short enough for a line or a bar. */
 export function workText (one: Result): string {
   const batch = one.batch > 1 ? `, batch ${one.batch}` : ''
-  if (!isStep(one)) return `VQ-16 decode, ${one.pixels} px${batch}`
+  if (!isStep(one)) {
+    const frames = one.frames === undefined ? '' : `${one.frames} frames of `
+    return `${one.model} decode, ${frames}${one.pixels} px${batch}`
+  }
   const n = one.n > 0 ? `, n = ${one.n}` : ''
   return `${one.model}${n}${batch}${one.grid !== 24 ? `, grid ${one.grid}` : ''}`
 }

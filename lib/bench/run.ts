@@ -14,11 +14,13 @@ import { ParError } from '../base/errors.js'
 import { createEngine } from '../machine/engine.js'
 import { addon, type Precision } from '../machine/native.js'
 import type { Device } from '../machine/device.js'
+import { nbpTokenizer } from '../models/video.js'
 import { vq16, vqTokenizer } from '../models/vq.js'
-import { tokenizerWeights, transformerWeights } from '../models/weights.js'
+import { tokenizerWeights, transformerWeights, videoTokenizerWeights } from '../models/weights.js'
 import { better, shares } from './figures.js'
 import {
-  measureColdStart, measureDecode, measureStep, profileDecode, profileStep, withTransformer, type Bench
+  measureColdStart, measureDecode, measureStep, measureVideoDecode, profileDecode, profileStep, withTransformer,
+  type Bench
 } from './measure.js'
 import type { Torch } from './peers.js'
 import type { Subject } from './subjects.js'
@@ -71,9 +73,10 @@ export async function runBench (options: RunOptions): Promise<Report> {
     const devices = [...new Set(targets.map(({ device }) => device))]
     const casesOf = (subject: Subject): number => batches.length * gridsOf(subject).length
     const cases = subjects.reduce((sum, subject) => sum + casesOf(subject), 0)
-    const decodeGrids = [...new Set(subjects.flatMap(gridsOf))]
+    const decodeGrids = [...new Set(subjects.filter(({ frames }) => frames === undefined).flatMap(gridsOf))]
+    const clipGrids = [...new Set(subjects.filter(({ frames }) => frames !== undefined).flatMap(gridsOf))]
     const each = options.operations ? 2 : 1
-    const decodes = options.decode ? each * batches.length * decodeGrids.length : 0
+    const decodes = options.decode ? each * batches.length * decodeGrids.length + clipGrids.length : 0
     const coldStarts = options.coldStart ? devices.length : 0
     const total = targets.length * (cases * each + decodes) + coldStarts
     const end = performance.now() + options.seconds * 1000
@@ -102,7 +105,8 @@ export async function runBench (options: RunOptions): Promise<Report> {
 
     // ---- measurements
     const lists = [...subjects.map(({ model }) => transformerWeights(model)),
-      ...(options.decode ? [tokenizerWeights(vqTokenizer(vq16))] : [])]
+      ...(options.decode && decodeGrids.length > 0 ? [tokenizerWeights(vqTokenizer(vq16))] : []),
+      ...(options.decode && clipGrids.length > 0 ? [videoTokenizerWeights(nbpTokenizer)] : [])]
     const weights = await randomWeights(lists, signal)
     try {
       for (const device of devices) {
@@ -166,6 +170,13 @@ export async function runBench (options: RunOptions): Promise<Report> {
                 await attempt(what, async () => { await add(await measureDecode({ ...bench, until }, which)) })
                 await profiled(what, async until => await profileDecode({ ...bench, until }, which))
               }
+            }
+            for (const grid of options.decode ? clipGrids : []) {
+              const what = `NBP tokenizer decode, ${precision}, ${device}`
+              const until = begin(what)
+              await attempt(what, async () => {
+                await add(await measureVideoDecode({ ...bench, until }, { device, precision, batch: 1, grid }))
+              })
             }
           }
         } finally {

@@ -13,8 +13,7 @@ import { composeStep, seatedSession, type SamplingRule } from '../decoding/step.
 import type { Subject } from './subjects.js'
 import type { Case } from './types.js'
 
-const rule: SamplingRule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
-const guidanceScale = 1.5
+const usualSampling = { guidanceScale: 1.5, topK: 0 }
 /** Rows of all sequences in one table that fills the cache. */
 const fillRows = 128
 
@@ -54,7 +53,8 @@ export async function openSession (
   { engine, call }: { engine: NativeEngine, call: Call }, subject: Subject, which: Case,
   transformer: NativeTransformer, whole: boolean
 ): Promise<BenchSession> {
-  const { model } = subject
+  const { model, sampling: { guidanceScale, topK } = usualSampling } = subject
+  const rule: SamplingRule = { mode: 'sample', temperature: 1, topK, topP: 1 }
   const plan = subject.plan(which.grid)
   const { tokens, slots } = plan
   const streams = 2 * which.batch
@@ -68,7 +68,7 @@ export async function openSession (
   const known = whole ? undefined : Int32Array.from({ length: tokens }, (_, i) => i * 7919 % model.vocabularySize)
   const native = await call.hold(seatedSession(transformer,
     { ...shape, maxRows: streams * (whole || !schedule ? plan.maxRows : most) },
-    seats.map(({ seat }) => ({ classId: 207, seed: BigInt(seat), known }))))
+    seats.map(({ seat }) => ({ classId: Math.min(207, model.classes - 1), seed: BigInt(seat), known }))))
   const enqueue = async (of: (seat: typeof seats[number]) => PlannedStep): Promise<unknown> =>
     await native.step(composeStep(seats.map(one => ({ seat: one.seat, ...of(one), guidanceScale, rule })), 2,
       crossLayers), call.cancel)

@@ -82,7 +82,9 @@ export interface StepResult extends StepCase, Shares {
 
 export interface DecodeResult extends Case, Shares {
   operation: 'decode'
-  model: 'VQ-16'
+  model: 'VQ-16' | 'NBP tokenizer'
+  /** Of a clip; absent for pictures. */
+  frames?: number
   pixels: number
   /** A batch. */
   ms: Spread

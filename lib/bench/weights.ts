@@ -14,7 +14,7 @@ export interface RandomWeights {
   remove (): Promise<void>
 }
 
-/** Ones for norms lie behind the random numbers. */
+/** Ones for norms and slopes lie behind the random numbers. */
 const ones = 8192
 const chunk = 1 << 20
 
@@ -53,7 +53,10 @@ export async function randomWeights (
       weights: list => list.map(([role, shape]) => ({
         role,
         parts: [{
-          name: role, dtype: 'bfloat16', shape: [...shape], offset: /norm\d?\.weight$/i.test(role) ? count * 2 : 0
+          name: role,
+          dtype: 'bfloat16',
+          shape: [...shape],
+          offset: /norm\d?\.(weight|slope)$/i.test(role) ? count * 2 : 0
         }]
       })),
       remove

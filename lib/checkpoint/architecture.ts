@@ -11,7 +11,7 @@ export { describeTokenizer, type TokenizerDescription } from './tokenizer.js'
 export { describeTransformer, type TransformerDescription, type TransformerOverrides } from './transformer.js'
 
 const transformerNames = [tellingNames.tokens, tellingNames.classes, tellingNames.layer, tellingNames.arpg,
-  tellingNames.lpd]
+  tellingNames.lpd, tellingNames.nbp]
 
 /** 'tokenizer': of pictures. */
 export type CheckpointKind = 'transformer' | 'tokenizer' | 'video tokenizer'
@@ -41,7 +41,8 @@ export function identify (checkpoint: Checkpoint): CheckpointKind {
   const names = [...checkpoint.tensors.keys(), ...checkpoint.others.keys()]
   throw bad(checkpoint.file,
     `neither a transformer that parvis runs (LlamaGen, PAR and RandAR have "${tellingNames.tokens}", ARPG ` +
-      `"${tellingNames.arpg}", LPD "${tellingNames.lpd}") nor a VQ tokenizer (no "${tellingNames.codebook}") nor one ` +
+      `"${tellingNames.arpg}", LPD "${tellingNames.lpd}", NBP "${tellingNames.nbp}") nor a VQ tokenizer ` +
+      `(no "${tellingNames.codebook}") nor one ` +
       `of videos (no "${tellingNames.videoDecoder}"): ` +
     `it holds ${names.length} tensors: ${names.slice(0, 4).map(quote).join(', ')}${names.length > 4 ? '...' : ''}`)
 }

@@ -1,4 +1,4 @@
-// The few training arguments that tell what shapes cannot: picture size, downsampling, number of classes. Trainers
+// The few training arguments that tell what shapes cannot: picture size, downsampling, number of classes... Trainers
 // store them as numbers, as texts, as lists, as NumPy's numbers; under `args`, `config` or beside the weights. All of
 // it is untrusted.
 
@@ -7,7 +7,7 @@ import { JsonError, readJson, type Json } from './json.js'
 import { argumentNames as names, type ArgumentName, type Checkpoint } from './types.js'
 
 /** Where trainers keep their arguments; '' is beside the weights. */
-const places = ['args', '', 'config', 'cfg', 'hparams', 'hyper_parameters', 'opt', 'opts']
+const places = ['args', '', 'config', 'cfg', 'hparams', 'hyper_parameters', 'hyper_parameters.args', 'opt', 'opts']
 
 // ---- of the texts that the metadata of a .safetensors file are
 const maxTextLength = 1e6
@@ -19,7 +19,9 @@ const textMemory = 64e6
 export async function readArguments (checkpoint: Checkpoint, slices: Slices): Promise<void> {
   const found = new Map<ArgumentName, unknown>()
   for (const place of places) {
-    const holder = place === '' ? checkpoint.metadata : field(checkpoint.metadata, place)
+    const holder = place === ''
+      ? checkpoint.metadata
+      : place.split('.').reduce<unknown>((within, name) => field(within, name), checkpoint.metadata)
     const values = typeof holder === 'string' ? await fromJson(holder, slices) : (name: string) => field(holder, name)
     for (const name of names) {
       const value = values(name)

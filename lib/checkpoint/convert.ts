@@ -7,18 +7,21 @@ import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
-import { toParError, type DType, type TensorSource } from '../machine/native.js'
+import { addon, toParError, type DType, type StoredType, type TensorSource } from '../machine/native.js'
 import { NodeAbortController } from '../base/realm.js'
-import { shownPath } from '../base/text.js'
+import { quote, shownPath } from '../base/text.js'
 import {
   describeTokenizer, describeTransformer, describeVideoTokenizer, identify, type CheckpointKind,
   type TransformerOverrides
 } from './architecture.js'
+import { bad } from './bad.js'
+import { elementBytes } from './dtypes.js'
 import { readElements } from './elements.js'
 import { codebookHash, convertNatively, hashFile, type ConvertFloats } from './hashes.js'
 import type { WeightsChoice } from './names.js'
 import { metadataKey, type ParvisMetadata } from './metadata.js'
 import { openCheckpoint } from './open.js'
+import { maxScale, quantizable, scaleShape, scaleSuffix } from './quantized.js'
 import { notRegular, tensorBytes, writeSafetensors, type TensorToWrite } from './safetensors-write.js'
 import { showValue } from './shapes.js'
 import { FileSource } from './source.js'
@@ -27,8 +30,11 @@ import type { Checkpoint } from './types.js'
 export type { ConvertFloats } from './hashes.js'
 
 export interface ConvertOptions extends TransformerOverrides {
-  /** Type of all tensors in the output; default: each as it is stored. */
-  precision?: DType
+  /**
+   * Type of all tensors in the output; default: each as it is stored. int8 is for transformers: matrices become 8-bit
+   * integers with a scale for each 64 inputs (quantized.ts), the rest bfloat16.
+   */
+  precision?: StoredType
   /**
    * Of a transformer: the tokenizer that it belongs to, whose codebook is noted. Default: what the input's metadata
    * says.
@@ -56,7 +62,7 @@ export interface ConvertResult {
   file: string
   /** Size of the output file. */
   bytes: number
-  /** Tensors written. */
+  /** Tensors written, those of scales included. */
   tensors: number
   /** What was written as metadata. */
   metadata: ParvisMetadata
@@ -78,9 +84,9 @@ export async function convertCheckpoint (
   input: string, output: string, options: ConvertOptions = {}
 ): Promise<ConvertResult> {
   const { precision, onProgress, signal } = options
-  if (precision !== undefined && !['float32', 'float16', 'bfloat16'].includes(precision)) {
+  if (precision !== undefined && !['float32', 'float16', 'bfloat16', 'int8'].includes(precision)) {
     throw new ParError('INVALID_OPTION',
-      `precision must be 'float32', 'float16' or 'bfloat16', got ${showValue(precision)}`)
+      `precision must be 'float32', 'float16', 'bfloat16' or 'int8', got ${showValue(precision)}`)
   }
   if (typeof output !== 'string' || output === '' || output.includes('\0')) {
     throw new ParError('INVALID_OPTION', 'output must be a path')
@@ -91,7 +97,12 @@ export async function convertCheckpoint (
   const checkpoint = await openCheckpoint(from, { signal, weights: options.weights })
   await refuseSameFile(from, to)
   const convertFloats = options.convertFloats ?? convertNatively
-  const { kind, tensors, metadata, warnings } = await describe(checkpoint, { ...options, tokenizer }, convertFloats)
+  const { kind, tensors, matrices, metadata, warnings } =
+    await describe(checkpoint, { ...options, tokenizer }, convertFloats)
+  if (precision === 'int8' && !matrices) {
+    throw new ParError('INVALID_OPTION', `precision 'int8' is for transformers, and ${shownPath(checkpoint.file)} is ` +
+      'a tokenizer, which is kept in bfloat16 beside one')
+  }
 
   // The places of the tensors are those of the file that was described.
   const source = await FileSource.open(from, checkpoint.identity)
@@ -102,28 +113,14 @@ export async function convertCheckpoint (
     : hashFile(source, checkpoint.checked, signal ? AbortSignal.any([signal, failed.signal]) : failed.signal)
   checksum?.catch(() => {}) // waited for below
   try {
-    const totalBytes = tensors.reduce(
-      (sum, { dtype, shape }) => sum + tensorBytes({ dtype: precision ?? dtype, shape }), 0
-    )
-    let doneBytes = 0
-    onProgress?.(0, totalBytes)
-    const toWrite = tensors.map((tensor): TensorToWrite => {
-      const dtype = precision ?? tensor.dtype
-      return {
-        name: tensor.name,
-        dtype,
-        shape: tensor.shape,
-        async * chunks () {
-          for await (const chunk of readElements(source, tensor, chunkBytes, signal)) {
-            const converted = dtype === tensor.dtype ? chunk : await convertFloats(chunk, tensor.dtype, dtype)
-            yield converted
-            doneBytes += converted.length
-            onProgress?.(doneBytes, totalBytes)
-          }
-          await source.refuseChanged()
-        }
-      }
+    const conversion = new Conversion(source, convertFloats, signal)
+    const toWrite = tensors.flatMap(tensor => {
+      const type = precision ?? tensor.dtype
+      return conversion.tensor(tensor, type === 'int8' && !matrices?.has(tensor.name) ? 'bfloat16' : type)
     })
+    const totalBytes = toWrite.reduce((sum, tensor) => sum + tensorBytes(tensor), 0)
+    conversion.onProgress = done => onProgress?.(done, totalBytes)
+    conversion.onProgress(0)
     const complete = (sourceSha256: string | undefined): ParvisMetadata => ({
       ...metadata, sourceFile: path.basename(input).slice(0, 1000), ...(sourceSha256 !== undefined && { sourceSha256 })
     })
@@ -132,7 +129,7 @@ export async function convertCheckpoint (
     const first = texts(checksum && '0'.repeat(64))
     const final = checksum && (async () => texts(await checksum))
     const { bytes } = await writeSafetensors(to, toWrite, first, signal, final)
-    return { kind, file: output, bytes, tensors: tensors.length, metadata: complete(await checksum), warnings }
+    return { kind, file: output, bytes, tensors: toWrite.length, metadata: complete(await checksum), warnings }
   } catch (error) {
     signal?.throwIfAborted()
     throw toParError(error)
@@ -143,12 +140,134 @@ export async function convertCheckpoint (
   }
 }
 
+// ---- tensors ----
+
+class Conversion {
+  onProgress: (doneBytes: number) => void = () => {}
+  private doneBytes = 0
+
+  constructor (
+    private readonly source: FileSource, private readonly convertFloats: ConvertFloats,
+    private readonly signal: AbortSignal | undefined
+  ) {}
+
+  /** A tensor of the file in another type: one to write, or its integers and their scales. */
+  tensor (from: TensorSource, type: StoredType): TensorToWrite[] {
+    const { name, shape } = from
+    if (type !== 'int8') return [this.counted({ name, dtype: type, shape, chunks: () => this.floats(from, type) })]
+    const scales: Uint8Array[] = []
+    return [
+      this.counted({ name, dtype: type, shape, chunks: () => this.integers(from, scales) }),
+      this.counted({
+        name: name + scaleSuffix, dtype: 'float32', shape: scaleShape(shape),
+        chunks: async function * () { while (scales.length > 0) yield scales.shift()! }
+      })
+    ]
+  }
+
+  private counted (tensor: TensorToWrite): TensorToWrite {
+    const add = (bytes: number): void => { this.onProgress(this.doneBytes += bytes) }
+    const { source } = this
+    return {
+      ...tensor,
+      async * chunks () {
+        for await (const chunk of tensor.chunks()) {
+          yield chunk
+          add(chunk.length)
+        }
+        await source.refuseChanged()
+      }
+    }
+  }
+
+  private async * floats (from: TensorSource, type: DType): AsyncIterable<Uint8Array> {
+    const { dtype } = from
+    if (dtype !== 'int8') {
+      for await (const chunk of readElements(this.source, from, chunkBytes, this.signal)) {
+        yield dtype === type ? chunk : await this.convertFloats(chunk, dtype, type)
+      }
+      return
+    }
+    const inputs = from.shape[1]!
+    for await (const { integers, scales } of this.stored(from)) {
+      const floats = await addon().dequantize(integers, scales, inputs)
+      yield type === 'float32' ? floats : await this.convertFloats(floats, 'float32', type)
+    }
+  }
+
+  /** Integers; their scales are put into `scales`. */
+  private async * integers (from: TensorSource, scales: Uint8Array[]): AsyncIterable<Uint8Array> {
+    const { name, dtype, shape } = from
+    const keep = ({ buffer, byteOffset, byteLength }: Float32Array): void => {
+      scales.push(new Uint8Array(buffer, byteOffset, byteLength))
+    }
+    if (dtype === 'int8') {
+      for await (const { integers, scales: some } of this.stored(from)) {
+        yield integers
+        keep(some)
+      }
+      return
+    }
+    const inputs = shape[1]!
+    const chunks = readElements(this.source, from, chunkBytes, this.signal)
+    for await (const rows of inRows(chunks, inputs * elementBytes(dtype))) {
+      const { integers, scales: some } = await addon().quantize(rows, dtype, inputs)
+      if (!some.every(scale => scale <= maxScale)) {
+        throw bad(this.source.file,
+          `tensor ${quote(name)} holds numbers that are not finite, or too large, which no 8-bit integers stand for`)
+      }
+      yield integers
+      keep(some)
+    }
+  }
+
+  /** Rows of a tensor of integers, as they are stored. */
+  private async * stored (from: TensorSource): AsyncIterable<{ integers: Uint8Array, scales: Float32Array }> {
+    const [rows, inputs] = from.shape as [number, number]
+    const groups = scaleShape(from.shape)[1]
+    const each = Math.max(1, Math.floor(chunkBytes / 4 / inputs)) // as floats they are four times as large
+    for (let row = 0; row < rows; row += each) {
+      this.signal?.throwIfAborted()
+      const count = Math.min(each, rows - row)
+      const what = `tensor ${quote(from.name)}`
+      const integers = await this.source.read(from.offset + row * inputs, count * inputs, what)
+      const bytes = await this.source.read(from.scales! + 4 * row * groups, 4 * count * groups, what)
+      const scales = new Float32Array(new Uint8Array(bytes).buffer)
+      if (!scales.every(scale => scale > 0 && scale <= maxScale)) {
+        throw bad(this.source.file,
+          `the scales of ${what} must be positive, at most ${maxScale.toPrecision(3)}: the file is damaged`)
+      }
+      yield { integers, scales }
+    }
+  }
+}
+
+/** The same bytes in pieces that end with a row. */
+async function * inRows (chunks: AsyncIterable<Buffer>, rowBytes: number): AsyncIterable<Buffer> {
+  let rest = Buffer.alloc(0)
+  for await (const chunk of chunks) {
+    const all = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk
+    const whole = all.length - all.length % rowBytes
+    if (whole > 0) yield all.subarray(0, whole)
+    rest = Buffer.from(all.subarray(whole))
+  }
+}
+
 // ---- what is written ----
+
+interface Described {
+  kind: CheckpointKind
+  tensors: TensorSource[]
+  /** Of a transformer: names of those that int8 keeps as integers. */
+  matrices?: Set<string>
+  metadata: ParvisMetadata
+  warnings: string[]
+}
 
 async function describe (
   checkpoint: Checkpoint, options: ConvertOptions, convertFloats: ConvertFloats
-): Promise<{ kind: CheckpointKind, tensors: TensorSource[], metadata: ParvisMetadata, warnings: string[] }> {
-  const { heads, grid, n, rotationPairs, tokenizer, signal } = options
+): Promise<Described> {
+  const { heads, grid, n, rotationPairs, vocabularySize: codes, tokenizer, signal } = options
   const kind = identify(checkpoint)
   if (kind !== 'transformer') {
     if (tokenizer !== undefined) {
@@ -169,7 +288,7 @@ async function describe (
     }
     return { kind: 'tokenizer', tensors, metadata, warnings }
   }
-  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs })
+  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs, vocabularySize: codes })
   const { layers, crossLayers, dim, vocabularySize, classes } = found.model
   const codebookSha256 = tokenizer === undefined
     ? found.codebookSha256
@@ -177,6 +296,7 @@ async function describe (
   return {
     kind: 'transformer',
     tensors: found.tensors,
+    matrices: quantizable(found.weights),
     warnings: [...found.warnings,
       ...(found.gridFrom === 'assumed' ? ['the converted file records no grid, because nothing told it'] : [])],
     metadata: {
@@ -189,7 +309,8 @@ async function describe (
       classes,
       n: found.n,
       ...(found.gridFrom !== 'assumed' && { grid: found.grid }),
-      ...(found.grid.length === 3 && { rotationPairs: found.model.rotationPairs }),
+      ...(found.grid.length === 3 && found.method !== 'nbp' && { rotationPairs: found.model.rotationPairs }),
+      ...(found.firstCell !== undefined && { firstCell: found.firstCell }),
       ...(found.labels && { labels: found.labels }),
       ...(found.sampling && { sampling: found.sampling }),
       ...(found.name !== undefined && { name: found.name }),

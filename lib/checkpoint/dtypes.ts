@@ -1,7 +1,7 @@
-// Element types by the names that the two formats give them. Only three carry weights; the rest are known so that a
-// file which also holds counters or masks can be listed and its bounds checked.
+// Element types by the names that the two formats give them. Three carry weights, and int8 does with scales; the rest
+// are known so that a file which also holds counters or masks can be listed and its bounds checked.
 
-import type { DType } from '../machine/native.js'
+import type { DType, StoredType } from '../machine/native.js'
 
 /** Bits an element, by PyTorch's name. */
 export const elementBits: ReadonlyMap<string, number> = new Map([
@@ -43,7 +43,9 @@ export function isWeightType (dtype: string): dtype is DType {
 }
 
 /** Bytes an element. */
-export function elementBytes (dtype: DType): 2 | 4 { return dtype === 'float32' ? 4 : 2 }
+export function elementBytes (dtype: StoredType): 1 | 2 | 4 {
+  return dtype === 'float32' ? 4 : dtype === 'int8' ? 1 : 2
+}
 
 /** Elements of a shape, or undefined when a size is no whole number >= 0 or the product is not exact. */
 export function countElements (shape: readonly unknown[]): number | undefined {

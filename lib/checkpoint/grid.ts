@@ -60,19 +60,26 @@ interface Known {
   official: string | undefined
   /** Tokens of a picture, where the shapes tell. */
   tokens?: number | undefined
+  /** What the training arguments say, where they say it in another way than those of pictures do. */
+  arguments?: ModelGrid | undefined
+  /** It draws videos in raster order: n is any divisor of the tokens, and no grid is assumed. */
+  isVideo?: boolean
 }
 
 /** Errors: BAD_CHECKPOINT, INVALID_OPTION: a grid that n does not divide. */
 export function chooseGrid (
-  needed: Needed, { n, option, metadata, convertedFrom, official, tokens }: Known
+  needed: Needed, { n, option, metadata, convertedFrom, official, tokens, arguments: told, isVideo = false }: Known
 ): ChosenGrid {
   const root = Math.round(Math.sqrt(n))
-  const fits = (grid: ModelGrid): boolean => tokens === undefined
-    ? frameGrid(grid).every(side => side % root === 0)
-    : grid.reduce((product: number, side) => product * side, 1) === tokens
-  const does = (grid: ModelGrid): string => tokens === undefined
-    ? `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
-    : `its table of positions is for ${tokens} tokens, not for a grid of ${show(grid)}`
+  const count = (grid: ModelGrid): number => grid.reduce((product: number, side) => product * side, 1)
+  const fits = (grid: ModelGrid): boolean => isVideo
+    ? count(grid) % n === 0
+    : tokens === undefined ? frameGrid(grid).every(side => side % root === 0) : count(grid) === tokens
+  const does = (grid: ModelGrid): string => isVideo
+    ? `n = ${n} must divide the tokens of the grid, got ${show(grid)}`
+    : tokens === undefined
+      ? `n = ${n} needs a grid whose sides are multiples of ${root}, got ${show(grid)}`
+      : `its table of positions is for ${tokens} tokens, not for a grid of ${show(grid)}`
   if (option) {
     if (!fits(option)) throw new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${does(option)}`)
     return { grid: option, gridFrom: 'option', warnings: [] }
@@ -80,24 +87,24 @@ export function chooseGrid (
   if (metadata && !fits(metadata)) throw needed.bad(`${does(metadata)} from its metadata. Pass grid.`)
 
   const warnings: string[] = []
-  const told: Array<{ grid: ModelGrid, from: GridSource, words: string }> = []
+  const known: Array<{ grid: ModelGrid, from: GridSource, words: string }> = []
   const add = (
     from: GridSource, words: string, found: { grid: ModelGrid } | { problem: string } | undefined
   ): void => {
     if (!found) return
     if ('problem' in found) warnings.push(found.problem)
-    else if (fits(found.grid)) told.push({ grid: found.grid, from, words })
+    else if (fits(found.grid)) known.push({ grid: found.grid, from, words })
     else {
       const why = tokens === undefined ? `which n = ${n} cannot divide` : `and ${does(found.grid)}`
       warnings.push(`${words} ${show(found.grid)} tokens, ${why}: this is not used`)
     }
   }
   add('metadata', 'its metadata says', metadata && { grid: metadata })
-  add('training arguments', 'its training arguments say', gridOfArguments(needed))
+  add('training arguments', 'its training arguments say', told ? { grid: told } : gridOfArguments(needed))
   for (const name of namesOf(needed, convertedFrom)) {
     add('file name', `its name ${quote(name)} says`, gridOfName(needed, name))
   }
-  const [first, ...others] = told
+  const [first, ...others] = known
   if (first) {
     const other = others.find(({ grid }) => show(grid) !== show(first.grid))
     if (other) {
@@ -110,6 +117,7 @@ export function chooseGrid (
   if (Number.isInteger(side)) return { grid: [side, side], gridFrom: 'shapes', warnings }
   const published = publishedGrids(official)
   if (published.length === 1 && fits(published[0]!)) return { grid: published[0]!, gridFrom: 'published', warnings }
+  if (isVideo) throw needed.bad('nothing in the file says its token grid, [frames, rows, columns]. Pass grid.')
   const assumed: Grid = [assumedSide, assumedSide]
   if (!fits(assumed)) throw needed.bad(`${does(assumed)}, the published one. Pass grid.`)
   const models = published.length > 1 ? ` (${filesOf(official).join(' and ')} have the same shapes)` : ''
@@ -124,7 +132,7 @@ const show = (grid: ModelGrid): string => grid.join(' x ')
 // ---- published models
 
 /** Grids of the published checkpoints of one architecture. */
-function publishedGrids (official: string | undefined): Grid[] {
+function publishedGrids (official: string | undefined): ModelGrid[] {
   const grids = presets.filter(preset => preset.official === official).map(({ grid }) => grid)
   return grids.filter((grid, i) => grids.findIndex(other => show(other) === show(grid)) === i)
 }

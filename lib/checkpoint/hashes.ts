@@ -52,11 +52,13 @@ export async function codebookHash (
   if (metadata?.codebookSha256 !== undefined) return metadata.codebookSha256
   const codebook = checkpoint.tensors.get(tellingNames.codebook)
   if (!codebook || countElements(codebook.shape) === undefined) return undefined
+  const { dtype } = codebook
+  if (dtype === 'int8') return undefined // refused where it is read
   const source = await FileSource.open(checkpoint.file, checkpoint.identity)
   try {
     const hash = createHash('sha256')
     for await (const chunk of readElements(source, codebook, chunkBytes, signal)) {
-      hash.update(codebook.dtype === 'bfloat16' ? chunk : await convertFloats(chunk, codebook.dtype, 'bfloat16'))
+      hash.update(dtype === 'bfloat16' ? chunk : await convertFloats(chunk, dtype, 'bfloat16'))
     }
     return hash.digest('hex')
   } finally {

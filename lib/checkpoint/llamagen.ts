@@ -17,7 +17,8 @@ export type LlamaGenSizes =
 export function llamaGenModel (sizes: LlamaGenSizes): TransformerModel {
   const quarter = sizes.headSize / 4
   return {
-    ...sizes, crossLayers: 0, rotateSpecials: false, positions: 0, norm: 'rms', activation: 'swiglu', bias: false,
+    ...sizes, textTokens: 0, crossLayers: 0, rotateSpecials: false, positions: 0, norm: 'rms', activation: 'swiglu',
+    bias: false,
     embeddingNorm: false,
     rotationPairs: [0, quarter, quarter], normEps: 1e-5, ropeBase: 10000
   }

@@ -32,7 +32,8 @@ function namesOf (role: string): string[] {
 
 /** @param positions tokens of a picture, and the class */
 export const lpdModel = (sizes: Omit<LlamaGenSizes, 'specials'>, positions: number): TransformerModel => ({
-  ...sizes, crossLayers: 0, specials: 1, rotateSpecials: false, positions, norm: 'layer', activation: 'gelu',
+  ...sizes, textTokens: 0, crossLayers: 0, specials: 1, rotateSpecials: false, positions, norm: 'layer',
+  activation: 'gelu',
   bias: true, embeddingNorm: true, rotationPairs: [0, 0, 0], normEps: 1e-6, ropeBase: 10000
 })
 

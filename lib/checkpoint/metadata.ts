@@ -44,6 +44,8 @@ export interface TransformerMetadata extends Origin {
   grid?: [number, number] | [number, number, number]
   /** Pairs of a head's elements that are rotated by frame, by row and by column. */
   rotationPairs?: [number, number, number]
+  /** ARPG: the raster cell with which every order begins that is drawn (lib/decoding/arpg.ts). */
+  firstCell?: number
   /** Class names, by class id. */
   labels?: string[]
   sampling?: SamplingDefaults
@@ -106,10 +108,11 @@ export function readParvisMetadata (checkpoint: Checkpoint): ParvisMetadata | un
       dim: fields.integer('dim', 1),
       heads: fields.integer('heads', 1),
       vocabularySize: fields.integer('vocabularySize', 1),
-      classes: fields.integer('classes', 1),
+      classes: fields.integer('classes', 0),
       n: fields.integer('n', 1),
       grid: fields.numbers('grid', [2, 3], 1, limits.gridSide) as TransformerMetadata['grid'],
       rotationPairs: fields.numbers('rotationPairs', [3], 0, limits.headSize) as TransformerMetadata['rotationPairs'],
+      firstCell: fields.integer('firstCell', 0, limits.tokens - 1),
       labels: fields.labels(),
       sampling: fields.sampling(),
       name: fields.text('name'),

@@ -34,6 +34,7 @@ export const tellingNames = {
   layer: 'layers.0.attention.wqkv.weight',
   arpg: 'layers.to_k.weight',
   lpd: 'token_emb.weight',
+  nbp: 'tok_emb.weight',
   randar: 'pos_instruct_embeddings',
   textToImage: 'cls_embedding.cap_proj.fc1.weight',
   codebook: codebookName,

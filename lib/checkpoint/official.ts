@@ -1,9 +1,11 @@
 // Which published model a checkpoint is, as far as shapes can tell, and what sets one apart that is none of them.
 
 import {
-  officialName, publishedClasses, publishedFeedForward, publishedN, publishedParallel, publishedSizes,
+  nbpCodes, nbpN, nbpPositions, officialName, publishedClasses, publishedFeedForward, publishedN, publishedNbp,
+  publishedParallel, publishedSizes,
   publishedTokenizers, publishedVocabulary
 } from '../models/published.js'
+import { llamaTokens } from '../models/ucf.js'
 import { vq16 } from '../models/vq.js'
 import type { TokenizerDescription } from './tokenizer.js'
 import type { TransformerDescription } from './transformer.js'
@@ -46,6 +48,15 @@ export function nearestTransformer (
       ['vocabulary', model.vocabularySize, publishedVocabulary],
       ['classes', model.classes, publishedClasses],
       ...(model.positions > 0 ? [['positions', model.positions, side ** 2 + 1] as const] : [])
+    ])
+    if (!best || distance(differences) < distance(best.differences)) best = { name, differences }
+  }
+  for (const { name, layers, dim, heads } of method === 'nbp' ? publishedNbp : []) {
+    const differences = compare([
+      ['layers', model.layers, layers], ['width', model.dim, dim],
+      ...(headsKnown ? [['heads', model.heads, heads] as const] : []),
+      ['feed-forward width', model.feedForward, 4 * dim], ['vocabulary', model.vocabularySize, nbpCodes],
+      ['text tokens', model.textTokens, llamaTokens], ['positions', model.positions, nbpPositions], ['n', n, nbpN]
     ])
     if (!best || distance(differences) < distance(best.differences)) best = { name, differences }
   }

@@ -2,7 +2,7 @@
 // name only when it is whole (files.ts).
 
 import type { FileHandle } from 'node:fs/promises'
-import type { DType } from '../machine/native.js'
+import type { StoredType } from '../machine/native.js'
 import { ParError } from '../base/errors.js'
 import { findTarget, fromSystem, writePart, type Target } from '../base/files.js'
 import { shownPath } from '../base/text.js'
@@ -11,12 +11,12 @@ import { countElements, elementBytes } from './dtypes.js'
 /** One tensor to write: its description, and its bytes (row-major, little-endian) in order. */
 export interface TensorToWrite {
   name: string
-  dtype: DType
+  dtype: StoredType
   shape: number[]
   chunks (): AsyncIterable<Uint8Array>
 }
 
-const typeNames: Record<DType, string> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' }
+const typeNames: Record<StoredType, string> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16', int8: 'I8' }
 
 /**
  * Writes `tensors` to `file`, replacing it at the end (a link stays, the file it leads to is replaced); on failure or
@@ -71,7 +71,7 @@ export function notRegular (file: string, kind: 'folder' | 'special'): ParError 
 }
 
 /** Bytes that the tensor takes in the file. */
-export function tensorBytes (tensor: { dtype: DType, shape: number[] }): number {
+export function tensorBytes (tensor: { dtype: StoredType, shape: number[] }): number {
   return countElements(tensor.shape)! * elementBytes(tensor.dtype)
 }
 

@@ -12,6 +12,7 @@ import { countElements, elementBits, isWeightType, safetensorsTypes } from './dt
 import { JsonError, JsonScanner, scan, type JsonToken } from './json.js'
 import { metadataKey } from './metadata.js'
 import { isThere, nameOf } from './names.js'
+import { pairScales } from './quantized.js'
 import type { FileSource } from './source.js'
 import type { Checkpoint, OtherTensor, StoredTensor } from './types.js'
 
@@ -52,6 +53,7 @@ export async function readSafetensors (source: FileSource, signal?: AbortSignal)
   }
   await checkTiling(header, source.size - 8 - length, source, slices)
   if (header.count === 0) throw bad(source.file, 'it holds no tensor')
+  pairScales(header.checkpoint)
   return header.checkpoint
 }
 

@@ -7,6 +7,7 @@ import type { TensorSource } from '../machine/native.js'
 import { quote } from '../base/text.js'
 import { bad, oddTensor, showBytes, showShape } from './bad.js'
 import { isThere } from './names.js'
+import { scaleShape, scaleSuffix } from './quantized.js'
 import type { Checkpoint, StoredTensor } from './types.js'
 
 /** Expected sizes; a string names a size that the tensor itself decides. */
@@ -17,7 +18,8 @@ export class Needed {
   readonly tensors: TensorSource[] = []
   private bytes = 0
 
-  constructor (readonly checkpoint: Checkpoint) {}
+  /** `mayBeQuantized`: its matrices may be 8-bit integers. */
+  constructor (readonly checkpoint: Checkpoint, private readonly mayBeQuantized = false) {}
 
   has (name: string): boolean { return isThere(this.checkpoint, name) }
 
@@ -28,8 +30,10 @@ export class Needed {
     const fits = shape.length === expected.length &&
       shape.every((size, axis) => size > 0 && (typeof expected[axis] === 'string' || size === expected[axis]))
     if (!fits) throw this.bad(`tensor ${quote(name)} has shape ${showShape(shape)}, expected ${showExpected(expected)}`)
-    const { dtype, offset, strides } = tensor
-    this.tensors.push(strides ? { name, dtype, shape, offset, strides } : { name, dtype, shape, offset })
+    const { dtype, offset, strides, scales } = tensor
+    this.tensors.push({
+      name, dtype, shape, offset, ...(strides && { strides }), ...(scales !== undefined && { scales })
+    })
     this.bytes += tensor.bytes
     // Tensors may share a storage (tied weights), but a small file must not ask for memory without bound.
     if (this.bytes > 2 * this.checkpoint.fileBytes) {
@@ -55,8 +59,14 @@ export class Needed {
 
   private find (name: string, expected: Expected): StoredTensor {
     const tensor = this.checkpoint.tensors.get(name)
-    if (tensor) return tensor
-    const other = this.checkpoint.others.get(name)
+    if (tensor && (tensor.dtype !== 'int8' || this.mayBeQuantized)) return tensor
+    const other = this.checkpoint.others.get(name) ?? tensor
+    if (other?.dtype === 'int8' && this.mayBeQuantized && other.shape.length === 2 &&
+      this.checkpoint.format === 'safetensors') {
+      const [rows, groups] = scaleShape(other.shape)
+      throw this.bad(`tensor ${quote(name)} is stored as int8, without the scales that belong to it: a tensor ` +
+        `${quote(name + scaleSuffix)} of float32, [${rows}, ${groups}]`)
+    }
     if (other) {
       throw this.bad(`tensor ${quote(name)} is stored as ${other.dtype}, expected float32, float16 or bfloat16. ` +
         'Convert it in PyTorch (tensor.float()) and save the file again.')

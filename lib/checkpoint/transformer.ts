@@ -7,7 +7,8 @@ import { hasN, methodNames, type Method } from '../decoding/method.js'
 import type { TensorSource, TransformerModel, WeightSource } from '../machine/native.js'
 import { limits } from '../machine/limits.js'
 import {
-  officialName, publishedClasses, publishedN, publishedParallel, publishedSizes, publishedVocabulary,
+  nbpCodes, nbpN, officialName, publishedClasses, publishedN, publishedNbp, publishedParallel, publishedSizes,
+  publishedVocabulary,
   type PublishedParallel
 } from '../models/published.js'
 import { shownPath } from '../base/text.js'
@@ -17,9 +18,11 @@ import { refuseForeign } from './extras.js'
 import type { Take, Taken } from './family.js'
 import { takeLlamaGen } from './llamagen.js'
 import { takeLpd } from './lpd.js'
+import { takeNbp } from './nbp.js'
 import { chooseGrid, framesOf, gridOption, type GridSource, type ModelGrid } from './grid.js'
 import { readParvisMetadata, sourceOf, type SamplingDefaults, type TransformerMetadata } from './metadata.js'
 import { tellingNames } from './names.js'
+import { refuseOtherIntegers } from './quantized.js'
 import { Needed, positiveOption } from './shapes.js'
 import type { Checkpoint } from './types.js'
 
@@ -33,6 +36,8 @@ export interface TransformerOverrides {
   n?: number
   /** Pairs of a head's elements that are rotated by frame, by row and by column: half the head size in all. */
   rotationPairs?: [frame: number, row: number, column: number]
+  /** Tokens that it draws, the codes of its tokenizer: of NBP's models, whose tables also hold text. */
+  vocabularySize?: number
 }
 
 /** A transformer checkpoint, understood. */
@@ -45,16 +50,18 @@ export interface TransformerDescription {
   /** Tokens: [rows, columns], or [frames, rows, columns] of a video. */
   grid: ModelGrid
   /**
-   * 'method': all models of this method have heads of one size. 'assumed': of a published model of that width which has
-   * another number of layers.
+   * 'method': all models of this method have heads of one size. 'training arguments': in the file. 'assumed': of a
+   * published model of that width which has another number of layers.
    */
-  headsFrom: 'option' | 'metadata' | 'method' | 'published' | 'assumed'
+  headsFrom: 'option' | 'metadata' | 'training arguments' | 'method' | 'published' | 'assumed'
   gridFrom: GridSource
   /** What was assumed, what contradicts what: sentences without a full stop. */
   warnings: string[]
   /** Class names, by class id. */
   labels?: string[]
   sampling?: SamplingDefaults
+  /** ARPG: the raster cell with which every order begins that is drawn, where its metadata says. */
+  firstCell?: number
   name?: string
   /** The official model with these dimensions: 'PAR-XL-4x', 'LlamaGen-L'... */
   official?: string
@@ -66,29 +73,40 @@ export interface TransformerDescription {
   source?: { file: string, sha256?: string }
   /** Exactly the tensors that the native side needs. */
   tensors: TensorSource[]
+  /** Tokens of text in front of those that are drawn; absent for models that read a class. */
+  prefix?: number
   /** The same by their roles. */
   weights: WeightSource[]
 }
 
 /**
  * Architecture, grid, n and needed tensors of a transformer checkpoint.
+ * @param codes of the tokenizer that it is used with, where there is one
  *
  * Errors: BAD_CHECKPOINT (a tensor missing or of the wrong shape or type, metadata that contradicts the shapes, heads
  * that nothing tells), UNSUPPORTED_N, INVALID_OPTION (an override out of range or that cannot fit the shapes).
  */
 export function describeTransformer (
-  checkpoint: Checkpoint, overrides: TransformerOverrides = {}
+  checkpoint: Checkpoint, overrides: TransformerOverrides = {}, codes?: number
 ): TransformerDescription {
   const callerHeads = positiveOption('heads', overrides.heads, limits.heads)
   const callerN = positiveOption('n', overrides.n, limits.n)
   const callerGrid = gridOption(overrides.grid)
-  const needed = new Needed(checkpoint)
+  const callerCodes = positiveOption('vocabularySize', overrides.vocabularySize, limits.vocabulary)
+  const needed = new Needed(checkpoint, true)
   const metadata = transformerMetadata(checkpoint, needed)
 
-  const taken = takerOf(needed)(needed)
+  const taken = takerOf(needed)(needed, {
+    n: metadata?.n, askedN: callerN, codes: callerCodes ?? metadata?.vocabularySize ?? codes
+  })
   const { method, layers, dim, feedForward, vocabularySize, classes, n } = taken
   refuseForeign(needed, 'transformer')
   needed.limit(limits, { dim, feedForward, vocabulary: vocabularySize, classes, n })
+  if (callerCodes !== undefined && callerCodes !== vocabularySize) {
+    throw new ParError('INVALID_OPTION',
+      `${shownPath(checkpoint.file)}: vocabularySize ${callerCodes} was given, and ` +
+      `its tensors have ${vocabularySize} tokens`)
+  }
   checkMetadata(metadata, { layers, dim, vocabularySize, classes, n }, needed)
   const attention = chooseHeads(needed, taken, callerHeads, metadata?.heads)
   const { heads, kvHeads, headSize } = attention
@@ -96,9 +114,9 @@ export function describeTransformer (
   const official = officialOf(taken, heads)
   const { grid, gridFrom, warnings } = chooseGrid(needed, {
     n, option: callerGrid, metadata: metadata?.grid, convertedFrom: metadata?.sourceFile, official: official?.name,
-    tokens: taken.tokens
+    tokens: taken.tokens, arguments: taken.grid, isVideo: method === 'nbp'
   })
-  const classWarning = checkClasses(needed, classes + 1)
+  const classWarning = method === 'nbp' ? [] : checkClasses(needed, classes + 1)
   if (callerN !== undefined && callerN !== n) {
     const words = hasN(method)
       ? `was trained for n = ${n} (${n - 1} transition tokens)`
@@ -112,6 +130,9 @@ export function describeTransformer (
   const name = metadata?.name ?? official?.name
   const model = rotated(needed, method, taken.model({ heads, kvHeads, headSize }), grid,
     { option: overrides.rotationPairs, metadata: metadata?.rotationPairs })
+  if (taken.prefix !== undefined) checkPositions(needed, model.positions, taken.prefix, grid)
+  const weights = taken.weights(model)
+  refuseOtherIntegers(needed, weights)
   return {
     method,
     model,
@@ -122,19 +143,40 @@ export function describeTransformer (
     warnings: [...attention.warnings, ...warnings, ...classWarning],
     ...(metadata?.labels && { labels: metadata.labels }),
     ...(metadata?.sampling && { sampling: metadata.sampling }),
+    ...firstCellOf(needed, method, grid, metadata?.firstCell),
     ...(name !== undefined && { name }),
     ...(official !== undefined && { official: official.name }),
     ...(official?.parallel && { published: official.parallel }),
     ...(metadata?.codebookSha256 !== undefined && { codebookSha256: metadata.codebookSha256 }),
     ...sourceOf(metadata),
     tensors: needed.tensors,
-    weights: taken.weights(model)
+    ...(taken.prefix !== undefined && { prefix: taken.prefix }),
+    weights
   }
 }
 
 /** Which family it is, by a tensor that no other one has. */
 function takerOf (needed: Needed): Take {
-  return needed.has(tellingNames.arpg) ? takeArpg : needed.has(tellingNames.lpd) ? takeLpd : takeLlamaGen
+  const { arpg, lpd, nbp } = tellingNames
+  return needed.has(arpg) ? takeArpg : needed.has(lpd) ? takeLpd : needed.has(nbp) ? takeNbp : takeLlamaGen
+}
+
+function firstCellOf (
+  needed: Needed, method: Method, grid: ModelGrid, firstCell: number | undefined
+): { firstCell?: number } {
+  if (firstCell === undefined) return {}
+  const tokens = grid.reduce((product: number, side) => product * side, 1)
+  if (method === 'arpg' && firstCell < tokens) return { firstCell }
+  throw needed.bad(`its metadata says firstCell = ${firstCell}, ` + (method === 'arpg'
+    ? `and its pictures have cells 0 to ${tokens - 1}`
+    : `which is for ARPG, and this model is decoded by ${methodNames[method]}`))
+}
+
+function checkPositions (needed: Needed, positions: number, prefix: number, grid: ModelGrid): void {
+  const tokens = grid.reduce((product: number, side) => product * side, 1)
+  if (prefix + tokens <= positions) return
+  throw needed.bad(`a grid of ${grid.join(' x ')} has ${tokens} tokens, which with the ${prefix} of the text need ` +
+    `${prefix + tokens} positions; its table has ${positions}. Pass grid.`)
 }
 
 // ---- published models ----
@@ -142,6 +184,10 @@ function takerOf (needed: Needed): Take {
 function officialOf (
   { method, layers, dim, vocabularySize, classes, n, tokens }: Taken, heads: number
 ): { name: string, parallel?: PublishedParallel } | undefined {
+  if (method === 'nbp') {
+    const model = publishedNbp.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
+    return model && vocabularySize === nbpCodes && n === nbpN && classes > 0 ? { name: model.name } : undefined
+  }
   if (vocabularySize !== publishedVocabulary || classes !== publishedClasses) return undefined
   if (hasN(method)) {
     const size = publishedSizes.find(model => model.layers === layers && model.dim === dim && model.heads === heads)
@@ -183,25 +229,29 @@ function chooseHeads (
   needed: Needed, taken: Taken, fromCaller: number | undefined, fromMetadata: number | undefined
 ): { heads: number, kvHeads: number, headSize: number, from: TransformerDescription['headsFrom'], warnings: string[] } {
   const { layers, dim, qkv } = taken
-  const ofThisSize = publishedSizes.find(model => model.dim === dim && model.layers === layers)
-  const ofThisWidth = ofThisSize ?? publishedSizes.find(model => model.dim === dim)
+  const sizes = taken.method === 'nbp' ? publishedNbp : publishedSizes
+  const ofThisSize = sizes.find(model => model.dim === dim && model.layers === layers)
+  const ofThisWidth = ofThisSize ?? sizes.find(model => model.dim === dim)
   const ofMethod = taken.headSize === undefined ? undefined : dim / taken.headSize
-  const heads = fromCaller ?? fromMetadata ?? ofMethod ?? ofThisWidth?.heads
+  const heads = fromCaller ?? fromMetadata ?? taken.heads ?? ofMethod ?? ofThisWidth?.heads
   if (heads === undefined) {
     throw needed.bad(`the number of heads cannot be told: width ${dim} is none of the published models' ` +
-      `(${publishedSizes.map(model => model.dim).join(', ')}). Pass heads.`)
+      `(${sizes.map(model => model.dim).join(', ')}). Pass heads.`)
   }
   const from = fromCaller !== undefined
     ? 'option'
     : fromMetadata !== undefined
       ? 'metadata'
-      : ofMethod !== undefined
-        ? 'method'
-        : ofThisSize
-          ? 'published'
-          : 'assumed'
+      : taken.heads !== undefined
+        ? 'training arguments'
+        : ofMethod !== undefined
+          ? 'method'
+          : ofThisSize
+            ? 'published'
+            : 'assumed'
   const words = {
-    option: 'as given', metadata: 'from its metadata', published: 'of the published model of this size',
+    option: 'as given', metadata: 'from its metadata', 'training arguments': 'as its training arguments say',
+    published: 'of the published model of this size',
     method: `heads of ${taken.headSize}, as all models of ${methodNames[taken.method]} have`,
     assumed: 'of the published model of this width'
   }[from]
@@ -246,9 +296,12 @@ function rotated (
     throw needed.bad(`a grid of ${size} tokens is that of a video, and ${methodNames[method]} draws pictures. ` +
       'Pass grid.')
   }
-  const pairs = option ?? metadata
+  if (method === 'nbp' && frames === undefined) {
+    throw needed.bad(`a grid of ${size} tokens is that of a picture, and NBP draws videos. Pass grid.`)
+  }
+  const pairs = method === 'nbp' ? option : option ?? metadata
   if (!pairs) {
-    if (frames === undefined) return model
+    if (frames === undefined || method === 'nbp') return model
     throw needed.bad(`a video model (${size} tokens), and nothing says how its rotation is divided among frame, row ` +
       'and column. Pass rotationPairs.')
   }
@@ -258,6 +311,7 @@ function rotated (
       ? new ParError('INVALID_OPTION', `${shownPath(needed.checkpoint.file)}: ${message}`)
       : needed.bad(`${message}. Pass rotationPairs.`)
   }
+  if (method === 'nbp') throw wrong('NBP rotates nothing, its positions are learned')
   if (!hasN(method)) throw wrong(`${methodNames[method]} has a division of its own`)
   if (pairs.reduce((sum, count) => sum + count, 0) !== model.headSize / 2) {
     throw wrong(`a head of ${model.headSize} elements has ${model.headSize / 2} pairs`)

@@ -6,19 +6,21 @@ import type { Json, JsonError } from './json.js'
 import type { FileIdentity } from './source.js'
 
 /** Training arguments that tell what shapes cannot. */
-export const argumentNames = ['image_size', 'downsample_size', 'num_classes', 'class_dropout_prob'] as const
+export const argumentNames = ['image_size', 'downsample_size', 'num_classes', 'class_dropout_prob',
+  // NBP's
+  'n_head', 'token_number_per_step', 'resolution', 'sequence_length'] as const
 export type ArgumentName = typeof argumentNames[number]
 
-/** A tensor of float32, float16 or bfloat16 elements that lies wholly inside the file. */
+/** A tensor of float32, float16 or bfloat16 elements, or of 8-bit integers with scales, wholly inside the file. */
 export interface StoredTensor extends TensorSource {
   /**
-   * Elements times element size. With `strides` the elements may be spread over more of the file than this, or over
-   * less.
+   * Elements times element size, and the scales. With `strides` the elements may be spread over more of the file than
+   * this, or over less.
    */
   bytes: number
 }
 
-/** A tensor of a type that weights never have (int64 counters, bool masks, float64...). Listed, never loaded. */
+/** A tensor that is no weight: int64 counters, bool masks, float64, int8 without scales... Listed, never loaded. */
 export interface OtherTensor {
   name: string
   /** As PyTorch names it: 'int64', 'bool', 'float64'... A type that is not known is named as the file names it. */

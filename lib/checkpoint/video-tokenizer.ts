@@ -8,7 +8,7 @@ import { ParError } from '../base/errors.js'
 import { quote, shownPath } from '../base/text.js'
 import { limits } from '../machine/limits.js'
 import type { TensorSource, VideoLayer, VideoTokenizerModel, WeightSource } from '../machine/native.js'
-import { nbpTokenizer } from '../models/video.js'
+import { codesOf, nbpTokenizer } from '../models/video.js'
 import { videoLayerWeights } from '../models/weights.js'
 import { countIn, refuseForeign } from './extras.js'
 import { readParvisMetadata, sourceOf } from './metadata.js'
@@ -233,7 +233,7 @@ function chooseLevels (
       'models have 6. Pass levels.')
   }
   const from = option ? 'option' : metadata ? 'metadata' : 'usual'
-  const codes = levels.reduce((product, level) => product * level, 1)
+  const codes = codesOf({ levels: [...levels] })
   const why = levels.length !== channels
     ? `the file has ${channels} channels, and each has one number of levels`
     : codes > limits.codebook

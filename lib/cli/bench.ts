@@ -12,9 +12,12 @@ import { makeFolder } from '../base/folders.js'
 import type { Precision } from '../machine/native.js'
 import type { PublishedParallel } from '../models/published.js'
 import type { Device } from '../machine/device.js'
-import { paperSubject, parallelNames, parallelOf, parallelSubject, type Subject } from '../bench/subjects.js'
+import {
+  paperSubject, parallelNames, parallelOf, parallelSubject, videoName, videoSubject, type Subject
+} from '../bench/subjects.js'
 import { modelNames } from '../models/shapes.js'
 import { device, fileName, integer } from './arguments.js'
+import { benchIsas, checkIsas } from './bench-isas.js'
 import { writeOutput } from './outputs.js'
 import { progressBar } from './progress.js'
 import { print, UsageError, type CommonFlags } from './terminal.js'
@@ -28,6 +31,7 @@ interface Flags extends CommonFlags {
   grid: number[]
   device: Device[]
   precision: Array<'auto' | Precision>
+  isa?: string[]
   threads?: number
   repeats: number
   seconds: number
@@ -43,7 +47,7 @@ interface Flags extends CommonFlags {
   plots?: string
 }
 
-const precisions = ['auto', 'float32', 'bfloat16'] as const
+const precisions = ['auto', 'float32', 'bfloat16', 'int8'] as const
 
 export function benchCommand (signal: AbortSignal): Command {
   return new Command('bench')
@@ -52,14 +56,17 @@ export function benchCommand (signal: AbortSignal): Command {
     )
     .optionsGroup('What to measure (comma lists):')
     .option('--size <names>', `sizes of the paper: ${modelNames.join(', ')} (default: L)`, listOf(oneOf(modelNames)))
-    .option('--model <names>', `models of other methods: ${parallelNames.join(', ')}`,
-      listOf(oneOf([...modelNames, ...parallelNames, ...shortNames]))) // sizes too: the name that --size had
+    .option('--model <names>', `models of other methods: ${parallelNames.join(', ')}; ${videoName}: videos as the ` +
+      "paper's table 3 makes them, with a model of XL's shape",
+    listOf(oneOf([...modelNames, ...parallelNames, ...shortNames, videoName]))) // sizes too: the name that --size had
     .option('--steps <numbers>', 'steps of a picture of those (default: the authors\' best)', listOf(integer(1)))
     .option('-n, --tokens-per-step <numbers>', 'tokens per step of the sizes', listOf(integer(1)), [1, 4, 16])
     .option('--batch <pictures>', 'pictures per batch', listOf(integer(1)), [1])
     .option('--grid <tokens>', 'tokens per side', listOf(integer(1)), [24])
     .option('--device <devices>', 'auto, cpu, cuda or cuda:<number>', listOf(device), ['auto'])
-    .option('--precision <types>', 'type of the weights: auto, float32, bfloat16', listOf(oneOf(precisions)), ['auto'])
+    .option('--precision <types>', `type of the weights: ${precisions.join(', ')}`, listOf(oneOf(precisions)), ['auto'])
+    .option('--isa <names>', 'instruction sets of the CPU, one after another: baseline, avx2, avx512, avx512_bf16; ' +
+      'on ARM baseline, neon_bf16 (default: the one that is used)', listOf(text => text))
     .option('--threads <number>', 'CPU threads (default: one per core)', integer(1))
     .option('--no-decode', 'do not measure the VQ-16 decoder')
     .option('--operations', 'also time every launch of a step and of a decode')
@@ -104,26 +111,31 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   if (!torch && (typeof flags.torch === 'string' || flags.authors !== undefined)) {
     throw new UsageError(`${flags.authors === undefined ? '--torch' : '--authors'} needs a python3 that imports torch`)
   }
+  if (flags.isa) checkIsas(flags.isa, flags.device)
+  const command = ['npx parvis', ...process.argv.slice(2)].join(' ')
   const progress = progressBar(flags)
+  const onProgress = (done: number, total: number, text: string): void => { progress.update(done, total, text) }
   try {
-    const report = await runBench({
-      subjects,
-      batches: flags.batch,
-      grids: flags.grid,
-      devices: flags.device,
-      precisions: flags.precision,
-      threads: flags.threads ?? 0,
-      repeats: flags.repeats,
-      full: flags.full ?? false,
-      seconds: flags.seconds,
-      decode: flags.decode,
-      operations: flags.operations ?? false,
-      coldStart: flags.coldStart,
-      torch,
-      command: ['npx parvis', ...process.argv.slice(2)].join(' '),
-      signal,
-      onProgress: (done, total, text) => progress.update(done, total, text)
-    })
+    const report = flags.isa
+      ? await benchIsas(flags.isa, argumentsOf(flags), command, signal, onProgress)
+      : await runBench({
+        subjects,
+        batches: flags.batch,
+        grids: flags.grid,
+        devices: flags.device,
+        precisions: flags.precision,
+        threads: flags.threads ?? 0,
+        repeats: flags.repeats,
+        full: flags.full ?? false,
+        seconds: flags.seconds,
+        decode: flags.decode,
+        operations: flags.operations ?? false,
+        coldStart: flags.coldStart,
+        torch,
+        command,
+        signal,
+        onProgress
+      })
     progress.stop()
     if (flags.plots !== undefined) {
       for (const [name, svg] of [['time.svg', timePlot(report)], ['ceilings.svg', sharePlot(report)]] as const) {
@@ -136,6 +148,28 @@ async function bench (flags: Flags, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** What makes the same measurements on one instruction set: each has its share of the time. */
+function argumentsOf (flags: Flags): string[] {
+  const lists = {
+    size: flags.size, model: flags.model, steps: flags.steps, 'tokens-per-step': flags.tokensPerStep,
+    batch: flags.batch, grid: flags.grid, precision: flags.precision
+  }
+  const numbers = {
+    threads: flags.threads, repeats: flags.repeats, seconds: Math.ceil(flags.seconds / flags.isa!.length)
+  }
+  const { torch, authors } = flags
+  return [
+    ...Object.entries(lists).flatMap(([name, list]) => list === undefined ? [] : [`--${name}`, list.join()]),
+    ...Object.entries(numbers).flatMap(([name, number]) => number === undefined ? [] : [`--${name}`, String(number)]),
+    ...flags.full ? ['--full'] : [],
+    ...flags.decode ? [] : ['--no-decode'],
+    ...flags.operations ? ['--operations'] : [],
+    ...flags.coldStart ? [] : ['--no-cold-start'],
+    ...torch === false ? ['--no-torch'] : typeof torch === 'string' ? ['--torch', torch] : [],
+    ...authors === undefined ? [] : ['--authors', authors]
+  ]
+}
+
 /** 'lpd-l' for 'lpd-l-256'. */
 const shortNames = parallelNames.filter(name => name.endsWith('-256')).map(name => name.slice(0, -4))
 
@@ -145,9 +179,11 @@ function subjectsOf ({ size, model = [], steps, tokensPerStep }: Flags): Subject
   if (steps !== undefined && others.length === 0) {
     throw new UsageError('--steps is for models of other methods than PAR; give some with --model')
   }
-  const named = sizes.length === 0 && others.length === 0 ? ['L'] : sizes
+  const videos = model.includes(videoName)
+  const named = sizes.length === 0 && others.length === 0 && !videos ? ['L'] : sizes
   return [
     ...named.flatMap(name => tokensPerStep.map(n => paperSubject(name, n))),
+    ...(videos ? tokensPerStep.map(videoSubject) : []),
     ...others.flatMap(published => steps === undefined
       ? [parallelSubject(published)]
       : steps.filter(count => isPossible(published, count)).map(count => parallelSubject(published, count)))

@@ -4,7 +4,7 @@
 import { Command, Option } from 'commander'
 import { convertCheckpoint, type WeightsChoice } from '../checkpoint/index.js'
 import { ParError } from '../base/errors.js'
-import type { DType } from '../machine/native.js'
+import type { StoredType } from '../machine/native.js'
 import { shownPath, visible } from '../base/text.js'
 import { fileName, integer, levels, modelGrid, rotationPairs } from './arguments.js'
 import { checkOneFile } from './outputs.js'
@@ -12,10 +12,11 @@ import { progressBar } from './progress.js'
 import { bytesText, note, printJson, printSummary, shown, UsageError, type CommonFlags } from './terminal.js'
 
 interface Flags extends CommonFlags {
-  precision?: DType
+  precision?: StoredType
   heads?: number
   grid?: [number, number] | [number, number, number]
   rotationPairs?: [number, number, number]
+  vocabularySize?: number
   levels?: number[]
   tokensPerStep?: number
   tokenizer?: string
@@ -30,11 +31,12 @@ export function convertCommand (signal: AbortSignal): Command {
     .argument('<in>', 'checkpoint (.pt or .safetensors), transformer or tokenizer', fileName)
     .argument('<out.safetensors>', 'file to write')
     .addOption(new Option('--precision <type>',
-      'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16']))
+      'type of all tensors (default: as stored)').choices(['float32', 'float16', 'bfloat16', 'int8']))
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say; an assumed grid is not recorded',
       modelGrid)
     .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
+    .option('--vocabulary-size <number>', 'for NBP: how many rows of its tables are video codes', integer(1))
     .option('--levels <list>', 'for tokenizers of videos: levels of each channel, such as 8,8,8,5,5,5', levels)
     .option('-n, --tokens-per-step <n>', 'fail unless the checkpoint is for n tokens per step', integer(1))
     .option('--tokenizer <file>',
@@ -61,6 +63,7 @@ export function convertCommand (signal: AbortSignal): Command {
           heads: flags.heads,
           grid: flags.grid,
           rotationPairs: flags.rotationPairs,
+          vocabularySize: flags.vocabularySize,
           levels: flags.levels,
           n: flags.tokensPerStep,
           tokenizer: flags.tokenizer,

@@ -60,6 +60,8 @@ function inFlags ({ code, message }: ParError, command: Command | undefined): Fa
     .replace(/\bPass (heads|grid)\.$/, 'Pass --$1.')
     .replace(/\bPass rotationPairs\.$/, 'Pass --rotation-pairs.')
     .replace(/\bPass levels\.$/, 'Pass --levels.')
+    .replace(/\bpass vocabularySize\.$/, 'pass --vocabulary-size.')
+    .replace(/\bPass vocabularySize and n\.$/, 'Pass --vocabulary-size.')
     .replace(/; or ask Par\.load for it: \{ pull: true \}$/, '; or give --pull')
     .replace(/\bUse device: ('.*)$/, (_, devices: string) => 'Use ' + devices.replace(/'([^']+)'/g, '--device $1'))
   if (code !== 'INVALID_OPTION') return { code, message: text }

@@ -7,14 +7,16 @@ import { animate, type Animation } from '../api/animate.js'
 import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
 import type { GeneratedImage, ImageFormat } from '../api/image.js'
+import type { VideoFormat } from '../api/video.js'
 import { effectiveSeeds, randomSeed, type GenerateOptions, type Size } from '../api/options.js'
 import { maxImages } from '../api/tokens.js'
 import type { Par, ParInfo } from '../api/par.js'
 import { shownPath } from '../base/text.js'
 import { hasN, methodNames } from '../decoding/method.js'
-import { checkModel, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
+import { checkModel, flagOf, loadModel, modelOptions, withPar, type ModelFlags } from './model.js'
 import { pullReporter } from './pull.js'
-import { classList, collect, fileName, integer, size } from './arguments.js'
+import { classList, collect, fileName, integer, real, size } from './arguments.js'
+import { generateVideos, isOfVideos, onlyVideos, pictureFlags } from './generate-video.js'
 import { readOrders } from './orders.js'
 import { examples } from './help.js'
 import { defaultName, isPattern, namesOf, type Named } from './names.js'
@@ -31,7 +33,8 @@ interface Flags extends ModelFlags, SamplingFlags, StepFlags {
   count: number
   seed?: number
   out?: string
-  format?: ImageFormat
+  format?: ImageFormat | VideoFormat
+  fps?: number
   size?: Size
   scale: number
   columns?: number
@@ -65,7 +68,9 @@ export function generateCommand (signal: AbortSignal): Command {
     .option('--columns <number>', 'pictures per row, if one file holds several', integer(1))
     .option('--animate <file>',
       'also write an animation of how the picture is drawn, as .webp or .gif; for one picture')
-    .addOption(new Option('--format <format>', 'file format (default: by the name, else png)').choices(formats))
+    .addOption(new Option('--format <format>', 'file format (default: by the name, else png, of videos webp)')
+      .choices([...formats, ...onlyVideos]))
+    .option('--fps <number>', 'of videos: frames a second (default: 8)', real)
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--scale <times>', 'enlarge the result by repeating each pixel', integer(1), 1)
     .option('--with-tokens', 'with --json: print the tokens of each picture too')
@@ -88,7 +93,8 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
   checkModel(flags)
   const place = placeOf(flags)
   const out = place === 'each' ? await asFolder(flags.out) : flags.out
-  const format = formatOf(out ?? '', flags.format)
+  const ofVideos = isOfVideos(out, flags.format)
+  const format = ofVideos ? 'png' : formatOf(out ?? '', flags.format as ImageFormat | undefined)
   if (flags.animate !== undefined) {
     if (!/\.(webp|gif)$/i.test(flags.animate)) {
       throw new UsageError(
@@ -111,8 +117,18 @@ async function generate (given: string[], flags: Flags, signal: AbortSignal): Pr
   await withPar(flags, load, async (par, progress) => {
     const { transformer } = par.info
     if (transformer!.frames !== undefined) {
-      throw new UsageError('this model makes videos, and the command line makes pictures only; in Node.js, ' +
-        'par.generateVideo makes them (docs/videos.md)')
+      const other = pictureFlags.find(name => flags[name] !== undefined)
+      if (other) throw new UsageError(`--${flagOf(other)} is about pictures, and this model makes videos: leave it out`)
+      const { count, seed, fps, scale, json = false, withTokens = false } = flags
+      return await generateVideos({
+        par, classes: classesOf(wanted, par), count, seed, sampling: samplingOf(flags), fps, scale, place, out,
+        format: flags.format, json, withTokens, progress, signal
+      })
+    }
+    if (ofVideos || flags.fps !== undefined) {
+      throw new UsageError(`this model makes pictures; ${flags.fps === undefined
+        ? `${flags.format ?? shownPath(out!)} is a format of videos`
+        : '--fps is about videos'}`)
     }
     const classes = classesOf(wanted, par)
     const count = classes.length * flags.count

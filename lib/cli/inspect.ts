@@ -10,13 +10,14 @@ import {
   type Checkpoint, type Nearest, type TokenizerDescription, type TransformerDescription, type VideoTokenizerDescription,
   type WeightsChoice
 } from '../checkpoint/index.js'
-import { nbpTokenizerFiles } from '../models/video.js'
+import { codesOf, factorsOf, nbpTokenizerFiles } from '../models/video.js'
 import { decoderOf } from '../decoding/decoders.js'
 import { hasN, methodNames } from '../decoding/method.js'
 import { limits } from '../machine/limits.js'
 import type { Device } from '../machine/device.js'
 import { maxShownName, quote, shownPath, visible } from '../base/text.js'
-import { cacheBytes } from '../models/shapes.js'
+import { quantizable } from '../checkpoint/quantized.js'
+import { cacheBytes, weightItemBytes } from '../models/shapes.js'
 import { vqFactor } from '../models/vq.js'
 import { expectedSpeed, memoryNeeds, speedText, type Need, type Speed } from './needs.js'
 import { device, fileName, integer, levels, modelGrid, rotationPairs } from './arguments.js'
@@ -27,6 +28,7 @@ interface Flags extends CommonFlags {
   heads?: number
   grid?: [number, number] | [number, number, number]
   rotationPairs?: [number, number, number]
+  vocabularySize?: number
   levels?: number[]
   weights?: WeightsChoice
   tensors?: boolean
@@ -48,6 +50,7 @@ export function inspectCommand (signal: AbortSignal): Command {
     .option('--heads <number>', 'attention heads, if the file does not say', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the file does not say; FxRxC for videos', modelGrid)
     .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
+    .option('--vocabulary-size <number>', 'for NBP: how many rows of its tables are video codes', integer(1))
     .option('--levels <list>', 'for tokenizers of videos: levels of each channel, such as 8,8,8,5,5,5', levels)
     .addOption(new Option('--weights <which>',
       'where the file has both: the model\'s weights or their moving average').choices(['model', 'ema']))
@@ -81,9 +84,9 @@ export function inspectCommand (signal: AbortSignal): Command {
 }
 
 /** The description; where only the heads are missing, one with an arbitrary number of them. */
-function understand (checkpoint: Checkpoint, { heads, grid, rotationPairs }: Flags): Found {
+function understand (checkpoint: Checkpoint, { heads, grid, rotationPairs, vocabularySize }: Flags): Found {
   const describe = (heads?: number): TransformerDescription =>
-    describeTransformer(checkpoint, { heads, grid, rotationPairs })
+    describeTransformer(checkpoint, { heads, grid, rotationPairs, vocabularySize })
   try {
     return { kind: 'transformer', about: describe(heads), headsKnown: true }
   } catch (error) {
@@ -98,7 +101,7 @@ function understand (checkpoint: Checkpoint, { heads, grid, rotationPairs }: Fla
 
 /** Numbers of heads that the width allows. */
 function possibleHeads (checkpoint: Checkpoint): number[] {
-  const dim = checkpoint.tensors.get('norm.weight')?.shape[0] ?? 0
+  const dim = (checkpoint.tensors.get('norm.weight') ?? checkpoint.tensors.get('ln_f.weight'))?.shape[0] ?? 0
   const all = Array.from({ length: Math.min(limits.heads, dim / 4) }, (_, i) => i + 1)
   return all.filter(heads => dim % (4 * heads) === 0 && dim / heads <= limits.headSize).slice(0, 16)
 }
@@ -120,9 +123,17 @@ function parameters (tensors: readonly { shape: number[] }[]): number {
   return tensors.reduce((sum, { shape }) => sum + shape.reduce((product, side) => product * side, 1), 0)
 }
 
-function memory (found: Found): Record<string, { float32: number, bfloat16: number }> {
-  const both = (elements: number) => ({ float32: 4 * elements, bfloat16: 2 * elements })
-  const weights = both(parameters(found.about.tensors))
+function memory (found: Found): {
+  weights: { float32: number, bfloat16: number, int8?: number }, cacheASequence?: { float32: number, bfloat16: number }
+} {
+  const all = parameters(found.about.tensors)
+  const matrices = found.kind === 'transformer' ? quantizable(found.about.weights) : undefined
+  const quantized = matrices && parameters(found.about.tensors.filter(({ name }) => matrices.has(name)))
+  const weights = {
+    float32: 4 * all,
+    bfloat16: 2 * all,
+    ...(quantized !== undefined && { int8: 2 * (all - quantized) + weightItemBytes('int8') * quantized })
+  }
   return found.kind !== 'transformer' || !found.headsKnown
     ? { weights }
     : {
@@ -249,7 +260,7 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
   if (found) {
     const { weights, cacheASequence } = memory(found)
     rows.push(['parameters', parameters(found.about.tensors).toLocaleString('en')])
-    rows.push(['weights', `${bytesText(weights!.float32)} in float32, ${bytesText(weights!.bfloat16)} in bfloat16`])
+    rows.push(['weights', Object.entries(weights).map(([type, bytes]) => `${bytesText(bytes)} in ${type}`).join(', ')])
     if (cacheASequence) {
       rows.push(['KV cache',
         `${bytesText(cacheASequence.float32)} per sequence in float32, ${bytesText(cacheASequence.bfloat16)} in ` +
@@ -271,10 +282,11 @@ function facts (checkpoint: Checkpoint, found: Found | undefined, listed: boolea
 
 function transformerFacts (about: TransformerDescription, headsKnown: boolean): string[][] {
   const { method, model, n, grid } = about
-  const isPar = hasN(method)
+  const isPar = method === 'par' || method === 'llamagen'
   const layers = model.crossLayers > 0 ? `${model.layers} and ${model.crossLayers} cross layers` : model.layers
   const headsFrom = {
     option: 'as given', metadata: 'from its metadata', method: `all models of ${methodNames[about.method]} have such`,
+    'training arguments': 'from its training arguments',
     published: 'from the table of published models',
     assumed: 'assumed; nothing in the file says'
   }[about.headsFrom]
@@ -301,16 +313,20 @@ function transformerFacts (about: TransformerDescription, headsKnown: boolean): 
             ? '1, token by token (no transition tokens)'
             : `${n} tokens per step (${model.specials} transition tokens)`
         ]
-      : ['method', `${methodNames[about.method]}, ${decoderOf(about, '').plan({}).tokensAfter.length} steps by default`],
+      : ['method', [methodNames[method], ...(hasN(method) ? [`n = ${n}`] : []),
+          `${decoderOf(about, '').plan({}).tokensAfter.length} steps by default`].join(', ')],
     ['grid', `${grid.join(' x ')} tokens${grid.length === 3 ? ', a video: frames first' : ''} (${gridFrom})`],
-    ...(grid.length === 3
+    ...(grid.length === 3 && method !== 'nbp'
       ? [['rotation', `of each head ${model.rotationPairs[0]} pairs by frame, ${model.rotationPairs[1]} by row, ` +
           `${model.rotationPairs[2]} by column`]]
       : []),
     ['layers', `${layers}, width ${model.dim}, feed-forward ${model.feedForward}`],
     ['heads', heads],
-    ['vocabulary', `${model.vocabularySize} tokens`],
-    ['classes', `${model.classes}${about.labels ? ' with names (parvis labels)' : ''}`],
+    ['vocabulary', `${model.vocabularySize} tokens${model.textTokens > 0 ? `, and ${model.textTokens} of text` : ''}`],
+    ...(about.prefix ? [['prefix', `${about.prefix} tokens of text in front of each sequence`]] : []),
+    ['classes', model.classes === 0
+      ? 'none by name: it reads text'
+      : `${model.classes}${about.labels || method === 'nbp' ? ' with names (parvis labels)' : ''}`],
     ...(sampling ? [['sampling', sampling]] : []),
     ...(about.codebookSha256 ? [['tokenizer', `one whose codebook has the hash ${about.codebookSha256}`]] : [])
   ]
@@ -368,16 +384,15 @@ function videoModelText ({ official }: VideoTokenizerDescription): string {
 }
 
 function videoFacts ({ model, levelsFrom, name, official }: VideoTokenizerDescription): string[][] {
-  const product = (side: 'expandTime' | 'expandSpace'): number =>
-    model.decoder.reduce((product, layer) => product * layer[side], 1)
+  const { space, time } = factorsOf(model)
   const from = { option: 'as given', metadata: 'from its metadata', usual: 'those of the published models' }[levelsFrom]
   const widths = (layers: VideoTokenizerDescription['model']['decoder']): string =>
     [...new Set(layers.filter(({ kind }) => kind === 'residual').map(({ outputs }) => outputs))].join(', ')
   return [
     ...(name !== undefined && name !== official ? [['name', visible(name)]] : []),
-    ['factor', `${product('expandSpace')} pixels per token; a frame of tokens makes ${product('expandTime')} frames, ` +
+    ['factor', `${space} pixels per token; a frame of tokens makes ${time} frames, ` +
       'the first one makes 1'],
-    ['codes', `${model.levels.reduce((codes, level) => codes * level, 1)}: levels ${model.levels.join(', ')} (${from})`],
+    ['codes', `${codesOf(model)}: levels ${model.levels.join(', ')} (${from})`],
     ['widths', `encoder ${widths(model.encoder)}, decoder ${widths(model.decoder)}`]
   ]
 }

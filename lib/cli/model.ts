@@ -33,12 +33,13 @@ export interface ModelFlags extends TokenizerFlags {
   heads?: number
   grid?: [number, number] | [number, number, number]
   rotationPairs?: [number, number, number]
+  vocabularySize?: number
 }
 
 function machineOptions (command: Command): Command {
   return command
     .option('--device <device>', 'auto, cpu, cuda or cuda:<number>')
-    .addOption(new Option('--precision <type>', 'type of the weights').choices(['auto', 'float32', 'bfloat16']))
+    .addOption(new Option('--precision <type>', 'type of the weights').choices(['auto', 'float32', 'bfloat16', 'int8']))
     .option('--threads <number>', 'CPU threads (default: one per core)', integer(1))
     .optionsGroup('Options:')
 }
@@ -65,6 +66,7 @@ export function modelOptions (command: Command): Command {
     .option('--heads <number>', 'attention heads, if the checkpoint has no known size', integer(1))
     .option('--grid <rows>x<columns>', 'token grid, if the checkpoint does not say; FxRxC for videos', modelGrid)
     .option('--rotation-pairs <f,r,c>', 'for videos: pairs rotated by frame, row, column', rotationPairs)
+    .option('--vocabulary-size <number>', 'for NBP: how many rows of its tables are video codes', integer(1))
     .addOption(weightsOption('transformer')))
 }
 
@@ -122,7 +124,7 @@ export async function loadTokenizer (flags: TokenizerFlags, signal: AbortSignal)
 export function checkModel (flags: ModelFlags): void {
   if (flags.model !== undefined) {
     knownModel(flags.model)
-    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'rotationPairs', 'weights'] as const)
+    const other = (['transformer', 'tokenizer', 'heads', 'grid', 'rotationPairs', 'vocabularySize', 'weights'] as const)
       .find(name => flags[name] !== undefined)
     if (other) throw new UsageError(`--model says what --${flagOf(other)} would; give one of them`)
     return
@@ -132,25 +134,27 @@ export function checkModel (flags: ModelFlags): void {
   if (flags.tokenizer !== undefined) {
     throw new UsageError('--tokenizer alone makes and scores no tokens; give --transformer too')
   }
-  if ((flags.heads ?? flags.grid ?? flags.rotationPairs ?? flags.weights) !== undefined) {
-    throw new UsageError('--heads, --grid, --rotation-pairs and --weights are about the file of --transformer; give ' +
-      'that too')
+  if ((flags.heads ?? flags.grid ?? flags.rotationPairs ?? flags.vocabularySize ?? flags.weights) !== undefined) {
+    throw new UsageError('--heads, --grid, --rotation-pairs, --vocabulary-size and --weights are about the file of ' +
+      '--transformer; give that too')
   }
 }
 
 /** 'rotationPairs' -> 'rotation-pairs' */
-const flagOf = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
+export const flagOf = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
 
 /** The preset, the files given, or the embedded model. */
 export async function loadModel (
   flags: ModelFlags, signal: AbortSignal, onPull?: (progress: PullProgress) => void
 ): Promise<Par> {
-  const { model, pull, transformer, tokenizer, heads, grid, rotationPairs, weights, device, precision, threads } = flags
+  const { model, pull, transformer, tokenizer, device, precision, threads } = flags
+  const { heads, grid, rotationPairs, vocabularySize, weights } = flags
   if (model !== undefined) {
     return said(await Par.load(knownModel(model), { pull, onPull, device, precision, threads, signal }), flags)
   }
   return said(await Par.load({
-    ...(transformer !== undefined && { transformer: { path: transformer, heads, grid, rotationPairs, weights } }),
+    ...(transformer !== undefined &&
+      { transformer: { path: transformer, heads, grid, rotationPairs, vocabularySize, weights } }),
     ...(tokenizer !== undefined && { tokenizer }),
     device,
     precision,

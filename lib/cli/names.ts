@@ -2,6 +2,7 @@
 
 import path from 'node:path'
 import type { ImageFormat } from '../api/image.js'
+import type { VideoFormat } from '../api/video.js'
 import { shownPath } from '../base/text.js'
 import { hasN, type Method } from '../decoding/method.js'
 import { UsageError } from './terminal.js'
@@ -25,7 +26,7 @@ export function safeName (text: string): string {
   return /^(con|prn|aux|nul|com\d|lpt\d)?(\.|$)/i.test(name) ? `picture-${name}`.replace(/-$/, '') : name
 }
 
-export function extensionOf (format: ImageFormat): string {
+export function extensionOf (format: ImageFormat | VideoFormat): string {
   return `.${format === 'jpeg' ? 'jpg' : format}`
 }
 
@@ -46,7 +47,7 @@ function className ({ label, classId }: Named): string {
 }
 
 /** The name of a file of one picture, or of a sheet of several. */
-export function defaultName (pictures: readonly Named[], format: ImageFormat): string {
+export function defaultName (pictures: readonly Named[], format: ImageFormat | VideoFormat): string {
   const classes = [...new Set(pictures.map(className))]
   const subject = classes.length > 3 ? `${classes.length}-classes` : safeName(classes.join('-'))
   const { n, method, seed } = pictures[0]!
@@ -71,7 +72,9 @@ export function isPattern (out: string): boolean {
  * @param out a folder (with a / at its end), a pattern (%d the number of the picture, %03d with zeros, {class} the name
  * of its class, {seed}, {n}), a plain name that is numbered; absent: names made of class, n and seed
  */
-export function namesOf (pictures: readonly Named[], out: string | undefined, format: ImageFormat): string[] {
+export function namesOf (
+  pictures: readonly Named[], out: string | undefined, format: ImageFormat | VideoFormat
+): string[] {
   if (out === undefined || isFolderName(out)) {
     return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
   }
@@ -127,6 +130,10 @@ export function outputNames (
 function patternOf (out: string): string {
   return new RegExp(placeholder).test(out) ? out : out.replace(/(\.[^./\\]*)?$/, '-%d$1')
 }
+
+/** The file of a frame of a video. @param k from 0, as the number in the name is */
+export const numberedFrame = (pattern: string, k: number): string =>
+  pattern.replace(/%(0?\d?)d/g, (_, width: string) => numberText(k - 1, width))
 
 /** %d of a pattern, filled in. @param k from 0 */
 function numbered (out: string, k: number): string {

@@ -14,7 +14,8 @@ import { vq16, vqFactor } from '../models/vq.js'
 import { streamsOf } from '../decoding/step.js'
 import { table } from './terminal.js'
 
-const precisions: readonly Precision[] = ['bfloat16', 'float32']
+/** Of transformers. */
+const precisions = { cpu: ['bfloat16', 'int8', 'float32'], cuda: ['bfloat16', 'float32'] } as const
 
 // ---- memory
 
@@ -46,7 +47,7 @@ export function memoryNeeds (about: TransformerDescription): Need[] | undefined 
   const { slots, tokens, maxRows } = decoderOf(about, '').plan({})
   const shape = { streamsEach: streamsOf(guidanceScale), slots, tokens, rows: maxRows, kept: 0 }
   const here = addon().cpu().threads
-  return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
+  return (['cpu', 'cuda'] as const).flatMap(device => precisions[device].map(precision => {
     const weights = weightBytes(device, model, precision)
     const bytesOf = (sequences: number): number => sessionBytes(device, model, precision, shape, sequences, here)
     return {
@@ -105,8 +106,8 @@ export async function expectedSpeed (
       return {
         device: chosen, ceilings,
         atBest: known
-          ? precisions.map(precision =>
-            ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' }))
+          ? (['bfloat16', 'float32'] as const).map(precision =>
+              ({ precision, batch: 1, secondsAnImage: decodeFlops(grid) / flops(precision), limit: 'products' }))
           : []
       }
     }
@@ -116,7 +117,7 @@ export async function expectedSpeed (
     const { steps } = picture(0)
     const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
     const here = addon().cpu().threads
-    const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
+    const atBest = precisions[kind].flatMap(precision => [1, 16].map(batch => {
       const shape = {
         streamsEach: guided ? 2 : 1, slots, tokens, rows: maxRows, kept: 0
       } as const

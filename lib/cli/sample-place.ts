@@ -7,6 +7,7 @@ import { makeFolder } from '../base/folders.js'
 import { shownPath } from '../base/text.js'
 import { methodNames } from '../decoding/method.js'
 import type { SampleRun } from '../evaluation/sample-run.js'
+import { classList } from './arguments.js'
 import type { ModelFlags } from './model.js'
 import { checkFolder, checkOneFile } from './outputs.js'
 import type { SamplingFlags, StepFlags } from './sampling.js'
@@ -20,7 +21,24 @@ export interface SampleFlags extends ModelFlags, SamplingFlags, StepFlags {
   size?: Size
   out?: string
   overwrite?: boolean
+  queue?: string
+  queueCa?: string
 }
+
+/** What makes the pictures of a run: a model in this process, or workers on a queue. */
+export interface SampleSource {
+  run: SampleRun
+  /** Classes there are, and their names. */
+  classes: number
+  labels: readonly string[] | undefined
+  /**
+   * Pictures `start` to `end - 1` of the run, in their order.
+   * @param onDone told how many are done, those in work in parts
+   */
+  pictures (start: number, end: number, onDone: (done: number) => void): AsyncIterable<SamplePicture>
+}
+
+export interface SamplePicture { data: Uint8Array, toBuffer (): Promise<Uint8Array> }
 
 /** The file or the folder that is written. */
 export interface Place { file: string, kind: 'npz' | 'folder' }
@@ -43,6 +61,16 @@ export async function placeOf (out: string | undefined): Promise<Place> {
   await makeFolder(folder).catch((error: unknown) => { throw fromSystem(error, folder, 'written') })
   await checkFolder(folder)
   return { file: folder, kind: 'folder' }
+}
+
+/** What --labels asks for. */
+export function classesOf (
+  { labels = 'random' }: SampleFlags, classes: number, names: readonly string[] | undefined
+): SampleRun['classes'] {
+  if (labels === 'random' || labels === 'balanced') return labels
+  const list = classList([labels], classes, names)
+  if (list.length === 0) throw new UsageError('--labels is empty; give random, balanced or a list of classes')
+  return list
 }
 
 /** Pictures a second, in a few digits. */

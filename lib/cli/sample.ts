@@ -16,12 +16,16 @@ import type { Sampling } from '../decoding/sampling.js'
 import { differences, parseRun, rangeOf, sampledFile, type SampleRun } from '../evaluation/sample-run.js'
 import { embedded } from '../models/embedded.js'
 import { resolveClass } from '../models/labels.js'
-import { classList, integer, size } from './arguments.js'
+import { fileName, integer, size } from './arguments.js'
 import { examples } from './help.js'
 import { checkModel, loadModel, modelOptions, withPar } from './model.js'
+import type { Progress } from './progress.js'
 import { pullReporter } from './pull.js'
 import { merge } from './sample-merge.js'
-import { placeOf, rate, say, type SampleFlags } from './sample-place.js'
+import {
+  classesOf, placeOf, rate, say, type Place, type SampleFlags, type SamplePicture, type SampleSource
+} from './sample-place.js'
+import { checkQueue, withQueue } from './sample-queue.js'
 import { samplingOf, samplingOptions, stepOptions, stepsOf } from './sampling.js'
 import { leaves, wrote } from './signals.js'
 import { note, shown, UsageError } from './terminal.js'
@@ -44,11 +48,15 @@ export function sampleCommand (signal: AbortSignal): Command {
     .option('-o, --out <file>', 'an .npz file, or a folder/')
     .option('--size <pixels>', 'size that the pictures are decoded to, bicubic: 256 or 256x192', size)
     .option('--overwrite', 'begin anew where the file is there already')
+    .optionsGroup('Who makes the pictures:')
+    .option('--queue <url>', 'workers of parvis-server on a queue on Redis: redis://host:6379; --model is theirs')
+    .option('--queue-ca <file>', 'with --queue: certificate of the authority that signed that of Redis', fileName)
   return modelOptions(command)
     .addHelpText('after', examples(
       'parvis sample --count 1000 --out samples.npz',
       'parvis sample --count 50000 --seed 3 --model par-xl-4x --size 256 --out samples.npz',
       'parvis sample --count 50000 --shard 2/8 --out part-2.npz',
+      'parvis sample --count 50000 --queue redis://host:6379 --out samples.npz',
       'parvis sample merge part-*.npz --out samples.npz'))
     .action(async (word: string | undefined, parts: string[], flags: SampleFlags) => {
       if (word === 'merge') return await merge(parts, flags, signal)
@@ -69,51 +77,68 @@ function shard (text: string): [k: number, of: number] {
 
 async function sample (flags: SampleFlags, signal: AbortSignal): Promise<void> {
   if (flags.count === undefined) throw new UsageError('how many pictures? Give --count')
-  checkModel(flags)
+  if (flags.queue === undefined) checkModel(flags)
+  else checkQueue(flags)
   if (flags.transformer !== undefined && flags.tokenizer === undefined) {
     throw new UsageError('pictures need a tokenizer: give --tokenizer too')
   }
   const place = await placeOf(flags.out)
-  await withPar(flags, async progress => await loadModel(flags, signal, pullReporter(progress, flags)), async (
-    par, progress
-  ) => {
-    const run = await runOf(par, flags)
-    const labels = labelsOf(run, par)
-    const [start, end] = rangeOf(run)
-    const total = end - start
-    const store = place.kind === 'npz'
-      ? await npzStore(place.file, run, labels, flags, signal)
-      : await folderStore(place.file, run, labels, flags, signal)
-    const before = store?.done ?? total
-    const began = performance.now()
-    let made = 0
-    try {
-      if (store) {
-        if (before > 0) note(shown`parvis: ${flags.out!} has ${String(before)} of ${String(total)} pictures already`)
-        for await (const image of par.samples({
-          count: run.count, classes: run.classes, seed: run.seed, start: start + before, end, ...samplingOf(flags),
-          ...stepsOf(flags),
-          size: { width: run.width, height: run.height }, signal,
-          onProgress: ({ done }) => {
-            const seconds = (performance.now() - began) / 1000
-            progress.update(before + done, total, `${before + Math.floor(done)}/${total} pictures, ` +
-              `${rate(done / seconds)}/s`)
-          }
-        })) {
-          await store.add(start + before + made, image)
-          made++
-          leaves(`${shownPath(store.part)} has ${before + made} of ${total} pictures; the same command continues it`)
-        }
-        await store.finish()
-        wrote(place.file)
+  const work = async (source: SampleSource, progress: Progress): Promise<void> => {
+    await write(source, place, flags, progress, signal)
+  }
+  if (flags.queue !== undefined) return await withQueue(flags, signal, work)
+  await withPar(flags, async progress => await loadModel(flags, signal, pullReporter(progress, flags)),
+    async (par, progress) => { await work(await parSource(par, flags, signal), progress) })
+}
+
+async function write (
+  source: SampleSource, place: Place, flags: SampleFlags, progress: Progress, signal: AbortSignal
+): Promise<void> {
+  const { run } = source
+  const labels = labelsOf(source)
+  const [start, end] = rangeOf(run)
+  const total = end - start
+  const store = place.kind === 'npz'
+    ? await npzStore(place.file, run, labels, flags, signal)
+    : await folderStore(place.file, run, labels, flags, signal)
+  const before = store?.done ?? total
+  const began = performance.now()
+  let made = 0
+  try {
+    if (store) {
+      if (before > 0) note(shown`parvis: ${flags.out!} has ${String(before)} of ${String(total)} pictures already`)
+      for await (const image of source.pictures(start + before, end, done => {
+        const seconds = (performance.now() - began) / 1000
+        progress.update(before + done, total, `${before + Math.floor(done)}/${total} pictures, ` +
+          `${rate(done / seconds)}/s`)
+      })) {
+        await store.add(start + before + made, image)
+        made++
+        leaves(`${shownPath(store.part)} has ${before + made} of ${total} pictures; the same command continues it`)
       }
-    } finally {
-      await store?.close()
+      await store.finish()
+      wrote(place.file)
     }
-    progress.stop()
-    const seconds = (performance.now() - began) / 1000
-    await say(flags, place, run, { pictures: total, made, ...(made > 0 && { seconds }) })
-  })
+  } finally {
+    await store?.close()
+  }
+  progress.stop()
+  const seconds = (performance.now() - began) / 1000
+  await say(flags, place, run, { pictures: total, made, ...(made > 0 && { seconds }) })
+}
+
+async function parSource (par: Par, flags: SampleFlags, signal: AbortSignal): Promise<SampleSource> {
+  const run = await runOf(par, flags)
+  const { count, classes, seed, width, height } = run
+  return {
+    run,
+    classes: par.info.transformer!.classes,
+    labels: par.labels,
+    pictures: (start, end, onDone) => par.samples({
+      count, classes, seed, start, end, ...samplingOf(flags), ...stepsOf(flags), size: { width, height }, signal,
+      onProgress: ({ done }) => { onDone(done) }
+    })
+  }
 }
 
 async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
@@ -122,16 +147,13 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
   // The embedded model has a file for each n.
   const isEmbedded = [...embedded.transformers.values()].includes(transformer!.path)
   const file = (isEmbedded ? embedded.transformers.get(n) : undefined) ?? transformer!.path
-  const { size, labels = 'random', seed = 0, count, shard } = flags
+  const { size, seed = 0, count, shard } = flags
   const sampling = samplingOf(flags)
   const decoding = stepsOf(flags)
   const isUsual = Object.keys(decoding).length === 0
   const own = transformer!.size ?? tokenizer!.imageSize!
   const [height, width] = typeof own === 'number' ? [own, own] : own
-  const list = labels === 'random' || labels === 'balanced'
-    ? labels
-    : classList([labels], transformer!.classes, par.labels)
-  if (list.length === 0) throw new UsageError('--labels is empty; give random, balanced or a list of classes')
+  const list = classesOf(flags, transformer!.classes, par.labels)
   const given = Object.fromEntries(Object.entries({
     guidanceScale: sampling.guidanceScale,
     temperature: sampling.greedy ? 0 : sampling.temperature,
@@ -161,11 +183,10 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
 const withoutGuidance = ({ guidanceScale: _, ...sampling }: Sampling): Partial<Sampling> => sampling
 
 /** The class of each picture of the run, or of the part of it. */
-function labelsOf (run: SampleRun, par: Par): number[] {
+function labelsOf ({ run, classes, labels }: SampleSource): number[] {
   const [start, end] = rangeOf(run)
-  const { classes } = par.info.transformer!
   return Array.from({ length: end - start }, (_, i) =>
-    resolveClass(sampleClass(run.classes, run.seed, start + i, classes), classes, par.labels))
+    resolveClass(sampleClass(run.classes, run.seed, start + i, classes), classes, labels))
 }
 
 interface Store {
@@ -173,7 +194,7 @@ interface Store {
   part: string
   /** Pictures that were there. */
   done: number
-  add (index: number, image: { data: Uint8Array, toBuffer (): Promise<Uint8Array> }): Promise<void>
+  add (index: number, image: SamplePicture): Promise<void>
   finish (): Promise<void>
   close (): Promise<void>
 }

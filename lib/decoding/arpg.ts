@@ -10,7 +10,12 @@ import { checkMethod } from './options.js'
 import { checkGroupSizes, parallelPlan, queryInput, type Grid } from './parallel.js'
 import { randomOrder } from './token-order.js'
 
-export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
+/**
+ * @param firstCell of a model that was trained so: every order that is drawn begins with it, and the first step draws
+ * it alone. A query knows its place only relative to the tokens that are known, and the class has none: once a cell is
+ * known that is always the same, the model can tell all places.
+ */
+export function arpgDecoder (grid: Grid, defaultSteps: number, firstCell?: number): Decoder {
   const tokens = grid[0] * grid[1]
   return {
     method: 'arpg',
@@ -20,9 +25,13 @@ export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
       if (steps < 1 || steps > tokens) throw invalid(`steps must be from 1 to ${tokens} for this model, not ${steps}`)
       return parallelPlan({
         grid, guidanceSchedule,
-        groupSizes: groupSizes ? checkGroupSizes(groupSizes, tokens) : arpgGroupSizes(tokens, steps, stepSchedule),
+        groupSizes: groupSizes
+          ? checkGroupSizes(groupSizes, tokens)
+          : firstCell === undefined || steps === 1
+            ? arpgGroupSizes(tokens, steps, stepSchedule)
+            : [1, ...arpgGroupSizes(tokens - 1, steps - 1, stepSchedule)],
         slots: tokens + 1,
-        orderOf: seed => randomOrder(tokens, seed),
+        orderOf: seed => beginningWith(firstCell, randomOrder(tokens, seed)),
         write (rows, { done, size, before, first }) {
           if (first) rows.add({ input: classInput, slot: 0, sees: 1 })
           for (let k = done - before; k < done; k++) {
@@ -39,4 +48,13 @@ export function arpgDecoder (grid: Grid, defaultSteps: number): Decoder {
       })
     }
   }
+}
+
+/** The order with one cell moved to its front. */
+function beginningWith (cell: number | undefined, order: Int32Array): Int32Array {
+  if (cell === undefined) return order
+  const at = order.indexOf(cell)
+  order.copyWithin(1, 0, at)
+  order[0] = cell
+  return order
 }

@@ -39,6 +39,8 @@ export interface PicturePlan {
 export interface Plan {
   /** Tokens of a picture. */
   readonly tokens: number
+  /** Tokens of text in front of them in a sequence, which rows count too; 0 for models that read a class. */
+  readonly prefix: number
   /** Slots of the cache of a stream. */
   readonly slots: number
   /** Max rows of one stream in a step. */

@@ -1,19 +1,15 @@
-// From class ids to tokens: the steps of a list, side by side in one native session; a long list in several, because
-// the cache of a session grows with its pictures. One step is always enqueued ahead, so the backend never waits for
-// JavaScript. The tokens do not depend on the grouping: random numbers are keyed by seed and sequence index alone.
+// From class ids to tokens: the steps of a list, side by side, in the batches of its instance (batcher.ts); a long list
+// in several groups, because the cache of a session grows with its pictures. One step is always asked for ahead, so the
+// backend never waits for JavaScript. The tokens do not depend on the grouping, nor on who else runs: random numbers
+// are keyed by seed and sequence index alone.
 
 import { performance } from 'node:perf_hooks'
 import type { Call } from '../base/call.js'
-import { sessionShape } from '../models/memory.js'
 import type { Models, TransformerPart } from '../models/models.js'
-import type { NativeSession } from '../machine/native.js'
 import { pauses } from '../pictures/resample.js'
 import type { PicturePlan, Plan } from './decoder.js'
 import type { Sampling } from './sampling.js'
-import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
-
-/** Beyond this many sequences a session gains nothing. */
-export const maxAtOnce = 64
+import { behind, streamsOf, type SamplingRule } from './step.js'
 
 /** What is drawn. A picture here is whatever the tokens of one sequence make: a picture or a video. */
 export interface Drawing {
@@ -27,6 +23,8 @@ export interface Drawing {
   orders: readonly Int32Array[]
   /** What is known beforehand: raster order, -1 where a cell is drawn; one for all pictures or one each. */
   known: readonly Int32Array[] | undefined
+  /** Tokens of text in front of each sequence (prefix.ts), where the plan has such. */
+  prefixes?: readonly Int32Array[] | undefined
 }
 
 /** One picture, all tokens known. */
@@ -46,10 +44,11 @@ export interface DrawnStep {
   /** The pictures in work: the first of them, by its place in the list. */
   from: number
   pictures: readonly PicturePlan[]
-  /** Tokens known of each. */
+  /** Tokens known of each, and before this step. */
   known: number
-  /** As long as the group is in work. */
-  session: NativeSession | undefined
+  knownBefore: number
+  /** Tokens of one of them as of now, in sequence order, [tokens]; as long as the group is in work. */
+  tokensOf: ((index: number) => Promise<Int32Array>) | undefined
   /** With the last step of a group: its pictures. */
   drawn?: Drawn[]
   /** When the first step of the group was enqueued; milliseconds of its steps. */
@@ -63,72 +62,68 @@ export interface DrawnStep {
 export async function * draw (models: Models, call: Call, drawing: Drawing): AsyncGenerator<DrawnStep, void, void> {
   const { part, plan, classIds, seeds, orders, known } = drawing
   const { guidanceScale, ...rest } = drawing.sampling
-  const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'sample', ...rest }
   const stepCount = plan.tokensAfter.length
-  const shape = { streamsEach, slots: plan.slots, tokens: plan.tokens, rows: plan.maxRows, kept: 0 }
+  const shape = {
+    streamsEach: streamsOf(guidanceScale), slots: plan.slots, tokens: plan.prefix + plan.tokens, rows: plan.maxRows,
+    kept: 0
+  }
   const pause = pauses(() => call.check()) // an order takes some milliseconds
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
     const begin = from
-    const pictures: PicturePlan[] = []
-    const planPictures = async (count: number): Promise<void> => {
-      pictures.length = Math.min(pictures.length, count)
-      while (pictures.length < count) {
-        const waiting = pause()
-        if (waiting) await waiting
-        const index = begin + pictures.length
-        pictures.push(plan.picture(seeds[index]!, orders[orders.length === 1 ? 0 : index]))
-      }
-    }
-    const open = async (sequences: number): Promise<NativeSession> => {
-      await planPictures(sequences)
-      return await seatedSession(part.native, sessionShape(shape, sequences), pictures.map((picture, seat) => ({
-        classId: classIds[begin + seat]!,
-        seed: BigInt(seeds[begin + seat]!),
-        known: known && picture.toSequence(known[known.length === 1 ? 0 : begin + seat]!)
-      })))
-    }
-    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, classIds.length - begin),
-      models.sessionBytes(part, shape), open))
-    const { session, sequences: count } = lease
+    const member = await models.batcher.join(call, {
+      part, shape, count: classIds.length - begin, bytesOf: models.sessionBytes(part, shape)
+    })
+    const count = member.seats.length
     from += count
+    const pictures: PicturePlan[] = []
+    while (pictures.length < count) {
+      const waiting = pause()
+      if (waiting) await waiting
+      const index = begin + pictures.length
+      pictures.push(plan.picture(seeds[index]!, orders[orders.length === 1 ? 0 : index]))
+    }
+    call.check()
+    await call.wait(member.enter(pictures.map((picture, i) => ({
+      classId: classIds[begin + i]!,
+      seed: BigInt(seeds[begin + i]!),
+      known: behind(drawing.prefixes?.[begin + i], plan,
+        known && picture.toSequence(known[known.length === 1 ? 0 : begin + i]!)),
+      steps: picture.steps
+    })), guidanceScale, rule))
     // The rest in groups of this size: more steps where memory gets scarce meanwhile.
     const steps = (group + 1 + Math.ceil((classIds.length - from) / count)) * stepCount
     const started = performance.now()
 
     // ---- steps, one ahead
-    const tables = new StepMemory(part.model.crossLayers > 0)
-    const parts = pictures.map((picture, seat): StepPart => ({ seat, ...picture.steps[0]!, guidanceScale, rule }))
-    const enqueue = (k: number): Promise<void> | undefined => {
+    const ask = (k: number): Promise<void> | undefined => {
       if (k === stepCount) return undefined
       call.check()
-      for (const [seat, part] of parts.entries()) {
-        const { rows, shares } = pictures[seat]!.steps[k]!
-        part.rows = rows
-        part.shares = shares
-      }
-      const done = stepDone(session, session.step(tables.compose(parts, streamsEach), call.cancel))
+      const done = member.step()
       done.catch(() => {})
       return done
     }
     const read = async (): Promise<Drawn[]> => {
-      const sequences = await call.wait(Promise.all(pictures.map(async (_, seat) => await session.readTokens(seat))))
-      call.release(lease)
-      return sequences.map((sequence, seat) => ({
-        raster: pictures[seat]!.toRaster(sequence), picture: pictures[seat]!, classId: classIds[begin + seat]!,
-        seed: seeds[begin + seat]!
+      const sequences = await call.wait(member.tokens())
+      call.release(member)
+      return sequences.map((sequence, i) => ({
+        raster: pictures[i]!.toRaster(sequence.subarray(plan.prefix)), picture: pictures[i]!,
+        classId: classIds[begin + i]!, seed: seeds[begin + i]!
       }))
     }
-    let current = enqueue(0)
+    const tokensOf = async (index: number): Promise<Int32Array> =>
+      (await member.tokensNow(index)).subarray(plan.prefix)
+    let current = ask(0)
     for (let k = 0; current; k++) {
-      const next = enqueue(k + 1)
+      const next = ask(k + 1)
       await call.wait(current)
       current = next
       const drawn = next ? undefined : await read()
       const last = !next && from === classIds.length
       yield {
         step: group * stepCount + k + 1, steps, from: begin, pictures, known: next ? plan.tokensAfter[k]! : plan.tokens,
-        session: next ? session : undefined, ...(drawn && { drawn }), started,
+        knownBefore: k === 0 ? 0 : plan.tokensAfter[k - 1]!,
+        tokensOf: next ? tokensOf : undefined, ...(drawn && { drawn }), started,
         transformerMs: performance.now() - started, last
       }
       if (!last) call.check()

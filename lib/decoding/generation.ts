@@ -94,13 +94,18 @@ export async function * run (
 
 function progress (work: Work, call: Call, at: DrawnStep): Progress {
   const { models, calls, part, plan: { tokens } } = work
-  const { session } = at
+  const { tokensOf } = at
   const count = at.pictures.length
   return {
     step: at.step,
     steps: at.steps,
     tokensDone: at.from * tokens + count * at.known,
     tokens: work.total * tokens,
+    cells: (index = 0) => {
+      integer(index, 'index', 0, work.total - 1)
+      const picture = at.pictures[index - at.from]
+      return picture ? picture.cells.slice(at.knownBefore, at.known) : new Int32Array(0)
+    },
     preview: async (index = 0) => {
       integer(index, 'index', 0, work.total - 1)
       const tokenizer = models.tokenizerPart()
@@ -116,8 +121,8 @@ function progress (work: Work, call: Call, at: DrawnStep): Progress {
   /** Tokens of one picture in raster order, from what is finished or from the running session. */
   async function current (index: number, known: number, own: Call): Promise<Int32Array | undefined> {
     if (!work.finished.has(index)) call.check() // stopped: the session is gone
-    if (!work.finished.has(index) && session && index >= at.from && !call.over) {
-      const reading = session.readTokens(index - at.from)
+    if (!work.finished.has(index) && tokensOf && index >= at.from && !call.over) {
+      const reading = tokensOf(index - at.from)
       const sequence = await own.wait(reading).catch(error => {
         own.check()
         if (!work.finished.has(index) && !call.over) throw error

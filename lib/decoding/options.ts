@@ -47,7 +47,8 @@ const optionsOf: Readonly<Record<Method, ReadonlyArray<keyof DecodingOptions>>> 
   llamagen: parOptions,
   arpg: ['steps', 'groupSizes', 'tokenOrder', 'stepSchedule', 'guidanceSchedule'],
   lpd: ['steps', 'groupSizes', 'tokenOrder', 'guidanceSchedule'],
-  randar: ['steps', 'tokenOrder', 'guidanceSchedule']
+  randar: ['steps', 'tokenOrder', 'guidanceSchedule'],
+  nbp: []
 }
 
 /** Every option of every method. */
@@ -60,6 +61,6 @@ export function checkMethod (method: Method, options: CheckedDecoding): void {
     if (options[name] === undefined || own.includes(name)) continue
     const others = (Object.keys(optionsOf) as Method[]).filter(other => optionsOf[other].includes(name))
     throw invalid(`${name} is an option of ${others.map(other => methodNames[other]).join(', ')}. This model is decoded ` +
-      `by ${methodNames[method]}, which takes ${own.join(', ')}`)
+      `by ${methodNames[method]}, which takes ${own.length === 0 ? 'none such' : own.join(', ')}`)
   }
 }

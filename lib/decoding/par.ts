@@ -55,7 +55,7 @@ function parPlan (
     preview
   }
   return {
-    schedule, tokens: schedule.tokens, slots: schedule.tokens, maxRows, tokensAfter, picture: () => picture,
+    schedule, tokens: schedule.tokens, prefix: 0, slots: schedule.tokens, maxRows, tokensAfter, picture: () => picture,
     completing: keep => completionPlan(schedule, keep)
   }
 }

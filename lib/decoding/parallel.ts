@@ -118,6 +118,7 @@ export function parallelPlan (method: ParallelMethod, keep?: Uint8Array): Plan {
     .reduce((max, { rows: table }) => Math.max(max, table.length / rowStride), 0)
   return {
     tokens,
+    prefix: 0,
     slots,
     maxRows,
     tokensAfter: ends,

@@ -4,16 +4,17 @@
 
 import { inspect } from 'node:util'
 import type { Call } from '../base/call.js'
-import { maxAtOnce } from './draw.js'
+import { maxBatchSize } from './batcher.js'
 import { ordersOf, planFor } from './plans.js'
+import { checkPrefixes, prefixesOf } from './prefix.js'
 import { resolveClasses } from '../models/labels.js'
 import type { Models } from '../models/models.js'
 import { rowStride } from '../machine/native.js'
 import { sessionShape } from '../models/memory.js'
-import type { CheckedClassify, CheckedScore } from '../api/options.js'
+import { checkGuidance, type CheckedClassify, type CheckedScore } from '../api/options.js'
 import { pauses } from '../pictures/resample.js'
 import type { PicturePlan, PlannedStep } from './decoder.js'
-import { StepMemory, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
+import { StepMemory, behind, seatedSession, stepDone, streamsOf, type SamplingRule, type StepPart } from './step.js'
 import { checkTokens } from './tokens.js'
 import { integer } from '../base/validate.js'
 
@@ -78,7 +79,8 @@ export async function classify (
   for (let from = 0; from < classIds.length; from += classesAtOnce) {
     const some = classIds.slice(from, from + classesAtOnce)
     const scores = await score(models, {
-      tokens: some.map(() => tokens), classIds: some, single: false, n: request.n, guidanceScale: request.guidanceScale,
+      tokens: some.map(() => tokens), classIds: some, prefixes: undefined, single: false, n: request.n,
+      guidanceScale: request.guidanceScale,
       logits: undefined, method: 'full', decoding: request.decoding, signal: undefined
     }, call)
     totals.push(...scores.map(({ total }) => total))
@@ -110,8 +112,13 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const { vocabularySize, classes } = part.model
   const length = plan.tokens
   const tokens = await checkTokens(request.tokens, undefined, vocabularySize, length, pauses(() => call.check()))
-  const resolved = await resolveClasses(request.classIds, classes, part.labels, pauses(() => call.check()))
-  const classIds = request.single ? tokens.map(() => resolved[0]!) : resolved
+  checkGuidance(part.method, request.guidanceScale)
+  checkPrefixes(part, request.prefixes)
+  const forAll = <T>(given: readonly T[]): readonly T[] => request.single ? tokens.map(() => given[0]!) : given
+  const classIds = request.prefixes
+    ? tokens.map(() => 0)
+    : forAll(await resolveClasses(request.classIds, classes, part.labels, pauses(() => call.check())))
+  const texts = prefixesOf(part, classIds, request.prefixes && forAll(request.prefixes))
   const wanted = request.logits?.map((position, i) => integer(position, `logits[${i}]`, 0, length - 1))
   const kept = wanted && [...new Set(wanted)].sort((a, b) => a - b)
 
@@ -124,21 +131,21 @@ export async function score (models: Models, request: CheckedScore, call: Call):
   const { guidanceScale } = request
   const streamsEach = streamsOf(guidanceScale)
   const rule: SamplingRule = { mode: 'score', temperature: 1, topK: 0, topP: 1 }
-  const places = new Map(kept?.map((position, place) => [position, place]))
-  const shape = { streamsEach, slots: plan.slots, tokens: length, rows: maxRows, kept: places.size }
+  const places = new Map(kept?.map((position, place) => [plan.prefix + position, place]))
+  const shape = { streamsEach, slots: plan.slots, tokens: plan.prefix + length, rows: maxRows, kept: places.size }
 
   const scores: Score[] = []
   for (let from = 0; from < tokens.length;) {
     const begin = from
     let runs: Run[] = []
-    const lease = await call.hold(models.budget.session(call, Math.min(maxAtOnce, tokens.length - begin),
+    const lease = await call.hold(models.budget.session(call, Math.min(maxBatchSize, tokens.length - begin),
       models.sessionBytes(part, shape),
       async sequences => {
         runs = await runsOf(begin, sequences)
         return await seatedSession(part.native, sessionShape(shape, sequences), runs.map(({ picture }, seat) => ({
           classId: classIds[begin + seat]!,
           seed: 0n,
-          known: picture.toSequence(tokens[begin + seat]!)
+          known: behind(texts?.[begin + seat], plan, picture.toSequence(tokens[begin + seat]!))
         })))
       }))
     const { session, sequences } = lease
@@ -162,11 +169,11 @@ export async function score (models: Models, request: CheckedScore, call: Call):
       : []
     call.release(lease)
     for (const seat of seats) {
-      const result = new Score(runs[seat]!.picture.toRaster(logProbs[seat]!))
+      const result = new Score(runs[seat]!.picture.toRaster(logProbs[seat]!.subarray(plan.prefix)))
       if (wanted) {
         result.logits = new Float32Array(wanted.length * vocabularySize)
         wanted.forEach((position, k) => {
-          const row = places.get(position)!
+          const row = places.get(plan.prefix + position)!
           result.logits!.set(logits[seat]!.subarray(row * vocabularySize, (row + 1) * vocabularySize),
             k * vocabularySize)
         })

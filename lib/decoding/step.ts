@@ -5,6 +5,7 @@ import {
   predictionStride, rowStride, ruleStride, type NativeSession, type NativeStep, type NativeTransformer, type Sequence,
   type SessionOptions
 } from '../machine/native.js'
+import type { Plan } from './decoder.js'
 
 /** How logits become tokens. */
 export interface SamplingRule {
@@ -30,6 +31,17 @@ export interface StepPart {
   rule: SamplingRule
   /** Places of kept logits, by the tokens that they are for. */
   kept?: ReadonlyMap<number, number> | undefined
+}
+
+/** What is known of a sequence beforehand: its text, then the tokens themselves; undefined where nothing is. */
+export function behind (
+  text: Int32Array | undefined, { prefix, tokens }: Pick<Plan, 'prefix' | 'tokens'>, known: Int32Array | undefined
+): Int32Array | undefined {
+  if (!text) return known
+  const all = new Int32Array(prefix + tokens).fill(-1)
+  all.set(text)
+  if (known) all.set(known, prefix)
+  return all
 }
 
 /** Streams of a seat: one more where any sequence is guided. */

@@ -2,6 +2,7 @@
 // tokenizer makes of it. A frame is final as soon as its tokens are known.
 
 import { performance } from 'node:perf_hooks'
+import { isDeepStrictEqual } from 'node:util'
 import { Image } from '../api/image.js'
 import { GeneratedVideo } from '../api/video.js'
 import { effectiveSeeds, resolveSampling, type CheckedGenerateVideo } from '../api/options.js'
@@ -14,6 +15,7 @@ import { pauses } from '../pictures/resample.js'
 import { claimVideos, decodeVideoTokens, FrameDecoder, videoSize, type VideoGrid } from '../pictures/videos.js'
 import { draw, type Drawn, type DrawnStep } from './draw.js'
 import { planFor } from './plans.js'
+import { checkPrefixes, prefixesOf } from './prefix.js'
 
 /** [frames, rows, columns] of a model that makes videos. @throws ParError `INVALID_OPTION` for one of pictures */
 export function videoGrid ({ frames, grid }: TransformerPart): [frames: number, rows: number, columns: number] {
@@ -43,18 +45,27 @@ export async function * runVideo (
   const part = await models.transformerFor(request.n, call)
   const grid = videoGrid(part)
   const tokenizer = models.videoTokenizer
-  const classIds = await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
+  const { prefixes } = request
+  checkPrefixes(part, prefixes)
+  // Of texts, which have no number: the place of the first one that is the same.
+  const classIds = prefixes?.map(prefix => prefixes.findIndex(other => isDeepStrictEqual(other, prefix))) ??
+    await resolveClasses(request.classIds, part.model.classes, part.labels, pauses(() => call.check()))
   const seeds = effectiveSeeds(classIds, request.seed)
   const plan = planFor(part, request.decoding)
   const sampling = resolveSampling(request.sampling, part, plan.tokensAfter.length)
   const claim = tokenizer && await claimVideos(tokenizer, call, classIds.length, grid, 'uint8')
   const videos: GeneratedVideo[] = []
   let working: InWork[] = []
-  const drawing = { part, plan, classIds, seeds, sampling, orders: [], known: undefined }
+  const drawing = {
+    part, plan, classIds: prefixes ? classIds.map(() => 0) : classIds, seeds, sampling, orders: [], known: undefined,
+    prefixes: prefixesOf(part, classIds, prefixes)
+  }
   for await (const done of draw(models, call, drawing)) {
     const frames = streaming && tokenizer ? await advance(tokenizer, done) : []
     const finished: GeneratedVideo[] = []
-    for (const [i, drawn] of (done.drawn ?? []).entries()) finished.push(await finish(done, drawn, i))
+    for (const [i, drawn] of (done.drawn ?? []).entries()) {
+      finished.push(await finish(done, drawn, i, prefixes?.[done.from + i]))
+    }
     if (done.drawn) working = []
     videos.push(...finished)
     yield {
@@ -71,7 +82,7 @@ export async function * runVideo (
 
   /** Makes the frames of all videos of the group whose tokens are known by now. */
   async function advance (
-    tokenizer: VideoTokenizerPart, { from, pictures, known, session, drawn }: DrawnStep
+    tokenizer: VideoTokenizerPart, { from, pictures, known, tokensOf, drawn }: DrawnStep
   ): Promise<VideoFrame[]> {
     const cells = grid[1] * grid[2]
     const complete = Math.floor(known / cells)
@@ -83,7 +94,7 @@ export async function * runVideo (
         decoder: await FrameDecoder.open(tokenizer, call, grid), data: framesOf(tokenizer, grid), done: 0, at: 0, ms: 0
       }
       if (work.done === complete) continue
-      const raster = drawn?.[seat]!.raster ?? picture.toRaster(await call.wait(session!.readTokens(seat)))
+      const raster = drawn?.[seat]!.raster ?? picture.toRaster(await call.wait(tokensOf!(seat)))
       for (; work.done < complete; work.done++) {
         const pixels = await work.decoder.decode(raster.slice(work.done * cells, (work.done + 1) * cells), 'uint8')
         work.data.set(pixels, work.at)
@@ -99,7 +110,7 @@ export async function * runVideo (
   }
 
   async function finish (
-    { started, transformerMs }: DrawnStep, { raster, classId, seed }: Drawn, seat: number
+    { started, transformerMs }: DrawnStep, { raster, classId, seed }: Drawn, seat: number, prefix: number[] | undefined
   ): Promise<GeneratedVideo> {
     const began = performance.now()
     const work = working[seat]
@@ -118,8 +129,9 @@ export async function * runVideo (
       fps: request.fps,
       tokens: raster,
       grid: [...grid],
-      classId,
-      label: part.labels?.[classId],
+      classId: prefix ? undefined : classId,
+      prefix: prefix && [...prefix],
+      label: prefix ? undefined : part.labels?.[classId],
       n: part.n,
       seed,
       steps: plan.tokensAfter.length,

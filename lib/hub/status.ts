@@ -2,10 +2,12 @@
 // network.
 
 import { stat } from 'node:fs/promises'
+import { nbpText } from '../models/published.js'
 import { presets, type HubFile, type Preset, type PresetName } from '../models/presets.js'
 import { officialModel } from '../models/shapes.js'
+import { nbpTokenizer } from '../models/video.js'
 import { vq16, vqTokenizer } from '../models/vq.js'
-import { tokenizerWeights, transformerWeights, type Weight } from '../models/weights.js'
+import { tokenizerWeights, transformerWeights, videoTokenizerWeights, type Weight } from '../models/weights.js'
 import { findCached } from './cache.js'
 import { cacheFolder } from './location.js'
 
@@ -27,7 +29,7 @@ export interface PresetStatus {
   /** The architecture: 'PAR-XL-4x'... */
   official: string
   n: number
-  grid: [rows: number, columns: number]
+  grid: Preset['grid']
   files: FileStatus[]
   /** Whether everything is in the cache: `Par.load(preset)` needs no network. */
   cached: boolean
@@ -38,7 +40,11 @@ const count = (weights: readonly Weight[]): number =>
 
 /** Parameters of a preset's transformer, counted from its shapes. */
 export function parametersOf ({ official, n }: Pick<Preset, 'official' | 'n'>): number {
-  return count(transformerWeights(officialModel(official, n)))
+  const model = officialModel(official, n)
+  // A file of NBP has one row for all classes, rows for text in its head too, and a buffer as long as the text in
+  // front.
+  const others = model.textTokens > 0 ? (model.textTokens + n - model.classes + nbpText) * model.dim : 0
+  return count(transformerWeights(model)) + others
 }
 
 /** Every preset. @param cache default: that of the environment */
@@ -54,15 +60,16 @@ export async function presetStatus (cache: string = cacheFolder()): Promise<Pres
     if (!found.has(key)) found.set(key, look(file, parameters))
     return { ...file, role, parameters, ...await found.get(key)! }
   }
-  const tokenizerParameters = count(tokenizerWeights(vqTokenizer(vq16)))
+  const ofPictures = count(tokenizerWeights(vqTokenizer(vq16)))
+  const ofVideos = count(videoTokenizerWeights(nbpTokenizer))
   return await Promise.all(presets.map(async preset => {
     const files = [
       await status('transformer', preset.transformer, parametersOf(preset)),
-      await status('tokenizer', preset.tokenizer, tokenizerParameters)
+      await status('tokenizer', preset.tokenizer, preset.grid.length === 3 ? ofVideos : ofPictures)
     ]
     const { name, official, n, grid } = preset
     return {
-      preset: name, official, n, grid: [...grid] as [number, number], files,
+      preset: name, official, n, grid: [...grid] as Preset['grid'], files,
       cached: files.every(({ path }) => path !== undefined)
     }
   }))

@@ -36,36 +36,70 @@ export interface BudgetOptions {
   most: number
   /** Bytes that pictures need while sessions run. */
   pictures: number
+  /** Max calls that wait. Default: any number. */
+  maxWaiting?: number | undefined
 }
 
-interface Waiting {
-  /** Sequences wanted. */
-  most: number
+/** What is asked for. */
+export interface Wanted<Seated = never> {
+  /** Sequences wanted, as of now. */
+  most: () => number
+  /** Fewer, that a session is made for where there is no room for `most` of them, as of now. Default: `most`. */
+  enough?: () => number
   bytesOf: (sequences: number) => number
+  /** A place in a session that runs already, which goes before a session of one's own; undefined: there is none. */
+  join?: () => Seated | undefined
+  /** Makes of the memory what is asked for, at once: those behind it in the line may join that. Default: a lease. */
+  open?: (lease: Lease) => Seated
+  /** Sessions that run already will do: one of its own is not to be made now. */
+  waits?: () => boolean
+}
+
+interface Waiting extends Wanted<unknown> {
   /** Set where memory was refused: number of sessions freed as of then. It is asked again once another is freed. */
   refusedAt: number | undefined
-  resolve: (lease: Lease) => void
+  resolve: (granted: unknown) => void
+}
+
+/** Whether a caller has the turn, and for how long. */
+export class Patience {
+  #since: number | undefined
+
+  /** For longer than a moment. */
+  get over (): boolean { return this.#since !== undefined && performance.now() - this.#since >= patience }
+
+  pause (): void { this.#since = performance.now() }
+
+  resume (): void { this.#since = undefined }
 }
 
 /** Memory of one session; freed with it. */
 export class Lease implements Held {
   session!: NativeSession
-  #since: number | undefined
+  /** Set where several calls share the session: nobody in it goes on. */
+  isPaused: (() => boolean) | undefined
+  /** Its memory is free again, and counted as such. */
+  isFreed = false
+  readonly #patience = new Patience()
   #over = false
 
   constructor (readonly sequences: number, readonly bytes: number, readonly freed: () => void) {}
 
-  get paused (): boolean { return this.#since !== undefined && performance.now() - this.#since >= patience }
+  get paused (): boolean { return this.isPaused?.() ?? this.#patience.over }
 
-  pause (): void { this.#since = performance.now() }
+  pause (): void { this.#patience.pause() }
 
-  resume (): void { this.#since = undefined }
+  resume (): void { this.#patience.resume() }
 
   dispose (): void {
     if (this.#over) return
     this.#over = true
     // Where there is no session: it could not be made.
-    void Promise.resolve((this.session as NativeSession | undefined)?.dispose()).then(this.freed, this.freed)
+    const freed = (): void => {
+      this.isFreed = true
+      this.freed()
+    }
+    void Promise.resolve((this.session as NativeSession | undefined)?.dispose()).then(freed, freed)
   }
 }
 
@@ -73,59 +107,83 @@ export class Budget {
   readonly #options: BudgetOptions
   readonly #leases = new Set<Lease>()
   readonly #line = new Set<Waiting>()
+  /** Calls that have had a turn: they are not refused in their middle for those who wait. */
+  readonly #begun = new WeakSet<Call>()
   #freed = 0
   #looking = false
+  #looked = Promise.resolve()
+  /** Something has changed while it was looked. */
+  #again = false
   #timer: NodeJS.Timeout | undefined
 
   constructor (options: BudgetOptions) {
     this.#options = options
   }
 
+  /** Calls that wait for memory. */
+  get waiting (): number { return this.#line.size }
+
   /**
    * A session of as many sequences as fit, at least one and at most `most`, when it is this call's turn.
    * @param bytesOf bytes that so many sequences take
-   * @throws ParError `OUT_OF_MEMORY` where not even one fits and nobody will free anything
+   * @throws ParError `OUT_OF_MEMORY` where not even one fits and nobody will free anything; `QUEUE_FULL`
    */
-  async session (call: Call, most: number, bytesOf: (sequences: number) => number, create: (
-    sequences: number
-  ) => Promise<NativeSession>): Promise<Lease> {
-    let refusedAt: number | undefined
+  async session (
+    call: Call, most: number, bytesOf: (sequences: number) => number,
+    create: (sequences: number) => Promise<NativeSession>
+  ): Promise<Lease> {
+    const asking = new Asking(this, { most: () => most, bytesOf })
     for (;;) {
-      const lease = await this.#turn(call, { most, bytesOf, refusedAt })
+      const lease = await asking.turn(call)
       try {
         lease.session = await create(lease.sequences)
-        this.#took(lease)
+        this.took(lease)
         return lease
       } catch (error) {
-        this.#took(lease)
-        const alone = this.#active().filter(other => other !== lease).length === 0
-        refusedAt = this.#freed + 2 // this one is freed too
-        lease.dispose()
-        const known = toParError(error)
-        if (!(known instanceof ParError) || known.code !== 'OUT_OF_MEMORY' || (alone && lease.sequences === 1)) {
-          throw known
-        }
-        if (alone) most = Math.ceil(lease.sequences / 2)
+        asking.refused(lease, error)
         call.check()
       }
     }
   }
 
+  /** A session could not be made of what was granted. Returns whether nobody else has one who goes on. */
+  failed (lease: Lease): boolean {
+    this.took(lease)
+    const alone = this.#active().filter(other => other !== lease).length === 0
+    lease.dispose()
+    return alone
+  }
+
+  /** As of when memory that was refused may be asked for again: another session has been freed then. */
+  nextFreed ({ isFreed }: Lease): number { return this.#freed + (isFreed ? 1 : 2) } // this one is counted too
+
   // ---- the line
 
-  async #turn (call: Call, wanted: Omit<Waiting, 'resolve'>): Promise<Lease> {
+  /** Memory, or a place in a session, when it is this call's turn. */
+  async turn<Seated extends Held> (
+    call: Call, wanted: Wanted<Seated>, refusedAt: number | undefined
+  ): Promise<Lease | Seated> {
     let waiting: Waiting
-    const turn = new Promise<Lease>(resolve => { waiting = { ...wanted, resolve } })
-    if (wanted.refusedAt === undefined) this.#line.add(waiting!)
+    const turn = new Promise<Lease | Seated>(resolve => {
+      waiting = { ...wanted, refusedAt, resolve: resolve as Waiting['resolve'] }
+    })
+    if (refusedAt === undefined) this.#line.add(waiting!)
     else this.#first(waiting!)
-    void this.#look()
+    const looked = this.look()
     try {
-      return await call.wait(turn)
+      const { maxWaiting } = this.#options
+      if (maxWaiting !== undefined && !this.#begun.has(call)) {
+        await call.wait(looked)
+        if ([...this.#line].indexOf(waiting!) >= maxWaiting) throw queueFull(maxWaiting)
+      }
+      const granted = await call.wait(turn)
+      this.#begun.add(call)
+      return granted
     } catch (error) {
       this.#line.delete(waiting!)
-      void turn.then(lease => { // it came too late
-        this.#took(lease)
-        lease.dispose()
+      void turn.then(granted => { // it came too late
+        if (granted instanceof Lease) this.took(granted)
+        granted.dispose()
       })
       throw error
     }
@@ -138,39 +196,54 @@ export class Budget {
     for (const each of [waiting, ...others]) this.#line.add(each)
   }
 
-  /** Gives memory to those whose turn it is. */
+  /** Gives memory to those whose turn it is: something has changed. Resolves when the rest of the line has to wait. */
+  look (): Promise<void> {
+    if (this.#looking) this.#again = true
+    else this.#looked = this.#look()
+    return this.#looked
+  }
+
   async #look (): Promise<void> {
-    if (this.#looking) return
     this.#looking = true
     clearTimeout(this.#timer)
     try {
       for (;;) {
+        this.#again = false
         const [waiting] = this.#line
         if (!waiting) return
-        const sequences = await this.#fitting(waiting)
-        if (sequences === 0) break
-        if (this.#line.delete(waiting)) waiting.resolve(this.#lease(sequences, waiting.bytesOf(sequences)))
+        const seated = waiting.join?.()
+        if (seated !== undefined) {
+          this.#line.delete(waiting)
+          waiting.resolve(seated)
+          continue
+        }
+        const sequences = waiting.waits?.() ? 0 : await this.#fitting(waiting)
+        if (sequences > 0) {
+          if (!this.#line.delete(waiting)) continue
+          const lease = this.#lease(sequences, waiting.bytesOf(sequences))
+          waiting.resolve(waiting.open?.(lease) ?? lease)
+        } else if (!this.#again) break
       }
     } finally {
       this.#looking = false
-      if (this.#line.size > 0) this.#timer = setTimeout(() => { void this.#look() }, lookAgain)
+      if (this.#line.size > 0) this.#timer = setTimeout(() => { void this.look() }, lookAgain)
     }
   }
 
   /** Sequences that the next in line may have now; 0: it waits. */
-  async #fitting ({ most, bytesOf, refusedAt }: Waiting): Promise<number> {
+  async #fitting ({ most, enough: least = most, bytesOf, refusedAt }: Waiting): Promise<number> {
     const { device, most: cap, pictures } = this.#options
     const active = this.#active()
     if (active.length >= maxActive) return 0
     if (active.length > 0 && refusedAt !== undefined && this.#freed < refusedAt) return 0
     const held = active.reduce((sum, { bytes }) => sum + bytes, 0)
-    const best = largest(most, bytesOf, cap)
-    if (active.length > 0 && held + bytesOf(best) > 2 * cap) return 0
     // A failure to ask is found again, and told, where memory is taken.
     const free = await this.#options.free().catch(() => 0)
     const room = free === 0 ? cap : Math.max(0, free - (granted.get(device) ?? 0) - pictures) / 2
-    if (bytesOf(best) <= room) return best
-    return active.length > 0 ? 0 : largest(best, bytesOf, room)
+    const enough = least()
+    const best = largest(most(), bytesOf, Math.min(cap, room, active.length > 0 ? 2 * cap - held : cap))
+    const isEnough = best >= Math.min(enough, largest(enough, bytesOf, cap)) && bytesOf(best) <= room
+    return isEnough || active.length === 0 ? best : 0
   }
 
   #active (): Lease[] {
@@ -184,7 +257,7 @@ export class Budget {
     const lease: Lease = new Lease(sequences, bytes, () => {
       this.#leases.delete(lease)
       this.#freed++
-      void this.#look()
+      void this.look()
     })
     this.#leases.add(lease)
     this.#untaken.add(lease)
@@ -195,8 +268,41 @@ export class Budget {
   readonly #untaken = new Set<Lease>()
 
   /** The device knows of it by now. */
-  #took (lease: Lease): void {
+  took (lease: Lease): void {
     if (this.#untaken.delete(lease)) granted.set(this.#options.device, granted.get(this.#options.device)! - lease.bytes)
+  }
+}
+
+function queueFull (most: number): ParError {
+  return new ParError('QUEUE_FULL', `${most} calls wait already, as many as may. Call again later, or load with a ` +
+    'larger maxQueueSize')
+}
+
+/** A call that asks for a session until it has one: for fewer sequences each time that memory is refused. */
+export class Asking<Seated extends Held = never> {
+  #refusedAt: number | undefined
+  /** Sequences that are asked for at most, after a refusal. */
+  #cap = Infinity
+
+  constructor (readonly budget: Budget, readonly wanted: Wanted<Seated>) {}
+
+  async turn (call: Call): Promise<Lease | Seated> {
+    const { most, enough = most } = this.wanted
+    return await this.budget.turn(call, {
+      ...this.wanted, most: () => Math.min(most(), this.#cap), enough: () => Math.min(enough(), this.#cap)
+    }, this.#refusedAt)
+  }
+
+  /**
+   * No session could be made of what was granted.
+   * @throws the error, where asking again would not help
+   */
+  refused (lease: Lease, error: unknown): void {
+    this.#refusedAt = this.budget.nextFreed(lease)
+    const alone = this.budget.failed(lease)
+    const known = toParError(error)
+    if (!(known instanceof ParError) || known.code !== 'OUT_OF_MEMORY' || (alone && lease.sequences === 1)) throw known
+    if (alone) this.#cap = Math.ceil(lease.sequences / 2)
   }
 }
 

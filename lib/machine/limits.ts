@@ -22,6 +22,8 @@ export interface Limits {
   gridSide: number
   /** Tokens of one sequence. */
   tokens: number
+  /** Rows in front of the tokens of a sequence: the class, or text. */
+  prefix: number
   /** Rows of one step, all pictures together. */
   stepRows: number
   /** Pictures of one session. */

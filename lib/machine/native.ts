@@ -11,21 +11,33 @@ import { isCallersOwn, outOfMemory, ParError, type ParErrorCode } from '../base/
 import { addonPlaces, isThere, loadAddon, type Attempt } from './find-addon.js'
 import { visible } from '../base/text.js'
 
-/** Element type of a stored tensor. */
+/** Type of floats in a file. */
 export type DType = 'float32' | 'float16' | 'bfloat16'
-/** Type the weights are kept and multiplied in. Sums are float32 in both. */
-export type Precision = 'float32' | 'bfloat16'
+/** Element type of a stored tensor. */
+export type StoredType = DType | 'int8'
+/**
+ * What a model is kept in. int8: 8-bit integers with a scale for each 64 inputs of a matrix of the transformer; all
+ * else is as in bfloat16. Sums are float32 in each.
+ */
+export type Precision = 'float32' | 'bfloat16' | 'int8'
+
+/** Inputs of a row of 8-bit integers that share a scale. */
+export const scaleInputs = 64
 
 /** Where the elements of one tensor lie in a checkpoint file. The native side reads them straight from there. */
 export interface TensorSource {
   name: string
-  dtype: DType
+  dtype: StoredType
   /** Row-major sizes, outermost first. */
   shape: number[]
   /** Byte offset of element [0, 0, ...] in the file. */
   offset: number
   /** Elements between neighbours along each axis. Absent: contiguous. */
   strides?: number[]
+  /**
+   * Of a contiguous int8 matrix [rows, inputs]: byte offset of its scales, float32 [rows, ceil(inputs / scaleInputs)].
+   */
+  scales?: number
 }
 
 /** A weight of a model by what it is for: one tensor of the file, or several that are stacked by rows. */
@@ -49,6 +61,8 @@ export interface TransformerModel {
   /** Rows of w1 and w3. */
   feedForward: number
   vocabularySize: number
+  /** Tokens that a sequence may begin with, numbered behind the vocabulary; none is ever drawn. */
+  textTokens: number
   /** Without the unconditional class, whose row in the table is `classes`. */
   classes: number
   /** Vectors that rows may read in place of a token: the transition tokens of PAR, n - 1. */
@@ -311,7 +325,6 @@ export interface NativeEngine {
     file: string, weights: WeightSource[], model: TokenizerModel, precision: Precision, cancel?: NativeCancel,
     identity?: BigUint64Array
   ): Promise<NativeTokenizer>
-  /** DEVICE_UNAVAILABLE on CUDA. */
   loadVideoTokenizer(
     file: string, weights: WeightSource[], model: VideoTokenizerModel, precision: Precision, cancel?: NativeCancel,
     identity?: BigUint64Array
@@ -359,8 +372,11 @@ export interface CudaProbe {
 
 /** What this process may use of the machine: its own, and what the control groups that it is in leave of that. */
 export interface CpuFacts {
+  /** Instruction set of the kernels that are used: the fastest, or what PARVIS_ISA asks for. */
   isa: string
-  /** The CPU multiplies bfloat16 natively. */
+  /** Those that the processor can run. */
+  isas: string[]
+  /** They multiply bfloat16 numbers as such. Without that, numbers are widened to float32 where they are multiplied. */
   bfloat16: boolean
   /** Cores that the process may run on. */
   cores: number
@@ -421,6 +437,13 @@ export interface Addon {
   }): void
   /** Converts stored floats, off the JavaScript thread (rounds to nearest even). */
   convertFloats(data: Uint8Array, from: DType, to: DType): Promise<Uint8Array>
+  /**
+   * Rows of floats as 8-bit integers and their scales: float32 [rows, ceil(inputs / scaleInputs)], NaN where a number
+   * is not finite. `inputs`: numbers of a row.
+   */
+  quantize(data: Uint8Array, from: DType, inputs: number): Promise<{ integers: Uint8Array, scales: Float32Array }>
+  /** ... and back, as float32. */
+  dequantize(integers: Uint8Array, scales: Float32Array, inputs: number): Promise<Uint8Array>
 }
 
 let loaded: { attempt: Attempt, addon: unknown } | undefined

@@ -4,6 +4,7 @@
 import {
   addon, type Precision, type SessionOptions, type TokenizerModel, type TransformerModel, type VideoTokenizerModel
 } from '../machine/native.js'
+import { factorsOf } from './video.js'
 
 export type MemoryDevice = 'cpu' | 'cuda'
 
@@ -47,10 +48,10 @@ export function sessionBytes (
  */
 export function videoBytes (
   m: VideoTokenizerModel, half: 'encoder' | 'decoder', [rows, columns]: readonly [rows: number, columns: number],
-  precision: Precision
+  precision: Precision, device: string
 ): number {
-  const item = precision === 'float32' ? 4 : 2
-  const factor = half === 'decoder' ? 1 : m.decoder.reduce((product, { expandSpace }) => product * expandSpace, 1)
+  const item = precision === 'float32' || (device === 'cpu' && !addon().cpu().bfloat16) ? 4 : 2
+  const factor = half === 'decoder' ? 1 : factorsOf(m).space
   let [height, width] = [rows * factor, columns * factor]
   let kept = 0
   let work = 0

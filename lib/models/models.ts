@@ -5,7 +5,8 @@
 import path from 'node:path'
 import {
   codebookHash, describeTokenizer, describeTransformer, describeVideoTokenizer, frameGrid, framesOf, identify,
-  openCheckpoint, type Checkpoint, type GridSource, type VideoTokenizerDescription, type WeightsChoice
+  openCheckpoint, type Checkpoint, type GridSource, type TransformerDescription, type VideoTokenizerDescription,
+  type WeightsChoice
 } from '../checkpoint/index.js'
 import { Budget, Turns } from '../machine/budget.js'
 import type { Call } from '../base/call.js'
@@ -24,12 +25,15 @@ import type { Sampling } from '../decoding/sampling.js'
 import { publishedSampling, type Preset } from './presets.js'
 import type { PublishedParallel } from './published.js'
 import { absolute } from '../base/files.js'
+import { Batcher } from '../decoding/batcher.js'
 import type { Decoder } from '../decoding/decoder.js'
 import { hasN, methodNames, type Method } from '../decoding/method.js'
 import { decoderOf } from '../decoding/decoders.js'
 import { presetFiles } from '../hub/pull.js'
 import { shownPath } from '../base/text.js'
 import { invalid } from '../base/validate.js'
+import { ucfLabels } from './ucf.js'
+import { codesOf, factorsOf } from './video.js'
 import { vqFactor, vqTokenizer } from './vq.js'
 
 export interface TransformerPart {
@@ -45,6 +49,8 @@ export interface TransformerPart {
   /** What was assumed, what contradicts what. */
   warnings: readonly string[]
   model: TransformerModel
+  /** Tokens of text in front of those that are drawn; 0 for models that read a class. */
+  prefix: number
   decoder: Decoder
   labels: readonly string[] | undefined
   sampling: Partial<Sampling> | undefined
@@ -94,6 +100,7 @@ export interface VideoTokenizerPart {
   warnings: readonly string[]
   native: NativeVideoTokenizer
   precision: Precision
+  device: string
   /** Videos are made and read by few calls at a time, in turn. */
   turns: Turns
 }
@@ -109,7 +116,7 @@ interface Placing {
 type Described = Omit<TransformerPart, 'native'> & Placing & { weights: WeightSource[] }
 type DescribedTokenizer = Omit<TokenizerPart, 'native' | 'device'> & Placing & { weights: WeightSource[] }
 type DescribedVideoTokenizer =
-  Omit<VideoTokenizerPart, 'native' | 'precision'> & Placing & { weights: WeightSource[] }
+  Omit<VideoTokenizerPart, 'native' | 'precision' | 'device'> & Placing & { weights: WeightSource[] }
 type AnyTokenizer = DescribedTokenizer | DescribedVideoTokenizer
 const isOfVideos = (tokenizer: AnyTokenizer | undefined): tokenizer is DescribedVideoTokenizer =>
   tokenizer !== undefined && 'levelsFrom' in tokenizer
@@ -131,6 +138,8 @@ export class Models {
   readonly choice: Choice
   /** Memory of everything that runs. */
   readonly budget: Budget
+  /** What draws tokens runs here. */
+  readonly batcher: Batcher
   /** n at hand, ascending. */
   readonly supportedN: readonly number[]
   /** n where the caller gives none. */
@@ -148,9 +157,9 @@ export class Models {
   readonly #closing = addon().createCancel()
 
   private constructor (
-    { engine, choice }: Loaded, own: EmbeddedModel | undefined,
+    { engine, choice }: Loaded, own: EmbeddedModel | undefined, { maxBatchSize, maxQueueSize, preset }: CheckedLoad,
     transformer: TransformerPart | undefined, tokenizer: TokenizerPart | undefined,
-    videoTokenizer: VideoTokenizerPart | undefined, preset: Preset | undefined
+    videoTokenizer: VideoTokenizerPart | undefined
   ) {
     this.engine = engine
     this.choice = choice
@@ -162,9 +171,11 @@ export class Models {
       pictures: tokenizer
         ? pictureBytes(tokenizer.model, transformer?.grid ?? tokenizer.grid ?? [24, 24])
         : videoTokenizer
-          ? videoBytes(videoTokenizer.model, 'decoder', transformer?.grid ?? [16, 16], videoTokenizer.precision)
-          : 0
+          ? videoBytes(videoTokenizer.model, 'decoder', transformer?.grid ?? [16, 16], videoTokenizer.precision, device)
+          : 0,
+      maxWaiting: maxQueueSize
     })
+    this.batcher = new Batcher(this.budget, maxBatchSize)
     this.#embedded = own
     this.#files = own?.transformers ?? new Map(transformer ? [[transformer.n, transformer.file]] : [])
     this.supportedN = [...this.#files.keys()].sort((a, b) => a - b)
@@ -188,16 +199,22 @@ export class Models {
     const tokenizerFile = own ? { path: own.tokenizer, weights: undefined, levels: undefined } : options.tokenizer
 
     // ---- descriptions: cheap, and every mistake about files shows here
-    const described = transformerFile &&
-      await call.wait(describe(place(transformerFile.path), transformerFile, call.signal, options.preset))
     const tokenizer = tokenizerFile === undefined
       ? undefined
       : await call.wait(describeTokenizerFile(place(tokenizerFile.path), tokenizerFile, call.signal))
+    const codes = isOfVideos(tokenizer) ? tokenizer.codes : undefined
+    const described = transformerFile &&
+      await call.wait(describe(place(transformerFile.path), transformerFile, codes, call.signal, options.preset))
     if (described && tokenizer) await call.wait(checkPair(described, tokenizer))
 
     // ---- weights
-    const load = async (choice: Choice): Promise<Loaded> =>
-      await loadWeights(choice, options.threads, described, tokenizer, call)
+    const isQuantized = described?.weights.some(({ parts }) => parts.some(({ dtype }) => dtype === 'int8')) ?? false
+    const load = async (choice: Choice): Promise<Loaded> => {
+      const settled: Choice = options.precision === 'auto' && isQuantized && choice.device === 'cpu'
+        ? { ...choice, precision: 'int8', precisionReason: 'auto: the file has 8-bit integers' }
+        : choice
+      return await loadWeights(settled, options.threads, described, tokenizer, call)
+    }
     const loaded = await load(choice).catch(async (error: unknown) => {
       if (options.device !== 'auto' || choice.device === 'cpu' || !(error instanceof ParError) ||
         !unfit.has(error.code)) {
@@ -206,9 +223,9 @@ export class Models {
       return await load(cpuAfterAll(addon().cpu(), choice, error.message, options.precision))
     })
     const { device, precision } = loaded.choice
-    return new Models(loaded, own, described && part(described, loaded.transformer!),
+    return new Models(loaded, own, options, described && part(described, loaded.transformer!),
       tokenizer && !isOfVideos(tokenizer) ? { ...part(tokenizer, loaded.tokenizer!), device } : undefined,
-      isOfVideos(tokenizer) ? { ...part(tokenizer, loaded.videoTokenizer!), precision } : undefined, options.preset)
+      isOfVideos(tokenizer) ? { ...part(tokenizer, loaded.videoTokenizer!), precision, device } : undefined)
   }
 
   /** The transformer for n, or for the default n. @throws ParError `MISSING_PART`, `UNSUPPORTED_N` */
@@ -255,7 +272,7 @@ export class Models {
   }
 
   async #load (n: number, file: string): Promise<TransformerPart> {
-    const described = await describe({ file, place: file }, {})
+    const described = await describe({ file, place: file }, {}, undefined)
     if (described.n !== n) {
       throw new ParError('BAD_CHECKPOINT', `${shownPath(file)} is for n = ${described.n}; expected n = ${n}`)
     }
@@ -355,11 +372,11 @@ async function placed (options: CheckedLoad, preset: NonNullable<CheckedLoad['pr
 
 async function describe (
   { file, place }: Placed,
-  { heads, grid, n, rotationPairs, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>,
-  signal?: AbortSignal, preset?: Preset
+  { heads, grid, n, rotationPairs, vocabularySize, weights }: Omit<NonNullable<CheckedLoad['transformer']>, 'path'>,
+  codes: number | undefined, signal?: AbortSignal, preset?: Preset
 ): Promise<Described> {
   const checkpoint = await open(place, weights, 'transformer', signal)
-  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs })
+  const found = describeTransformer(checkpoint, { heads, grid, n, rotationPairs, vocabularySize }, codes)
   return {
     file,
     place,
@@ -371,11 +388,10 @@ async function describe (
     gridFrom: preset && found.gridFrom === 'option' ? 'preset' : found.gridFrom,
     warnings: found.warnings,
     model: found.model,
+    prefix: found.prefix ?? 0,
     decoder: decoderOf(found, file),
     published: found.published,
-    // The authors' files hold neither; what has their dimensions (16384 tokens, 1000 classes) counts as theirs.
-    labels: (found.labels && Object.freeze(found.labels)) ??
-      (found.official !== undefined || preset ? imagenetLabels() : undefined),
+    labels: (found.labels && Object.freeze(found.labels)) ?? usualLabels(found, preset),
     sampling: found.sampling ??
       (found.published ? undefined : preset?.sampling ?? publishedSampling(found.official)),
     name: found.name,
@@ -385,6 +401,14 @@ async function describe (
   }
 }
 
+/** The authors' files hold no labels; what has their dimensions (16384 tokens, 1000 classes) counts as theirs. */
+function usualLabels (
+  { method, model, official }: TransformerDescription, preset: Preset | undefined
+): readonly string[] | undefined {
+  if (method === 'nbp') return model.classes > 0 ? ucfLabels : undefined
+  return official !== undefined || preset ? imagenetLabels() : undefined
+}
+
 async function describeTokenizerFile (
   { file, place }: Placed, choice: Pick<NonNullable<CheckedLoad['tokenizer']>, 'weights' | 'levels'>,
   signal: AbortSignal
@@ -392,13 +416,12 @@ async function describeTokenizerFile (
   const checkpoint = await open(place, choice.weights, 'tokenizer', signal)
   if (identify(checkpoint) === 'video tokenizer') {
     const { model, levelsFrom, name, warnings, weights } = describeVideoTokenizer(checkpoint, choice.levels)
-    const product = (side: 'expandTime' | 'expandSpace'): number =>
-      model.decoder.reduce((product, layer) => product * layer[side], 1)
+    const { space, time } = factorsOf(model)
     return {
       file, place, identity: checkpoint.identity, model, levelsFrom, name, warnings, weights,
-      codes: model.levels.reduce((product, level) => product * level, 1),
-      factor: product('expandSpace'),
-      factorTime: product('expandTime'),
+      codes: codesOf(model),
+      factor: space,
+      factorTime: time,
       turns: new Turns(maxPictures)
     }
   }

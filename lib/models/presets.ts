@@ -1,15 +1,16 @@
 // The published checkpoints by name: where their files are, what the files do not say, and how the authors sample from
 // them. Everything here is a fact of somebody else's: names and links of files from the READMEs of the two
 // repositories, guidance scales from the PAR paper's appendix (n = 4), the sampling command in PAR's README (n = 16)
-// and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px. Files of ARPG, LPD and
-// RandAR: their READMEs; guidance scales: published.ts. No file of these three was ever fetched for this table.
+// and that in LlamaGen's GETTING_STARTED.md. LlamaGen published no XL, XXL or 3B for 256 px. Files of ARPG, LPD, RandAR
+// and NBP: their READMEs; guidance scales: published.ts. No file of these four was ever fetched for this table.
 
 import type { SamplingDefaults } from '../checkpoint/metadata.js'
 import type { Sampling } from '../decoding/sampling.js'
 import { embeddedModels, embeddedNamed } from './embedded.js'
 import { invalid, show } from '../base/validate.js'
 import {
-  officialName, publishedGuidance, publishedParallel, publishedSize, type PublishedParallel
+  nbpGrid, nbpN, nbpSampling, officialName, publishedGuidance, publishedNbp, publishedParallel, publishedSize,
+  type PublishedParallel
 } from './published.js'
 
 /** A published checkpoint that parvis knows by name. */
@@ -20,6 +21,7 @@ export type PresetName =
   | 'arpg-l' | 'arpg-xl' | 'arpg-xxl'
   | 'lpd-l-256' | 'lpd-xl-256' | 'lpd-xxl-256' | 'lpd-l-512' | 'lpd-xl-512'
   | 'randar-l' | 'randar-xl'
+  | 'nbp-ucf-base' | 'nbp-ucf-3b'
 
 /** A file on the Hugging Face Hub. */
 export interface HubFile {
@@ -41,17 +43,23 @@ export interface Preset {
   readonly tokenizer: Readonly<HubFile>
   /** Attention heads. */
   readonly heads: number
-  /** Tokens: [rows, columns]. */
-  readonly grid: [rows: number, columns: number]
+  /** Tokens: [rows, columns], or [frames, rows, columns] of a model that makes videos. */
+  readonly grid: [rows: number, columns: number] | [frames: number, rows: number, columns: number]
   /** Tokens a step, of PAR; 1 for the others. */
   readonly n: number
-  /** Pixels a side that `generate` makes where it is given no size: the authors show 384 px at 256. */
+  /**
+   * Pixels a side that `generate` makes where it is given no size: the authors show 384 px at 256. Of videos: those of
+   * a frame.
+   */
   readonly size: number
   /** The authors' sampling options. */
   readonly sampling: Readonly<Sampling>
 }
 
 const tokenizer: HubFile = Object.freeze({ repository: 'FoundationVision/LlamaGen', file: 'vq_ds16_c2i.pt' })
+
+const nbpTokenizerFile: HubFile =
+  Object.freeze({ repository: 'ShuhuaiRen/NBP-tokenizer-ucf', file: 'magvit2_ucf.pt' })
 
 type Size = 'B' | 'L' | 'XL' | 'XXL' | '3B'
 
@@ -94,6 +102,16 @@ const parallel = (model: PublishedParallel): Preset => Object.freeze({
   sampling: Object.freeze({ guidanceScale: publishedGuidance(model, model.steps), temperature: 1, topK: 0, topP: 1 })
 })
 
+/** NBP's own models for UCF-101; PAR's models of videos were not published. */
+const nbp = (name: string, repository: string, file: string): Preset => {
+  const { heads } = publishedNbp.find(model => model.name === name)!
+  return Object.freeze({
+    name: name.toLowerCase() as PresetName, official: name, transformer: Object.freeze({ repository, file }),
+    tokenizer: nbpTokenizerFile, heads, grid: Object.freeze([...nbpGrid]) as unknown as [number, number, number],
+    n: nbpN, size: 128, sampling: Object.freeze({ guidanceScale: 1, ...nbpSampling })
+  })
+}
+
 /** Every preset: file names, architecture and the authors' sampling options of each published checkpoint. */
 export const presets: readonly Preset[] = Object.freeze([
   par('XL', 4, 1.5),
@@ -107,7 +125,9 @@ export const presets: readonly Preset[] = Object.freeze([
   llamaGen('XL', 384, 1.75),
   llamaGen('XXL', 384, 1.75),
   llamaGen('3B', 384, 1.65),
-  ...publishedParallel.map(parallel)
+  ...publishedParallel.map(parallel),
+  nbp('NBP-UCF-base', 'ShuhuaiRen/NBP-ucf-base', 'ucf_base_nbp16_hybrid.ckpt'),
+  nbp('NBP-UCF-3B', 'ShuhuaiRen/NBP-ucf-3b', 'ucf_3b_nbp16_hybrid.ckpt')
 ])
 
 /** The preset of a name, in any case. @throws ParError `INVALID_OPTION` */

@@ -79,6 +79,22 @@ export function publishedGuidance ({ guidance }: PublishedParallel, steps: numbe
   return guidance[listed.reduce((best, other) => distance(other) < distance(best) ? other : best)]!
 }
 
+/** NBP's models for the classes of UCF-101 (Ren et al. 2025, 2502.07737). */
+export const publishedNbp: ReadonlyArray<{ name: string, layers: number, dim: number, heads: number }> = [
+  { name: 'NBP-UCF-base', layers: 24, dim: 1536, heads: 16 },
+  { name: 'NBP-UCF-3B', layers: 32, dim: 3072, heads: 32 }
+]
+/** Codes of their tokenizer, tokens a step, and tokens of a clip. */
+export const nbpCodes = 64000
+export const nbpN = 16
+/** Rows of their tables of learned positions, most of which a clip does not need. */
+export const nbpPositions = 5120
+/** Tokens of text in front of a clip. */
+export const nbpText = 8
+/** How the authors draw. */
+export const nbpSampling = Object.freeze({ temperature: 1, topK: 16000, topP: 0.9 })
+export const nbpGrid: readonly [frames: number, rows: number, columns: number] = [5, 16, 16]
+
 /** LlamaGen's, of one size: of the class-conditional models, which PAR took over, and of the text-to-image ones. */
 export const publishedTokenizers = ['vq_ds16_c2i', 'vq_ds16_t2i'] as const
 export type PublishedTokenizer = typeof publishedTokenizers[number]

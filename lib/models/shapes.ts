@@ -4,14 +4,19 @@
 import { arpgModel } from '../checkpoint/arpg.js'
 import { llamaGenModel } from '../checkpoint/llamagen.js'
 import { lpdModel } from '../checkpoint/lpd.js'
+import { nbpModel } from '../checkpoint/nbp.js'
 import { withSlots } from '../decoding/step.js'
-import { rowStride, type Precision, type TransformerModel } from '../machine/native.js'
 import {
-  publishedClasses, publishedFeedForward, publishedParallel, publishedSize, publishedSizes, publishedVocabulary,
+  rowStride, scaleInputs, type Precision, type TransformerModel, type VideoTokenizerModel
+} from '../machine/native.js'
+import {
+  nbpCodes, nbpN, nbpPositions, publishedClasses, publishedFeedForward, publishedNbp, publishedParallel, publishedSize,
+  publishedSizes, publishedVocabulary,
   type PublishedParallel
 } from './published.js'
+import { llamaTokens, ucfLabels } from './ucf.js'
 import { vq16, vqTokenizer } from './vq.js'
-import { layerWeights } from './weights.js'
+import { layerWeights, videoLayerWeights } from './weights.js'
 
 /** 'B', 'L', 'XL', 'XXL', '3B'. */
 export const modelNames: readonly string[] = publishedSizes.map(({ name }) => name)
@@ -23,6 +28,13 @@ export function transformerModel (name: string, n: number): TransformerModel {
     layers, dim, heads, kvHeads: heads, headSize: dim / heads, feedForward: publishedFeedForward(dim),
     vocabularySize: publishedVocabulary, classes: publishedClasses, specials: n - 1
   })
+}
+
+/** A transformer for videos with the blocks of XL, for benchmarks: the paper does not give its own. */
+export function videoTransformer (n: number): TransformerModel {
+  return {
+    ...transformerModel('XL', n), vocabularySize: nbpCodes, classes: ucfLabels.length, rotationPairs: [8, 12, 12]
+  }
 }
 
 /** A published transformer of ARPG, LPD or RandAR. */
@@ -38,8 +50,21 @@ export function parallelModel ({ method, layers, dim, heads, side }: PublishedPa
   }
 }
 
-/** The transformer of a published architecture: 'PAR-XL-4x', 'LlamaGen-L', 'ARPG-L'... */
+/** A published transformer of NBP; undefined where the name is none of theirs. */
+function nbpNamed (official: string): TransformerModel | undefined {
+  const found = publishedNbp.find(({ name }) => name === official)
+  if (!found) return undefined
+  const { layers, dim, heads } = found
+  return nbpModel({
+    layers, dim, heads, kvHeads: heads, headSize: dim / heads, feedForward: 4 * dim, vocabularySize: nbpCodes,
+    classes: ucfLabels.length, specials: nbpN - 1
+  }, llamaTokens, nbpPositions)
+}
+
+/** The transformer of a published architecture: 'PAR-XL-4x', 'LlamaGen-L', 'ARPG-L', 'NBP-UCF-base'... */
 export function officialModel (official: string, n: number): TransformerModel {
+  const nbp = nbpNamed(official)
+  if (nbp) return nbp
   const parallel = publishedParallel.find(({ name }) => name === official)
   return parallel ? parallelModel(parallel) : transformerModel(official.split('-')[1]!, n)
 }
@@ -55,7 +80,12 @@ export interface Cost {
   flops: number
 }
 
+/** Bytes of a number of a table or a key/value cache. */
 export const itemBytes = (precision: Precision): number => precision === 'float32' ? 4 : 2
+
+/** Bytes of a weight of a matrix, with its share of a scale. */
+export const weightItemBytes = (precision: Precision): number =>
+  precision === 'int8' ? 1 + 4 / scaleInputs : itemBytes(precision)
 
 /**
  * One step.
@@ -80,7 +110,8 @@ export function stepCost (m: TransformerModel, precision: Precision, step: {
   const caches = rows > 0 ? cachesOf(m) : 1
   const seen = 4 * sees * width
   return {
-    weightBytes: ((rows > 0 ? layers : 0) + (queries > 0 ? crossLayers : 0) + (predictions > 0 ? head : 0)) * item,
+    weightBytes: ((rows > 0 ? layers : 0) + (queries > 0 ? crossLayers : 0) + (predictions > 0 ? head : 0)) *
+      weightItemBytes(precision),
     cacheBytes: sequences * (sees + rows) * caches * keysValues * item,
     flops: sequences * (rows * (2 * layers + m.layers * seen) + queries * (2 * crossLayers + m.crossLayers * seen) +
       predictions * 2 * head)
@@ -104,6 +135,24 @@ const cachesOf = (m: TransformerModel): number => m.layers + (m.crossLayers > 0 
 /** Bytes of keys and values of a whole session. */
 export function cacheBytes (m: TransformerModel, precision: Precision, slots: number, sequences: number): number {
   return sequences * slots * cachesOf(m) * 2 * m.kvHeads * m.headSize * itemBytes(precision)
+}
+
+/** Products and sums that a tokenizer of videos needs for a clip of so many frames, rows and columns of tokens. */
+export function videoDecodeFlops (
+  { decoder }: VideoTokenizerModel, [frames, rows, columns]: readonly [frames: number, rows: number, columns: number]
+): number {
+  let [total, time, cells] = [0, frames, rows * columns]
+  for (const layer of decoder) {
+    const { expandTime, expandSpace } = layer
+    // Of the first frame the earlier half of what comes out is not computed.
+    const places = expandTime === 2 ? time - 0.5 : time
+    for (const [, shape] of videoLayerWeights(layer)) {
+      if (shape.length === 5) total += 2 * shape.reduce((a, b) => a * b) * places * cells
+    }
+    time = expandTime * time - (expandTime - 1)
+    cells *= expandSpace ** 2
+  }
+  return total
 }
 
 /** Products and sums of the convolutions of one VQ-16 decode, on a square grid. */

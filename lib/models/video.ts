@@ -3,6 +3,17 @@
 
 import type { VideoLayer, VideoTokenizerModel } from '../machine/native.js'
 
+/** Codes there are. */
+export const codesOf = ({ levels }: Pick<VideoTokenizerModel, 'levels'>): number =>
+  levels.reduce((product, level) => product * level, 1)
+
+/** Pixels a token, each way, and frames that each frame of tokens makes; the first one makes one. */
+export function factorsOf ({ decoder }: Pick<VideoTokenizerModel, 'decoder'>): { space: number, time: number } {
+  const product = (side: 'expandTime' | 'expandSpace'): number =>
+    decoder.reduce((product, layer) => product * layer[side], 1)
+  return { space: product('expandSpace'), time: product('expandTime') }
+}
+
 const plain = { kernel: 3, normed: false, strideTime: 1, strideSpace: 1, expandTime: 1, expandSpace: 1 } as const
 
 const convolution = (channels: number, outputs: number, more: Partial<VideoLayer> = {}): VideoLayer =>

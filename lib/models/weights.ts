@@ -1,7 +1,9 @@
 // What weights a model has, by role: the one list from which checkpoints are read, benchmarks make up weights and tests
 // their models. common/transformer.h and common/picture-layers.h load the same roles.
 
-import type { TokenizerLayer, TokenizerModel, TransformerModel, VideoLayer } from '../machine/native.js'
+import type {
+  TokenizerLayer, TokenizerModel, TransformerModel, VideoLayer, VideoTokenizerModel
+} from '../machine/native.js'
 
 /** A weight and its row-major shape. */
 export type Weight = readonly [role: string, shape: readonly number[]]
@@ -27,7 +29,7 @@ export function transformerWeights (m: TransformerModel): Weight[] {
   ]
   return [
     ...table('classes', m.classes + 1),
-    ...table('tokens', m.vocabularySize),
+    ...table('tokens', m.vocabularySize + m.textTokens),
     ...table('specials', m.specials),
     ...table('positions', m.positions),
     ...m.embeddingNorm ? norm('embeddingNorm', 'layer') : [],
@@ -78,6 +80,11 @@ export function videoLayerWeights ({ kind, channels, outputs, kernel, normed }: 
     ...norm('norm2', outputs), ...convolution('conv2.', outputs, outputs, 3),
     ...channels === outputs ? [] : convolution('shortcut.', channels, outputs, 1)
   ]
+}
+
+export function videoTokenizerWeights (m: VideoTokenizerModel): Weight[] {
+  return (['encoder', 'decoder'] as const).flatMap(half => m[half].flatMap((layer, i) =>
+    videoLayerWeights(layer).map(([part, shape]): Weight => [`${half}.${i}.${part}`, shape])))
 }
 
 export function tokenizerWeights (m: TokenizerModel): Weight[] {

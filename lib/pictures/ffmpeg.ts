@@ -39,7 +39,7 @@ export async function findFfmpeg (): Promise<{ file: string, from: string } | un
 }
 
 /** @throws ParError `NATIVE_UNAVAILABLE` */
-async function needFfmpeg (what: string): Promise<{ file: string, from: string }> {
+export async function needFfmpeg (what: string): Promise<{ file: string, from: string }> {
   const found = await findFfmpeg()
   if (found) return found
   throw new ParError('NATIVE_UNAVAILABLE',

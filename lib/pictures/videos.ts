@@ -32,7 +32,7 @@ export async function claimVideos (
   return await Claim.of(call, count * bytes, {
     what: `${what} of ${frames} x ${width} x ${height}`,
     cure: `ask for ${count === 1 ? 'a smaller one' : 'fewer or smaller ones at a time'}`,
-    work: videoBytes(part.model, 'decoder', [grid[1], grid[2]], part.precision)
+    work: videoBytes(part.model, 'decoder', [grid[1], grid[2]], part.precision, part.device)
   })
 }
 

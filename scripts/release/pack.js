@@ -1,17 +1,18 @@
 'use strict'
-// npm run release:pack: the tarball as it would be published, with a prebuilt addon for each platform that has one, in
-// out/release/. Needs what a release needs: nvcc, and Debian's g++-aarch64-linux-gnu for the other processor.
+// npm run release:pack: the tarballs as they would be published, in out/release/: parvis.tgz, with a prebuilt addon for
+// each platform that has one, and parvis-server.tgz. It needs what a release needs: nvcc, and Debian's
+// g++-aarch64-linux-gnu for the other processor.
 //
 //   --only x64      one platform (for tries; such a tarball is not to be published)
 //
 // Addons are built from a copy of what the tarball holds, so a source that the list of files forgets is missed here and
 // not by somebody who installs. Copies keep their times: a second run compiles only what has changed.
 
-const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
 const { promisify } = require('node:util')
 const prebuildify = promisify(require('prebuildify'))
+const { npm, packServer } = require('./pack-server')
 
 const root = path.join(__dirname, '..', '..')
 const out = path.join(root, 'out', 'release')
@@ -61,6 +62,7 @@ async function main () {
   fs.renameSync(path.join(out, filename), path.join(out, 'parvis.tgz'))
   console.log(`release: out/release/parvis.tgz, ${(size / 1e6).toFixed(1)} MB ` +
     `packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
+  packServer(out)
 }
 
 /** What the tarball holds, prebuilt addons aside. */
@@ -93,8 +95,4 @@ function copy (files, to) {
 function modules (folder) {
   const link = path.join(folder, 'node_modules')
   if (!fs.existsSync(link)) fs.symlinkSync(path.join(root, 'node_modules'), link, 'dir')
-}
-
-function npm (args, cwd) {
-  return execFileSync('npm', args, { cwd, encoding: 'utf8', maxBuffer: 1 << 26, stdio: ['ignore', 'pipe', 'inherit'] })
 }

@@ -12,7 +12,7 @@ import { Par } from '../../lib/api/par.js'
 import { rejection, smallPar, tokenizerFile, transformerFile } from '../support/fixtures.js'
 
 const cpu: Facts['cpu'] = {
-  isa: 'avx512', bfloat16: false, cores: 8, threads: 8, quota: 0, quotaGroup: '',
+  isa: 'avx512', isas: ['baseline', 'avx2', 'avx512'], bfloat16: false, cores: 8, threads: 8, quota: 0, quotaGroup: '',
   memory: { total: 16e9, free: 8e9, group: '', checked: true }
 }
 const h200: CudaDevice = { index: 0, name: 'NVIDIA H200', capability: [9, 0], memory: 150e9 }
@@ -44,8 +44,8 @@ t.test('auto', async t => {
   })
   for (const cuda of [none, noDriver, oldDriver, old]) {
     t.same(auto(cuda), {
-      device: 'cpu', deviceReason: `auto: CPU, because ${cuda.reason}`, precision: 'float32',
-      precisionReason: 'auto: this CPU (avx512) has no bfloat16 products'
+      device: 'cpu', deviceReason: `auto: CPU, because ${cuda.reason}`, precision: 'bfloat16',
+      precisionReason: 'auto: half the bytes of float32, which this CPU (avx512) widens them to where it multiplies'
     })
   }
   t.equal((auto(oldDriver) as { deviceReason: string }).deviceReason,
@@ -114,7 +114,7 @@ t.test('cures', async t => {
   )
   t.same([13000, 12040, 11080].map(versionText), ['13.0', '12.4', '11.8'])
   t.match(cpuAfterAll(cpu, chooseFrom({ cpu, cuda: one }, 'auto', 'auto'), 'No room.', 'auto'),
-    { device: 'cpu', deviceReason: 'auto: CPU, because cuda:0 cannot be used: No room.', precision: 'float32' })
+    { device: 'cpu', deviceReason: 'auto: CPU, because cuda:0 cannot be used: No room.', precision: 'bfloat16' })
 })
 
 t.test('loading', async t => {
@@ -174,7 +174,7 @@ t.test('loading', async t => {
           'memory and 1 GB of 16 GB are free.'
       }, code
     )
-    t.match(fallen.info.precisionReason, `auto: this CPU (${real.cpu().isa})`, 'the precision is chosen again')
+    t.match(fallen.info.precisionReason, `this CPU (${real.cpu().isa})`, 'the precision is chosen again')
     t.equal(asked.disposed, 1, 'the engine that failed is gone')
     t.same(asked.engines.slice(-2), [{ device: 'cuda:1', threads: 0 }, { device: 'cpu', threads: 2 }])
     t.equal((await fallen.generate({ classId: 1, seed: 1 })).tokens.length, 64)

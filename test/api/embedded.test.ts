@@ -71,7 +71,11 @@ t.test('by name', async t => {
   t.match(await rejection(own.generate({ classId: 0, steps: 8 })), { code: 'INVALID_OPTION', message: /steps/ })
   t.match(await rejection(Par.load('fashion', { pull: 1 } as never)), { code: 'INVALID_OPTION', message: /pull/ })
   t.match(await rejection(Par.load('fashion-lpd' as never)),
-    { code: 'INVALID_OPTION', message: /no preset 'fashion-lpd'.*with the package: fashion/ })
+    { code: 'INVALID_OPTION', message: /no preset 'fashion-lpd'.*with the package: fashion, fashion-arpg, moving/ })
+  const arpg = await Par.load('fashion-arpg')
+  t.teardown(() => arpg.dispose())
+  t.match(arpg.info.transformer, { method: 'arpg', supportedN: [1], defaultSteps: 32 })
+  t.match(await rejection(arpg.generate({ classId: 0, n: 4 })), { code: 'INVALID_OPTION', message: /leave n out/ })
 })
 
 t.test('import and require', async t => {

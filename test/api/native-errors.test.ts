@@ -26,7 +26,8 @@ async function inProcess (body: string, { before = '', shell = '' } = {}): Promi
     const options = ${small}
     const threads = () => fs.readdirSync('/proc/self/task').length
     const code = work => work.then(() => 'done', error => error.name === 'ParError' ? error.code : String(error))
-    ;(async () => { ${body} })().then(value => console.log(JSON.stringify(value)), error => { console.error(error); process.exit(1) })`
+    ;(async () => { ${body} })().then(value => console.log(JSON.stringify(value)),
+      error => { console.error(error); process.exit(1) })`
   const [command, ...args] = shell
     ? ['sh', '-c', `${shell} exec "$0" "$@"`, process.execPath, '-e', script]
     : [process.execPath, '-e', script]
@@ -40,7 +41,8 @@ t.test('every error of the addon has a code', async t => {
   const engine = native.createEngine({ device: 'cpu', threads: 1 })
   const model = {
     layers: 1, dim: 64, heads: 4, kvHeads: 4, headSize: 16, feedForward: 128, vocabularySize: 256, classes: 10,
-    specials: 3, rotateSpecials: false, crossLayers: 0, positions: 0, norm: 'rms', activation: 'swiglu', bias: false,
+    specials: 3, rotateSpecials: false, textTokens: 0, crossLayers: 0, positions: 0, norm: 'rms', activation: 'swiglu',
+    bias: false,
     embeddingNorm: false, rotationPairs: [0, 4, 4], normEps: 1e-5, ropeBase: 10000
   }
   const calls: Array<[string, () => unknown, string]> = [
@@ -91,9 +93,12 @@ t.test('a result that does not fit is OUT_OF_MEMORY, and the instance goes on', 
     const pixels = new Float32Array(32 * 32 * 3)
     const bytes = new Uint8Array(64)
     const calls = {
-      generate: () => par.generate({ classId: 1 }), score: () => par.score({ tokens, classId: 1 }), logits: () => par.score({ tokens, classId: 1, logits: [0, 1] }),
-      decode: () => par.decode(tokens), floats: () => par.decode(tokens, { format: 'float32' }), encode: () => par.encode({ data: pixels, width: 32, height: 32 }),
-      convert: () => addon().convertFloats(bytes, 'bfloat16', 'float32').catch(error => { throw Object.assign(error, { name: 'ParError', code: error.parvisCode }) })
+      generate: () => par.generate({ classId: 1 }), score: () => par.score({ tokens, classId: 1 }),
+      logits: () => par.score({ tokens, classId: 1, logits: [0, 1] }),
+      decode: () => par.decode(tokens), floats: () => par.decode(tokens, { format: 'float32' }),
+      encode: () => par.encode({ data: pixels, width: 32, height: 32 }),
+      convert: () => addon().convertFloats(bytes, 'bfloat16', 'float32').catch(error => { throw Object.assign(error,
+        { name: 'ParError', code: error.parvisCode }) })
     }
     const codes = {}
     for (const [name, call] of Object.entries(calls)) {
@@ -163,7 +168,8 @@ t.test('load, dispose, load where there are threads for one instance', async t =
         codes.push(par.info.threads)
         await par.dispose()
       }
-      const refused = await Par.load({ ...options, threads: 32 }).catch(error => ({ code: error.code, message: error.message }))
+      const refused = await Par.load({ ...options, threads: 32 }).catch(error => ({ code: error.code,
+        message: error.message }))
       const { createEngine } = addon()
       addon().createEngine = options => { // as on a machine of more cores
         fs.writeFileSync('${folder}/pids.max', String(threads() + 1))

@@ -18,6 +18,11 @@ t.test('one event a step, pictures with the last', async t => {
   t.ok(events.every(event => event.steps === 19 && event.tokens === 128))
   t.same(events.map(event => event.tokensDone), [...schedule.tokensAfter].map(known => 2 * known))
   t.ok(events.slice(0, -1).every(event => event.images === undefined))
+  for (const [index, image] of events.at(-1)!.images!.entries()) {
+    t.same(events.flatMap(event => [...event.cells(index)]), [...image.tokenOrder], `the cells of picture ${index}`)
+    t.same(events.map(event => event.cells(index).length), [1, 1, 1, 1, ...Array(15).fill(4)])
+  }
+  t.throws(() => events[0]!.cells(2), { code: 'INVALID_OPTION' })
   const images = await par.generate({ classId: [1, 2], seed: 3 })
   t.same(events.at(-1)!.images!.map(image => [...image.data]), images.map(image => [...image.data]),
     'the same pictures as generate()')

@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { linkSync, lstatSync, readFileSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import type { DType } from '../../lib/machine/native.js'
 import path from 'node:path'
 import t from 'tap'
 import {
@@ -40,7 +41,7 @@ for (const [name, options, expected] of cases) {
       t.same([...to.tensors.keys()], describeTransformer(from, options).tensors.map(tensor => tensor.name))
       let wrong = 0
       for (const [tensorName, tensor] of to.tensors) {
-        const dtype = precision ?? from.tensors.get(tensorName)!.dtype
+        const dtype = (precision ?? from.tensors.get(tensorName)!.dtype) as DType
         if (tensor.dtype !== dtype || tensor.strides) wrong++
         const before = readTensor(from, tensorName)
         if (!readTensor(to, tensorName).every((value, i) => value === fromBits(toBits(before[i]!, dtype), dtype))) {

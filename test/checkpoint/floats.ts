@@ -67,7 +67,8 @@ export function readTensor (checkpoint: Checkpoint, name: string): Float32Array 
 
 export function readSource (path: string, tensor: TensorSource): Float32Array {
   const file = readFileSync(path)
-  const { shape, dtype, offset } = tensor
+  const { shape, offset } = tensor
+  const dtype = tensor.dtype as DType // not for 8-bit integers
   const strides = tensor.strides ??
     shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1))
   const count = shape.reduce((product, size) => product * size, 1)

@@ -110,6 +110,28 @@ export function paper (
   }
 }
 
+/** Tensors of an NBP transformer, with what stands beside its weights. Default: the tables of the published files. */
+export function nbpShapes (
+  { layers, dim, rows = 96016, positions = 5120, prefix = 8 }:
+  { layers: number, dim: number, rows?: number, positions?: number, prefix?: number }
+): Map<string, number[]> {
+  const shapes: Array<[string, number[]]> = [
+    ['pos_emb', [1, positions, dim]], ['uncond_embedding', [prefix, dim]], ['tok_emb.weight', [rows, dim]]
+  ]
+  for (let i = 0; i < layers; i++) {
+    const block = (name: string, weight: number[]): void => {
+      shapes.push([`blocks.${i}.${name}.weight`, weight], [`blocks.${i}.${name}.bias`, [weight[0]!]])
+    }
+    for (const norm of ['ln1', 'ln2']) block(norm, [dim])
+    for (const part of ['key', 'query', 'value', 'proj']) block(`attn.${part}`, [dim, dim])
+    shapes.push([`blocks.${i}.attn.mask`, [1, 1]])
+    block('mlp.0', [4 * dim, dim])
+    block('mlp.2', [dim, 4 * dim])
+  }
+  shapes.push(['ln_f.weight', [dim]], ['ln_f.bias', [dim]], ['head.weight', [rows, dim]])
+  return new Map(shapes)
+}
+
 /** Float32 values that tell tensors and elements apart. */
 export function values (count: number, seed: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => seed + i / 1024)

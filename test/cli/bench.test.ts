@@ -249,10 +249,34 @@ t.test('a signal ends it and leaves nothing', async t => {
   }
 })
 
+t.test('instruction sets in one report', async t => {
+  const isas = addon().cpu().isas.slice(-2)
+  const { code, stdout } = await parvis(['bench', '--model', 'b', '-n', '16', '--grid', '8', '--repeats', '1',
+    '--no-torch', '--no-cold-start', '--no-decode', '--operations', '--precision', 'int8', '--isa', isas.join(), '-o',
+    'json'],
+  { env: own })
+  t.equal(code, 0)
+  const { environment, results, operations, command } = JSON.parse(stdout) as Report
+  t.equal(environment.isa, isas.join(', '))
+  t.match(command, / --isa /)
+  t.same(results.map(({ device, precision }) => [device, precision]), isas.map(isa => [`cpu ${isa}`, 'int8']))
+  for (const result of results.filter(isStep)) {
+    t.ok(result.ms.median > 0 && result.ofArithmeticCeiling! > 0)
+    // A byte for each weight, and a float for each 64 of them.
+    const [width, layers, feedForward, vocabulary] = [768, 12, 2048, 16384]
+    t.equal(result.weightBytes,
+      (layers * (4 * width + 3 * feedForward) + vocabulary) * width * (1 + 4 / 64))
+  }
+  t.same([...new Set(operations!.map(({ device }) => device))], isas.map(isa => `cpu ${isa}`))
+  t.same(left(), [])
+})
+
 t.test('what is wrong is said before anything is measured', async t => {
   const wrong: Array<[args: string[], message: RegExp, code?: number]> = [
     [['--model', 'M'], /--model.*B, L, XL, XXL, 3B, arpg-l, .*randar-l/], [['-n', '0'], /-n.*at least 1/],
-    [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int8'], /precision.*float32 or bfloat16/],
+    [['-n', '4,x'], /-n.*whole number/], [['--precision', 'int4'], /precision.*float32, bfloat16 or int8/],
+    [['--isa', 'avx1024'], /--isa avx1024: this machine can run baseline/],
+    [['--isa', 'baseline', '--device', 'cuda'], /--isa is for the CPU/],
     [['--device', 'tpu'], /device.*cuda/], [['-o', 'xml'], /md, json, csv/], [['--json', '-o', 'csv'], /two formats/],
     [['--seconds', '0'], /seconds.*at least 1/],
     [['-n', '3'], /--tokens-per-step must be a square/], [['-n', '16', '--grid', '6'], /does not divide --grid 6/],

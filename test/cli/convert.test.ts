@@ -87,6 +87,15 @@ t.test('--precision', async t => {
     tensors: Array<{ dtype: string }>
   }
   t.same([...new Set(tensors.map(tensor => tensor.dtype))], ['bfloat16'])
+
+  const lower = at('int8.safetensors')
+  t.match(JSON.parse((await parvis(['convert', golden('par-4x/model.pt'), lower, '--heads', '2', '--precision', 'int8',
+    '--json'])).stdout), { tensors: 19 + 11 }, 'eleven matrices have scales')
+  t.match((await parvis(['inspect', lower])).stdout, /tensors +19 tensors, .* bfloat16 and int8/)
+  t.match(await parvis(['generate', '--transformer', lower, '--tokenizer', golden('vq-small/vq.pt'), '--class', '1',
+    '--device', 'cpu', '--out', at('int8.png')]), { code: 0, stderr: '' })
+  t.match(await parvis(['convert', golden('vq-small/vq.pt'), at('none.safetensors'), '--precision', 'int8']),
+    { code: 1, stderr: /'int8' is for transformers.*\[INVALID_OPTION\]/ })
 })
 
 t.test('an existing file is kept unless --force', async t => {

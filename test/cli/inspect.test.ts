@@ -150,7 +150,7 @@ t.test('published models are named, others by what sets them apart from the near
   t.same(report.nearest, { name: 'PAR-XL-16x', differences: [{ what: 'layers', here: 35, published: 36 },
     { what: 'classes', here: 999, published: 1000 }, { what: 'n', here: 9, published: 16 }] })
   t.same(report.needs.map(({ device, precision }) => `${device} ${precision}`),
-    ['cpu bfloat16', 'cpu float32', 'cuda bfloat16', 'cuda float32'])
+    ['cpu bfloat16', 'cpu int8', 'cpu float32', 'cuda bfloat16', 'cuda float32'])
   for (const { weights, batches } of report.needs) {
     t.same(batches.map(({ batch }) => batch), [1, 4, 16, 64])
     t.ok(
@@ -167,7 +167,7 @@ t.test('--speed', async t => {
   const { speed } = JSON.parse(stdout) as { speed: {
     device: string, ceilings: Record<string, number>, steps: number, atBest: Array<{ secondsAnImage: number }>
   } }
-  t.match(speed, { device: 'cpu', steps: 67, atBest: { length: 4 } })
+  t.match(speed, { device: 'cpu', steps: 67, atBest: { length: 6 } })
   t.ok(Object.values(speed.ceilings).every(ceiling => ceiling > 1e8))
   t.ok(speed.atBest.every(({ secondsAnImage }) => secondsAnImage > 0 && secondsAnImage < 10))
   t.match((await parvis(['inspect', model, '--speed', '--device', 'cpu'])).stdout,

@@ -77,9 +77,9 @@ struct Single {
   Tensors tensors;
   Memory weights, memory;
 
-  Element element() const { return elementOf(o.precision); }
-  DType type() const { return element() == Element::float32 ? DType::float32 : DType::bfloat16; }
-  size_t item() const { return elementSize(element()); }
+  Numbers numbers() const { return numbersOf(o.precision); }
+  DType type() const { return numbers().activations == Element::float32 ? DType::float32 : DType::bfloat16; }
+  size_t item() const { return elementSize(numbers().activations); }
   const float* next() { return inputs[at++].data(); }
   Status load(Loader& loader) { return loader.load(weights, threads, never); }
 
@@ -136,7 +136,7 @@ Status Single::projection() {
   if (norm) copyRows(x, o.rows, o.inputs, floats(memory, xAt), xStride);
   else toElements(x, o.rows, o.inputs, multiplied, xStride);
   if (before) copyRows(before, o.rows, o.outputs, floats(memory, yAt), yStride);
-  const Rows run(threads, element(), never);
+  const Rows run(threads, numbers(), never);
   if (norm)
     run.norm(floats(memory, xAt), xStride, o.rows, {NormKind::rms, normWeight, nullptr, o.inputs, o.eps}, multiplied);
   const Epilogue epilogue = swiglu ? Epilogue::swiglu : add ? Epilogue::add : Epilogue::store;
@@ -164,7 +164,7 @@ Status Single::attention() {
   loader.vector(normWeight, "norm", {o.dim}, true);
   if (Status s = load(loader); !s.ok()) return s;
 
-  const CacheLayout layout(o.sees, o.headSize, element());
+  const CacheLayout layout(o.sees, o.headSize, numbers().kept);
   const ptrdiff_t dimStride = roundUp(o.dim, 32), qkvStride = roundUp(outputs, 32), outStride = roundUp(width, 32);
   const size_t rows = static_cast<size_t>(all), heads = static_cast<size_t>(o.streams) * o.kvHeads;
   const size_t scratchBytes = attentionScratch(layout.slots, o.headSize) + 4096;
@@ -194,7 +194,7 @@ Status Single::attention() {
       own.push_back({history + i, {0, (history + i) / o.grid, (history + i) % o.grid}, o.sees});
   }
   const Rotation rotation = angles.of(model);
-  const auto kernel = kernels().attend[static_cast<int>(element())];
+  const auto kernel = kernels().attend[static_cast<int>(numbers().kept)];
   threads.run(history > 0 ? static_cast<int>(heads) : 0, [&](int head, int thread) {
     float* pairs = floats(memory, pairsAt) + pairCount * thread;  // [history, key and value]
     const size_t from = static_cast<size_t>(head) * history * o.headSize;
@@ -205,7 +205,7 @@ Status Single::attention() {
             memory.data() + scratchAt + scratchBytes * thread});
   });
 
-  const Rows run(threads, element(), never);
+  const Rows run(threads, numbers(), never);
   void* normed = memory.data() + normedAt;
   run.norm(floats(memory, xAt), dimStride, all, {NormKind::rms, normWeight, nullptr, o.dim, o.eps}, normed);
   run.matmul(qkv, normed, dimStride, all, Epilogue::store, floats(memory, qkvAt), nullptr, qkvStride);
@@ -264,7 +264,7 @@ Status Single::convolution() {
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
   Loader loader(&tensors, o.precision);
-  LayerPlan plan(loader, element());
+  LayerPlan plan(loader, numbers().activations);
   GroupNorm norm;
   ConvolutionWeights conv;
   plan.convolution(conv, "conv", o.channels, o.outputs, o.kernel);
@@ -275,7 +275,7 @@ Status Single::convolution() {
   const Resample resample = ups ? Resample::up : downs ? Resample::down : Resample::none;
   const int up = ups ? 2 : 1, down = downs ? 2 : 1;
   const float* added = o.residual ? next() : nullptr;
-  PictureRunner run(threads, element(), o.groups, o.eps, never);
+  PictureRunner run(threads, numbers().activations, o.groups, o.eps, never);
   for (int i = 0; i < o.images && run.ok(); i++) {
     const Picture in = pictureOf(run, x, i, o.height, o.width, o.channels);
     Picture residual;
@@ -297,7 +297,7 @@ Status Single::spatialAttention() {
   }
   if (Status s = file.open(tensors); !s.ok()) return s;
   Loader loader(&tensors, o.precision);
-  LayerPlan plan(loader, element());
+  LayerPlan plan(loader, numbers().activations);
   AttentionLayer<GroupNorm, ConvolutionWeights> a;
   plan.norm(a.norm, "norm", o.channels);
   plan.convolution(a.q, "q", o.channels, o.channels, 1);
@@ -306,7 +306,7 @@ Status Single::spatialAttention() {
   plan.convolution(a.out, "out", o.channels, o.channels, 1);
   if (Status s = load(loader); !s.ok()) return s;
 
-  PictureRunner run(threads, element(), o.groups, o.eps, never);
+  PictureRunner run(threads, numbers().activations, o.groups, o.eps, never);
   for (int i = 0; i < o.images && run.ok(); i++) {
     const Picture y = run.layer(pictureOf(run, x, i, o.height, o.width, o.channels), a, false);
     if (run.ok()) append(out, y);

@@ -6,8 +6,7 @@ import { compute, embeddedModel, goldenModels, pinned } from './pinned.js'
 
 t.setTimeout(600_000)
 
-const sets = ['baseline', 'avx2', 'avx512', 'avx512_bf16']
-for (const isa of sets.slice(0, sets.indexOf(addon().cpu().isa) + 1)) {
+for (const isa of addon().cpu().isas) {
   t.test(isa, async t => {
     const env = { ...process.env, NODE_OPTIONS: '', PARVIS_ISA: isa }
     const found = await compute('cpu', { ...embeddedModel, ...goldenModels }, env)

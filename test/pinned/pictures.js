@@ -46,7 +46,7 @@ function requests (classes, ns, brief) {
 async function main () {
   const found = {}
   for (const [name, { load, classes, ns, pixels = true, brief = false }] of Object.entries(JSON.parse(models))) {
-    for (const precision of ['float32', 'bfloat16']) {
+    for (const precision of ['float32', 'bfloat16', ...device === 'cpu' ? ['int8'] : []]) {
       const par = await Par.load({ ...load, device, precision })
       const place = `${device === 'cpu' ? par.info.isa : device}, ${precision}, ${name}`
       const put = (what, value) => { found[`${place}, ${what}`] = value }

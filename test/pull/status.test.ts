@@ -16,14 +16,18 @@ t.test('sizes from the shapes, and what is in the cache', async t => {
   const millions = { B: 111, L: 343, XL: 775, XXL: 1400, '3B': 3100 } as const
   const parallel: Readonly<Record<string, number>> = {
     'ARPG-L': 319.8, 'ARPG-XL': 719, 'ARPG-XXL': 1302.4, 'LPD-L-256': 337.2, 'LPD-XL-256': 751.9, 'LPD-XXL-256': 1412.2,
-    'LPD-L-512': 337.9, 'LPD-XL-512': 752.9, 'RandAR-L': 342.9, 'RandAR-XL': 774.7
+    'LPD-L-512': 337.9, 'LPD-XL-512': 752.9, 'RandAR-L': 342.9, 'RandAR-XL': 774.7,
+    'NBP-UCF-base': 982.797312, 'NBP-UCF-3B': 4230.838272 // all numbers of the files
   }
   for (const { official, files: [transformer, tokenizer] } of empty) {
     const said = parallel[official] ?? millions[official.split('-')[1] as keyof typeof millions]
     t.ok(Math.abs(transformer!.parameters / 1e6 / said - 1) < 0.02, `${official}: ${transformer!.parameters}`)
     t.same(transformer!.bytes, [2 * transformer!.parameters, 4 * transformer!.parameters])
     t.same([tokenizer!.role, tokenizer!.file, Math.round(tokenizer!.parameters / 1e6) * 1e6],
-      ['tokenizer', 'vq_ds16_c2i.pt', 72e6], '72M, as its authors say')
+      official.startsWith('NBP') ? ['tokenizer', 'magvit2_ucf.pt', 370e6] : ['tokenizer', 'vq_ds16_c2i.pt', 72e6],
+      'as its authors say')
+    if (official.startsWith('NBP')) t.equal(transformer!.parameters / 1e6, said)
+    if (official.startsWith('NBP')) t.equal(tokenizer!.parameters, 370_372_105)
   }
   const commit = 'a'.repeat(40)
   const put = (repository: string, file: string, size: number): void => {

@@ -45,14 +45,37 @@ export async function install (project: string): Promise<string> {
   fs.copyFileSync(addonFile()!.file, path.join(place, 'prebuilds', `${process.platform}-${process.arch}`,
     process.platform === 'linux' ? 'parvis.glibc.node' : 'parvis.node'))
   // Beside it everything that it depends on, directly or not, as npm lays it out.
-  const { packages } = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { dev?: boolean }>
-  }
-  for (const [name, { dev }] of Object.entries(packages)) {
-    if (name === '' || dev || !fs.existsSync(path.join(root, name))) continue
+  for (const name of dependencies()) {
     fs.cpSync(path.join(root, name), path.join(project, name), { recursive: true })
   }
   return place
+}
+
+interface Locked { dependencies?: Record<string, string>, optionalDependencies?: Record<string, string> }
+
+/** Folders of what the package depends on, directly or not: nothing that only the server in this checkout needs. */
+function dependencies (): Set<string> {
+  const { packages } = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, Locked>
+  }
+  const found = new Set<string>()
+  const follow = (folder: string): void => {
+    const { dependencies = {}, optionalDependencies = {} } = packages[folder]!
+    for (const name of Object.keys({ ...dependencies, ...optionalDependencies })) {
+      // As Node.js looks for it: in the folder itself, then in those around it.
+      let place: string | undefined
+      for (let at = folder; place === undefined; at = at.slice(0, Math.max(0, at.lastIndexOf('/node_modules/')))) {
+        const candidate = path.posix.join(at, 'node_modules', name)
+        if (packages[candidate]) place = candidate
+        else if (at === '') break
+      }
+      if (place === undefined || found.has(place) || !fs.existsSync(path.join(root, place))) continue
+      found.add(place)
+      follow(place)
+    }
+  }
+  follow('')
+  return found
 }
 
 /** A program in a project. */

@@ -7,11 +7,33 @@ import {
 } from '../../lib/machine/native.js'
 import { StepMemory, composeStep, type StepPart } from '../../lib/decoding/step.js'
 import { rejection, transformerFile } from '../support/fixtures.js'
+import { golden } from '../support/golden.js'
 
 const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 } as const
 const shape: SessionOptions = { seats: 3, streamsEach: 2, slots: 64, tokens: 64, maxRows: 12, kept: 1 }
 /** The class row: predicts token 0. */
 const first = Int32Array.of(0, -1, -1, -1, -1, -1, 0, 1)
+
+t.test('text in front of a sequence is never drawn or scored', async t => {
+  const file = golden('nbp/model.ckpt')
+  const { model, weights } = describeTransformer(await openCheckpoint(file), { vocabularySize: 60 })
+  const engine = addon().createEngine({ device: 'cpu', threads: 1 })
+  t.teardown(() => engine.dispose())
+  const transformer = await engine.loadTransformer(file, weights, model, 'float32')
+  const session = await transformer.createSession({ ...shape, streamsEach: 1, slots: 8, tokens: 8 })
+  t.teardown(() => session.dispose())
+  const known = Int32Array.of(60, 59, 61, -1, -1, -1, -1, -1)
+  t.match(await rejection(session.enter(0, { classId: 0, seed: 1n, known: known.map(token => token + 50) })),
+    { parvisCode: 'INVALID_OPTION', message: /Token 110 is outside 0\.\.109/ })
+  await session.enter(0, { classId: 0, seed: 1n, known })
+  const of = (token: number, mode: 'sample' | 'score'): NativeStep => composeStep(
+    [{ seat: 0, rows: Int32Array.of(token, -1, 0, -1, -1, -1, 0, 1), guidanceScale: 1, rule: { ...rule, mode } }], 1)
+  for (const mode of ['sample', 'score'] as const) {
+    t.match(await rejection(session.step(of(0, mode))),
+      { parvisCode: 'INVALID_OPTION', message: /predicts token 0, which is text/ }, mode)
+  }
+  t.same(await session.step(of(1, 'score')), [], 'a code beside it is scored')
+})
 
 t.test('seats and steps', async t => {
   const { path: file, ...options } = transformerFile('par-4x')
@@ -85,6 +107,11 @@ t.test('seats and steps', async t => {
   await invalid(session.step(two), /slot 0 is written by another row too/, 'two rows with one slot')
   two.rows[rowStride + 6] = 1
   await invalid(session.step(two), /predicts token 0 a second time/, 'two predictions of one token')
+  const shared = two.predictions.slice()
+  shared[predictionStride] = 0
+  shared[predictionStride + 2] = 1
+  await invalid(session.step({ ...two, predictions: shared }), /is of row 0, which serves another one too/,
+    'two predictions of one row')
   await invalid(session.step({ ...two, rows: new Int32Array(0), predictions: new Int32Array(0) }),
     /1\.\.12 rows, not 0/, 'no rows')
   await invalid(session.step(

@@ -23,7 +23,8 @@ struct Rule {
 struct Batch {
   int vocabulary, predictions, tokensEach = 11;
   ptrdiff_t stride;
-  Array<float> logits;  // conditional rows, then unconditional ones
+  Array<float> logits;    // conditional rows, then unconditional ones
+  Array<float> original;  // the same before a draw that works in place
   Array<Drawing> table;
   Array<uint64_t> seeds;
   Array<int32_t> tokens;
@@ -45,6 +46,7 @@ struct Batch {
             (1 + numbers.uniform());                                     // a range beyond floats
       if (kind == 5) l = static_cast<float>(numbers.below(9)) * 1e-45f;  // and one whose inverse is
     }
+    original = logits;
     for (int i = 0; i < predictions; i++) {
       table.push_back({predictions - 1 - i,
                        numbers.below(tokensEach),
@@ -57,10 +59,11 @@ struct Batch {
     }
   }
 
-  Sampling sampling(int threads) {
+  Sampling sampling(int threads, bool inPlace = false) {
+    logits = original;
     return {logits.data(), 0,          2 * predictions, stride,          predictions, vocabulary, table.data(),
             seeds.data(),  tokensEach, tokens.data(),   logProbs.data(), kept.data(), 2,          nonFinite.data(),
-            threads};
+            threads,       inPlace};
   }
   void mode(parvis::Mode mode) {
     for (Drawing& d : table) d.rule.mode = mode;
@@ -77,8 +80,8 @@ struct Batch {
     const Drawing& d = table[static_cast<size_t>(i)];
     l.resize(static_cast<size_t>(vocabulary));
     w.resize(static_cast<size_t>(vocabulary));
-    return {logits.data() + d.conditional * stride,
-            d.unconditional < 0 ? nullptr : logits.data() + d.unconditional * stride,
+    return {original.data() + d.conditional * stride,
+            d.unconditional < 0 ? nullptr : original.data() + d.unconditional * stride,
             vocabulary,
             d.rule,
             d.guidance,
@@ -115,13 +118,12 @@ int main(int, char** argv) {
     for (int kind = 0; kind < (rule.scale == 1 ? 6 : 4); kind++) {  // guidance would make infinite what is enormous
       int wrong = 0, odd = 0;
       cudaError_t e = cudaSuccess;
-      constexpr std::array<int, 3> batches[] = {{300, 64, 6}, {97, 32, 6}, {7, 32, 3}, {1500, 128, 1}};
-      for (const auto& [vocabulary, threads, predictions] : batches) {
+      constexpr std::array<int, 4> batches[] = {{300, 64, 6, 0}, {97, 32, 6, 1}, {7, 32, 3, 1}, {1500, 128, 1, 0}};
+      for (const auto& [vocabulary, threads, predictions, inPlace] : batches) {
         Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind, rule);
-        const Sampling s = b.sampling(threads);
-        if (e == cudaSuccess) e = cases::finish(sample(s, nullptr));
+        if (e == cudaSuccess) e = cases::finish(sample(b.sampling(threads, inPlace), nullptr));
         b.mode(parvis::Mode::score);
-        if (e == cudaSuccess) e = cases::finish(score(s, nullptr));
+        if (e == cudaSuccess) e = cases::finish(score(b.sampling(threads, inPlace), nullptr));
         for (int i = 0; i < predictions; i++) {
           const parvis::cpu::Draw d = b.reference(i, l, w);
           const size_t at = b.at(i);
@@ -147,11 +149,18 @@ int main(int, char** argv) {
     const cudaError_t e = cases::finish(sample(b.sampling(256), nullptr));
     cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)), "16384 tokens");
   }
+  // At that of the tokenizer of videos, with the authors' rules: the logits do not fit into shared memory.
+  for (const Rule& rule : {Rule{"PAR", 1.15f, 1, 1, 8000}, Rule{"NBP", 1, 1, 0.9f, 16000}}) {
+    Batch b(64000, 1, 6, 0, rule);
+    const cudaError_t e = cases::finish(sample(b.sampling(1024, true), nullptr));
+    cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)),
+                 "64000 tokens, %s", rule.name);
+  }
   constexpr Rule plain{"plain", 1, 1, 1, 0};
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
     Batch b(100, 2, 1, 0, plain);
-    b.logits[40] = bad;
+    b.original[40] = bad;
     const cudaError_t e = cases::finish(sample(b.sampling(64), nullptr));
     const auto flag = [&](int i) { return b.nonFinite[static_cast<size_t>(b.table[static_cast<size_t>(i)].seat)]; };
     cases::check(e == cudaSuccess && flag(0) == 1 && flag(1) == 0 && b.tokens[b.at(0)] == -1 && b.tokens[b.at(1)] >= 0,
@@ -167,7 +176,7 @@ int main(int, char** argv) {
     b.table[3].unconditional = 9, b.table[3].guidance = 2.5f, b.table[3].kept = -1;
     b.table[4].rule.topK = 3;
     b.table[5].unconditional = 11;  // guidance 1: it is not looked at
-    b.logits[static_cast<size_t>(11 * b.stride)] = std::numeric_limits<float>::quiet_NaN();
+    b.original[static_cast<size_t>(11 * b.stride)] = std::numeric_limits<float>::quiet_NaN();
     b.tokens[b.at(0)] = 17;
     Sampling s = b.sampling(64);
     cudaError_t e = cases::finish(sample(s, nullptr));
@@ -196,7 +205,7 @@ int main(int, char** argv) {
     cases::check(sample(b.sampling(48), nullptr) == cudaErrorInvalidValue,
                  "a block that is no whole number of warps is refused");
     Sampling s = b.sampling(64);
-    s.vocabulary = 60000;
+    s.vocabulary = s.stride = 60000;
     cases::check(score(s, nullptr) == cudaErrorInvalidValue, "a vocabulary that does not fit shared memory is refused");
   }
   std::fprintf(stderr, "%d draws\n", drawn);

@@ -551,21 +551,6 @@ void errors(const Both& both, const Checkpoint& checkpoint, const parvis::Transf
                                           checkpoint.tensors, wide, Precision::bfloat16, cancel, t);
   cases::check(e.code == Code::deviceUnavailable && e.message.find("head size") != std::string::npos,
                "a head size beyond the kernels': %s", e.message.c_str());
-  int shared = 0;
-  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-  const int most = parvis::cuda::vocabularyLimit(static_cast<size_t>(shared));
-  for (const int vocabulary : {most, most + 1}) {
-    parvis::TransformerModel many = m;
-    many.vocabulary = vocabulary;
-    e = parvis::cuda::CudaTransformer::load(std::make_shared<parvis::cuda::Device>(0), checkpoint.file,
-                                            checkpoint.tensors, many, Precision::bfloat16, cancel, t);
-    const bool refused = e.message.find(std::to_string(vocabulary) + " tokens") != std::string::npos &&
-                         e.message.find(" " + std::to_string(most)) != std::string::npos &&
-                         e.message.find("'cpu'") != std::string::npos;
-    cases::check(e.code == (refused ? Code::deviceUnavailable : Code::badCheckpoint) && refused == (vocabulary > most),
-                 "a vocabulary of %s shared memory holds: %s", refused ? "more than" : "what", e.message.c_str());
-  }
-
   const Checkpoint damaged(m, true);
   const Both nan = load(damaged, m, Precision::bfloat16);
   const Results r = run(*nan.cuda, options(1, 16, 4, true), table, rule);

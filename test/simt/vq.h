@@ -107,7 +107,7 @@ struct Weights {
               w[static_cast<size_t>((o * channels + c) * taps + tap)];
     for (int p = 0; p < cpu.w.panels; p++)
       parvis::cpu::packPanel(ordered.data() + static_cast<ptrdiff_t>(p) * 32 * inputs, inputs,
-                             outputs - p * 32 < 32 ? outputs - p * 32 : 32, inputs, cpuElement<E>,
+                             outputs - p * 32 < 32 ? outputs - p * 32 : 32, inputs, cpuFormat<E>,
                              cpu.w.data + static_cast<size_t>(p) * cpu.w.panelBytes());
   }
   Weights(const Weights&) = delete;

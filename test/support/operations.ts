@@ -1,5 +1,6 @@
 // Every operation written plainly, with sums in double precision: what the backend's fused and packed one must agree
-// with. In bfloat16 it rounds where the backend rounds: weights, and activations before they are multiplied.
+// with. It rounds where the backend rounds: weights, what stands in caches, and where products of bfloat16 are made,
+// activations before they are multiplied.
 
 import { drawReference, uniform } from './draws.js'
 import type { Operation } from './operations-addon.js'
@@ -66,9 +67,39 @@ export function toBfloat16 (value: number): number {
   return scratch.getFloat32(0)
 }
 
-/** Of the output's length; tokens of draws. */
-export function reference (o: Operation, inputs: readonly Float32Array[]): Float64Array {
-  const rounded: Rounding = o.precision === 'bfloat16' ? toBfloat16 : Math.fround
+/** The nearest integer, of two the even one. */
+function toEven (value: number): number {
+  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value)
+}
+
+/** Each row in groups of 64 inputs: integers of -127..127 times a scale by which the largest is 127. */
+export function toInt8 (w: Float32Array, inputs: number): Float32Array {
+  const out = new Float32Array(w.length)
+  for (let row = 0; row < w.length; row += inputs) {
+    for (let begin = 0; begin < inputs; begin += 64) {
+      const group = w.subarray(row + begin, row + Math.min(begin + 64, inputs))
+      const scale = Math.fround(group.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127)
+      group.forEach((value, i) => {
+        out[row + begin + i] = scale > 0 ? (toEven(Math.fround(value / scale)) + 0) * scale : 0
+      })
+    }
+  }
+  return out
+}
+
+/**
+ * Of the output's length; tokens of draws.
+ * @param multiplied the type of activations in precisions other than float32
+ */
+export function reference (
+  o: Operation, inputs: readonly Float32Array[], multiplied: 'float32' | 'bfloat16'
+): Float64Array {
+  const kept = o.precision === 'float32' ? Math.fround : toBfloat16
+  const rounded: Rounding = {
+    matrix: o.precision === 'int8' ? toInt8 : w => w.map(kept),
+    kept,
+    activation: multiplied === 'float32' ? Math.fround : kept
+  }
   switch (o.kind) {
     case 'projection': return projection(o, inputs, rounded)
     case 'attention': return attention(o, inputs, rounded)
@@ -78,7 +109,14 @@ export function reference (o: Operation, inputs: readonly Float32Array[]): Float
   }
 }
 
-type Rounding = (value: number) => number
+interface Rounding {
+  /** Matrices of so many inputs. */
+  matrix: (w: Float32Array, inputs: number) => Float32Array
+  /** Keys and values of the cache, weights of norms. */
+  kept: (value: number) => number
+  /** Activations, and filters of tokenizers. */
+  activation: (value: number) => number
+}
 type Numbers = Float32Array | Float64Array
 
 /** x [rows, inputs] times the transpose of w [outputs, inputs] -> [rows, outputs] */
@@ -97,30 +135,32 @@ function product (x: Numbers, w: Numbers, rows: number, inputs: number, outputs:
 const silu = (x: number): number => x / (1 + Math.exp(-x))
 
 /** RMSNorm of each row. */
-function rmsNorm (x: Numbers, weight: Numbers, dim: number, eps: number, rounded: Rounding): Float64Array {
+function rmsNorm (
+  x: Numbers, weight: Numbers, dim: number, eps: number, { activation, kept }: Rounding
+): Float64Array {
   const y = new Float64Array(x.length)
   for (let from = 0; from < x.length; from += dim) {
     let squares = 0
     for (let i = 0; i < dim; i++) squares += x[from + i]! ** 2
     const scale = 1 / Math.sqrt(squares / dim + eps)
-    for (let i = 0; i < dim; i++) y[from + i] = rounded(rounded(x[from + i]! * scale) * rounded(weight[i]!))
+    for (let i = 0; i < dim; i++) y[from + i] = activation(activation(x[from + i]! * scale) * kept(weight[i]!))
   }
   return y
 }
 
 /** exp(score - largest) over their sum; rounded where they are multiplied, not in the sum. */
-function softmax (scores: Float64Array, rounded: Rounding): Float64Array {
+function softmax (scores: Float64Array, { activation }: Rounding): Float64Array {
   const top = scores.reduce((a, b) => Math.max(a, b))
   const weights = scores.map(score => Math.exp(score - top))
   const sum = weights.reduce((a, b) => a + b)
-  return weights.map(weight => rounded(weight) / sum)
+  return weights.map(weight => activation(weight) / sum)
 }
 
 function projection (o: Of<'projection'>, inputs: readonly Float32Array[], rounded: Rounding): Float64Array {
   const rest = [...inputs]
   const x = rest.shift()!
-  const multiplied = o.normed ? rmsNorm(x, rest.shift()!, o.inputs, o.eps, rounded) : x.map(rounded)
-  const w = rest.shift()!.map(rounded)
+  const multiplied = o.normed ? rmsNorm(x, rest.shift()!, o.inputs, o.eps, rounded) : x.map(rounded.activation)
+  const w = rounded.matrix(rest.shift()!, o.inputs)
   const all = o.epilogue === 'swiglu' ? 2 * o.outputs : o.outputs
   const y = product(multiplied, w, o.rows, o.inputs, all)
   if (o.epilogue === 'store') return y
@@ -150,7 +190,8 @@ function attention (
   const { heads, kvHeads, headSize, rows, sees } = o
   const before = sees - rows
   const outputs = (heads + 2 * kvHeads) * headSize
-  const qkv = product(rmsNorm(x!, norm!, o.dim, o.eps, rounded), wqkv!.map(rounded), o.streams * rows, o.dim, outputs)
+  const qkv = product(rmsNorm(x!, norm!, o.dim, o.eps, rounded), rounded.matrix(wqkv!, o.dim),
+    o.streams * rows, o.dim, outputs)
   const cell = (row: number): [number, number] => [Math.floor((before + row) / o.grid), (before + row) % o.grid]
   const part = (stream: number, row: number, first: number): Float64Array =>
     qkv.slice((stream * rows + row) * outputs + first, (stream * rows + row) * outputs + first + headSize)
@@ -160,17 +201,17 @@ function attention (
       const kv = Math.floor(head / (heads / kvHeads))
       const cached = (from: Float32Array, slot: number): Numbers => from.subarray(
         ((stream * kvHeads + kv) * before + slot) * headSize, ((stream * kvHeads + kv) * before + slot + 1) * headSize
-      ).map(rounded)
+      ).map(rounded.kept)
       const k = Array.from({ length: sees },
         (_, slot) => slot < before
           ? cached(keys!, slot)
-          : rotate(part(stream, slot - before, (heads + kv) * headSize), ...cell(slot - before)).map(rounded))
+          : rotate(part(stream, slot - before, (heads + kv) * headSize), ...cell(slot - before)).map(rounded.kept))
       const v = Array.from({ length: sees },
         (_, slot) => slot < before
           ? cached(values!, slot)
-          : part(stream, slot - before, (heads + kvHeads + kv) * headSize).map(rounded))
+          : part(stream, slot - before, (heads + kvHeads + kv) * headSize).map(rounded.kept))
       for (let row = 0; row < rows; row++) {
-        const q = rotate(part(stream, row, head * headSize), ...cell(row)).map(rounded)
+        const q = rotate(part(stream, row, head * headSize), ...cell(row)).map(rounded.activation)
         const weights = softmax(Float64Array.from(k,
           key => q.reduce((sum, value, d) => sum + value * key[d]!, 0) / Math.sqrt(headSize)), rounded)
         const at = ((stream * rows + row) * heads + head) * headSize
@@ -229,8 +270,8 @@ function convolution (o: Of<'convolution'>, inputs: readonly Float32Array[], rou
   const { images, height, width, channels, outputs, kernel, resample } = o
   let staged: Numbers = o.groups > 0 ? groupNorm(x, o, o.groups, o.eps, rest.shift()!, rest.shift()!) : x
   if (o.swish) staged = staged.map(silu)
-  staged = staged.map(rounded)
-  const weights = w.map(rounded)
+  staged = staged.map(rounded.activation)
+  const weights = w.map(rounded.activation)
   const [outHeight, outWidth] = resampled(o)
   const repeat = resample === 'up' ? 2 : 1
   const stride = resample === 'down' ? 2 : 1
@@ -264,11 +305,11 @@ function spatialAttention (
 ): Float64Array {
   const { images, channels } = o
   const pixels = o.height * o.width
-  const normed = groupNorm(x!, o, o.groups, o.eps, weight!, bias!).map(rounded)
+  const normed = groupNorm(x!, o, o.groups, o.eps, weight!, bias!).map(rounded.activation)
   /** A convolution of one pixel. */
-  const linear = (from: Numbers, part: number): Float64Array => product(from, parts[2 * part]!.map(rounded),
+  const linear = (from: Numbers, part: number): Float64Array => product(from, parts[2 * part]!.map(rounded.activation),
     images * pixels, channels, channels).map((value, i) => value + parts[2 * part + 1]![i % channels]!)
-  const [q, k, v] = [0, 1, 2].map(part => linear(normed, part).map(rounded)) as [Float64Array, Float64Array,
+  const [q, k, v] = [0, 1, 2].map(part => linear(normed, part).map(rounded.activation)) as [Float64Array, Float64Array,
     Float64Array]
   const attended = new Float64Array(images * pixels * channels)
   for (let p = 0; p < images * pixels; p++) {
@@ -282,7 +323,7 @@ function spatialAttention (
       for (let c = 0; c < channels; c++) attended[p * channels + c]! += share * v[(first + slot) * channels + c]!
     })
   }
-  return linear(attended.map(rounded), 3).map((value, i) => x![i]! + value)
+  return linear(attended.map(rounded.activation), 3).map((value, i) => x![i]! + value)
 }
 
 /**

@@ -64,10 +64,20 @@ async function buildIn (prebuild: string, sanitized: boolean): Promise<void> {
 async function cmakeJs (cli: string, args: string[]): Promise<void> {
   try {
     await promisify(execFile)(process.execPath, [cli, ...args],
-      { cwd: root, env: { ...process.env, NODE_OPTIONS: '' }, maxBuffer: 64 << 20 })
+      { cwd: root, env: { ...process.env, ...cached(), NODE_OPTIONS: '' }, maxBuffer: 64 << 20 })
   } catch (error) {
     const { stdout, stderr } = error as { stdout: string, stderr: string }
     throw new Error(`cmake-js ${args[0]} failed:\n${`${stdout}\n${stderr}`.slice(-8000)}`)
+  }
+}
+
+/** Continuous integration has compiled the CPU part before, with a compiler cache. */
+function cached (): NodeJS.ProcessEnv {
+  const cache = process.env.PARVIS_CI_CCACHE
+  if (cache === undefined) return {}
+  return {
+    CCACHE_DIR: cache, CCACHE_BASEDIR: root, CCACHE_NOHASHDIR: '1', CMAKE_C_COMPILER_LAUNCHER: 'ccache',
+    CMAKE_CXX_COMPILER_LAUNCHER: 'ccache'
   }
 }
 
@@ -78,7 +88,9 @@ function digest (): string {
     const file = path.join(root, name)
     const stat = fs.statSync(file)
     if (stat.isDirectory()) for (const child of fs.readdirSync(file).sort()) add(path.join(name, child))
-    else if (/\.(h|cuh|cu|cc|cmake|txt)$/.test(name)) hash.update(`${name}:${stat.size}:`).update(fs.readFileSync(file))
+    else if (/\.(h|cuh|cu|cc|cmake|txt|json)$/.test(name)) {
+      hash.update(`${name}:${stat.size}:`).update(fs.readFileSync(file))
+    }
   }
   // Of the layer only itself, not the programs beside it.
   for (const name of ['CMakeLists.txt', 'cmake', 'binding', 'include', 'common', 'cpu', 'cuda', ...layer()]) add(name)

@@ -216,3 +216,12 @@ export function encodeReference (t: TinyVideo, pixels: Cube): { tokens: Int32Arr
   }
   return { tokens, margin }
 }
+
+/** Codes of the tiny model: levels 8, 6, 5. */
+export const tinyCodes = 240
+
+/** Tokens of a video. */
+export function someTokens (count: number, seed: number): Int32Array {
+  const next = random(seed)
+  return Int32Array.from({ length: count }, () => Math.floor(next() * tinyCodes))
+}

@@ -47,7 +47,7 @@ export async function loads (): Promise<void> {
   // @ts-expect-error: no such device
   await Par.load({ device: 'tpu' })
   // @ts-expect-error: no such precision
-  await Par.load({ precision: 'int8' })
+  await Par.load({ precision: 'int4' })
   // @ts-expect-error: an object of options
   await Par.load('a.pt')
   // @ts-expect-error: a transformer has a path
@@ -277,9 +277,8 @@ export function errors (error: unknown): ParErrorCode | undefined {
   // Each code once: a new one does not compile before it is listed here, and in docs/errors.md.
   const known: Record<ParErrorCode, true> = {
     BAD_CLASS_ID: true, UNSUPPORTED_N: true, BAD_CHECKPOINT: true, FILE_NOT_FOUND: true, DOWNLOAD_FAILED: true,
-    TOKENIZER_MISMATCH: true, MISSING_PART: true,
-    DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true,
-    BAD_TOKENS: true, BAD_ARRAY: true, NON_FINITE: true,
+    TOKENIZER_MISMATCH: true, MISSING_PART: true, DEVICE_UNAVAILABLE: true, OUT_OF_MEMORY: true, QUEUE_FULL: true,
+    DISPOSED: true, INVALID_OPTION: true, BAD_IMAGE: true, BAD_TOKENS: true, BAD_ARRAY: true, NON_FINITE: true,
     NATIVE_UNAVAILABLE: true, INTERNAL: true
   }
   return known[error.code] ? error.code : undefined

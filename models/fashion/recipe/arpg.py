@@ -50,14 +50,16 @@ class Arpg(nn.Module):
         return self.embeddings(ids)
 
     def tables(self, order):
-        """-> rotations (cos, sin) of the content rows and of the queries, for one order [N] of raster cells."""
+        """-> rotations (cos, sin), each [b, N, head / 2], of the content rows and of the queries, for orders [b, N] of
+        raster cells."""
         head = self.head.in_features // self.heads
-        before = torch.cat([torch.tensor([-1]), order[:-1]])
-        return rotation(before, self.grid, head), rotation(order, self.grid, head)
+        before = torch.cat([torch.full_like(order[:, :1], -1), order[:, :-1]], 1)
+        turn = lambda cells: tuple(t.view(*order.shape, -1) for t in rotation(cells.flatten(), self.grid, head))
+        return turn(before), turn(order)
 
     def forward(self, classes, tokens, order):
-        """Logits of every token, [b, N, vocabulary]; tokens in generation order, one order [N] for all pictures."""
-        (cos, sin), (query_cos, query_sin) = self.tables(order)
+        """Logits of every token, [b, N, vocabulary]; tokens in generation order, order [b, N]: the raster cells."""
+        (cos, sin), (query_cos, query_sin) = (tuple(t[:, None] for t in pair) for pair in self.tables(order))
         count = tokens.shape[1]
         mask = torch.ones(count, count, dtype=torch.bool).tril()
         split = lambda y: y.view(y.shape[0], count, self.heads, -1).transpose(1, 2)

@@ -10,6 +10,7 @@ import data
 import tensors
 from export import load_arpg, load_tokenizer, load_transformer
 from par import greedy
+from train_arpg import orders
 
 # Chosen so that no compared choice is a near tie: the best and second best code of every cell of these pictures differ by at
 # least 5e-4 in cosine, the best and second best logit of every greedy step by at least 5e-3.
@@ -41,10 +42,10 @@ def main():
     except FileNotFoundError:
         pass
     else:
-        order = torch.randperm(256, generator=torch.Generator().manual_seed(20))
+        order = orders(codes[:1], torch.Generator().manual_seed(20))[0]
         with torch.no_grad():
             out['arpg.order'] = order
-            out['arpg.logprobs'] = model.score(torch.tensor([CLASS]), codes[:1, order], order)
+            out['arpg.logprobs'] = model.score(torch.tensor([CLASS]), codes[:1, order], order[None])
     tensors.write(sys.argv[1], {k: v.int() if v.dtype == torch.int64 else v for k, v in out.items()}, meta)
 
 

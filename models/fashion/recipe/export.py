@@ -24,7 +24,8 @@ SAMPLING = {   # found by tune.py
     4: {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95},
     16: {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95},
 }
-ARPG_SAMPLING = {'guidanceScale': 2.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.95}
+FIRST_CELL = 136   # of every order of ARPG: row 8, column 8 of 16 x 16 (train_arpg.py)
+ARPG_SAMPLING = {'guidanceScale': 9.0, 'temperature': 1.0, 'topK': 0, 'topP': 0.85}
 
 
 def file(name):
@@ -51,10 +52,6 @@ def write_transformer(n):
 
 
 def write_arpg():
-    """Writes what train_arpg.py trained. The package holds no ARPG model yet, so main() does not call this:
-
-        python3 -c 'import export; export.write_arpg()'
-    """
     state = torch.load(work('arpg.pt'))['average']
     vocabulary, dim = state['head.weight'].shape
     layers = sum(k.endswith('.attn_norm.weight') for k in state)
@@ -62,7 +59,8 @@ def write_arpg():
                   {'format': 'pt', 'parvis': json.dumps({
                       'kind': 'transformer', 'layers': layers, 'dim': dim, 'heads': dim // 64,
                       'vocabularySize': vocabulary, 'classes': state['embeddings.weight'].shape[0] - vocabulary - 3,
-                      'grid': [16, 16], 'labels': data.LABELS, 'sampling': ARPG_SAMPLING, 'name': 'parvis-fashion ARPG'})})
+                      'grid': [16, 16], 'labels': data.LABELS, 'firstCell': FIRST_CELL, 'sampling': ARPG_SAMPLING,
+                      'name': 'parvis-fashion ARPG'})})
 
 
 def write_classifier():
@@ -102,6 +100,8 @@ def main():
     for n in SAMPLING:
         if os.path.exists(work(f'par-{n}.pt')):
             write_transformer(n)
+    if os.path.exists(work('arpg.pt')):
+        write_arpg()
     if os.path.exists(work('classifier.pt')):
         write_classifier()
 

@@ -31,7 +31,8 @@ def operands(model):
 
 
 def step(model, classes, tokens, order):
-    """Adds the gradients of the mean cross-entropy to the parameters; -> losses [b, N] in float32."""
+    """Adds the gradients of the mean cross-entropy to the parameters; -> losses [b, N] in float32. tokens [b, N] in
+    generation order, order [b, N]: the raster cells, an order for each picture."""
     batch, slots = tokens.shape
     heads, dim = model.heads, model.head.in_features
     head, rows, count = dim // heads, batch * slots, len(model.layers.self_dec)
@@ -48,6 +49,12 @@ def step(model, classes, tokens, order):
         y, inv = low(rows, dim), torch.empty(rows)
         call('norm_forward', x, add, y, inv, rows, dim)
         return y, inv
+
+    def split(joined, parts, back):
+        """Rows of the content into queries, keys and values, the last of which does not rotate."""
+        for i, part in enumerate(parts):
+            turn = (None, None) if part is parts[-1] else (cos, sin)
+            call('split_part', joined, part, *turn, batch, slots, heads, head, len(parts) * dim, i * dim, back)
 
     def attend(q, k, v, wo):
         p = torch.bmm(q, k.transpose(1, 2))
@@ -69,15 +76,14 @@ def step(model, classes, tokens, order):
         wqkv, wo, w13, w2 = weights[4 * i:4 * i + 4]
         a, inv = norm(x, add)
         q, k, v = (low(batch * heads, slots, head) for _ in range(3))
-        call('split_heads', a @ wqkv.t(), q, k, v, cos, sin, batch, slots, heads, head, 0)
+        split(a @ wqkv.t(), (q, k, v), 0)
         p, joined, add = attend(q, k, v, wo)
         own, add = feed_forward(x, add, w13, w2)
         kept.append((a, inv, q, k, v, p, joined, own))
     shared, shared_inv = norm(x, add)
     joined_kv = shared @ weights[cross - 1].t()
     k, v = (low(batch * heads, slots, head) for _ in range(2))
-    call('split_part', joined_kv, k, cos, sin, batch, slots, heads, head, 2 * dim, 0, 0)
-    call('split_part', joined_kv, v, None, None, batch, slots, heads, head, 2 * dim, dim, 0)
+    split(joined_kv, (k, v), 0)
     z, add, kept_cross = query.detach().expand(rows, dim).clone(), None, []
     for i in range(count):
         wq, wo, w13, w2 = weights[cross + 4 * i:cross + 4 * i + 4]
@@ -126,8 +132,7 @@ def step(model, classes, tokens, order):
         call('norm_backward', dq_joined @ weights[at], a, inv, dz, d, rows, dim)
 
     dkv = low(rows, 2 * dim)
-    call('split_part', dkv, dk_shared, cos, sin, batch, slots, heads, head, 2 * dim, 0, 1)
-    call('split_part', dkv, dv_shared, None, None, batch, slots, heads, head, 2 * dim, dim, 1)
+    split(dkv, (dk_shared, dv_shared), 1)
     grads[cross - 1] = dkv.t() @ shared
     dx = torch.zeros(rows, dim)
     call('norm_backward', dkv @ weights[cross - 1], shared, shared_inv, dx, d, rows, dim)
@@ -137,7 +142,7 @@ def step(model, classes, tokens, order):
         back_feed_forward(at, d, dx, own)
         dq, dk, dv = back_attend(at, d, q, k, v, p, joined)
         dqkv = low(rows, 3 * dim)
-        call('split_heads', dqkv, dq, dk, dv, cos, sin, batch, slots, heads, head, 1)
+        split(dqkv, (dq, dk, dv), 1)
         grads[at] = dqkv.t() @ a
         call('norm_backward', dqkv @ weights[at], a, inv, dx, d, rows, dim)
     torch.autograd.backward([content, query, *attached], [dx.view_as(content), dz.sum(0), *grads])
@@ -151,7 +156,7 @@ def check():
     model = Arpg()
     for block in [*model.layers.self_dec, *model.layers.cross_dec]:
         torch.nn.init.normal_(block.attn_norm.weight, 1, 0.1)
-    classes, tokens, order = torch.randint(0, 11, (4,)), torch.randint(0, 128, (4, 256)), torch.randperm(256)
+    classes, tokens, order = torch.randint(0, 11, (4,)), torch.randint(0, 128, (4, 256)), torch.rand(4, 256).argsort(1)
     loss = step(model, classes, tokens, order).mean().item()
     mine = {k: p.grad.clone() for k, p in model.named_parameters()}
     model.zero_grad()

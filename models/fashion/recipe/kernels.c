@@ -91,7 +91,8 @@ void split_heads(element *restrict qkv, element *restrict q, element *restrict k
         }
 }
 
-/* One part of the same by itself: columns [offset, offset + heads * head) of joined [batch, slots, width]. */
+/* One part of the same by itself: columns [offset, offset + heads * head) of joined [batch, slots, width]. Here every
+   sequence has rotations of its own, [batch, slots, head / 2]. */
 void split_part(element *restrict joined, element *restrict part, const float *restrict cosine, const float *restrict sine, long batch,
                 long slots, long heads, long head, long width, long offset, int back) {
   long half = head / 2;
@@ -104,7 +105,7 @@ void split_part(element *restrict joined, element *restrict part, const float *r
           memcpy(to, from, head * sizeof(element));
           continue;
         }
-        const float *restrict c = cosine + t * half, *restrict s = sine + t * half;
+        const float *restrict c = cosine + (b * slots + t) * half, *restrict s = sine + (b * slots + t) * half;
         float sign = back ? -1 : 1;
         for (long i = 0; i < half; i++) {
           float e = wide(from[i]), o = wide(from[i + half]);

@@ -16,10 +16,10 @@ const measured = { pictures: 2000, seeds: [1, 2, 3] }
 
 module.exports = { search, runs, timed, machineOf, spread, settings, searched, measured, python, root, work }
 
-/** The best of `settings` with these further options, and the Fréchet distance of each. */
-async function search (par, options) {
+/** The best of some settings with these further options, and the Fréchet distance of each. */
+async function search (par, options, some = settings) {
   const found = []
-  for (const setting of settings) {
+  for (const setting of some) {
     const { fid } = await scored(par, { ...setting, ...options }, searched.pictures, searched.seed)
     found.push({ ...setting, fid })
   }
@@ -28,11 +28,11 @@ async function search (par, options) {
 }
 
 /** Pictures of three sampling seeds. @param sheet where the first pictures of the first seed go */
-async function runs (par, options, sheet) {
+async function runs (par, options, sheet, count = measured.pictures) {
   const all = []
   for (const seed of measured.seeds) {
     const own = seed === measured.seeds[0] ? sheet : undefined
-    all.push({ seed, ...await scored(par, options, measured.pictures, seed, own) })
+    all.push({ seed, ...await scored(par, options, count, seed, own) })
   }
   return all
 }

@@ -15,6 +15,7 @@ $PYTHON encode.py
 $PYTHON train_transformer.py --n 4 --steps 5000
 $PYTHON train_transformer.py --n 16 --steps 3200 --start 4
 $PYTHON train_transformer.py --n 1 --steps 1600 --start 4
+$PYTHON train_arpg.py --steps 12000 --start 4
 $PYTHON classifier.py --steps 2800
 $PYTHON export.py
 $PYTHON measure.py --sheets "${FASHION_WORK:-/tmp/fashion}/sheets"

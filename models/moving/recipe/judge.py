@@ -1,8 +1,9 @@
 """The judge of generated clips: a small convolutional network with two heads, item and motion. It is trained on clips in
 which the two are paired at random, so that it tells a right item from a right motion.
 
-    python3 judge.py [--steps 1500]            # trains
-    python3 judge.py --judge CLIPS.npz         # arr_0 uint8 [N, 17, 32, 32, 3], arr_1 the classes; prints JSON
+    python3 judge.py [--steps 6000]            # trains
+    python3 judge.py --judge CLIPS.npy --classes 0,1,...   # uint8 [N x 17, 32, 32, 3]; prints JSON
+    python3 judge.py --test FEATURES.npz       # features of 2,000 test clips, for the Frechet distance
 """
 import argparse
 import json
@@ -71,13 +72,21 @@ def shares(model, some, items, motions):
 
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument('--steps', type=int, default=1500)
+    options.add_argument('--steps', type=int, default=6000)
     options.add_argument('--judge')
+    options.add_argument('--classes')
+    options.add_argument('--test')
     options.add_argument('--features')
     options = options.parse_args()
+    if options.test:
+        some, items, motions = clips.Clips('test').draw(2000, 3)
+        item, motion, found = shares(load(), some, items, motions)
+        np.savez(options.test, features=found.numpy())
+        print(json.dumps({'clips': len(some), 'item': item, 'motion': motion}))
+        return
     if options.judge:
-        with np.load(options.judge) as arrays:
-            some, classes = arrays['arr_0'], torch.from_numpy(arrays['arr_1'].astype(np.int64))
+        some = np.load(options.judge).reshape(-1, clips.FRAMES, clips.SIDE, clips.SIDE, 3)
+        classes = torch.tensor([int(c) for c in options.classes.split(',')])
         item, motion, found = shares(load(), some, classes, classes)
         if options.features:
             np.savez(options.features, features=found.numpy())
