@@ -20,8 +20,6 @@ class CudaBackend : public Backend {
   Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                          const TransformerModel& model, Precision precision, const Cancel& cancel,
                          std::shared_ptr<Transformer>& out) override {
-    if (precision == Precision::int8)
-      return {Code::invalidOption, "8-bit weights are for the CPU so far. Use precision 'bfloat16' on a GPU."};
     return CudaTransformer::load(device_, file, weights, model, precision, cancel, out);
   }
   Status loadTokenizer(const CheckpointFile& file, const std::vector<WeightSource>& weights,

@@ -42,6 +42,17 @@ __device__ inline float2 loadPair(const uint16_t* p) {
   return make_float2(lowHalf(v), highHalf(v));
 }
 
+// Four integers of 8 bits, as pairs of bfloat16. Integers of eight bits are exact in bfloat16: what is cut off are
+// zeroes. Behind the exponent of 2^23, bits are whole numbers.
+__device__ inline void widenIntegers(uint32_t four, uint32_t& first, uint32_t& second) {
+  const uint32_t above = four ^ 0x80808080u;  // 128 more than they are
+  const auto number = [above](uint32_t bytes) {
+    return __float_as_uint(__uint_as_float(__byte_perm(above, 0x4b000000u, bytes)) - 8388736.0f);
+  };
+  first = __byte_perm(number(0x7440), number(0x7441), 0x7632);
+  second = __byte_perm(number(0x7442), number(0x7443), 0x7632);
+}
+
 // As they come back from where they are stored.
 template <class E>
 __device__ inline float2 roundPair(float2 v);

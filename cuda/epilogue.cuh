@@ -8,9 +8,34 @@
 namespace parvis::cuda {
 
 // Sums go over eight contiguous runs of the inputs, each from zero, then over the runs in order; the last runs may be
-// shorter or empty.
+// shorter or empty. int8: a run is made of whole groups. The products of a group are added up as integers, then come to
+// the run's sum times their scale.
 constexpr int runs = 8;
-__host__ __device__ constexpr int runOf(int inputTiles) { return (inputTiles + runs - 1) / runs; }
+// Units of a run: tiles of 16 inputs, or groups.
+__host__ __device__ constexpr int runOf(int units) { return (units + runs - 1) / runs; }
+
+constexpr int groupTiles = scaleInputs / 16;
+
+// The two tiles of inputs that a lane's 16 bytes of integers are, as A operands.
+__device__ inline void widenFragments(const uint4& v, uint32_t (&first)[4], uint32_t (&second)[4]) {
+  widenIntegers(v.x, first[0], first[1]);
+  widenIntegers(v.y, first[2], first[3]);
+  widenIntegers(v.z, second[0], second[1]);
+  widenIntegers(v.w, second[2], second[3]);
+}
+
+// sum += scale (a b) of a group. b: as ldmatrix brings it, two tiles of inputs each time.
+__device__ inline void addGroup(float (&sum)[4], const uint32_t (&a)[groupTiles][4],
+                                const uint32_t (&b)[groupTiles / 2][4], float2 scale) {
+  float products[4] = {};
+#pragma unroll
+  for (int k = 0; k < groupTiles; k++) {
+    const uint32_t of[2] = {b[k / 2][k % 2 * 2], b[k / 2][k % 2 * 2 + 1]};
+    ptx::mma_m16n8k16_bf16(products, a[k], of);
+  }
+#pragma unroll
+  for (int r = 0; r < 4; r++) sum[r] = fmaf(products[r], r < 2 ? scale.x : scale.y, sum[r]);
+}
 
 // silu(gate) up
 __device__ inline float gated(float gate, float up) { return gate / (1.0f + ptx::exp2Fast(gate * -1.44269504f)) * up; }
@@ -112,8 +137,8 @@ inline bool valid(const Projection& p, int pairs, int inputs) {
 }
 // And of those in bfloat16, whose rows are read 16 bytes at a time.
 inline bool possiblePacked(const Projection& p) {
-  return valid(p, p.weights.pairs, p.weights.inputs) && p.elements && p.xStride % 8 == 0 &&
-         p.xStride >= p.weights.inputTiles() * 16;
+  return p.weights.format != WeightFormat::float32 && valid(p, p.weights.pairs, p.weights.inputs) && p.elements &&
+         p.xStride % 8 == 0 && p.xStride >= p.weights.inputTiles() * 16;
 }
 
 }  // namespace parvis::cuda

@@ -137,6 +137,15 @@ struct Packing {
   Element element;  // of the source
 };
 cudaError_t pack(const Packing& from, const Packed& to, int threads, cudaStream_t stream);
+// The same of integers and their scales: tiles of `to` from firstTile on, as many as there are rows.
+struct IntegerPacking {
+  const int8_t *low, *high;  // rows `stride` bytes apart
+  ptrdiff_t stride;
+  const float *lowScales, *highScales;  // [rows, groups], rows `scaleStride` floats apart
+  ptrdiff_t scaleStride;
+  int lowRows, highRows;
+};
+cudaError_t packIntegers(const IntegerPacking& from, const Packed& to, int firstTile, int threads, cudaStream_t stream);
 // Stored elements to those of the model (float32 or bfloat16).
 cudaError_t convert(const void* from, Element fromElement, void* to, Element toElement, size_t count, int threads,
                     cudaStream_t stream);
@@ -149,14 +158,15 @@ enum class Epilogue {
   gelu,    // out = gelu(product), by the error function
 };
 
-constexpr int maxSkinnyRows = 64;  // above it the arithmetic decides, not the stream of weights
+// Above so many rows the arithmetic decides, not the stream of weights.
+constexpr int maxSkinnyRows(WeightFormat format) { return format == WeightFormat::int8 ? 32 : 64; }
 
 struct Projection {
   const void* elements;  // [rows, xStride]: bfloat16; float32 where plain
   ptrdiff_t xStride;     // at least inputs rounded up to 16; a multiple of 8
   const float* squares;  // of the rows behind a norm (NormInput), [rows, squaresStride(inputs)]; null: there is no norm
   float eps;
-  int rows;  // 1 .. maxSkinnyRows; any number where tiled
+  int rows;  // 1 .. maxSkinnyRows(weights.format); any number where tiled
   Packed weights;
   const float* bias;  // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
@@ -166,14 +176,14 @@ struct Projection {
   NormInput next;     // add: of the norm that comes next
   Rotation rotation;  // append
   int processors;     // of the device; 0: 132. Costs time where it is wrong, no bits
-  int tilesABlock;    // 1, 2, 4 (up to 32 rows): for tests and measurements; 0: chosen
+  int tilesABlock;    // 1, 2, 4 (bfloat16 up to 32 rows, int8 up to 8): for tests and measurements; 0: chosen
   size_t prefetched;  // bytes of weights that its blocks together may bring into the second-level cache before they
                       // wait (platform.cuh), beside what registers hold. Not where tiled
 };
-// Up to 64 rows: bound by reading the weights.
+// Few rows: bound by reading the weights.
 cudaError_t project(const Projection& p, StepStream stream);
-// More than 64 rows: bound by arithmetic. A row's bits are those that `project` gives. Also right for fewer rows, but
-// slower. Blocks of 128 x 128 or 64 x 64 outputs and rows: the same bits.
+// More rows: bound by arithmetic. A row's bits are those that `project` gives. Also right for fewer rows, but
+// slower. Blocks of 128 x 128 (not int8) or 64 x 64 outputs and rows: the same bits.
 enum class Tile { fitting, small, large };
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile = Tile::fitting);
 

@@ -23,12 +23,12 @@ int roundedCount(int count) {
 
 size_t matrixBytes(WeightFormat format, int outputs, int inputs) {
   if (format == WeightFormat::float32) return tableBytes(Element::float32, outputs, inputs);
-  return Packed{nullptr, (outputs + 1) / 2, inputs}.elements() * 2;
+  return Packed{nullptr, (outputs + 1) / 2, inputs, format}.bytes();
 }
 
 size_t gateUpBytes(WeightFormat format, int outputs, int inputs) {
   if (format == WeightFormat::float32) return 2 * tableBytes(Element::float32, outputs, inputs);
-  return Packed{nullptr, outputs, inputs}.elements() * 2;
+  return Packed{nullptr, outputs, inputs, format}.bytes();
 }
 
 size_t countOf(const std::vector<int64_t>& shape) {

@@ -36,7 +36,7 @@ size_t countOf(const std::vector<int64_t>& shape);
 // A plan of loading (common/transformer.h) that only adds up what would be taken.
 class WeightBytes {
  public:
-  explicit WeightBytes(Precision precision) : element_(elementOf(precision)), format_(formatOf(precision)) {}
+  explicit WeightBytes(Precision precision) : element_(elementOf(precision)), format_(formatFor(precision)) {}
   template <class To>
   void matrix(To&, const std::string&, int outputs, int inputs) {
     layout_.add(matrixBytes(format_, outputs, inputs));

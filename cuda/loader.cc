@@ -79,12 +79,89 @@ static Status packTiles(const Source& low, const Source* high, int outputs, int 
     const Packing from =
         high ? Packing{device, device + bytes, inputs, rows, rows, low.element()}
              : Packing{device, device + low.rowBytes(), 2 * inputs, (rows + 1) / 2, rows / 2, low.element()};
-    const Packed part{to.data + static_cast<size_t>(tile) * static_cast<size_t>(to.inputTiles()) * 256, from.lowRows,
-                      inputs};
+    const Packed part{to.stepsAt(tile), from.lowRows, inputs};
     if (Status s = statusOf(pack(from, part, threads, stream), "packing weights"); !s.ok()) return s;
     if (Status s = staging.done(); !s.ok()) return s;
   }
   return {};
+}
+
+// Rows [begin, end) as integers and scales: as they are stored, or made of floats as the CPU does it. floats: one row.
+static Status readIntegers(const Source& source, int64_t begin, int64_t end, int8_t* to, float* scales,
+                           std::vector<float>& floats) {
+  if (source.tensor->quantized()) return source.tensors->quantized(*source.tensor, begin, end, to, scales);
+  const int64_t inputs = source.tensor->rowElements(), groups = (inputs + scaleInputs - 1) / scaleInputs;
+  floats.resize(static_cast<size_t>(inputs));
+  for (int64_t row = begin; row < end; row++, to += inputs, scales += groups) {
+    if (Status s = source.tensors->rows(*source.tensor, row, row + 1, floats.data()); !s.ok()) return s;
+    quantizeRow(floats.data(), inputs, to, scales);
+  }
+  return {};
+}
+
+// The bytes of integers and scales of so many rows in the staging ring: integers, then scales.
+static size_t integerBytes(int rows, int inputs) {
+  return (static_cast<size_t>(rows) * static_cast<size_t>(inputs) + 15) / 16 * 16;
+}
+static size_t scaledBytes(int rows, int inputs) {
+  const size_t groups = static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs);
+  return (integerBytes(rows, inputs) + static_cast<size_t>(rows) * groups * sizeof(float) + 15) / 16 * 16;
+}
+
+// packTiles of int8.
+static Status packIntegerTiles(const Source& low, const Source* high, int outputs, int inputs, const Packed& to,
+                               Staging& staging, cudaStream_t stream, const Cancel& cancel) {
+  const int rowsATile = high ? 8 : 16, tiles = to.tiles(), groups = to.groups();
+  const int together = static_cast<int>(std::max<size_t>(1, staging.partBytes() / (2 * scaledBytes(8, inputs))));
+  std::vector<float> floats;
+  for (int tile = 0; tile < tiles; tile += together) {
+    const int begin = tile * rowsATile, end = std::min(outputs, (tile + together) * rowsATile), rows = end - begin;
+    const size_t scalesAt = integerBytes(rows, inputs), bytes = scaledBytes(rows, inputs);
+    uint8_t *host, *device;
+    if (Status s = staging.next(host, device); !s.ok()) return s;
+    const auto read = [&](const Source& source, size_t at) {
+      Status s;
+      for (int row = 0; row < rows && s.ok(); row += rowsATile) {
+        if (cancel.load(std::memory_order_relaxed)) return cancelled();
+        s = readIntegers(source, begin + row, begin + std::min(rows, row + rowsATile),
+                         reinterpret_cast<int8_t*>(host + at) + static_cast<ptrdiff_t>(row) * inputs,
+                         reinterpret_cast<float*>(host + at + scalesAt) + static_cast<ptrdiff_t>(row) * groups, floats);
+      }
+      return s;
+    };
+    if (Status s = read(low, 0); !s.ok()) return s;
+    if (high)
+      if (Status s = read(*high, bytes); !s.ok()) return s;
+    if (Status s = staging.send(high ? 2 * bytes : bytes); !s.ok()) return s;
+    const int8_t* const integers = reinterpret_cast<int8_t*>(device);
+    const float* const scales = reinterpret_cast<float*>(device + scalesAt);
+    const IntegerPacking from =
+        high ? IntegerPacking{integers,
+                              integers + bytes,
+                              inputs,
+                              scales,
+                              reinterpret_cast<float*>(device + bytes + scalesAt),
+                              groups,
+                              rows,
+                              rows}
+             : IntegerPacking{integers,       integers + inputs, 2 * static_cast<ptrdiff_t>(inputs),
+                              scales,         scales + groups,   2 * static_cast<ptrdiff_t>(groups),
+                              (rows + 1) / 2, rows / 2};
+    if (Status s = statusOf(packIntegers(from, to, tile, threads, stream), "packing weights"); !s.ok()) return s;
+    if (Status s = staging.done(); !s.ok()) return s;
+  }
+  return {};
+}
+
+// The least that a part of the ring must hold of what is packed.
+static size_t packedPart(WeightFormat format, size_t rowBytes, int inputs) {
+  return format == WeightFormat::int8 ? 2 * scaledBytes(8, inputs) : 16 * rowBytes;
+}
+
+static Status packMatrix(const Source& low, const Source* high, int outputs, const Matrix& to, Staging& staging,
+                         cudaStream_t stream, const Cancel& cancel) {
+  const auto pack = to.format == WeightFormat::int8 ? packIntegerTiles : packTiles;
+  return pack(low, high, outputs, to.inputs, to.packed(), staging, stream, cancel);
 }
 
 static Status convertRows(const Source& source, int64_t rows, uint8_t* to, Element element, Staging& staging,
@@ -114,10 +191,11 @@ void Loader::matrix(Matrix& to, const std::string& name, int outputs, int inputs
   to.inputs = inputs;
   if (!t) return;
   const Source source{&tensors_, t};
-  if (format_ == WeightFormat::bfloat16)
-    return add({matrixBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), 16 * source.rowBytes(),
+  if (format_ != WeightFormat::float32)
+    return add({matrixBytes(format_, outputs, inputs), const_cast<const void**>(&to.data),
+                packedPart(format_, source.rowBytes(), inputs),
                 [&to, source](uint8_t*, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-                  return packTiles(source, nullptr, to.outputs, to.inputs, to.packed(), staging, stream, cancel);
+                  return packMatrix(source, nullptr, to.outputs, to, staging, stream, cancel);
                 }});
   add({matrixBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), source.rowBytes(),
        [source, outputs](uint8_t* at, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
@@ -134,11 +212,11 @@ void Loader::gateUp(Matrix& to, const std::string& gate, const std::string& up, 
   if (!g || !u) return;
   Source low{&tensors_, g}, high{&tensors_, u};
   low.wide = high.wide = low.element() != high.element();  // one kernel reads both
-  const size_t least = 16 * std::max(low.rowBytes(), high.rowBytes());
-  if (format_ == WeightFormat::bfloat16)
+  const size_t least = packedPart(format_, std::max(low.rowBytes(), high.rowBytes()), inputs);
+  if (format_ != WeightFormat::float32)
     return add({gateUpBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), least,
                 [&to, low, high, outputs](uint8_t*, Staging& staging, cudaStream_t stream, const Cancel& cancel) {
-                  return packTiles(low, &high, outputs, to.inputs, to.packed(), staging, stream, cancel);
+                  return packMatrix(low, &high, outputs, to, staging, stream, cancel);
                 }});
   const size_t half = static_cast<size_t>(outputs) * static_cast<size_t>(inputs) * 4;
   add({gateUpBytes(format_, outputs, inputs), const_cast<const void**>(&to.data), least,

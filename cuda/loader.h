@@ -19,16 +19,19 @@ inline std::string modelCure(Element element) {
          (element == Element::float32 ? "use precision 'bfloat16', " : "") + "or use device 'cpu'.";
 }
 
-// A matrix of a projection: packed in bfloat16, row by row as in the checkpoint in float32.
+// A matrix of a projection: packed in bfloat16 and int8, row by row as in the checkpoint in float32.
 struct Matrix {
   WeightFormat format = WeightFormat::float32;
   void* data = nullptr;
-  const float* scales = nullptr;  // [outputs] or null: the format has none
-  const float* bias = nullptr;    // [outputs], and zeroes to a multiple of 16; null: none
+  const float* bias = nullptr;  // [outputs], and zeroes to a multiple of 16; null: none
   int outputs = 0, inputs = 0;
   bool paired = false;  // gates [outputs / 2, inputs], then ups
   int pairs() const { return (outputs + 1) / 2; }
-  Packed packed() const { return {static_cast<uint16_t*>(data), pairs(), inputs}; }
+  // Of a weight, with its share of a scale.
+  double numberBytes() const {
+    return format == WeightFormat::float32 ? 4 : format == WeightFormat::bfloat16 ? 2 : 1 + 4.0 / scaleInputs;
+  }
+  Packed packed() const { return {data, pairs(), inputs, format}; }
   Packing plain() const {
     const float* from = static_cast<const float*>(data);
     const ptrdiff_t stride = paired ? inputs : 2 * static_cast<ptrdiff_t>(inputs);
@@ -60,7 +63,7 @@ class Staging {
 class Loader {
  public:
   Loader(Tensors& tensors, Precision precision)
-      : tensors_(tensors), element_(elementOf(precision)), format_(formatOf(precision)) {}
+      : tensors_(tensors), element_(elementOf(precision)), format_(formatFor(precision)) {}
 
   // Each adds a plan and sets the pointer later, when memory exists. Targets must stay where they are until load().
   void matrix(Matrix& to, const std::string& name, int outputs, int inputs);

@@ -1,5 +1,5 @@
-// Projections of 1 to 64 rows: the speed of reading the weights is the floor, so everything else hides behind that
-// stream.
+// Projections of 1 to 64 rows (int8: 32): the speed of reading the weights is the floor, so everything else hides
+// behind that stream.
 //
 // A block has `tiles` tiles of 16 outputs (8 pairs); its eight warps split the inputs in eight contiguous runs. What a
 // warp reads it shares with nobody: each lane keeps `depth` steps of weights on their way in registers, asked for
@@ -14,6 +14,8 @@
 // bench/predictions.md has the sums). Rows that are not there are whatever shared memory holds, tiles that are not
 // there repeat the last one: columns and rows of a product do not mix, and what they give is not stored. No GPU has run
 // this form yet: its speed is a prediction.
+// int8: a step is 32 inputs, two of them a group. A warp widens the integers of a group once for all rows, while the
+// steps behind are on their way (epilogue.cuh, addGroup). Scales come as the steps do, a pair a group.
 #include <algorithm>
 
 #include "epilogue.cuh"
@@ -24,23 +26,33 @@ namespace {
 
 constexpr int warps = runs, threads = 32 * warps;
 
-// Steps (16 inputs) of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two
-// blocks.
-constexpr int depthOf(int rowTiles, int tiles) { return tiles == 1 ? 12 : tiles == 2 && rowTiles != 4 ? 8 : 4; }
-constexpr int maxTiles(int rowTiles) { return rowTiles < 8 ? 4 : 2; }
-// Blocks that a multiprocessor has at once: two where weights and sums leave room in 128 registers.
-constexpr int residentBlocks(int rowTiles, int tiles) {
-  return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(rowTiles, tiles)) <= 80 ? 2 : 1;
+// Steps of weights under way, a block 48 or 64 KB; and 32 KB where that lets a multiprocessor have two blocks.
+constexpr int depthOf(WeightFormat format, int rowTiles, int tiles) {
+  if (tiles == 1) return format == WeightFormat::int8 && rowTiles < 4 ? 8 : 12;
+  return tiles == 2 && rowTiles != 4 ? 8 : 4;
+}
+constexpr int maxTiles(WeightFormat format, int rowTiles) {
+  return rowTiles < (format == WeightFormat::int8 ? 2 : 8) ? 4 : 2;
+}
+// Blocks that a multiprocessor has at once: two where weights, sums and what is widened leave room in 128 registers.
+constexpr int residentBlocks(WeightFormat format, int rowTiles, int tiles) {
+  if (format == WeightFormat::int8) return tiles == 1 && rowTiles < 4 ? 2 : 1;
+  return rowTiles < 8 && 4 * tiles * (rowTiles + depthOf(format, rowTiles, tiles)) <= 80 ? 2 : 1;
 }
 
-template <int rowTiles_, int tiles_>
+template <WeightFormat format_, int rowTiles_, int tiles_>
 struct TileShape {
+  static constexpr WeightFormat format = format_;
+  static constexpr bool scaled = format == WeightFormat::int8;
   static constexpr int rowTiles = rowTiles_, tiles = tiles_;
   static constexpr int rows = 8 * rowTiles;
-  static constexpr int resident = residentBlocks(rowTiles, tiles);
-  static constexpr int depth = depthOf(rowTiles, tiles);
-  static constexpr int chunk = rowTiles < 8 ? 4 : 2, stages = 3;  // 99 KB at most: what small devices have
-  static constexpr int stageElements = rows * chunk * 16;
+  static constexpr int resident = residentBlocks(format, rowTiles, tiles);
+  static constexpr int depth = depthOf(format, rowTiles, tiles);
+  static constexpr int stepTiles = scaled ? 2 : 1;                           // of 16 inputs
+  static constexpr int chunk = scaled || rowTiles == 8 ? 2 : 4, stages = 3;  // 99 KB at most: what small devices have
+  static constexpr int unit = scaled ? chunk : 1;                            // steps that a run is made of
+  static constexpr int stageElements = rows * chunk * stepTiles * 16;
+  static_assert(!scaled || (chunk * stepTiles == groupTiles && rowTiles < 8));
   static constexpr int sums = warps * tiles * rowTiles * 4 * 32;
   static constexpr int items = tiles * rowTiles * 64;  // pairs of outputs and rows
   static constexpr int itemsEach = (items + threads - 1) / threads;
@@ -72,15 +84,27 @@ __global__ void __launch_bounds__(threads, S::resident)
   PARVIS_SHARED(float, scales, S::rows);
   constexpr int tiles = S::tiles, rowTiles = S::rowTiles, depth = S::depth, chunk = S::chunk;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const int inputTiles = p.weights.inputTiles(), run = runOf(inputTiles), begin = min(warp * run, inputTiles),
-            steps = min(run, inputTiles - begin);
+  const int allSteps = p.weights.steps(), run = S::unit * runOf(allSteps / S::unit), begin = min(warp * run, allSteps),
+            steps = min(run, allSteps - begin);
   const uint4* weights = reinterpret_cast<const uint4*>(p.weights.data);
   int places[tiles];  // of the warp's first step, in `weights`
 #pragma unroll
   for (int i = 0; i < tiles; i++) {
     const int tile = min(static_cast<int>(blockIdx.x) * tiles + i, p.weights.tiles() - 1);
-    places[i] = (tile * inputTiles + begin) * 32 + lane;
+    places[i] = (tile * allSteps + begin) * 32 + lane;
   }
+  // The scales of a lane's pair, group by group.
+  const float2* const scalePairs = reinterpret_cast<const float2*>(S::scaled ? p.weights.scales() : nullptr);
+  const auto scalePlace = [&](int i, int step) { return (places[i] / 32 + step) / 2 * 8 + lane / 4; };
+  [[maybe_unused]] float2 pairScales[S::scaled ? depth / 2 : 1][tiles];
+  if constexpr (S::scaled)
+#pragma unroll
+    for (int k = 0; k < depth; k += 2)
+#pragma unroll
+      for (int i = 0; i < tiles; i++) {
+        pairScales[k / 2][i] = make_float2(0, 0);
+        ptx::loadStreaming(pairScales[k / 2][i], scalePairs + scalePlace(i, k), k < steps);
+      }
   uint4 ring[depth][tiles];
 #pragma unroll
   for (int k = 0; k < depth; k++)
@@ -98,23 +122,25 @@ __global__ void __launch_bounds__(threads, S::resident)
   ptx::dependencyWait();  // weights were here before the step; what follows need not be
 
   uint16_t* staged = reinterpret_cast<uint16_t*>(dynamicShared()) + warp * S::stages * S::stageElements;
-  constexpr int pieces = 2 * chunk,
+  constexpr int pieces = 2 * chunk * S::stepTiles,
                 together = 32 / pieces;  // pieces of 16 bytes in a staged row, rows that a warp copies at once
   const int piece = lane % pieces, firstRow = lane / pieces;
   uint16_t* const to[2] = {staged + swizzled<pieces>(firstRow, piece),
                            staged + swizzled<pieces>(firstRow + together, piece)};
-  const uint16_t* next = static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * begin + 8 * piece;
-  // The next steps, which are those from `first` on, into a stage; beyond the run they are zero.
+  const uint16_t* next =
+      static_cast<const uint16_t*>(p.elements) + firstRow * p.xStride + 16 * S::stepTiles * begin + 8 * piece;
+  const int tilesHere = min(S::stepTiles * steps, p.weights.inputTiles() - S::stepTiles * begin);
+  // The next steps, which are those from `first` on, into a stage; beyond the run and the matrix they are zero.
   const auto copy = [&](int stage, int first) {
     if (first < steps) {
-      const int bytes = first + piece / 2 < steps ? 16 : 0;
+      const int bytes = S::stepTiles * first + piece / 2 < tilesHere ? 16 : 0;
       const uint16_t* from = next;
 #pragma unroll
       for (int i = 0; i < S::rows / together;
            i++, from += together * p.xStride)  // two further, a multiple of eight rows: the same swizzle
         if (firstRow + i * together < p.rows)
           ptx::cpAsync16(to[i % 2] + stage * S::stageElements + i / 2 * 2 * together * pieces * 8, from, bytes);
-      next += 16 * chunk;
+      next += 16 * S::stepTiles * chunk;
     }
     ptx::cpAsyncCommit();
   };
@@ -141,7 +167,7 @@ __global__ void __launch_bounds__(threads, S::resident)
   float sum[tiles][rowTiles][4] = {};
   // Step `step` for row tile n, then, after the last row tile, the weights that follow in its place. Beyond the run the
   // ring keeps what it has: b is zero there.
-  const auto multiply = [&](int place, int n, const uint32_t(&b)[2]) {
+  [[maybe_unused]] const auto multiply = [&](int place, int n, const uint32_t(&b)[2]) {
 #pragma unroll
     for (int i = 0; i < tiles; i++) {
       const uint32_t a[4] = {ring[place][i].x, ring[place][i].y, ring[place][i].z, ring[place][i].w};
@@ -161,8 +187,31 @@ __global__ void __launch_bounds__(threads, S::resident)
       ptx::cpAsyncWait<S::stages - 1>();
       __syncwarp();
       const uint16_t* x = staged + stage * S::stageElements;
+      if constexpr (S::scaled) {
+        uint32_t a[tiles][groupTiles][4];
+        float2 scale[tiles];
 #pragma unroll
-      for (int k = 0; k < chunk; k += 2) {
+        for (int i = 0; i < tiles; i++) {
+          widenFragments(ring[c][i], a[i][0], a[i][1]);
+          widenFragments(ring[c + 1][i], a[i][2], a[i][3]);
+          scale[i] = pairScales[c / 2][i];
+          const int step = first + c + depth;
+          ptx::loadStreaming(pairScales[c / 2][i], scalePairs + scalePlace(i, step), step < steps);
+        }
+        refill(c, first + c);
+        refill(c + 1, first + c + 1);
+#pragma unroll
+        for (int n = 0; n < rowTiles; n++) {
+          uint32_t b[2][4];
+#pragma unroll
+          for (int k = 0; k < 2; k++) ptx::ldmatrix_x4(b[k], x + swizzled<pieces>(8 * n + lane % 8, 4 * k + lane / 8));
+#pragma unroll
+          for (int i = 0; i < tiles; i++) addGroup(sum[i][n], a[i], b, scale[i]);
+        }
+        __syncwarp();  // as below
+      }
+#pragma unroll
+      for (int k = 0; !S::scaled && k < chunk; k += 2) {
 #pragma unroll
         for (int n = 0; n < rowTiles; n++) {
           uint32_t b[4];
@@ -216,17 +265,17 @@ constexpr int usualProcessors = 132;
 // What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than
 // the memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond.
 // Fewer blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.
-template <int rowTiles>
+template <WeightFormat format, int rowTiles>
 int chosenTiles(const Projection& p) {
   const int64_t processors = p.processors > 0 ? p.processors : usualProcessors,
-                tileBytes = p.weights.inputTiles() * 512;
+                tileBytes = int64_t{p.weights.steps()} * 512;
   const int64_t rowBytes = p.weights.inputTiles() * 16 * 2 * p.rows, leastBytes = p.weights.tiles() * tileBytes * 4 / 3,
                 roundBytes = processors * (40 << 10);
   int best = 1;
   int64_t bestBytes = 0;
-  for (int tiles = 1; tiles <= maxTiles(rowTiles); tiles *= 2) {
+  for (int tiles = 1; tiles <= maxTiles(format, rowTiles); tiles *= 2) {
     const int64_t blocks = (p.weights.tiles() + tiles - 1) / tiles,
-                  together = processors * residentBlocks(rowTiles, tiles);
+                  together = processors * residentBlocks(format, rowTiles, tiles);
     const int64_t bytes =
         std::max(leastBytes, blocks * (tiles * tileBytes + rowBytes)) + (blocks - 1) / together * roundBytes;
     if (tiles > 1 && (10 * blocks < 9 * processors || bytes >= bestBytes)) continue;
@@ -249,24 +298,31 @@ cudaError_t run(const Projection& p, StepStream stream) {
                       p, further);
 }
 
-template <int rowTiles>
+template <WeightFormat format, int rowTiles>
 cudaError_t runTiles(const Projection& p, StepStream stream) {
-  const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<rowTiles>(p);
-  if (tiles == 1) return run<TileShape<rowTiles, 1>>(p, stream);
-  if (tiles == 2) return run<TileShape<rowTiles, 2>>(p, stream);
-  if constexpr (maxTiles(rowTiles) == 4)
-    if (tiles == 4) return run<TileShape<rowTiles, 4>>(p, stream);
+  const int tiles = p.tilesABlock > 0 ? p.tilesABlock : chosenTiles<format, rowTiles>(p);
+  if (tiles == 1) return run<TileShape<format, rowTiles, 1>>(p, stream);
+  if (tiles == 2) return run<TileShape<format, rowTiles, 2>>(p, stream);
+  if constexpr (maxTiles(format, rowTiles) == 4)
+    if (tiles == 4) return run<TileShape<format, rowTiles, 4>>(p, stream);
+  return cudaErrorInvalidValue;
+}
+
+template <WeightFormat format>
+cudaError_t runRows(const Projection& p, StepStream stream) {
+  if (p.rows > maxSkinnyRows(format)) return cudaErrorInvalidValue;
+  if (p.rows <= 8) return runTiles<format, 1>(p, stream);
+  if (p.rows <= 16) return runTiles<format, 2>(p, stream);
+  if (p.rows <= 32) return runTiles<format, 4>(p, stream);
+  if constexpr (maxSkinnyRows(format) > 32) return runTiles<format, 8>(p, stream);
   return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
 cudaError_t project(const Projection& p, StepStream stream) {
-  if (!possiblePacked(p) || p.rows > maxSkinnyRows) return cudaErrorInvalidValue;
-  if (p.rows <= 8) return runTiles<1>(p, stream);
-  if (p.rows <= 16) return runTiles<2>(p, stream);
-  if (p.rows <= 32) return runTiles<4>(p, stream);
-  return runTiles<8>(p, stream);
+  if (!possiblePacked(p)) return cudaErrorInvalidValue;
+  return p.weights.scaled() ? runRows<WeightFormat::int8>(p, stream) : runRows<WeightFormat::bfloat16>(p, stream);
 }
 
 }  // namespace parvis::cuda

@@ -143,6 +143,15 @@ __device__ inline void loadStreaming(uint4& v, const void* p, bool wanted) {
       : "l"(p), "r"(static_cast<uint32_t>(wanted))
       : "memory");
 }
+// The same of 8 bytes.
+__device__ inline void loadStreaming(float2& v, const void* p, bool wanted) {
+  asm volatile(
+      "{ .reg .pred wanted; setp.ne.u32 wanted, %3, 0; @wanted ld.global.L1::no_allocate.L2::128B.v2.f32 "
+      "{%0,%1}, [%2]; }"
+      : "+f"(v.x), "+f"(v.y)
+      : "l"(p), "r"(static_cast<uint32_t>(wanted))
+      : "memory");
+}
 // Bytes (a multiple of 16, more than 0) on their way into the second-level cache, where kernels overlap; nobody waits
 // for them.
 __device__ inline void prefetch(const void* p, int bytes) {

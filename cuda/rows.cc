@@ -50,19 +50,15 @@ void Launcher::multiply(Projection p, const Matrix& w) {
     const bool add = p.epilogue == Epilogue::add, store = p.epilogue == Epilogue::store;
     const bool swiglu = p.epilogue == Epilogue::swiglu, gelu = p.epilogue == Epilogue::gelu;
     const char* then = add ? "added" : swiglu ? "swiglu" : gelu ? "gelu" : "";
-    return projectionLaunch(p.rows, w.inputs, w.outputs, then, static_cast<double>(item()), item(),
+    return projectionLaunch(p.rows, w.inputs, w.outputs, then, w.numberBytes(), item(),
                             add      ? 8
                             : store  ? 4
                             : swiglu ? item() / 2
                                      : item());
   };
   run(describe, [&] {
-    switch (w.format) {
-      case WeightFormat::float32: return projectPlain(p, w.plain(), w.inputs, stream_);
-      case WeightFormat::bfloat16:
-      case WeightFormat::int8: break;
-    }
-    return p.rows <= maxSkinnyRows ? cuda::project(p, stream_) : projectTiled(p, stream_);
+    if (w.format == WeightFormat::float32) return projectPlain(p, w.plain(), w.inputs, stream_);
+    return p.rows <= maxSkinnyRows(w.format) ? cuda::project(p, stream_) : projectTiled(p, stream_);
   });
 }
 

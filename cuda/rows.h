@@ -57,7 +57,7 @@ class Launcher {
   void norm(const Residual& x, const int32_t* from, int rows, const RowNorm& norm, const NormedRows& to);
   // The rows themselves become their LayerNorm; what a norm that follows needs of them is left in `to`.
   void normInPlace(const Residual& x, int rows, const RowNorm& norm, const float* nextWeight, const NormedRows& to);
-  // p.rows rows of `from`, which follow a norm. Rows up to maxSkinnyRows stream the packed weights, more go through
+  // p.rows rows of `from`, which follow a norm. Up to maxSkinnyRows rows stream the packed weights, more go through
   // tiles: a row has the same bits in both.
   void project(const NormedRows& from, float eps, Projection p, const Matrix& w);
   // The same of rows that follow no norm.

@@ -80,7 +80,7 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
   collectFailures();
   if (cancel.load(std::memory_order_relaxed)) return cancelled();
 
-  const StepPlan plan = w_->write(step, t.model_, seats_, steps_);
+  const StepPlan plan = w_->write(step, t.model_, t.head_.format, seats_, steps_);
   if (recording()) {
     if (Status s = profiled(plan, step); !s.ok()) return failed_ = s;
   } else {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "parvis/format.h"
 #include "parvis/model.h"
 #include "parvis/random.h"
 #include "parvis/step.h"
@@ -20,11 +21,6 @@ constexpr size_t sizeOf(Element e) { return e == Element::float32 ? 4 : 2; }
 
 constexpr Element elementOf(Precision precision) {
   return precision == Precision::float32 ? Element::float32 : Element::bfloat16;
-}
-
-// int8 is refused before anything is loaded.
-constexpr WeightFormat formatOf(Precision precision) {
-  return precision == Precision::float32 ? WeightFormat::float32 : WeightFormat::bfloat16;
 }
 
 // Rows of one stream, which follow each other. count 0: padding.
@@ -48,16 +44,36 @@ inline ptrdiff_t rowStride(int elements) { return (static_cast<ptrdiff_t>(elemen
 // A matrix [2 pairs, inputs] in fragment order. Output pairs, not outputs, are what is counted: `low` and `high` of
 // pair j are outputs 2j and 2j+1, or gate j and up j. Tile T holds pairs 8T .. 8T+7, low ones in the upper eight rows
 // of the A operand, high ones in the lower eight: a lane then has both of a pair in its accumulators.
-//   data [tiles][inputTiles][32 lanes][8] bfloat16, zero beyond the matrix
+//   data [tiles][steps][32 lanes][16 bytes], zero beyond the matrix. A step is what a warp reads at once:
+//     bfloat16: a tile of 16 inputs; int8: two of them. Inputs of int8 are padded to whole groups of 64.
+//   int8: behind it the scales [tiles][groups][8 pairs][low, high], float32
 struct Packed {
-  uint16_t* data;
+  void* data;
   int pairs, inputs;
+  WeightFormat format = WeightFormat::bfloat16;
+  PARVIS_HOST_DEVICE bool scaled() const { return format == WeightFormat::int8; }
   PARVIS_HOST_DEVICE int tiles() const { return (pairs + 7) / 8; }
   PARVIS_HOST_DEVICE int inputTiles() const { return (inputs + 15) / 16; }
-  PARVIS_HOST_DEVICE size_t elements() const {
-    return static_cast<size_t>(tiles()) * static_cast<size_t>(inputTiles()) * 256;
+  PARVIS_HOST_DEVICE int groups() const { return (inputs + scaleInputs - 1) / scaleInputs; }
+  PARVIS_HOST_DEVICE int steps() const { return scaled() ? 2 * groups() : inputTiles(); }
+  PARVIS_HOST_DEVICE size_t dataBytes() const {
+    return static_cast<size_t>(tiles()) * static_cast<size_t>(steps()) * 512;
+  }
+  PARVIS_HOST_DEVICE size_t bytes() const {
+    return dataBytes() + (scaled() ? static_cast<size_t>(tiles()) * static_cast<size_t>(groups()) * 64 : 0);
+  }
+  PARVIS_HOST_DEVICE float* scales() const {
+    return reinterpret_cast<float*>(static_cast<uint8_t*>(data) + dataBytes());
+  }
+  // Where the steps and the scales of a tile of outputs begin.
+  PARVIS_HOST_DEVICE uint8_t* stepsAt(int tile) const {
+    return static_cast<uint8_t*>(data) + static_cast<size_t>(tile) * static_cast<size_t>(steps()) * 512;
+  }
+  PARVIS_HOST_DEVICE float* scalesAt(int tile) const {
+    return scales() + static_cast<size_t>(tile) * static_cast<size_t>(groups()) * 16;
   }
 };
+static_assert(scaleInputs == 64);
 
 // ---- attention over split keys: attend.cu ---------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 // operand, sums over eight runs of the inputs, each from zero, then over the runs in order. The price is a second set
 // of accumulators, hence warps of 32 outputs and 64 rows, not more. What block a row falls in changes no bit either, so
 // the size of blocks is chosen by how well a launch fills a device.
+// int8: a stage is a group. What is widened of it takes the registers that a large block would need: all are small.
 #include "epilogue.cuh"
 
 namespace parvis::cuda {
@@ -19,19 +20,24 @@ __device__ inline int swizzled(int row, int piece) { return row * stageTiles * 1
 static_assert(stageTiles * 2 == 8);
 
 // A block is warpsOut x warpsRows warps; a warp has two tiles of outputs and `rowTiles` of eight rows.
-template <int warpsOut_, int warpsRows_, int rowTiles_>
+template <WeightFormat format_, int warpsOut_, int warpsRows_, int rowTiles_>
 struct TileShape {
+  static constexpr bool scaled = format_ == WeightFormat::int8;
   static constexpr int warpsOut = warpsOut_, warpsRows = warpsRows_, rowTiles = rowTiles_,
                        threads = 32 * warpsOut * warpsRows;
   static constexpr int tiles = each * warpsOut, rows = 8 * rowTiles * warpsRows;
-  static constexpr int weightBytes = tiles * stageTiles * 512, stageBytes = weightBytes + rows * stageTiles * 32;
-  static constexpr int weightCopies = tiles * stageTiles * 32 / threads,
+  static constexpr int stageSteps = scaled ? stageTiles / 2 : stageTiles;
+  static constexpr int weightBytes = tiles * stageSteps * 512, rowsAt = weightBytes + (scaled ? tiles * 64 : 0);
+  static constexpr int stageBytes = rowsAt + rows * stageTiles * 32;
+  static constexpr int weightCopies = tiles * stageSteps * 32 / threads,
                        rowCopies = rows * stageTiles * 2 / threads;  // of 16 bytes, a thread
   static constexpr int group = 1024 / rows;  // blocks of rows that go through the weights together
-  static_assert(threads % (stageTiles * 32) == 0 && rows * stageTiles * 2 % threads == 0);
+  static_assert(threads % (stageSteps * 32) == 0 && rows * stageTiles * 2 % threads == 0);
+  static_assert(!scaled || stageTiles == groupTiles);
 };
-using Large = TileShape<4, 2, 8>;  // 128 outputs x 128 rows
-using Small = TileShape<2, 2, 4>;  // 64 x 64
+using Large = TileShape<WeightFormat::bfloat16, 4, 2, 8>;  // 128 outputs x 128 rows
+template <WeightFormat format>
+using Small = TileShape<format, 2, 2, 4>;  // 64 x 64
 
 // Sums of `TileShape::rowTiles` x 2 tiles by a warp, as mma leaves them: [output tile][row tile][low, low, high, high].
 template <class S>
@@ -113,15 +119,14 @@ __global__ void __launch_bounds__(S::threads)
 
   // Which 16 bytes a thread copies. Rows and tiles that are not there repeat the last one: what they give is not
   // stored.
-  const int inputTiles = p.weights.inputTiles(), piece = thread % (stageTiles * 32),
+  const int inputTiles = p.weights.inputTiles(), steps = p.weights.steps(), piece = thread % (S::stageSteps * 32),
             rowPiece = thread % (stageTiles * 2);
   const uint4* weights[S::weightCopies];
   const uint16_t* rows[S::rowCopies];
 #pragma unroll
   for (int i = 0; i < S::weightCopies; i++) {
-    const int tile = min(firstTile + (i * S::threads + thread) / (stageTiles * 32), p.weights.tiles() - 1);
-    weights[i] =
-        reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(tile) * inputTiles * 32 + piece;
+    const int tile = min(firstTile + (i * S::threads + thread) / (S::stageSteps * 32), p.weights.tiles() - 1);
+    weights[i] = reinterpret_cast<const uint4*>(p.weights.data) + static_cast<ptrdiff_t>(tile) * steps * 32 + piece;
   }
 #pragma unroll
   for (int i = 0; i < S::rowCopies; i++) {
@@ -130,26 +135,34 @@ __global__ void __launch_bounds__(S::threads)
   }
   const auto weightsOf = [](int stage) {
     return reinterpret_cast<uint4*>(dynamicShared() + stage % stages * S::stageBytes);
-  };  // [tiles][stageTiles][32]
+  };  // [tiles][stageSteps][32]
   const auto rowsOf = [](int stage) {
-    return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes);
+    return reinterpret_cast<uint16_t*>(dynamicShared() + stage % stages * S::stageBytes + S::rowsAt);
   };  // [rows][64], swizzled
+  const auto scalesOf = [](int stage) {
+    return reinterpret_cast<float*>(dynamicShared() + stage % stages * S::stageBytes + S::weightBytes);
+  };  // [tiles][8 pairs][low, high]
   const auto copy = [&](int stage) {
-    if (stage * stageTiles + piece / 32 < inputTiles)
+    if (stage * S::stageSteps + piece / 32 < steps)
 #pragma unroll
       for (int i = 0; i < S::weightCopies; i++)
-        ptx::cpAsync16(weightsOf(stage) + i * S::threads + thread, weights[i] + stage * stageTiles * 32);
-    if (stage * stageTiles + rowPiece / 2 < inputTiles)
+        ptx::cpAsync16(weightsOf(stage) + i * S::threads + thread, weights[i] + stage * S::stageSteps * 32);
+    if (S::scaled && thread < S::tiles * 4 && stage < p.weights.groups()) {
+      const int tile = min(firstTile + thread / 4, p.weights.tiles() - 1);
+      ptx::cpAsync16(scalesOf(stage) + thread * 4, p.weights.scalesAt(tile) + stage * 16 + thread % 4 * 4);
+    }
+    const bool there = stage * stageTiles + rowPiece / 2 < inputTiles;
+    if (there || S::scaled)  // a group is multiplied to its end, with zeroes beyond the matrix
 #pragma unroll
       for (int i = 0; i < S::rowCopies; i++)
         ptx::cpAsync16(rowsOf(stage) + swizzled((i * S::threads + thread) / (stageTiles * 2), rowPiece),
-                       rows[i] + stage * stageTiles * 16);
+                       rows[i] + stage * stageTiles * 16, there ? 16 : 0);
     ptx::cpAsyncCommit();
   };
 
   // Fragments for 16 inputs; the next ones are read while these are multiplied.
-  uint32_t a[2][each][4], b[2][S::rowTiles][2];
-  const auto load = [&](int to, int stage, int tile) {
+  [[maybe_unused]] uint32_t a[2][each][4], b[2][S::rowTiles][2];
+  [[maybe_unused]] const auto load = [&](int to, int stage, int tile) {
 #pragma unroll
     for (int i = 0; i < each; i++) {
       const uint4 v = weightsOf(stage)[((warpOut * each + i) * stageTiles + tile) * 32 + lane];
@@ -175,14 +188,46 @@ __global__ void __launch_bounds__(S::threads)
     const float scale = scaleOfShares(shares, p.weights.inputs, p.eps);
     if (lane < rowsEach) scales[first + lane] = scale;
   }
-  const int run = runOf(inputTiles);
+  const int units = S::scaled ? p.weights.groups() : inputTiles, run = runOf(units);
   Sums<S> sums = {}, totals = {};
   int done = 0, runEnd = run;
+  // The end of a run. (Runs without inputs would add zero to a total that is not -0: nothing.)
+  const auto endRun = [&] {
+    runEnd = min(runEnd + run, units);
+#pragma unroll
+    for (int n = 0; n < S::rowTiles; n++)
+#pragma unroll
+      for (int i = 0; i < each; i++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) totals[i][n][r] += sums[i][n][r], sums[i][n][r] = 0;
+  };
   for (int stage = 0; stage * stageTiles < inputTiles; stage++) {
     ptx::cpAsyncWait<stages - 2>();
     __syncthreads();
     copy(stage + stages - 1);  // where the stage before this one was
     __syncwarp();              // whatever branches were in that, what follows takes whole warps
+    if constexpr (S::scaled) {
+      uint32_t group[each][groupTiles][4];
+      const float* const pairScales = scalesOf(stage) + (warpOut * each * 8 + lane / 4) * 2;
+#pragma unroll
+      for (int i = 0; i < each; i++)
+#pragma unroll
+        for (int k = 0; k < S::stageSteps; k++)
+          widenFragments(weightsOf(stage)[((warpOut * each + i) * S::stageSteps + k) * 32 + lane], group[i][2 * k],
+                         group[i][2 * k + 1]);
+#pragma unroll
+      for (int n = 0; n < S::rowTiles; n++) {
+        uint32_t of[groupTiles / 2][4];
+#pragma unroll
+        for (int k = 0; k < groupTiles / 2; k++)
+          ptx::ldmatrix_x4(of[k],
+                           rowsOf(stage) + swizzled((warpRows * S::rowTiles + n) * 8 + lane % 8, 4 * k + lane / 8));
+#pragma unroll
+        for (int i = 0; i < each; i++) addGroup(sums[i][n], group[i], of, loadPair(pairScales + i * 16));
+      }
+      if (++done == runEnd) endRun();
+      continue;
+    }
     load(0, stage, 0);
 #pragma unroll
     for (int k = 0; k < stageTiles; k++) {
@@ -192,15 +237,7 @@ __global__ void __launch_bounds__(S::threads)
       for (int n = 0; n < S::rowTiles; n++)
 #pragma unroll
         for (int i = 0; i < each; i++) ptx::mma_m16n8k16_bf16(sums[i][n], a[k % 2][i], b[k % 2][n]);
-      if (++done < runEnd) continue;
-      // The end of a run. (Runs without inputs would add zero to a total that is not -0: nothing.)
-      runEnd = min(runEnd + run, inputTiles);
-#pragma unroll
-      for (int n = 0; n < S::rowTiles; n++)
-#pragma unroll
-        for (int i = 0; i < each; i++)
-#pragma unroll
-          for (int r = 0; r < 4; r++) totals[i][n][r] += sums[i][n][r], sums[i][n][r] = 0;
+      if (++done == runEnd) endRun();
     }
   }
   finishAll<S, epilogue>(p, totals, scales, firstRow, firstRow + warpRows * S::rowTiles * 8 + lane % 4 * 2,
@@ -226,14 +263,17 @@ cudaError_t runAs(const Projection& p, StepStream stream) {
 bool fitsLarge(const Projection& p) {
   constexpr int processors = 132;  // a guess is enough: it only costs time
   int rowBlocks, outputBlocks;
-  const int large = blocksOf<Large>(p, rowBlocks, outputBlocks), small = blocksOf<Small>(p, rowBlocks, outputBlocks);
+  const int large = blocksOf<Large>(p, rowBlocks, outputBlocks),
+            small = blocksOf<Small<WeightFormat::bfloat16>>(p, rowBlocks, outputBlocks);
   return 3 * ((large + processors - 1) / processors) <= (small + processors - 1) / processors;
 }
 
 template <Epilogue epilogue>
 cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
-  return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p)) ? runAs<Large, epilogue>(p, stream)
-                                                                        : runAs<Small, epilogue>(p, stream);
+  if (p.weights.scaled()) return runAs<Small<WeightFormat::int8>, epilogue>(p, stream);
+  return tile == Tile::large || (tile == Tile::fitting && fitsLarge(p))
+             ? runAs<Large, epilogue>(p, stream)
+             : runAs<Small<WeightFormat::bfloat16>, epilogue>(p, stream);
 }
 
 }  // namespace

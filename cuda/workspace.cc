@@ -105,7 +105,8 @@ StepPlan::Part Workspace::writePart(const Step& step, int begin, int end, int sh
   return part;
 }
 
-StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Seats& seats, uint32_t index) {
+StepPlan Workspace::write(const Step& step, const TransformerModel& m, WeightFormat head, const Seats& seats,
+                          uint32_t index) {
   int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
   const int shared = m.heads / m.kvHeads, inLayers = layerRows(m, step);
   Row* const toRows = reinterpret_cast<Row*>(part);
@@ -144,7 +145,7 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, const Sea
   std::fill(toGather + wanted, toGather + plan.logitRows, 0);
   // Logits of all rows cost next to nothing where the stream of weights decides, and nothing where all are wanted.
   const bool every =
-      predicting.rows <= layout.chunk && (predicting.rows <= maxSkinnyRows || plan.logitRows >= predicting.rows);
+      predicting.rows <= layout.chunk && (predicting.rows <= maxSkinnyRows(head) || plan.logitRows >= predicting.rows);
   if (every) {
     plan.logitRows = 0;
     for (int i = 0; i < step.predictionCount; i++) {

@@ -57,7 +57,9 @@ class Workspace {
   // As if no step had run in it.
   Status reset();
   // Writes the tables of a checked step into part `index` of the ring, padding included, and says what they need.
-  StepPlan write(const Step& step, const TransformerModel& model, const Seats& seats, uint32_t index);
+  // head: what the matrix of the head is kept in.
+  StepPlan write(const Step& step, const TransformerModel& model, WeightFormat head, const Seats& seats,
+                 uint32_t index);
   // The entry for a plan; the one that was not used for longest goes where there are too many.
   Status find(const StepPlan& plan, Captured*& out);
   TakeStep taking(const StepPlan& plan) const;

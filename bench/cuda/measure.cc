@@ -202,7 +202,7 @@ struct Bench {
                   Element::bfloat16,
                   queries,
                   cacheOf(0)};
-    return rows <= maxSkinnyRows ? project(p, steps()) : projectTiled(p, steps());
+    return rows <= maxSkinnyRows(p.weights.format) ? project(p, steps()) : projectTiled(p, steps());
   }
 };
 
@@ -255,14 +255,14 @@ void projections(Checked& check, Json& fields, const CudaTransformer& t, int row
   const int layers = t.model_.layers;
   for (const Family& f : families) {
     const Matrix& first = t.layers_[0].*f.matrix;
-    const double bytes = static_cast<double>(first.packed().elements()) * 2;
+    const double bytes = static_cast<double>(first.packed().bytes());
     add(
         f.name, [&](int i) { return b.multiply(t.layers_[static_cast<size_t>(i)].*f.matrix, f.epilogue, f.normed); },
         [&](int i) -> const void* { return (t.layers_[static_cast<size_t>(i)].*f.matrix).data; }, bytes, bytes* rows,
         layers);
   }
   // The head is one matrix: copies of it.
-  const size_t headBytes = t.head_.packed().elements() * 2;
+  const size_t headBytes = t.head_.packed().bytes();
   const int copies = static_cast<int>(std::min<size_t>(64, 4 * std::max(l2Bytes, size_t{32} << 20) / headBytes + 2));
   uint8_t* heads = memory.take<uint8_t>(check, static_cast<size_t>(copies) * headBytes);
   for (int i = 0; i < copies && check.ok(); i++)

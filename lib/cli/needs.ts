@@ -15,7 +15,7 @@ import { streamsOf } from '../decoding/step.js'
 import { table } from './terminal.js'
 
 /** Of transformers. */
-const precisions = { cpu: ['bfloat16', 'int8', 'float32'], cuda: ['bfloat16', 'float32'] } as const
+const precisions = ['bfloat16', 'int8', 'float32'] as const
 
 // ---- memory
 
@@ -47,7 +47,7 @@ export function memoryNeeds (about: TransformerDescription): Need[] | undefined 
   const { slots, tokens, maxRows } = decoderOf(about, '').plan({})
   const shape = { streamsEach: streamsOf(guidanceScale), slots, tokens, rows: maxRows, kept: 0 }
   const here = addon().cpu().threads
-  return (['cpu', 'cuda'] as const).flatMap(device => precisions[device].map(precision => {
+  return (['cpu', 'cuda'] as const).flatMap(device => precisions.map(precision => {
     const weights = weightBytes(device, model, precision)
     const bytesOf = (sequences: number): number => sessionBytes(device, model, precision, shape, sequences, here)
     return {
@@ -117,7 +117,7 @@ export async function expectedSpeed (
     const { steps } = picture(0)
     const kind = chosen === 'cpu' ? 'cpu' : 'cuda'
     const here = addon().cpu().threads
-    const atBest = precisions[kind].flatMap(precision => [1, 16].map(batch => {
+    const atBest = precisions.flatMap(precision => [1, 16].map(batch => {
       const shape = {
         streamsEach: guided ? 2 : 1, slots, tokens, rows: maxRows, kept: 0
       } as const

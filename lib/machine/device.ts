@@ -4,7 +4,6 @@
 
 import path from 'node:path'
 import { ParError } from '../base/errors.js'
-import { invalid } from '../base/validate.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type Precision } from './native.js'
 
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
@@ -28,8 +27,7 @@ export interface Choice {
 // ---- the choice
 
 /**
- * @throws ParError `DEVICE_UNAVAILABLE` where an explicit device is not there or cannot be used, `INVALID_OPTION` where
- * it has not that precision, `NATIVE_UNAVAILABLE`
+ * @throws ParError `DEVICE_UNAVAILABLE` where an explicit device is not there or cannot be used, `NATIVE_UNAVAILABLE`
  */
 export async function choose (device: Device, precision: 'auto' | Precision): Promise<Choice> {
   const cpu = addon().cpu()
@@ -37,13 +35,9 @@ export async function choose (device: Device, precision: 'auto' | Precision): Pr
   return chooseFrom({ cpu, cuda: await probe() }, device, precision)
 }
 
-/** The same from facts. @throws ParError `DEVICE_UNAVAILABLE`, `INVALID_OPTION` */
+/** The same from facts. @throws ParError `DEVICE_UNAVAILABLE` */
 export function chooseFrom ({ cpu, cuda }: Facts, device: Device, precision: 'auto' | Precision): Choice {
   if (device === 'cpu') return onCpu(cpu, 'asked for', precision)
-  if (precision === 'int8') {
-    if (device === 'auto') return onCpu(cpu, autoCpu('8-bit weights are for the CPU so far'), precision)
-    throw invalid(`precision 'int8' is for the CPU so far: use 'bfloat16' on ${device}, or device 'cpu'`)
-  }
   const usable = cuda.devices.filter(({ problem }) => problem === undefined)
   if (device === 'auto') {
     const first = usable[0]

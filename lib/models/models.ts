@@ -210,7 +210,7 @@ export class Models {
     // ---- weights
     const isQuantized = described?.weights.some(({ parts }) => parts.some(({ dtype }) => dtype === 'int8')) ?? false
     const load = async (choice: Choice): Promise<Loaded> => {
-      const settled: Choice = options.precision === 'auto' && isQuantized && choice.device === 'cpu'
+      const settled: Choice = options.precision === 'auto' && isQuantized
         ? { ...choice, precision: 'int8', precisionReason: 'auto: the file has 8-bit integers' }
         : choice
       return await loadWeights(settled, options.threads, described, tokenizer, call)

@@ -150,7 +150,7 @@ t.test('published models are named, others by what sets them apart from the near
   t.same(report.nearest, { name: 'PAR-XL-16x', differences: [{ what: 'layers', here: 35, published: 36 },
     { what: 'classes', here: 999, published: 1000 }, { what: 'n', here: 9, published: 16 }] })
   t.same(report.needs.map(({ device, precision }) => `${device} ${precision}`),
-    ['cpu bfloat16', 'cpu int8', 'cpu float32', 'cuda bfloat16', 'cuda float32'])
+    ['cpu bfloat16', 'cpu int8', 'cpu float32', 'cuda bfloat16', 'cuda int8', 'cuda float32'])
   for (const { weights, batches } of report.needs) {
     t.same(batches.map(({ batch }) => batch), [1, 4, 16, 64])
     t.ok(

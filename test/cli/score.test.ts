@@ -32,7 +32,7 @@ let par: Par
 let tokens: Int32Array
 t.before(async () => {
   par = await Par.load()
-  const image = await par.generate({ classId: 'sneaker', seed: 1 })
+  const image = await par.generate({ classId: 'sneaker', seed: 5 }) // clearly a sneaker in every precision
   await image.toFile(at('sneaker.png'))
   tokens = await par.encode(at('sneaker.png'))
   fs.writeFileSync(at('sneaker.npy'), writeNpy({ data: tokens, shape: [16, 16] }))

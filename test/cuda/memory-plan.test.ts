@@ -24,7 +24,7 @@ const script = `
     const free = async () => { await turn(); return (await native.cudaMemory(0)).free }
     const found = [], sessions = [] // all alive: one that ends leaves its memory to the next
     await turn()
-    for (const precision of ['float32', 'bfloat16']) {
+    for (const precision of ['float32', 'bfloat16', 'int8']) {
       const transformer = await engine.loadTransformer(file, weights, model, precision)
       const plan = session => native.plan({ device: 'cuda', model, precision, threads: 0, session })
       found.push({ what: precision + ' weights', planned: plan().weights, taken: transformer.bytes })

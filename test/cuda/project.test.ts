@@ -3,7 +3,9 @@
 import t from 'tap'
 import { checkFamily, smallest } from '../support/simt.js'
 
-const sources = ['cuda/pack.cu', 'cuda/project.cu', 'cuda/plain.cu', 'cuda/norm.cu', 'cpu/isa/unit.cc']
+const sources = [
+  'cuda/pack.cu', 'cuda/project.cu', 'cuda/plain.cu', 'cuda/norm.cu', 'cpu/isa/unit.cc', 'common/floats.cc'
+]
 
 t.test('skinny projections, and those in float32', async t => {
   await checkFamily(t, 'project', sources, 42, [smallest])

@@ -3,7 +3,9 @@
 import t from 'tap'
 import { checkFamily, smallest } from '../support/simt.js'
 
-const sources = ['cuda/pack.cu', 'cuda/tile.cu', 'cuda/project.cu', 'cuda/norm.cu', 'cpu/isa/unit.cc']
+const sources = [
+  'cuda/pack.cu', 'cuda/tile.cu', 'cuda/project.cu', 'cuda/norm.cu', 'cpu/isa/unit.cc', 'common/floats.cc'
+]
 
 t.test('projections of many rows', async t => {
   await checkFamily(t, 'tile', sources, 34, [smallest])

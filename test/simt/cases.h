@@ -53,6 +53,7 @@ inline void setSeed(uint64_t seed) { simt::setSeed(seed); }
 #endif
 
 inline int failures = 0;
+inline const char* subject = "";  // of the cases that follow, in front of their names
 
 __attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* format, ...) {
   char name[512];
@@ -60,7 +61,7 @@ __attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* for
   va_start(arguments, format);
   std::vsnprintf(name, sizeof name, format, arguments);
   va_end(arguments);
-  std::printf("%sok %s\n", ok ? "" : "not ", name);
+  std::printf("%sok %s%s%s\n", ok ? "" : "not ", subject, *subject ? ": " : "", name);
   failures += !ok;
 }
 

@@ -11,9 +11,9 @@ using namespace projections;
 
 namespace {
 
-bool possibleTiles(const Projection& p, int tiles) { return tiles < 4 || p.rows <= 32; }
+bool possibleTiles(const Projection& p, int tiles) { return tiles < 4 || p.rows <= (p.weights.scaled() ? 8 : 32); }
 
-void products(int outputs, int inputs, int rows) {
+void products(WeightFormat format, int outputs, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
   const int stride = up(inputs, 16), yStride = up(outputs, 32);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
@@ -21,10 +21,10 @@ void products(int outputs, int inputs, int rows) {
   zeroPads(x, stride, inputs);
   const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)),
                         bits = cases::bf16(x);
-  const Weights w(matrix, nullptr, outputs, inputs);
-  const Array<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
+  const Weights w(matrix, nullptr, outputs, inputs, format);
+  const Array<float> expected = multiplied(bits, stride, rows, w.low, outputs, inputs);
   const Array<uint16_t> normed = norm<uint16_t>(x, stride, rows, weight, inputs, 1e-5f);
-  const Array<float> expectedNormed = product(normed, stride, rows, matrix, outputs, inputs);
+  const Array<float> expectedNormed = multiplied(normed, stride, rows, w.low, outputs, inputs);
 
   Array<float> y(static_cast<size_t>(rows * yStride));
   Projection p = plain(w, rows, Epilogue::store);
@@ -92,7 +92,7 @@ void products(int outputs, int inputs, int rows) {
   p.yStride = yStride;
   std::fill(y.begin(), y.end(), 0.0f);
   e = cases::finish(project(p, nullptr));
-  const Array<float> exactly = behindNorm(behind, x, stride, rows, matrix, outputs, inputs);
+  const Array<float> exactly = behindNorm(behind, x, stride, rows, w.low, outputs, inputs);
   off = relative(y, exactly);
   cases::check(e == cudaSuccess && off < 2 * cases::sumsOff, "norm + store, %d rows of %d -> %d: %.2g off", rows,
                inputs, outputs, off);
@@ -112,7 +112,7 @@ void products(int outputs, int inputs, int rows) {
   }
 }
 
-void swiglu(int features, int inputs, int rows) {
+void swiglu(WeightFormat format, int features, int inputs, int rows) {
   cases::Numbers numbers(static_cast<uint64_t>(features + inputs + rows));
   const int stride = up(inputs, 16), outStride = up(features, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
@@ -120,10 +120,10 @@ void swiglu(int features, int inputs, int rows) {
   zeroPads(x, stride, inputs);
   const auto matrix = [&] { return cases::bf16(numbers.normals(static_cast<size_t>(features * inputs), 0.2f)); };
   const Array<uint16_t> gate = matrix(), upward = matrix();
-  const Weights w(gate, &upward, features, inputs);
+  const Weights w(gate, &upward, features, inputs, format);
   const Left behind(x, stride, rows, weight, inputs);
-  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs),
-                     u = behindNorm(behind, x, stride, rows, upward, features, inputs);
+  const Array<float> g = behindNorm(behind, x, stride, rows, w.low, features, inputs),
+                     u = behindNorm(behind, x, stride, rows, w.high, features, inputs);
   Array<uint16_t> out(static_cast<size_t>(rows * outStride));
   Projection p = plain(w, rows, Epilogue::swiglu);
   behind.give(p);
@@ -131,6 +131,7 @@ void swiglu(int features, int inputs, int rows) {
   p.yStride = outStride;
   cudaError_t e = cases::finish(project(p, nullptr));
   for (const int tiles : {1, 2, 4}) {
+    if (!possibleTiles(p, tiles)) continue;
     Array<uint16_t> again(out.size());
     p.tilesABlock = tiles;
     p.out = again.data();
@@ -151,7 +152,7 @@ void swiglu(int features, int inputs, int rows) {
                inputs, features, off);
 }
 
-void append(int heads, int kvHeads, int headSize, int dim, int streams, int count, int tiles) {
+void append(WeightFormat format, int heads, int kvHeads, int headSize, int dim, int streams, int count, int tiles) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
   const int slots = 24, quarter = headSize / 4, width = paddedHead(headSize),
             outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count,
@@ -161,7 +162,8 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
                      cosine = numbers.normals(static_cast<size_t>(16 * quarter)),
                      sine = numbers.normals(static_cast<size_t>(16 * quarter));
   zeroPads(x, stride, dim);
-  const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
+  const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim,
+                  format);
   Array<parvis::Row> table;
   for (int stream = 0; stream < streams; stream++)
     for (int i = 0; i < count; i++) {
@@ -192,7 +194,7 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
   const Left behind(x, stride, rows, weight, dim);
   behind.give(p);
   p.rotation = r[0];
-  p.tilesABlock = tiles;
+  p.tilesABlock = possibleTiles(p, tiles) ? tiles : 2;
   cudaError_t e = project(p, nullptr);
   p.epilogue = Epilogue::store;
   p.y = qkv.data();
@@ -321,22 +323,27 @@ void together(int times) {
 
 int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
-  products(40, 64, 1);
-  products(33, 200, 8);
-  products(48, 1200, 9);   // two stages in flight and more to come
-  products(16, 2112, 2);   // more squares a row than a warp reads at once
-  products(100, 2048, 5);  // more than `depth` steps a warp
-  products(36, 900, 16);
-  products(20, 96, 27);
-  products(20, 96, 64);
-  products(7, 130, 3);  // less than a tile of outputs, inputs that fill no tile
-  swiglu(24, 96, 8);
-  swiglu(13, 104, 17);
-  append(2, 2, 64, 96, 2, 4, 0);
-  append(2, 1, 100, 200, 2, 1, 2);
-  append(2, 1, 100, 200, 2, 2, 4);
-  append(4, 2, 128, 64, 2, 16, 4);
-  append(6, 2, 4, 24, 2, 3, 0);
+  for (const WeightFormat format : {WeightFormat::bfloat16, WeightFormat::int8}) {
+    cases::subject = nameOf(format);
+    products(format, 40, 64, 1);
+    products(format, 33, 200, 8);
+    products(format, 48, 1200, 9);  // two stages in flight and more to come
+    products(format, 16, 2112, 2);  // more squares a row than a warp reads at once
+    products(format, 100, 2048, 5);
+    products(format, 36, 900, 16);
+    products(format, 20, 96, 27);
+    products(format, 20, 96, maxSkinnyRows(format));
+    products(format, 24, 4160, 3);  // more than `depth` steps a warp, of either format
+    products(format, 7, 130, 3);    // less than a tile of outputs, inputs that fill no tile
+    swiglu(format, 24, 96, 8);
+    swiglu(format, 13, 104, 17);
+    append(format, 2, 2, 64, 96, 2, 4, 0);
+    append(format, 2, 1, 100, 200, 2, 1, 2);
+    append(format, 2, 1, 100, 200, 2, 2, 4);
+    append(format, 4, 2, 128, 64, 2, 16, 4);
+    append(format, 6, 2, 4, 24, 2, 3, 0);
+  }
+  cases::subject = "";
   plainProducts(33, 200, 9);
   plainProducts(7, 130, 1);
   plainProducts(64, 64, 70);

@@ -1,6 +1,7 @@
 // What the programs of both projections share: packed weights, and a projection to fill in.
 #pragma once
 
+#include "../../common/floats.h"
 #include "reference.h"
 
 namespace projections {
@@ -8,22 +9,96 @@ namespace projections {
 using namespace parvis::cuda;
 using namespace reference;
 
+using parvis::WeightFormat;
+inline const char* nameOf(WeightFormat format) { return format == WeightFormat::int8 ? "int8" : "bfloat16"; }
+
+inline Array<float> widened(const Array<uint16_t>& bits) {
+  Array<float> numbers;
+  for (const uint16_t b : bits) numbers.push_back(cases::widen(b));
+  return numbers;
+}
+
+// Rows of bfloat16 elements times a matrix of floats, in double precision: [rows, outputs rounded up to 32].
+inline Array<float> multiplied(const Array<uint16_t>& x, int stride, int rows, const Array<float>& matrix, int outputs,
+                               int inputs) {
+  Array<float> y(static_cast<size_t>(rows * up(outputs, 32)));
+  for (int r = 0; r < rows; r++) {
+    const Array<float> row = widened({x.begin() + r * stride, x.begin() + r * stride + inputs});
+    for (int o = 0; o < outputs; o++) {
+      double sum = 0;
+      for (int k = 0; k < inputs; k++)
+        sum += static_cast<double>(row[static_cast<size_t>(k)]) *
+               static_cast<double>(matrix[static_cast<size_t>(o * inputs + k)]);
+      y[static_cast<size_t>(r * up(outputs, 32) + o)] = static_cast<float>(sum);
+    }
+  }
+  return y;
+}
+
 struct Weights {
   int pairs, inputs;
   Array<uint16_t> data;
   Packed packed;
+  Array<float> low, high;  // what the packed numbers are
   // Interleaved outputs of one matrix, or gates and ups of two.
-  Weights(const Array<uint16_t>& low, const Array<uint16_t>* high, int outputs, int inputs)
-      : pairs(high ? outputs : (outputs + 1) / 2), inputs(inputs) {
-    packed = {nullptr, pairs, inputs};
-    data.resize(packed.elements() + 8, 0x7fc0);  // NaN where nothing is packed
-    packed.data = data.data();
-    while (reinterpret_cast<uintptr_t>(packed.data) % 16 != 0) packed.data++;
-    const Packing from =
-        high ? Packing{low.data(), high->data(), inputs, outputs, outputs, Element::bfloat16}
-             : Packing{low.data(), low.data() + inputs, 2 * inputs, (outputs + 1) / 2, outputs / 2, Element::bfloat16};
-    if (cases::finish(pack(from, packed, 64, nullptr)) != cudaSuccess) cases::check(false, "packing");
+  Weights(const Array<uint16_t>& first, const Array<uint16_t>* second, int outputs, int inputs,
+          WeightFormat format = WeightFormat::bfloat16)
+      : pairs(second ? outputs : (outputs + 1) / 2), inputs(inputs), low(widened(first)),
+        high(second ? widened(*second) : Array<float>()) {
+    packed = {nullptr, pairs, inputs, format};
+    data.resize(packed.bytes() / 2 + 8, 0x7fc0);  // NaN where nothing is packed
+    uint16_t* aligned = data.data();
+    while (reinterpret_cast<uintptr_t>(aligned) % 16 != 0) aligned++;
+    packed.data = aligned;
+    const int lowRows = second ? outputs : (outputs + 1) / 2, highRows = second ? outputs : outputs / 2;
+    cudaError_t e;
+    if (format == WeightFormat::int8) {
+      const Integers a(low, outputs, inputs), b(high, second ? outputs : 0, inputs);
+      const int each = second ? 1 : 2;  // rows between two of the low ones
+      const auto from = [&](int firstRow, int rows) {
+        const auto at = [&](const Integers& of, int row) {
+          return std::pair(of.integers.data() + row * inputs, of.scales.data() + row * packed.groups());
+        };
+        const auto [lows, lowScales] = at(a, each * firstRow);
+        const auto [highs, highScales] = second ? at(b, firstRow) : at(a, std::min(outputs - 1, each * firstRow + 1));
+        return IntegerPacking{lows,          highs,
+                              each * inputs, lowScales,
+                              highScales,    each * packed.groups(),
+                              rows,          std::max(0, std::min(rows, highRows - firstRow))};
+      };
+      // In two parts, as a long matrix comes.
+      const int firstTiles = packed.tiles() / 2;
+      e = firstTiles > 0 ? packIntegers(from(0, 8 * firstTiles), packed, 0, 64, nullptr) : cudaSuccess;
+      if (e == cudaSuccess)
+        e = packIntegers(from(8 * firstTiles, lowRows - 8 * firstTiles), packed, firstTiles, 64, nullptr);
+      e = cases::finish(e);
+      low = a.numbers, high = b.numbers;
+    } else {
+      const Packing from =
+          second ? Packing{first.data(), second->data(), inputs, lowRows, highRows, Element::bfloat16}
+                 : Packing{first.data(), first.data() + inputs, 2 * inputs, lowRows, highRows, Element::bfloat16};
+      e = cases::finish(pack(from, packed, 64, nullptr));
+    }
+    if (e != cudaSuccess) cases::check(false, "packing");
   }
+
+ private:
+  struct Integers {
+    Array<int8_t> integers;
+    Array<float> scales, numbers;
+    Integers(const Array<float>& matrix, int rows, int inputs)
+        : integers(matrix.size()),
+          scales(static_cast<size_t>(rows * ((inputs + parvis::scaleInputs - 1) / parvis::scaleInputs))),
+          numbers(matrix.size()) {
+      const int groups = (inputs + parvis::scaleInputs - 1) / parvis::scaleInputs;
+      for (int r = 0; r < rows; r++) {
+        parvis::quantizeRow(matrix.data() + r * inputs, inputs, integers.data() + r * inputs,
+                            scales.data() + r * groups);
+        parvis::dequantizeRow(integers.data() + r * inputs, scales.data() + r * groups, inputs,
+                              numbers.data() + r * inputs);
+      }
+    }
+  };
 };
 
 inline Projection plain(const Weights& w, int rows, Epilogue epilogue) {
@@ -66,8 +141,8 @@ struct Left {
 
 // What a projection behind a norm gives, of the elements that it is given: [rows, outputs rounded up to 32].
 inline Array<float> behindNorm(const Left& behind, const Array<float>& x, int xStride, int rows,
-                               const Array<uint16_t>& matrix, int outputs, int inputs) {
-  Array<float> y = product(behind.elements, behind.stride, rows, matrix, outputs, inputs);
+                               const Array<float>& matrix, int outputs, int inputs) {
+  Array<float> y = multiplied(behind.elements, behind.stride, rows, matrix, outputs, inputs);
   const size_t stride = y.size() / static_cast<size_t>(rows);
   for (int r = 0; r < rows; r++) {
     double squares = 0;

@@ -187,6 +187,10 @@ inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where:
   portable::aligned(p, 16, "ld.global.v4", w);
   if (wanted) std::memcpy(&v, p, 16);
 }
+inline void loadStreaming(float2& v, const void* p, bool wanted, Where w = Where::current()) {
+  portable::aligned(p, 8, "ld.global.v2", w);
+  if (wanted) std::memcpy(&v, p, 8);
+}
 inline void prefetch(const void* p, int bytes, Where w = Where::current()) {
   portable::aligned(p, 16, "cp.async.bulk.prefetch", w);
   if (bytes <= 0 || bytes % 16 != 0) simt::fail("cp.async.bulk.prefetch: not a multiple of 16 bytes", w);

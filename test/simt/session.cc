@@ -613,7 +613,7 @@ void flagged() {
     m.rotationPairs[0] = all ? 4 : 0, m.rotationPairs[1] = all ? 6 : 0, m.rotationPairs[2] = all ? 7 : 0;
     const Checkpoint checkpoint(m);
     const char* name = all ? "LayerNorm, biases, GELU, positions, three axes" : "RMSNorm, GELU, positions, no axes";
-    for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+    for (const Precision precision : {Precision::float32, Precision::bfloat16, Precision::int8}) {
       const Both both = load(checkpoint, m, precision);
       const double tolerance = precision == Precision::float32 ? 1e-5 : 1e-2;
       scores(both, name, 2, 4, 16, false, true, tolerance);
@@ -650,6 +650,14 @@ int main(int, char** argv) {
     kept(another, 24, [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
       return run(*another.cpu, o, table, rule);
     });
+  }
+  {
+    const Both both = load(checkpoint, m, Precision::int8);
+    scores(both, "int8", 2, 4, 16, false, true, 1e-2);
+    scores(both, "int8", 3, 4, 24, true, true, 1e-2);  // 144 rows
+    profiles(both, "int8");
+    batches(both, 4, 16, 3);  // 24 rows
+    batches(both, 4, 16, 5);  // 40 rows: tiles
   }
   {
     const Both both = load(checkpoint, m, Precision::bfloat16);

@@ -9,12 +9,13 @@ namespace {
 
 const char* nameOf(Tile tile) { return tile == Tile::small ? "small" : tile == Tile::large ? "large" : "fitting"; }
 
-// The same by project.cu, 64 rows at a time.
+// The same by project.cu, as many rows at a time as it takes.
 cudaError_t skinny(Projection p) {
   cudaError_t e = cudaSuccess;
-  for (int first = 0; first < p.rows && e == cudaSuccess; first += 64) {
+  const int most = maxSkinnyRows(p.weights.format);
+  for (int first = 0; first < p.rows && e == cudaSuccess; first += most) {
     Projection part = p;
-    part.rows = std::min(64, p.rows - first);
+    part.rows = std::min(most, p.rows - first);
     if (p.squares) part.squares += first * squaresStride(p.weights.inputs);
     if (p.next.weight)
       part.next.elements += first * p.next.stride, part.next.squares += first * squaresStride(2 * p.weights.pairs);
@@ -26,15 +27,15 @@ cudaError_t skinny(Projection p) {
   return cases::finish(e);
 }
 
-void products(int outputs, int inputs, int rows, Tile tile) {
+void products(WeightFormat format, int outputs, int inputs, int rows, Tile tile) {
   cases::Numbers numbers(static_cast<uint64_t>(outputs + inputs + rows));
   const int stride = up(inputs, 16), yStride = up(outputs, 32);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
   zeroPads(x, stride, inputs);
   const Array<uint16_t> matrix = cases::bf16(numbers.normals(static_cast<size_t>(outputs * inputs), 0.2f)),
                         bits = cases::bf16(x);
-  const Weights w(matrix, nullptr, outputs, inputs);
-  const Array<float> expected = product(bits, stride, rows, matrix, outputs, inputs);
+  const Weights w(matrix, nullptr, outputs, inputs, format);
+  const Array<float> expected = multiplied(bits, stride, rows, w.low, outputs, inputs);
   Array<float> y(static_cast<size_t>(rows * yStride)), y2 = y;
   Projection p = plain(w, rows, Epilogue::store), p2 = p;
   p.elements = p2.elements = bits.data();
@@ -65,7 +66,7 @@ void products(int outputs, int inputs, int rows, Tile tile) {
                inputs, outputs);
 }
 
-void swiglu(int features, int inputs, int rows, Tile tile) {
+void swiglu(WeightFormat format, int features, int inputs, int rows, Tile tile) {
   cases::Numbers numbers(static_cast<uint64_t>(features + inputs + rows));
   const int stride = up(inputs, 16), outStride = up(features, 16);
   Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2),
@@ -73,10 +74,10 @@ void swiglu(int features, int inputs, int rows, Tile tile) {
   zeroPads(x, stride, inputs);
   const auto matrix = [&] { return cases::bf16(numbers.normals(static_cast<size_t>(features * inputs), 0.2f)); };
   const Array<uint16_t> gate = matrix(), upward = matrix();
-  const Weights w(gate, &upward, features, inputs);
+  const Weights w(gate, &upward, features, inputs, format);
   const Left behind(x, stride, rows, weight, inputs);
-  const Array<float> g = behindNorm(behind, x, stride, rows, gate, features, inputs),
-                     u = behindNorm(behind, x, stride, rows, upward, features, inputs);
+  const Array<float> g = behindNorm(behind, x, stride, rows, w.low, features, inputs),
+                     u = behindNorm(behind, x, stride, rows, w.high, features, inputs);
   Array<uint16_t> out(static_cast<size_t>(rows * outStride)), out2 = out;
   Projection p = plain(w, rows, Epilogue::swiglu), p2 = p;
   behind.give(p);
@@ -101,7 +102,7 @@ void swiglu(int features, int inputs, int rows, Tile tile) {
                rows, inputs, features, off);
 }
 
-void append(int heads, int kvHeads, int headSize, int dim, int streams, int count, Tile tile) {
+void append(WeightFormat format, int heads, int kvHeads, int headSize, int dim, int streams, int count, Tile tile) {
   cases::Numbers numbers(static_cast<uint64_t>(headSize + count));
   const int slots = count + 5, quarter = headSize / 4, width = paddedHead(headSize),
             outputs = (heads + 2 * kvHeads) * headSize, stride = up(dim, 16), rows = streams * count,
@@ -111,7 +112,8 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
                      sine = numbers.normals(static_cast<size_t>(16 * quarter));
   zeroPads(x, stride, dim);
   const Array<uint16_t> bits = cases::bf16(x);
-  const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim);
+  const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(outputs * dim), 0.2f)), nullptr, outputs, dim,
+                  format);
   Array<parvis::Row> table;
   for (int stream = 0; stream < streams; stream++)
     for (int i = 0; i < count; i++) {
@@ -158,19 +160,23 @@ void append(int heads, int kvHeads, int headSize, int dim, int streams, int coun
 
 int main(int, char** argv) {
   cases::setSeed(std::strtoull(argv[1], nullptr, 10));
-  products(150, 200, 130, Tile::large);  // an empty run at the end; blocks that are not full, either way
-  products(33, 32, 65, Tile::large);     // six empty runs
-  products(40, 1200, 100, Tile::large);  // runs of ten; a short one at the end
-  products(70, 330, 200, Tile::small);
-  products(16, 2112, 1, Tile::small);
-  products(48, 10, 66, Tile::fitting);   // one tile of inputs
-  products(140, 32, 1100, Tile::small);  // more than one group of blocks of rows
-  products(140, 16, 1100, Tile::large);
-  swiglu(75, 104, 100, Tile::large);
-  swiglu(13, 96, 130, Tile::small);
-  append(2, 1, 100, 200, 2, 35, Tile::large);
-  append(4, 2, 64, 96, 3, 40, Tile::small);
-  append(2, 2, 64, 64, 1, 65, Tile::fitting);
+  for (const WeightFormat format : {WeightFormat::bfloat16, WeightFormat::int8}) {
+    cases::subject = nameOf(format);
+    products(format, 150, 200, 130, Tile::large);  // an empty run at the end; blocks that are not full, either way
+    products(format, 33, 32, 65, Tile::large);     // six empty runs
+    products(format, 40, 1200, 100, Tile::large);  // runs of ten; a short one at the end
+    products(format, 70, 330, 200, Tile::small);
+    products(format, 16, 2112, 1, Tile::small);
+    products(format, 48, 10, 66, Tile::fitting);   // one tile of inputs
+    products(format, 140, 32, 1100, Tile::small);  // more than one group of blocks of rows
+    products(format, 140, 16, 1100, Tile::large);
+    swiglu(format, 75, 104, 100, Tile::large);
+    swiglu(format, 13, 96, 130, Tile::small);
+    append(format, 2, 1, 100, 200, 2, 35, Tile::large);
+    append(format, 4, 2, 64, 96, 3, 40, Tile::small);
+    append(format, 2, 2, 64, 64, 1, 65, Tile::fitting);
+  }
+  cases::subject = "";
   Projection p{};
   cases::check(projectTiled(p, nullptr) == cudaErrorInvalidValue, "nothing to do is refused");
   const Array<uint16_t> matrix(32 * 32), elements(66 * 36);

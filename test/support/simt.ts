@@ -27,8 +27,11 @@ const sanitizers = sanitizerFlags()
 const sanitized = [...common, '-O1', ...sanitizers, '-ffp-contract=off']
 /** The scheduler of the layer, in programs that have sanitizers: as scheduler.cc says. */
 const scheduler = [...common, '-O2', ...(sanitizers.length > 0 ? ['-DSIMT_SANITIZED'] : [])]
-/** The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own). */
-const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-ffp-contract=off']
+/**
+ * The CPU backend as the reference: one instruction set, without sanitizers (it has tests of its own), with activations
+ * in bfloat16 as a GPU has them.
+ */
+const reference = [...common, '-O2', '-DPARVIS_ISA=baseline', '-DPARVIS_BF16_EMULATED', '-ffp-contract=off']
 
 /** The sources as CMake has them. */
 const listed = JSON.parse(fs.readFileSync(path.join(root, 'cmake', 'sources.json'), 'utf8')) as
