@@ -23,6 +23,12 @@ import { identical } from './support/tensors.js'
 const root = (values: readonly number[]): number =>
   Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length)
 
+/** On a simulated GPU: few models and tokens. */
+const isBrief = process.env.PARVIS_GOLDEN === 'brief'
+const models = isBrief
+  ? ['par-4x', 'lpd'] as const
+  : [...transformerNames, ...parallelNames, 'the embedded model'] as const
+
 /** Log-probabilities of the same tokens in each precision, as differences from float32. */
 async function differences (
   load: (precision: Precision) => Promise<Par>
@@ -32,7 +38,7 @@ async function differences (
     const par = await load(precision)
     const { vocabularySize, grid } = par.info.transformer!
     const cells = grid.reduce((a, b) => a * b)
-    const tokens = Array.from({ length: 6 }, (_, k) =>
+    const tokens = Array.from({ length: isBrief ? 2 : 6 }, (_, k) =>
       Int32Array.from({ length: cells }, (_, i) => (i * 37 + k * 101) % vocabularySize))
     const scores = await par.score({ tokens, classId: tokens.map((_, k) => k % 3) })
     logProbs[precision] = scores.flatMap(({ logProbs }) => [...logProbs])
@@ -43,10 +49,6 @@ async function differences (
   return { bfloat16: from(bfloat16), int8: from(int8) }
 }
 
-/** On a simulated GPU: few models. */
-const models = process.env.PARVIS_GOLDEN === 'brief'
-  ? ['par-4x', 'arpg', 'lpd'] as const
-  : [...transformerNames, ...parallelNames, 'the embedded model'] as const
 for (const name of models) {
   t.test(`log-probabilities: ${name}`, async t => {
     const { bfloat16, int8 } = await differences(async precision => await Par.load(name === 'the embedded model'
@@ -60,7 +62,7 @@ for (const name of models) {
     t.ok(rougher < Math.max(4 * rough, 0.03), 'int8: a few times as far as bfloat16, or a few hundredths of a nat')
     t.ok(Math.max(...int8.map(Math.abs)) < 12 * rougher, 'no token is far off')
     const mean = int8.reduce((a, b) => a + b) / int8.length
-    t.ok(Math.abs(mean) < 0.01, `no token is made likelier than another on the whole: ${mean.toFixed(5)}`)
+    t.ok(Math.abs(mean) < 4 * rougher / Math.sqrt(int8.length), `no token is made likelier than another on the whole: ${mean.toFixed(5)}`)
   })
 }
 

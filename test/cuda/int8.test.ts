@@ -7,7 +7,7 @@ import { simtAddon } from '../support/simt-addon.js'
 t.setTimeout(1_200_000) // a first build takes minutes
 
 t.test('8-bit weights', async t => {
-  const { env } = await simtAddon({ sanitize: true })
+  const { env } = await simtAddon({ sanitize: false })
   const settings = {
     ...env, NODE_OPTIONS: process.env.NODE_OPTIONS ?? '', PARVIS_TEST_DEVICE: 'cuda', PARVIS_GOLDEN: 'brief',
     PARVIS_SIMT: 'seed=2'

@@ -8,5 +8,5 @@ const sources = [
 ]
 
 t.test('projections of many rows', async t => {
-  await checkFamily(t, 'tile', sources, 34, [smallest])
+  await checkFamily(t, 'tile', sources, 79, [smallest])
 })

@@ -613,7 +613,7 @@ void flagged() {
     m.rotationPairs[0] = all ? 4 : 0, m.rotationPairs[1] = all ? 6 : 0, m.rotationPairs[2] = all ? 7 : 0;
     const Checkpoint checkpoint(m);
     const char* name = all ? "LayerNorm, biases, GELU, positions, three axes" : "RMSNorm, GELU, positions, no axes";
-    for (const Precision precision : {Precision::float32, Precision::bfloat16, Precision::int8}) {
+    for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
       const Both both = load(checkpoint, m, precision);
       const double tolerance = precision == Precision::float32 ? 1e-5 : 1e-2;
       scores(both, name, 2, 4, 16, false, true, tolerance);
