@@ -118,8 +118,8 @@ async function main () {
   await par.generate({ classId: 0, n })
   let capacity = Number(values.capacity)
   if (!capacity) {
-    // Closed loop. Pictures that begin together end together, so what is counted are whole rounds of the clients, but for
-    // the first one.
+    // Closed loop. Pictures that begin together end together, so whole rounds of the clients are counted, all but the
+    // first one.
     const clients = 16
     const ends = []
     let isOver = false

@@ -62,7 +62,8 @@ for (const name of models) {
     t.ok(rougher < Math.max(4 * rough, 0.03), 'int8: a few times as far as bfloat16, or a few hundredths of a nat')
     t.ok(Math.max(...int8.map(Math.abs)) < 12 * rougher, 'no token is far off')
     const mean = int8.reduce((a, b) => a + b) / int8.length
-    t.ok(Math.abs(mean) < 4 * rougher / Math.sqrt(int8.length), `no token is made likelier than another on the whole: ${mean.toFixed(5)}`)
+    t.ok(Math.abs(mean) < 4 * rougher / Math.sqrt(int8.length),
+      `no token is made likelier than another on the whole: ${mean.toFixed(5)}`)
   })
 }
 
