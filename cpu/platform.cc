@@ -122,8 +122,7 @@ std::vector<std::string> instructionSets() {
                          __builtin_cpu_supports("avx512cd") != 0})
     if (!has) return all;
   all.push_back("avx512");
-  // Only Cooper Lake has the first and not the second. It is of those that multiply float32 faster.
-  if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi")) all.push_back("avx512_bf16");
+  if (__builtin_cpu_supports("avx512bf16")) all.push_back("avx512_bf16");
 #elif defined(PARVIS_ARM64) && defined(__linux__)
   constexpr unsigned long bfloat16 = 1ul << 14;  // HWCAP2_BF16, which old headers lack
   if (getauxval(AT_HWCAP2) & bfloat16) all.push_back("neon_bf16");

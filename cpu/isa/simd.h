@@ -157,47 +157,6 @@ INLINE void storePairs(bf16* p, vpairs v) { *reinterpret_cast<vuu*>(p) = asBits(
 INLINE vpairs pairs(vf even, vf odd) {
   return asPairs(reinterpret_cast<vu>(even) >> 16 | (reinterpret_cast<vu>(odd) & fillBits(0xffff0000u)));
 }
-
-#if defined(__AVX512VBMI__)
-// Bytes of the bfloat16 numbers 0..127, and how those of two inputs of 32 outputs become pairs.
-struct IntegerTables {
-  alignas(64) uint8_t low[128] = {}, high[128] = {}, pairs[128] = {};
-  constexpr IntegerTables() {
-    for (int i = 1; i < 128; i++) {
-      int exponent = 0;
-      while (i >> exponent > 1) exponent++;
-      const int bits = (127 + exponent) << 7 | (i << (7 - exponent) & 0x7f);
-      low[i] = static_cast<uint8_t>(bits), high[i] = static_cast<uint8_t>(bits >> 8);
-    }
-    for (int i = 0; i < 32; i++) {  // the lower bytes are 0..63, the upper ones 64..127
-      const int from[4] = {i, 64 + i, 32 + i, 96 + i};
-      for (int k = 0; k < 4; k++) pairs[4 * i + k] = static_cast<uint8_t>(from[k]);
-    }
-  }
-};
-constexpr IntegerTables integerTables;
-
-// Two inputs of 32 outputs: integers to pairs, by looking their bytes up. (Conversions by way of float32 are twice as
-// many operations.)
-INLINE void widenPairs(const int8_t* p, vpairs (&out)[2]) {
-  const auto table = [](const uint8_t* t) { return _mm512_load_si512(t); };
-  const __m512i v = _mm512_loadu_si512(p), size = _mm512_abs_epi8(v);
-  const __m512i low = _mm512_permutex2var_epi8(table(integerTables.low), size, table(integerTables.low + 64));
-  __m512i high = _mm512_permutex2var_epi8(table(integerTables.high), size, table(integerTables.high + 64));
-  // 128 is looked up as 0; its lower byte is 0 too.
-  high = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(size), _mm512_set1_epi8(0x43));
-  high = _mm512_or_si512(high, _mm512_and_si512(v, _mm512_set1_epi8(-128)));
-  out[0] = (vpairs)_mm512_permutex2var_epi8(low, table(integerTables.pairs), high);
-  out[1] = (vpairs)_mm512_permutex2var_epi8(low, table(integerTables.pairs + 64), high);
-}
-#else
-// Two inputs of 32 outputs, `vectors` vectors of them from p on.
-template <int vectors>
-INLINE void widenPairs(const int8_t* p, vpairs (&out)[vectors]) {
-#pragma GCC unroll 8
-  for (int j = 0; j < vectors; j++) out[j] = pairs(loadBytes(p + j * lanes), loadBytes(p + 32 + j * lanes));
-}
-#endif
 #endif
 
 // e^x, relative error below 2e-7; underflows to 0 under -87. NaN stays NaN, by the order of the operands: of two that

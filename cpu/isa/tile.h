@@ -105,7 +105,11 @@ INLINE void multiplyGroup(Tile<R, V>& t, const bf16* x, ptrdiff_t stride, const 
 #pragma GCC unroll 2
   for (int k = 0; k < 4; k += 2) {
     vpairs wv[V];
-    widenPairs(w + k * panelOutputs, wv);
+#pragma GCC unroll 8
+    for (int j = 0; j < V; j++) {
+      const int8* at = w + k * panelOutputs + j * lanes;
+      wv[j] = pairs(loadBytes(at), loadBytes(at + panelOutputs));
+    }
     addProducts(t, x + k, stride, wv);
   }
 }
@@ -235,11 +239,9 @@ NOINLINE void widenBlock(const int8* w, int inputs, E* out) {
   for (int at = 0; at < inputs; at += scaleInputs, w += packedBytes<int8>(scaleInputs)) {
     const int8* from = w + panelOutputs * sizeof(float);
 #if defined(PARVIS_BF16_PRODUCTS)
-    for (int k = 0; k < scaleInputs; k += 2, from += 2 * panelOutputs, out += 2 * panelOutputs) {
-      vpairs wide[panelVectors];
-      widenPairs(from, wide);
-      for (int j = 0; j < panelVectors; j++) storePairs(out + 2 * j * lanes, wide[j]);
-    }
+    for (int k = 0; k < scaleInputs; k += 2, from += 2 * panelOutputs, out += 2 * panelOutputs)
+      for (int j = 0; j < panelOutputs; j += lanes)
+        storePairs(out + 2 * j, pairs(loadBytes(from + j), loadBytes(from + panelOutputs + j)));
 #else
     for (int i = 0; i < scaleInputs * panelOutputs; i += lanes, out += lanes) store(out, loadBytes(from + i));
 #endif
