@@ -147,7 +147,7 @@ Napi::Value quantizeRows(const Napi::CallbackInfo& info) {
   if (from == DType::int8 || inputs < 1 || data.size() % (static_cast<size_t>(inputs) * byteSize(from)) != 0)
     throw typedError(info.Env(), {Code::internal, "parvis native call: data must be whole rows of floats"});
   const size_t rows = data.size() / byteSize(from) / static_cast<size_t>(inputs),
-               groups = static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs);
+               groups = static_cast<size_t>(scaleGroups(inputs));
   const auto integers = std::make_shared<Output<uint8_t>>(info.Env(), rows * static_cast<size_t>(inputs));
   const auto scales = std::make_shared<Output<float>>(info.Env(), rows * groups);
   return Task<int>::start(
@@ -175,7 +175,7 @@ Napi::Value dequantizeRows(const Napi::CallbackInfo& info) {
   const int inputs = info[2].ToNumber().Int32Value();
   std::vector<uint8_t> integers = array<uint8_t>(info[0], "integers");
   std::vector<float> scales = array<float>(info[1], "scales");
-  const size_t groups = static_cast<size_t>((std::max(inputs, 1) + scaleInputs - 1) / scaleInputs);
+  const size_t groups = static_cast<size_t>(scaleGroups(std::max(inputs, 1)));
   if (inputs < 1 || integers.size() % static_cast<size_t>(inputs) != 0 ||
       scales.size() != integers.size() / static_cast<size_t>(inputs) * groups)
     throw typedError(info.Env(), {Code::internal, "parvis native call: integers and scales do not fit"});

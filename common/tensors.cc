@@ -109,8 +109,6 @@ Status Tensors::storedOf(const TensorSource& t, int64_t begin, int64_t end, void
                     t.offset + static_cast<uint64_t>(begin * rest) * item);
 }
 
-static int64_t scaleGroups(int64_t inputs) { return (inputs + scaleInputs - 1) / scaleInputs; }
-
 Status Tensors::scalesOf(const TensorSource& t, int64_t begin, int64_t end, float* out) const {
   const int64_t groups = scaleGroups(rowElementsOf(t)), count = (end - begin) * groups;
   if (Status s = file_.read(out, static_cast<size_t>(count) * sizeof(float),

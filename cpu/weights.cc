@@ -77,7 +77,7 @@ static void packInt8(int valid, int inputs, uint8_t* panel, Group&& group) {
 
 // integers [valid, inputs], scales [valid, groups]
 static void packStoredInt8(const int8_t* integers, const float* scales, int valid, int inputs, uint8_t* panel) {
-  const int groups = (inputs + scaleInputs - 1) / scaleInputs;
+  const int groups = scaleGroups(inputs);
   packInt8(valid, inputs, panel, [&](int o, int begin, int count, int8_t* to) {
     std::memcpy(to, integers + static_cast<ptrdiff_t>(o) * inputs + begin, static_cast<size_t>(count));
     return scales[o * groups + begin / scaleInputs];
@@ -132,12 +132,12 @@ struct PanelRows {
 };
 
 // Floats: rows of a panel, or its scales and integers.
-int64_t panelScratch(int64_t inputs) { return panelOutputs * (inputs + (inputs + scaleInputs - 1) / scaleInputs); }
+int64_t panelScratch(int64_t inputs) { return panelOutputs * (inputs + scaleGroups(inputs)); }
 
 Status readPanel(const Tensors& from, const PanelRows& p, WeightFormat format, Reading reading, float* scratch,
                  uint8_t* panel) {
   const int each = panelOutputs / p.count, rows = p.end - p.begin, valid = p.count == 1 ? rows : panelOutputs;
-  const int groups = (p.inputs + scaleInputs - 1) / scaleInputs, words = p.inputs / groupInputs(format);
+  const int groups = scaleGroups(p.inputs), words = p.inputs / groupInputs(format);
   int8_t* integers = reinterpret_cast<int8_t*>(scratch + static_cast<ptrdiff_t>(groups) * panelOutputs);
   if (rows < each && p.count > 1) std::memset(scratch, 0, sizeof(float) * static_cast<size_t>(panelScratch(p.inputs)));
   for (int i = 0; i < p.count; i++) {

@@ -19,7 +19,7 @@ namespace parvis::cpu {
 
 inline size_t panelBytes(WeightFormat format, int inputs) {
   if (format == WeightFormat::int8)
-    return static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs) * (scaleInputs + sizeof(float)) * panelOutputs;
+    return static_cast<size_t>(scaleGroups(inputs)) * (scaleInputs + sizeof(float)) * panelOutputs;
   return static_cast<size_t>((inputs + groupInputs(format) - 1) / groupInputs(format)) * groupBytes;
 }
 

@@ -86,11 +86,12 @@ static Status packTiles(const Source& low, const Source* high, int outputs, int 
   return {};
 }
 
-// Rows [begin, end) as integers and scales: as they are stored, or made of floats as the CPU does it. floats: one row.
+// Rows [begin, end) as integers and scales: as they are stored, or made of floats as the CPU does it. `floats` is room
+// for a row.
 static Status readIntegers(const Source& source, int64_t begin, int64_t end, int8_t* to, float* scales,
                            std::vector<float>& floats) {
   if (source.tensor->quantized()) return source.tensors->quantized(*source.tensor, begin, end, to, scales);
-  const int64_t inputs = source.tensor->rowElements(), groups = (inputs + scaleInputs - 1) / scaleInputs;
+  const int64_t inputs = source.tensor->rowElements(), groups = scaleGroups(inputs);
   floats.resize(static_cast<size_t>(inputs));
   for (int64_t row = begin; row < end; row++, to += inputs, scales += groups) {
     if (Status s = source.tensors->rows(*source.tensor, row, row + 1, floats.data()); !s.ok()) return s;
@@ -104,11 +105,11 @@ static size_t integerBytes(int rows, int inputs) {
   return (static_cast<size_t>(rows) * static_cast<size_t>(inputs) + 15) / 16 * 16;
 }
 static size_t scaledBytes(int rows, int inputs) {
-  const size_t groups = static_cast<size_t>((inputs + scaleInputs - 1) / scaleInputs);
+  const size_t groups = static_cast<size_t>(scaleGroups(inputs));
   return (integerBytes(rows, inputs) + static_cast<size_t>(rows) * groups * sizeof(float) + 15) / 16 * 16;
 }
 
-// packTiles of int8.
+// The same as packTiles, of integers.
 static Status packIntegerTiles(const Source& low, const Source* high, int outputs, int inputs, const Packed& to,
                                Staging& staging, cudaStream_t stream, const Cancel& cancel) {
   const int rowsATile = high ? 8 : 16, tiles = to.tiles(), groups = to.groups();
@@ -255,6 +256,33 @@ void Loader::vector(const float*& to, const std::string& name, std::vector<int64
              !s.ok())
            return s;
          return staging.done();
+       }});
+}
+
+void Loader::filter(void*& to, size_t bytes, const Weight& weight, int unit, int units, PackRows pack) {
+  const size_t unitBytes = static_cast<size_t>(weight.rowElements()) * sizeof(float) * static_cast<size_t>(unit);
+  add({bytes, const_cast<const void**>(&to), unitBytes,
+       [this, &weight, unit, units, unitBytes, pack = std::move(pack)](uint8_t*, Staging& staging, cudaStream_t stream,
+                                                                       const Cancel& cancel) -> Status {
+         const int rows = static_cast<int>(weight.rows());
+         const int together =
+             static_cast<int>(std::min(staging.partBytes() / unitBytes, static_cast<size_t>(units))) * unit;
+         for (int first = 0; first < rows; first += together) {
+           if (cancel.load(std::memory_order_relaxed)) return cancelled();
+           const int count = std::min(together, rows - first);
+           uint8_t *host, *device;
+           if (Status s = staging.next(host, device); !s.ok()) return s;
+           if (Status s = tensors_.rows(weight, first, first + count, reinterpret_cast<float*>(host)); !s.ok())
+             return s;
+           if (Status s = staging.send(unitBytes / static_cast<size_t>(unit) * static_cast<size_t>(count)); !s.ok())
+             return s;
+           if (Status s =
+                   statusOf(pack(reinterpret_cast<const float*>(device), first, count, stream), "packing weights");
+               !s.ok())
+             return s;
+           if (Status s = staging.done(); !s.ok()) return s;
+         }
+         return {};
        }});
 }
 

@@ -71,6 +71,10 @@ class Loader {
   void table(const void*& to, const std::string& name, int rows, int columns);  // elements
   // float32, zeroes up to a multiple of 16. `rounded`: to the precision of the weights first.
   void vector(const float*& to, const std::string& name, std::vector<int64_t> shape, bool rounded);
+  // The rows of a filter, float32 on the device, to where `pack` puts them: `unit` rows at a time or a multiple of
+  // that, at most `units` times as many.
+  using PackRows = std::function<cudaError_t(const float* rows, int first, int count, cudaStream_t stream)>;
+  void filter(void*& to, size_t bytes, const Weight& weight, int unit, int units, PackRows pack);
   // Anything else: `bytes` at *target, filled by `run` through the staging ring. maxRowBytes: the least a part must
   // hold.
   struct Plan {

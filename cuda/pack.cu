@@ -31,7 +31,7 @@ __global__ void packKernel(const __grid_constant__ Packing from, const __grid_co
 // pair. A word is low k, low k+1, high k, high k+1.
 __global__ void packIntegersKernel(const __grid_constant__ IntegerPacking from, int inputs, uint4* to, float* scales) {
   const size_t fragment = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int groups = (inputs + scaleInputs - 1) / scaleInputs;
+  const int groups = scaleGroups(inputs);
   const int lane = static_cast<int>(fragment % 32), g = lane / 4, t = lane % 4;
   const int step = static_cast<int>(fragment / 32 % static_cast<size_t>(2 * groups)),
             tile = static_cast<int>(fragment / 32 / static_cast<size_t>(2 * groups));

@@ -209,20 +209,21 @@ __global__ void __launch_bounds__(threads, S::resident)
           for (int i = 0; i < tiles; i++) addGroup(sum[i][n], a[i], b, scale[i]);
         }
         __syncwarp();  // as below
-      }
+      } else {
 #pragma unroll
-      for (int k = 0; !S::scaled && k < chunk; k += 2) {
+        for (int k = 0; k < chunk; k += 2) {
 #pragma unroll
-        for (int n = 0; n < rowTiles; n++) {
-          uint32_t b[4];
-          ptx::ldmatrix_x4(b, x + swizzled<pieces>(8 * n + lane % 8, 2 * k + lane / 8));
-          const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
-          multiply(c + k, n, b0);
-          multiply(c + k + 1, n, b1);
+          for (int n = 0; n < rowTiles; n++) {
+            uint32_t b[4];
+            ptx::ldmatrix_x4(b, x + swizzled<pieces>(8 * n + lane % 8, 2 * k + lane / 8));
+            const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+            multiply(c + k, n, b0);
+            multiply(c + k + 1, n, b1);
+          }
+          refill(c + k, first + c + k);
+          refill(c + k + 1, first + c + k + 1);
+          __syncwarp();  // refills go no further down; and all have read what they share
         }
-        refill(c + k, first + c + k);
-        refill(c + k + 1, first + c + k + 1);
-        __syncwarp();  // refills go no further down; and all have read what they share
       }
       copy(stage, first + c + S::stages * chunk);
       stage = stage + 1 < S::stages ? stage + 1 : 0;

@@ -54,7 +54,7 @@ struct Packed {
   PARVIS_HOST_DEVICE bool scaled() const { return format == WeightFormat::int8; }
   PARVIS_HOST_DEVICE int tiles() const { return (pairs + 7) / 8; }
   PARVIS_HOST_DEVICE int inputTiles() const { return (inputs + 15) / 16; }
-  PARVIS_HOST_DEVICE int groups() const { return (inputs + scaleInputs - 1) / scaleInputs; }
+  PARVIS_HOST_DEVICE int groups() const { return scaleGroups(inputs); }
   PARVIS_HOST_DEVICE int steps() const { return scaled() ? 2 * groups() : inputTiles(); }
   PARVIS_HOST_DEVICE size_t dataBytes() const {
     return static_cast<size_t>(tiles()) * static_cast<size_t>(steps()) * 512;

@@ -30,32 +30,10 @@ class LayerPlan {
     loader_.vector(f.bias, name + ".bias", {outputs}, false);
     const Weight* t = loader_.tensors().find(name + ".weight", {outputs, channels, kernel, kernel});
     if (!t) return;
-    const size_t rowBytes = static_cast<size_t>(channels) * static_cast<size_t>(f.taps()) * 4;
-    loader_.add({f.bytes(), nullptr, rowBytes * static_cast<size_t>(f.superTile()),
-                 [&f, t, rowBytes, &tensors = loader_.tensors()](uint8_t* to, Staging& staging, cudaStream_t stream,
-                                                                 const Cancel& cancel) -> Status {
-                   f.data = to;
-                   const int together =
-                       static_cast<int>(std::min<size_t>(
-                           staging.partBytes() / rowBytes / static_cast<size_t>(f.superTile()), 1 << 16)) *
-                       f.superTile();
-                   for (int first = 0; first < f.outputs; first += together) {
-                     if (cancel.load(std::memory_order_relaxed)) return cancelled();
-                     const int count = std::min(together, f.outputs - first);
-                     uint8_t *host, *device;
-                     if (Status s = staging.next(host, device); !s.ok()) return s;
-                     if (Status s = tensors.rows(*t, first, first + count, reinterpret_cast<float*>(host)); !s.ok())
-                       return s;
-                     if (Status s = staging.send(rowBytes * static_cast<size_t>(count)); !s.ok()) return s;
-                     if (Status s = statusOf(
-                             vq::packFilter(reinterpret_cast<const float*>(device), first, count, f, threads, stream),
-                             "packing weights");
-                         !s.ok())
-                       return s;
-                     if (Status s = staging.done(); !s.ok()) return s;
-                   }
-                   return {};
-                 }});
+    loader_.filter(f.data, f.bytes(), *t, f.superTile(), 1 << 16,
+                   [&f](const float* rows, int first, int count, cudaStream_t stream) {
+                     return vq::packFilter(rows, first, count, f, threads, stream);
+                   });
   }
 
  private:

@@ -153,8 +153,7 @@ INLINE void forTiles(int rows, Body&& body) {
 template <class W>
 INLINE ptrdiff_t packedBytes(int inputs) {
   if constexpr (sizeof(W) == 1)
-    return (inputs + scaleInputs - 1) / scaleInputs *
-           ((scaleInputs + static_cast<ptrdiff_t>(sizeof(float))) * panelOutputs);
+    return parvis::scaleGroups(inputs) * ((scaleInputs + static_cast<ptrdiff_t>(sizeof(float))) * panelOutputs);
   else return static_cast<ptrdiff_t>((inputs + stepOf<W> - 1) / stepOf<W>) * groupBytes;
 }
 // Rows whose sums are kept at a time.

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "host-device.h"
+
 namespace parvis {
 
 // What users ask for: how large numbers are kept. int8 is bfloat16 but for the matrices of transformers. What products
@@ -14,6 +16,11 @@ enum class Precision { float32, bfloat16, int8 };
 enum class WeightFormat { float32, bfloat16, int8 };
 constexpr int weightFormats = 3;
 constexpr int scaleInputs = 64;
+// Scales of a row of so many inputs. Static, as in random.h.
+template <class Count>
+PARVIS_HOST_DEVICE static constexpr Count scaleGroups(Count inputs) {
+  return (inputs + scaleInputs - 1) / scaleInputs;
+}
 
 // What a model that runs in this precision keeps its matrices in.
 constexpr WeightFormat formatFor(Precision precision) {

@@ -5,14 +5,10 @@
 
 #include <cstdint>
 
+#include "host-device.h"
+
 // Functions are static: cpu/isa compiles them once for each instruction set, and the linker must not choose one for
 // all.
-#if defined(__CUDACC__)
-#define PARVIS_HOST_DEVICE __host__ __device__
-#else
-#define PARVIS_HOST_DEVICE
-#endif
-
 namespace parvis {
 
 struct Philox {

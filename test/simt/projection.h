@@ -87,10 +87,9 @@ struct Weights {
     Array<int8_t> integers;
     Array<float> scales, numbers;
     Integers(const Array<float>& matrix, int rows, int inputs)
-        : integers(matrix.size()),
-          scales(static_cast<size_t>(rows * ((inputs + parvis::scaleInputs - 1) / parvis::scaleInputs))),
+        : integers(matrix.size()), scales(static_cast<size_t>(rows * (parvis::scaleGroups(inputs)))),
           numbers(matrix.size()) {
-      const int groups = (inputs + parvis::scaleInputs - 1) / parvis::scaleInputs;
+      const int groups = parvis::scaleGroups(inputs);
       for (int r = 0; r < rows; r++) {
         parvis::quantizeRow(matrix.data() + r * inputs, inputs, integers.data() + r * inputs,
                             scales.data() + r * groups);
