@@ -39,16 +39,18 @@ const size = values['max-batch'] ? { maxBatchSize: Number(values['max-batch']) }
 
 const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))
 
-/** Seconds between arrivals, the same for each mode: a counter-based generator is not needed, a linear one will do. */
+/**
+ * Times of arrival in seconds, the same for each way. A Poisson process of which the count is given has its arrivals at
+ * uniformly random times: so a short run has the load that is asked for, and not by chance a tenth more.
+ */
 function arrivals (rate, seed) {
   let state = seed
-  const times = []
-  for (let at = 0; ;) {
+  const times = Array.from({ length: Math.max(1, Math.round(rate * seconds)) }, () => {
+    // A counter-based generator is not needed, a linear one will do.
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    at -= Math.log((state + 1) / 2 ** 32) / rate
-    if (at >= seconds) return times
-    times.push(at)
-  }
+    return state / 2 ** 32 * seconds
+  })
+  return times.sort((a, b) => a - b)
 }
 
 /** How a request is made, by the way; each returns a promise of its picture. */

@@ -346,4 +346,25 @@ StepTables stepTables(const Napi::Object& o) {
   return {records<Row>(o, "rows"), records<Prediction>(o, "predictions"), records<SamplingRule>(o, "rules")};
 }
 
+SequencePlan sequencePlan(const Napi::Object& o) {
+  SequencePlan p;
+  p.rows = records<PlannedRow>(o, "rows");
+  p.ends = array<int32_t>(o.Get("ends"), "ends");
+  if (const Napi::Value v = o.Get("shares"); !v.IsUndefined()) p.shares = array<float>(v, "shares");
+  if (const Napi::Value v = o.Get("guesses"); !v.IsUndefined()) p.guesses = array<int32_t>(v, "guesses");
+  const std::vector<SamplingRule> rules = records<SamplingRule>(o, "rule");
+  if (rules.size() != 1) wrong(o.Env(), "a plan has one rule");
+  p.rule = rules.front();
+  p.guidance = number(o, "guidanceScale");
+  return p;
+}
+
+std::vector<PassPart> passParts(const Napi::Value& value) {
+  const std::vector<int32_t> numbers = array<int32_t>(value, "parts");
+  if (numbers.size() % 2 != 0) wrong(value.Env(), "parts ends inside a part");
+  std::vector<PassPart> parts;
+  for (size_t i = 0; i < numbers.size(); i += 2) parts.push_back({numbers[i], numbers[i + 1]});
+  return parts;
+}
+
 }  // namespace parvis::binding

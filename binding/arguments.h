@@ -37,5 +37,8 @@ struct StepTables {
   std::vector<SamplingRule> rules;
 };
 StepTables stepTables(const Napi::Object& from);
+SequencePlan sequencePlan(const Napi::Object& from);
+// [parts, 2] ints: a seat, and how many of its steps the pass may run.
+std::vector<PassPart> passParts(const Napi::Value& value);
 
 }  // namespace parvis::binding

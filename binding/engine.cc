@@ -279,6 +279,8 @@ Napi::Function SessionHandle::define(Napi::Env env) {
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::enter>>("enter"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::leave>>("leave"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::step>>("step"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::plan>>("plan"),
+                      InstanceMethod<&SessionHandle::promise<&SessionHandle::pass>>("pass"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readTokens>>("readTokens"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogProbs>>("readLogProbs"),
                       InstanceMethod<&SessionHandle::promise<&SessionHandle::readLogits>>("readLogits"),
@@ -338,6 +340,31 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
         const Napi::Array seats = Napi::Array::New(env, failed.size());
         for (uint32_t i = 0; i < failed.size(); i++) seats.Set(i, failed[i]);
         return seats;
+      });
+}
+
+Napi::Value SessionHandle::plan(const Napi::CallbackInfo& info) {
+  if (!session_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), session_.core(), nullptr, 0,
+      [session = session_.object(), seat = seatOf(info[0]), p = sequencePlan(object(info[1], "plan"))](
+          int&, const Cancel&) mutable { return session->plan(seat, std::move(p)); },
+      [](Napi::Env env, int&) -> Napi::Value { return env.Undefined(); });
+}
+
+Napi::Value SessionHandle::pass(const Napi::CallbackInfo& info) {
+  if (!session_) return disposed(info.Env());
+  return enqueue(
+      info.Env(), session_.core(), CancelHandle::from(info[1]), PassResult(),
+      [session = session_.object(), parts = passParts(info[0])](PassResult& result, const Cancel& cancel) {
+        return session->pass(parts, cancel, result);
+      },
+      [](Napi::Env env, const PassResult& result) -> Napi::Value {
+        Napi::Int32Array numbers = newArray<int32_t>(env, 2 + result.done.size());
+        numbers.Data()[0] = result.rows;
+        numbers.Data()[1] = static_cast<int32_t>(std::min(result.microseconds, 1e9));
+        std::copy(result.done.begin(), result.done.end(), numbers.Data() + 2);
+        return numbers;
       });
 }
 

@@ -146,6 +146,8 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value enter(const Napi::CallbackInfo& info);
   Napi::Value leave(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value plan(const Napi::CallbackInfo& info);
+  Napi::Value pass(const Napi::CallbackInfo& info);
   Napi::Value readTokens(const Napi::CallbackInfo& info);
   Napi::Value readLogProbs(const Napi::CallbackInfo& info);
   Napi::Value readLogits(const Napi::CallbackInfo& info);

@@ -18,7 +18,8 @@ Status badPrediction(int i, const std::string& what) {
 }
 
 bool valid(const SamplingRule& r) {
-  return (r.mode == Mode::sample || r.mode == Mode::score) && r.temperature >= 0 && r.topP > 0 && r.topK >= 0;
+  return (r.mode == Mode::sample || r.mode == Mode::score || r.mode == Mode::gumbel) && r.temperature >= 0 &&
+         r.topP > 0 && r.topK >= 0;
 }
 
 }  // namespace
@@ -226,7 +227,7 @@ void Seats::ran(const Step& step) {
     const Prediction& p = step.predictions[i];
     verify(p.row);
     if (p.unconditional >= 0) verify(p.unconditional);
-    if (step.rules[p.rule].mode == Mode::sample)
+    if (step.rules[p.rule].mode != Mode::score)
       all_[static_cast<size_t>(seatOf(step.rows[p.row].stream))].known[static_cast<size_t>(p.token)] = true;
   }
 }

@@ -46,6 +46,8 @@ class Seats {
 
   int seatOf(int stream) const { return stream / o_.streamsEach; }
   const Sequence& sequence(int seat) const { return all_[static_cast<size_t>(seat)].sequence; }
+  // A pass reads this token before it is drawn.
+  void guessed(int seat, int token) { all_[static_cast<size_t>(seat)].known[static_cast<size_t>(token)] = true; }
   void fail(int seat) { all_[static_cast<size_t>(seat)].failed = true; }
   bool failed(int seat) const { return all_[static_cast<size_t>(seat)].failed; }
   std::vector<int32_t> failed() const;

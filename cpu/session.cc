@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -67,7 +68,8 @@ Status CpuSession::allocate() {
   tokens_ = reinterpret_cast<int32_t*>(p + layout_.tokens);
   logProbs_ = reinterpret_cast<float*>(p + layout_.logProbs);
   kept_ = reinterpret_cast<float*>(p + layout_.kept);
-  seats_ = Seats(t.model_, o_);  // after memory was granted: it is small beside that
+  seats_ = Seats(t.model_, o_);  // after memory was granted: they are small beside that
+  passes_ = Passes(t.model_, o_, o_.maxRows);
   return {};
 }
 
@@ -92,7 +94,16 @@ Status CpuSession::enter(int seat, const Sequence& sequence) {
   return {};
 }
 
-Status CpuSession::leave(int seat) { return seats_.leave(seat); }
+Status CpuSession::leave(int seat) {
+  Status s = seats_.leave(seat);
+  if (s.ok()) passes_.clear(seat);
+  return s;
+}
+
+Status CpuSession::plan(int seat, SequencePlan plan) {
+  if (Status s = seats_.taken(seat); !s.ok()) return s;
+  return passes_.plan(seat, std::move(plan));
+}
 
 // ---- a step -------------------------------------------------------------------------------------------------
 
@@ -240,6 +251,21 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
   return {};
 }
 
+Status CpuSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) {
+  Step composed{};
+  if (Status s = passes_.compose(parts, seats_, tokens_, composed); !s.ok()) return s;
+  std::vector<int32_t> failed;
+  if (composed.rowCount > 0) {
+    const auto began = std::chrono::steady_clock::now();
+    if (Status s = step(composed, cancel, failed); !s.ok()) return s;
+    result.microseconds = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - began).count();
+    passes_.ran(tokens_);
+  }
+  result.rows = composed.rowCount;
+  for (const PassPart& p : parts) result.done.push_back(seats_.failed(p.seat) ? -1 : passes_.done(p.seat));
+  return {};
+}
+
 // ---- logits to tokens ---------------------------------------------------------------------------------------
 
 // Whether the logits were finite.
@@ -333,7 +359,11 @@ Status CpuSession::read(int seat, const T* from, size_t each, T* out) const {
   return {};
 }
 
-Status CpuSession::readTokens(int seat, int32_t* out) { return read(seat, tokens_, layout_.tokensEach, out); }
+Status CpuSession::readTokens(int seat, int32_t* out) {
+  Status s = read(seat, tokens_, layout_.tokensEach, out);
+  if (s.ok()) passes_.hide(seat, out);
+  return s;
+}
 
 Status CpuSession::readLogProbs(int seat, float* out) { return read(seat, logProbs_, layout_.tokensEach, out); }
 

@@ -1,6 +1,7 @@
 // A pool of seats on the CPU: key/value caches, activations, tokens and random numbers of sequences that run together.
 #pragma once
 
+#include "../common/passes.h"
 #include "../common/steps.h"
 #include "rows.h"
 #include "transformer.h"
@@ -38,6 +39,8 @@ class CpuSession : public Session {
   Status enter(int seat, const Sequence& sequence) override;
   Status leave(int seat) override;
   Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) override;
+  Status plan(int seat, SequencePlan plan) override;
+  Status pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) override;
   Status readTokens(int seat, int32_t* out) override;
   Status readLogProbs(int seat, float* out) override;
   Status readLogits(int seat, float* out) override;
@@ -61,6 +64,7 @@ class CpuSession : public Session {
   std::shared_ptr<CpuTransformer> transformer_;
   SessionOptions o_;
   Seats seats_;
+  Passes passes_;
   Memory memory_;
   SessionLayout layout_;
   float* x_ = nullptr;          // residual stream [rows, dimStride]

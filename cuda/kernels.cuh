@@ -245,7 +245,7 @@ constexpr int sharedLogits(size_t sharedBytes) {
   return most < static_cast<size_t>(maxSharedLogits) ? static_cast<int>(most) : maxSharedLogits;
 }
 // Each takes the predictions of its mode and passes over the others.
-cudaError_t sample(const Sampling& s, StepStream stream);
+cudaError_t sample(const Sampling& s, Mode mode, StepStream stream);
 cudaError_t score(const Sampling& s, StepStream stream);
 
 // ---- ceiling.cu: what the device can do at most ----------------------------------------------------------------

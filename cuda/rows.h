@@ -69,7 +69,7 @@ class Launcher {
   // Predictions of this mode.
   void predict(const Sampling& s, Mode mode) {
     run([&] { return drawLaunch(s.predictions, s.rows, s.vocabulary); },
-        [&] { return mode == Mode::score ? score(s, stream_) : sample(s, stream_); });
+        [&] { return mode == Mode::score ? score(s, stream_) : sample(s, mode, stream_); });
   }
 
  private:

@@ -201,7 +201,7 @@ __device__ inline bool wanted(const Sampling& s, const Drawing& p, Mode mode) {
   return p.token >= 0 && p.rule.mode == mode && p.conditional >= s.firstRow && p.conditional < s.firstRow + s.rows;
 }
 
-template <bool inPlace>
+template <bool inPlace, Mode mode>
 __global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const 
   PARVIS_SHARED(uint64_t, equalsOf, 32);
   PARVIS_SHARED(SelectShared, shared, 1);
   const Drawing p = s.table[blockIdx.x];
-  if (!wanted(s, p, Mode::sample)) return;
+  if (!wanted(s, p, mode)) return;
   const SamplingRule& rule = p.rule;
   int32_t* const token = s.tokens + placeOfToken(s, p);
   const Guided row = guideRow<inPlace>(s, p, partial);
@@ -265,6 +265,20 @@ __global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const 
     seen += static_cast<uint64_t>(__popc(same));
     return i >= end || key < edge || (key == edge && place >= equals) ? 0 : weight(key, row.logits[i]);
   };
+  if constexpr (mode == Mode::gumbel) {
+    uint64_t best = 0;  // the place in the race; of equals the lowest index is the largest number here
+    for (int i = begin; i < end; i += 32) {
+      const uint32_t at = static_cast<uint32_t>(i + lane);
+      const uint64_t w = kept(i + lane, rank);
+      if (w == 0) continue;
+      const Philox bits = raceBits(s.seeds[p.seat], static_cast<uint32_t>(p.token), at / 4);
+      const uint64_t key = static_cast<uint64_t>(__float_as_uint(race(w, bits.word[at % 4]))) << 32 | (UINT32_MAX - at);
+      best = key > best ? key : best;
+    }
+    best = reduce(best, partial, [](uint64_t a, uint64_t b) { return a > b ? a : b; });
+    if (threadIdx.x == 0) *token = static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(best));
+    return;
+  }
   uint64_t sum = 0, seen = rank;
   for (int i = begin; i < end; i += 32) sum += kept(i + lane, seen);
   sum = __shfl_sync(fullWarp, scan(sum), 31);
@@ -321,9 +335,12 @@ size_t sharedBytes(const Sampling& s) { return s.inPlace ? 0 : static_cast<size_
 
 }  // namespace
 
-cudaError_t sample(const Sampling& s, StepStream stream) {
+cudaError_t sample(const Sampling& s, Mode mode, StepStream stream) {
   if (!valid(s)) return cudaErrorInvalidValue;
-  return launchInStep(s.inPlace ? sampleKernel<true> : sampleKernel<false>, static_cast<unsigned>(s.predictions),
+  const auto kernel = mode == Mode::gumbel
+                          ? (s.inPlace ? sampleKernel<true, Mode::gumbel> : sampleKernel<false, Mode::gumbel>)
+                          : (s.inPlace ? sampleKernel<true, Mode::sample> : sampleKernel<false, Mode::sample>);
+  return launchInStep(kernel, static_cast<unsigned>(s.predictions),
                       static_cast<unsigned>(std::min(s.threads, maxSampleThreads(s.inPlace))), sharedBytes(s), stream,
                       s);
 }

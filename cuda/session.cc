@@ -13,6 +13,8 @@ Status CudaSession::allocate() {
     w_ = std::move(fresh);
   }
   seats_ = Seats(transformer_->model_, o_);
+  const TransformerModel& m = transformer_->model_;
+  passes_ = Passes(m, o_, maxSplitQueries / (m.heads / m.kvHeads));  // attendRows sums up in another order
   enteredAt_.resize(static_cast<size_t>(o_.seats));
   return w_->reset();
 }
@@ -53,7 +55,16 @@ Status CudaSession::enter(int seat, const Sequence& sequence) {
   return w_->entered[at].record(stream);
 }
 
-Status CudaSession::leave(int seat) { return seats_.leave(seat); }
+Status CudaSession::leave(int seat) {
+  Status s = seats_.leave(seat);
+  if (s.ok()) passes_.clear(seat);
+  return s;
+}
+
+Status CudaSession::plan(int seat, SequencePlan plan) {
+  if (Status s = seats_.taken(seat); !s.ok()) return s;
+  return passes_.plan(seat, std::move(plan));
+}
 
 // Flags that a step wrote after the sequence had entered: at least `depth` steps ago, and surely done.
 void CudaSession::collectFailures() {
@@ -98,6 +109,50 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
   seats_.ran(step);
   failed = seats_.failed();
   return {};
+}
+
+// What a pass with guesses has drawn decides which steps the next one runs: it is waited for. A pass without guesses is
+// enqueued, as a step is.
+Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) {
+  const bool mayGuess = std::any_of(parts.begin(), parts.end(), [](const PassPart& p) { return p.steps > 1; });
+  if (mayGuess && tokensReadAt_ != steps_)
+    if (Status s = copyTokens(parts, Direction::toHost); !s.ok()) return s;
+  Step composed{};
+  if (Status s = passes_.compose(parts, seats_, w_->known, composed); !s.ok()) return s;
+  std::vector<int32_t> failed;
+  if (composed.rowCount > 0) {
+    if (passes_.guesses())
+      if (Status s = copyTokens(parts, Direction::toDevice); !s.ok()) return s;
+    if (Status s = step(composed, cancel, failed); !s.ok()) return s;
+    if (passes_.guesses()) {
+      if (Status s = copyTokens(parts, Direction::toHost); !s.ok()) return s;
+      tokensReadAt_ = steps_;
+    }
+    passes_.ran(w_->known);
+  }
+  result.rows = composed.rowCount;
+  for (const PassPart& p : parts) result.done.push_back(seats_.failed(p.seat) ? -1 : passes_.done(p.seat));
+  return {};
+}
+
+// Tokens of the parts, between the device and the host's copy of them.
+Status CudaSession::copyTokens(const std::vector<PassPart>& parts, Direction direction) {
+  if (Status s = transformer_->device_->use(); !s.ok()) return s;
+  const cudaStream_t stream = transformer_->device_->stream();
+  const size_t tokens = static_cast<size_t>(o_.tokens);
+  cudaError_t e = cudaSuccess;
+  for (const PassPart& p : parts) {
+    if (Status s = seats_.taken(p.seat); !s.ok()) return s;
+    int32_t* const host = w_->known + static_cast<size_t>(p.seat) * tokens;
+    int32_t* const device = w_->tokens + static_cast<size_t>(p.seat) * tokens;
+    if (e == cudaSuccess)
+      e = direction == Direction::toHost ? cudaMemcpyAsync(host, device, tokens * 4, cudaMemcpyDeviceToHost, stream)
+                                         : cudaMemcpyAsync(device, host, tokens * 4, cudaMemcpyHostToDevice, stream);
+  }
+  if (direction == Direction::toDevice) return statusOf(e, "running a pass");
+  const Status finished = transformer_->device_->finish("running a pass");  // in any case: a copy may be under way
+  if (Status s = statusOf(e, "running a pass"); !s.ok()) return s;
+  return finished;
 }
 
 // Launch by launch, without a graph, and to its end.
@@ -290,6 +345,7 @@ void CudaSession::predict(Launcher& launch, const StepPlan& plan, const Stack& s
                      samplingThreads(m.vocabulary),
                      m.vocabulary > sharedLogits(t.device_->sharedLimit())};
     if (plan.sampled) launch.predict(s, Mode::sample);
+    if (plan.raced) launch.predict(s, Mode::gumbel);
     if (plan.scored) launch.predict(s, Mode::score);
   }
 }
@@ -314,7 +370,9 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
 }
 
 Status CudaSession::readTokens(int seat, int32_t* out) {
-  return read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4);
+  Status s = read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4);
+  if (s.ok()) passes_.hide(seat, out);
+  return s;
 }
 
 Status CudaSession::readLogProbs(int seat, float* out) {

@@ -5,6 +5,7 @@
 //   one graph, captured when a step of the same plan comes a second time and replayed from then on.
 #pragma once
 
+#include "../common/passes.h"
 #include "../common/steps.h"
 #include "rows.h"
 #include "transformer.h"
@@ -27,6 +28,8 @@ class CudaSession : public Session {
   Status enter(int seat, const Sequence& sequence) override;
   Status leave(int seat) override;
   Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) override;
+  Status plan(int seat, SequencePlan plan) override;
+  Status pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) override;
   Status readTokens(int seat, int32_t* out) override;
   Status readLogProbs(int seat, float* out) override;
   Status readLogits(int seat, float* out) override;
@@ -43,13 +46,17 @@ class CudaSession : public Session {
   void predict(Launcher& launch, const StepPlan& plan, const Stack& stack);
   Status capture(Workspace::Captured& captured);
   void collectFailures();
+  enum class Direction { toHost, toDevice };
+  Status copyTokens(const std::vector<PassPart>& parts, Direction direction);
   Status read(int seat, void* to, const void* from, size_t bytes);
 
   std::shared_ptr<CudaTransformer> transformer_;
   SessionOptions o_;
   Seats seats_;
+  Passes passes_;
   std::unique_ptr<Workspace> w_;
   uint32_t steps_ = 0;
+  uint32_t tokensReadAt_ = 0;        // steps that had run when the host's copy of the tokens was read
   std::vector<uint32_t> enteredAt_;  // [seats]: steps that had been enqueued by then
   Status failed_;                    // of a step that ran in part: the device has counted it, so no other can follow
 };

@@ -136,7 +136,8 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, WeightFor
                      step.rules[p.rule]};
     toGather[wanted++] = p.row - firstPredicting;
     if (guided) toGather[wanted++] = p.unconditional - firstPredicting;
-    (step.rules[p.rule].mode == Mode::sample ? plan.sampled : plan.scored) = true;
+    const Mode mode = step.rules[p.rule].mode;
+    (mode == Mode::sample ? plan.sampled : mode == Mode::gumbel ? plan.raced : plan.scored) = true;
   }
   plan.predictions = roundedCount(step.predictionCount);
   std::fill(toDrawings + step.predictionCount, toDrawings + plan.predictions,

@@ -29,10 +29,10 @@ struct StepPlan {
   Part layers, crossLayers;
   int predictions = 0;
   int logitRows = 0;  // whose logits are gathered; 0: those of all rows that can predict are computed, in their order
-  bool sampled = false, scored = false;
+  bool sampled = false, raced = false, scored = false;
   bool operator==(const StepPlan& o) const {
     return layers == o.layers && crossLayers == o.crossLayers && predictions == o.predictions &&
-           logitRows == o.logitRows && sampled == o.sampled && scored == o.scored;
+           logitRows == o.logitRows && sampled == o.sampled && raced == o.raced && scored == o.scored;
   }
 };
 

@@ -4,9 +4,10 @@
 import t from 'tap'
 import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
 import { addon, classInput } from '../lib/machine/native.js'
+import { draws, type Draw } from '../lib/decoding/sampling.js'
 import { composeStep, seatedSession } from '../lib/decoding/step.js'
 import type { DrawRule } from './support/operations-addon.js'
-import { drawReference, mask, philox, uniform } from './support/draws.js'
+import { drawReference, gumbelReference, mask, philox, uniform } from './support/draws.js'
 import { golden } from './support/golden.js'
 
 t.test('Philox4x32-10: known answers of Random123', async t => {
@@ -25,12 +26,12 @@ t.test('draws', async t => {
   const rows = Int32Array.of(0, classInput, -1, -1, -1, -1, 0, 1)
 
   /** First tokens of `count` sequences and the logits they were drawn from. */
-  async function draw ({ guidanceScale, ...drawing }: DrawRule, count: number, firstSeed: bigint) {
+  async function draw (mode: Draw, { guidanceScale, ...drawing }: DrawRule, count: number, firstSeed: bigint) {
     const sequences = Array.from({ length: count },
       (_, i) => ({ classId: i % 10, seed: firstSeed + BigInt(i) * 0x1_0000_0001n }))
     const session = await seatedSession(transformer,
       { streamsEach: 2, slots: 64, tokens: 64, maxRows: 2 * count, kept: 1 }, sequences)
-    const rule = { mode: 'sample', ...drawing } as const
+    const rule = { mode, ...drawing }
     await session.step(
       composeStep(sequences.map((_, seat) => ({ seat, rows, guidanceScale, rule, kept: new Map([[0, 0]]) })), 2)
     )
@@ -50,32 +51,38 @@ t.test('draws', async t => {
   ]
   for (const [name, part] of rules) {
     const rule = { ...plain, ...part }
-    const drawn = await draw(rule, 500, 0x9000_0000_0000_0000n)
-    const wrong = drawn.filter(({ seed, token, logits }) => {
-      const expected = drawReference(logits, rule, uniform(seed, 0))
-      return expected.token !== token && expected.margin > 1e-6 // nearer than float rounding: either neighbour
-    })
-    t.equal(wrong.length, 0, `${name}: 500 draws as the reference`)
+    for (const mode of draws) {
+      const drawn = await draw(mode, rule, 500, 0x9000_0000_0000_0000n)
+      const wrong = drawn.filter(({ seed, token, logits }) => {
+        const expected = mode === 'inverse'
+          ? drawReference(logits, rule, uniform(seed, 0))
+          : gumbelReference(logits, rule, seed, 0)
+        return expected.token !== token && expected.margin > 2e-6 // nearer than float rounding: either neighbour
+      })
+      t.equal(wrong.length, 0, `${name}, ${mode}: 500 draws as the reference`)
+    }
   }
 
-  t.test('frequencies are the probabilities', async t => {
-    const drawn = await draw({ ...plain, temperature: 0.2 }, 4000, 1n)
-    const counts = new Map<string, number>()
-    for (const { token } of drawn) counts.set(String(token), (counts.get(String(token)) ?? 0) + 1)
-    let statistic = 0
-    let cells = 0
-    for (let token = 0; token < model.vocabularySize; token++) {
-      let expected = 0
-      for (const { logits } of drawn.slice(0, 10)) { // ten classes, each as often
-        const weights = Float64Array.from(logits, l => Math.exp(l / 0.2))
-        expected += weights[token]! / weights.reduce((a, b) => a + b) * drawn.length / 10
+  for (const mode of draws) {
+    t.test(`frequencies are the probabilities: ${mode}`, async t => {
+      const drawn = await draw(mode, { ...plain, temperature: 0.2 }, 4000, 1n)
+      const counts = new Map<string, number>()
+      for (const { token } of drawn) counts.set(String(token), (counts.get(String(token)) ?? 0) + 1)
+      let statistic = 0
+      let cells = 0
+      for (let token = 0; token < model.vocabularySize; token++) {
+        let expected = 0
+        for (const { logits } of drawn.slice(0, 10)) { // ten classes, each as often
+          const weights = Float64Array.from(logits, l => Math.exp(l / 0.2))
+          expected += weights[token]! / weights.reduce((a, b) => a + b) * drawn.length / 10
+        }
+        if (expected < 5) continue
+        cells++
+        statistic += ((counts.get(String(token)) ?? 0) - expected) ** 2 / expected
       }
-      if (expected < 5) continue
-      cells++
-      statistic += ((counts.get(String(token)) ?? 0) - expected) ** 2 / expected
-    }
-    t.ok(cells > 20, `${cells} tokens expected at least five times`)
-    // Mean `cells`, standard deviation sqrt(2 cells): four of them.
-    t.ok(statistic < cells + 4 * Math.sqrt(2 * cells), `chi-square ${statistic.toFixed(1)} for ${cells} cells`)
-  })
+      t.ok(cells > 20, `${cells} tokens expected at least five times`)
+      // Mean `cells`, standard deviation sqrt(2 cells): four of them.
+      t.ok(statistic < cells + 4 * Math.sqrt(2 * cells), `chi-square ${statistic.toFixed(1)} for ${cells} cells`)
+    })
+  }
 })

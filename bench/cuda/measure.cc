@@ -344,7 +344,7 @@ void draws(Checked& check, Json& fields) {
       Graph graph;
       if (!graph.capture(check, stream(), [&] {
             cudaError_t e = cudaSuccess;
-            for (int i = 0; i < launches && e == cudaSuccess; i++) e = sample(s, steps());
+            for (int i = 0; i < launches && e == cudaSuccess; i++) e = sample(s, parvis::Mode::sample, steps());
             return e;
           }))
         return;

@@ -87,6 +87,26 @@ void keepTopP(const Draw& d, uint64_t total) {
   }
 }
 
+// The token that wins the race of the weights; the first of equals.
+int32_t winner(const Draw& d) {
+  float most = 0;
+  int32_t best = 0;
+  for (int first = 0; first < d.vocabulary; first += 4) {
+    const int count = d.vocabulary - first < 4 ? d.vocabulary - first : 4;
+    uint64_t any = 0;
+    for (int i = 0; i < count; i++) any |= d.weights[first + i];
+    if (any == 0) continue;
+    const parvis::Philox bits = parvis::raceBits(d.seed, d.index, static_cast<uint32_t>(first / 4));
+    for (int i = 0; i < count; i++) {
+      const float place = parvis::race(d.weights[first + i], bits.word[i]);
+      if (!(place > most)) continue;
+      most = place;
+      best = first + i;
+    }
+  }
+  return best;
+}
+
 int32_t draw(const Draw& d) {
   guideAll(d);
   const int32_t best = largest(d.logits, d.vocabulary);
@@ -111,6 +131,7 @@ int32_t draw(const Draw& d) {
     total = 0;
     for (int i = 0; i < d.vocabulary; i++) total += d.weights[i];
   }
+  if (d.rule.mode == parvis::Mode::gumbel) return winner(d);
   const uint64_t target = parvis::scaleBits(parvis::drawBits(d.seed, d.index), total);
   uint64_t sum = 0;
   for (int i = 0; i < d.vocabulary; i++) {

@@ -26,6 +26,11 @@ class Session : public Profiled {
   // failed: seats whose logits are not finite, as far as that is known by now. They stay taken until they leave, and
   // the others go on.
   virtual Status step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) = 0;
+  // What the seat runs in passes from now on.
+  virtual Status plan(int seat, SequencePlan plan) = 0;
+  // Runs the next step of each part, and those behind it on guesses (common/passes.h): as many as part.steps says, or
+  // as fit in `maxRows`.
+  virtual Status pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) = 0;
   // NON_FINITE where the seat's logits were not finite.
   virtual Status readTokens(int seat, int32_t* out) = 0;  // [tokens], -1 where unknown
   virtual Status readLogProbs(int seat, float* out) = 0;  // [tokens], NaN where not scored

@@ -40,6 +40,12 @@ PARVIS_HOST_DEVICE static inline uint64_t drawBits(uint64_t seed, uint32_t index
   return static_cast<uint64_t>(r.word[1]) << 32 | r.word[0];
 }
 
+// 128 random bits for tokens 4 group to 4 group + 3 of the vocabulary, 32 each, at `index` of the sequence. Word 2 of
+// the counter is the purpose: 0 of drawBits, 1 of orders of tokens (lib/decoding/random.ts), 2 here.
+PARVIS_HOST_DEVICE static inline Philox raceBits(uint64_t seed, uint32_t index, uint32_t group) {
+  return philox(index, 2 | static_cast<uint64_t>(group) << 32, seed);
+}
+
 // A number in [0, total): the high half of bits * total, without 128-bit arithmetic.
 PARVIS_HOST_DEVICE static inline uint64_t scaleBits(uint64_t bits, uint64_t total) {
   const uint64_t a = bits >> 32, b = bits & 0xffffffffu, c = total >> 32, d = total & 0xffffffffu;

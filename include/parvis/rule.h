@@ -7,8 +7,9 @@
 namespace parvis {
 
 enum class Mode : int32_t {
-  sample,  // draws the token
+  sample,  // draws the token: one random number goes into the sums of the probabilities
   score,   // reads the token, which is known, and writes its log-probability
+  gumbel,  // draws the token: that of the largest log-probability plus a random number of its own
 };
 
 // Four 4-byte numbers; the layout is that of the Int32Array that TypeScript passes.

@@ -36,4 +36,36 @@ PARVIS_HOST_DEVICE static inline uint64_t weightBelow(float below) {
   return shift >= 0 ? mantissa << shift : shift > -32 ? mantissa >> -shift : 0;
 }
 
+// -log2 of the uniform number (r + 1/2) / 2^31, r the upper 31 bits: exponentially distributed. Relative error below
+// 1e-6, also where it is small.
+PARVIS_HOST_DEVICE static inline float exponentialBits(uint32_t bits) {
+  uint32_t x = bits | 1u;  // of 2^32
+  int halvings = 0;
+  const auto normalise = [&](int by) {
+    const bool small = x < 1u << (32 - by);
+    x = small ? x << by : x;
+    halvings += small ? by : 0;
+  };
+  normalise(16), normalise(8), normalise(4), normalise(2), normalise(1);
+  // x = m 2^31 or m 2^32 with m in [sqrt 1/2, sqrt 2): log2 m by the series of atanh((m - 1) / (m + 1)), where m - 1
+  // comes from integers and is exact.
+  const bool above = x < 0xb504f334u;
+  const float one = above ? 2147483648.0f : 4294967296.0f;
+  const float difference = static_cast<float>(static_cast<int32_t>(above ? x - 0x80000000u : x));  // x - 2^32
+  const float s = difference / (static_cast<float>(x) + one), s2 = s * s;
+  float p = 0.320598898f;
+  p = __builtin_fmaf(p, s2, 0.412198583f);
+  p = __builtin_fmaf(p, s2, 0.577078016f);
+  p = __builtin_fmaf(p, s2, 0.961796694f);
+  p = __builtin_fmaf(p, s2, 2.885390082f);
+  const float whole = static_cast<float>(above ? halvings + 1 : halvings);
+  return __builtin_fmaf(-s, p, whole);
+}
+
+// The token of the largest one is drawn with a probability in proportion to its weight. Its logarithm is that of the
+// weight plus a Gumbel number: argmax(log p + G), without the logarithms (an exponential race).
+PARVIS_HOST_DEVICE static inline float race(uint64_t weight, uint32_t bits) {
+  return static_cast<float>(weight) / exponentialBits(bits);
+}
+
 }  // namespace parvis

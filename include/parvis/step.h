@@ -63,6 +63,34 @@ struct Sequence {
   std::vector<int32_t> known;  // [tokens], negative where unknown; empty: all unknown
 };
 
+// A row of a plan. Eight ints; the layout is that of the Int32Array that TypeScript passes.
+struct PlannedRow {
+  int32_t token;  // index in the seat's sequence of the token that is drawn from its logits; -1: none
+  int32_t input, position, cell[3], slot, sees;  // as in Row
+};
+static_assert(sizeof(PlannedRow) == 8 * sizeof(int32_t));
+
+// All steps of a sequence, told once. Passes run them.
+struct SequencePlan {
+  std::vector<PlannedRow> rows;  // of one stream
+  std::vector<int32_t> ends;     // [steps]: rows up to the end of each
+  std::vector<float> shares;  // [rows]: a token is drawn at the guidance scale 1 + share (guidance - 1); empty: all 1
+  std::vector<int32_t> guesses;  // [tokens]: the token of that index is the first guess; -1, or empty: token 0 is
+  SamplingRule rule;
+  double guidance = 1;  // 1: the seat's unconditional stream does not run
+};
+
+// A sequence in a pass, with so many of its next steps at most.
+struct PassPart {
+  int32_t seat, steps;
+};
+
+struct PassResult {
+  int rows = 0;               // that it had
+  double microseconds = 0;    // that it took; 0: it has only been enqueued
+  std::vector<int32_t> done;  // steps of each part that are done by now; -1: the seat has failed
+};
+
 // Set from any thread; looked at between layers.
 using Cancel = std::atomic<bool>;
 

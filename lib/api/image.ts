@@ -201,14 +201,16 @@ export class GeneratedImage extends Image {
   readonly n: number
   /** `generate({ classId, seed })` with the same other options makes the same bytes, alone or in any list. */
   readonly seed: number
-  /** Steps the transformer ran. */
+  /** Steps that the tokens were drawn in. */
   readonly steps: number
+  /** Passes that the transformer ran for them: as many as steps, or fewer (option `passes`). */
+  readonly passes: number
   /** How long it took. */
   readonly timings: Timings
 
   constructor (
-    fields: Pick<GeneratedImage,
-      'data' | 'width' | 'height' | 'tokens' | 'tokenOrder' | 'classId' | 'label' | 'n' | 'seed' | 'steps' | 'timings'>
+    fields: Pick<GeneratedImage, 'data' | 'width' | 'height' | 'tokens' | 'tokenOrder' | 'classId' | 'label' | 'n' |
+      'seed' | 'steps' | 'passes' | 'timings'>
   ) {
     super(fields.data, fields.width, fields.height)
     this.tokens = fields.tokens
@@ -217,14 +219,15 @@ export class GeneratedImage extends Image {
     this.n = fields.n
     this.seed = fields.seed
     this.steps = fields.steps
+    this.passes = fields.passes
     this.tokenOrder = fields.tokenOrder
     this.timings = fields.timings
   }
 
   /** What the picture is and how to make it again, without pixels and tokens: for logs and answers. */
   override toJSON (): object {
-    const { width, height, classId, label, n, seed, steps, timings } = this
-    return { width, height, classId, label, n, seed, steps, timings }
+    const { width, height, classId, label, n, seed, steps, passes, timings } = this
+    return { width, height, classId, label, n, seed, steps, passes, timings }
   }
 
   /** @internal */

@@ -18,8 +18,9 @@ import type { ClassifyProgress, FramesProgress, Progress, VideoProgress } from '
 import type { PullProgress } from '../hub/pull.js'
 import { isUrl } from '../base/realm.js'
 import { maxBatchSize } from '../decoding/batcher.js'
+import { maxPassSteps } from '../decoding/lookahead.js'
 import { hasN, type Method } from '../decoding/method.js'
-import type { Sampling } from '../decoding/sampling.js'
+import { draws, type Draw, type Sampling } from '../decoding/sampling.js'
 import { decodingNames, parOptions, type CheckedDecoding, type DecodingOptions } from '../decoding/options.js'
 import type { ParOptions } from '../decoding/schedule.js'
 import { checkKnown, type CheckedKnown, type Known } from './known.js'
@@ -125,6 +126,12 @@ export interface SamplingOptions {
   topK?: number | undefined
   /** Draw among the likeliest tokens whose probabilities reach p, 0 < p <= 1. 1: off. */
   topP?: number | undefined
+  /**
+   * `inverse` (default): a random number into the sums of the probabilities. `gumbel`: the token of the largest
+   * log-probability plus a Gumbel number of its own. The distribution is the same, the pictures of a seed are others;
+   * with `gumbel` more of the guesses of a pass hold (`passes`).
+   */
+  draw?: Draw | undefined
   /** Always the likeliest token; the same as temperature 0, and stronger than a temperature given beside it. */
   greedy?: boolean | undefined
 }
@@ -141,8 +148,19 @@ export type Size = number | {
 /** Called after each step; may return a promise, which is waited for. */
 export type OnProgress = ((progress: Progress) => void) | ((progress: Progress) => Promise<void>)
 
+/** How many steps a pass of the transformer holds. The picture is the same, to the bit. */
+export interface PassesOption {
+  /**
+   * A pass may hold the next steps of a picture, the later ones on guesses of the tokens before them: where a guess was
+   * right, a step needs no pass of its own (Jacobi decoding; docs/passes.md). `auto` (default): as many steps as are
+   * worth it on this machine, which is measured while pictures are made; on a GPU one. `sequential`: one. A number, 1
+   * to 32: so many at most.
+   */
+  passes?: 'auto' | 'sequential' | number | undefined
+}
+
 /** Options of `generate`, `stream` and `images`. */
-export interface GenerateOptions extends SamplingOptions, DecodingOptions {
+export interface GenerateOptions extends SamplingOptions, DecodingOptions, PassesOption {
   /** A class number or name, or a list of these: then the pictures are made side by side. */
   classId: ClassId | readonly ClassId[]
   /** Tokens a step. Default: the checkpoint's own; 4 for the embedded model. */
@@ -175,7 +193,7 @@ export interface GenerateOptions extends SamplingOptions, DecodingOptions {
 export type OnVideoProgress = ((progress: VideoProgress) => void) | ((progress: VideoProgress) => Promise<void>)
 
 /** Options of `generateVideo` and `streamVideo`. */
-export interface GenerateVideoOptions extends SamplingOptions, ParOptions {
+export interface GenerateVideoOptions extends SamplingOptions, ParOptions, PassesOption {
   /** A class number or name, or a list of these: then the videos are made side by side. */
   classId?: ClassId | readonly ClassId[] | undefined
   /**
@@ -488,6 +506,7 @@ export interface CheckedGenerate {
   single: boolean
   n: number | undefined
   sampling: Partial<Sampling>
+  passes: 'auto' | number
   seed: number
   /** Of each picture, in place of those that follow from `seed`. */
   seeds: number[] | undefined
@@ -498,8 +517,8 @@ export interface CheckedGenerate {
   onProgress: OnProgress | undefined
 }
 
-export const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy', 'seed', 'size',
-  'known', 'signal', 'onProgress', ...decodingNames]
+export const generateNames = ['classId', 'n', 'guidanceScale', 'temperature', 'topK', 'topP', 'draw', 'greedy', 'seed',
+  'size', 'known', 'passes', 'signal', 'onProgress', ...decodingNames]
 
 export function checkGenerate (value: unknown, call = 'generate'): CheckedGenerate {
   if (isChecked<CheckedGenerate>(value)) return value.request
@@ -510,6 +529,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
     single: !isList(options.classId),
     n: tokensAStep(options.n),
     sampling: sampling(options),
+    passes: passesOption(options.passes),
     seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
     seeds: undefined,
     size: sizeOption(options.size),
@@ -524,7 +544,7 @@ export function checkGenerate (value: unknown, call = 'generate'): CheckedGenera
 const usualFps = 8
 
 export interface CheckedGenerateVideo
-  extends Pick<CheckedGenerate, 'classIds' | 'single' | 'n' | 'sampling' | 'seed' | 'decoding' | 'signal'> {
+  extends Pick<CheckedGenerate, 'classIds' | 'single' | 'n' | 'sampling' | 'passes' | 'seed' | 'decoding' | 'signal'> {
   /** Text in place of classes, of which there are none then. */
   prefixes: number[][] | undefined
   fps: number
@@ -534,12 +554,13 @@ export interface CheckedGenerateVideo
 export function checkGenerateVideo (value: unknown, call = 'generateVideo'): CheckedGenerateVideo {
   if (isChecked<CheckedGenerateVideo>(value)) return value.request
   const options = optionsObject(value, call, ['classId', 'prefix', 'n', 'guidanceScale', 'temperature', 'topK', 'topP',
-    'greedy', 'seed', 'fps', 'signal', 'onProgress', ...parOptions])
+    'draw', 'greedy', 'passes', 'seed', 'fps', 'signal', 'onProgress', ...parOptions])
   const { classIds, single, prefixes } = classesOrPrefixes(options, call)
   return {
     classIds, single, prefixes,
     n: tokensAStep(options.n),
     sampling: sampling(options),
+    passes: passesOption(options.passes),
     seed: options.seed === undefined ? randomSeed() : seedOption(options.seed),
     decoding: decoding(options, prefixes?.length ?? classIds.length),
     signal: abortSignal(options.signal),
@@ -650,6 +671,13 @@ export function checkAnimate (value: unknown): CheckedAnimate {
   }
 }
 
+function passesOption (value: unknown): 'auto' | number {
+  if (value === undefined || value === 'auto') return 'auto'
+  if (value === 'sequential') return 1
+  if (typeof value === 'number') return integer(value, 'passes', 1, maxPassSteps)
+  throw invalid(`passes must be 'auto', 'sequential' or a number of steps, 1 to ${maxPassSteps}, not ${show(value)}`)
+}
+
 function sampling (options: Record<string, unknown>): Partial<Sampling> {
   const found: Partial<Sampling> = {}
   if (options.guidanceScale !== undefined) found.guidanceScale = guidance(options.guidanceScale)
@@ -659,6 +687,7 @@ function sampling (options: Record<string, unknown>): Partial<Sampling> {
     found.topP = finite(options.topP, 'topP', 0, 1)
     if (Math.fround(found.topP) < 2 ** -126) throw invalid('topP must be above 0; greedy takes the likeliest token')
   }
+  if (options.draw !== undefined) found.draw = oneOf(options.draw, 'draw', draws)
   if (options.greedy !== undefined && boolean(options.greedy, 'greedy')) found.temperature = 0
   return found
 }
@@ -678,7 +707,7 @@ export function resolveSampling (
   const paper = model.classes === publishedClasses && hasN(method)
     ? publishedSizes.find(entry => entry.layers === model.layers && entry.dim === model.dim)
     : undefined
-  const result = {
+  const result: Sampling = {
     guidanceScale: published ? publishedGuidance(published, steps) : paper?.guidanceScale ?? 1,
     ...(method === 'nbp' ? nbpSampling : { temperature: 1, topK: 0, topP: 1 }), ...defined(stored), ...given
   }
@@ -697,7 +726,7 @@ export function checkGuidance (method: Method, guidanceScale: number): void {
 }
 
 function defined (stored: Partial<Sampling> = {}): Partial<Sampling> {
-  const names = ['guidanceScale', 'temperature', 'topK', 'topP'] as const
+  const names = ['guidanceScale', 'temperature', 'topK', 'topP', 'draw'] as const
   return Object.fromEntries(names.filter(name => stored[name] !== undefined).map(name => [name, stored[name]]))
 }
 

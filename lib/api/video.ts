@@ -164,14 +164,16 @@ export class GeneratedVideo extends Video {
   readonly n: number
   /** `generateVideo({ classId, seed })` with the same other options makes the same bytes, alone or in any list. */
   readonly seed: number
-  /** Steps the transformer ran. */
+  /** Steps that the tokens were drawn in. */
   readonly steps: number
+  /** Passes that the transformer ran for them: as many as steps, or fewer (option `passes`). */
+  readonly passes: number
   /** How long it took. */
   readonly timings: Timings
 
   constructor (fields: Pick<GeneratedVideo,
     'data' | 'frames' | 'width' | 'height' | 'fps' | 'tokens' | 'grid' | 'classId' | 'prefix' | 'label' | 'n' |
-    'seed' | 'steps' | 'timings'>) {
+    'seed' | 'steps' | 'passes' | 'timings'>) {
     super(fields)
     this.tokens = fields.tokens
     this.grid = fields.grid
@@ -181,13 +183,14 @@ export class GeneratedVideo extends Video {
     this.n = fields.n
     this.seed = fields.seed
     this.steps = fields.steps
+    this.passes = fields.passes
     this.timings = fields.timings
   }
 
   /** What the video is and how to make it again, without pixels and tokens: for logs and answers. */
   override toJSON (): object {
-    const { width, height, frames, fps, classId, prefix, label, n, seed, steps, timings } = this
-    return { width, height, frames, fps, classId, prefix, label, n, seed, steps, timings }
+    const { width, height, frames, fps, classId, prefix, label, n, seed, steps, passes, timings } = this
+    return { width, height, frames, fps, classId, prefix, label, n, seed, steps, passes, timings }
   }
 
   /** @internal */

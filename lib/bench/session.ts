@@ -54,7 +54,7 @@ export async function openSession (
   transformer: NativeTransformer, whole: boolean
 ): Promise<BenchSession> {
   const { model, sampling: { guidanceScale, topK } = usualSampling } = subject
-  const rule: SamplingRule = { mode: 'sample', temperature: 1, topK, topP: 1 }
+  const rule: SamplingRule = { mode: 'inverse', temperature: 1, topK, topP: 1 }
   const plan = subject.plan(which.grid)
   const { tokens, slots } = plan
   const streams = 2 * which.batch

@@ -3,6 +3,7 @@
 // untrusted as everything else in a file: types, ranges and agreement with the shapes.
 
 import { limits } from '../machine/limits.js'
+import { draws, type Draw } from '../decoding/sampling.js'
 import type { Slices } from '../base/slices.js'
 import { quote } from '../base/text.js'
 import { bad } from './bad.js'
@@ -22,6 +23,8 @@ export interface SamplingDefaults {
   topK?: number
   /** Above 0, at most 1; 1 is off. */
   topP?: number
+  /** As the option of that name. */
+  draw?: Draw
 }
 
 /** What a converted file was made of. */
@@ -154,6 +157,14 @@ class Fields {
     private readonly map: Map<string, Json>, private readonly file: string, private readonly path = metadataKey
   ) {}
 
+  oneOf<T extends string> (name: string, values: readonly T[]): T | undefined {
+    const value = this.map.get(name)
+    if (value === undefined || value === null) return undefined
+    const found = values.find(one => one === value)
+    if (!found) throw this.wrong(name, `one of ${values.join(', ')}`)
+    return found
+  }
+
   integer (name: string, least: number, most = 2 ** 31 - 1): number | undefined {
     const value = this.number(name, least, most)
     if (value !== undefined && !Number.isInteger(value)) throw this.wrong(name, 'a whole number')
@@ -218,7 +229,8 @@ class Fields {
       guidanceScale: fields.number('guidanceScale', 0, 1000),
       temperature: fields.number('temperature', 0, 1000),
       topK: fields.integer('topK', 0),
-      topP: fields.number('topP', leastTopP, 1)
+      topP: fields.number('topP', leastTopP, 1),
+      draw: fields.oneOf('draw', draws)
     })
   }
 

@@ -6,7 +6,9 @@ import { ParError } from '../base/errors.js'
 import { absolute } from '../base/files.js'
 import { shownPath } from '../base/text.js'
 import { Video, videoExtensions, videoFormats, type GeneratedVideo, type VideoFormat } from '../api/video.js'
-import { effectiveSeeds, randomSeed, type GenerateVideoOptions } from '../api/options.js'
+import {
+  effectiveSeeds, randomSeed, type GenerateVideoOptions, type PassesOption, type SamplingOptions
+} from '../api/options.js'
 import type { Par } from '../api/par.js'
 import { maxImages } from '../api/tokens.js'
 import { needFfmpeg } from '../pictures/ffmpeg.js'
@@ -31,7 +33,7 @@ export interface VideoJob {
   /** Videos of each class. */
   count: number
   seed: number | undefined
-  sampling: Pick<GenerateVideoOptions, 'n' | 'guidanceScale' | 'temperature' | 'topK' | 'topP' | 'greedy'>
+  sampling: Pick<GenerateVideoOptions, 'n' | keyof SamplingOptions | keyof PassesOption>
   fps: number | undefined
   scale: number
   /** As `placeOf` of generate.ts says. */

@@ -85,7 +85,8 @@ function serverPackage (): Package {
 async function sourceOf (queue: Queue, flags: SampleFlags, signal: AbortSignal): Promise<SampleSource> {
   const model = await served(queue, flags.model, signal)
   const { size, seed = 0, count, shard } = flags
-  const { greedy, n = model.n, ...sampling } = samplingOf(flags)
+  // How many steps a pass holds is the workers' own affair.
+  const { greedy, passes: _, n = model.n, ...sampling } = samplingOf(flags)
   const decoding = stepsOf(flags)
   const [width, height] = size === undefined
     ? [model.width, model.height]
@@ -114,7 +115,7 @@ async function sourceOf (queue: Queue, flags: SampleFlags, signal: AbortSignal):
         const { pictures } = await queue.draw({
           model: model.name, classId: sampleClass(classes, seed, index, model.classes), count: 1,
           seed: sampleSeed(seed, index), size: { width, height }, previews: 0,
-          options: defined({ ...samplingOf(flags), ...decoding })
+          options: defined({ ...sampling, n: flags.tokensPerStep, greedy, ...decoding })
         }, AbortSignal.any([signal, leaving.signal]), {})
         return pictures[0]!
       }

@@ -158,7 +158,8 @@ async function runOf (par: Par, flags: SampleFlags): Promise<SampleRun> {
     guidanceScale: sampling.guidanceScale,
     temperature: sampling.greedy ? 0 : sampling.temperature,
     topK: sampling.topK,
-    topP: sampling.topP
+    topP: sampling.topP,
+    draw: sampling.draw
   }).filter(([, value]) => value !== undefined))
   return {
     format: 'parvis samples, version 1',

@@ -1,11 +1,12 @@
 // The flags of how tokens are drawn, which every command that draws some has.
 
 import { Option, type Command } from 'commander'
-import type { GenerateOptions, SamplingOptions } from '../api/options.js'
+import type { GenerateOptions, PassesOption, SamplingOptions } from '../api/options.js'
+import { draws } from '../decoding/sampling.js'
 import type { ParallelOptions } from '../decoding/options.js'
 import { integer, integers, real } from './arguments.js'
 
-export interface SamplingFlags extends SamplingOptions {
+export interface SamplingFlags extends SamplingOptions, PassesOption {
   tokensPerStep?: number
 }
 
@@ -19,7 +20,11 @@ export function samplingOptions (command: Command): Command {
     .option('--temperature <t>', 'above 1 more varied, below 1 less; 0 always takes the most likely token', real)
     .option('--top-k <k>', 'choose among the k most likely tokens; 0 is off', integer(0))
     .option('--top-p <p>', 'choose among the most likely tokens whose probabilities reach p; 1 is off', real)
+    .addOption(new Option('--draw <name>', 'how a token is drawn from the probabilities (default: inverse)')
+      .choices(draws))
     .option('--greedy', 'always take the most likely token')
+    .option('--passes <steps>', 'steps that a pass of the transformer holds at most, the later ones on guesses: ' +
+      'auto, sequential or a number; the picture is the same (default: auto)', passes)
 }
 
 export type StepFlags = Omit<ParallelOptions, 'tokenOrder'>
@@ -41,9 +46,13 @@ export function stepsOf ({ steps, groupSizes, stepSchedule, guidanceSchedule }: 
     .filter(([, value]) => value !== undefined))
 }
 
+/** As the API takes it, which says what is wrong with it. */
+const passes = (value: string): PassesOption['passes'] =>
+  /^\d+$/.test(value) ? Number(value) : value as 'auto' | 'sequential'
+
 /** As the API takes them. */
 export function samplingOf (
-  { tokensPerStep: n, guidanceScale, temperature, topK, topP, greedy }: SamplingFlags
-): Pick<GenerateOptions, 'n' | keyof SamplingOptions> {
-  return { n, guidanceScale, temperature, topK, topP, greedy }
+  { tokensPerStep: n, guidanceScale, temperature, topK, topP, draw, greedy, passes }: SamplingFlags
+): Pick<GenerateOptions, 'n' | keyof SamplingOptions | keyof PassesOption> {
+  return { n, guidanceScale, temperature, topK, topP, draw, greedy, passes }
 }

@@ -2,8 +2,9 @@
 // members in it; a member is the sequences of one call that run side by side. New members join between two steps,
 // whatever the others are doing, and leave with their last step. Nobody's tokens depend on who else is there (step.ts).
 //
-// - Steps of a batch are composed one ahead, so that the backend never waits for JavaScript. A member whose caller has
-//   not asked for its next step by then misses that one: it keeps its seats, and nobody waits for it.
+// - A sequence tells its steps once, when it enters; a pass runs the next step of each, or several of them (passes.ts).
+// - Passes are enqueued one ahead, so that the backend never waits for JavaScript. A member whose caller has not asked
+//   for its next step by then misses that one: it keeps its seats, and nobody waits for it.
 // - The budget says how many seats a batch has, and who gets the next one: calls get them in the order in which they
 //   asked. A batch that is too small for those who come is followed by a larger one, and ends with its members.
 // - Where more rows make a step slower in proportion (pace.ts), a call that would join waits until another one is done:
@@ -16,18 +17,18 @@ import type { Call, Held } from '../base/call.js'
 import { ParError } from '../base/errors.js'
 import { Asking, Patience, type Budget, type Lease } from '../machine/budget.js'
 import {
-  addon, rowStride, toParError, type NativeCancel, type NativeSession, type NativeTransformer, type Sequence,
-  type TransformerModel
+  addon, toParError, type NativeCancel, type NativeSession, type NativeTransformer, type Sequence
 } from '../machine/native.js'
 import { sessionShape, type SessionShape } from '../models/memory.js'
-import type { PlannedStep } from './decoder.js'
+import { Lookahead } from './lookahead.js'
 import { Pace } from './pace.js'
-import { StepMemory, type SamplingRule, type StepPart } from './step.js'
+import type { PassPlan, Passes } from './passes.js'
+import { streamsOf } from './step.js'
 
 /** Beyond this many sequences a batch gains nothing. */
 export const maxBatchSize = 64
 
-/** Steps of a batch that are enqueued at a time: one runs, one waits. */
+/** Passes of a batch that are enqueued at a time: one runs, one waits. */
 const maxEnqueued = 2
 
 /** Seats of a batch where nobody has wanted more yet, and memory allows: those who come next join at once. */
@@ -46,7 +47,6 @@ const nothing = (): void => {}
 
 /** A loaded transformer, as far as batches need it. */
 export interface BatchedModel {
-  readonly model: Pick<TransformerModel, 'crossLayers'>
   readonly native: NativeTransformer
 }
 
@@ -63,8 +63,8 @@ export interface WantedSeats {
 
 /** One sequence of a member. */
 export interface SeatedSequence extends Sequence {
-  /** As many for all sequences of a member. */
-  steps: readonly PlannedStep[]
+  /** With as many steps for all sequences of a member. */
+  plan: PassPlan
 }
 
 /** What runs in an instance, and what waits. Calls of `score` and `classify` wait in the same line. */
@@ -75,7 +75,7 @@ export interface Activity {
   running: number
   /** Seats of all batches. */
   seats: number
-  /** Steps that were run since the instance was loaded, of all batches. */
+  /** Passes that were run since the instance was loaded, of all batches: a step each, or several of them. */
   steps: number
   /** Pictures in those steps, added up. Divided by `steps`: how many ran together on average. */
   pictureSteps: number
@@ -89,7 +89,7 @@ export class Batcher {
   readonly #wanting = new Set<WantedSeats>()
   /** Seats that the next batch of a part is opened with, where memory allows: what was wanted at once before. */
   readonly #expected = new WeakMap<BatchedModel, number>()
-  readonly #paces = new WeakMap<BatchedModel, Pace>()
+  readonly #paces = new WeakMap<BatchedModel, { pace: Pace, lookahead: Lookahead }>()
   /** Max seats of a part's next batch, after memory was refused to a larger one. */
   readonly #refused = new WeakMap<BatchedModel, number>()
   readonly #ran = { steps: 0, pictureSteps: 0 }
@@ -179,9 +179,12 @@ export class Batcher {
     for (const batch of this.#batches) if (batch.fits(part, shape)) batch.outgrown = true
     this.#expected.set(part, asked)
     const openedAt = performance.now()
-    const pace = this.#paces.get(part) ?? new Pace()
-    this.#paces.set(part, pace)
-    const batch: Batch = new Batch(part, shape, lease, pace, {
+    let known = this.#paces.get(part)
+    if (!known) {
+      const pace = new Pace()
+      this.#paces.set(part, known = { pace, lookahead: new Lookahead(pace) })
+    }
+    const batch: Batch = new Batch(part, shape, lease, known, {
       isFinal: () => lease.sequences === this.#maxBatchSize ||
         (lease.sequences < asked && performance.now() - openedAt < memoryMayHaveChanged),
       took: () => { this.#budget.took(lease) },
@@ -229,7 +232,8 @@ class Batch {
   session!: NativeSession
   readonly #lease: Lease
   readonly #pace: Pace
-  /** When a step was done behind which the next one had been enqueued: that one's time begins then. */
+  readonly #lookahead: Lookahead
+  /** When a pass was done behind which the next one had been enqueued: that one's time begins then. */
   #nextBegan: number | undefined
   readonly #events: BatchEvents
   readonly #members = new Set<Member>()
@@ -242,18 +246,18 @@ class Batch {
   #isWoken = false
   #isCreated = false
   #isOver = false
-  readonly #tables: StepMemory
   readonly #cancel: NativeCancel = addon().createCancel()
 
   constructor (
-    readonly part: BatchedModel, readonly shape: SessionShape, lease: Lease, pace: Pace, events: BatchEvents
+    readonly part: BatchedModel, readonly shape: SessionShape, lease: Lease,
+    { pace, lookahead }: { pace: Pace, lookahead: Lookahead }, events: BatchEvents
   ) {
     this.#lease = lease
     this.#pace = pace
+    this.#lookahead = lookahead
     this.#events = events
     this.#free = Array.from({ length: lease.sequences }, (_, seat) => lease.sequences - 1 - seat)
     this.#rows = lease.sequences * shape.rows
-    this.#tables = new StepMemory(part.model.crossLayers > 0)
     lease.isPaused = () => this.paused
     this.opened = this.#create()
     this.opened.catch(nothing)
@@ -341,31 +345,39 @@ class Batch {
     })
   }
 
-  /** A step of all who have asked for one. Returns whether there was one. */
+  /** A pass of all who have asked for a step. Returns whether there was one. */
   #enqueue (): boolean {
     const members = [...this.#members].filter(({ ready }) => ready)
     if (members.length === 0 || this.#isOver) return false
-    const parts = members.length === 1 ? members[0]!.next() : members.flatMap(member => member.next())
+    const running = members.map(member => ({ member, sequences: member.next() }))
+    const rows = running.reduce((sum, { member, sequences }) => sum + member.rowsOf(sequences), 0)
+    const room = sessionShape(this.shape, this.seats).maxRows
+    const auto = members.some(({ passes }) => passes === 'auto') ? this.#lookahead.steps(rows, room) : 1
+    const parts = running.flatMap(({ member, sequences }) => sequences.flatMap(i =>
+      [member.seats[i]!, member.passes === 'auto' ? auto : member.passes]))
     this.#enqueued++
-    this.#events.ran(parts.length)
-    let step: Promise<number[]>
-    let rows = 0
-    try {
-      const tables = this.#tables.compose(parts, this.shape.streamsEach)
-      rows = tables.rows.length / rowStride
-      step = this.session.step(tables, this.#cancel)
-    } catch (error) {
-      step = Promise.reject(error)
-    }
-    step.then(failed => {
+    this.#events.ran(parts.length / 2)
+    this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, microseconds, ...done]) => {
       this.#enqueued--
       const now = performance.now()
-      if (this.#nextBegan !== undefined) this.#pace.add(rows, now - this.#nextBegan)
+      // A backend that has only enqueued it does not know. Then the time from one answer to the next one counts.
+      const took = microseconds! > 0
+        ? microseconds! / 1000
+        : this.#nextBegan === undefined ? undefined : now - this.#nextBegan
+      if (took !== undefined) this.#pace.add(all!, took)
       this.#nextBegan = this.#enqueued > 0 ? now : undefined
-      for (const member of members) member.done(failed)
+      const advanced: number[] = []
+      let at = 0
+      for (const { member, sequences } of running) {
+        const steps = member.done(sequences, done.slice(at, at += sequences.length))
+        if (member.passes === 'auto') advanced.push(...steps)
+      }
+      if (all! > 0 && members.every(({ passes }) => passes === 'auto')) {
+        this.#lookahead.add({ alone: rows, all: all! }, auto, advanced, took)
+      }
       this.#wake()
     }, error => { this.#fail(error, members) })
-    for (const member of members) member.enqueued()
+    for (const { member, sequences } of running) member.enqueued(sequences)
     return true
   }
 
@@ -424,12 +436,17 @@ export class Member implements Held {
   readonly #events: MemberEvents
   readonly #patience = new Patience()
   #sequences: readonly SeatedSequence[] = []
-  #parts: StepPart[] = []
+  /** Steps of each sequence. */
   #steps = 0
-  /** Steps that the call has asked for, and those of them that are enqueued. */
+  #passes: Passes = 1
+  /** Steps that the call has asked for. */
   #asked = 0
-  #enqueued = 0
-  /** For each step that was asked for and is not done. */
+  /** Of each sequence: steps that are done, and passes with it that are enqueued, each of which does one at least. */
+  #done: number[] = []
+  #inFlight: number[] = []
+  /** Passes that each sequence took. */
+  #took: number[] = []
+  /** For each step that was asked for and is not done by all sequences. */
   readonly #waiting: Waiting[] = []
   #tokens: Promise<Int32Array[]> | undefined
   #error: { reason: unknown } | undefined
@@ -442,7 +459,15 @@ export class Member implements Held {
 
   get hasEntered (): boolean { return this.#hasEntered }
 
-  get ready (): boolean { return this.#hasEntered && this.#asked > this.#enqueued && !this.#error }
+  /** Steps of it that a pass may hold. */
+  get passes (): Passes { return this.#passes }
+
+  get ready (): boolean {
+    return this.#hasEntered && !this.#hasLeft && !this.#error && this.#sequences.some((_, i) => this.#wants(i))
+  }
+
+  /** A step of the sequence was asked for that is not sure to be done by what is enqueued. */
+  #wants (i: number): boolean { return this.#done[i]! + this.#inFlight[i]! < this.#asked }
 
   get paused (): boolean { return this.#patience.over }
 
@@ -451,19 +476,23 @@ export class Member implements Held {
   resume (): void { this.#patience.resume() }
 
   /** Begins the sequences, one for each seat. */
-  async enter (sequences: readonly SeatedSequence[], guidanceScale: number, rule: SamplingRule): Promise<void> {
+  async enter (sequences: readonly SeatedSequence[], passes: Passes): Promise<void> {
     if (this.#error) throw this.#error.reason
     // Its seats are others' by now.
     if (this.#hasLeft) throw new ParError('INTERNAL', 'Sequences were begun behind the end')
     const { session } = this.batch
     this.#sequences = sequences
-    this.#steps = sequences[0]!.steps.length
-    this.#parts = sequences.map(({ steps }, i) => ({ seat: this.seats[i]!, ...steps[0]!, guidanceScale, rule }))
-    const entering = sequences.map(async ({ classId, seed, known }, i) => {
-      await session.enter(this.seats[i]!, { classId, seed, known })
+    this.#steps = sequences[0]!.plan.ends.length
+    this.#passes = passes
+    this.#done = sequences.map(() => 0)
+    this.#inFlight = sequences.map(() => 0)
+    this.#took = sequences.map(() => 0)
+    const entering = sequences.map(async ({ classId, seed, known, plan }, i) => {
+      const entered = session.enter(this.seats[i]!, { classId, seed, known })
+      await Promise.all([entered, session.plan(this.seats[i]!, plan)])
     })
     this.#hasEntered = true
-    await Promise.all(entering) // a step with a sequence that could not enter would fail for everybody
+    await Promise.all(entering) // a pass with a sequence that could not enter would fail for everybody
   }
 
   /** Asks for the next step. Resolves when it is done; rejects where a sequence has failed. */
@@ -472,6 +501,7 @@ export class Member implements Held {
     const done = new Promise<void>((resolve, reject) => { this.#waiting.push({ resolve, reject }) })
     done.catch(nothing)
     this.#asked++
+    this.#answer() // a pass may have come further than was asked for
     this.#events.wake()
     await done
   }
@@ -489,41 +519,79 @@ export class Member implements Held {
     return await this.batch.session.readTokens(this.seats[index]!)
   }
 
+  /** Passes that the sequence took. */
+  passesOf (index: number): number { return this.#took[index]! }
+
   // ---- what the batch tells
 
-  /** What it does in the next step. */
-  next (): StepPart[] {
-    for (const [i, part] of this.#parts.entries()) {
-      const { rows, shares } = this.#sequences[i]!.steps[this.#enqueued]!
-      part.rows = rows
-      part.shares = shares
-    }
-    return this.#parts
+  /** The sequences that are in the next pass. */
+  next (): number[] {
+    return this.#sequences.map((_, i) => i).filter(i => this.#wants(i))
   }
 
-  /** That step is enqueued. Behind the last one the tokens are read, and the seats are free for others. */
-  enqueued (): void {
-    if (++this.#enqueued < this.#steps) return
+  /** Rows of a pass with one step of each of those, all streams together. */
+  rowsOf (sequences: readonly number[]): number {
+    let rows = 0
+    for (const i of sequences) {
+      const { ends, guidanceScale } = this.#sequences[i]!.plan
+      const step = this.#done[i]! + this.#inFlight[i]!
+      rows += (ends[step]! - (ends[step - 1] ?? 0)) * streamsOf(guidanceScale)
+    }
+    return rows
+  }
+
+  /** A pass with those is enqueued. Behind the last one the tokens are read, and the seats are free for others. */
+  enqueued (sequences: readonly number[]): void {
+    for (const i of sequences) this.#inFlight[i]!++
+    this.#endWhereSure()
+  }
+
+  #endWhereSure (): void {
+    if (this.#hasLeft || this.#done.some((done, i) => done + this.#inFlight[i]! < this.#steps)) return
     this.#tokens = Promise.all(this.seats.map(async seat => await this.batch.session.readTokens(seat)))
     this.#tokens.catch(nothing)
     this.#leave(this.#tokens)
   }
 
-  /** A step of it is done. @param failed seats of which the logits are not finite */
-  done (failed: readonly number[]): void {
-    const seat = failed.length > 0 ? this.seats.find(seat => failed.includes(seat)) : undefined
-    const waiting = this.#waiting.shift()
-    if (seat === undefined || this.#error) {
-      waiting?.resolve()
-      return
+  /**
+   * A pass with those sequences is done.
+   * @param steps that are done of each of them; -1 where logits are not finite
+   * @returns by how many steps each has come on
+   */
+  done (sequences: readonly number[], steps: readonly number[]): number[] {
+    const advanced: number[] = []
+    let failed: number | undefined
+    for (const [at, i] of sequences.entries()) {
+      this.#inFlight[i]!--
+      const before = this.#done[i]!
+      if (steps[at]! < 0) {
+        failed ??= this.seats[i]
+        continue
+      }
+      this.#done[i] = steps[at]!
+      if (steps[at]! === before) continue // it was at its end
+      this.#took[i]!++
+      advanced.push(steps[at]! - before)
     }
+    if (failed === undefined || this.#error) {
+      this.#answer()
+      this.#endWhereSure()
+      return advanced
+    }
+    const waiting = this.#waiting.shift()
     // What is read of it says why.
-    const reason = this.#tokens ?? this.batch.session.readTokens(seat)
+    const reason = this.#tokens ?? this.batch.session.readTokens(failed)
     const fail = (error: unknown): void => {
       waiting?.reject(error)
       this.fail(error)
     }
     reason.then(() => { fail(new ParError('INTERNAL', 'A sequence has failed without a reason')) }, fail)
+    return advanced
+  }
+
+  #answer (): void {
+    const done = Math.min(...this.#done)
+    while (this.#waiting.length > 0 && this.#asked - this.#waiting.length < done) this.#waiting.shift()!.resolve()
   }
 
   fail (reason: unknown): void {

@@ -7,8 +7,10 @@ import { performance } from 'node:perf_hooks'
 import type { Call } from '../base/call.js'
 import type { Models, TransformerPart } from '../models/models.js'
 import { pauses } from '../pictures/resample.js'
+import { maxBatchSize } from './batcher.js'
 import type { PicturePlan, Plan } from './decoder.js'
 import type { Sampling } from './sampling.js'
+import { neighbours, passPlan, type Passes } from './passes.js'
 import { behind, streamsOf, type SamplingRule } from './step.js'
 
 /** What is drawn. A picture here is whatever the tokens of one sequence make: a picture or a video. */
@@ -19,6 +21,7 @@ export interface Drawing {
   /** [pictures] */
   seeds: readonly number[]
   sampling: Sampling
+  passes: Passes
   /** Raster cells in generation order, one for all pictures or one each; empty where the method has its own. */
   orders: readonly Int32Array[]
   /** What is known beforehand: raster order, -1 where a cell is drawn; one for all pictures or one each. */
@@ -34,6 +37,8 @@ export interface Drawn {
   picture: PicturePlan
   classId: number
   seed: number
+  /** Passes that its steps took. */
+  passes: number
 }
 
 /** A step that is done. */
@@ -58,15 +63,28 @@ export interface DrawnStep {
   last: boolean
 }
 
+/**
+ * Rows of steps that run on guesses which memory is taken for, of one stream and all sequences together. As many where
+ * nothing is guessed: who joins a batch finds it as the first one has opened it.
+ */
+const ahead = { usual: 64, max: 1024 }
+
+function aheadOf (passes: Passes, { maxRows }: Plan, pictures: number): number {
+  const wanted = passes === 'auto' ? 0 : (passes - 1) * maxRows * Math.min(pictures, maxBatchSize)
+  return Math.max(ahead.usual, Math.min(ahead.max, wanted))
+}
+
 /** One yield a step. Returning early cancels what is enqueued and frees the session. */
 export async function * draw (models: Models, call: Call, drawing: Drawing): AsyncGenerator<DrawnStep, void, void> {
   const { part, plan, classIds, seeds, orders, known } = drawing
-  const { guidanceScale, ...rest } = drawing.sampling
-  const rule: SamplingRule = { mode: 'sample', ...rest }
+  // On a GPU a pass with guesses is waited for, so that it pays in few cases only.
+  const passes = drawing.passes === 'auto' && models.choice.device !== 'cpu' ? 1 : drawing.passes
+  const { guidanceScale, draw: mode = 'inverse', ...rest } = drawing.sampling
+  const rule: SamplingRule = { mode, ...rest }
   const stepCount = plan.tokensAfter.length
   const shape = {
     streamsEach: streamsOf(guidanceScale), slots: plan.slots, tokens: plan.prefix + plan.tokens, rows: plan.maxRows,
-    kept: 0
+    kept: 0, ahead: aheadOf(passes, plan, classIds.length)
   }
   const pause = pauses(() => call.check()) // an order takes some milliseconds
   for (let [group, from] = [0, 0]; from < classIds.length; group++) {
@@ -89,8 +107,10 @@ export async function * draw (models: Models, call: Call, drawing: Drawing): Asy
       seed: BigInt(seeds[begin + i]!),
       known: behind(drawing.prefixes?.[begin + i], plan,
         known && picture.toSequence(known[known.length === 1 ? 0 : begin + i]!)),
-      steps: picture.steps
-    })), guidanceScale, rule))
+      plan: passPlan(picture, rule, guidanceScale, passes === 1
+        ? undefined
+        : neighbours(picture, [part.frames ?? 1, ...part.grid], plan.prefix))
+    })), passes))
     // The rest in groups of this size: more steps where memory gets scarce meanwhile.
     const steps = (group + 1 + Math.ceil((classIds.length - from) / count)) * stepCount
     const started = performance.now()
@@ -108,7 +128,7 @@ export async function * draw (models: Models, call: Call, drawing: Drawing): Asy
       call.release(member)
       return sequences.map((sequence, i) => ({
         raster: pictures[i]!.toRaster(sequence.subarray(plan.prefix)), picture: pictures[i]!,
-        classId: classIds[begin + i]!, seed: seeds[begin + i]!
+        classId: classIds[begin + i]!, seed: seeds[begin + i]!, passes: member.passesOf(i)
       }))
     }
     const tokensOf = async (index: number): Promise<Int32Array> =>

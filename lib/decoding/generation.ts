@@ -60,7 +60,8 @@ export async function * run (
     : undefined
 
   const images: GeneratedImage[] = []
-  for await (const done of draw(models, call, { part, plan, classIds, seeds, sampling, orders, known })) {
+  const { passes } = request
+  for await (const done of draw(models, call, { part, plan, passes, classIds, seeds, sampling, orders, known })) {
     const finished = done.drawn && await finish(done, done.drawn)
     const event = progress(work, call, done)
     yield finished ? { ...event, finished, ...(done.last && keep && { images }) } : event
@@ -74,7 +75,7 @@ export async function * run (
     const decoded = tokenizer ? await decodePictures(tokenizer, call, rasters, part.grid, size, 'uint8', claim) : []
     const totalMs = performance.now() - started
     const timings = { transformerMs, decodeMs: tokenizer ? totalMs - transformerMs : 0, totalMs }
-    const made = drawn.map(({ raster, picture, classId, seed }, i) => new GeneratedImage({
+    const made = drawn.map(({ raster, picture, classId, seed, passes }, i) => new GeneratedImage({
       data: (decoded[i]?.data ?? new Uint8Array(0)) as Uint8Array<ArrayBuffer>,
       width: decoded[i]?.width ?? 0,
       height: decoded[i]?.height ?? 0,
@@ -85,6 +86,7 @@ export async function * run (
       n: part.n,
       seed,
       steps: plan.tokensAfter.length,
+      passes,
       timings
     }))
     if (keep) images.push(...made)

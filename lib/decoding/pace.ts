@@ -4,8 +4,10 @@
 
 /** Steps of similar size that are looked at: enough that a few which were disturbed do not count. */
 const remembered = 15
-/** Fewer say nothing. */
+/** Fewer say nothing of where throughput ends. */
 const least = 5
+/** Fewer say nothing of the time of a step. */
+const few = 3
 /** Steps of any size after which one that has not come again is forgotten: the machine may be another one by then. */
 const forgotten = 1000
 /** Sizes that come so near to the best throughput are as good. */
@@ -19,6 +21,8 @@ interface Bucket {
   next: number
   /** Steps of any size as of its last one. */
   last: number
+  /** What is {@link usual} among its throughputs; undefined: they have changed since. */
+  usual: number | undefined
 }
 
 export class Pace {
@@ -31,11 +35,13 @@ export class Pace {
   add (rows: number, ms: number): void {
     if (rows < 1 || !(ms > 0)) return
     const place = Math.floor(2 * Math.log2(rows))
-    const bucket = this.#buckets.get(place) ?? { rows, throughputs: [], next: 0, last: 0 }
+    const bucket = this.#buckets.get(place) ?? { rows, throughputs: [], next: 0, last: 0, usual: undefined }
     bucket.last = ++this.#steps
     bucket.rows = Math.max(bucket.rows, rows)
     bucket.throughputs[bucket.next] = rows / ms
     bucket.next = (bucket.next + 1) % remembered
+    // While there are few, each of them counts; then a change shows soon enough where every few are looked at.
+    if (bucket.throughputs.length < remembered || bucket.next % 5 === 0) bucket.usual = undefined
     this.#buckets.set(place, bucket)
     for (const [key, { last }] of this.#buckets) if (this.#steps - last > forgotten) this.#buckets.delete(key)
     this.#limit = undefined
@@ -45,6 +51,13 @@ export class Pace {
   get limit (): number {
     this.#limit ??= this.#find()
     return this.#limit
+  }
+
+  /** Milliseconds that a step of so many rows takes. Undefined: there was none of about that size. */
+  ms (rows: number): number | undefined {
+    const bucket = this.#buckets.get(Math.floor(2 * Math.log2(rows)))
+    if (!bucket || bucket.throughputs.length < few) return undefined
+    return rows / (bucket.usual ??= usual(bucket.throughputs))
   }
 
   #find (): number {

@@ -6,11 +6,12 @@ import {
   type SessionOptions
 } from '../machine/native.js'
 import type { Plan } from './decoder.js'
+import type { Draw } from './sampling.js'
 
 /** How logits become tokens. */
 export interface SamplingRule {
-  /** 'sample' draws the token; 'score' reads it and writes its log-probability. */
-  mode: 'sample' | 'score'
+  /** 'score' reads the token and writes its log-probability; the others draw it ({@link Draw}). */
+  mode: Draw | 'score'
   /** 0: the likeliest token. */
   temperature: number
   /** 0: off. */
@@ -147,11 +148,14 @@ export function withSlots (rows: Int32Array): number {
   return count
 }
 
-function packRules (rules: readonly SamplingRule[]): Int32Array {
+/** In the order of include/parvis/rule.h. */
+const modes = ['inverse', 'score', 'gumbel'] as const
+
+export function packRules (rules: readonly SamplingRule[]): Int32Array {
   const ints = new Int32Array(rules.length * ruleStride)
   const floats = new Float32Array(ints.buffer)
   rules.forEach(({ mode, temperature, topK, topP }, i) => {
-    ints[i * ruleStride] = mode === 'sample' ? 0 : 1
+    ints[i * ruleStride] = modes.indexOf(mode)
     floats[i * ruleStride + 1] = temperature
     ints[i * ruleStride + 2] = topK
     floats[i * ruleStride + 3] = topP

@@ -57,8 +57,8 @@ export async function * runVideo (
   const videos: GeneratedVideo[] = []
   let working: InWork[] = []
   const drawing = {
-    part, plan, classIds: prefixes ? classIds.map(() => 0) : classIds, seeds, sampling, orders: [], known: undefined,
-    prefixes: prefixesOf(part, classIds, prefixes)
+    part, plan, passes: request.passes, classIds: prefixes ? classIds.map(() => 0) : classIds, seeds, sampling,
+    orders: [], known: undefined, prefixes: prefixesOf(part, classIds, prefixes)
   }
   for await (const done of draw(models, call, drawing)) {
     const frames = streaming && tokenizer ? await advance(tokenizer, done) : []
@@ -110,7 +110,8 @@ export async function * runVideo (
   }
 
   async function finish (
-    { started, transformerMs }: DrawnStep, { raster, classId, seed }: Drawn, seat: number, prefix: number[] | undefined
+    { started, transformerMs }: DrawnStep, { raster, classId, seed, passes }: Drawn, seat: number,
+    prefix: number[] | undefined
   ): Promise<GeneratedVideo> {
     const began = performance.now()
     const work = working[seat]
@@ -135,6 +136,7 @@ export async function * runVideo (
       n: part.n,
       seed,
       steps: plan.tokensAfter.length,
+      passes,
       timings: { transformerMs: transformerMs - working.reduce((sum, { ms }) => sum + ms, 0), decodeMs, totalMs }
     })
   }

@@ -201,6 +201,24 @@ export interface Sequence {
   known?: Int32Array | undefined
 }
 
+/** All steps of a sequence, told once. Passes run them. */
+export interface NativePlan {
+  /** [rows, rowStride] of one stream: first the token that is drawn (-1: none), then what a row of a step has. */
+  rows: Int32Array
+  /** [steps]: rows up to the end of each. */
+  ends: Int32Array
+  /** [rows]: a token is drawn at the guidance scale 1 + share (guidanceScale - 1). Absent: every share is 1. */
+  shares?: Float32Array | undefined
+  /**
+   * [tokens]: the token of that index is the first guess of this one; -1: token 0 is. Absent: token 0 of all of them.
+   */
+  guesses?: Int32Array | undefined
+  /** [ruleStride] */
+  rule: Int32Array
+  /** 1: the unconditional stream does not run. */
+  guidanceScale: number
+}
+
 export interface NativeSession {
   /** Bytes of native memory that it takes. */
   readonly bytes: number
@@ -213,6 +231,16 @@ export interface NativeSession {
    * may be told some steps later.
    */
   step(step: NativeStep, cancel?: NativeCancel): Promise<number[]>
+  /** What a seat runs in passes. */
+  plan(seat: number, plan: NativePlan): Promise<void>
+  /**
+   * Runs the next step of each part, and those behind it on guesses of the tokens that these draw: as many as the part
+   * says, or as fit in `maxRows`. Steps whose guesses were right are done (common/passes.h).
+   * @param parts [parts, 2]: a seat, and the max steps of it
+   * @returns [2 + parts]: the rows that it had; the microseconds that it took, 0 where it has only been enqueued; then
+   * the steps of each part that are done by now, or -1 where the seat has failed, as far as that is known by then
+   */
+  pass(parts: Int32Array, cancel?: NativeCancel): Promise<Int32Array>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */
   readTokens(seat: number): Promise<Int32Array>
   /** [tokens], natural logarithm; NaN where not scored. */

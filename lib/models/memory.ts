@@ -20,11 +20,13 @@ export interface SessionShape {
   rows: number
   /** Rows of logits that are kept of a sequence. */
   kept: number
+  /** Rows beside those, of one stream in a step of all sequences together: steps that run on guesses. */
+  ahead?: number | undefined
 }
 
 /** What `createSession` is given for so many sequences. */
-export const sessionShape = ({ rows, ...shape }: SessionShape, seats: number): SessionOptions =>
-  ({ ...shape, seats, maxRows: seats * shape.streamsEach * rows })
+export const sessionShape = ({ rows, ahead = 0, ...shape }: SessionShape, seats: number): SessionOptions =>
+  ({ ...shape, seats, maxRows: shape.streamsEach * (seats * rows + ahead) })
 
 /** Kept logits lie in what is read from a session, and in each sequence's own. */
 const keptElsewhere = 2

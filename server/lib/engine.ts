@@ -66,6 +66,7 @@ export interface DrawOptions {
   temperature?: number
   topK?: number
   topP?: number
+  draw?: 'inverse' | 'gumbel'
   greedy?: boolean
   stepSchedule?: 'arccos' | 'cosine'
   guidanceSchedule?: 'linear' | 'constant'

@@ -23,7 +23,7 @@ export class RequestError extends Error {
 const fields: Readonly<Record<string, string>> = {
   classId: 'prompt', n: 'tokens_per_step', steps: 'steps', guidanceScale: 'guidance_scale', topK: 'top_k',
   topP: 'top_p', temperature: 'temperature', seed: 'seed', size: 'size', stepSchedule: 'step_schedule', known: 'mask',
-  guidanceSchedule: 'guidance_schedule'
+  guidanceSchedule: 'guidance_schedule', draw: 'draw'
 }
 /** Fields that codes are about. */
 const fieldOf: Readonly<Record<string, string>> = {

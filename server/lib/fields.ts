@@ -17,6 +17,7 @@ export interface DrawFields {
   temperature?: number
   top_k?: number
   top_p?: number
+  draw?: 'inverse' | 'gumbel'
   greedy?: boolean
   step_schedule?: 'arccos' | 'cosine'
   guidance_schedule?: 'linear' | 'constant'
@@ -55,6 +56,7 @@ export const drawProperties = {
   temperature: { type: 'number', minimum: 0, maximum: 1000 },
   top_k: { type: 'integer', minimum: 0, maximum: 2 ** 31 - 1, description: '0: off.' },
   top_p: { type: 'number', exclusiveMinimum: 0, maximum: 1, description: '1: off.' },
+  draw: { type: 'string', enum: ['inverse', 'gumbel'], description: 'How a token is drawn from the probabilities.' },
   greedy: { type: 'boolean', description: 'Always the likeliest token.' },
   step_schedule: { type: 'string', enum: ['arccos', 'cosine'], description: 'Of ARPG.' },
   guidance_schedule: { type: 'string', enum: ['linear', 'constant'], description: 'Of ARPG, LPD and RandAR.' }
@@ -115,7 +117,8 @@ export const pageBody = {
 export function drawOptions (fields: DrawFields): DrawOptions {
   const options: DrawOptions = {
     n: fields.tokens_per_step, steps: fields.steps, guidanceScale: fields.guidance_scale,
-    temperature: fields.temperature, topK: fields.top_k, topP: fields.top_p, greedy: fields.greedy,
+    temperature: fields.temperature, topK: fields.top_k, topP: fields.top_p, draw: fields.draw,
+    greedy: fields.greedy,
     stepSchedule: fields.step_schedule, guidanceSchedule: fields.guidance_schedule
   }
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))

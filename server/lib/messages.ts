@@ -189,10 +189,10 @@ function requestMessage ({ model, classId, count, seed, options, size, known, pr
   if (known && known.image.byteLength > maxImageBytes) {
     throw new ParError('BAD_IMAGE', `A picture to complete has at most ${maxImageBytes / 2 ** 20} MB`)
   }
-  const { n, steps, guidanceScale, temperature, topK, topP, greedy, stepSchedule, guidanceSchedule } = options
+  const { n, steps, guidanceScale, temperature, topK, topP, draw, greedy, stepSchedule, guidanceSchedule } = options
   return {
     model, classId, count, seed, previews,
-    options: { n, steps, guidanceScale, temperature, topK, topP, greedy, stepSchedule, guidanceSchedule },
+    options: { n, steps, guidanceScale, temperature, topK, topP, draw, greedy, stepSchedule, guidanceSchedule },
     ...(size && { size: { width: size.width, height: size.height } }),
     ...(known && {
       known: {
@@ -269,8 +269,8 @@ function requestOf (message: unknown): PictureRequest {
 
 /** Ranges are as wide as any model's: the engine checks them again, and says more. */
 function optionsOf (message: unknown): DrawOptions {
-  const fields = record(message, 'options', ['n', 'steps', 'guidanceScale', 'temperature', 'topK', 'topP', 'greedy',
-    'stepSchedule', 'guidanceSchedule'])
+  const fields = record(message, 'options', ['n', 'steps', 'guidanceScale', 'temperature', 'topK', 'topP', 'draw',
+    'greedy', 'stepSchedule', 'guidanceSchedule'])
   const options: DrawOptions = {
     n: optional(fields.n, value => integer(value, 'n', 1, 4096)),
     steps: optional(fields.steps, value => integer(value, 'steps', 1, maxCells)),
@@ -278,6 +278,7 @@ function optionsOf (message: unknown): DrawOptions {
     temperature: optional(fields.temperature, value => number(value, 'temperature', 0, 1e6)),
     topK: optional(fields.topK, value => integer(value, 'topK', 0, 2 ** 31 - 1)),
     topP: optional(fields.topP, value => number(value, 'topP', 0, 1)),
+    draw: optional(fields.draw, value => oneOf(value, 'draw', ['inverse', 'gumbel'])),
     greedy: optional(fields.greedy, value => boolean(value, 'greedy')),
     stepSchedule: optional(fields.stepSchedule, value => oneOf(value, 'stepSchedule', ['arccos', 'cosine'])),
     guidanceSchedule:

@@ -288,16 +288,17 @@ t.test('a device that fails at any step fails all who run on it, and the instanc
   const par = await watched(async (_options, make) => {
     const session = await make()
     return instead(session, {
-      step: async (...args: Parameters<NativeSession['step']>) => {
+      pass: async (...args: Parameters<NativeSession['pass']>) => {
         if (++steps === failsAt) throw Object.assign(new Error('the device is gone'), { parvisCode: 'INTERNAL' })
-        return await session.step(...args)
+        return await session.pass(...args)
       }
     })
   })
   t.teardown(() => par.dispose())
   for (failsAt of [1, 2, 8, 17, 18, 19]) { // of 19: those who are in their last step are no members any more
     steps = 0
-    const calls = [1, 2, 3].map(async classId => await par.generate({ classId }).then(() => 'done', error => error))
+    const calls = [1, 2, 3].map(async classId =>
+      await par.generate({ classId, passes: 'sequential' }).then(() => 'done', error => error))
     for (const error of await Promise.all(calls)) {
       t.match(error, { code: 'INTERNAL', message: /the device is gone/ }, `step ${failsAt}`)
     }

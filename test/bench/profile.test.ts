@@ -116,7 +116,7 @@ t.test('what a session records', async t => {
     for (const rows of schedule.steps) {
       if (profiled) await session.profile(true)
       await session.step(composeStep([0, 1].map(seat => (
-        { seat, rows, guidanceScale: 2, rule: { mode: 'sample', temperature: 1, topK: 0, topP: 1 } }
+        { seat, rows, guidanceScale: 2, rule: { mode: 'inverse', temperature: 1, topK: 0, topP: 1 } }
       )), 2))
     }
     const tokens = [await session.readTokens(0), await session.readTokens(1)]

@@ -52,6 +52,22 @@ t.test('the device is chosen, and says why', async t => {
     { code: 'DEVICE_UNAVAILABLE', message: /cuda:0.*cuda:1/ })
 })
 
+/** What scenario `passes` found of a draw. */
+interface Found { steps: number, auto: number[], of: Array<{ passes: number[], differ: number }> }
+
+t.test('passes of several steps: the same tokens, and fewer passes than steps', async t => {
+  // The models are small and random: only where one token follows another do some guesses hold.
+  for (const [precision, name] of [['bfloat16', 'par-4x'], ['float32', 'llamagen'], ['int8', 'llamagen']] as const) {
+    const found = await runWith<Found[]>({ transformer: transformerFile(name), precision }, 'seed=1', 'passes', '4')
+    t.equal(found.length, 2, 'both draws')
+    for (const { steps, auto, of } of found) {
+      t.same(auto, [steps, steps], 'auto has one step a pass')
+      t.same(of.map(({ differ }) => differ), [0], `${name}, ${precision}`)
+      if (name === 'llamagen') t.ok(Math.min(...of[0]!.passes) < steps, `${of[0]!.passes.join(', ')} for ${steps} steps`)
+    }
+  }
+})
+
 t.test('completions: a picture completes itself with the same draws', async t => {
   // Halves: two tokens of the first group and all 15 places behind it. The box: one token of the first group, and the
   // 11 places of three rows of a region.

@@ -91,6 +91,32 @@ const scenarios = {
     return found
   },
 
+  /** Of two pictures and both draws: steps, and for each number of steps a pass may hold, passes and other tokens. */
+  async passes () {
+    const par = await load()
+    const found = []
+    for (const draw of ['inverse', 'gumbel']) {
+      const request = { classId: [3, 5], seed: 2, temperature: 0.05, draw }
+      const sequential = await par.generate({ ...request, passes: 'sequential' })
+      const auto = await par.generate(request)
+      const of = []
+      for (const passes of argument.split(',').map(Number)) {
+        // Another one beside them, in steps of its own.
+        const beside = par.generate({ classId: 7, seed: 9 })
+        const made = await par.generate({ ...request, passes })
+        await beside
+        of.push({
+          passes: made.map(image => image.passes),
+          differ: made.flatMap(({ tokens }, i) =>
+            [...tokens].filter((token, k) => token !== sequential[i].tokens[k])).length
+        })
+      }
+      found.push({ steps: sequential[0].steps, auto: auto.map(image => image.passes), of })
+    }
+    await par.dispose()
+    return found
+  },
+
   /** The last of three, and the same alone. */
   async batches () {
     const par = await load({ precision: 'bfloat16' })

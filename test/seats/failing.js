@@ -18,7 +18,7 @@ async function main () {
   const engine = addon().createEngine({ device, threads: device === 'cpu' ? 2 : 0 })
   const transformer = await engine.loadTransformer(file, weights, model, precision)
   const schedule = createSchedule({ grid: size, n })
-  const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 }
+  const rule = { mode: 'inverse', temperature: 1, topK: 0, topP: 1 }
   const shape = {
     streamsEach: 2, slots: schedule.tokens, tokens: schedule.tokens, maxRows: 3 * 2 * schedule.maxRows, kept: 0
   }

@@ -9,7 +9,7 @@ import { StepMemory, composeStep, type StepPart } from '../../lib/decoding/step.
 import { rejection, transformerFile } from '../support/fixtures.js'
 import { golden } from '../support/golden.js'
 
-const rule = { mode: 'sample', temperature: 1, topK: 0, topP: 1 } as const
+const rule = { mode: 'inverse', temperature: 1, topK: 0, topP: 1 } as const
 const shape: SessionOptions = { seats: 3, streamsEach: 2, slots: 64, tokens: 64, maxRows: 12, kept: 1 }
 /** The class row: predicts token 0. */
 const first = Int32Array.of(0, -1, -1, -1, -1, -1, 0, 1)
@@ -26,9 +26,9 @@ t.test('text in front of a sequence is never drawn or scored', async t => {
   t.match(await rejection(session.enter(0, { classId: 0, seed: 1n, known: known.map(token => token + 50) })),
     { parvisCode: 'INVALID_OPTION', message: /Token 110 is outside 0\.\.109/ })
   await session.enter(0, { classId: 0, seed: 1n, known })
-  const of = (token: number, mode: 'sample' | 'score'): NativeStep => composeStep(
+  const of = (token: number, mode: 'inverse' | 'score'): NativeStep => composeStep(
     [{ seat: 0, rows: Int32Array.of(token, -1, 0, -1, -1, -1, 0, 1), guidanceScale: 1, rule: { ...rule, mode } }], 1)
-  for (const mode of ['sample', 'score'] as const) {
+  for (const mode of ['inverse', 'score'] as const) {
     t.match(await rejection(session.step(of(0, mode))),
       { parvisCode: 'INVALID_OPTION', message: /predicts token 0, which is text/ }, mode)
   }
@@ -97,7 +97,7 @@ t.test('seats and steps', async t => {
     ['a rule that is not there', (_, predictions) => { predictions[3] = 1 }, /rule 1 does not exist/],
     ['logits that are not kept', (_, predictions) => { predictions[4] = 1 }, /place 1 of kept logits/],
     ['endless guidance', (_, _ints, floats) => { floats[5] = Infinity }, /guidance scale is not finite/],
-    ['a mode that is not there', (_, _ints, _floats, rules) => { rules[0] = 2 }, /sampling rule/],
+    ['a mode that is not there', (_, _ints, _floats, rules) => { rules[0] = 3 }, /sampling rule/],
     ['a negative top-k', (_, _ints, _floats, rules) => { rules[2] = -1 }, /sampling rule/],
     ['a score of what is not known', (_, _ints, _floats, rules) => { rules[0] = 1 },
       /scores token 0, which is not known/]

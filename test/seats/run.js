@@ -66,8 +66,10 @@ async function main () {
       known: scored ? Int32Array.from({ length: tokens }, () => below(model.vocabularySize)) : undefined,
       tables: tables.slice(0, 1 + below(Math.min(tables.length, Number(limit)))),
       guidanceScale: one(1, 1, 1.3, 4),
-      rule: { mode: scored ? 'score' : 'sample', temperature: one(0, 0.7, 1, 1), topK: one(0, 0, 3, 40), topP: one(1, 1,
-        0.9, 0.5) }
+      rule: {
+        mode: scored ? 'score' : one('inverse', 'gumbel'), temperature: one(0, 0.7, 1, 1), topK: one(0, 0, 3, 40),
+        topP: one(1, 1, 0.9, 0.5)
+      }
     }
   })
   const keeping = { kept: new Map([[0, 0], [3, 1]]) }

@@ -114,54 +114,62 @@ int main(int, char** argv) {
   std::vector<float> l;
   std::vector<uint64_t> w;
   int drawn = 0;
+  constexpr parvis::Mode draws[] = {parvis::Mode::sample, parvis::Mode::gumbel};
   for (const Rule& rule : rules)
     for (int kind = 0; kind < (rule.scale == 1 ? 6 : 4); kind++) {  // guidance would make infinite what is enormous
       int wrong = 0, odd = 0;
       cudaError_t e = cudaSuccess;
       constexpr std::array<int, 4> batches[] = {{300, 64, 6, 0}, {97, 32, 6, 1}, {7, 32, 3, 1}, {1500, 128, 1, 0}};
-      for (const auto& [vocabulary, threads, predictions, inPlace] : batches) {
-        Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind, rule);
-        if (e == cudaSuccess) e = cases::finish(sample(b.sampling(threads, inPlace), nullptr));
-        b.mode(parvis::Mode::score);
-        if (e == cudaSuccess) e = cases::finish(score(b.sampling(threads, inPlace), nullptr));
-        for (int i = 0; i < predictions; i++) {
-          const parvis::cpu::Draw d = b.reference(i, l, w);
-          const size_t at = b.at(i);
-          const int32_t token = sampler_baseline.draw(d);
-          wrong += b.tokens[at] != token;
-          drawn++;
-          for (int v = 0; v < vocabulary; v++)
-            wrong += cases::bits(b.keptOf(i)[v]) != cases::bits(l[static_cast<size_t>(v)]);
-          float logProb = 0;
-          sampler_baseline.score(d, token, &logProb);
-          odd += std::fabs(logProb - b.logProbs[at]) > 1e-6f * std::fabs(logProb);
-          b.tokens[at] = -7;
+      for (const auto& [vocabulary, threads, predictions, inPlace] : batches)
+        for (const parvis::Mode mode : draws) {
+          Batch b(vocabulary, predictions, static_cast<uint64_t>(vocabulary + kind), kind, rule);
+          b.mode(mode);
+          if (e == cudaSuccess) e = cases::finish(sample(b.sampling(threads, inPlace), mode, nullptr));
+          b.mode(parvis::Mode::score);
+          if (e == cudaSuccess) e = cases::finish(score(b.sampling(threads, inPlace), nullptr));
+          b.mode(mode);
+          for (int i = 0; i < predictions; i++) {
+            const parvis::cpu::Draw d = b.reference(i, l, w);
+            const size_t at = b.at(i);
+            const int32_t token = sampler_baseline.draw(d);
+            wrong += b.tokens[at] != token;
+            drawn++;
+            for (int v = 0; v < vocabulary; v++)
+              wrong += cases::bits(b.keptOf(i)[v]) != cases::bits(l[static_cast<size_t>(v)]);
+            float logProb = 0;
+            sampler_baseline.score(d, token, &logProb);
+            odd += std::fabs(logProb - b.logProbs[at]) > 1e-6f * std::fabs(logProb);
+            b.tokens[at] = -7;
+          }
+          for (const int32_t t : b.tokens) odd += t != -7;  // nothing else is written
+          for (const int bad : b.nonFinite) odd += bad;
         }
-        for (const int32_t t : b.tokens) odd += t != -7;  // nothing else is written
-        for (const int bad : b.nonFinite) odd += bad;
-      }
       cases::check(e == cudaSuccess && wrong == 0 && odd == 0, "%s, %s logits: %d draws differ, %d other faults",
                    rule.name, kinds[kind], wrong, odd);
     }
   // At the size of the official models, once.
-  {
+  for (const parvis::Mode mode : draws) {
     Batch b(16384, 1, 5, 0, {"", 1.5f, 1, 0.95f, 2000});
-    const cudaError_t e = cases::finish(sample(b.sampling(256), nullptr));
+    b.mode(mode);
+    const cudaError_t e = cases::finish(sample(b.sampling(256), mode, nullptr));
     cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)), "16384 tokens");
   }
   // At that of the tokenizer of videos, with the authors' rules: the logits do not fit into shared memory.
   for (const Rule& rule : {Rule{"PAR", 1.15f, 1, 1, 8000}, Rule{"NBP", 1, 1, 0.9f, 16000}}) {
-    Batch b(64000, 1, 6, 0, rule);
-    const cudaError_t e = cases::finish(sample(b.sampling(1024, true), nullptr));
-    cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)),
-                 "64000 tokens, %s", rule.name);
+    for (const parvis::Mode mode : draws) {
+      Batch b(64000, 1, 6, 0, rule);
+      b.mode(mode);
+      const cudaError_t e = cases::finish(sample(b.sampling(1024, true), mode, nullptr));
+      cases::check(e == cudaSuccess && b.tokens[b.at(0)] == sampler_baseline.draw(b.reference(0, l, w)),
+                   "64000 tokens, %s", rule.name);
+    }
   }
   constexpr Rule plain{"plain", 1, 1, 1, 0};
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
     Batch b(100, 2, 1, 0, plain);
     b.original[40] = bad;
-    const cudaError_t e = cases::finish(sample(b.sampling(64), nullptr));
+    const cudaError_t e = cases::finish(sample(b.sampling(64), parvis::Mode::sample, nullptr));
     const auto flag = [&](int i) { return b.nonFinite[static_cast<size_t>(b.table[static_cast<size_t>(i)].seat)]; };
     cases::check(e == cudaSuccess && flag(0) == 1 && flag(1) == 0 && b.tokens[b.at(0)] == -1 && b.tokens[b.at(1)] >= 0,
                  "a logit of %g is reported, the other sequence goes on", static_cast<double>(bad));
@@ -179,7 +187,7 @@ int main(int, char** argv) {
     b.original[static_cast<size_t>(11 * b.stride)] = std::numeric_limits<float>::quiet_NaN();
     b.tokens[b.at(0)] = 17;
     Sampling s = b.sampling(64);
-    cudaError_t e = cases::finish(sample(s, nullptr));
+    cudaError_t e = cases::finish(sample(s, parvis::Mode::sample, nullptr));
     if (e == cudaSuccess) e = cases::finish(score(s, nullptr));
     int wrong = 0;
     for (int i = 3; i < 6; i++) {
@@ -194,7 +202,7 @@ int main(int, char** argv) {
     cases::check(e == cudaSuccess && wrong == 4, "a table of all sorts: %d differ", wrong - 4);
     s.firstRow = 4, s.rows = 1, s.logits += 4 * b.stride;
     std::fill(b.tokens.begin(), b.tokens.end(), -7);
-    e = cases::finish(sample(s, nullptr));
+    e = cases::finish(sample(s, parvis::Mode::sample, nullptr));
     size_t others = 0;
     for (const int32_t t : b.tokens) others += t != -7;
     cases::check(e == cudaSuccess && others == 1 && b.tokens[b.at(4)] != -7, "predictions of one chunk of logits: %zu",
@@ -202,7 +210,7 @@ int main(int, char** argv) {
   }
   {
     Batch b(100, 2, 1, 0, plain);
-    cases::check(sample(b.sampling(48), nullptr) == cudaErrorInvalidValue,
+    cases::check(sample(b.sampling(48), parvis::Mode::sample, nullptr) == cudaErrorInvalidValue,
                  "a block that is no whole number of warps is refused");
     Sampling s = b.sampling(64);
     s.vocabulary = s.stride = 60000;

@@ -27,27 +27,49 @@ export function uniform (seed: bigint, index: number): number {
 }
 
 /**
- * The token that the definition draws (design, section 1: temperature, top-k with ties, top-p with the token above p).
+ * Probabilities, not normalised, of the tokens that may be drawn (design, section 1: temperature, top-k with ties,
+ * top-p with the token above p), and the tokens in the order of their logits. The rule's temperature is not 0.
  */
-export function drawReference (logits: Float32Array, rule: DrawRule, u: number): { token: number, margin: number } {
+function keptWeights (logits: Float32Array, rule: DrawRule): { weights: Float64Array, order: number[] } {
   const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b)
-  if (rule.temperature === 0) return { token: order[0]!, margin: 1 }
   const top = logits[order[0]!]!
   const weights = Float64Array.from(logits, l => Math.exp((l - top) / rule.temperature))
   const threshold = rule.topK > 0 ? logits[order[Math.min(rule.topK, order.length) - 1]!]! : -Infinity
   weights.forEach((_, i) => { if (logits[i]! < threshold) weights[i] = 0 })
-  let total = weights.reduce((a, b) => a + b)
+  const total = weights.reduce((a, b) => a + b)
   let before = 0
   for (const i of order) {
     const weight = weights[i]!
     if (before > rule.topP * total) weights[i] = 0
     before += weight
   }
-  total = weights.reduce((a, b) => a + b)
+  return { weights, order }
+}
+
+/** The token that is drawn by a random number into the sums of the probabilities, and how near another one is. */
+export function drawReference (logits: Float32Array, rule: DrawRule, u: number): { token: number, margin: number } {
+  if (rule.temperature === 0) return { token: logits.indexOf(Math.max(...logits)), margin: 1 }
+  const { weights, order } = keptWeights(logits, rule)
+  const total = weights.reduce((a, b) => a + b)
   let sum = 0
   for (let i = 0; i < weights.length; i++) {
     sum += weights[i]!
     if (sum > u * total) return { token: i, margin: Math.min(sum / total - u, u - (sum - weights[i]!) / total) }
   }
   return { token: order[0]!, margin: 0 }
+}
+
+/** The token of the largest log-probability plus a Gumbel number, and how far the next one is behind. */
+export function gumbelReference (
+  logits: Float32Array, rule: DrawRule, seed: bigint, index: number
+): { token: number, margin: number } {
+  if (rule.temperature === 0) return { token: logits.indexOf(Math.max(...logits)), margin: 1 }
+  const { weights } = keptWeights(logits, rule)
+  const scores = Array.from(weights, (weight, v) => {
+    const words = philox([BigInt(index), 0n, 2n, BigInt(v >> 2)], [seed & mask, seed >> 32n])
+    const uniform = (Number(words[v & 3]! >> 1n) + 0.5) / 2 ** 31
+    return Math.log(weight) - Math.log(-Math.log(uniform))
+  })
+  const token = scores.indexOf(Math.max(...scores))
+  return { token, margin: scores[token]! - Math.max(...scores.filter((_, i) => i !== token)) }
 }

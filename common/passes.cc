@@ -1,0 +1,189 @@
+#include "passes.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace parvis {
+
+namespace {
+
+Status invalid(std::string what) { return {Code::invalidOption, std::move(what)}; }
+
+bool same(const SamplingRule& a, const SamplingRule& b) {
+  return a.mode == b.mode && a.temperature == b.temperature && a.topK == b.topK && a.topP == b.topP;
+}
+
+}  // namespace
+
+Passes::Passes(const TransformerModel& model, const SessionOptions& options, int maxTogether)
+    : model_(model), o_(options), maxTogether_(maxTogether) {
+  all_.resize(static_cast<size_t>(o_.seats));
+}
+
+Status Passes::plan(int seat, SequencePlan plan) {
+  const size_t rows = plan.rows.size(), tokens = static_cast<size_t>(o_.tokens);
+  if (plan.ends.empty() || static_cast<size_t>(plan.ends.back()) != rows)
+    return invalid("The steps of a plan must end with its rows.");
+  for (size_t i = 0; i < plan.ends.size(); i++)
+    if (plan.ends[i] <= (i == 0 ? 0 : plan.ends[i - 1])) return invalid("Each step of a plan needs rows.");
+  if (!plan.shares.empty() && plan.shares.size() != rows) return invalid("A plan has a share for each row, or none.");
+  if (!plan.guesses.empty() && plan.guesses.size() != tokens)
+    return invalid("A plan has a guess for each token, or none.");
+  for (const int32_t from : plan.guesses)
+    if (from < -1 || from >= o_.tokens) return invalid("A guess of a plan is no token of the sequence.");
+  for (const PlannedRow& row : plan.rows)
+    if (row.token < -1 || row.token >= o_.tokens || row.slot >= o_.slots)
+      return invalid("A row of a plan has a token or a slot outside the sequence.");
+  if (!std::isfinite(plan.guidance)) return invalid("The guidance scale of a plan is not finite.");
+  if (plan.guidance != 1.0 && o_.streamsEach != 2) return invalid("A guided plan needs two streams.");
+
+  Sequence& s = all_[static_cast<size_t>(seat)];
+  s.plan = std::move(plan);
+  s.done = 0;
+  // Two steps that write the same slot, or draw the same token, are never in one pass.
+  s.notBefore.assign(s.plan.ends.size(), 0);
+  std::vector<int32_t> writer(static_cast<size_t>(o_.slots), -1), drawer(tokens, -1);
+  for (int step = 0, row = 0; step < static_cast<int>(s.plan.ends.size()); step++)
+    for (; row < s.plan.ends[static_cast<size_t>(step)]; row++) {
+      const PlannedRow& r = s.plan.rows[static_cast<size_t>(row)];
+      int32_t& least = s.notBefore[static_cast<size_t>(step)];
+      const auto mark = [&](int32_t& last) {
+        if (last != step) least = std::max(least, last + 1);
+        last = step;
+      };
+      if (r.slot >= 0) mark(writer[static_cast<size_t>(r.slot)]);
+      if (r.token >= 0) mark(drawer[static_cast<size_t>(r.token)]);
+    }
+  return {};
+}
+
+void Passes::clear(int seat) { all_[static_cast<size_t>(seat)] = {}; }
+
+// ---- a pass -------------------------------------------------------------------------------------------------
+
+Status Passes::compose(const std::vector<PassPart>& parts, Seats& seats, int32_t* tokens, Step& out) {
+  running_.clear();
+  rows_.clear();
+  predictions_.clear();
+  rules_.clear();
+  read_.clear();
+  int free = o_.maxRows;
+  for (const PassPart& p : parts) {
+    if (Status s = seats.taken(p.seat); !s.ok()) return s;
+    const Sequence& s = all_[static_cast<size_t>(p.seat)];
+    if (s.plan.ends.empty()) return invalid("Seat " + std::to_string(p.seat) + " has no plan.");
+    if (p.steps < 1) return invalid("A pass has one step of a sequence, or more.");
+    for (const Running& other : running_)
+      if (other.seat == p.seat) return invalid("Seat " + std::to_string(p.seat) + " is in a pass twice.");
+    const int end = std::min(s.done + 1, static_cast<int>(s.plan.ends.size()));
+    free -= (rowsUpTo(s, end) - rowsUpTo(s, s.done)) * (s.plan.guidance == 1.0 ? 1 : 2);
+    running_.push_back({p.seat, end});
+  }
+  // Everybody has its next step; what room is left is for guesses.
+  guesses_ = false;
+  for (size_t i = 0; i < parts.size(); i++) {
+    const Sequence& s = all_[static_cast<size_t>(parts[i].seat)];
+    int& end = running_[i].end;
+    const int64_t wanted = static_cast<int64_t>(s.done) + parts[i].steps;
+    for (; end < wanted && end < static_cast<int>(s.plan.ends.size()); end++) {
+      const int more = (rowsUpTo(s, end + 1) - rowsUpTo(s, end)) * (s.plan.guidance == 1.0 ? 1 : 2);
+      if (more > free || rowsUpTo(s, end + 1) - rowsUpTo(s, s.done) > maxTogether_ ||
+          s.notBefore[static_cast<size_t>(end)] > s.done)
+        break;
+      free -= more;
+      guesses_ = true;
+    }
+    guess(running_[i], seats, tokens);
+  }
+  write();
+  out = {rows_.data(),  static_cast<int>(rows_.size()), predictions_.data(), static_cast<int>(predictions_.size()),
+         rules_.data(), static_cast<int>(rules_.size())};
+  return {};
+}
+
+// The tokens that later steps of the pass read: a first guess, or what the pass before has drawn.
+void Passes::guess(const Running& part, Seats& seats, int32_t* tokens) {
+  const Sequence& s = all_[static_cast<size_t>(part.seat)];
+  int32_t* const own = tokens + static_cast<ptrdiff_t>(part.seat) * o_.tokens;
+  const int last = rowsUpTo(s, std::max(part.end - 1, s.done));
+  for (int row = rowsUpTo(s, s.done); row < last; row++) {
+    const int32_t token = s.plan.rows[static_cast<size_t>(row)].token;
+    if (token < 0) continue;
+    if (own[token] < 0) {
+      const int32_t from = s.plan.guesses.empty() ? -1 : s.plan.guesses[static_cast<size_t>(token)];
+      own[token] = from >= 0 && own[from] >= 0 && own[from] < model_.vocabulary ? own[from] : 0;
+      seats.guessed(part.seat, token);
+    }
+    read_.push_back(own[token]);
+  }
+}
+
+// As step.ts composes a step: the conditional rows of all parts, then the unconditional ones; with cross layers, rows
+// without a slot come behind all others, in the same order.
+void Passes::write() {
+  const auto isQuery = [&](const PlannedRow& r) { return model_.crossLayers > 0 && r.slot < 0; };
+  size_t counts[2] = {}, guided[2] = {};
+  const auto each = [&](auto&& visit) {
+    for (const Running& part : running_) {
+      const Sequence& s = all_[static_cast<size_t>(part.seat)];
+      for (int i = rowsUpTo(s, s.done); i < rowsUpTo(s, part.end); i++) visit(part, s.plan, static_cast<size_t>(i));
+    }
+  };
+  each([&](const Running&, const SequencePlan& plan, size_t i) {
+    const int kind = isQuery(plan.rows[i]) ? 1 : 0;
+    counts[kind]++;
+    if (plan.guidance != 1.0) guided[kind]++;
+  });
+  size_t at[2] = {0, counts[0] + guided[0]}, unconditional[2] = {counts[0], counts[0] + guided[0] + counts[1]};
+  rows_.resize(counts[0] + guided[0] + counts[1] + guided[1]);
+  each([&](const Running& part, const SequencePlan& plan, size_t i) {
+    const PlannedRow& r = plan.rows[i];
+    const int kind = isQuery(r) ? 1 : 0;
+    const int32_t stream = part.seat * o_.streamsEach;
+    const auto put = [&](size_t row, int32_t stream) {
+      rows_[row] = {stream, r.input, r.position, {r.cell[0], r.cell[1], r.cell[2]}, r.slot, r.sees};
+      return static_cast<int32_t>(row);
+    };
+    const int32_t row = put(at[kind]++, stream);
+    const int32_t other = plan.guidance == 1.0 ? -1 : put(unconditional[kind]++, stream + 1);
+    if (r.token < 0) return;
+    const double share = plan.shares.empty() ? 1.0 : static_cast<double>(plan.shares[i]);
+    predictions_.push_back(
+        {row, other, r.token, ruleOf(plan.rule), -1, static_cast<float>(1.0 + share * (plan.guidance - 1.0))});
+  });
+}
+
+int Passes::ruleOf(const SamplingRule& rule) {
+  const auto found = std::find_if(rules_.begin(), rules_.end(), [&](const SamplingRule& r) { return same(r, rule); });
+  const auto index = static_cast<int32_t>(found - rules_.begin());
+  if (found == rules_.end()) rules_.push_back(rule);
+  return index;
+}
+
+// ---- what it has shown --------------------------------------------------------------------------------------
+
+void Passes::ran(const int32_t* tokens) {
+  size_t read = 0;
+  for (const Running& part : running_) {
+    Sequence& s = all_[static_cast<size_t>(part.seat)];
+    const int32_t* const own = tokens + static_cast<ptrdiff_t>(part.seat) * o_.tokens;
+    const int first = s.done;
+    bool isFinal = first < part.end;  // the step that is looked at read nothing but final tokens
+    for (int step = first; step < part.end; step++) {
+      s.done += isFinal ? 1 : 0;
+      if (step + 1 == part.end) break;
+      for (int row = rowsUpTo(s, step); row < rowsUpTo(s, step + 1); row++) {
+        const int32_t token = s.plan.rows[static_cast<size_t>(row)].token;
+        if (token >= 0 && own[token] != read_[read++]) isFinal = false;
+      }
+    }
+  }
+}
+
+void Passes::hide(int seat, int32_t* tokens) const {
+  const Sequence& s = all_[static_cast<size_t>(seat)];
+  for (size_t row = static_cast<size_t>(s.plan.ends.empty() ? 0 : rowsUpTo(s, s.done)); row < s.plan.rows.size(); row++)
+    if (s.plan.rows[row].token >= 0) tokens[s.plan.rows[row].token] = -1;
+}
+
+}  // namespace parvis
