@@ -62,14 +62,18 @@ function startPeers (bench: Bench, which: StepCase): Peers {
   const { torch, engine, notRun, say } = bench
   if (!torch) return new Peers([])
   const onCpu = isCpu(engine)
+  const isInt8 = which.precision === 'int8'
   const not = which.n === 0
     ? 'There is no program of this model'
-    : which.batch !== 1 || which.grid !== 24
-      ? 'It is timed with one picture of 24 x 24 tokens only'
-      : onCpu && bench.full
-        ? 'On the CPU it is timed in steps, not in whole pictures'
-        : undefined
+    : isInt8
+      ? 'Its layers do not multiply activations by 8-bit weights'
+      : which.batch !== 1 || which.grid !== 24
+        ? 'It is timed with one picture of 24 x 24 tokens only'
+        : onCpu && bench.full
+          ? 'On the CPU it is timed in steps, not in whole pictures'
+          : undefined
   if (not !== undefined) {
+    if (isInt8) notRun.push({ what: `PyTorch: ${caseText(which)}`, reason: not })
     if (torch.authors !== undefined) notRun.push({ what: `PyTorch, authors' code: ${caseText(which)}`, reason: not })
     return new Peers([])
   }

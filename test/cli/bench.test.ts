@@ -147,6 +147,17 @@ t.test('a peer in alternating runs', {
   t.same(slots.slice(0, 2), [0, 0], 'both start up before anything is timed')
   t.ok(slots.length >= 18 && slots.slice(2).every(slot => slot >= 4 && slot <= 572), 'where ours are timed')
 
+  // What PyTorch does not have is said, and not tried.
+  const withInt8 = await parvis([...args.map(arg => arg === 'bfloat16' ? 'int8' : arg), '--json'],
+    { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
+  const int8 = JSON.parse(withInt8.stdout) as Report
+  t.same(int8.results.find(isStep)!.torch, [])
+  t.same(int8.notRun, [{
+    what: 'PyTorch: B, n = 4, int8, cpu, batch 1, 24 x 24',
+    reason: 'Its layers do not multiply activations by 8-bit weights'
+  }])
+  t.equal(fs.readFileSync(python + '.log', 'utf8'), log)
+
   fs.writeFileSync(python, '#!/bin/sh\nif [ "$1" = -c ]; then echo 7 9.9; fi\n') // ends at once
   const broken = await parvis(args, { env: { ...own, PATH: `${folder}${path.delimiter}${process.env.PATH}` } })
   t.equal(broken.code, 0, broken.stderr)

@@ -39,8 +39,10 @@ Operation operation(const Napi::Object& from) {
     o.draws = size("draws"), o.vocabulary = size("vocabularySize"), o.guided = flag("guided");
     const Napi::Object rule = object(from.Get("rule"), "rule");
     o.guidance = static_cast<float>(number(rule, "guidanceScale"));
-    o.rule = {Mode::sample, static_cast<float>(number(rule, "temperature")), integer(rule, "topK"),
-              static_cast<float>(number(rule, "topP"))};
+    const Napi::Value draw = rule.Get("draw");
+    const bool gumbel = draw.IsString() && draw.As<Napi::String>().Utf8Value() == "gumbel";
+    o.rule = {gumbel ? Mode::gumbel : Mode::sample, static_cast<float>(number(rule, "temperature")),
+              integer(rule, "topK"), static_cast<float>(number(rule, "topP"))};
   } else {
     o.kind = kind == "convolution" ? Kind::convolution : Kind::spatialAttention;
     o.images = size("images"), o.height = size("height"), o.width = size("width");

@@ -129,7 +129,8 @@ export function edgeOperations (precision: Precision): OperationCase[] {
   const rules: Array<Partial<DrawRule>> = [
     {}, { temperature: 0 }, { temperature: 0.5 }, { temperature: 3 }, { topK: 1 }, { topK: 10 }, { topK: 1_000_000 },
     { topP: 0.2 }, { topP: 0.9 }, { topP: 1e-6 },
-    { temperature: 0.8, topK: 50, topP: 0.7 }
+    { temperature: 0.8, topK: 50, topP: 0.7 },
+    { draw: 'gumbel' }, { draw: 'gumbel', topK: 10 }, { draw: 'gumbel', temperature: 0.8, topK: 50, topP: 0.7 }
   ]
   for (const [draws, vocabularySize] of [[1, 1], [3, 7], [5, 33], [40, 257], [16, 1000], [2, 5001]] as const) {
     for (const [k, rule] of rules.entries()) {
@@ -168,7 +169,10 @@ export function edgeOperations (precision: Precision): OperationCase[] {
 
 function detail (o: Operation): string {
   if (o.kind === 'projection') return ` (${o.epilogue})`
-  if (o.kind === 'draw') return ` (temperature ${o.rule.temperature}, top-k ${o.rule.topK}, top-p ${o.rule.topP})`
+  if (o.kind === 'draw') {
+    const { draw = 'inverse', temperature, topK, topP } = o.rule
+    return ` (${draw}, temperature ${temperature}, top-k ${topK}, top-p ${topP})`
+  }
   return o.kind === 'attention'
     ? ` (dim ${o.dim})`
     : o.kind === 'convolution' && o.groups > 0 && !o.swish

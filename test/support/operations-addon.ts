@@ -5,11 +5,12 @@ import { execFile } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import type { Draw } from '../../lib/decoding/sampling.js'
 import type { Precision } from '../../lib/machine/native.js'
 import { withLock } from './lock.js'
 
 /** How a draw goes. */
-export interface DrawRule { guidanceScale: number, temperature: number, topK: number, topP: number }
+export interface DrawRule { guidanceScale: number, temperature: number, topK: number, topP: number, draw?: Draw }
 
 /** test/operations-addon/operation.h says what goes in and what comes out. `eps`: of its norm. */
 export type Operation = { precision: Precision, eps: number } & (

@@ -2,7 +2,7 @@
 // with. It rounds where the backend rounds: weights, what stands in caches, and where products of bfloat16 are made,
 // activations before they are multiplied.
 
-import { drawReference, uniform } from './draws.js'
+import { drawReference, gumbelReference, uniform } from './draws.js'
 import type { Operation } from './operations-addon.js'
 
 type Of<K extends Operation['kind']> = Extract<Operation, { kind: K }>
@@ -228,7 +228,9 @@ function draws (o: Of<'draw'>, [conditional, unconditional]: readonly Float32Arr
     const u = o.guided ? row(unconditional!) : undefined
     const logits = row(conditional!)
       .map((c, k) => u ? Math.fround(o.rule.guidanceScale * Math.fround(c - u[k]!) + u[k]!) : c)
-    return drawReference(logits, o.rule, uniform(1n, i)).token
+    return (o.rule.draw === 'gumbel'
+      ? gumbelReference(logits, o.rule, 1n, i)
+      : drawReference(logits, o.rule, uniform(1n, i))).token
   })
 }
 
