@@ -360,10 +360,9 @@ Napi::Value SessionHandle::pass(const Napi::CallbackInfo& info) {
         return session->pass(parts, cancel, result);
       },
       [](Napi::Env env, const PassResult& result) -> Napi::Value {
-        Napi::Int32Array numbers = newArray<int32_t>(env, 2 + result.done.size());
+        Napi::Int32Array numbers = newArray<int32_t>(env, 1 + result.done.size());
         numbers.Data()[0] = result.rows;
-        numbers.Data()[1] = static_cast<int32_t>(std::min(result.microseconds, 1e9));
-        std::copy(result.done.begin(), result.done.end(), numbers.Data() + 2);
+        std::copy(result.done.begin(), result.done.end(), numbers.Data() + 1);
         return numbers;
       });
 }

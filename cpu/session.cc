@@ -1,7 +1,6 @@
 #include "session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -256,9 +255,7 @@ Status CpuSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel
   if (Status s = passes_.compose(parts, seats_, tokens_, composed); !s.ok()) return s;
   std::vector<int32_t> failed;
   if (composed.rowCount > 0) {
-    const auto began = std::chrono::steady_clock::now();
     if (Status s = step(composed, cancel, failed); !s.ok()) return s;
-    result.microseconds = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - began).count();
     passes_.ran(tokens_);
   }
   result.rows = composed.rowCount;

@@ -16,8 +16,8 @@ namespace {
 constexpr int together = 2;           // reads of four logits and four unconditional ones
 constexpr int maxScoreThreads = 512;  // a logarithm in double precision takes registers
 
-// A thread of 1024 has 64 registers. Drawing in place takes one or two more on some architectures.
-constexpr int maxSampleThreads(bool inPlace) { return inPlace ? 768 : 1024; }
+// A thread of 1024 has 64 registers. Drawing in place, and by Gumbel numbers, takes some more on some architectures.
+constexpr int maxSampleThreads(bool inPlace, Mode mode) { return inPlace || mode == Mode::gumbel ? 768 : 1024; }
 
 // Unsigned integers in the order of the floats, and back.
 __device__ inline uint32_t ordered(float f) {
@@ -202,7 +202,7 @@ __device__ inline bool wanted(const Sampling& s, const Drawing& p, Mode mode) {
 }
 
 template <bool inPlace, Mode mode>
-__global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const __grid_constant__ Sampling s) {
+__global__ void __launch_bounds__(maxSampleThreads(inPlace, mode)) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
@@ -272,7 +272,10 @@ __global__ void __launch_bounds__(maxSampleThreads(inPlace)) sampleKernel(const 
       const uint64_t w = kept(i + lane, rank);
       if (w == 0) continue;
       const Philox bits = raceBits(s.seeds[p.seat], static_cast<uint32_t>(p.token), at / 4);
-      const uint64_t key = static_cast<uint64_t>(__float_as_uint(race(w, bits.word[at % 4]))) << 32 | (UINT32_MAX - at);
+      // Chosen, not indexed: an index would put them into local memory.
+      const uint32_t low = at % 2 == 0 ? bits.word[0] : bits.word[1], high = at % 2 == 0 ? bits.word[2] : bits.word[3];
+      const float place = race(w, at % 4 < 2 ? low : high);
+      const uint64_t key = static_cast<uint64_t>(__float_as_uint(place)) << 32 | (UINT32_MAX - at);
       best = key > best ? key : best;
     }
     best = reduce(best, partial, [](uint64_t a, uint64_t b) { return a > b ? a : b; });
@@ -341,8 +344,8 @@ cudaError_t sample(const Sampling& s, Mode mode, StepStream stream) {
                           ? (s.inPlace ? sampleKernel<true, Mode::gumbel> : sampleKernel<false, Mode::gumbel>)
                           : (s.inPlace ? sampleKernel<true, Mode::sample> : sampleKernel<false, Mode::sample>);
   return launchInStep(kernel, static_cast<unsigned>(s.predictions),
-                      static_cast<unsigned>(std::min(s.threads, maxSampleThreads(s.inPlace))), sharedBytes(s), stream,
-                      s);
+                      static_cast<unsigned>(std::min(s.threads, maxSampleThreads(s.inPlace, mode))), sharedBytes(s),
+                      stream, s);
 }
 
 cudaError_t score(const Sampling& s, StepStream stream) {

@@ -13,7 +13,7 @@ export { GeneratedVideo, Video, type VideoFormat } from './api/video.js'
 export type { VideoInput } from './api/video-input.js'
 export { animate, Animation, type AnimationFormat } from './api/animate.js'
 export type { ClassifyProgress, FramesProgress, Progress, VideoFrame, VideoProgress } from './base/progress.js'
-export type { Sampling } from './decoding/sampling.js'
+export type { Draw, Sampling } from './decoding/sampling.js'
 export type { Classification, Score } from './decoding/scoring.js'
 export type { ByteChunk, ByteReader, ByteStream, ImageInput, RawImage } from './api/image-input.js'
 export { psnr, ssim, type Comparable } from './pictures/quality.js'
@@ -23,7 +23,7 @@ export type { Device } from './machine/device.js'
 export type {
   AnimateOptions, ClassifyOptions, DecodeOptions, DecodeVideoOptions, EncodeOptions, EncodeVideoOptions,
   GenerateOptions, GenerateVideoOptions, LoadOptions, OnClassified, OnFrames, OnProgress, OnVideoProgress,
-  PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
+  PassesOption, PresetOptions, SamplingOptions, ScoreOptions, Size, TransformerFile
 } from './api/options.js'
 export type { CellBox, Known, KnownMask, KnownSide } from './api/known.js'
 export type { SampleClasses, SamplesOptions, SamplesProgress } from './api/samples.js'

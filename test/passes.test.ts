@@ -109,17 +109,13 @@ t.test('auto tries, keeps what wins and leaves what loses', async t => {
   // Passes of a machine that reads weights for 10 ms, whatever the rows, and multiplies for 0.25 ms a row.
   const ms = (rows: number): number => 10 + rows / 4
   const run = (right: (depth: number) => number, passes: number): { time: number, steps: number, last: number } => {
-    const seen = new Map<number, number>()
     const random = new Random(1)
-    const lookahead = new Lookahead({
-      ms: rows => (seen.get(rows) ?? 0) >= 3 ? ms(rows) : undefined
-    })
+    const lookahead = new Lookahead()
     let [time, steps, last] = [0, 0, 1]
     for (let i = 0; i < passes; i++) {
       const asked = last = lookahead.steps(2, 64)
       let advanced = 1
       while (advanced < asked && random.chance(right(advanced))) advanced++
-      seen.set(2 * asked, (seen.get(2 * asked) ?? 0) + 1)
       lookahead.add({ alone: 2, all: 2 * asked }, asked, [advanced], ms(2 * asked))
       time += ms(2 * asked)
       steps += advanced

@@ -87,7 +87,6 @@ struct PassPart {
 
 struct PassResult {
   int rows = 0;               // that it had
-  double microseconds = 0;    // that it took; 0: it has only been enqueued
   std::vector<int32_t> done;  // steps of each part that are done by now; -1: the seat has failed
 };
 

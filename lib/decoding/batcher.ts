@@ -170,11 +170,8 @@ export class Batcher {
     for (const batch of this.#batches) if (batch.fits(part, shape)) batch.outgrown = true
     this.#expected.set(part, asked)
     const openedAt = performance.now()
-    let known = this.#paces.get(part)
-    if (!known) {
-      const pace = new Pace()
-      this.#paces.set(part, known = { pace, lookahead: new Lookahead(pace) })
-    }
+    const known = this.#paces.get(part) ?? { pace: new Pace(), lookahead: new Lookahead() }
+    this.#paces.set(part, known)
     const batch: Batch = new Batch(part, shape, lease, known, {
       isFinal: () => lease.sequences === this.#maxBatchSize ||
         (lease.sequences < asked && performance.now() - openedAt < memoryMayHaveChanged),
@@ -348,13 +345,10 @@ class Batch implements MemberBatch {
       [member.seats[i]!, member.passes === 'auto' ? auto : member.passes]))
     this.#enqueued++
     this.#events.ran(parts.length / 2)
-    this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, microseconds, ...done]) => {
+    this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, ...done]) => {
       this.#enqueued--
       const now = performance.now()
-      // A backend that has only enqueued it does not know. Then the time from one answer to the next one counts.
-      const took = microseconds! > 0
-        ? microseconds! / 1000
-        : this.#nextBegan === undefined ? undefined : now - this.#nextBegan
+      const took = this.#nextBegan === undefined ? undefined : now - this.#nextBegan
       if (took !== undefined) this.#pace.add(all!, took)
       this.#nextBegan = this.#enqueued > 0 ? now : undefined
       const advanced: number[] = []

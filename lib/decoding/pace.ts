@@ -4,10 +4,8 @@
 
 /** Steps of similar size that are looked at: enough that a few which were disturbed do not count. */
 const remembered = 15
-/** Fewer say nothing of where throughput ends. */
+/** Fewer say nothing. */
 const least = 5
-/** Fewer say nothing of the time of a step. */
-const few = 3
 /** Steps of any size after which one that has not come again is forgotten: the machine may be another one by then. */
 const forgotten = 1000
 /** Sizes that come so near to the best throughput are as good. */
@@ -21,8 +19,6 @@ interface Bucket {
   next: number
   /** Steps of any size as of its last one. */
   last: number
-  /** What is {@link usual} among its throughputs; undefined: they have changed since. */
-  usual: number | undefined
 }
 
 export class Pace {
@@ -35,13 +31,11 @@ export class Pace {
   add (rows: number, ms: number): void {
     if (rows < 1 || !(ms > 0)) return
     const place = Math.floor(2 * Math.log2(rows))
-    const bucket = this.#buckets.get(place) ?? { rows, throughputs: [], next: 0, last: 0, usual: undefined }
+    const bucket = this.#buckets.get(place) ?? { rows, throughputs: [], next: 0, last: 0 }
     bucket.last = ++this.#steps
     bucket.rows = Math.max(bucket.rows, rows)
     bucket.throughputs[bucket.next] = rows / ms
     bucket.next = (bucket.next + 1) % remembered
-    // While there are few, each of them counts; then a change shows soon enough where every few are looked at.
-    if (bucket.throughputs.length < remembered || bucket.next % 5 === 0) bucket.usual = undefined
     this.#buckets.set(place, bucket)
     for (const [key, { last }] of this.#buckets) if (this.#steps - last > forgotten) this.#buckets.delete(key)
     this.#limit = undefined
@@ -51,13 +45,6 @@ export class Pace {
   get limit (): number {
     this.#limit ??= this.#find()
     return this.#limit
-  }
-
-  /** Milliseconds that a step of so many rows takes. Undefined: there was none of about that size. */
-  ms (rows: number): number | undefined {
-    const bucket = this.#buckets.get(Math.floor(2 * Math.log2(rows)))
-    if (!bucket || bucket.throughputs.length < few) return undefined
-    return rows / (bucket.usual ??= usual(bucket.throughputs))
   }
 
   #find (): number {

@@ -45,8 +45,9 @@ export function passPlan (
 }
 
 /**
- * Which token is the first guess of each: that of a neighbour which comes before it in the sequence, left of it, else
- * above, else in the frame before. [prefix + tokens] indices of the sequence; -1: none.
+ * Which token is the first guess of each: that of a neighbour which comes before it in the sequence, above it, else
+ * left of it, else in the frame before. Above comes first because it is more often known already (docs/passes.md).
+ * [prefix + tokens] indices of the sequence; -1: none.
  * @param grid frames, rows and columns of a picture or video
  */
 export function neighbours (
@@ -59,7 +60,7 @@ export function neighbours (
   for (const [index, cell] of cells.entries()) {
     const column = cell % columns
     const row = Math.floor(cell / columns) % rows
-    const near = [column > 0 ? cell - 1 : -1, row > 0 ? cell - columns : -1, cell - rows * columns]
+    const near = [row > 0 ? cell - columns : -1, column > 0 ? cell - 1 : -1, cell - rows * columns]
     const found = near.find(other => other >= 0 && place[other]! < index)
     if (found !== undefined) guesses[prefix + index] = prefix + place[found]!
   }

@@ -237,8 +237,8 @@ export interface NativeSession {
    * Runs the next step of each part, and those behind it on guesses of the tokens that these draw: as many as the part
    * says, or as fit in `maxRows`. Steps whose guesses were right are done (common/passes.h).
    * @param parts [parts, 2]: a seat, and the max steps of it
-   * @returns [2 + parts]: the rows that it had; the microseconds that it took, 0 where it has only been enqueued; then
-   * the steps of each part that are done by now, or -1 where the seat has failed, as far as that is known by then
+   * @returns [1 + parts]: the rows that it had; then the steps of each part that are done by now, or -1 where the seat
+   * has failed, as far as that is known by then
    */
   pass(parts: Int32Array, cancel?: NativeCancel): Promise<Int32Array>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */
