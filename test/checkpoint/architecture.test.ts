@@ -203,12 +203,12 @@ t.test('parvis metadata', async t => {
   const whole = {
     kind: 'transformer', layers: 1, dim: 8, heads: 2, vocabularySize: 6, classes: 3, n: 4, grid: [4, 6],
     labels: ['a', 'b', 'c'],
-    sampling: { guidanceScale: 1.5, temperature: 0.9, topK: 5, topP: 0.95 }, name: 'tiny', sourceFile: 'x.pt',
+    sampling: { guidanceScale: 1.5, temperature: 0.9, topK: 5, topP: 0.95, draw: 'gumbel' }, name: 'tiny', sourceFile: 'x.pt',
     future: { deep: [1] }
   }
   t.match(describeTransformer(await withMetadata(whole)), {
     headsFrom: 'metadata', gridFrom: 'metadata', grid: [4, 6], labels: ['a', 'b', 'c'],
-    sampling: { guidanceScale: 1.5, topK: 5 }, name: 'tiny', n: 4, model: { heads: 2 }
+    sampling: { guidanceScale: 1.5, topK: 5, draw: 'gumbel' }, name: 'tiny', n: 4, model: { heads: 2 }
   })
   t.match(describeTransformer(await withMetadata(whole), { heads: 1, grid: 8 }),
     { headsFrom: 'option', gridFrom: 'option', model: { headSize: 8 } })
@@ -232,7 +232,7 @@ t.test('parvis metadata', async t => {
     [{ ...whole, sampling: [] }, /parvis\.sampling is not/],
     ...[{ topP: 0 }, { topP: 1.1 }, { topK: -1 }, { topK: 1.5 }, { temperature: -1 }, { guidanceScale: 'x' }, {
       guidanceScale: 1e9
-    }].map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
+    }, { draw: 'best' }, { draw: 1 }].map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
     [{ ...whole, name: 7 }, /parvis\.name is not/]
   ]
   for (const [metadata, message] of wrong) {
