@@ -203,7 +203,8 @@ t.test('parvis metadata', async t => {
   const whole = {
     kind: 'transformer', layers: 1, dim: 8, heads: 2, vocabularySize: 6, classes: 3, n: 4, grid: [4, 6],
     labels: ['a', 'b', 'c'],
-    sampling: { guidanceScale: 1.5, temperature: 0.9, topK: 5, topP: 0.95, draw: 'gumbel' }, name: 'tiny', sourceFile: 'x.pt',
+    sampling: { guidanceScale: 1.5, temperature: 0.9, topK: 5, topP: 0.95, draw: 'gumbel' }, name: 'tiny',
+    sourceFile: 'x.pt',
     future: { deep: [1] }
   }
   t.match(describeTransformer(await withMetadata(whole)), {
@@ -230,9 +231,9 @@ t.test('parvis metadata', async t => {
     ...['codebookSha256', 'sourceSha256'].flatMap(field => ['', 'A'.repeat(64), 'a'.repeat(63), 7, ['a'.repeat(64)]]
       .map((value): [object, RegExp] => [{ ...whole, [field]: value }, new RegExp(`parvis\\.${field} is not 64 hex`)])),
     [{ ...whole, sampling: [] }, /parvis\.sampling is not/],
-    ...[{ topP: 0 }, { topP: 1.1 }, { topK: -1 }, { topK: 1.5 }, { temperature: -1 }, { guidanceScale: 'x' }, {
-      guidanceScale: 1e9
-    }, { draw: 'best' }, { draw: 1 }].map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
+    ...[{ topP: 0 }, { topP: 1.1 }, { topK: -1 }, { topK: 1.5 }, { temperature: -1 }, { guidanceScale: 'x' },
+      { guidanceScale: 1e9 }, { draw: 'best' }, { draw: 1 }]
+      .map((sampling): [object, RegExp] => [{ ...whole, sampling }, /parvis\.sampling\.\w+ is not/]),
     [{ ...whole, name: 7 }, /parvis\.name is not/]
   ]
   for (const [metadata, message] of wrong) {
