@@ -56,8 +56,8 @@ export class Metrics {
     gauge('parvis_queue_waiting', 'Requests that wait for their turn.', 'waiting')
     gauge('parvis_pictures_running', 'Pictures that have a seat in a batch.', 'running')
     gauge('parvis_batch_seats', 'Seats of the batches that are open.', 'seats')
-    gauge('parvis_steps', 'Steps that were run since the start.', 'steps')
-    gauge('parvis_picture_steps', 'Pictures in those steps, added up.', 'pictureSteps')
+    gauge('parvis_steps', 'Passes of the transformer since the start: a step each, or several.', 'steps')
+    gauge('parvis_picture_steps', 'Pictures in those passes, added up.', 'pictureSteps')
   }
 
   request (route: string, status: number, ms: number): void {
