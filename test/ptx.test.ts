@@ -186,5 +186,5 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
     )
   }
   t.ok(entries.length >= 105, `${entries.length} entries`)
-  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 62, 'entries that wait')
+  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 64, 'entries that wait')
 })
