@@ -36,13 +36,11 @@ async function main () {
     for (const n of [1, 4, 16]) for (const draw of ['inverse', 'gumbel']) {
       const request = { classId: [1, 8], seed: 4, n, draw, topP: 0.9 }
       const [alone, image] = await par.generate({ ...request, passes: 'sequential' })
-      for (const passes of [2, 7, 32]) {
-        const [same, other] = await par.generate({ ...request, passes })
-        found.push({
-          isa: par.info.isa, fewer: alone.steps - same.passes,
-          same: Buffer.compare(alone.data, same.data) === 0 && Buffer.compare(image.data, other.data) === 0
-        })
-      }
+      const [same, other] = await par.generate({ ...request, passes: 9 })
+      found.push({
+        isa: par.info.isa, fewer: alone.steps - same.passes,
+        same: Buffer.compare(alone.data, same.data) === 0 && Buffer.compare(image.data, other.data) === 0
+      })
     }
     await par.dispose()
   }
@@ -56,7 +54,7 @@ t.test('a pass of several steps makes the picture of the steps, on every instruc
     const { stdout } = await promisify(execFile)(process.execPath, ['-e', passes, entry],
       { env: { ...process.env, NODE_OPTIONS: '', PARVIS_ISA: isa } })
     const found = JSON.parse(stdout) as Array<{ isa: string, fewer: number, same: boolean }>
-    t.equal(found.filter(one => one.isa === isa && one.same && one.fewer > 0).length, 3 * 3 * 2 * 3, isa)
+    t.equal(found.filter(one => one.isa === isa && one.same && one.fewer > 0).length, 3 * 3 * 2, isa)
   }
 })
 
