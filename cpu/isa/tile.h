@@ -75,8 +75,7 @@ INLINE void multiplyGroup(Tile<R, V>& t, const float* x, ptrdiff_t stride, const
 #pragma GCC unroll 4
   for (int k = 0; k < 4; k++) {
     vf wv[V];
-#pragma GCC unroll 8
-    for (int j = 0; j < V; j++) wv[j] = loadBytes(w + k * panelOutputs + j * lanes);
+    loadBytes(w + k * panelOutputs, wv);
     addProducts(t, x + k, stride, wv);
   }
 }
@@ -105,10 +104,15 @@ INLINE void multiplyGroup(Tile<R, V>& t, const bf16* x, ptrdiff_t stride, const 
 #pragma GCC unroll 2
   for (int k = 0; k < 4; k += 2) {
     vpairs wv[V];
-#pragma GCC unroll 8
-    for (int j = 0; j < V; j++) {
+    constexpr int together = V < 4 ? V : 4;
+#pragma GCC unroll 2
+    for (int j = 0; j < V; j += together) {
       const int8* at = w + k * panelOutputs + j * lanes;
-      wv[j] = pairs(loadBytes(at), loadBytes(at + panelOutputs));
+      vf even[together], odd[together];
+      loadBytes(at, even);
+      loadBytes(at + panelOutputs, odd);
+#pragma GCC unroll 4
+      for (int i = 0; i < together; i++) wv[j + i] = pairs(even[i], odd[i]);
     }
     addProducts(t, x + k, stride, wv);
   }
