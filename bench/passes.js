@@ -6,7 +6,8 @@
 //
 // Sequential pictures and the others alternate, picture by picture, so that a machine that is disturbed disturbs all of
 // them. Times are those of the transformer alone, medians; the ratio is that of a picture and the sequential one just
-// before it, its median too. Tokens are compared: one that differs ends the run with an error.
+// before it, its median too. A model that has no n takes `-n none`. Tokens are compared: one that differs ends the run
+// with an error.
 
 const { parseArgs } = require('node:util')
 const { Par } = require('..')
@@ -28,7 +29,8 @@ const list = text => text.split(',').map(one => /^\d+$/.test(one) ? Number(one) 
 const median = numbers => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]
 
 async function main () {
-  for (const n of list(values.n)) {
+  for (const wanted of list(values.n)) {
+    const n = wanted === 'none' ? undefined : wanted
     const { precision, transformer, grid } = values
     const par = transformer
       ? await Par.load({ transformer: { path: transformer, n, ...(grid && { grid: Number(grid) }) }, precision })
@@ -54,7 +56,7 @@ async function main () {
         }
       }
       const { isa, precision } = par.info
-      console.log(`${transformer ?? values.model}, n = ${n}, ${draw}, ${isa}, ${precision}: ` +
+      console.log(`${transformer ?? values.model}, n = ${wanted}, ${draw}, ${isa}, ${precision}: ` +
         `${steps} steps, ${median(sequential).toFixed(1)} ms`)
       for (const [passes, { ms, ratios, count }] of found) {
         const mean = count.reduce((sum, one) => sum + one, 0) / count.length

@@ -16,6 +16,7 @@ Status CudaSession::allocate() {
   const TransformerModel& m = transformer_->model_;
   passes_ = Passes(m, o_, maxSplitQueries / (m.heads / m.kvHeads));  // attendRows sums up in another order
   enteredAt_.resize(static_cast<size_t>(o_.seats));
+  tokensAreRead_.resize(static_cast<size_t>(o_.seats));
   return w_->reset();
 }
 
@@ -51,6 +52,7 @@ Status CudaSession::enter(int seat, const Sequence& sequence) {
   if (logits > 0) then(cudaMemsetAsync(w_->kept + at * logits, 0xff, logits * 4, stream));
   then(cudaMemsetAsync(w_->nonFinite + at, 0, sizeof(int), stream));
   enteredAt_[at] = steps_;
+  tokensAreRead_[at] = true;
   if (Status s = statusOf(e, "preparing a session"); !s.ok()) return failed_ = s;
   return w_->entered[at].record(stream);
 }
@@ -107,6 +109,8 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
   if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
   seats_.ran(step);
+  for (int i = 0; i < step.rowCount; i++)
+    tokensAreRead_[static_cast<size_t>(seats_.seatOf(step.rows[i].stream))] = false;
   failed = seats_.failed();
   return {};
 }
@@ -115,8 +119,16 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
 // enqueued, as a step is.
 Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) {
   const bool mayGuess = std::any_of(parts.begin(), parts.end(), [](const PassPart& p) { return p.steps > 1; });
-  if (mayGuess && tokensReadAt_ != steps_)
-    if (Status s = copyTokens(parts, Direction::toHost); !s.ok()) return s;
+  if (mayGuess) {
+    // A sequence that was not in the passes before this one may have drawn tokens that the host has not seen.
+    std::vector<PassPart> unread;
+    for (const PassPart& p : parts) {
+      if (Status s = seats_.taken(p.seat); !s.ok()) return s;
+      if (!tokensAreRead_[static_cast<size_t>(p.seat)]) unread.push_back(p);
+    }
+    if (!unread.empty())
+      if (Status s = copyTokens(unread, Direction::toHost); !s.ok()) return s;
+  }
   Step composed{};
   if (Status s = passes_.compose(parts, seats_, w_->known, composed); !s.ok()) return s;
   std::vector<int32_t> failed;
@@ -124,10 +136,8 @@ Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cance
     if (passes_.guesses())
       if (Status s = copyTokens(parts, Direction::toDevice); !s.ok()) return s;
     if (Status s = step(composed, cancel, failed); !s.ok()) return s;
-    if (passes_.guesses()) {
+    if (passes_.guesses())
       if (Status s = copyTokens(parts, Direction::toHost); !s.ok()) return s;
-      tokensReadAt_ = steps_;
-    }
     passes_.ran(w_->known);
   }
   result.rows = composed.rowCount;
@@ -152,6 +162,8 @@ Status CudaSession::copyTokens(const std::vector<PassPart>& parts, Direction dir
   if (direction == Direction::toDevice) return statusOf(e, "running a pass");
   const Status finished = transformer_->device_->finish("running a pass");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "running a pass"); !s.ok()) return s;
+  if (finished.ok())
+    for (const PassPart& p : parts) tokensAreRead_[static_cast<size_t>(p.seat)] = true;
   return finished;
 }
 

@@ -56,7 +56,7 @@ class CudaSession : public Session {
   Passes passes_;
   std::unique_ptr<Workspace> w_;
   uint32_t steps_ = 0;
-  uint32_t tokensReadAt_ = 0;        // steps that had run when the host's copy of the tokens was read
+  std::vector<bool> tokensAreRead_;  // [seats]: the host's copy of the tokens is that of the device
   std::vector<uint32_t> enteredAt_;  // [seats]: steps that had been enqueued by then
   Status failed_;                    // of a step that ran in part: the device has counted it, so no other can follow
 };

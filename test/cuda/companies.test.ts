@@ -1,7 +1,7 @@
 // test/seats/companies.test.ts on the simulated GPU: graphs are captured and replayed for steps of other company.
 
 import t from 'tap'
-import { companies, failing } from '../seats/companies.js'
+import { companies, failing, turns } from '../seats/companies.js'
 import { simtAddon } from '../support/simt-addon.js'
 
 t.setTimeout(1_500_000)
@@ -18,6 +18,13 @@ t.test('companies on the simulated GPU', async t => {
     count += found.companies
   }
   t.ok(count >= 200, `${count} companies`)
+})
+
+t.test('sequences take turns at random, with several steps in a pass', async t => {
+  const { env } = await simtAddon({ sanitize: false })
+  for (const [name, seed] of [['par-4x', 1], ['par-4x', 2], ['llamagen', 3]] as const) {
+    t.same(await turns('cuda:0', name, 'bfloat16', seed, env), { tokens: 192, differ: 0 }, name)
+  }
 })
 
 t.test('a sequence whose logits are not finite fails alone', async t => {

@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import { isParallel, parallelNames, transformerNames } from '../support/fixtures.js'
-import { companies, failing } from './companies.js'
+import { companies, failing, turns } from './companies.js'
 
 t.setTimeout(300_000)
 
@@ -21,6 +21,15 @@ t.test('companies on the CPU', async t => {
     }
   }
   t.ok(count >= 200, `${count} companies`)
+})
+
+t.test('sequences take turns at random, with several steps in a pass', async t => {
+  for (const [name, precision] of [['par-4x', 'float32'], ['par-4x', 'int8'], ['llamagen', 'bfloat16']] as const) {
+    for (const seed of [1, 2, 3]) {
+      const found = await turns('cpu', name, precision, seed, process.env)
+      t.same(found, { tokens: 192, differ: 0 }, `${name}, ${precision}`)
+    }
+  }
 })
 
 t.test('a sequence whose logits are not finite fails alone', async t => {

@@ -30,6 +30,16 @@ export async function failing (
   return await printed('failing.js', [device, file, heads, grid, nan, precision], env) as Failing
 }
 
+/** Tokens of three sequences that take turns at random, and how many differ from those of one step a pass. */
+export async function turns (
+  device: string, name: 'par-4x' | 'llamagen', precision: string, seed: number, env: NodeJS.ProcessEnv
+): Promise<{ tokens: number, differ: number }> {
+  const { path: file, heads, grid } = transformerFile(name)
+  const n = name === 'par-4x' ? 4 : 1
+  return await printed('passes.js', [device, file, heads, grid, n, precision, seed], env) as
+    { tokens: number, differ: number }
+}
+
 async function printed (script: string, args: unknown[], env: NodeJS.ProcessEnv): Promise<unknown> {
   const file = path.join(root, 'test', 'seats', script)
   const { stdout } = await promisify(execFile)(process.execPath, [file, await built(), ...args.map(String)],
