@@ -35,6 +35,8 @@ struct Ahead {
   ptrdiff_t step;
 };
 constexpr int prefetchBytes = 4096;
+// The group that is multiplied so many bytes later comes from the second-level cache into the first.
+constexpr int nearBytes = 512;
 INLINE Ahead samePanel(const uint8_t* w) { return {w + prefetchBytes, groupBytes}; }
 
 template <int R, int V>
@@ -127,6 +129,8 @@ INLINE void accumulate(Tile<R, V>& t, const E* x, ptrdiff_t stride, const uint8_
   for (int g = 0; g < groups; g++, w += groupBytes, x += stepOf<W>, ahead.at += ahead.step) {
     __builtin_prefetch(ahead.at, 0, 2);  // into the second-level cache
     __builtin_prefetch(ahead.at + 64, 0, 2);
+    __builtin_prefetch(w + nearBytes, 0, 3);
+    __builtin_prefetch(w + nearBytes + 64, 0, 3);
     multiplyGroup(t, x, stride, reinterpret_cast<const W*>(w));
   }
 }
