@@ -13,6 +13,21 @@
 
 namespace parvis {
 
+// Rows of the longest plan that a session takes: a slot or a draw for each, and as many again for methods that write a
+// slot twice.
+int maxPlanRows(const SessionOptions& options);
+
+// The plan of a seat, and how far it has come.
+struct PlannedSequence {
+  SequencePlan plan;
+  std::vector<int32_t> notBefore;  // [steps]: a pass that begins before that step cannot hold this one
+  std::vector<int32_t> queries;    // [steps + 1]: rows before a step that run through the cross layers, and in all
+  int done = 0;                    // steps
+  int steps() const { return static_cast<int>(plan.ends.size()); }
+  int rowsUpTo(int step) const { return step == 0 ? 0 : plan.ends[static_cast<size_t>(step) - 1]; }
+  int streams() const { return plan.guidance == 1.0 ? 1 : 2; }
+};
+
 class Passes {
  public:
   Passes() = default;
@@ -22,8 +37,21 @@ class Passes {
   // The seat must be taken.
   Status plan(int seat, SequencePlan plan);
   void clear(int seat);
+  const PlannedSequence& planned(int seat) const { return all_[static_cast<size_t>(seat)]; }
   // Steps that are done: their tokens are final.
-  int done(int seat) const { return all_[static_cast<size_t>(seat)].done; }
+  int done(int seat) const { return planned(seat).done; }
+  void setDone(int seat, int steps) { all_[static_cast<size_t>(seat)].done = steps; }
+
+  // Each part is of a seat of its own that has a plan.
+  Status check(const std::vector<PassPart>& parts, const Seats& seats) const;
+  // The end of a pass of one sequence that begins at step `base`, where nothing but the sequence itself limits it.
+  int endOf(int seat, int base, int steps) const;
+  // Checks all steps of the seat that are not done, one after another, as if they had run: no other step of the seat is
+  // checked after that. For a backend that composes passes before it knows where a sequence stands.
+  Status checkAhead(int seat, Seats& seats);
+
+  // What the rows of the next pass would be, whatever is guessed.
+  Step stepOf(const std::vector<PassPart>& parts);
 
   // The next steps of the parts as one step; it has no rows where all of them are at their end. Tokens that are read
   // and were never drawn are guessed: written to `tokens` [seats, tokens].
@@ -36,15 +64,12 @@ class Passes {
   void hide(int seat, int32_t* tokens) const;
 
  private:
-  struct Sequence {
-    SequencePlan plan;
-    std::vector<int32_t> notBefore;  // [steps]: a pass that begins before that step cannot hold this one
-    int done = 0;
-  };
   struct Running {
     int seat, end;  // steps `done` to `end` of the seat
   };
-  int rowsUpTo(const Sequence& s, int step) const { return step == 0 ? 0 : s.plan.ends[static_cast<size_t>(step) - 1]; }
+  bool holds(const PlannedSequence& s, int base, int step) const;
+  void clear();  // what was composed last
+  Step composed();
   void guess(const Running& part, Seats& seats, int32_t* tokens);
   void write();
   int ruleOf(const SamplingRule& rule);
@@ -52,7 +77,7 @@ class Passes {
   TransformerModel model_;
   SessionOptions o_;
   int maxTogether_ = 0;
-  std::vector<Sequence> all_;
+  std::vector<PlannedSequence> all_;
   // Of the step that was composed last.
   std::vector<Running> running_;
   std::vector<Row> rows_;

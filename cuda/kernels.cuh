@@ -84,6 +84,47 @@ struct TakeStep {
 };
 cudaError_t takeStep(const TakeStep& t, StepStream stream);
 
+// ---- compose.cu: passes of several steps -----------------------------------------------------------------------
+
+// What the device knows of the passes of all seats (common/passes.h).
+struct PassTables {
+  const int32_t* plans;  // [seats, planStride]: a PlanHeader and what is behind it
+  ptrdiff_t planStride;  // ints
+  SeatPass* seats;       // [seats]
+  int32_t* read;         // [seats, maxSplitQueries]: tokens that the pass before read and drew again, by its rows
+  int32_t* tokens;       // [seats, tokensEach]
+  int tokensEach, vocabulary;
+  int maxTogether;     // rows of a stream that a pass with guesses has at most, at most maxSplitQueries
+  uint64_t* progress;  // [seats], the host's: passes that were looked at << 32 | steps that were done by then
+};
+
+// In place of takeStep: what the pass before has drawn says where each sequence stands, and its next steps become the
+// tables of this one. Rows whose number is not known to the host have as many places as they may need; places that
+// nobody takes are padding.
+struct ComposePass {
+  const int32_t* ring;  // [depth, stride], the host's; a part begins with its entries
+  int depth, stride;
+  uint32_t* counter;
+  int parts;  // entries
+  Row* rows;
+  int layerRows, crossRows;  // of either kind; those of the cross layers lie behind the others, as their groups do
+  StreamRows* groups;
+  int layerGroups, crossGroups;
+  Drawing* drawings;
+  int drawingCount;
+  int32_t* gather;
+  int gatherCount;  // 0: logits of all rows that can predict are computed, in their order
+  bool crosses;     // the model has cross layers
+  int streamsEach;
+  PassTables tables;
+  const int* nonFinite;
+  int* flags;
+  int seatCount;
+};
+cudaError_t composePass(const ComposePass& c, StepStream stream);
+// Looks at the last pass of a seat, and tells the host.
+cudaError_t settlePass(const PassTables& t, int seat, cudaStream_t stream);
+
 struct Embedding {
   RowTable rows;
   int streamsEach;        // of a seat

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../common/passes.h"
 #include "../common/steps.h"
 #include "../common/transformer.h"
 #include "parvis/backend.h"
@@ -67,7 +68,7 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   const int groupsEach = std::min(o.streams(), o.maxRows);
   maxRows = m.crossLayers > 0 ? roundedParts(o.maxRows) : roundedCount(o.maxRows);
   maxGroups = m.crossLayers > 0 ? 2 * roundedCount(groupsEach) : roundedCount(groupsEach);
-  chunk = std::min(std::max(maxRows, 2), maxLogitRows);
+  chunk = std::min((maxRows + 1) / 2 * 2, maxLogitRows);  // even: rows of logits come in pairs
   // A prediction has two rows of logits at most, and a pair does not go over the end of a chunk.
   maxGather = roundedCount(2 * o.maxRows + 2 * (2 * o.maxRows / chunk + 1));
   xStride = rowStride(m.dim);
@@ -88,7 +89,9 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   groupsAt = ints(rowBytes);
   drawingsAt = groupsAt + ints(groupBytes);
   gatherAt = drawingsAt + ints(drawingBytes);
-  part = gatherAt + ints(gatherBytes);
+  part = std::max(gatherAt + ints(gatherBytes), roundedCount(o.seats) * passEntryInts);
+  maxPlanRows = parvis::maxPlanRows(o);
+  planInts = (cuda::planInts(maxPlanRows, maxPlanRows, o.tokens) + 3) / 4 * 4;
 
   Layout layout;
   const size_t all = static_cast<size_t>(maxRows), some = static_cast<size_t>(chunk),
@@ -118,6 +121,9 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   tokens = layout.add(list);
   logProbs = layout.add(list);
   kept = layout.add(seats * static_cast<size_t>(o.kept) * static_cast<size_t>(m.vocabulary) * 4);
+  plans = layout.add(seats * static_cast<size_t>(planInts) * 4);
+  seatPasses = layout.add(seats * sizeof(SeatPass));
+  read = layout.add(seats * static_cast<size_t>(maxSplitQueries) * 4);
   bytes = layout.bytes();
 
   Layout host;
@@ -125,6 +131,8 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   flags = host.add(seats * sizeof(int));
   entries = host.add(seats * sizeof(SeatEntry));
   known = host.add(list);
+  stagedPlans = host.add(seats * static_cast<size_t>(planInts) * 4);
+  progress = host.add(seats * sizeof(uint64_t));
   hostBytes = host.bytes();
 }
 

@@ -49,6 +49,9 @@ class Launcher {
   void take(const TakeStep& t) {
     run([&] { return LaunchRecord{"step tables", "", 0, 0, 0}; }, [&] { return takeStep(t, stream_); });
   }
+  void compose(const ComposePass& c) {
+    run([&] { return LaunchRecord{"step tables", "", 0, 0, 0}; }, [&] { return composePass(c, stream_); });
+  }
   void embed(const Embedding& e) {
     run([&] { return embeddingLaunch(e.rows.count, e.dim, item()); }, [&] { return cuda::embed(e, stream_); });
   }

@@ -14,9 +14,9 @@ Status CudaSession::allocate() {
   }
   seats_ = Seats(transformer_->model_, o_);
   const TransformerModel& m = transformer_->model_;
-  passes_ = Passes(m, o_, maxSplitQueries / (m.heads / m.kvHeads));  // attendRows sums up in another order
+  passes_ = Passes(m, o_, maxGuessingRows(m));
+  ahead_ = Ahead(o_, m.heads / m.kvHeads, m.crossLayers > 0);
   enteredAt_.resize(static_cast<size_t>(o_.seats));
-  tokensAreRead_.resize(static_cast<size_t>(o_.seats));
   return w_->reset();
 }
 
@@ -52,19 +52,22 @@ Status CudaSession::enter(int seat, const Sequence& sequence) {
   if (logits > 0) then(cudaMemsetAsync(w_->kept + at * logits, 0xff, logits * 4, stream));
   then(cudaMemsetAsync(w_->nonFinite + at, 0, sizeof(int), stream));
   enteredAt_[at] = steps_;
-  tokensAreRead_[at] = true;
   if (Status s = statusOf(e, "preparing a session"); !s.ok()) return failed_ = s;
   return w_->entered[at].record(stream);
 }
 
 Status CudaSession::leave(int seat) {
   Status s = seats_.leave(seat);
-  if (s.ok()) passes_.clear(seat);
-  return s;
+  if (!s.ok()) return s;
+  passes_.clear(seat);
+  ahead_.end(seat);
+  return {};
 }
 
 Status CudaSession::plan(int seat, SequencePlan plan) {
   if (Status s = seats_.taken(seat); !s.ok()) return s;
+  if (ahead_.has(seat))
+    return {Code::invalidOption, "Seat " + std::to_string(seat) + " runs a plan: it gets no other one."};
   return passes_.plan(seat, std::move(plan));
 }
 
@@ -79,23 +82,40 @@ void CudaSession::collectFailures() {
 // ---- a step -------------------------------------------------------------------------------------------------
 
 Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int32_t>& failed) {
-  CudaTransformer& t = *transformer_;
   if (Status s = seats_.check(step); !s.ok()) return s;
-  if (Status s = t.device_->use(); !s.ok()) return s;
+  for (int i = 0; i < step.rowCount; i++)
+    if (const int seat = seats_.seatOf(step.rows[i].stream); ahead_.has(seat))
+      return {Code::invalidOption, "Seat " + std::to_string(seat) + " runs in passes: it takes no other steps."};
+  if (Status s = transformer_->device_->use(); !s.ok()) return s;
   int positions = 0;
   for (int i = 0; i < step.rowCount; i++)
     for (const int32_t c : step.rows[i].cell) positions = std::max(positions, c + 1);
-  if (Status s = t.growAngles(positions); !s.ok()) return s;
+  if (Status s = transformer_->growAngles(positions); !s.ok()) return s;
+  if (Status s = ready(cancel); !s.ok()) return s;
+  const StepPlan plan = w_->write(step, transformer_->model_, transformer_->head_.format, seats_, steps_);
+  if (Status s = launch(plan, recording() ? seenIn(step) : SeenInStep{}); !s.ok()) return s;
+  seats_.ran(step);
+  failed = seats_.failed();
+  return {};
+}
+
+// Its part of the ring is free.
+Status CudaSession::ready(const Cancel& cancel) {
   if (!failed_.ok()) return failed_;
   if (cancel.load(std::memory_order_relaxed)) return cancelled();
-  Event& event = w_->events[steps_ % Workspace::depth];
-  if (Status s = event.wait("running a step"); !s.ok()) return failed_ = s;
+  if (Status s = w_->events[steps_ % Workspace::depth].wait("running a step"); !s.ok()) return failed_ = s;
   collectFailures();
-  if (cancel.load(std::memory_order_relaxed)) return cancelled();
+  return cancel.load(std::memory_order_relaxed) ? cancelled() : Status{};
+}
 
-  const StepPlan plan = w_->write(step, t.model_, t.head_.format, seats_, steps_);
-  if (recording()) {
-    if (Status s = profiled(plan, step); !s.ok()) return failed_ = s;
+Status CudaSession::launch(const StepPlan& plan, const SeenInStep& seen) {
+  CudaTransformer& t = *transformer_;
+  if (recording()) {  // launch by launch, without a graph, and to its end
+    Launcher launch(*t.device_, t.element_, recording());
+    Status s = statusOf(enqueue(launch, plan, seen), "running a step");
+    if (s.ok()) s = t.device_->finish("running a step");
+    if (s.ok()) s = launch.collect();
+    if (!s.ok()) return failed_ = s;
   } else {
     Workspace::Captured* captured = nullptr;
     if (Status s = w_->find(plan, captured); !s.ok()) return s;
@@ -106,38 +126,28 @@ Status CudaSession::step(const Step& step, const Cancel& cancel, std::vector<int
         captured->graph ? cudaGraphLaunch(captured->graph, t.device_->stream()) : enqueue(launch, plan, {});
     if (Status s = statusOf(e, "running a step"); !s.ok()) return failed_ = s;  // half of it may have run
   }
-  if (Status s = event.record(t.device_->stream()); !s.ok()) return failed_ = s;
+  if (Status s = w_->events[steps_ % Workspace::depth].record(t.device_->stream()); !s.ok()) return failed_ = s;
   steps_++;
-  seats_.ran(step);
-  for (int i = 0; i < step.rowCount; i++)
-    tokensAreRead_[static_cast<size_t>(seats_.seatOf(step.rows[i].stream))] = false;
-  failed = seats_.failed();
   return {};
 }
 
-// What a pass with guesses has drawn decides which steps the next one runs: it is waited for. A pass without guesses is
-// enqueued, as a step is.
+SeenInStep CudaSession::seenIn(const Step& step) const {
+  const int inLayers = layerRows(transformer_->model_, step);
+  return {seenSlots({step.rows, inLayers, nullptr, 0, nullptr, 0}),
+          seenSlots({step.rows + inLayers, step.rowCount - inLayers, nullptr, 0, nullptr, 0})};
+}
+
+// ---- passes -------------------------------------------------------------------------------------------------
+
 Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) {
-  const bool mayGuess = std::any_of(parts.begin(), parts.end(), [](const PassPart& p) { return p.steps > 1; });
-  if (mayGuess) {
-    // A sequence that was not in the passes before this one may have drawn tokens that the host has not seen.
-    std::vector<PassPart> unread;
-    for (const PassPart& p : parts) {
-      if (Status s = seats_.taken(p.seat); !s.ok()) return s;
-      if (!tokensAreRead_[static_cast<size_t>(p.seat)]) unread.push_back(p);
-    }
-    if (!unread.empty())
-      if (Status s = copyTokens(unread, Direction::toHost); !s.ok()) return s;
-  }
+  if (Status s = passes_.check(parts, seats_); !s.ok()) return s;
+  if (std::any_of(parts.begin(), parts.end(), [&](const PassPart& p) { return p.steps > 1 || ahead_.has(p.seat); }))
+    return passAhead(parts, cancel, result);
   Step composed{};
   if (Status s = passes_.compose(parts, seats_, w_->known, composed); !s.ok()) return s;
   std::vector<int32_t> failed;
   if (composed.rowCount > 0) {
-    if (passes_.guesses())
-      if (Status s = copyTokens(parts, Direction::toDevice); !s.ok()) return s;
     if (Status s = step(composed, cancel, failed); !s.ok()) return s;
-    if (passes_.guesses())
-      if (Status s = copyTokens(parts, Direction::toHost); !s.ok()) return s;
     passes_.ran(w_->known);
   }
   result.rows = composed.rowCount;
@@ -145,38 +155,74 @@ Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cance
   return {};
 }
 
-// Tokens of the parts, between the device and the host's copy of them.
-Status CudaSession::copyTokens(const std::vector<PassPart>& parts, Direction direction) {
+// With guesses, or after a pass with guesses. What a sequence has come to is known on the device first, which goes on
+// from there by itself. The host is told of it a few passes later, and counts one step for each pass until then.
+Status CudaSession::passAhead(std::vector<PassPart> parts, const Cancel& cancel, PassResult& result) {
+  const std::vector<PassPart> asked = parts;
   if (Status s = transformer_->device_->use(); !s.ok()) return s;
-  const cudaStream_t stream = transformer_->device_->stream();
-  const size_t tokens = static_cast<size_t>(o_.tokens);
-  cudaError_t e = cudaSuccess;
-  for (const PassPart& p : parts) {
-    if (Status s = seats_.taken(p.seat); !s.ok()) return s;
-    int32_t* const host = w_->known + static_cast<size_t>(p.seat) * tokens;
-    int32_t* const device = w_->tokens + static_cast<size_t>(p.seat) * tokens;
-    if (e == cudaSuccess)
-      e = direction == Direction::toHost ? cudaMemcpyAsync(host, device, tokens * 4, cudaMemcpyDeviceToHost, stream)
-                                         : cudaMemcpyAsync(device, host, tokens * 4, cudaMemcpyHostToDevice, stream);
+  if (Status s = ready(cancel); !s.ok()) return s;
+  for (const PassPart& p : parts)
+    if (!ahead_.has(p.seat))
+      if (Status s = goAhead(p.seat); !s.ok()) return s;
+  hear(parts);
+  const auto mayBeDone = [&](const PassPart& p) {
+    const Ahead::Bounds bounds = ahead_.bounds(p.seat, passes_);
+    return bounds.least < bounds.most && bounds.most == passes_.planned(p.seat).steps();
+  };
+  // A pass that may find nothing to do is not worth its time.
+  if (std::any_of(parts.begin(), parts.end(), mayBeDone))
+    if (Status s = settle(parts); !s.ok()) return s;
+  std::erase_if(parts, [&](const PassPart& p) {
+    return ahead_.bounds(p.seat, passes_).least == passes_.planned(p.seat).steps();
+  });
+  if (!parts.empty()) {
+    if (!ahead_.compose(parts, passes_, w_->layout.chunk)) {
+      if (Status s = settle(parts); !s.ok()) return s;
+      if (!ahead_.compose(parts, passes_, w_->layout.chunk))
+        return {Code::invalidOption, "A step has 1.." + std::to_string(o_.maxRows) + " rows, and this one more."};
+    }
+    w_->write(ahead_.entries(), steps_);
+    SeenInStep seen;
+    if (recording()) {
+      for (const PassPart& p : parts) passes_.setDone(p.seat, ahead_.bounds(p.seat, passes_).least);
+      seen = seenIn(passes_.stepOf(parts));
+    }
+    if (Status s = launch(ahead_.plan(), seen); !s.ok()) return s;
+    ahead_.enqueued(parts);
+    result.rows = ahead_.rows();
   }
-  if (direction == Direction::toDevice) return statusOf(e, "running a pass");
-  const Status finished = transformer_->device_->finish("running a pass");  // in any case: a copy may be under way
-  if (Status s = statusOf(e, "running a pass"); !s.ok()) return s;
-  if (finished.ok())
-    for (const PassPart& p : parts) tokensAreRead_[static_cast<size_t>(p.seat)] = true;
-  return finished;
+  for (const PassPart& p : asked)
+    result.done.push_back(seats_.failed(p.seat) ? -1 : ahead_.bounds(p.seat, passes_).least);
+  return {};
 }
 
-// Launch by launch, without a graph, and to its end.
-Status CudaSession::profiled(const StepPlan& plan, const Step& step) {
-  const CudaTransformer& t = *transformer_;
-  Launcher launch(*t.device_, t.element_, recording());
-  const int inLayers = layerRows(t.model_, step);
-  const SeenInStep seen{seenSlots({step.rows, inLayers, nullptr, 0, nullptr, 0}),
-                        seenSlots({step.rows + inLayers, step.rowCount - inLayers, nullptr, 0, nullptr, 0})};
-  if (Status s = statusOf(enqueue(launch, plan, seen), "running a step"); !s.ok()) return s;
-  if (Status s = t.device_->finish("running a step"); !s.ok()) return s;
-  return launch.collect();
+// From now on the device puts the passes of the seat together. The host checks all of them before.
+Status CudaSession::goAhead(int seat) {
+  const PlannedSequence& planned = passes_.planned(seat);
+  int positions = 0;
+  for (const PlannedRow& row : planned.plan.rows)
+    for (const int32_t c : row.cell) positions = std::max(positions, c + 1);
+  if (Status s = passes_.checkAhead(seat, seats_); !s.ok()) return s;
+  if (Status s = transformer_->growAngles(positions); !s.ok()) return s;
+  if (Status s = w_->stage(seat, planned, transformer_->model_.crossLayers > 0); !s.ok()) return failed_ = s;
+  ahead_.begin(seat, planned.done);
+  return {};
+}
+
+void CudaSession::hear(const std::vector<PassPart>& parts) {
+  for (const PassPart& p : parts) ahead_.hear(p.seat, w_->progress[p.seat]);
+}
+
+// Waits until the host knows where the sequences stand.
+Status CudaSession::settle(const std::vector<PassPart>& parts) {
+  const PassTables tables = w_->passTables(transformer_->model_);
+  cudaError_t e = cudaSuccess;
+  for (const PassPart& p : parts)
+    if (e == cudaSuccess && ahead_.waits(p.seat)) e = settlePass(tables, p.seat, transformer_->device_->stream());
+  if (Status s = statusOf(e, "running a pass"); !s.ok()) return s;
+  if (Status s = transformer_->device_->finish("running a pass"); !s.ok()) return failed_ = s;
+  hear(parts);
+  return {};
 }
 
 Status CudaSession::capture(Workspace::Captured& captured) {
@@ -230,7 +276,8 @@ cudaError_t CudaSession::enqueue(Launcher& launch, const StepPlan& plan, const S
   const Stack layers = stack(0, m.layers, crosses ? t.sharedNorm_ : t.finalNorm_, plan.layers, 0, 0, seen.layers);
   const Stack crossLayers = stack(m.layers, m.crossLayers, t.finalNorm_, plan.crossLayers, plan.layers.rows,
                                   plan.layers.groups, seen.crossLayers);
-  launch.take(w_->taking(plan));
+  if (plan.composed > 0) launch.compose(w_->composing(plan, m));
+  else launch.take(w_->taking(plan));
   for (const Stack* s : {&layers, &crossLayers})
     if (s->plan.rows > 0) begin(launch, *s);
   if (layers.plan.rows > 0) run(launch, layers);
@@ -370,9 +417,9 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
   const cudaStream_t stream = transformer_->device_->stream();
   int bad = 0;
   const size_t at = static_cast<size_t>(seat) * bytes;
-  cudaError_t e =
-      bytes > 0 ? cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream)
-                : cudaSuccess;
+  cudaError_t e = ahead_.waits(seat) ? settlePass(w_->passTables(transformer_->model_), seat, stream) : cudaSuccess;
+  if (e == cudaSuccess && bytes > 0)
+    e = cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream);
   if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite + seat, sizeof bad, cudaMemcpyDeviceToHost, stream);
   const Status finished = transformer_->device_->finish("running a step");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
@@ -383,8 +430,11 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
 
 Status CudaSession::readTokens(int seat, int32_t* out) {
   Status s = read(seat, out, w_->tokens, static_cast<size_t>(o_.tokens) * 4);
-  if (s.ok()) passes_.hide(seat, out);
-  return s;
+  if (!s.ok()) return s;
+  ahead_.hear(seat, w_->progress[seat]);
+  passes_.setDone(seat, ahead_.bounds(seat, passes_).least);
+  passes_.hide(seat, out);
+  return {};
 }
 
 Status CudaSession::readLogProbs(int seat, float* out) {

@@ -7,6 +7,7 @@
 
 #include "../common/passes.h"
 #include "../common/steps.h"
+#include "ahead.h"
 #include "rows.h"
 #include "transformer.h"
 #include "workspace.h"
@@ -42,12 +43,16 @@ class CudaSession : public Session {
   void share(Launcher& launch, const Stack& stack);
   Rotation rotation(const RowTable& rows, int heads, int kvHeads, const Cache& cache) const;
   Cache cacheOf(int index) const;
-  Status profiled(const StepPlan& plan, const Step& step);
+  SeenInStep seenIn(const Step& step) const;
   void predict(Launcher& launch, const StepPlan& plan, const Stack& stack);
   Status capture(Workspace::Captured& captured);
   void collectFailures();
-  enum class Direction { toHost, toDevice };
-  Status copyTokens(const std::vector<PassPart>& parts, Direction direction);
+  Status ready(const Cancel& cancel);
+  Status launch(const StepPlan& plan, const SeenInStep& seen);
+  Status passAhead(std::vector<PassPart> parts, const Cancel& cancel, PassResult& result);
+  Status goAhead(int seat);
+  void hear(const std::vector<PassPart>& parts);
+  Status settle(const std::vector<PassPart>& parts);
   Status read(int seat, void* to, const void* from, size_t bytes);
 
   std::shared_ptr<CudaTransformer> transformer_;
@@ -56,7 +61,7 @@ class CudaSession : public Session {
   Passes passes_;
   std::unique_ptr<Workspace> w_;
   uint32_t steps_ = 0;
-  std::vector<bool> tokensAreRead_;  // [seats]: the host's copy of the tokens is that of the device
+  Ahead ahead_;
   std::vector<uint32_t> enteredAt_;  // [seats]: steps that had been enqueued by then
   Status failed_;                    // of a step that ran in part: the device has counted it, so no other can follow
 };

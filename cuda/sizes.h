@@ -30,7 +30,12 @@ struct StreamRows {
 };
 
 constexpr int maxSplitQueries = 64;  // queries of a key/value head in a step: up to here attend, above it attendRows
-constexpr int maxLogitRows = 1024;   // that exist at a time
+// Rows of a stream that a pass with guesses has at most: attendRows sums up in another order. More rows belong to one
+// step.
+inline int maxGuessingRows(const TransformerModel& m) {
+  return maxSplitQueries / (m.heads / m.kvHeads) > 1 ? maxSplitQueries / (m.heads / m.kvHeads) : 1;
+}
+constexpr int maxLogitRows = 1024;  // that exist at a time
 
 // Sums of squares of 16 elements of a row each.
 PARVIS_HOST_DEVICE constexpr int squaresStride(int dim) { return (dim + 63) / 64 * 4; }
@@ -97,6 +102,57 @@ struct Drawing {
   int32_t kept;                        // place among the seat's kept logits; -1: none
   float guidance;
   SamplingRule rule;
+};
+
+// ---- passes that the device puts together: compose.cu
+// ----------------------------------------------------------------
+
+// A row of a plan with what the kernel needs to know of it.
+struct DeviceRow {
+  PlannedRow row;
+  int32_t step;     // that it belongs to
+  int32_t queries;  // rows before it that run through the cross layers
+  float guidance;   // scale of its prediction
+  int32_t unused;
+};
+static_assert(sizeof(DeviceRow) == 12 * sizeof(int32_t));
+
+// The plan of a seat, as it lies in memory: this, and behind it
+//   int32_t rows[steps + 1]      before each step, and in all
+//   int32_t queries[steps + 1]   the same of rows that run through the cross layers
+//   int32_t notBefore[steps]     a pass that begins before that step cannot hold this one
+//   int32_t guesses[guessCount]  of each token: the one whose value is its first guess, or -1
+//   DeviceRow of each row
+struct PlanHeader {
+  int32_t steps, streams, guessCount, unused;
+  SamplingRule rule;
+};
+static_assert(sizeof(PlanHeader) == 8 * sizeof(int32_t));
+PARVIS_HOST_DEVICE constexpr int planInts(int steps, int rows, int guesses) {
+  return 8 + 3 * steps + 2 + guesses + 12 * rows;
+}
+
+// A sequence in a pass, as it lies in the ring. Kind 0: rows that run through the layers; kind 1: through the cross
+// layers. Rows and groups are counted from the first one of their kind.
+struct PassEntry {
+  int32_t seat;             // -1: padding
+  int32_t base;             // its steps that are done; -1: as many as the passes before have shown
+  int32_t steps;            // of the pass, at most
+  int32_t places[2];        // [kind]: for its rows of one stream
+  int32_t first[2][2];      // [kind][stream]: the first of those
+  int32_t group[2][2];      // the same of its group
+  int32_t tile[2][2];       // tiles of attend() that the groups before it may have
+  int32_t drawing, logits;  // the first of its predictions, and of its rows of logits where they are gathered
+  int32_t unused;
+};
+constexpr int passEntryInts = 20;
+static_assert(sizeof(PassEntry) == passEntryInts * sizeof(int32_t));
+
+// How far the passes of a seat have come: it read guesses up to step `end`, and is done up to step `base`, unless
+// nothing waits to be looked at (end <= base).
+struct SeatPass {
+  int32_t base, end;
+  uint32_t passes;  // that were put together
 };
 
 }  // namespace parvis::cuda

@@ -54,20 +54,32 @@ Status Workspace::allocate(const TransformerModel& m, Element element) {
   place(tokens, layout.tokens);
   place(logProbs, layout.logProbs);
   place(kept, layout.kept);
+  place(plans, layout.plans);
+  place(seatPasses, layout.seatPasses);
+  place(read, layout.read);
   ring_ = reinterpret_cast<int32_t*>(host_.data());
   flags = reinterpret_cast<int*>(host_.data() + layout.flags);
   entries = reinterpret_cast<SeatEntry*>(host_.data() + layout.entries);
   known = reinterpret_cast<int32_t*>(host_.data() + layout.known);
   entered.resize(static_cast<size_t>(options.seats));
+  stagedPlans_ = reinterpret_cast<int32_t*>(host_.data() + layout.stagedPlans);
+  staged_.resize(static_cast<size_t>(options.seats));
+  progress = reinterpret_cast<uint64_t*>(host_.data() + layout.progress);
   return {};
 }
 
 Status Workspace::reset() {
   const cudaStream_t stream = device_->stream();
-  for (int i = 0; i < options.seats; i++) flags[i] = 0;  // nothing runs: a workspace that is kept has been waited for
+  // Nothing runs: a workspace that is kept has been waited for.
+  for (int i = 0; i < options.seats; i++) {
+    flags[i] = 0;
+    progress[i] = 0;
+  }
   cudaError_t e = cudaMemsetAsync(counter, 0, 4, stream);
   if (e == cudaSuccess) e = cudaMemsetAsync(nonFinite, 0, static_cast<size_t>(options.seats) * 4, stream);
   if (e == cudaSuccess) e = cudaMemsetAsync(counters, 0, layout.counterBytes, stream);
+  if (e == cudaSuccess)
+    e = cudaMemsetAsync(seatPasses, 0, static_cast<size_t>(options.seats) * sizeof(SeatPass), stream);
   return statusOf(e, "preparing a session");
 }
 
@@ -156,6 +168,72 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, WeightFor
     }
   }
   return plan;
+}
+
+void Workspace::write(const std::vector<PassEntry>& entries, uint32_t index) {
+  int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
+  std::copy(entries.begin(), entries.end(), reinterpret_cast<PassEntry*>(part));
+}
+
+Status Workspace::stage(int seat, const PlannedSequence& p, bool crosses) {
+  Event& event = staged_[static_cast<size_t>(seat)];
+  if (Status s = event.wait("preparing a session"); !s.ok()) return s;
+  const ptrdiff_t place = static_cast<ptrdiff_t>(seat) * layout.planInts;
+  const SequencePlan& plan = p.plan;
+  int32_t* const begin = stagedPlans_ + place;
+  *reinterpret_cast<PlanHeader*>(begin) = {p.steps(), p.streams(), static_cast<int32_t>(plan.guesses.size()), 0,
+                                           plan.rule};
+  int32_t* to = begin + sizeof(PlanHeader) / sizeof(int32_t);
+  *to++ = 0;
+  to = std::copy(plan.ends.begin(), plan.ends.end(), to);
+  to = std::copy(p.queries.begin(), p.queries.end(), to);
+  to = std::copy(p.notBefore.begin(), p.notBefore.end(), to);
+  to = std::copy(plan.guesses.begin(), plan.guesses.end(), to);
+  DeviceRow* rows = reinterpret_cast<DeviceRow*>(to);
+  int32_t queries = 0;
+  for (int step = 0; step < p.steps(); step++)
+    for (int i = p.rowsUpTo(step); i < p.rowsUpTo(step + 1); i++) {
+      const PlannedRow& row = plan.rows[static_cast<size_t>(i)];
+      *rows++ = {row, step, queries, plan.guidanceOf(static_cast<size_t>(i)), 0};
+      queries += crosses && row.slot < 0 ? 1 : 0;
+    }
+  const size_t bytes = static_cast<size_t>(reinterpret_cast<uint8_t*>(rows) - reinterpret_cast<uint8_t*>(begin));
+  const cudaStream_t stream = device_->stream();
+  if (Status s =
+          statusOf(cudaMemcpyAsync(plans + place, begin, bytes, cudaMemcpyHostToDevice, stream), "preparing a session");
+      !s.ok())
+    return s;
+  return event.record(stream);
+}
+
+PassTables Workspace::passTables(const TransformerModel& m) const {
+  return {plans,        layout.planInts, seatPasses,
+          read,         tokens,          options.tokens,
+          m.vocabulary, maxGuessingRows(m),  const_cast<uint64_t*>(progress)};
+}
+
+ComposePass Workspace::composing(const StepPlan& plan, const TransformerModel& m) const {
+  return {ring_,
+          depth,
+          layout.part,
+          counter,
+          plan.composed,
+          rows,
+          plan.layers.rows,
+          plan.crossLayers.rows,
+          groups,
+          plan.layers.groups,
+          plan.crossLayers.groups,
+          drawings,
+          plan.predictions,
+          gather,
+          plan.logitRows,
+          m.crossLayers > 0,
+          options.streamsEach,
+          passTables(m),
+          nonFinite,
+          const_cast<int*>(flags),
+          options.seats};
 }
 
 TakeStep Workspace::taking(const StepPlan& plan) const {

@@ -6,6 +6,7 @@
 
 #include <deque>
 
+#include "../common/passes.h"
 #include "../common/steps.h"
 #include "device.h"
 #include "kernels.cuh"
@@ -30,9 +31,11 @@ struct StepPlan {
   int predictions = 0;
   int logitRows = 0;  // whose logits are gathered; 0: those of all rows that can predict are computed, in their order
   bool sampled = false, raced = false, scored = false;
+  int composed = 0;  // sequences of a pass that the device puts together; 0: the host does
   bool operator==(const StepPlan& o) const {
     return layers == o.layers && crossLayers == o.crossLayers && predictions == o.predictions &&
-           logitRows == o.logitRows && sampled == o.sampled && raced == o.raced && scored == o.scored;
+           composed == o.composed && logitRows == o.logitRows && sampled == o.sampled && raced == o.raced &&
+           scored == o.scored;
   }
 };
 
@@ -60,9 +63,15 @@ class Workspace {
   // head: what the matrix of the head is kept in.
   StepPlan write(const Step& step, const TransformerModel& model, WeightFormat head, const Seats& seats,
                  uint32_t index);
+  // The same of a pass that the device puts together.
+  void write(const std::vector<PassEntry>& entries, uint32_t index);
+  // A plan on its way to the device.
+  Status stage(int seat, const PlannedSequence& planned, bool crosses);
   // The entry for a plan; the one that was not used for longest goes where there are too many.
   Status find(const StepPlan& plan, Captured*& out);
   TakeStep taking(const StepPlan& plan) const;
+  ComposePass composing(const StepPlan& plan, const TransformerModel& model) const;
+  PassTables passTables(const TransformerModel& model) const;
   bool fits(const SessionOptions& o) const;
   size_t bytes() const { return memory_.bytes(); }
 
@@ -97,13 +106,20 @@ class Workspace {
   SeatEntry* entries = nullptr;  // [seats]
   int32_t* known = nullptr;      // [seats, tokens]
   std::vector<Event> entered;    // [seats]
+  // Of passes that the device puts together (PassTables).
+  int32_t* plans = nullptr;
+  SeatPass* seatPasses = nullptr;
+  int32_t* read = nullptr;
+  volatile uint64_t* progress = nullptr;  // the host's
 
  private:
   StepPlan::Part writePart(const Step& step, int begin, int end, int shared, Row* toRows, StreamRows* toGroups);
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;
   HostMemory host_;
-  int32_t* ring_ = nullptr;  // the tables of steps in flight, the host's
+  int32_t* stagedPlans_ = nullptr;  // [seats, layout.planInts], the host's
+  std::vector<Event> staged_;       // [seats]
+  int32_t* ring_ = nullptr;         // the tables of steps in flight, the host's
   std::vector<Group> found_;
   std::deque<Captured> captured_;  // the one used last behind
 };

@@ -109,7 +109,7 @@ const attentions = ['attend', 'attend-rows', 'plain'].map(name => `cuda/${name}.
 /** Those that take longest first. */
 const families: Array<{ name: string, sources: string[], least: number }> = [
   { name: 'vq-tokenizer', sources: [...cudaTokenizer, ...cpuBackend], least: 33 },
-  { name: 'session', sources: [...cudaSession, ...cpuBackend], least: 37 },
+  { name: 'session', sources: [...cudaSession, ...cpuBackend], least: 41 },
   { name: 'vq-convolve', sources: [...convolutions, ...cpuBackend], least: 70 },
   { name: 'tile', sources: ['cuda/tile.cu', ...projections, ...projected], least: 79 },
   { name: 'attend', sources: [...attentions, 'cpu/isa/unit.cc'], least: 89 },
@@ -186,5 +186,5 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
     )
   }
   t.ok(entries.length >= 105, `${entries.length} entries`)
-  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 64, 'entries that wait')
+  t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 65, 'entries that wait')
 })

@@ -78,6 +78,9 @@ struct SequencePlan {
   std::vector<int32_t> guesses;  // [tokens]: the token of that index is the first guess; -1, or empty: token 0 is
   SamplingRule rule;
   double guidance = 1;  // 1: the seat's unconditional stream does not run
+  float guidanceOf(size_t row) const {
+    return static_cast<float>(1.0 + (shares.empty() ? 1.0 : static_cast<double>(shares[row])) * (guidance - 1.0));
+  }
 };
 
 // A sequence in a pass, with so many of its next steps at most.
@@ -86,7 +89,7 @@ struct PassPart {
 };
 
 struct PassResult {
-  int rows = 0;               // that it had
+  int rows = 0;               // that it had; on a GPU places for rows, where the device puts them together
   std::vector<int32_t> done;  // steps of each part that are done by now; -1: the seat has failed
 };
 

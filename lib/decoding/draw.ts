@@ -77,8 +77,7 @@ function aheadOf (passes: Passes, { maxRows }: Plan, pictures: number): number {
 /** One yield a step. Returning early cancels what is enqueued and frees the session. */
 export async function * draw (models: Models, call: Call, drawing: Drawing): AsyncGenerator<DrawnStep, void, void> {
   const { part, plan, classIds, seeds, orders, known } = drawing
-  // On a GPU a pass with guesses is waited for, so that it pays in few cases only.
-  const passes = drawing.passes === 'auto' && models.choice.device !== 'cpu' ? 1 : drawing.passes
+  const { passes } = drawing
   const { guidanceScale, draw: mode = 'inverse', ...rest } = drawing.sampling
   const rule: SamplingRule = { mode, ...rest }
   const stepCount = plan.tokensAfter.length

@@ -238,7 +238,8 @@ export interface NativeSession {
    * says, or as fit in `maxRows`. Steps whose guesses were right are done (common/passes.h).
    * @param parts [parts, 2]: a seat, and the max steps of it
    * @returns [1 + parts]: the rows that it had; then the steps of each part that are done by now, or -1 where the seat
-   * has failed, as far as that is known by then
+   * has failed, as far as that is known by then. On a GPU the device compares guesses by itself, and what a pass has
+   * shown is told a few passes later: a step for each pass is counted until then
    */
   pass(parts: Int32Array, cancel?: NativeCancel): Promise<Int32Array>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */

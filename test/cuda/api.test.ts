@@ -63,7 +63,7 @@ t.test('passes of several steps: the same tokens, and fewer passes than steps', 
     const found = await runWith<Found[]>(options, 'seed=1', 'passes', draws!)
     t.equal(found.length, draws!.split(',').length)
     for (const { steps, auto, passes, differ } of found) {
-      t.equal(auto, steps, 'auto has one step a pass')
+      t.ok(auto <= steps, `auto: ${auto} passes for ${steps} steps`)
       t.equal(differ, 0, `${name}, ${precision}`)
       if (name === 'llamagen') t.ok(Math.min(...passes) < steps, `${passes.join(', ')} passes for ${steps} steps`)
     }

@@ -22,8 +22,14 @@ t.test('companies on the simulated GPU', async t => {
 
 t.test('sequences take turns at random, with several steps in a pass', async t => {
   const { env } = await simtAddon({ sanitize: false })
-  for (const [name, seed] of [['par-4x', 1], ['par-4x', 2], ['llamagen', 3]] as const) {
-    t.same(await turns('cuda:0', name, 'bfloat16', seed, env), { tokens: 192, differ: 0 }, name)
+  for (const [name, precision, options, seed] of [
+    ['par-4x', 'bfloat16', {}, 1], ['llamagen', 'bfloat16', {}, 2], ['arpg', 'float32', { steps: 20 }, 3],
+    ['randar', 'bfloat16', { steps: 22 }, 4]
+  ] as const) {
+    const { tokens, differ, alone, together } = await turns('cuda:0', name, options, precision, seed, env)
+    t.same([tokens, differ], [6 * 64, 0], `${name}, ${precision}`)
+    if (name === 'arpg') t.ok(together < 0.8 * alone, `${together} passes in place of ${alone}`)
+    else t.ok(together <= alone, `${together} passes in place of ${alone}`)
   }
 })
 

@@ -7,5 +7,5 @@ t.setTimeout(900_000) // a minute where nothing else runs
 
 t.test('sessions', async t => {
   // Kernels run before their turn in two of the three orders.
-  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 54, [smallest], ['', 'ahead=1', 'ahead=3'])
+  await checkFamily(t, 'session', [...cudaSession, ...cpuBackend], 58, [smallest], ['', 'ahead=1', 'ahead=3'])
 })

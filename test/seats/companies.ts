@@ -30,14 +30,15 @@ export async function failing (
   return await printed('failing.js', [device, file, heads, grid, nan, precision], env) as Failing
 }
 
-/** Tokens of three sequences that take turns at random, and how many differ from those of one step a pass. */
+export interface Turns { tokens: number, differ: number, alone: number, together: number }
+
+/** Tokens of six sequences that take turns at random, and how many differ from those of one step a pass. */
 export async function turns (
-  device: string, name: 'par-4x' | 'llamagen', precision: string, seed: number, env: NodeJS.ProcessEnv
-): Promise<{ tokens: number, differ: number }> {
-  const { path: file, heads, grid } = transformerFile(name)
-  const n = name === 'par-4x' ? 4 : 1
-  return await printed('passes.js', [device, file, heads, grid, n, precision, seed], env) as
-    { tokens: number, differ: number }
+  device: string, name: TransformerName | ParallelName, options: object, precision: string, seed: number,
+  env: NodeJS.ProcessEnv
+): Promise<Turns> {
+  const { path: file } = isParallel(name) ? parallelFile(name) : transformerFile(name)
+  return await printed('passes.js', [device, file, 2, 8, JSON.stringify(options), precision, seed], env) as Turns
 }
 
 async function printed (script: string, args: unknown[], env: NodeJS.ProcessEnv): Promise<unknown> {

@@ -86,6 +86,25 @@ inline parvis::Status step(parvis::Session& session, const Options& o, const Tab
       cancel, failed);
 }
 
+// The same steps as a plan, for one sequence. A token's first guess is the token before it.
+inline parvis::SequencePlan planOf(const Options& o, const std::vector<Table>& tables, const Rule& rule) {
+  parvis::SequencePlan plan;
+  for (const Table& table : tables) {
+    for (const Line& l : table)
+      plan.rows.push_back({l.predicts,
+                           l.input,
+                           o.positions ? l.slot : -1,
+                           {l.row < 0 ? -1 : l.slot % 3, l.row, l.column},
+                           l.slot,
+                           l.sees});
+    plan.ends.push_back(static_cast<int32_t>(plan.rows.size()));
+  }
+  for (int32_t i = 0; i < o.tokens; i++) plan.guesses.push_back(i - 1);
+  plan.rule = {rule.mode, rule.temperature, rule.topK, rule.topP};
+  plan.guidance = o.guided ? static_cast<double>(rule.guidanceScale) : 1;
+  return plan;
+}
+
 struct Results {
   parvis::Status status;
   std::vector<int32_t> tokens;

@@ -249,6 +249,47 @@ void batches(const Both& both, int n, int tokens, int among) {
   cases::check(same, "a sequence alone has the tokens that it has among %d %s", among, many.status.message.c_str());
 }
 
+// Passes of several steps: the tokens of the steps one after another, whoever is beside a sequence and however many
+// steps a pass has; a seat that runs in passes takes no other steps.
+void passes(const Both& both, const char* name, int n, int tokens, bool guided) {
+  Rule rule;
+  rule.guidanceScale = guided ? 2 : 1, rule.temperature = 0.02f;
+  const auto table = steps(n, tokens, 4, false);
+  Options o = options(3, tokens, n, guided);
+  const Results expected = run(*both.cuda, o, table, rule);
+  const parvis::Cancel cancel{false};
+  std::unique_ptr<parvis::Session> session;
+  o.maxRows = n + 6;  // room for guesses, but not for as many as are asked for
+  Status s = seated(*both.cuda, o, session);
+  for (int seat = 0; seat < o.sequences() && s.ok(); seat++) s = session->plan(seat, company::planOf(o, table, rule));
+  const int32_t all = static_cast<int32_t>(table.size());
+  std::vector<int32_t> done(3), took(3);
+  bool grows = true;
+  for (int pass = 0; s.ok() && pass < 4 * all && done != std::vector<int32_t>(3, all); pass++) {
+    std::vector<parvis::PassPart> parts;
+    for (int32_t seat = 0; seat < 3; seat++)
+      if ((pass + seat) % 4 != 0) parts.push_back({seat, 1 + (pass + 3 * seat) % 6});
+    parvis::PassResult result;
+    s = session->pass(parts, cancel, result);
+    for (size_t i = 0; i < result.done.size(); i++) {
+      int32_t& before = done[static_cast<size_t>(parts[i].seat)];
+      grows = grows && result.done[i] >= std::min(before + 1, all);
+      took[static_cast<size_t>(parts[i].seat)] += before < all ? 1 : 0;
+      before = result.done[i];
+    }
+  }
+  std::vector<int32_t> found;
+  if (s.ok()) s = readTokens(*session, o, found);
+  cases::check(
+      expected.status.ok() && s.ok() && grows && done == std::vector<int32_t>(3, all) && found == expected.tokens,
+      "%s: passes of up to six steps, n = %d%s: %d, %d and %d for %d steps %s", name, n, guided ? ", guided" : "",
+      took[0], took[1], took[2], all, s.message.c_str());
+  s = company::step(*session, o, table[0], rule, cancel);
+  const Status again = session->plan(0, company::planOf(o, table, rule));
+  cases::check(s.code == Code::invalidOption && again.code == Code::invalidOption, "a seat that runs in passes: %s %s",
+               s.message.c_str(), again.message.c_str());
+}
+
 // A profile changes no token, and both backends record the same matrix products.
 void profiles(const Both& both, const char* name) {
   const auto table = steps(4, 16, 4, false);
@@ -668,6 +709,8 @@ int main(int, char** argv) {
     profiles(both, "bfloat16");
     batches(both, 4, 16, 3);  // 24 rows
     batches(both, 4, 16, 9);  // 72 rows: tiles
+    passes(both, "bfloat16", 1, 16, true);
+    passes(both, "bfloat16", 4, 24, false);
     kept(load(checkpoint, m, Precision::bfloat16), 12,
          [&](const Options& o, const std::vector<Table>& table, const Rule& rule) {
            return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
