@@ -207,9 +207,15 @@ Status Workspace::stage(int seat, const PlannedSequence& p, bool crosses) {
 }
 
 PassTables Workspace::passTables(const TransformerModel& m) const {
-  return {plans,        layout.planInts, seatPasses,
-          read,         tokens,          options.tokens,
-          m.vocabulary, maxGuessingRows(m),  const_cast<uint64_t*>(progress)};
+  return {plans,
+          layout.planInts,
+          seatPasses,
+          read,
+          tokens,
+          options.tokens,
+          m.vocabulary,
+          maxGuessingRows(m),
+          const_cast<uint64_t*>(progress)};
 }
 
 ComposePass Workspace::composing(const StepPlan& plan, const TransformerModel& m) const {
