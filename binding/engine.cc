@@ -64,15 +64,16 @@ Napi::Value VideoEncoderHandle::promise(const Napi::CallbackInfo& info) {
 // ---- engine -------------------------------------------------------------------------------------------------
 
 Napi::Function EngineHandle::define(Napi::Env env) {
-  return DefineClass(env, "Engine",
-                     {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"),
-                      InstanceAccessor<&EngineHandle::threads>("threads"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::loadVideoTokenizer>>("loadVideoTokenizer"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
-                      InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"),
-                      InstanceMethod<&EngineHandle::halt>("halt")});
+  return DefineClass(
+      env, "Engine",
+      {InstanceAccessor<&EngineHandle::device>("device"), InstanceAccessor<&EngineHandle::isa>("isa"),
+       InstanceAccessor<&EngineHandle::threads>("threads"), InstanceAccessor<&EngineHandle::launches>("launches"),
+       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTransformer>>("loadTransformer"),
+       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadTokenizer>>("loadTokenizer"),
+       InstanceMethod<&EngineHandle::promise<&EngineHandle::loadVideoTokenizer>>("loadVideoTokenizer"),
+       InstanceMethod<&EngineHandle::promise<&EngineHandle::measureCeilings>>("measureCeilings"),
+       InstanceMethod<&EngineHandle::promise<&EngineHandle::dispose>>("dispose"),
+       InstanceMethod<&EngineHandle::halt>("halt")});
 }
 
 // 1 of "cuda:1".
@@ -107,6 +108,10 @@ Napi::Value EngineHandle::device(const Napi::CallbackInfo& info) { return Napi::
 // Asked for each time: a CUDA backend has none before its first job.
 Napi::Value EngineHandle::isa(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), core_ ? core_->backend->isa() : "");
+}
+
+Napi::Value EngineHandle::launches(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), core_ ? core_->backend->launches() : "");
 }
 
 Napi::Value EngineHandle::threads(const Napi::CallbackInfo& info) {

@@ -106,6 +106,7 @@ class EngineHandle : public Napi::ObjectWrap<EngineHandle> {
   Napi::Value device(const Napi::CallbackInfo& info);
   Napi::Value isa(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
+  Napi::Value launches(const Napi::CallbackInfo& info);
   Napi::Value loadTransformer(const Napi::CallbackInfo& info);
   Napi::Value loadTokenizer(const Napi::CallbackInfo& info);
   Napi::Value loadVideoTokenizer(const Napi::CallbackInfo& info);

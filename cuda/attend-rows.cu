@@ -28,14 +28,14 @@ __global__ void __launch_bounds__(warps * 32) attendRowsKernel(const __grid_cons
   using S = TileShape<width>;
   const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // long prefixes, which come last, are begun first
   const int kvHead = static_cast<int>(blockIdx.y);
-  const StreamRows group = a.groups[blockIdx.z];
+  const StreamRows group = groupOf(a);
   const int stream = group.stream;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4,
             t = lane % 4;
   const Queries q(a, group, tile * queriesEach);
   if (!q.wanted(a)) return;
   const int last = min(queriesEach, q.queries - q.first) - 1;  // queries that are not there repeat it
-  const auto sees = [&](int m) { return a.rows.at(q.row(min(m, last))).sees; };
+  const auto sees = [&](int m) { return a.rows.seenBy(q.row(min(m, last))); };
   int longest = max(sees(lane), sees(lane + 32)), warpLongest = sees(warp * warpQueries + lane % warpQueries),
       warpShortest = warpLongest;
   for (int bits = 16; bits > 0; bits /= 2) {

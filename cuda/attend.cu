@@ -63,14 +63,14 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   // time.
   const int tile = static_cast<int>(gridDim.x) == splits ? 0 : static_cast<int>(blockIdx.x) / splits,
             split = static_cast<int>(blockIdx.x) - tile * splits, kvHead = static_cast<int>(blockIdx.y);
-  const StreamRows group = a.groups[blockIdx.z];
+  const StreamRows group = groupOf(a);
   const int stream = group.stream;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4,
             t = lane % 4;
   const Queries q(a, group, tile * tileRows);
   if (!q.wanted(a)) return;
   const int rows = min(tileRows, q.queries - q.first);  // of this tile
-  const int seesOfLane = lane < rows ? a.rows.at(q.row(lane)).sees : 0;
+  const int seesOfLane = lane < rows ? a.rows.seenBy(q.row(lane)) : 0;
   int longest = seesOfLane;
   for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(fullWarp, longest, bits));
   if (split * span >= longest) return;

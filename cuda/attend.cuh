@@ -32,6 +32,8 @@ struct Queries {
   }
 };
 
+__device__ inline StreamRows groupOf(const Attention& a) { return ptx::loadFresh(a.groups + blockIdx.z); }
+
 // Keys or values of a stream and key/value head.
 template <int width>
 __device__ inline const uint16_t* cached(const Attention& a, const void* keysOrValues, int stream, int kvHead) {

@@ -17,6 +17,10 @@ class CudaBackend : public Backend {
   explicit CudaBackend(int device) : device_(std::make_shared<Device>(device)) {}
   std::string isa() const override { return device_->architecture(); }
   int threads() const override { return 0; }
+  std::string launches() const override {
+    const Launches way = device_->launches();
+    return way == Launches::graphs ? "graphs" : way == Launches::plainGraphs ? "plain graphs" : "kernels";
+  }
   Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                          const TransformerModel& model, Precision precision, const Cancel& cancel,
                          std::shared_ptr<Transformer>& out) override {

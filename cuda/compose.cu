@@ -2,7 +2,6 @@
 // next one together from the plans of its sequences. So each sequence goes on from where it stands, and no pass waits
 // for the host. A warp a sequence; nothing of a sequence is read or written by another warp.
 #include "kernels.cuh"
-#include "ptx.cuh"
 
 namespace parvis::cuda {
 
@@ -10,8 +9,8 @@ namespace {
 
 constexpr int maxComposeThreads = 1024;
 
-// Tokens and states are what kernels before have written: read past the first-level cache.
-__device__ inline int32_t fresh(const int32_t* p) { return *static_cast<const volatile int32_t*>(p); }
+// Plans, tokens and states: what others have written.
+__device__ inline int32_t fresh(const int32_t* p) { return ptx::loadFresh(p); }
 
 __device__ inline float floatOf(int32_t bits) { return __uint_as_float(static_cast<uint32_t>(bits)); }
 
@@ -172,7 +171,8 @@ __device__ void writeRows(const ComposePass& c, const PassEntry& e, const Plan& 
 // shared: where the warp has its entry, whose fields are indexed
 __device__ void compose(const ComposePass& c, const int32_t* entry, PassEntry* shared, int lane) {
   __syncwarp();  // the entry before is done with
-  if (lane < passEntryInts) reinterpret_cast<int32_t*>(shared)[lane] = fresh(entry + lane);
+  if (lane < passEntryInts)
+    reinterpret_cast<int32_t*>(shared)[lane] = static_cast<const volatile int32_t*>(entry)[lane];
   __syncwarp();
   const PassEntry& e = *shared;
   if (e.seat < 0) return;
@@ -184,7 +184,7 @@ __device__ void compose(const ComposePass& c, const int32_t* entry, PassEntry* s
   if (end > base) writeRows(c, e, plan, base, end, lane);
   if (lane == 0) {
     SeatPass& seat = t.seats[e.seat];
-    const uint32_t passes = static_cast<uint32_t>(fresh(reinterpret_cast<const int32_t*>(&seat.passes)));
+    const uint32_t passes = ptx::loadFresh(&seat.passes);
     tell(t, e.seat, passes, base);
     seat = {base, end, passes + 1};
   }
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(maxComposeThreads) composePassKernel(const __g
   PARVIS_SHARED(uint32_t, step, 1);
   PARVIS_SHARED(PassEntry, entries, maxComposeThreads / 32);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  if (thread == 0) *step = *static_cast<volatile uint32_t*>(c.counter);
+  if (thread == 0) *step = ptx::loadFresh(c.counter);
   fillWith(c.rows, c.layerRows + c.crossRows, Row{0, classInput, -1, {-1, -1, -1}, -1, 0});
   fillWith(c.groups, c.layerGroups + c.crossGroups, StreamRows{0, 0, 0, 0});
   fillWith(c.drawings, c.drawingCount, Drawing{0, -1, 0, -1, -1, 1, {Mode::sample, 1, 0, 1}});
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(maxComposeThreads) composePassKernel(const __g
   const int32_t* const part = c.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(c.depth)) * c.stride;
   for (int i = thread / 32; i < c.parts; i += threads / 32)
     compose(c, part + i * passEntryInts, entries + thread / 32, thread % 32);
-  for (int seat = thread; seat < c.seatCount; seat += threads) c.flags[seat] = c.nonFinite[seat];
+  for (int seat = thread; seat < c.seatCount; seat += threads) c.flags[seat] = ptx::loadFresh(c.nonFinite + seat);
   if (thread == 0) *c.counter = *step + 1;
 }
 
@@ -219,7 +219,7 @@ __global__ void settlePassKernel(const __grid_constant__ PassTables t, int seat)
   const int done = doneBy(t, seat, planOf(t, seat), lane);
   __syncwarp();
   if (lane > 0) return;
-  const uint32_t passes = static_cast<uint32_t>(fresh(reinterpret_cast<const int32_t*>(&t.seats[seat].passes)));
+  const uint32_t passes = ptx::loadFresh(&t.seats[seat].passes);
   t.seats[seat] = {done, done, passes};
   tell(t, seat, passes, done);
 }

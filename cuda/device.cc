@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -13,6 +14,14 @@ namespace parvis::cuda {
 static constexpr unsigned waited = cudaEventDisableTiming | cudaEventBlockingSync;
 
 // ---- errors -------------------------------------------------------------------------------------------------
+
+// Forgets the error of the last call; whether every later one fails, too. A stream is asked that never captures.
+static bool everyCallFails() {
+  cudaGetLastError();
+  const cudaError_t e = cudaStreamQuery(nullptr);
+  cudaGetLastError();
+  return e != cudaSuccess && e != cudaErrorNotReady;
+}
 
 Status statusOf(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return {};
@@ -41,7 +50,10 @@ Status statusOf(cudaError_t error, const char* doing) {
     case cudaErrorInsufficientDriver:
     case cudaErrorDevicesUnavailable:
     case cudaErrorNoKernelImageForDevice: return {Code::deviceUnavailable, what + ". `npx parvis doctor` says more."};
-    default:  // A kernel was stopped, or the device or its driver failed: CUDA reports the same for every later call.
+    default:
+      // A kernel was stopped, or the device or its driver failed: most often CUDA reports the same for every later
+      // call.
+      if (!everyCallFails()) return {Code::internal, what + "."};
       return {
           Code::deviceUnavailable,
           what + ". The process must be started again before it can use this device; `npx parvis doctor` says more."};
@@ -71,6 +83,31 @@ Overlap overlapAsked() {
   return overlap == "0" ? Overlap::none : overlap == "1" ? Overlap::launches : Overlap::weights;
 }
 
+bool graphsAsked() {
+  const char* asked = std::getenv("PARVIS_GRAPHS");
+  return !asked || std::string(asked) != "0";
+}
+
+// What the devices of the process have failed at. Never destroyed: threads may outlive statics.
+static std::mutex& launchesLock = *new std::mutex;
+static std::map<int, Launches>& launchesLeft = *new std::map<int, Launches>;
+
+Launches Device::launches() const {
+  if (!graphs_) return Launches::kernels;
+  const std::lock_guard<std::mutex> hold(launchesLock);
+  const auto left = launchesLeft.find(index_);
+  const Launches way = left == launchesLeft.end() ? Launches::graphs : left->second;
+  return way == Launches::graphs && overlap() == Overlap::none ? Launches::plainGraphs : way;
+}
+
+void Device::givesUp(Launches way) {
+  const std::lock_guard<std::mutex> hold(launchesLock);
+  Launches& left = launchesLeft[index_];
+  left = std::max(left, way == Launches::graphs ? Launches::plainGraphs : Launches::kernels);
+}
+
+bool Device::isLost() const { return everyCallFails(); }
+
 Status Device::use() {
   if (Status s = statusOf(cudaSetDevice(index_), "taking the device"); !s.ok() || open_) return s;
   cudaDeviceProp properties{};
@@ -84,6 +121,7 @@ Status Device::use() {
   name_ = properties.name;
   processors_ = properties.multiProcessorCount;
   sharedLimit_ = static_cast<size_t>(properties.sharedMemPerBlockOptin);
+  secondLevelCache_ = static_cast<size_t>(properties.l2CacheSize);
   capability_ = properties.major * 10 + properties.minor;
   open_ = true;
   return {};

@@ -39,6 +39,12 @@ enum class Overlap { none, launches, weights };
 // for ruling it out where something goes wrong.
 Overlap overlapAsked();
 
+// How the kernels of a step are launched: as a graph, in which they overlap where they may; as a graph of kernels that
+// follow each other; one by one. PARVIS_GRAPHS=0 in the environment asks for the last. What a driver fails at is not
+// tried again on that device in this process.
+enum class Launches { graphs, plainGraphs, kernels };
+bool graphsAsked();
+
 // One device as seen by one backend, with the stream that all of its work goes through.
 class Device {
  public:
@@ -51,10 +57,15 @@ class Device {
   int index() const { return index_; }
   cudaStream_t stream() const { return stream_; }
   Overlap overlap() const { return capability_ >= 90 ? overlap_ : Overlap::none; }  // once used
-  StepStream steps() const { return {stream_, overlap() != Overlap::none}; }
+  StepStream steps(Launches way) const { return {stream_, overlap() != Overlap::none && way != Launches::plainGraphs}; }
+  // Bytes of weights a launch, a quarter of the second-level cache at most: the launches of two kernels may be ahead.
   size_t prefetched() const {
-    return overlap() == Overlap::weights ? size_t{16} << 20 : 0;
-  }                                  // bytes of weights a launch: a third of an H200's cache
+    return overlap() == Overlap::weights ? std::min(size_t{16} << 20, secondLevelCache_ / 4) : 0;
+  }
+  Launches launches() const;
+  void givesUp(Launches way);
+  // Forgets the error of the last call. Whether the device fails at every later one, too.
+  bool isLost() const;
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
@@ -70,7 +81,8 @@ class Device {
  private:
   int index_, processors_ = 1;
   Overlap overlap_;
-  size_t sharedLimit_ = 0;
+  bool graphs_ = graphsAsked();
+  size_t sharedLimit_ = 0, secondLevelCache_ = 0;
   std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
   bool open_ = false;
   std::string name_;

@@ -37,6 +37,7 @@ __device__ inline void storePair(uint16_t* p, float a, float b) {
   *reinterpret_cast<uint32_t*>(p) = ptx::packBf16(a, b);
 }
 __device__ inline float2 loadPair(const float* p) { return *reinterpret_cast<const float2*>(p); }
+__device__ inline float2 freshPair(const float* p) { return ptx::loadFresh(reinterpret_cast<const float2*>(p)); }
 __device__ inline float2 loadPair(const uint16_t* p) {
   const uint32_t v = *reinterpret_cast<const uint32_t*>(p);
   return make_float2(lowHalf(v), highHalf(v));

@@ -14,7 +14,7 @@ __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
                              // others read them
   PARVIS_SHARED(uint32_t, step, 1);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  if (thread == 0) *step = *t.counter;
+  if (thread == 0) *step = ptx::loadFresh(t.counter);
   __syncthreads();
   const int32_t* const part = t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride;
   constexpr int together = 8;  // reads of the host's memory that are under way at a time
@@ -29,7 +29,7 @@ __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
         if (first + k * threads < table.count) table.to[first + k * threads] = v[k];
     }
   }
-  for (int seat = thread; seat < t.seats; seat += threads) t.flags[seat] = t.nonFinite[seat];
+  for (int seat = thread; seat < t.seats; seat += threads) t.flags[seat] = ptx::loadFresh(t.nonFinite + seat);
   if (thread == 0) *t.counter = *step + 1;
 }
 
@@ -49,15 +49,16 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
   ptx::releaseDependents();
   ptx::dependencyWait();
   const int row = static_cast<int>(blockIdx.x);
-  const int32_t input = e.rows.at(row).input, stream = e.rows.at(row).stream, seat = stream / e.streamsEach;
+  const Row of = e.rows.at(row);
+  const int32_t input = of.input, stream = of.stream, seat = stream / e.streamsEach;
   const void* table = input >= 0 ? e.tokenTable : input == classInput ? e.classTable : e.specialTable;
-  const int32_t entry = input >= 0            ? e.tokens[static_cast<ptrdiff_t>(seat) * e.tokensEach + input]
-                        : input != classInput ? -2 - input
+  const int32_t entry = input >= 0 ? ptx::loadFresh(e.tokens + static_cast<ptrdiff_t>(seat) * e.tokensEach + input)
+                        : input != classInput               ? -2 - input
                         : stream - seat * e.streamsEach > 0 ? e.classes
                                                             : e.classIds[seat];
   // A token is -1 where its logits were not finite; the flag is set then, so any row will do.
   const E* from = static_cast<const E*>(table) + static_cast<ptrdiff_t>(entry < 0 ? 0 : entry) * e.dim;
-  const int32_t position = e.rows.at(row).position;
+  const int32_t position = of.position;
   const E* learned =
       position < 0 ? nullptr : static_cast<const E*>(e.positionTable) + static_cast<ptrdiff_t>(position) * e.dim;
   const bool rotated = e.headSize > 0 && input < classInput;
@@ -69,7 +70,7 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
     const int d = first + 2 * static_cast<int>(threadIdx.x % 32);
     const bool there = d < e.dim;
     float2 v = there ? loadPair(from + d) : make_float2(0, 0);
-    if (there && rotated) v = rotatedPair<E>(e, e.rows.at(row), d, v);
+    if (there && rotated) v = rotatedPair<E>(e, of, d, v);
     if (there && learned) {
       const float2 p = loadPair(learned + d);
       v = make_float2(v.x + p.x, v.y + p.y);

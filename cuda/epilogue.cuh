@@ -16,6 +16,8 @@ __host__ __device__ constexpr int runOf(int units) { return (units + runs - 1) /
 
 constexpr int groupTiles = scaleInputs / 16;
 
+constexpr int usualProcessors = 132;  // where a launch does not say how many a device has: it only costs time
+
 // The two tiles of inputs that a lane's 16 bytes of integers are, as A operands.
 __device__ inline void widenFragments(const uint4& v, uint32_t (&first)[4], uint32_t (&second)[4]) {
   widenIntegers(v.x, first[0], first[1]);
@@ -82,10 +84,10 @@ struct EpilogueInputs {
 __device__ inline EpilogueInputs loadEpilogueInputs(const Projection& p, int row, int pair) {
   EpilogueInputs b{};
   if (p.epilogue == Epilogue::add) {
-    b.first = loadPair(p.y + row * p.yStride + 2 * pair);
+    b.first = freshPair(p.y + row * p.yStride + 2 * pair);
     if (p.next.weight) b.second = loadPair(p.next.weight + 2 * pair);
   } else if (p.epilogue == Epilogue::append) {
-    const Row& r = p.rotation.rows.at(row);
+    const Row r = p.rotation.rows.at(row);
     b.position = positionOf(p.rotation, placeOf(p.rotation, 2 * pair), r);
     b.slot = slotOf(p.rotation, r);
   }

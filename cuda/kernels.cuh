@@ -5,7 +5,7 @@
 
 #include "parvis/model.h"
 #include "parvis/step.h"
-#include "platform.cuh"
+#include "ptx.cuh"
 #include "sizes.h"
 
 namespace parvis::cuda {
@@ -18,7 +18,12 @@ constexpr uint32_t fullWarp = 0xffffffffu;  // the mask of a warp whose lanes al
 struct RowTable {
   const Row* rows;
   int count;
-  __device__ const Row& at(int i) const { return rows[i]; }
+  __device__ Row at(int i) const {
+    const int4 *const from = reinterpret_cast<const int4*>(rows + i), first = ptx::loadFresh(from),
+                      second = ptx::loadFresh(from + 1);
+    return {first.x, first.y, first.z, {first.w, second.x, second.y}, second.z, second.w};
+  }
+  __device__ int32_t seenBy(int i) const { return ptx::loadFresh(&rows[i].sees); }
 };
 
 constexpr int maxHeadSize = 128;

@@ -14,7 +14,7 @@ __device__ inline float sumOfRow(const float* x, int dim, Term&& term) {
   float sum = 0;
 #pragma unroll 8  // loads in flight
   for (int d = 2 * static_cast<int>(threadIdx.x % 32); d < dim; d += 64) {
-    const float2 v = loadPair(x + d);
+    const float2 v = freshPair(x + d);
     sum += term(v.x) + term(v.y);
   }
   return sumOfLanes(sum);
@@ -26,7 +26,7 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
   ptx::dependencyWait();
   const int row = rowOfWarp(), lane = static_cast<int>(threadIdx.x % 32);
   if (row >= n.rows) return;
-  const float* x = n.x + static_cast<ptrdiff_t>(n.from ? n.from[row] : row) * n.xStride;
+  const float* x = n.x + static_cast<ptrdiff_t>(n.from ? ptx::loadFresh(n.from + row) : row) * n.xStride;
   E* out = static_cast<E*>(n.out) + static_cast<ptrdiff_t>(row) * n.outStride;
   // The variance is that of the differences from the mean.
   const float mean =
@@ -34,7 +34,7 @@ __global__ void normKernel(const __grid_constant__ Norm n) {
   const float scale = scaleOf(sumOfRow(x, n.dim, [&](float v) { return (v - mean) * (v - mean); }), n.dim, n.eps);
 #pragma unroll 4
   for (int d = 2 * lane; d < n.dim; d += 64) {
-    const float2 v = loadPair(x + d), w = loadPair(n.weight + d);
+    const float2 v = freshPair(x + d), w = loadPair(n.weight + d);
     float low = (v.x - mean) * scale * w.x, high = (v.y - mean) * scale * w.y;
     if constexpr (kind == NormKind::layer) {
       const float2 b = loadPair(n.bias + d);
@@ -49,12 +49,12 @@ __global__ void weighKernel(const __grid_constant__ Weighing w) {
   ptx::dependencyWait();
   const int row = rowOfWarp(), lane = static_cast<int>(threadIdx.x % 32), stride = squaresStride(w.dim);
   if (row >= w.rows) return;
-  const float* x = w.x + static_cast<ptrdiff_t>(w.from ? w.from[row] : row) * w.xStride;
+  const float* x = w.x + static_cast<ptrdiff_t>(w.from ? ptx::loadFresh(w.from + row) : row) * w.xStride;
 #pragma unroll 4
   for (int first = 0; first < w.dim; first += 64) {
     const int d = first + 2 * lane;
     const bool there = d < w.dim;
-    const float2 v = there ? loadPair(x + d) : make_float2(0, 0),
+    const float2 v = there ? freshPair(x + d) : make_float2(0, 0),
                  weight = there ? loadPair(w.to.weight + d) : make_float2(0, 0);
     storeNormInput<1>(w.to, stride, row, d / 2, there, v.x, v.y, weight);
   }

@@ -43,8 +43,8 @@ __device__ inline void addShares(float (&shares)[rows], const float* squares, in
     float4 v[rows];
 #pragma unroll
     for (int i = 0; i < rows; i++)
-      v[i] = *reinterpret_cast<const float4*>(squares +
-                                              static_cast<ptrdiff_t>(min(first + i * apart, count - 1)) * stride + k);
+      v[i] = ptx::loadFresh(reinterpret_cast<const float4*>(
+          squares + static_cast<ptrdiff_t>(min(first + i * apart, count - 1)) * stride + k));
 #pragma unroll
     for (int i = 0; i < rows; i++) shares[i] += (v[i].x + v[i].y) + (v[i].z + v[i].w);
   }

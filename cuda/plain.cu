@@ -24,7 +24,7 @@ __device__ inline void finishPlain(const Projection& p, int row, int pair, float
   if (p.epilogue == Epilogue::store) {
     storePair(p.y + at + 2 * pair, low, high);
   } else if (p.epilogue == Epilogue::add) {
-    const float2 old = loadPair(p.y + at + 2 * pair);
+    const float2 old = freshPair(p.y + at + 2 * pair);
     storePair(p.y + at + 2 * pair, old.x + low, old.y + high);
   } else if (activates(p.epilogue)) {
     storeActivated<float>(p, p.epilogue, row, pair, low, high);
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(warps * 32)
 #pragma unroll
       for (int r = 0; r < rowsTogether; r++) {
         if (r >= rows) break;
-        const float x = static_cast<const float*>(p.elements)[(first + r) * p.xStride + k];
+        const float x = ptx::loadFresh(static_cast<const float*>(p.elements) + (first + r) * p.xStride + k);
         a[r] = fmaf(x, l, a[r]);
         b[r] = fmaf(x, h, b[r]);
       }
@@ -84,7 +84,8 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
   ptx::dependencyWait();
   const int lane = static_cast<int>(threadIdx.x), r = static_cast<int>(blockIdx.x), h = static_cast<int>(blockIdx.y),
             width = paddedHead(a.headSize);
-  const int stream = a.rows.at(r).stream, kvHead = h / (a.heads / a.kvHeads), sees = a.rows.at(r).sees;
+  const Row row = a.rows.at(r);
+  const int stream = row.stream, kvHead = h / (a.heads / a.kvHeads), sees = row.sees;
   const float* query = static_cast<const float*>(a.queries) + (static_cast<ptrdiff_t>(r) * a.heads + h) * width;
   const ptrdiff_t head = (static_cast<ptrdiff_t>(stream) * a.kvHeads + kvHead) * a.cache.slots * width;
   const float* keys = static_cast<const float*>(a.cache.keys) + head;
@@ -96,7 +97,8 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
     float score = 0;
     if (there)
       for (int d = 0; d < a.headSize; d++)
-        score = fmaf(query[d], keys[static_cast<ptrdiff_t>(first + lane) * width + d], score);
+        score = fmaf(ptx::loadFresh(query + d), ptx::loadFresh(keys + static_cast<ptrdiff_t>(first + lane) * width + d),
+                     score);
     score = there ? score * scale : -1e30f;
     const float before = most;
     most = fmaxf(most, maxOfLanes(score));
@@ -108,7 +110,8 @@ __global__ void attendPlainKernel(const __grid_constant__ Attention a) {
 #pragma unroll
       for (int j = 0; j < maxHead / 32; j++)
         if (lane + 32 * j < a.headSize)
-          output[j] = fmaf(weight, values[static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j], output[j]);
+          output[j] = fmaf(weight, ptx::loadFresh(values + static_cast<ptrdiff_t>(first + i) * width + lane + 32 * j),
+                           output[j]);
     }
   }
 #pragma unroll

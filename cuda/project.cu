@@ -261,8 +261,6 @@ __global__ void __launch_bounds__(threads, S::resident)
 
 // ---- on the host --------------------------------------------------------------------------------------------
 
-constexpr int usualProcessors = 132;
-
 // What a launch brings through the fabric between the second-level cache and the multiprocessors, where it is more than
 // the memory delivers in the same time (3 to 4 on an H200), and for each further round of blocks about a microsecond.
 // Fewer blocks than nine tenths of the multiprocessors would ask for too little at a time. The fewest tiles win a tie.

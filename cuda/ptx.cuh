@@ -132,6 +132,26 @@ __device__ inline void releaseDependents() {
 
 // ---- global memory ------------------------------------------------------------------------------------------
 
+// What another kernel of the step has written: past the first-level cache, in which a block of a kernel before may have
+// left what was there then (kernels of a step overlap). 4, 8 or 16 bytes.
+template <class T>
+__device__ inline T loadFresh(const T* p) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+  uint32_t word[sizeof(T) / 4];
+  if constexpr (sizeof(T) == 4) {
+    asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(word[0]) : "l"(p) : "memory");
+  } else if constexpr (sizeof(T) == 8) {
+    asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "l"(p) : "memory");
+  } else {
+    asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+                 : "l"(p)
+                 : "memory");
+  }
+  T v;
+  __builtin_memcpy(&v, word, sizeof v);
+  return v;
+}
 // 16 bytes that are read once (weights) where `wanted`; elsewhere v stays as it is. No branch, so that many follow each
 // other closely; not kept in the first-level cache. Not a load of constants (.nc): ptxas would move that below
 // barriers, down to where v is used. After this one a __syncwarp() says how far down it may go.

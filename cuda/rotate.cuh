@@ -58,7 +58,7 @@ __device__ inline void storePlaced(const Rotation& t, const QkvPlace& place, int
 
 template <class E>
 __device__ inline void placePair(const Rotation& t, int r, int o, float a, float b) {
-  const Row& row = t.rows.at(r);
+  const Row row = t.rows.at(r);
   const QkvPlace place = placeOf(t, o);
   storePlaced<E>(t, place, r, slotOf(t, row), turned(place, angleOf(t, place, row), a, b));
 }

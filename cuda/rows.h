@@ -39,9 +39,9 @@ struct RowNorm {
 // Enqueues the operations of a step, one after the other, until one fails; `status` then says how.
 class Launcher {
  public:
-  // profile: where launches are recorded, or null
-  Launcher(const Device& device, Element element, Profile* profile = nullptr)
-      : device_(device), stream_(device.steps()), element_(element), timer_(profile) {}
+  // profile: where launches are recorded, or null; way: what they become
+  Launcher(const Device& device, Element element, Profile* profile = nullptr, Launches way = Launches::kernels)
+      : device_(device), stream_(device.steps(way)), element_(element), timer_(profile) {}
   cudaError_t status = cudaSuccess;
   // Once the stream is done: completes the profile.
   Status collect() { return timer_.collect(); }

@@ -87,8 +87,8 @@ __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partia
     for (int k = 0; k < together; k++) {
       const int last = (s.vocabulary - 1) / 4 * 4, from = min(first + k * step, last);
       if (inPlace && first + k * step > last) continue;  // another thread writes there
-      c[k] = *reinterpret_cast<const float4*>(conditional + from);
-      u[k] = guided ? *reinterpret_cast<const float4*>(unconditional + from) : make_float4(0, 0, 0, 0);
+      c[k] = ptx::loadFresh(reinterpret_cast<const float4*>(conditional + from));
+      u[k] = guided ? ptx::loadFresh(reinterpret_cast<const float4*>(unconditional + from)) : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int k = 0; k < together; k++) {
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(maxSampleThreads(inPlace, mode)) sampleKernel(
   PARVIS_SHARED(uint64_t, partial, 32);
   PARVIS_SHARED(uint64_t, equalsOf, 32);
   PARVIS_SHARED(SelectShared, shared, 1);
-  const Drawing p = s.table[blockIdx.x];
+  const Drawing p = s.table[blockIdx.x];  // which draws alone read: no line of it in a cache is an old one
   if (!wanted(s, p, mode)) return;
   const SamplingRule& rule = p.rule;
   int32_t* const token = s.tokens + placeOfToken(s, p);
@@ -311,7 +311,7 @@ __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_cons
   ptx::releaseDependents();
   ptx::dependencyWait();
   PARVIS_SHARED(uint64_t, partial, 32);
-  const Drawing p = s.table[blockIdx.x];
+  const Drawing p = s.table[blockIdx.x];  // which draws alone read: no line of it in a cache is an old one
   if (!wanted(s, p, Mode::score)) return;
   const ptrdiff_t at = placeOfToken(s, p);
   const Guided row = guideRow<inPlace>(s, p, partial);
@@ -325,7 +325,7 @@ __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_cons
     total += weightBelow(row.logits[i] - most);
   total = sumOver(total, partial);
   if (threadIdx.x == 0)
-    s.logProbs[at] = static_cast<float>(static_cast<double>(row.logits[s.tokens[at]]) - most -
+    s.logProbs[at] = static_cast<float>(static_cast<double>(row.logits[ptx::loadFresh(s.tokens + at)]) - most -
                                         log(static_cast<double>(total) * 0x1p-40));
 }
 

@@ -112,10 +112,9 @@ Status CudaSession::launch(const StepPlan& plan, const SeenInStep& seen) {
   CudaTransformer& t = *transformer_;
   if (recording()) {  // launch by launch, without a graph, and to its end
     Launcher launch(*t.device_, t.element_, recording());
-    Status s = statusOf(enqueue(launch, plan, seen), "running a step");
-    if (s.ok()) s = t.device_->finish("running a step");
-    if (s.ok()) s = launch.collect();
-    if (!s.ok()) return failed_ = s;
+    if (Status s = statusOf(enqueue(launch, plan, seen), "running a step"); !s.ok()) return failed_ = s;
+    if (Status s = t.device_->finish("running a step"); !s.ok()) return failed_ = s;
+    if (Status s = launch.collect(); !s.ok()) return failed_ = s;
   } else {
     Workspace::Captured* captured = nullptr;
     if (Status s = w_->find(plan, captured); !s.ok()) return s;
@@ -172,9 +171,10 @@ Status CudaSession::passAhead(std::vector<PassPart> parts, const Cancel& cancel,
   // A pass that may find nothing to do is not worth its time.
   if (std::any_of(parts.begin(), parts.end(), mayBeDone))
     if (Status s = settle(parts); !s.ok()) return s;
-  std::erase_if(parts, [&](const PassPart& p) {
+  const auto isDone = [&](const PassPart& p) {
     return ahead_.bounds(p.seat, passes_).least == passes_.planned(p.seat).steps();
-  });
+  };
+  parts.erase(std::remove_if(parts.begin(), parts.end(), isDone), parts.end());
   if (!parts.empty()) {
     if (!ahead_.compose(parts, passes_, w_->layout.chunk)) {
       if (Status s = settle(parts); !s.ok()) return s;
@@ -225,19 +225,33 @@ Status CudaSession::settle(const std::vector<PassPart>& parts) {
   return {};
 }
 
+// A step that cannot be captured is launched kernel by kernel.
 Status CudaSession::capture(Workspace::Captured& captured) {
-  const cudaStream_t stream = transformer_->device_->stream();
-  if (Status s = statusOf(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step");
-      !s.ok())
-    return s;
-  Launcher launch(*transformer_->device_, transformer_->element_);
-  cudaError_t e = enqueue(launch, captured.plan, {});
+  Device& device = *transformer_->device_;
+  for (Launches way = device.launches(); way != Launches::kernels; way = device.launches()) {
+    const cudaError_t e = captureAs(way, captured);
+    if (e == cudaSuccess) return {};
+    if (device.isLost()) return failed_ = statusOf(e, "capturing a step");
+    if (e == cudaErrorMemoryAllocation) return {};  // there may be some the next time
+    device.givesUp(way);
+  }
+  return {};
+}
+
+cudaError_t CudaSession::captureAs(Launches way, Workspace::Captured& captured) {
+  const Device& device = *transformer_->device_;
+  const cudaStream_t stream = device.stream();
+  cudaError_t e = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  if (e != cudaSuccess) return e;
+  Launcher launch(device, transformer_->element_, nullptr, way);
+  e = enqueue(launch, captured.plan, {});
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
   if (e == cudaSuccess) e = ended;
   if (e == cudaSuccess) e = cudaGraphInstantiate(&captured.graph, graph, 0);
+  if (e != cudaSuccess) captured.graph = nullptr;
   if (graph) cudaGraphDestroy(graph);
-  return statusOf(e, "capturing a step");
+  return e;
 }
 
 // Rows that run through layers [first, end) of the transformer, and where they lie.

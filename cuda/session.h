@@ -46,6 +46,7 @@ class CudaSession : public Session {
   SeenInStep seenIn(const Step& step) const;
   void predict(Launcher& launch, const StepPlan& plan, const Stack& stack);
   Status capture(Workspace::Captured& captured);
+  cudaError_t captureAs(Launches way, Workspace::Captured& captured);
   void collectFailures();
   Status ready(const Cancel& cancel);
   Status launch(const StepPlan& plan, const SeenInStep& seen);

@@ -63,7 +63,7 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
       const int row = firstRow + 8 * n + c;
       if (row >= p.rows) continue;
       const float scale = p.squares ? scales[row - blockRow] : 1.0f;
-      const Row* of = epilogue == Epilogue::append ? &t.rows.at(row) : nullptr;
+      const Row of = epilogue == Epilogue::append ? t.rows.at(row) : Row{};
 #pragma unroll
       for (int i = 0; i < each; i++) {
         const int pair = firstPair + 8 * i;
@@ -72,10 +72,10 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
         low *= scale, high *= scale;
         addBias(p, pair, true, low, high);
         if constexpr (epilogue == Epilogue::add) {
-          const float2 old = loadPair(p.y + row * p.yStride + 2 * pair);
+          const float2 old = freshPair(p.y + row * p.yStride + 2 * pair);
           low = old.x + low, high = old.y + high;
         } else if constexpr (epilogue == Epilogue::append) {
-          const float2 v = turned(places[i], angleOf(t, places[i], *of), low, high);
+          const float2 v = turned(places[i], angleOf(t, places[i], of), low, high);
           low = v.x, high = v.y;
         }
       }
@@ -181,12 +181,14 @@ __global__ void __launch_bounds__(S::threads)
   for (int stage = 0; stage < stages - 1; stage++) copy(stage);
   PARVIS_SHARED(float, scales, S::rows);  // the loop's barriers come before they are read
   if (p.squares) {
-    constexpr int rowsEach = S::rows / (S::threads / 32);
-    const int first = thread / 32 * rowsEach;
-    float shares[rowsEach] = {};
-    addShares(shares, p.squares, squaresStride(p.weights.inputs), firstRow + first, 1, p.rows);
-    const float scale = scaleOfShares(shares, p.weights.inputs, p.eps);
-    if (lane < rowsEach) scales[first + lane] = scale;
+    constexpr int rowsEach = S::rows / (S::threads / 32), rowsAtOnce = rowsEach < 8 ? rowsEach : 8;
+#pragma unroll 1
+    for (int first = thread / 32 * rowsEach, end = first + rowsEach; first < end; first += rowsAtOnce) {
+      float shares[rowsAtOnce] = {};
+      addShares(shares, p.squares, squaresStride(p.weights.inputs), firstRow + first, 1, p.rows);
+      const float scale = scaleOfShares(shares, p.weights.inputs, p.eps);
+      if (lane < rowsAtOnce) scales[first + lane] = scale;
+    }
   }
   const int units = S::scaled ? p.weights.groups() : inputTiles, run = runOf(units);
   Sums<S> sums = {}, totals = {};
@@ -261,7 +263,7 @@ cudaError_t runAs(const Projection& p, StepStream stream) {
 
 // A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.
 bool fitsLarge(const Projection& p) {
-  constexpr int processors = 132;  // a guess is enough: it only costs time
+  const int processors = p.processors > 0 ? p.processors : usualProcessors;
   int rowBlocks, outputBlocks;
   const int large = blocksOf<Large>(p, rowBlocks, outputBlocks),
             small = blocksOf<Small<WeightFormat::bfloat16>>(p, rowBlocks, outputBlocks);

@@ -123,6 +123,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string isa() const = 0;
   virtual int threads() const = 0;
+  // How steps are launched on a GPU: graphs, plain graphs, kernels; empty on a CPU.
+  virtual std::string launches() const { return {}; }
   virtual Status loadTransformer(const CheckpointFile& file, const std::vector<WeightSource>& weights,
                                  const TransformerModel& model, Precision precision, const Cancel& cancel,
                                  std::shared_ptr<Transformer>& out) = 0;

@@ -48,6 +48,12 @@ export interface ParInfo {
   isa: string
   /** CPU threads; 0 on a GPU. */
   threads: number
+  /**
+   * How the kernels of a step are launched, on a GPU alone: as CUDA graphs in which they overlap, as graphs of kernels
+   * that follow each other (before compute capability 9.0, or where the driver fails at the former), or one by one
+   * (`PARVIS_GRAPHS=0`, or where it fails at graphs). The first pictures find out. Pictures are the same.
+   */
+  launches?: 'graphs' | 'plain graphs' | 'kernels'
   /** Type of weights and multiplied activations. */
   precision: Precision
   /** Why this precision: asked for, or what `auto` found. */
@@ -178,7 +184,8 @@ export class Par {
   get info (): ParInfo {
     const { choice, engine, transformer, tokenizer, supportedN, preset } = this.#models
     const info: ParInfo = {
-      ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads
+      ...(preset && { preset: preset.name }), ...choice, isa: engine.isa, threads: engine.threads,
+      ...(engine.launches !== '' && { launches: engine.launches })
     }
     if (transformer) {
       const { model, grid, frames } = transformer

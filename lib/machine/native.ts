@@ -342,6 +342,8 @@ export interface NativeEngine {
   readonly isa: string
   /** CPU threads; 0 for CUDA. */
   readonly threads: number
+  /** How steps are launched on a CUDA device, as far as that is known by now; '' on a CPU. */
+  readonly launches: 'graphs' | 'plain graphs' | 'kernels' | ''
   /**
    * identity: device, inode, size and nanoseconds of the last change of the file that was described; BAD_CHECKPOINT
    * where it is another now.

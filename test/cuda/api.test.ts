@@ -20,18 +20,20 @@ t.jobs = availableParallelism()
 interface Failure { code: string, message: string }
 const model = { transformer: transformerFile('par-4x'), tokenizer: tokenizerFile() }
 
-/** What a scenario printed, on a machine. */
-async function run<T> (machine: string, scenario: string, ...values: string[]): Promise<T> {
+/** What a scenario printed, on a machine: PARVIS_SIMT, or more of the environment. */
+async function run<T> (machine: string | NodeJS.ProcessEnv, scenario: string, ...values: string[]): Promise<T> {
   return await runWith(model, machine, scenario, ...values)
 }
 
 /** The same with other load options than the small model's. */
-async function runWith<T> (options: object, machine: string, scenario: string, ...values: string[]): Promise<T> {
+async function runWith<T> (
+  options: object, machine: string | NodeJS.ProcessEnv, scenario: string, ...values: string[]
+): Promise<T> {
   const { env } = await simtAddon({ sanitize: true })
   const args = [path.join(__dirname, 'scenarios.js'), path.join(await built(), 'index.js'), JSON.stringify(options),
     scenario, ...values]
   const { stdout } = await promisify(execFile)(process.execPath, args,
-    { env: { ...env, PARVIS_SIMT: machine }, timeout: 280_000, maxBuffer: 64 << 20 })
+    { env: { ...env, ...(typeof machine === 'string' ? { PARVIS_SIMT: machine } : machine) }, timeout: 280_000, maxBuffer: 64 << 20 })
   return JSON.parse(stdout)
 }
 
@@ -68,6 +70,20 @@ t.test('passes of several steps: the same tokens, and fewer passes than steps', 
       if (name === 'llamagen') t.ok(Math.min(...passes) < steps, `${passes.join(', ')} passes for ${steps} steps`)
     }
   }
+})
+
+t.test('graphs that the driver fails at: kernels one after another or one by one, and the same pictures', async t => {
+  interface Launched { launches: string, tokens: number[][] }
+  const expected = await run<Launched>('seed=1', 'launches')
+  t.equal(expected.launches, 'graphs')
+  for (const [machine, launches] of [
+    ['capability=8.0', 'plain graphs'], ['refuses=overlap', 'plain graphs'], ['refuses=overlap,ahead=3', 'plain graphs'],
+    ['refuses=capture', 'kernels'], ['refuses=instantiate', 'kernels']
+  ] as const) {
+    t.same(await run<Launched>(`seed=1,${machine}`, 'launches'), { ...expected, launches }, machine)
+  }
+  t.same(await run<Launched>({ PARVIS_SIMT: 'seed=1', PARVIS_GRAPHS: '0' }, 'launches'),
+    { ...expected, launches: 'kernels' }, 'PARVIS_GRAPHS=0')
 })
 
 t.test('completions: a picture completes itself with the same draws', async t => {

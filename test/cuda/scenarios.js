@@ -76,6 +76,15 @@ const scenarios = {
     return found
   },
 
+  /** How steps are launched after two pictures, and their tokens. */
+  async launches () {
+    const par = await load({ precision: 'bfloat16' })
+    const images = await par.generate(sampling)
+    const { launches } = par.info
+    await par.dispose()
+    return { launches, tokens: images.map(image => [...image.tokens]) }
+  },
+
   /** Completions of a list of pictures: of each mask the steps, and how many tokens differ from the pictures. */
   async complete () {
     const par = await load()

@@ -61,7 +61,12 @@ Machine::Machine() {
     else if (key == "ahead") ahead = number(value, item);
     else if (key == "runtime") runtime = static_cast<int>(number(value, item));
     else if (key == "seed") setSeed(seed = number(value, item));
-    else if (key == "fail" && value.starts_with("malloc:")) failMalloc = number(value.substr(7), item);
+    else if (key == "refuses") {
+      for (const std::string& what : split(value, '/')) {
+        if (what != "capture" && what != "instantiate" && what != "overlap") misconfigured(item);
+        refuses.insert(what);
+      }
+    } else if (key == "fail" && value.starts_with("malloc:")) failMalloc = number(value.substr(7), item);
     else if (key == "fail" && value.starts_with("hostalloc:")) failHostAlloc = number(value.substr(10), item);
     else if (key == "fail" && value.starts_with("launch:")) failLaunch = number(value.substr(7), item);
     else misconfigured(item);

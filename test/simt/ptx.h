@@ -183,6 +183,12 @@ inline void releaseDependents() { simt::releaseDependents(); }
 
 // ---- global memory ------------------------------------------------------------------------------------------
 
+template <class T>
+inline T loadFresh(const T* p, Where w = Where::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+  portable::aligned(p, sizeof(T), "ld.global.cg", w);
+  return *p;
+}
 inline void loadStreaming(uint4& v, const void* p, bool wanted, Where w = Where::current()) {
   portable::aligned(p, 16, "ld.global.v4", w);
   if (wanted) std::memcpy(&v, p, 16);

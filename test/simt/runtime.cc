@@ -126,6 +126,10 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
     if (d.major < 8) return cudaErrorNoKernelImageForDevice;
     l.sharedLimit = d.shared;
     if (const cudaError_t e = check(l)) return e;
+    if (l.programmatic && stream && stream->capture && m().refuses.count("overlap")) {
+      stream->capture->invalid = true;
+      return cudaErrorInvalidResourceHandle;
+    }
     const bool overlaps = l.programmatic && m().ahead > 0;
     const auto runs = [l = std::move(l), overlaps] {
       return ++m().launches == m().failLaunch ? cudaErrorIllegalAddress : overlaps ? runAhead(l, m().ahead) : run(l);

@@ -15,6 +15,9 @@
 //   ahead=0                          how many kernels early one starts that may overlap (programmatic dependent launch)
 //   fail=malloc:N | hostalloc:N      the Nth such call finds no memory; `fail` may be given several times
 //   fail=launch:N                    the Nth kernel to run reads where it must not
+//   refuses=capture | instantiate | overlap
+//                                    graphs cannot be captured, or not be made of what was captured; or kernels that
+//                                    may overlap cannot be captured. Several are divided by `/`
 #pragma once
 
 #include <cstddef>

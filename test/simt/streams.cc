@@ -134,7 +134,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     return remember(cudaErrorStreamCaptureWrongThread);
   const std::unique_ptr<Capture> capture = std::move(stream->capture);
   if (device(stream->device).broken != cudaSuccess) return remember(device(stream->device).broken);
-  if (capture->invalid) return remember(cudaErrorStreamCaptureInvalidated);
+  if (capture->invalid || m().refuses.count("capture")) return remember(cudaErrorStreamCaptureInvalidated);
   *graph = new SimtGraph{std::move(capture->recorded)};
   m().graphs.insert(*graph);
   return cudaSuccess;
@@ -150,6 +150,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   return call(0, nullptr, [&] {
     if (!m().graphs.count(graph)) return cudaErrorInvalidValue;
+    if (m().refuses.count("instantiate")) return cudaErrorNotSupported;
     *exec = new SimtGraphExec{graph->operations};
     m().execs.insert(*exec);
     return cudaSuccess;
