@@ -19,9 +19,12 @@ struct RowTable {
   const Row* rows;
   int count;
   __device__ Row at(int i) const {
-    const int4 *const from = reinterpret_cast<const int4*>(rows + i), first = ptx::loadFresh(from),
-                      second = ptx::loadFresh(from + 1);
-    return {first.x, first.y, first.z, {first.w, second.x, second.y}, second.z, second.w};
+    const uint4* const from = reinterpret_cast<const uint4*>(rows + i);
+    const uint4 part[2] = {ptx::loadFresh(from), ptx::loadFresh(from + 1)};
+    Row row;
+    static_assert(sizeof row == sizeof part);
+    __builtin_memcpy(&row, part, sizeof row);
+    return row;
   }
   __device__ int32_t seenBy(int i) const { return ptx::loadFresh(&rows[i].sees); }
 };

@@ -30,10 +30,11 @@ async function runWith<T> (
   options: object, machine: string | NodeJS.ProcessEnv, scenario: string, ...values: string[]
 ): Promise<T> {
   const { env } = await simtAddon({ sanitize: true })
+  const settings = typeof machine === 'string' ? { PARVIS_SIMT: machine } : machine
   const args = [path.join(__dirname, 'scenarios.js'), path.join(await built(), 'index.js'), JSON.stringify(options),
     scenario, ...values]
   const { stdout } = await promisify(execFile)(process.execPath, args,
-    { env: { ...env, ...(typeof machine === 'string' ? { PARVIS_SIMT: machine } : machine) }, timeout: 280_000, maxBuffer: 64 << 20 })
+    { env: { ...env, ...settings }, timeout: 280_000, maxBuffer: 64 << 20 })
   return JSON.parse(stdout)
 }
 
@@ -77,8 +78,8 @@ t.test('graphs that the driver fails at: kernels one after another or one by one
   const expected = await run<Launched>('seed=1', 'launches')
   t.equal(expected.launches, 'graphs')
   for (const [machine, launches] of [
-    ['capability=8.0', 'plain graphs'], ['refuses=overlap', 'plain graphs'], ['refuses=overlap,ahead=3', 'plain graphs'],
-    ['refuses=capture', 'kernels'], ['refuses=instantiate', 'kernels']
+    ['capability=8.0', 'plain graphs'], ['refuses=overlap', 'plain graphs'],
+    ['refuses=overlap,ahead=3', 'plain graphs'], ['refuses=capture', 'kernels'], ['refuses=instantiate', 'kernels']
   ] as const) {
     t.same(await run<Launched>(`seed=1,${machine}`, 'launches'), { ...expected, launches }, machine)
   }

@@ -15,6 +15,19 @@ namespace cases {
 
 // Arrays that kernels see: on a device memory that both sides reach, under the SIMT layer plain memory.
 #if defined(__CUDACC__)
+// Memory that both sides reach by one address: managed, or the host's, page-locked, where a machine (a virtual one,
+// most often) has none of the former. Decided by the first allocation.
+inline bool hasManaged() {
+  static const bool has = [] {
+    void* p = nullptr;
+    const bool taken = cudaMallocManaged(&p, 256) == cudaSuccess;
+    if (taken) cudaFree(p);
+    cudaGetLastError();
+    std::fprintf(stderr, "case arrays lie in %s memory\n", taken ? "managed" : "page-locked");
+    return taken;
+  }();
+  return has;
+}
 template <class T>
 struct Managed {
   using value_type = T;
@@ -23,10 +36,19 @@ struct Managed {
   Managed(const Managed<U>&) {}
   T* allocate(size_t count) {
     void* p = nullptr;
-    if (cudaMallocManaged(&p, count * sizeof(T)) != cudaSuccess) std::abort();
+    const size_t bytes = count * sizeof(T);
+    const cudaError_t e = hasManaged() ? cudaMallocManaged(&p, bytes)
+                                       : cudaHostAlloc(&p, bytes, cudaHostAllocMapped | cudaHostAllocPortable);
+    if (e != cudaSuccess) {
+      std::fprintf(stderr, "%zu bytes for a case: %s\n", bytes, cudaGetErrorString(e));
+      std::abort();
+    }
     return static_cast<T*>(p);
   }
-  void deallocate(T* p, size_t) { cudaFree(p); }
+  void deallocate(T* p, size_t) {
+    if (hasManaged()) cudaFree(p);
+    else cudaFreeHost(p);
+  }
   template <class U>
   bool operator==(const Managed<U>&) const {
     return true;
