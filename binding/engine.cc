@@ -365,9 +365,11 @@ Napi::Value SessionHandle::pass(const Napi::CallbackInfo& info) {
         return session->pass(parts, cancel, result);
       },
       [](Napi::Env env, const PassResult& result) -> Napi::Value {
-        Napi::Int32Array numbers = newArray<int32_t>(env, 1 + result.done.size());
-        numbers.Data()[0] = result.rows;
-        std::copy(result.done.begin(), result.done.end(), numbers.Data() + 1);
+        Napi::Int32Array numbers = newArray<int32_t>(env, 1 + result.done.size() + result.inPass.size());
+        int32_t* to = numbers.Data();
+        *to++ = result.rows;
+        to = std::copy(result.done.begin(), result.done.end(), to);
+        std::copy(result.inPass.begin(), result.inPass.end(), to);
         return numbers;
       });
 }

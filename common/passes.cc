@@ -46,7 +46,7 @@ Status Passes::plan(int seat, SequencePlan plan) {
   PlannedSequence& s = all_[static_cast<size_t>(seat)];
   s.plan = std::move(plan);
   s.done = 0;
-  // Two steps that write the same slot, or draw the same token, are never in one pass.
+  // A step that writes a slot or draws a token again begins its pass: who has read the former one is done by then.
   s.notBefore.assign(s.plan.ends.size(), 0);
   s.queries.assign(s.plan.ends.size() + 1, 0);
   std::vector<int32_t> writer(static_cast<size_t>(o_.slots), -1), drawer(tokens, -1);
@@ -55,7 +55,7 @@ Status Passes::plan(int seat, SequencePlan plan) {
       const PlannedRow& r = s.plan.rows[static_cast<size_t>(row)];
       int32_t& least = s.notBefore[static_cast<size_t>(step)];
       const auto mark = [&](int32_t& last) {
-        if (last != step) least = std::max(least, last + 1);
+        if (last >= 0 && last != step) least = step;
         last = step;
       };
       if (r.slot >= 0) mark(writer[static_cast<size_t>(r.slot)]);

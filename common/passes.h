@@ -13,8 +13,8 @@
 
 namespace parvis {
 
-// Rows of the longest plan that a session takes: a slot or a draw for each, and as many again for methods that write a
-// slot twice.
+// Rows of the longest plan that a session takes: one for each slot and two for each token, as methods need that write
+// slots twice or draw by rows of their own, and some.
 int maxPlanRows(const SessionOptions& options);
 
 // The plan of a seat, and how far it has come.
@@ -40,6 +40,7 @@ class Passes {
   const PlannedSequence& planned(int seat) const { return all_[static_cast<size_t>(seat)]; }
   // Steps that are done: their tokens are final.
   int done(int seat) const { return planned(seat).done; }
+  bool ended(int seat) const { return done(seat) == planned(seat).steps(); }
   void setDone(int seat, int steps) { all_[static_cast<size_t>(seat)].done = steps; }
 
   // Each part is of a seat of its own that has a plan.

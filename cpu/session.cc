@@ -253,6 +253,7 @@ Status CpuSession::step(const Step& step, const Cancel& cancel, std::vector<int3
 Status CpuSession::pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) {
   Step composed{};
   if (Status s = passes_.compose(parts, seats_, tokens_, composed); !s.ok()) return s;
+  for (const PassPart& p : parts) result.inPass.push_back(passes_.ended(p.seat) ? 0 : 1);
   std::vector<int32_t> failed;
   if (composed.rowCount > 0) {
     if (Status s = step(composed, cancel, failed); !s.ok()) return s;

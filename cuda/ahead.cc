@@ -44,13 +44,15 @@ Ahead::Places Ahead::placesOf(int seat, const Passes& passes, Bounds bounds, int
     const int queries = s.queries[static_cast<size_t>(end)] - s.queries[static_cast<size_t>(base)];
     most.rows[0] = std::max(most.rows[0], all - queries);
     most.rows[1] = std::max(most.rows[1], queries);
+    most.steps = std::max(most.steps, end - base);
   }
   return most;
 }
 
 bool Ahead::compose(std::vector<PassPart>& parts, const Passes& passes, int chunk) {
   int free = o_.maxRows;
-  std::vector<Places> places;
+  std::vector<Places>& places = places_;
+  places.clear();
   for (const PassPart& p : parts) {
     places.push_back(placesOf(p.seat, passes, bounds(p.seat, passes), 1));
     free -= places.back().all() * passes.planned(p.seat).streams();
@@ -113,11 +115,11 @@ bool Ahead::compose(std::vector<PassPart>& parts, const Passes& passes, int chun
 }
 
 void Ahead::enqueued(const std::vector<PassPart>& parts) {
-  for (const PassPart& p : parts) {
-    Seat& s = at(p.seat);
+  for (size_t i = 0; i < parts.size(); i++) {
+    Seat& s = at(parts[i].seat);
     s.fresh = false;
     s.enqueued++;
-    s.inFlight.push_back(p.steps);
+    s.inFlight.push_back(places_[i].steps);
   }
 }
 

@@ -46,10 +46,11 @@ class Ahead {
     bool begun = false, fresh = false;  // fresh: no pass was put together since it has begun
     int done = 0;                       // as the device knew when it had looked at so many passes:
     uint32_t looked = 0, enqueued = 0;
-    std::deque<int> inFlight;  // steps of those that it has not looked at, at most
+    std::deque<int> inFlight;  // of those that it has not looked at: the most steps that each can have
   };
   struct Places {
     int rows[2] = {};  // [kind]
+    int steps = 1;     // that a pass can have there
     int all() const { return rows[0] + rows[1]; }
   };
   const Seat& at(int seat) const { return seats_[static_cast<size_t>(seat)]; }
@@ -61,6 +62,7 @@ class Ahead {
   bool crosses_ = false;
   std::vector<Seat> seats_;
   // Of the pass that was composed last.
+  std::vector<Places> places_;  // of each part
   std::vector<PassEntry> entries_;
   StepPlan plan_;
   int rows_ = 0;

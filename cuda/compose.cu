@@ -81,8 +81,8 @@ __device__ int endOf(const PassTables& t, const PassEntry& e, const Plan& plan, 
       fits = rows <= t.maxTogether && rows - queries <= e.places[0] && queries <= e.places[1] &&
              fresh(plan.notBefore + step) <= base;
     }
-    const uint32_t not_ = ~__ballot_sync(fullWarp, fits);
-    if (not_ != 0) return end + __ffs(static_cast<int>(not_)) - 1;
+    const uint32_t misfits = ~__ballot_sync(fullWarp, fits);
+    if (misfits != 0) return end + __ffs(static_cast<int>(misfits)) - 1;
     end += 32;
   }
 }

@@ -57,7 +57,9 @@ class Device {
   int index() const { return index_; }
   cudaStream_t stream() const { return stream_; }
   Overlap overlap() const { return capability_ >= 90 ? overlap_ : Overlap::none; }  // once used
-  StepStream steps(Launches way) const { return {stream_, overlap() != Overlap::none && way != Launches::plainGraphs}; }
+  StepStream steps(Launches way = Launches::kernels) const {
+    return {stream_, overlap() != Overlap::none && way != Launches::plainGraphs};
+  }
   // Bytes of weights a launch, a quarter of the second-level cache at most: the launches of two kernels may be ahead.
   size_t prefetched() const {
     return overlap() == Overlap::weights ? std::min(size_t{16} << 20, secondLevelCache_ / 4) : 0;

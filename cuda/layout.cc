@@ -90,8 +90,8 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   drawingsAt = groupsAt + ints(groupBytes);
   gatherAt = drawingsAt + ints(drawingBytes);
   part = std::max(gatherAt + ints(gatherBytes), roundedCount(o.seats) * passEntryInts);
-  maxPlanRows = parvis::maxPlanRows(o);
-  planInts = (cuda::planInts(maxPlanRows, maxPlanRows, o.tokens) + 3) / 4 * 4;
+  const int planRows = maxPlanRows(o);
+  planInts = (cuda::planInts(planRows, planRows, o.tokens) + 3) / 4 * 4;
 
   Layout layout;
   const size_t all = static_cast<size_t>(maxRows), some = static_cast<size_t>(chunk),

@@ -80,8 +80,7 @@ struct WorkspaceLayout {
   size_t counterBytes = 0;
   bool fusedNorm = false;  // the projections divide by the root of the squares' mean (kernels.cuh, NormInput)
 
-  // Of a seat: rows of the longest plan, and ints of the memory that plans have.
-  int maxPlanRows = 0, planInts = 0;
+  ptrdiff_t planInts = 0;  // of a seat: ints of the memory of its plan
 
   // Bytes from the start of the device's memory.
   size_t rows = 0, groups = 0, drawings = 0, gather = 0, counter = 0, nonFinite = 0, x = 0, normed = 0,

@@ -116,7 +116,8 @@ struct StepStream {
 // safe:
 //   - Every kernel that is launched so calls ptx::dependencyWait() in all threads, before any of them returns, and
 //     before it reads or writes what a kernel of a step writes. Only packed weights are read earlier: nothing writes
-//     them after loading, and a step's first kernel (takeStep) releases the others when its own wait is over.
+//     them after loading, and a step's first kernel (takeStep or composePass) releases the others when its own wait is
+//     over.
 //   - The wait is for the kernel before to have ended, not for its releaseDependents(). That one had itself waited, and
 //     so on: after its wait, a kernel sees the writes of all earlier kernels, not only of the previous one.
 //     Hence no kernel overwrites what an earlier one still reads (activations, rows, partials, counters, logits),

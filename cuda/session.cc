@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace parvis::cuda {
 
@@ -144,6 +145,7 @@ Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cance
     return passAhead(parts, cancel, result);
   Step composed{};
   if (Status s = passes_.compose(parts, seats_, w_->known, composed); !s.ok()) return s;
+  for (const PassPart& p : parts) result.inPass.push_back(passes_.ended(p.seat) ? 0 : 1);
   std::vector<int32_t> failed;
   if (composed.rowCount > 0) {
     if (Status s = step(composed, cancel, failed); !s.ok()) return s;
@@ -158,6 +160,9 @@ Status CudaSession::pass(const std::vector<PassPart>& parts, const Cancel& cance
 // from there by itself. The host is told of it a few passes later, and counts one step for each pass until then.
 Status CudaSession::passAhead(std::vector<PassPart> parts, const Cancel& cancel, PassResult& result) {
   const std::vector<PassPart> asked = parts;
+  const auto isDone = [&](const PassPart& p) {
+    return ahead_.bounds(p.seat, passes_).least == passes_.planned(p.seat).steps();
+  };
   if (Status s = transformer_->device_->use(); !s.ok()) return s;
   if (Status s = ready(cancel); !s.ok()) return s;
   for (const PassPart& p : parts)
@@ -169,11 +174,11 @@ Status CudaSession::passAhead(std::vector<PassPart> parts, const Cancel& cancel,
     return bounds.least < bounds.most && bounds.most == passes_.planned(p.seat).steps();
   };
   // A pass that may find nothing to do is not worth its time.
-  if (std::any_of(parts.begin(), parts.end(), mayBeDone))
-    if (Status s = settle(parts); !s.ok()) return s;
-  const auto isDone = [&](const PassPart& p) {
-    return ahead_.bounds(p.seat, passes_).least == passes_.planned(p.seat).steps();
-  };
+  std::vector<PassPart> ending;
+  std::copy_if(parts.begin(), parts.end(), std::back_inserter(ending), mayBeDone);
+  if (!ending.empty())
+    if (Status s = settle(ending); !s.ok()) return s;
+  for (const PassPart& p : parts) result.inPass.push_back(isDone(p) ? 0 : 1);
   parts.erase(std::remove_if(parts.begin(), parts.end(), isDone), parts.end());
   if (!parts.empty()) {
     if (!ahead_.compose(parts, passes_, w_->layout.chunk)) {
@@ -199,12 +204,14 @@ Status CudaSession::passAhead(std::vector<PassPart> parts, const Cancel& cancel,
 // From now on the device puts the passes of the seat together. The host checks all of them before.
 Status CudaSession::goAhead(int seat) {
   const PlannedSequence& planned = passes_.planned(seat);
+  Seats after = seats_;  // what a refused plan would have done is forgotten
+  if (Status s = passes_.checkAhead(seat, after); !s.ok()) return s;
   int positions = 0;
   for (const PlannedRow& row : planned.plan.rows)
     for (const int32_t c : row.cell) positions = std::max(positions, c + 1);
-  if (Status s = passes_.checkAhead(seat, seats_); !s.ok()) return s;
   if (Status s = transformer_->growAngles(positions); !s.ok()) return s;
   if (Status s = w_->stage(seat, planned, transformer_->model_.crossLayers > 0); !s.ok()) return failed_ = s;
+  seats_ = std::move(after);
   ahead_.begin(seat, planned.done);
   return {};
 }
@@ -429,15 +436,21 @@ Status CudaSession::read(int seat, void* to, const void* from, size_t bytes) {
   if (Status s = seats_.taken(seat); !s.ok()) return s;
   if (Status s = transformer_->device_->use(); !s.ok()) return s;
   const cudaStream_t stream = transformer_->device_->stream();
-  int bad = 0;
-  const size_t at = static_cast<size_t>(seat) * bytes;
+  // Through page-locked memory where it is so much: the seat's known tokens, which the device has by then.
+  const size_t at = static_cast<size_t>(seat) * bytes, tokens = static_cast<size_t>(o_.tokens);
+  int32_t* const staged = w_->known + static_cast<size_t>(seat) * tokens;
+  int* const flag = const_cast<int*>(w_->flags) + seat;
+  const bool stages = bytes <= tokens * sizeof *staged;
   cudaError_t e = ahead_.waits(seat) ? settlePass(w_->passTables(transformer_->model_), seat, stream) : cudaSuccess;
   if (e == cudaSuccess && bytes > 0)
-    e = cudaMemcpyAsync(to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost, stream);
-  if (e == cudaSuccess) e = cudaMemcpyAsync(&bad, w_->nonFinite + seat, sizeof bad, cudaMemcpyDeviceToHost, stream);
+    e = cudaMemcpyAsync(stages ? staged : to, static_cast<const uint8_t*>(from) + at, bytes, cudaMemcpyDeviceToHost,
+                        stream);
+  if (e == cudaSuccess) e = cudaMemcpyAsync(flag, w_->nonFinite + seat, sizeof *flag, cudaMemcpyDeviceToHost, stream);
   const Status finished = transformer_->device_->finish("running a step");  // in any case: a copy may be under way
   if (Status s = statusOf(e, "reading results"); !s.ok()) return s;
   if (!finished.ok()) return finished;
+  if (stages && bytes > 0) std::memcpy(to, staged, bytes);
+  const bool bad = w_->flags[seat] != 0;
   if (bad) seats_.fail(seat);
   return bad ? notFinite() : Status{};
 }

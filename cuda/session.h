@@ -1,6 +1,6 @@
 // A pool of seats on a device. step() enqueues and returns: tokens, caches and random numbers stay on the device, and
-// nothing waits for it but a step that would run more than `depth` ahead. What a step has to say of its logits is
-// therefore said by a later one, or by the call that reads its results.
+// nothing waits for it but a step that would run more than `depth` ahead, and a pass whose sequences may be at their
+// end. What a step has to say of its logits is therefore said by a later one, or by the call that reads its results.
 //   A step's tables go into a ring that the device reads by itself, with a counter that lies there too: so a step is
 //   one graph, captured when a step of the same plan comes a second time and replayed from then on.
 #pragma once

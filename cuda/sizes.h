@@ -104,8 +104,7 @@ struct Drawing {
   SamplingRule rule;
 };
 
-// ---- passes that the device puts together: compose.cu
-// ----------------------------------------------------------------
+// ---- passes that the device puts together: compose.cu -------------------------------------------------------------
 
 // A row of a plan with what the kernel needs to know of it.
 struct DeviceRow {
@@ -128,7 +127,7 @@ struct PlanHeader {
   SamplingRule rule;
 };
 static_assert(sizeof(PlanHeader) == 8 * sizeof(int32_t));
-PARVIS_HOST_DEVICE constexpr int planInts(int steps, int rows, int guesses) {
+PARVIS_HOST_DEVICE constexpr int64_t planInts(int64_t steps, int64_t rows, int64_t guesses) {
   return 8 + 3 * steps + 2 + guesses + 12 * rows;
 }
 

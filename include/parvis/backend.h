@@ -29,7 +29,8 @@ class Session : public Profiled {
   // What the seat runs in passes from now on.
   virtual Status plan(int seat, SequencePlan plan) = 0;
   // Runs the next step of each part, and those behind it on guesses (common/passes.h): as many as part.steps says, or
-  // as fit in `maxRows`. On a GPU a seat that has run in a pass with guesses takes no steps and no other plan.
+  // as fit in `maxRows`. On a GPU a seat that was in a pass with guesses, its own or another one's, takes no steps and
+  // no other plan.
   virtual Status pass(const std::vector<PassPart>& parts, const Cancel& cancel, PassResult& result) = 0;
   // NON_FINITE where the seat's logits were not finite.
   virtual Status readTokens(int seat, int32_t* out) = 0;  // [tokens], -1 where unknown

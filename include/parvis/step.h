@@ -89,8 +89,10 @@ struct PassPart {
 };
 
 struct PassResult {
-  int rows = 0;               // that it had; on a GPU places for rows, where the device puts them together
-  std::vector<int32_t> done;  // steps of each part that are done by now; -1: the seat has failed
+  int rows = 0;  // that it had; on a GPU places for rows, where the device puts them together
+  // Of each part:
+  std::vector<int32_t> done;    // its steps that are done by now; -1: the seat has failed
+  std::vector<int32_t> inPass;  // 1: it was in the pass; 0: it was at its end
 };
 
 // Set from any thread; looked at between layers.

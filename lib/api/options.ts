@@ -153,8 +153,8 @@ export interface PassesOption {
   /**
    * A pass may hold the next steps of a picture, the later ones on guesses of the tokens before them: where a guess was
    * right, a step needs no pass of its own (Jacobi decoding; docs/passes.md). `auto` (default): as many steps as are
-   * worth it on this machine, which is measured while pictures are made; on a GPU one. `sequential`: one. A number, 1
-   * to 32: so many at most.
+   * worth it on this machine, which is measured while pictures are made. `sequential`: one. A number, 1 to 32: so many
+   * at most.
    */
   passes?: 'auto' | 'sequential' | number | undefined
 }

@@ -34,6 +34,7 @@ import { isInt32Array } from '../base/realm.js'
 import { pauses } from '../pictures/resample.js'
 import { classify, score, type Classification, type Score } from '../decoding/scoring.js'
 import type { ClassId } from '../models/labels.js'
+import { distrust } from './self-check.js'
 import { forLater, invalid, isList, show } from '../base/validate.js'
 
 /** What an instance is: device, precision and the models in it. */
@@ -50,7 +51,8 @@ export interface ParInfo {
   threads: number
   /**
    * How the kernels of a step are launched, on a GPU alone: as CUDA graphs in which they overlap, as graphs of kernels
-   * that follow each other (before compute capability 9.0, or where the driver fails at the former), or one by one
+   * that follow each other (before compute capability 9.0, with `PARVIS_OVERLAP=0`, or where the driver fails at the
+   * former), or one by one
    * (`PARVIS_GRAPHS=0`, or where it fails at graphs). The first pictures find out. Pictures are the same.
    */
   launches?: 'graphs' | 'plain graphs' | 'kernels'
@@ -177,7 +179,7 @@ export class Par {
     }
     const checked = typeof what === 'string' ? checkLoadPreset(what, options) : checkLoad(what)
     const calls = new Calls()
-    return await calls.run(checked.signal, async call => new Par(await Models.open(checked, call), calls))
+    return await calls.run(checked.signal, async call => new Par(await Models.open(checked, call, distrust), calls))
   }
 
   /** What was loaded and where it runs. */

@@ -8,6 +8,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { Command } from 'commander'
 import { chooseFrom, cpuAfterAll, cureOf, versionText, type Choice, type Facts } from '../machine/device.js'
+import { selfCheck, type Verdict } from '../api/self-check.js'
 import { ParError } from '../base/errors.js'
 import { findFfmpeg } from '../pictures/ffmpeg.js'
 import { addon, addonFile, type Addon, type CudaDevice, type CudaProbe } from '../machine/native.js'
@@ -25,7 +26,8 @@ const maxSeconds = 2147483
 
 /** Variables that decide what is found, shown where they are set. */
 const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'PARVIS_FFMPEG',
-  'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
+  'PARVIS_SELF_CHECK', 'PARVIS_GRAPHS', 'PARVIS_OVERLAP', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER',
+  'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')
@@ -55,11 +57,13 @@ interface Findings {
   backends?: string[]
   cuda?: CudaProbe
   memory: Record<number, { free: number, total: number } | { problem: string }>
+  /** What a picture on each GPU shows of its results. */
+  checks: Record<number, Verdict>
   /** It was stopped by an error. */
   error?: { code: string, message: string }
 }
 
-type Line = Partial<Omit<Findings, 'memory'>> & { memory?: Findings['memory'] }
+type Line = Partial<Findings>
 
 /** Runs in the child; a JSON object a line on standard output, out before the next thing is tried. */
 export async function examine (
@@ -78,6 +82,8 @@ export async function examine (
       if (problem !== undefined) continue
       const memory = await native.cudaMemory(index).catch((error: Error) => ({ problem: error.message }))
       say({ memory: { [index]: memory } })
+      const verdict = 'problem' in memory ? undefined : await selfCheck(`cuda:${index}`)
+      if (verdict) say({ checks: { [index]: verdict } })
     }
   } catch (error) {
     say({ error: { code: (error as ParError).code ?? 'INTERNAL', message: (error as Error).message } })
@@ -138,7 +144,7 @@ function mayStartProcesses (): boolean {
 }
 
 async function askHere (): Promise<Answer> {
-  const answer: Answer = { memory: {}, noise: '', confined: true }
+  const answer: Answer = { memory: {}, checks: {}, noise: '', confined: true }
   await examine(line => { Object.assign(answer, line) }, false)
   return answer
 }
@@ -165,11 +171,12 @@ async function ask (seconds: number, signal: AbortSignal): Promise<Answer> {
       resolve(by ? `was ended by ${by}` : code !== 0 ? `ended with exit code ${code}` : undefined)
     })
   })
-  const answer: Answer = { memory: {}, end, noise: noise.trim() }
+  const answer: Answer = { memory: {}, checks: {}, end, noise: noise.trim() }
   for (const text of out.split('\n').slice(0, -1)) { // the last one is whole or empty
-    const { memory, ...line } = JSON.parse(text) as Line
+    const { memory, checks, ...line } = JSON.parse(text) as Line
     Object.assign(answer, line)
     Object.assign(answer.memory, memory)
+    Object.assign(answer.checks, checks)
   }
   return answer
 }
@@ -188,7 +195,7 @@ interface Report {
 }
 
 function judge (answer: Answer): Report {
-  const { cpu, cuda, memory, end, error, file, noise } = answer
+  const { cpu, cuda, memory, checks, end, error, file, noise } = answer
   if (!cpu) {
     const broken = error
       ? new ParError(error.code as ParError['code'], error.message)
@@ -224,8 +231,10 @@ function judge (answer: Answer): Report {
     }
   }
   let choice = chooseFrom({ cpu, cuda }, 'auto', 'auto')
-  const own = memory[Number(choice.device.slice(5))]
-  if (choice.device !== 'cpu' && own && 'problem' in own) choice = cpuAfterAll(cpu, choice, own.problem, 'auto')
+  const index = Number(choice.device.slice(5))
+  const own = memory[index]
+  const problem = own && 'problem' in own ? own.problem : checks[index]?.problem
+  if (choice.device !== 'cpu' && problem !== undefined) choice = cpuAfterAll(cpu, choice, problem, 'auto')
   const cure = cureOf(cuda)
   return {
     answer,
@@ -304,14 +313,19 @@ function known (memory: Facts['cpu']['memory']): Facts['cpu']['memory'] {
   return memory.free > 0 ? memory : { ...memory, free: os.freemem(), total: os.totalmem() }
 }
 
-function cudaFacts (cuda: CudaProbe, { memory }: Answer): string[][] {
+function cudaFacts (cuda: CudaProbe, { memory, checks }: Answer): string[][] {
   if (!cuda.compiled) return [['compiled', 'no']]
   const capabilities = cuda.architectures.split(' ').map(one => one.replace(/^(\d+)(\d)/, '$1.$2')).join(', ')
   const compiledFor = capabilities && ` for compute capability ${capabilities}`
   return [
     ['compiled', `yes, with CUDA ${versionText(cuda.runtime)}${compiledFor}`],
     ['driver', cuda.driver === 0 ? 'none' : `for CUDA ${versionText(cuda.driver)}`],
-    ...cuda.devices.map(device => [`GPU ${device.index}`, deviceText(device, memory[device.index])]),
+    ...cuda.devices.flatMap(device => {
+      const verdict = checks[device.index]
+      const said = verdict && (verdict.problem ?? 'passed: the embedded model makes the picture that the CPU makes')
+      const row = [`GPU ${device.index}`, deviceText(device, memory[device.index])]
+      return said ? [row, ['self-check', said]] : [row]
+    }),
     // a device says its own
     ...(cuda.devices.length === 0 && cuda.reason !== undefined ? [['unusable', cuda.reason]] : [])
   ]
@@ -334,7 +348,7 @@ function processor (): string {
 // ---- JSON
 
 function asJson ({ answer, choice, cudaFault, next }: Report): object {
-  const { file, origin, cpu, cuda, backends, memory, sharp, ffmpeg } = answer
+  const { file, origin, cpu, cuda, backends, memory, checks, sharp, ffmpeg } = answer
   const text = (version: number): string | null => version === 0 ? null : versionText(version)
   return {
     parvis: version,
@@ -357,7 +371,7 @@ function asJson ({ answer, choice, cudaFault, next }: Report): object {
           architectures: cuda.architectures.split(' ').filter(Boolean),
           devices: cuda.devices.map(device => {
             const { total: _, ...found } = { total: 0, ...memory[device.index] }
-            return { ...device, ...found }
+            return { ...device, ...found, ...(checks[device.index] && { selfCheck: checks[device.index] }) }
           }),
           reason: cuda.reason ?? null
         }

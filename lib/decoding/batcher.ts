@@ -76,6 +76,7 @@ export interface Activity {
 export class Batcher {
   readonly #budget: Budget
   readonly #maxBatchSize: number
+  readonly #toldLate: number
   readonly #batches = new Set<Batch>()
   readonly #wanting = new Set<WantedSeats>()
   /** Seats that the next batch of a part is opened with, where memory allows: what was wanted at once before. */
@@ -85,9 +86,11 @@ export class Batcher {
   readonly #refused = new WeakMap<BatchedModel, number>()
   readonly #ran = { steps: 0, pictureSteps: 0 }
 
-  constructor (budget: Budget, maxBatchSize: number) {
+  /** @param toldLate passes later it is told what a pass has shown, and when it was done: 0 on a CPU */
+  constructor (budget: Budget, maxBatchSize: number, toldLate = 0) {
     this.#budget = budget
     this.#maxBatchSize = maxBatchSize
+    this.#toldLate = toldLate
   }
 
   get state (): Activity {
@@ -172,7 +175,7 @@ export class Batcher {
     const openedAt = performance.now()
     const known = this.#paces.get(part) ?? { pace: new Pace(), lookahead: new Lookahead() }
     this.#paces.set(part, known)
-    const batch: Batch = new Batch(part, shape, lease, known, {
+    const batch: Batch = new Batch(part, shape, lease, { ...known, toldLate: this.#toldLate }, {
       isFinal: () => lease.sequences === this.#maxBatchSize ||
         (lease.sequences < asked && performance.now() - openedAt < memoryMayHaveChanged),
       took: () => { this.#budget.took(lease) },
@@ -223,6 +226,9 @@ class Batch implements MemberBatch {
   readonly #lookahead: Lookahead
   /** When a pass was done behind which the next one had been enqueued: that one's time begins then. */
   #nextBegan: number | undefined
+  /** Passes that were alike, the last ones: what is told of one before them says nothing of them. */
+  #alike = { rows: 0, steps: 0, passes: 0 }
+  readonly #toldLate: number
   readonly #events: BatchEvents
   readonly #members = new Set<Member>()
   readonly #free: number[]
@@ -238,11 +244,12 @@ class Batch implements MemberBatch {
 
   constructor (
     readonly part: BatchedModel, readonly shape: SessionShape, lease: Lease,
-    { pace, lookahead }: { pace: Pace, lookahead: Lookahead }, events: BatchEvents
+    { pace, lookahead, toldLate }: { pace: Pace, lookahead: Lookahead, toldLate: number }, events: BatchEvents
   ) {
     this.#lease = lease
     this.#pace = pace
     this.#lookahead = lookahead
+    this.#toldLate = toldLate
     this.#events = events
     this.#free = Array.from({ length: lease.sequences }, (_, seat) => lease.sequences - 1 - seat)
     this.#rows = lease.sequences * shape.rows
@@ -345,19 +352,24 @@ class Batch implements MemberBatch {
       [member.seats[i]!, member.passes === 'auto' ? auto : member.passes]))
     this.#enqueued++
     this.#events.ran(parts.length / 2)
-    this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, ...done]) => {
+    if (this.#alike.rows !== rows || this.#alike.steps !== auto) this.#alike = { rows, steps: auto, passes: 0 }
+    const isTold = this.#alike.passes++ >= this.#toldLate
+    this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, ...told]) => {
       this.#enqueued--
       const now = performance.now()
       const took = this.#nextBegan === undefined ? undefined : now - this.#nextBegan
       if (took !== undefined) this.#pace.add(all!, took)
       this.#nextBegan = this.#enqueued > 0 ? now : undefined
       const advanced: number[] = []
+      const count = told.length / 2
       let at = 0
       for (const { member, sequences } of running) {
-        const steps = member.done(sequences, done.slice(at, at += sequences.length))
+        const end = at + sequences.length
+        const steps = member.done(sequences, told.slice(at, end), told.slice(count + at, count + end))
+        at = end
         if (member.passes === 'auto') advanced.push(...steps)
       }
-      if (all! > 0 && members.every(({ passes }) => passes === 'auto')) {
+      if (isTold && all! > 0 && members.every(({ passes }) => passes === 'auto')) {
         this.#lookahead.add({ alone: rows, all: all! }, auto, advanced, took)
       }
       this.#wake()

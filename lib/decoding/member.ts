@@ -156,9 +156,10 @@ export class Member implements Held {
   /**
    * A pass with those sequences is done.
    * @param steps that are done of each of them; -1 where logits are not finite
+   * @param inPass 0 for those that were at their end
    * @returns by how many steps each has come on
    */
-  done (sequences: readonly number[], steps: readonly number[]): number[] {
+  done (sequences: readonly number[], steps: readonly number[], inPass: readonly number[]): number[] {
     const advanced: number[] = []
     let failed: number | undefined
     for (const [at, i] of sequences.entries()) {
@@ -169,7 +170,7 @@ export class Member implements Held {
         continue
       }
       this.#done[i] = steps[at]!
-      if (steps[at]! === before) continue // it was at its end
+      if (inPass[at] === 0) continue
       this.#took[i]!++
       advanced.push(steps[at]! - before)
     }

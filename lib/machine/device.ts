@@ -6,6 +6,8 @@ import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { addon, type Addon, type CudaDevice, type CudaProbe, type Precision } from './native.js'
 
+const { version } = require('../../package.json') as { version: string }
+
 /** Where to compute: what can be used, the CPU, the first GPU, or the GPU of that number. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 
@@ -160,6 +162,15 @@ function probe (): Promise<CudaProbe> {
   return asked
 }
 
+/** A GPU, its driver and this build, in words: what a check of its results is remembered by. @param device 'cuda:N' */
+export async function identityOf (device: string): Promise<string> {
+  const { driver, devices } = await probe()
+  const own = devices.find(({ index }) => `cuda:${index}` === device)
+  const { commit, compiler, cuda } = addon().build
+  return [`${device} ${own?.name ?? ''}`, `compute capability ${own?.capability.join('.') ?? ''}`,
+    `driver ${versionText(driver)}`, `parvis ${version} ${commit}`, compiler, `CUDA ${cuda}`].join(', ')
+}
+
 /** Bytes of a device that are free now; 0: unknown. */
 export async function freeMemory (device: string): Promise<number> {
   return device === 'cpu' ? addon().freeMemory() : (await addon().cudaMemory(Number(device.slice(5)))).free
@@ -168,4 +179,9 @@ export async function freeMemory (device: string): Promise<number> {
 /** Bytes of caches and work space beyond which one session gains nothing. */
 export function maxSessionBytes (device: string): number {
   return device === 'cpu' ? 2 ** 30 : 2 ** 34
+}
+
+/** Passes that are under way when a device tells of one (cuda/layout.h, depth). */
+export function passesInFlight (device: string): number {
+  return device === 'cpu' ? 0 : 3
 }

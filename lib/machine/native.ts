@@ -237,9 +237,10 @@ export interface NativeSession {
    * Runs the next step of each part, and those behind it on guesses of the tokens that these draw: as many as the part
    * says, or as fit in `maxRows`. Steps whose guesses were right are done (common/passes.h).
    * @param parts [parts, 2]: a seat, and the max steps of it
-   * @returns [1 + parts]: the rows that it had; then the steps of each part that are done by now, or -1 where the seat
-   * has failed, as far as that is known by then. On a GPU the device compares guesses by itself, and what a pass has
-   * shown is told a few passes later: a step for each pass is counted until then
+   * @returns [1 + 2 parts]: the rows that it had (on a GPU the places that rows were given); then the steps of each
+   * part that are done by now, or -1 where the seat has failed, as far as that is known by then; then for each part 1
+   * where it was in the pass, 0 where it was at its end. On a GPU the device compares guesses by itself, and what a
+   * pass has shown is told a few passes later: a step for each pass is counted until then
    */
   pass(parts: Int32Array, cancel?: NativeCancel): Promise<Int32Array>
   /** [tokens], sequence order; -1 where unknown. Rejects with NON_FINITE where the seat failed, as all reads do. */

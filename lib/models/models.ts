@@ -10,7 +10,7 @@ import {
 } from '../checkpoint/index.js'
 import { Budget, Turns } from '../machine/budget.js'
 import type { Call } from '../base/call.js'
-import { choose, cpuAfterAll, freeMemory, maxSessionBytes, type Choice } from '../machine/device.js'
+import { choose, cpuAfterAll, freeMemory, maxSessionBytes, passesInFlight, type Choice } from '../machine/device.js'
 import { embedded, needEmbedded, type EmbeddedModel } from './embedded.js'
 import { imagenetLabels } from './imagenet.js'
 import { ParError } from '../base/errors.js'
@@ -124,6 +124,22 @@ const isOfVideos = (tokenizer: AnyTokenizer | undefined): tokenizer is Described
 /** A file by the name that was given, and where that was when it was given. */
 interface Placed { file: string, place: string }
 
+/**
+ * The choice, or the CPU where `auto` has chosen a device that cannot be trusted.
+ * @throws ParError `DEVICE_UNAVAILABLE` where that device was asked for
+ */
+async function trusted (
+  choice: Choice, { device, precision }: Pick<CheckedLoad, 'device' | 'precision'>, call: Call,
+  distrust?: (device: string, call: Call) => Promise<string | undefined>
+): Promise<Choice> {
+  if (choice.device === 'cpu' || !distrust) return choice
+  const problem = await distrust(choice.device, call)
+  if (problem === undefined) return choice
+  if (device === 'auto') return cpuAfterAll(addon().cpu(), choice, problem, precision)
+  throw new ParError('DEVICE_UNAVAILABLE',
+    `Device ${choice.device} is not available: ${problem}. Use device: 'cpu' or 'auto'`)
+}
+
 /** An engine with the weights in it. */
 interface Loaded {
   engine: NativeEngine
@@ -175,7 +191,7 @@ export class Models {
           : 0,
       maxWaiting: maxQueueSize
     })
-    this.batcher = new Batcher(this.budget, maxBatchSize)
+    this.batcher = new Batcher(this.budget, maxBatchSize, passesInFlight(device))
     this.#embedded = own
     this.#files = own?.transformers ?? new Map(transformer ? [[transformer.n, transformer.file]] : [])
     this.supportedN = [...this.#files.keys()].sort((a, b) => a - b)
@@ -187,11 +203,13 @@ export class Models {
     if (transformer) this.#parts.set(transformer.n, Promise.resolve(transformer))
   }
 
-  static async open (given: CheckedLoad, call: Call): Promise<Models> {
+  static async open (
+    given: CheckedLoad, call: Call, distrust?: (device: string, call: Call) => Promise<string | undefined>
+  ): Promise<Models> {
     // Before anything is waited for: relative names are of the folder in which the process is now.
     const place = placesNow()
     const options = given.preset ? await call.wait(placed(given, given.preset)) : given
-    const choice = await call.wait(choose(options.device, options.precision))
+    const choice = await trusted(await call.wait(choose(options.device, options.precision)), options, call, distrust)
     const own = options.embedded ??
       (options.transformer === undefined && options.tokenizer === undefined ? embedded : undefined)
     if (own) needEmbedded(own)

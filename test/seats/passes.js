@@ -55,12 +55,12 @@ async function main () {
       if (parts.length === 0) continue
       // Two at a time are under way, as batches have them.
       const running = [session.pass(Int32Array.from(parts)), session.pass(Int32Array.from(parts))]
-      for (const [, ...steps] of await Promise.all(running)) {
-        steps.forEach((step, i) => {
-          const at = sitting.get(parts[2 * i])
-          if (step > at.done) passes++ // or it was at its end
-          at.done = step
-        })
+      for (const [, ...told] of await Promise.all(running)) {
+        const count = told.length / 2
+        for (let i = 0; i < count; i++) {
+          passes += told[count + i] // those at their end are in no pass
+          sitting.get(parts[2 * i]).done = told[i]
+        }
       }
       for (const [seat, { index, done }] of sitting) {
         const { ends } = sequences[index].plan

@@ -61,6 +61,7 @@ Machine::Machine() {
     else if (key == "ahead") ahead = number(value, item);
     else if (key == "runtime") runtime = static_cast<int>(number(value, item));
     else if (key == "seed") setSeed(seed = number(value, item));
+    else if (key == "wrong" && value == "exp2") wrong = true;
     else if (key == "refuses") {
       for (const std::string& what : split(value, '/')) {
         if (what != "capture" && what != "instantiate" && what != "overlap") misconfigured(item);
@@ -85,6 +86,11 @@ Machine::Machine() {
     d.memory = number(of("memory", i), "memory");
     devices.push_back(std::move(d));
   }
+}
+
+bool computesWrongly() {
+  static const bool wrong = m().wrong;
+  return wrong;
 }
 
 // What CUDA's own exit handler does to threads that are still inside CUDA is anybody's guess: here they end the

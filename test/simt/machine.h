@@ -76,6 +76,7 @@ struct Machine {
   uint64_t ahead = 0, failMalloc = 0, failHostAlloc = 0, failLaunch = 0, mallocs = 0, hostAllocs = 0, launches = 0;
   uint64_t random = 0;
   std::set<std::string> refuses;
+  bool wrong = false;
   std::map<uintptr_t, Range> ranges;
   std::set<SimtStream*> streams;
   std::set<SimtEvent*> events;

@@ -18,6 +18,7 @@
 //   refuses=capture | instantiate | overlap
 //                                    graphs cannot be captured, or not be made of what was captured; or kernels that
 //                                    may overlap cannot be captured. Several are divided by `/`
+//   wrong=exp2                       powers of two are wrong, as a device or a compiler might have them
 #pragma once
 
 #include <cstddef>

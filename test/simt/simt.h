@@ -61,6 +61,8 @@ constexpr int warpSize = 32;
 
 namespace simt {
 
+bool computesWrongly();  // PARVIS_SIMT has wrong=exp2
+
 // A line of a source file: the caller's, or whatever an interpreter of kernels says.
 struct Where {
   const char* file = "";

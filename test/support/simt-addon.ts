@@ -28,6 +28,7 @@ export async function simtAddon ({ sanitize }: { sanitize: boolean }): Promise<S
   await buildIn(prebuild, sanitized)
   const env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '', PARVIS_PREBUILD: prebuild }
   delete env.PARVIS_SIMT
+  env.PARVIS_SELF_CHECK = '0' // a minute there
   if (sanitized) {
     env.LD_PRELOAD = libraries.join(':') // Node itself has none, and they must come first
     env.ASAN_OPTIONS = 'detect_leaks=0' // Node leaves its memory to the system
