@@ -32,8 +32,11 @@ const guidanceScale = 1.5
 /** What was found of a device: why it cannot be trusted, or nothing. */
 export interface Verdict { problem?: string }
 
+/** Whether it will be the same the next time: results that differ are, a device that failed may not be. */
+interface Answer { verdict: Verdict, lasts: boolean }
+
 /** Of this process, by {@link identityOf}. */
-const found = new Map<string, Promise<Verdict>>()
+const found = new Map<string, Promise<Answer>>()
 
 /**
  * Why the device cannot be trusted; undefined where it can, where `PARVIS_SELF_CHECK=0`, or where the check itself
@@ -53,23 +56,25 @@ export async function selfCheck (device: string): Promise<Verdict | undefined> {
   if (!checking) {
     checking = asked === 'always' ? compare(device) : known(identity, device)
     found.set(identity, checking)
-    checking.catch(() => { found.delete(identity) })
+    const forget = (): void => { found.delete(identity) }
+    checking.then(({ lasts }) => { if (!lasts) forget() }, forget)
   }
-  return await checking.catch(() => undefined)
+  return await checking.then(({ verdict }) => verdict, () => undefined)
 }
 
-async function known (identity: string, device: string): Promise<Verdict> {
+async function known (identity: string, device: string): Promise<Answer> {
   const file = cacheFile()
-  const all = await readVerdicts(file)
-  const own = all[identity]
-  if (own) return own
-  const verdict = await compare(device)
+  const own = (await readVerdicts(file))[identity]
+  if (own) return { verdict: own, lasts: true }
+  const answer = await compare(device)
+  const { verdict, lasts } = answer
+  if (!lasts) return answer
   // Others may have written meanwhile. Where nothing can be kept, the next process checks again.
   await makeFolder(path.dirname(file)).then(async () => {
     const text = JSON.stringify({ ...await readVerdicts(file), [identity]: verdict }, undefined, 2)
     await writePart(file, async handle => { await handle.writeFile(text + '\n') })
   }).catch(() => {})
-  return verdict
+  return answer
 }
 
 function cacheFile (): string {
@@ -96,7 +101,7 @@ async function readVerdicts (file: string): Promise<Record<string, Verdict>> {
 const unrelated = new Set<unknown>(['OUT_OF_MEMORY', 'FILE_NOT_FOUND'])
 
 /** @throws ParError where the check could not run */
-async function compare (device: string): Promise<Verdict> {
+async function compare (device: string): Promise<Answer> {
   const calls = new Calls()
   const opened: Models[] = []
   const open = async (options: object, call: Call): Promise<Models> => {
@@ -112,16 +117,17 @@ async function compare (device: string): Promise<Verdict> {
     })
     const worst = Object.entries(differences)
       .find(([name, difference]) => !(difference <= allowed[name as keyof typeof allowed])) // NaN is none
-    return worst
+    const verdict = worst
       ? {
           problem: `its results are wrong: in a test with the embedded model ${words[worst[0] as keyof typeof words]} ` +
             `differ from the CPU's by ${worst[1].toPrecision(2)}, where ${allowed[worst[0] as keyof typeof allowed]} ` +
             'is allowed. Please report that with the output of `npx parvis doctor`. PARVIS_SELF_CHECK=0 skips the test'
         }
       : {}
+    return { verdict, lasts: true }
   } catch (error) {
     if (!(error instanceof ParError) || unrelated.has(error.code)) throw error
-    return { problem: `a test with the embedded model failed: ${error.message}` }
+    return { verdict: { problem: `a test with the embedded model failed: ${error.message}` }, lasts: false }
   } finally {
     await Promise.all(opened.map(async models => { await models.dispose().catch(() => {}) }))
   }

@@ -26,7 +26,8 @@ async function doctor (change: string, ...args: string[]): Promise<Outcome> {
     const v100 = { index: 0, name: 'Tesla V100', capability: [7, 0], memory: 16e9, problem: 'GPU 0 (Tesla V100) has compute capability 7.0; this build has 8.0 and 9.0' }
     const probe = { compiled: true, driver: 13000, runtime: 13000, architectures: '80 90', devices: [h200] }`)
   return await parvis(['doctor', ...args],
-    { env: { NODE_OPTIONS: `--require ${hook}`, CUDA_VISIBLE_DEVICES: undefined } })
+    // The addon cannot compute on what it says it has found.
+    { env: { NODE_OPTIONS: `--require ${hook}`, CUDA_VISIBLE_DEVICES: undefined, PARVIS_SELF_CHECK: '0' } })
 }
 
 const bytes = { free: 149e9, total: 150754820096 }

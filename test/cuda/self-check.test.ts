@@ -35,7 +35,7 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
   const verdicts = (folder: string): Record<string, { problem?: string }> =>
     JSON.parse(fs.readFileSync(cacheOf(folder), 'utf8')) as Record<string, { problem?: string }>
 
-  const folder = t.testdir({ right: {}, wrong: {} })
+  const folder = t.testdir({ right: {}, wrong: {}, failed: {} })
   const [right, wrong] = [path.join(folder, 'right'), path.join(folder, 'wrong')]
   t.match(await load('auto', '', right), { device: 'cuda:0', reason: /auto: GPU 0/ })
   const [identity, verdict] = Object.entries(verdicts(right))[0]!
@@ -52,6 +52,12 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
     { env: { ...env, PARVIS_SIMT: machine, XDG_CACHE_HOME: wrong, PARVIS_SELF_CHECK: '' } })
   t.match(stdout, /self-check +its results are wrong/)
   t.match(stdout, /device +cpu \(auto: CPU, because cuda:0 cannot be used: its results are wrong/)
+
+  // A device that fails may work the next time: that is no answer to keep.
+  const failed = path.join(folder, 'failed')
+  t.match(await load('auto', 'fail=launch:60', failed),
+    { device: 'cpu', reason: /cuda:0 cannot be used: a test with the embedded model failed: CUDA failed/ })
+  t.notOk(fs.existsSync(cacheOf(failed)))
 
   // What others have put there is no answer; what was answered is not asked again, unless that is wanted.
   fs.writeFileSync(cacheOf(right), JSON.stringify({ [identity]: { problem: 'it was asked before' } }))
