@@ -78,7 +78,6 @@ t.test('graphs that the driver fails at: kernels one after another or one by one
   const expected = await run<Launched>('seed=1', 'launches')
   t.equal(expected.launches, 'graphs')
   for (const [machine, launches] of [
-    ['capability=8.0', 'plain graphs'], ['refuses=overlap', 'plain graphs'],
     ['refuses=overlap,ahead=3', 'plain graphs'], ['refuses=capture', 'kernels'], ['refuses=instantiate', 'kernels']
   ] as const) {
     t.same(await run<Launched>(`seed=1,${machine}`, 'launches'), { ...expected, launches }, machine)
