@@ -60,7 +60,7 @@ Status Passes::plan(int seat, SequencePlan plan) {
       };
       if (r.slot >= 0) mark(writer[static_cast<size_t>(r.slot)]);
       if (r.token >= 0) mark(drawer[static_cast<size_t>(r.token)]);
-      queries += model_.crossLayers > 0 && r.slot < 0 ? 1 : 0;
+      queries += isQuery(r) ? 1 : 0;
     }
     s.queries[static_cast<size_t>(step) + 1] = queries;
   }
@@ -180,7 +180,6 @@ void Passes::guess(const Running& part, Seats& seats, int32_t* tokens) {
 // As step.ts composes a step: the conditional rows of all parts, then the unconditional ones; with cross layers, rows
 // without a slot come behind all others, in the same order.
 void Passes::write() {
-  const auto isQuery = [&](const PlannedRow& r) { return model_.crossLayers > 0 && r.slot < 0; };
   size_t counts[2] = {}, guided[2] = {};
   const auto each = [&](auto&& visit) {
     for (const Running& part : running_) {

@@ -43,6 +43,8 @@ class Passes {
   bool ended(int seat) const { return done(seat) == planned(seat).steps(); }
   void setDone(int seat, int steps) { all_[static_cast<size_t>(seat)].done = steps; }
 
+  // The row runs through the cross layers.
+  bool isQuery(const PlannedRow& row) const { return model_.crossLayers > 0 && row.slot < 0; }
   // Each part is of a seat of its own that has a plan.
   Status check(const std::vector<PassPart>& parts, const Seats& seats) const;
   // The end of a pass of one sequence that begins at step `base`, where nothing but the sequence itself limits it.

@@ -37,8 +37,12 @@ __device__ Plan planOf(const PassTables& t, int seat) {
   return plan;
 }
 
-// Fields of a row of a plan, by their place.
-constexpr int tokenAt = 0, slotAt = 6, stepAt = 8, queriesAt = 9, guidanceAt = 10;
+// Where the fields of a row of a plan lie, in ints.
+constexpr int tokenAt = offsetof(PlannedRow, token) / 4, slotAt = offsetof(PlannedRow, slot) / 4,
+              stepAt = offsetof(DeviceRow, step) / 4, queriesAt = offsetof(DeviceRow, queries) / 4,
+              guidanceAt = offsetof(DeviceRow, guidance) / 4;
+static_assert(offsetof(DeviceRow, row) == 0 && offsetof(PlannedRow, input) == offsetof(Row, input) &&
+              offsetof(PlannedRow, sees) == offsetof(Row, sees));
 
 __device__ inline int leastOfLanes(int v) {
 #pragma unroll

@@ -210,7 +210,7 @@ Status CudaSession::goAhead(int seat) {
   for (const PlannedRow& row : planned.plan.rows)
     for (const int32_t c : row.cell) positions = std::max(positions, c + 1);
   if (Status s = transformer_->growAngles(positions); !s.ok()) return s;
-  if (Status s = w_->stage(seat, planned, transformer_->model_.crossLayers > 0); !s.ok()) return failed_ = s;
+  if (Status s = w_->stage(seat, passes_); !s.ok()) return failed_ = s;
   seats_ = std::move(after);
   ahead_.begin(seat, planned.done);
   return {};

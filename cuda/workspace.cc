@@ -175,7 +175,8 @@ void Workspace::write(const std::vector<PassEntry>& entries, uint32_t index) {
   std::copy(entries.begin(), entries.end(), reinterpret_cast<PassEntry*>(part));
 }
 
-Status Workspace::stage(int seat, const PlannedSequence& p, bool crosses) {
+Status Workspace::stage(int seat, const Passes& passes) {
+  const PlannedSequence& p = passes.planned(seat);
   Event& event = staged_[static_cast<size_t>(seat)];
   if (Status s = event.wait("preparing a session"); !s.ok()) return s;
   const ptrdiff_t place = static_cast<ptrdiff_t>(seat) * layout.planInts;
@@ -195,7 +196,7 @@ Status Workspace::stage(int seat, const PlannedSequence& p, bool crosses) {
     for (int i = p.rowsUpTo(step); i < p.rowsUpTo(step + 1); i++) {
       const PlannedRow& row = plan.rows[static_cast<size_t>(i)];
       *rows++ = {row, step, queries, plan.guidanceOf(static_cast<size_t>(i)), 0};
-      queries += crosses && row.slot < 0 ? 1 : 0;
+      queries += passes.isQuery(row) ? 1 : 0;
     }
   const size_t bytes = static_cast<size_t>(reinterpret_cast<uint8_t*>(rows) - reinterpret_cast<uint8_t*>(begin));
   const cudaStream_t stream = device_->stream();

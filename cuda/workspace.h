@@ -66,7 +66,7 @@ class Workspace {
   // The same of a pass that the device puts together.
   void write(const std::vector<PassEntry>& entries, uint32_t index);
   // A plan on its way to the device.
-  Status stage(int seat, const PlannedSequence& planned, bool crosses);
+  Status stage(int seat, const Passes& passes);
   // The entry for a plan; the one that was not used for longest goes where there are too many.
   Status find(const StepPlan& plan, Captured*& out);
   TakeStep taking(const StepPlan& plan) const;

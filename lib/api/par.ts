@@ -52,8 +52,8 @@ export interface ParInfo {
   /**
    * How the kernels of a step are launched, on a GPU alone: as CUDA graphs in which they overlap, as graphs of kernels
    * that follow each other (before compute capability 9.0, with `PARVIS_OVERLAP=0`, or where the driver fails at the
-   * former), or one by one
-   * (`PARVIS_GRAPHS=0`, or where it fails at graphs). The first pictures find out. Pictures are the same.
+   * former), or one by one (with `PARVIS_GRAPHS=0`, or where it fails at graphs). It is known after the first pictures,
+   * which are the same in each way.
    */
   launches?: 'graphs' | 'plain graphs' | 'kernels'
   /** Type of weights and multiplied activations. */

@@ -4,7 +4,6 @@
 // in the user's cache folder.
 
 import { readFile } from 'node:fs/promises'
-import os from 'node:os'
 import path from 'node:path'
 import { Calls, type Call } from '../base/call.js'
 import { ParError } from '../base/errors.js'
@@ -12,6 +11,7 @@ import { writePart } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import { run } from '../decoding/generation.js'
 import { score } from '../decoding/scoring.js'
+import { userCaches } from '../hub/location.js'
 import { identityOf } from '../machine/device.js'
 import { embedded } from '../models/embedded.js'
 import { Models } from '../models/models.js'
@@ -20,19 +20,20 @@ import type { GeneratedImage } from './image.js'
 import { checkGenerate, checkLoad, checkScore } from './options.js'
 
 /**
- * What may differ between bfloat16 on a GPU and float32 on the CPU. On the simulated GPU it is 0.1, 0.023, 0.003 and 1;
- * logits go from -11 to 19. A wrong kernel is off by more than the largest of them.
+ * By how much the results of a GPU in bfloat16 may differ from those of the CPU in float32. Those of the simulated GPU
+ * differ by 0.1, 0.023, 0.003 and 1; logits go from -11 to 19.
  */
 const allowed = { logits: 0.6, logProbs: 0.3, meanLogProb: 0.03, pixels: 10 }
+type Measure = keyof typeof allowed
 
-/** Both of the kernels for a few rows and those for many run: single tokens first, then groups of sixteen. */
+/** Its steps have single tokens first, then groups of sixteen: the kernels for a few rows run, and those for many. */
 const n = 16
 const guidanceScale = 1.5
 
 /** What was found of a device: why it cannot be trusted, or nothing. */
 export interface Verdict { problem?: string }
 
-/** Whether it will be the same the next time: results that differ are, a device that failed may not be. */
+/** `lasts`: the results were compared, so that the next check would say the same. A device that failed may recover. */
 interface Answer { verdict: Verdict, lasts: boolean }
 
 /** Of this process, by {@link identityOf}. */
@@ -64,6 +65,7 @@ export async function selfCheck (device: string): Promise<Verdict | undefined> {
 
 async function known (identity: string, device: string): Promise<Answer> {
   const file = cacheFile()
+  if (file === undefined) return await compare(device)
   const own = (await readVerdicts(file))[identity]
   if (own) return { verdict: own, lasts: true }
   const answer = await compare(device)
@@ -77,10 +79,13 @@ async function known (identity: string, device: string): Promise<Answer> {
   return answer
 }
 
-function cacheFile (): string {
-  const { XDG_CACHE_HOME: cache } = process.env
-  return path.join(cache && path.isAbsolute(cache) ? cache : path.join(os.homedir(), '.cache'), 'parvis',
-    'self-check.json')
+/** Undefined where the user has no folder of his own. */
+function cacheFile (): string | undefined {
+  try {
+    return path.join(userCaches(), 'parvis', 'self-check.json')
+  } catch {
+    return undefined
+  }
 }
 
 /** Nothing of a file that cannot be read, or of entries that are none. */
@@ -115,15 +120,14 @@ async function compare (device: string): Promise<Answer> {
         await open({ device: 'cpu', precision: 'float32' }, call)]
       return await differencesOf(gpu, cpu, calls, call)
     })
-    const worst = Object.entries(differences)
-      .find(([name, difference]) => !(difference <= allowed[name as keyof typeof allowed])) // NaN is none
-    const verdict = worst
-      ? {
-          problem: `its results are wrong: in a test with the embedded model ${words[worst[0] as keyof typeof words]} ` +
-            `differ from the CPU's by ${worst[1].toPrecision(2)}, where ${allowed[worst[0] as keyof typeof allowed]} ` +
-            'is allowed. Please report that with the output of `npx parvis doctor`. PARVIS_SELF_CHECK=0 skips the test'
+    const wrong = (Object.keys(allowed) as Measure[]).find(name => !(differences[name] <= allowed[name])) // or NaN
+    const verdict = wrong === undefined
+      ? {}
+      : {
+          problem: `its results are wrong: in a test with the embedded model ${words[wrong]} differ from the CPU's by ` +
+            `${differences[wrong].toPrecision(2)}, where ${allowed[wrong]} is allowed. Please report that with the ` +
+            'output of `npx parvis doctor`. PARVIS_SELF_CHECK=0 skips the test'
         }
-      : {}
     return { verdict, lasts: true }
   } catch (error) {
     if (!(error instanceof ParError) || unrelated.has(error.code)) throw error
@@ -133,14 +137,14 @@ async function compare (device: string): Promise<Answer> {
   }
 }
 
-const words: Record<keyof typeof allowed, string> = {
+const words: Record<Measure, string> = {
   logits: 'logits', logProbs: 'log-probabilities', meanLogProb: 'log-probabilities on average', pixels: 'pixels'
 }
 
 /** What the GPU makes, and what the CPU finds of it. */
 async function differencesOf (
   gpu: Models, cpu: Models, calls: Calls, call: Call
-): Promise<Record<keyof typeof allowed, number>> {
+): Promise<Record<Measure, number>> {
   const image = await generated(gpu, calls, call)
   const count = image.tokens.length
   const request = checkScore({

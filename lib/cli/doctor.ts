@@ -245,7 +245,9 @@ function judge (answer: Answer): Report {
       ? ['Nothing is missing']
       : cure !== undefined
         ? [cure]
-        : ['`nvidia-smi` shows what else uses the GPU']
+        : [checks[index]?.problem !== undefined
+            ? 'Report what the self-check says, with all of this, unless something else disturbs the GPU (`nvidia-smi`)'
+            : '`nvidia-smi` shows what else uses the GPU']
   }
 }
 

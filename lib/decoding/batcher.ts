@@ -351,7 +351,6 @@ class Batch implements MemberBatch {
     const parts = running.flatMap(({ member, sequences }) => sequences.flatMap(i =>
       [member.seats[i]!, member.passes === 'auto' ? auto : member.passes]))
     this.#enqueued++
-    this.#events.ran(parts.length / 2)
     if (this.#alike.rows !== rows || this.#alike.steps !== auto) this.#alike = { rows, steps: auto, passes: 0 }
     const isTold = this.#alike.passes++ >= this.#toldLate
     this.session.pass(Int32Array.from(parts), this.#cancel).then(([all, ...told]) => {
@@ -362,10 +361,12 @@ class Batch implements MemberBatch {
       this.#nextBegan = this.#enqueued > 0 ? now : undefined
       const advanced: number[] = []
       const count = told.length / 2
+      const inPass = told.slice(count)
+      if (all! > 0) this.#events.ran(inPass.reduce((sum, one) => sum + one, 0))
       let at = 0
       for (const { member, sequences } of running) {
         const end = at + sequences.length
-        const steps = member.done(sequences, told.slice(at, end), told.slice(count + at, count + end))
+        const steps = member.done(sequences, told.slice(at, end), inPass.slice(at, end))
         at = end
         if (member.passes === 'auto') advanced.push(...steps)
       }

@@ -28,11 +28,17 @@ function userFolder (env: Environment): string {
     'the cache of Hugging Face. Set HF_HOME to a folder.')
 }
 
-/** HF_HOME, else the folder of the user's caches. */
+/**
+ * The folder of the user's caches: XDG_CACHE_HOME, else `.cache` in the user's own folder.
+ * @throws ParError `FILE_NOT_FOUND` where the user has none
+ */
+export function userCaches (env: Environment = process.env): string {
+  return env.XDG_CACHE_HOME ? expanded('XDG_CACHE_HOME', env) : path.join(userFolder(env), '.cache')
+}
+
+/** HF_HOME, else a folder among the user's caches. */
 function home (env: Environment): string {
-  if (env.HF_HOME) return expanded('HF_HOME', env)
-  return path.join(env.XDG_CACHE_HOME ? expanded('XDG_CACHE_HOME', env) : path.join(userFolder(env), '.cache'),
-    'huggingface')
+  return env.HF_HOME ? expanded('HF_HOME', env) : path.join(userCaches(env), 'huggingface')
 }
 
 /**

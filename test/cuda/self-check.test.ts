@@ -52,6 +52,7 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
     { env: { ...env, PARVIS_SIMT: machine, XDG_CACHE_HOME: wrong, PARVIS_SELF_CHECK: '' } })
   t.match(stdout, /self-check +its results are wrong/)
   t.match(stdout, /device +cpu \(auto: CPU, because cuda:0 cannot be used: its results are wrong/)
+  t.match(stdout, /^What to do\n  Report what the self-check says/m)
 
   // A device that fails may work the next time: that is no answer to keep.
   const failed = path.join(folder, 'failed')
@@ -62,6 +63,7 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
   // What others have put there is no answer; what was answered is not asked again, unless that is wanted.
   fs.writeFileSync(cacheOf(right), JSON.stringify({ [identity]: { problem: 'it was asked before' } }))
   t.match(await load('auto', '', right), { device: 'cpu', reason: /it was asked before/ })
+  t.match(await load('auto', '', right, 'always'), { device: 'cuda:0' }, 'PARVIS_SELF_CHECK=always')
   fs.writeFileSync(cacheOf(right), '{ "' + identity + '": { "problem": 7 }')
   t.match(await load('auto', '', right), { device: 'cuda:0' }, 'a file that is none')
   t.same(verdicts(right), { [identity]: {} })
