@@ -1,9 +1,11 @@
 // Attention of a group of queries over the cache. Few heads and long caches leave most of a device idle, so the keys
 // are split over blocks: a block has sixteen queries of one key/value head and 128 keys, a warp 32 of them. What the
-// warps and then the blocks found is put together in order; the last block of a split to be done does it, so there is
-// no second launch. How keys are split depends on the cache alone: a picture's bits do not depend on its batch.
+// warps and then the blocks found is put together in order: through shared memory by the blocks themselves where they
+// are a cluster, else through global memory by the last of them to be done, so there is no second launch. How keys are
+// split depends on the cache alone: a picture's bits do not depend on its batch.
 //   S = Q K^T and O = P V by mma: queries (probabilities) are the A operand, keys and values the B operand.
 #include "attend.cuh"
+#include "trace.cuh"
 
 namespace parvis::cuda {
 
@@ -18,8 +20,11 @@ struct TileShape {
   static constexpr int queryElements = tileRows * stride, warpElements = 2 * warpKeys * stride;
   static constexpr size_t bytes = static_cast<size_t>(queryElements + warps * warpElements) * 2;
   static constexpr int partial = tileRows * (width + 2);  // floats: outputs, maxima, sums
+  static constexpr int outStride = width + 8;             // floats, so that rows meet all banks
+  // Behind the queries: keys and values of the warps, then their outputs, and behind those what a block made of them.
   static_assert(warpKeys == 32 && partial % 4 == 0 &&
-                static_cast<size_t>(tileRows * (width + 8)) * 4 <= static_cast<size_t>(warpElements) * 2);
+                static_cast<size_t>(warps * tileRows * outStride + partial) * 4 <=
+                    static_cast<size_t>(warps * warpElements) * 2);
 };
 
 // Four elements of a row's result, not yet divided, with the row's maximum and sum.
@@ -51,11 +56,16 @@ __device__ inline Merged merge(int count, Load&& load) {
   return merged;
 }
 
-template <int width>
+// early: keys and values of earlier steps are asked for before the wait (platform.cuh says when that is right).
+template <int width, bool clustered, bool early>
 __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_constant__ Attention a, int splits) {
-  ptx::releaseDependents();
-  ptx::dependencyWait();
+  Traced traced;
   using S = TileShape<width>;
+  if constexpr (!early) {
+    ptx::releaseDependents();
+    ptx::dependencyWait();
+    traced.waited();
+  }
   PARVIS_SHARED(float, maxima, warps * tileRows);
   PARVIS_SHARED(float, sums, warps * tileRows);
   PARVIS_SHARED(int, isLast, 1);
@@ -68,12 +78,13 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32), g = lane / 4,
             t = lane % 4;
   const Queries q(a, group, tile * tileRows);
-  if (!q.wanted(a)) return;
-  const int rows = min(tileRows, q.queries - q.first);  // of this tile
+  const bool wanted = q.wanted(a);
+  const int rows = wanted ? min(tileRows, q.queries - q.first) : 0;  // of this tile
   const int seesOfLane = lane < rows ? a.rows.seenBy(q.row(lane)) : 0;
   int longest = seesOfLane;
   for (int bits = 16; bits > 0; bits /= 2) longest = max(longest, __shfl_xor_sync(fullWarp, longest, bits));
-  if (split * span >= longest) return;
+  const bool idle = split * span >= longest;
+  if (!early && idle) return;
   const int active = (longest + span - 1) / span;
 
   // Queries by all, keys and values by the warp that needs them.
@@ -81,11 +92,6 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   uint16_t* keys = queries + S::queryElements + warp * S::warpElements;
   uint16_t* values = keys + warpKeys * S::stride;
   constexpr int pieces = width / 8;  // of 16 bytes a row
-  for (int i = static_cast<int>(threadIdx.x); i < tileRows * pieces; i += warps * 32) {
-    const int m = i / pieces, d = i % pieces * 8;
-    const bool there = q.exists(m);
-    ptx::cpAsync16(queries + m * S::stride + d, q.of<width>(a, kvHead, there ? m : 0) + d, there ? 16 : 0);
-  }
   const int firstKey = split * span + warp * warpKeys;
   const auto fetch = [&](const void* cache, uint16_t* to) {
 #pragma unroll
@@ -97,11 +103,41 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
           cached<width>(a, cache, stream, kvHead) + static_cast<ptrdiff_t>(there ? firstKey + key : 0) * width + d,
           there ? 16 : 0);
     }
+  };
+  const auto fetchBoth = [&] {
+    fetch(a.cache.keys, keys);
+    ptx::cpAsyncCommit();
+    fetch(a.cache.values, values);
     ptx::cpAsyncCommit();
   };
-  fetch(a.cache.keys, keys);
-  fetch(a.cache.values, values);
-  ptx::cpAsyncWait<1>();
+  bool fetched = false;
+  if constexpr (early) {
+    if (!idle) {
+      bool isNew = false;  // this step writes some of the warp's keys
+      for (int i = lane; i < group.count; i += 32) {
+        const int slot = a.rows.slotOf(group.first + i) - firstKey;
+        isNew |= slot >= 0 && slot < warpKeys;
+      }
+      fetched = !__any_sync(fullWarp, isNew);
+      if (fetched) fetchBoth();
+    }
+    ptx::releaseDependents();
+    ptx::dependencyWait();
+    traced.waited();
+    if (idle) return;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < tileRows * pieces; i += warps * 32) {
+    const int m = i / pieces, d = i % pieces * 8;
+    const bool there = q.exists(m);
+    ptx::cpAsync16(queries + m * S::stride + d, q.of<width>(a, kvHead, there ? m : 0) + d, there ? 16 : 0);
+  }
+  if (fetched) {
+    ptx::cpAsyncCommit();
+    ptx::cpAsyncWait<0>();
+  } else {
+    fetchBoth();  // the queries with the keys
+    ptx::cpAsyncWait<1>();
+  }
   __syncthreads();
 
   // Scores of 16 queries and 32 keys.
@@ -161,8 +197,8 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
       ptx::mma_m16n8k16_bf16(o[d / 8 + 1], p[j], high);
     }
 
-  // The warps of the block: outputs [warps][16][width, and 8 so that rows meet all banks] over the keys and values.
-  constexpr int outStride = width + 8, quads = width / 4;
+  // The warps of the block: outputs [warps][16][outStride] over the keys and values.
+  constexpr int outStride = S::outStride, quads = width / 4;
   float* outputs = reinterpret_cast<float*>(queries + S::queryElements);
   __syncthreads();
 #pragma unroll
@@ -179,7 +215,9 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
     if (d + 2 < a.headSize) storePair(to + 2, v.output.z * by, v.output.w * by);
   };
   const ptrdiff_t place = static_cast<ptrdiff_t>(group.tile + tile) * a.kvHeads + kvHead;
-  float* partial = a.partial + place * splits * S::partial;  // [splits]: outputs [16][width], maxima [16], sums [16]
+  // A block's part: outputs [16][width], maxima [16], sums [16]; [splits] of them in global memory.
+  float* const partial = a.partial + place * splits * S::partial;
+  float* const own = outputs + warps * tileRows * outStride;  // where blocks are a cluster
   for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
     const int m = i / quads, d = i % quads * 4;
     const Merged v = merge<warps>(warps, [&](int w) {
@@ -190,7 +228,7 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
       write(m, d, v);
       continue;
     }
-    float* to = partial + split * S::partial;
+    float* const to = clustered ? own : partial + split * S::partial;
     *reinterpret_cast<float4*>(to + m * width + d) = v.output;
     if (d == 0) {
       to[tileRows * width + m] = v.most;
@@ -200,18 +238,30 @@ __global__ void __launch_bounds__(warps * 32, 4) attendKernel(const __grid_const
   if (active == 1) return;
 
   // The blocks of the split.
+  const auto put = [&](int i, auto&& load) {
+    const int m = i / quads, d = i % quads * 4;
+    write(m, d, merge<5>(active, [&](int part) {  // a picture of 576 tokens has five
+            return Merged{load(part, m * width + d, float4()), load(part, tileRows * width + m, 0.0f),
+                          load(part, tileRows * (width + 1) + m, 0.0f)};
+          }));
+  };
+  if constexpr (clustered) {
+    ptx::clusterBarrier();  // those that have no keys are gone, and nobody waits for them
+    for (int i = split * warps * 32 + static_cast<int>(threadIdx.x); i < rows * quads; i += active * warps * 32)
+      put(i, [&](int part, int at, auto as) {
+        return ptx::loadCluster(reinterpret_cast<const decltype(as)*>(own + at), part);
+      });
+    ptx::clusterBarrier();  // nobody goes while its part is read
+    return;
+  }
   __syncthreads();
   if (threadIdx.x == 0) *isLast = ptx::addAcquireRelease(a.counters + place, 1) == static_cast<uint32_t>(active - 1);
   __syncthreads();
   if (!*isLast) return;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32) {
-    const int m = i / quads, d = i % quads * 4;
-    write(m, d, merge<5>(active, [&](int part) {  // a picture of 576 tokens has five
-            const float* from = partial + part * S::partial;
-            return Merged{*reinterpret_cast<const float4*>(from + m * width + d), from[tileRows * width + m],
-                          from[tileRows * (width + 1) + m]};
-          }));
-  }
+  for (int i = static_cast<int>(threadIdx.x); i < rows * quads; i += warps * 32)
+    put(i, [&](int part, int at, auto as) {
+      return *reinterpret_cast<const decltype(as)*>(partial + part * S::partial + at);
+    });
   if (threadIdx.x == 0) a.counters[place] = 0;
 }
 
@@ -220,12 +270,24 @@ int tilesOf(const Attention& a) { return (a.maxQueries + tileRows - 1) / tileRow
 
 template <int width>
 cudaError_t run(const Attention& a, StepStream stream) {
-  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splitsOf(a)), static_cast<unsigned>(a.kvHeads),
+  const int splits = splitsOf(a);
+  const dim3 grid(static_cast<unsigned>(tilesOf(a) * splits), static_cast<unsigned>(a.kvHeads),
                   static_cast<unsigned>(a.groupCount));
-  return launchInStep(attendKernel<width>, grid, warps * 32, TileShape<width>::bytes, stream, a, splitsOf(a));
+  const bool early = stream.overlap && stream.tuning.earlyKeys;
+  const auto as = [&](auto kernel, unsigned cluster) {
+    return launchInStep(kernel, grid, warps * 32, TileShape<width>::bytes, stream.inClusters(cluster), a, splits);
+  };
+  if (stream.tuning.clusters && splits > 1 && splits <= maxCluster && knowsClusters(attendKernel<width, true, false>))
+    return as(early ? attendKernel<width, true, true> : attendKernel<width, true, false>,
+              static_cast<unsigned>(splits));
+  return as(early ? attendKernel<width, false, true> : attendKernel<width, false, false>, 1);
 }
 
 }  // namespace
+
+#if defined(PARVIS_TRACE)
+cudaError_t traceAttention(const TraceLog& log) { return traceInto(log); }
+#endif
 
 cudaError_t attend(const Attention& a, StepStream stream) {
   if (!valid(a) || a.headSize % 2 != 0 || a.outStride % 2 != 0) return cudaErrorInvalidValue;

@@ -2,6 +2,7 @@
 // next one together from the plans of its sequences. So each sequence goes on from where it stands, and no pass waits
 // for the host. A warp a sequence; nothing of a sequence is read or written by another warp.
 #include "kernels.cuh"
+#include "ring.cuh"
 
 namespace parvis::cuda {
 
@@ -173,10 +174,9 @@ __device__ void writeRows(const ComposePass& c, const PassEntry& e, const Plan& 
 }
 
 // shared: where the warp has its entry, whose fields are indexed
-__device__ void compose(const ComposePass& c, const int32_t* entry, PassEntry* shared, int lane) {
+__device__ void compose(const ComposePass& c, const volatile int32_t* entry, PassEntry* shared, int lane) {
   __syncwarp();  // the entry before is done with
-  if (lane < passEntryInts)
-    reinterpret_cast<int32_t*>(shared)[lane] = static_cast<const volatile int32_t*>(entry)[lane];
+  if (lane < passEntryInts) reinterpret_cast<int32_t*>(shared)[lane] = entry[lane];
   __syncwarp();
   const PassEntry& e = *shared;
   if (e.seat < 0) return;
@@ -202,20 +202,18 @@ __device__ inline void fillWith(T* to, int count, const T& value) {
 __global__ void __launch_bounds__(maxComposeThreads) composePassKernel(const __grid_constant__ ComposePass c) {
   ptx::dependencyWait();
   ptx::releaseDependents();  // as takeStep does
-  PARVIS_SHARED(uint32_t, step, 1);
+  PARVIS_SHARED(uint32_t, found, 2);
   PARVIS_SHARED(PassEntry, entries, maxComposeThreads / 32);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  if (thread == 0) *step = ptx::loadFresh(c.counter);
   fillWith(c.rows, c.layerRows + c.crossRows, Row{0, classInput, -1, {-1, -1, -1}, -1, 0});
   fillWith(c.groups, c.layerGroups + c.crossGroups, StreamRows{0, 0, 0, 0});
   fillWith(c.drawings, c.drawingCount, Drawing{0, -1, 0, -1, -1, 1, {Mode::sample, 1, 0, 1}});
   fillWith(c.gather, c.gatherCount, 0);
-  __syncthreads();
-  const int32_t* const part = c.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(c.depth)) * c.stride;
+  const PartOfStep part = partOfStep(c.ring, found);
   for (int i = thread / 32; i < c.parts; i += threads / 32)
-    compose(c, part + i * passEntryInts, entries + thread / 32, thread % 32);
+    compose(c, part.ints + i * passEntryInts, entries + thread / 32, thread % 32);
   for (int seat = thread; seat < c.seatCount; seat += threads) c.flags[seat] = ptx::loadFresh(c.nonFinite + seat);
-  if (thread == 0) *c.counter = *step + 1;
+  if (thread == 0) *c.ring.counter = part.step + 1;
 }
 
 __global__ void settlePassKernel(const __grid_constant__ PassTables t, int seat) {
@@ -235,8 +233,8 @@ bool valid(const PassTables& t) {
 }  // namespace
 
 cudaError_t composePass(const ComposePass& c, StepStream stream) {
-  if (!valid(c.tables) || c.depth < 1 || c.parts < 1 || c.parts * passEntryInts > c.stride || c.layerRows < 0 ||
-      c.crossRows < 0 || c.layerRows + c.crossRows < 1)
+  if (!valid(c.tables) || !valid(c.ring) || c.parts < 1 || c.parts * passEntryInts > c.ring.stride - partEndInts ||
+      c.layerRows < 0 || c.crossRows < 0 || c.layerRows + c.crossRows < 1)
     return cudaErrorInvalidValue;
   const int most = c.layerRows + c.crossRows;
   return launchInStep(composePassKernel, 1u, c.parts > 8 || most > 512 ? unsigned{maxComposeThreads} : 256u, 0, stream,

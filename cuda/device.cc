@@ -83,6 +83,37 @@ Overlap overlapAsked() {
   return overlap == "0" ? Overlap::none : overlap == "1" ? Overlap::launches : Overlap::weights;
 }
 
+Status tuningAsked(Tuning& t) {
+  t.clusters = true;
+  const std::pair<const char*, bool*> all[] = {{"largeTiles", &t.largeTiles}, {"evenTiles", &t.evenTiles},
+                                               {"deepStages", &t.deepStages}, {"lateRelease", &t.lateRelease},
+                                               {"earlyKeys", &t.earlyKeys},   {"clusters", &t.clusters},
+                                               {"guidedHead", &t.guidedHead}, {"rowsAhead", &t.rowsAhead}};
+  const char* asked = std::getenv("PARVIS_TUNING");
+  for (std::string rest = asked ? asked : ""; !rest.empty();) {
+    const std::string one = rest.substr(0, rest.find(','));
+    rest.erase(0, one.size() + 1);
+    const auto known = std::find_if(std::begin(all), std::end(all), [&](const auto& choice) {
+      return one == std::string(choice.first) + "=0" || one == std::string(choice.first) + "=1";
+    });
+    if (known != std::end(all)) {
+      *known->second = one.back() == '1';
+      continue;
+    }
+    std::string names;
+    for (const auto& choice : all) names += (names.empty() ? "" : ", ") + std::string(choice.first);
+    return {Code::invalidOption, "PARVIS_TUNING in the environment has \"" + one +
+                                     "\". It takes names with =0 or =1, " + "between commas: " + names + "."};
+  }
+  return {};
+}
+
+Tuning Device::tuning() const {
+  Tuning t = tuning_;
+  t.clusters &= hasClusters_;
+  return t;
+}
+
 bool graphsAsked() {
   const char* asked = std::getenv("PARVIS_GRAPHS");
   return !asked || std::string(asked) != "0";
@@ -109,6 +140,7 @@ void Device::givesUp(Launches way) {
 bool Device::isLost() const { return everyCallFails(); }
 
 Status Device::use() {
+  if (!asked_.ok()) return asked_;
   if (Status s = statusOf(cudaSetDevice(index_), "taking the device"); !s.ok() || open_) return s;
   cudaDeviceProp properties{};
   if (Status s = statusOf(cudaGetDeviceProperties(&properties, index_), "asking for the device's properties"); !s.ok())
@@ -121,6 +153,10 @@ Status Device::use() {
   name_ = properties.name;
   processors_ = properties.multiProcessorCount;
   sharedLimit_ = static_cast<size_t>(properties.sharedMemPerBlockOptin);
+  int clusters = 0;
+  hasClusters_ = cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index_) == cudaSuccess && clusters != 0;
+  cudaGetLastError();  // an older driver does not know the question
+  sharedBytes_ = static_cast<size_t>(properties.sharedMemPerMultiprocessor);
   secondLevelCache_ = static_cast<size_t>(properties.l2CacheSize);
   capability_ = properties.major * 10 + properties.minor;
   open_ = true;

@@ -39,6 +39,10 @@ enum class Overlap { none, launches, weights };
 // for ruling it out where something goes wrong.
 Overlap overlapAsked();
 
+// By PARVIS_TUNING in the environment: names of Tuning's members with 0 or 1, between commas. Others are as they are
+// there; clusters are asked for. Refuses what is no such name.
+Status tuningAsked(Tuning& tuning);
+
 // How the kernels of a step are launched: as a graph, in which they overlap where they may; as a graph of kernels that
 // follow each other; one by one. PARVIS_GRAPHS=0 in the environment asks for the last. What a driver fails at is not
 // tried again on that device in this process.
@@ -48,7 +52,9 @@ bool graphsAsked();
 // One device as seen by one backend, with the stream that all of its work goes through.
 class Device {
  public:
-  explicit Device(int index, Overlap overlap = overlapAsked()) : index_(index), overlap_(overlap) {}
+  // What is not said is what the environment asks for.
+  explicit Device(int index) : index_(index), overlap_(overlapAsked()), asked_(tuningAsked(tuning_)) {}
+  Device(int index, Overlap overlap, const Tuning& tuning) : index_(index), overlap_(overlap), tuning_(tuning) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
   ~Device();
@@ -58,8 +64,9 @@ class Device {
   cudaStream_t stream() const { return stream_; }
   Overlap overlap() const { return capability_ >= 90 ? overlap_ : Overlap::none; }  // once used
   StepStream steps(Launches way = Launches::kernels) const {
-    return {stream_, overlap() != Overlap::none && way != Launches::plainGraphs};
+    return {stream_, overlap() != Overlap::none && way != Launches::plainGraphs, tuning()};
   }
+  Tuning tuning() const;  // once used: as the device can
   // Bytes of weights a launch, a quarter of the second-level cache at most: the launches of two kernels may be ahead.
   size_t prefetched() const {
     return overlap() == Overlap::weights ? std::min(size_t{16} << 20, secondLevelCache_ / 4) : 0;
@@ -71,6 +78,7 @@ class Device {
   std::string architecture() const;  // sm_90, once used
   int processors() const { return processors_; }
   size_t sharedLimit() const { return sharedLimit_; }  // bytes of shared memory that a block may ask for, once used
+  size_t sharedBytes() const { return sharedBytes_; }  // and bytes that a multiprocessor has of it
   std::string describe() const;                        // "GPU 0 (NVIDIA H200)"
   // Waits for everything enqueued, without keeping a core busy; its failures come out here.
   Status finish(const char* doing);
@@ -83,10 +91,12 @@ class Device {
  private:
   int index_, processors_ = 1;
   Overlap overlap_;
+  Tuning tuning_;
+  Status asked_;
   bool graphs_ = graphsAsked();
-  size_t sharedLimit_ = 0, secondLevelCache_ = 0;
+  size_t sharedLimit_ = 0, sharedBytes_ = 0, secondLevelCache_ = 0;
   std::atomic<int> capability_ = 0;  // 90: 9.0; also read by the JavaScript thread
-  bool open_ = false;
+  bool open_ = false, hasClusters_ = false;
   std::string name_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t finished_ = nullptr;

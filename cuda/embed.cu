@@ -3,6 +3,7 @@
 // that an earlier step drew; that token is read here, on the device, so that no step waits for the host. One block a
 // row.
 #include "norm.cuh"
+#include "ring.cuh"
 
 namespace parvis::cuda {
 
@@ -12,14 +13,12 @@ __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
   ptx::dependencyWait();
   ptx::releaseDependents();  // in this order in a step's first kernel: weights that are being loaded are there when
                              // others read them
-  PARVIS_SHARED(uint32_t, step, 1);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  if (thread == 0) *step = ptx::loadFresh(t.counter);
-  __syncthreads();
-  const int32_t* const part = t.ring + static_cast<ptrdiff_t>(*step % static_cast<uint32_t>(t.depth)) * t.stride;
+  PARVIS_SHARED(uint32_t, found, 2);
+  const PartOfStep part = partOfStep(t.ring, found);
   constexpr int together = 8;  // reads of the host's memory that are under way at a time
   for (const TakeStep::Table& table : t.tables) {
-    const volatile int32_t* const from = part + table.from;
+    const volatile int32_t* const from = part.ints + table.from;
     for (int first = thread; first < table.count; first += together * threads) {
       int32_t v[together];
 #pragma unroll
@@ -30,7 +29,7 @@ __global__ void takeStepKernel(const __grid_constant__ TakeStep t) {
     }
   }
   for (int seat = thread; seat < t.seats; seat += threads) t.flags[seat] = ptx::loadFresh(t.nonFinite + seat);
-  if (thread == 0) *t.counter = *step + 1;
+  if (thread == 0) *t.ring.counter = part.step + 1;
 }
 
 // Elements d and d + 1 of a special vector, as a table with an entry for each cell would hold them.
@@ -85,10 +84,11 @@ __global__ void embedKernel(const __grid_constant__ Embedding e) {
 }  // namespace
 
 cudaError_t takeStep(const TakeStep& t, StepStream stream) {
-  if (t.depth < 1) return cudaErrorInvalidValue;
+  if (!valid(t.ring)) return cudaErrorInvalidValue;
   int most = t.seats;
   for (const TakeStep::Table& table : t.tables) {
-    if (table.count < 0 || table.from < 0 || table.from + table.count > t.stride) return cudaErrorInvalidValue;
+    if (table.count < 0 || table.from < 0 || table.from + table.count > t.ring.stride - partEndInts)
+      return cudaErrorInvalidValue;
     most = table.count > most ? table.count : most;
   }
   return launchInStep(takeStepKernel, 1u, most > 2048 ? 1024u : 256u, 0, stream, t);

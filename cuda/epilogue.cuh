@@ -18,6 +18,14 @@ constexpr int groupTiles = scaleInputs / 16;
 
 constexpr int usualProcessors = 132;  // where a launch does not say how many a device has: it only costs time
 
+// When a projection lets the next kernel start: before its own wait, after it, or behind its loop (project.cu).
+// Attention that asks for keys early starts after the wait of the projection before it (platform.cuh).
+enum class Release { early, waited, late };
+inline Release releaseOf(const Projection& p, const StepStream& on) {
+  if (on.tuning.lateRelease) return Release::late;
+  return p.epilogue == Epilogue::append && on.tuning.earlyKeys ? Release::waited : Release::early;
+}
+
 // The two tiles of inputs that a lane's 16 bytes of integers are, as A operands.
 __device__ inline void widenFragments(const uint4& v, uint32_t (&first)[4], uint32_t (&second)[4]) {
   widenIntegers(v.x, first[0], first[1]);
@@ -136,6 +144,9 @@ inline bool valid(const Projection& p, int pairs, int inputs) {
   return p.epilogue != Epilogue::append ||
          (valid(p.rotation) && p.rows == p.rotation.rows.count &&
           2 * pairs == (p.rotation.heads + 2 * p.rotation.kvHeads) * p.rotation.headSize);
+}
+inline bool valid(const Guides& g, const Projection& p) {
+  return !g.table || (p.epilogue == Epilogue::store && g.predictions > 0);
 }
 // And of those in bfloat16, whose rows are read 16 bytes at a time.
 inline bool possiblePacked(const Projection& p) {

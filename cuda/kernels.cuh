@@ -27,6 +27,7 @@ struct RowTable {
     return row;
   }
   __device__ int32_t seenBy(int i) const { return ptx::loadFresh(&rows[i].sees); }
+  __device__ int32_t slotOf(int i) const { return ptx::loadFresh(&rows[i].slot); }
 };
 
 constexpr int maxHeadSize = 128;
@@ -75,16 +76,27 @@ cudaError_t weigh(const Weighing& w, StepStream stream);
 
 // ---- embed.cu: the rows and inputs of a step ----------------------------------------------------------------
 
-// The tables of a step, from a ring on the host, which the device reads, to where the step's kernels find them; counts
-// the step.
+// Tables of steps in flight, one part each, in the host's memory, which the device reads.
+struct Ring {
+  const int32_t* parts;  // [depth, stride]: a part ends with a PartEnd
+  int depth, stride;     // ints
+  uint32_t* counter;     // steps so far: which part is next
+  int32_t* ahead;  // [stride], the device's: the part of the next step, if its PartEnd says so; null: there is none
+  __host__ __device__ const int32_t* part(uint32_t step) const {
+    return parts + static_cast<ptrdiff_t>(step % static_cast<uint32_t>(depth)) * stride;
+  }
+  __host__ __device__ const PartEnd* endOf(const int32_t* part) const {
+    return reinterpret_cast<const PartEnd*>(part + stride - partEndInts);
+  }
+};
+
+// The tables of a step, from the ring to where the step's kernels find them; counts the step.
 struct TakeStep {
   struct Table {
     int32_t* to;
     int from, count;  // ints: where it begins in its part of the ring, and its length
   };
-  const int32_t* ring;  // [depth, stride], the host's
-  int depth, stride;    // ints
-  uint32_t* counter;    // steps so far: which part of the ring is next
+  Ring ring;
   Table tables[4];
   const int* nonFinite;  // [seats]
   int* flags;            // [seats], the host's: gets nonFinite as the steps before left it
@@ -110,9 +122,7 @@ struct PassTables {
 // tables of this one. Rows whose number is not known to the host have as many places as they may need; places that
 // nobody takes are padding.
 struct ComposePass {
-  const int32_t* ring;  // [depth, stride], the host's; a part begins with its entries
-  int depth, stride;
-  uint32_t* counter;
+  Ring ring;  // a part begins with its entries
   int parts;  // entries
   Row* rows;
   int layerRows, crossRows;  // of either kind; those of the cross layers lie behind the others, as their groups do
@@ -207,8 +217,12 @@ enum class Epilogue {
   gelu,    // out = gelu(product), by the error function
 };
 
-// Above so many rows the arithmetic decides, not the stream of weights.
-constexpr int maxSkinnyRows(WeightFormat format) { return format == WeightFormat::int8 ? 32 : 64; }
+// Logits of the model's head: those of predictions are guided and lie where their conditional rows do, no others are
+// stored.
+struct Guides {
+  const Drawing* table;  // [predictions]: rows are those of the projection; null: logits of all rows, as they are
+  int predictions;
+};
 
 struct Projection {
   const void* elements;  // [rows, xStride]: bfloat16; float32 where plain
@@ -219,15 +233,17 @@ struct Projection {
   Packed weights;
   const float* bias;  // [outputs rounded up to 2]: what a product begins with; null: nothing
   Epilogue epilogue;
-  float* y;           // [rows, yStride]: store, add
-  void* out;          // elements [rows, yStride]: swiglu, gelu
-  ptrdiff_t yStride;  // even
-  NormInput next;     // add: of the norm that comes next
-  Rotation rotation;  // append
-  int processors;     // of the device; 0: 132. Costs time where it is wrong, no bits
-  int tilesABlock;    // 1, 2, 4 (bfloat16 up to 32 rows, int8 up to 8): for tests and measurements; 0: chosen
-  size_t prefetched;  // bytes of weights that its blocks together may bring into the second-level cache before they
-                      // wait (platform.cuh), beside what registers hold. Not where tiled
+  float* y;            // [rows, yStride]: store, add
+  void* out;           // elements [rows, yStride]: swiglu, gelu
+  ptrdiff_t yStride;   // even
+  NormInput next;      // add: of the norm that comes next
+  Rotation rotation;   // append
+  Guides guides;       // store; not where tiled
+  int processors;      // of the device; 0: 132. Costs time where it is wrong, no bits
+  size_t sharedBytes;  // of a multiprocessor's shared memory; costs time where it is wrong, no bits
+  int tilesABlock;     // 1, 2, 4 (bfloat16 up to 32 rows, int8 up to 8): for tests and measurements; 0: chosen
+  size_t prefetched;   // bytes of weights that its blocks together may bring into the second-level cache before they
+                       // wait (platform.cuh), beside what registers hold. Not where tiled
 };
 // Few rows: bound by reading the weights.
 cudaError_t project(const Projection& p, StepStream stream);
@@ -286,6 +302,8 @@ struct Sampling {
   int* nonFinite;  // [seats]: becomes 1 where a logit is NaN or infinite; the token is then -1
   int threads;
   bool inPlace;  // guided logits take the place of the conditional ones, else they lie in shared memory
+  bool guided;   // the head has guided the logits already
+  Ring ring;     // whose next part the first kernel of a step that draws brings ahead; without `ahead`: none
 };
 // Logits that a device holds in shared memory, given its bytes a block: a row and 3 KB. 99 KB: 24576, 163 KB: 40960.
 constexpr size_t samplingBytes = 3 << 10;

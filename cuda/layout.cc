@@ -89,7 +89,7 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   groupsAt = ints(rowBytes);
   drawingsAt = groupsAt + ints(groupBytes);
   gatherAt = drawingsAt + ints(drawingBytes);
-  part = std::max(gatherAt + ints(gatherBytes), roundedCount(o.seats) * passEntryInts);
+  part = (std::max(gatherAt + ints(gatherBytes), roundedCount(o.seats) * passEntryInts) + 3) / 4 * 4 + partEndInts;
   const int planRows = maxPlanRows(o);
   planInts = (cuda::planInts(planRows, planRows, o.tokens) + 3) / 4 * 4;
 
@@ -124,6 +124,7 @@ WorkspaceLayout::WorkspaceLayout(const TransformerModel& m, Element element, con
   plans = layout.add(seats * static_cast<size_t>(planInts) * 4);
   seatPasses = layout.add(seats * sizeof(SeatPass));
   read = layout.add(seats * static_cast<size_t>(maxSplitQueries) * 4);
+  ahead = layout.add(static_cast<size_t>(part) * 4);
   bytes = layout.bytes();
 
   Layout host;

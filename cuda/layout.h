@@ -86,12 +86,12 @@ struct WorkspaceLayout {
   size_t rows = 0, groups = 0, drawings = 0, gather = 0, counter = 0, nonFinite = 0, x = 0, normed = 0,
          normedSquares = 0, queries = 0, attended = 0, gated = 0, logits = 0, gathered = 0, gatheredSquares = 0,
          cache = 0, partial = 0, counters = 0, classIds = 0, seeds = 0, tokens = 0, logProbs = 0, kept = 0, plans = 0,
-         seatPasses = 0, read = 0;
+         seatPasses = 0, read = 0, ahead = 0;
   size_t bytes = 0;
   // The same of the host's page-locked memory: the ring of tables, then what seats have there.
   size_t flags = 0, entries = 0, known = 0, stagedPlans = 0, progress = 0;
   size_t hostBytes = 0;
-  // Where tables of a step begin in their part of the ring, in ints; and the length of a part.
+  // Where tables of a step begin in their part of the ring, in ints; and the length of a part, with its end.
   int groupsAt = 0, drawingsAt = 0, gatherAt = 0, part = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "picture-runner.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace parvis::cuda {
 
@@ -74,6 +75,11 @@ void PictureRunner::copyIn(const ArenaBlock& to, const void* from, size_t bytes)
       });
 }
 void PictureRunner::copyOut(void* to, const ArenaBlock& from, size_t bytes) {
+  const size_t place = std::exchange(outBytes_, outBytes_ + (bytes + 15) / 16 * 16);
+  if (base_ && staging_ && outBytes_ <= staging_->bytes()) {
+    staged_.push_back({to, staging_->data() + place, bytes});
+    to = staging_->data() + place;
+  }
   run(
       [&] {
         return LaunchRecord{"copy", "to the host", 0, static_cast<double>(bytes), 0};
@@ -81,6 +87,11 @@ void PictureRunner::copyOut(void* to, const ArenaBlock& from, size_t bytes) {
       [&](cudaStream_t stream) {
         return cudaMemcpyAsync(to, at<uint8_t>(from), bytes, cudaMemcpyDeviceToHost, stream);
       });
+}
+
+void PictureRunner::deliver() {
+  for (const Staged& s : staged_) std::memcpy(s.to, s.from, s.bytes);
+  staged_.clear();
 }
 
 // ---- convolution --------------------------------------------------------------------------------------------

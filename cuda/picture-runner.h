@@ -88,6 +88,12 @@ class PictureRunner {
   // Host memory of the caller, that stays until the stream is done.
   void copyIn(const ArenaBlock& to, const void* from, size_t bytes);
   void copyOut(void* to, const ArenaBlock& from, size_t bytes);
+  // What copyOut was asked for so far.
+  size_t outBytes() const { return outBytes_; }
+  // Page-locked memory, through which copies to the host go as far as it reaches: the device writes it by itself.
+  void stageIn(const HostMemory& memory) { staging_ = &memory; }
+  // Once the stream is done: what was staged gets to where it was to go.
+  void deliver();
   // Runs `body` (which returns a cudaError_t) unless this is a dry run or something failed. `describe`: a function that
   // returns the LaunchRecord of a profile.
   template <class Describe, class Body>
@@ -132,6 +138,14 @@ class PictureRunner {
   int images_;
   const Cancel& cancel_;
   LaunchTimer timer_;
+  struct Staged {
+    void* to;
+    const uint8_t* from;
+    size_t bytes;
+  };
+  const HostMemory* staging_ = nullptr;
+  std::vector<Staged> staged_;
+  size_t outBytes_ = 0;  // as the staging memory has them: each copy 16 bytes aligned
   double ahead_ = 0;
 };
 

@@ -186,6 +186,52 @@ __device__ inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
   return old;
 }
+
+// ---- where and when, for traces -------------------------------------------------------------------------------
+
+// Nanoseconds, the same clock for the whole device; it may go on in steps of a microsecond.
+__device__ inline uint64_t globalTimer() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t)::"memory");
+  return t;
+}
+// The multiprocessor that the block runs on.
+__device__ inline uint32_t processor() {
+  uint32_t p;
+  asm volatile("mov.u32 %0, %smid;" : "=r"(p));
+  return p;
+}
+
+// ---- clusters: blocks that run together, from compute capability 9.0 on --------------------------------------
+
+// All threads of the cluster's blocks that have not ended meet; what they wrote to shared memory before is seen after.
+__device__ inline void clusterBarrier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// 4 or 16 bytes of the shared memory of the cluster's block of that rank: what lies where `p` lies in this block's.
+template <class T>
+__device__ inline T loadCluster(const T* p, int rank) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16);
+  uint32_t word[sizeof(T) / 4] = {};
+#if __CUDA_ARCH__ >= 900
+  uint32_t at;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(sharedAddress(p)), "r"(rank));
+  if constexpr (sizeof(T) == 4) {
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(word[0]) : "r"(at) : "memory");
+  } else {
+    asm volatile("ld.shared::cluster.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+                 : "r"(at)
+                 : "memory");
+  }
+#endif
+  T v;
+  __builtin_memcpy(&v, word, sizeof v);
+  return v;
+}
 }  // namespace parvis::cuda::ptx
 
 #endif

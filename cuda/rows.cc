@@ -45,6 +45,7 @@ void Launcher::multiply(Projection p, const Matrix& w) {
   p.bias = w.bias;
   p.processors = device_.processors();
   p.prefetched = device_.prefetched();
+  p.sharedBytes = device_.sharedBytes();
   p.weights = w.packed();
   const auto describe = [&] {
     const bool add = p.epilogue == Epilogue::add, store = p.epilogue == Epilogue::store;

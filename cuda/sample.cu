@@ -8,6 +8,7 @@
 #include "kernels.cuh"
 #include "parvis/sampling.h"
 #include "ptx.cuh"
+#include "ring.cuh"
 
 namespace parvis::cuda {
 
@@ -63,7 +64,7 @@ template <bool inPlace>
 __device__ Guided guideRow(const Sampling& s, const Drawing& p, uint64_t* partial) {
   float* const conditional = s.logits + static_cast<ptrdiff_t>(p.conditional - s.firstRow) * s.stride;
   Guided row{inPlace ? conditional : reinterpret_cast<float*>(dynamicShared()), -1};
-  const bool guided = p.unconditional >= 0 && p.guidance != 1.0f;
+  const bool guided = !s.guided && p.unconditional >= 0 && p.guidance != 1.0f;
   const float* const unconditional =
       guided ? s.logits + static_cast<ptrdiff_t>(p.unconditional - s.firstRow) * s.stride : nullptr;
   float* const kept =
@@ -190,7 +191,7 @@ __device__ Selected select(const float* logits, int count, const Parts& parts, u
 
 // ---- the kernels --------------------------------------------------------------------------------------------
 
-static_assert(64 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
+static_assert(66 * sizeof(uint64_t) + sizeof(SelectShared) <= samplingBytes);
 
 __device__ inline ptrdiff_t placeOfToken(const Sampling& s, const Drawing& p) {
   return static_cast<ptrdiff_t>(p.seat) * s.tokensEach + p.token;
@@ -205,6 +206,8 @@ template <bool inPlace, Mode mode>
 __global__ void __launch_bounds__(maxSampleThreads(inPlace, mode)) sampleKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
+  PARVIS_SHARED(uint32_t, next, 1);
+  if (blockIdx.x == static_cast<unsigned>(s.predictions)) return bringAhead(s.ring, next);
   PARVIS_SHARED(uint64_t, partial, 32);
   PARVIS_SHARED(uint64_t, equalsOf, 32);
   PARVIS_SHARED(SelectShared, shared, 1);
@@ -310,6 +313,8 @@ template <bool inPlace>
 __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_constant__ Sampling s) {
   ptx::releaseDependents();
   ptx::dependencyWait();
+  PARVIS_SHARED(uint32_t, next, 1);
+  if (blockIdx.x == static_cast<unsigned>(s.predictions)) return bringAhead(s.ring, next);
   PARVIS_SHARED(uint64_t, partial, 32);
   const Drawing p = s.table[blockIdx.x];  // which draws alone read: no line of it in a cache is an old one
   if (!wanted(s, p, Mode::score)) return;
@@ -331,9 +336,11 @@ __global__ void __launch_bounds__(maxScoreThreads) scoreKernel(const __grid_cons
 
 bool valid(const Sampling& s) {
   return s.predictions > 0 && s.rows > 0 && s.vocabulary > 0 && (s.inPlace || s.vocabulary <= maxSharedLogits) &&
-         s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 && s.threads <= 1024 && s.threads % 32 == 0;
+         (!s.ring.ahead || valid(s.ring)) && s.stride % 4 == 0 && s.stride >= s.vocabulary && s.threads >= 32 &&
+         s.threads <= 1024 && s.threads % 32 == 0;
 }
 
+unsigned blocksOf(const Sampling& s) { return static_cast<unsigned>(s.predictions + (s.ring.ahead ? 1 : 0)); }
 size_t sharedBytes(const Sampling& s) { return s.inPlace ? 0 : static_cast<size_t>(s.vocabulary) * 4; }
 
 }  // namespace
@@ -343,14 +350,14 @@ cudaError_t sample(const Sampling& s, Mode mode, StepStream stream) {
   const auto kernel = mode == Mode::gumbel
                           ? (s.inPlace ? sampleKernel<true, Mode::gumbel> : sampleKernel<false, Mode::gumbel>)
                           : (s.inPlace ? sampleKernel<true, Mode::sample> : sampleKernel<false, Mode::sample>);
-  return launchInStep(kernel, static_cast<unsigned>(s.predictions),
+  return launchInStep(kernel, blocksOf(s),
                       static_cast<unsigned>(std::min(s.threads, maxSampleThreads(s.inPlace, mode))), sharedBytes(s),
                       stream, s);
 }
 
 cudaError_t score(const Sampling& s, StepStream stream) {
   if (!valid(s)) return cudaErrorInvalidValue;
-  return launchInStep(s.inPlace ? scoreKernel<true> : scoreKernel<false>, static_cast<unsigned>(s.predictions),
+  return launchInStep(s.inPlace ? scoreKernel<true> : scoreKernel<false>, blocksOf(s),
                       static_cast<unsigned>(std::min(s.threads, maxScoreThreads)), sharedBytes(s), stream, s);
 }
 

@@ -405,28 +405,38 @@ void CudaSession::predict(Launcher& launch, const StepPlan& plan, const Stack& s
     Projection p{};
     p.rows = std::min(w_->layout.chunk, all - first), p.epilogue = Epilogue::store, p.y = w_->logits,
     p.yStride = w_->layout.vocabularyStride;
+    // The head guides logits by itself where all of them are of one launch, of few rows.
+    const bool guides = t.device_->tuning().guidedHead && t.head_.format != WeightFormat::float32 &&
+                        all <= w_->layout.chunk && p.rows <= maxSkinnyRows(t.head_.format);
+    if (guides) p.guides = {w_->drawings, plan.predictions};
     launch.norm(stack.x, every ? nullptr : w_->gather + first, p.rows,
                 {m.norm, t.finalNorm_.weight, t.finalNorm_.bias, m.normEps}, normed);
     launch.project(normed, m.normEps, p, t.head_);
-    const Sampling s{w_->logits,
-                     first,
-                     p.rows,
-                     w_->layout.vocabularyStride,
-                     plan.predictions,
-                     m.vocabulary,
-                     w_->drawings,
-                     w_->seeds,
-                     o_.tokens,
-                     w_->tokens,
-                     w_->logProbs,
-                     w_->kept,
-                     o_.kept,
-                     w_->nonFinite,
-                     samplingThreads(m.vocabulary),
-                     m.vocabulary > sharedLogits(t.device_->sharedLimit())};
-    if (plan.sampled) launch.predict(s, Mode::sample);
-    if (plan.raced) launch.predict(s, Mode::gumbel);
-    if (plan.scored) launch.predict(s, Mode::score);
+    Sampling s{w_->logits,
+               first,
+               p.rows,
+               w_->layout.vocabularyStride,
+               plan.predictions,
+               m.vocabulary,
+               w_->drawings,
+               w_->seeds,
+               o_.tokens,
+               w_->tokens,
+               w_->logProbs,
+               w_->kept,
+               o_.kept,
+               w_->nonFinite,
+               samplingThreads(m.vocabulary),
+               m.vocabulary > sharedLogits(t.device_->sharedLimit()),
+               guides,
+               first == 0 ? w_->ring : Ring{}};
+    const std::pair<bool, Mode> modes[] = {
+        {plan.sampled, Mode::sample}, {plan.raced, Mode::gumbel}, {plan.scored, Mode::score}};
+    for (const auto& [asked, mode] : modes) {
+      if (!asked) continue;
+      launch.predict(s, mode);
+      s.ring = {};
+    }
   }
 }
 

@@ -29,6 +29,9 @@ struct StreamRows {
   int32_t tile;  // tiles of attend() that the groups before it have
 };
 
+// Rows of a projection above which the arithmetic decides, not the stream of weights.
+constexpr int maxSkinnyRows(WeightFormat format) { return format == WeightFormat::int8 ? 32 : 64; }
+
 constexpr int maxSplitQueries = 64;  // queries of a key/value head in a step: up to here attend, above it attendRows
 // Rows of a stream that a pass with guesses has at most: attendRows sums up in another order. More rows belong to one
 // step.
@@ -103,6 +106,19 @@ struct Drawing {
   float guidance;
   SamplingRule rule;
 };
+
+// ---- the ring of tables: ring.cuh ---------------------------------------------------------------------------------
+
+// What a part of the ring ends with.
+struct PartEnd {
+  int32_t from[4], count[4];  // ints that the step needs of it
+  uint32_t step;              // number of the step plus 1, written last; 0: none may take it ahead
+  int32_t unused[3];
+};
+constexpr int partEndInts = 12;
+static_assert(sizeof(PartEnd) == partEndInts * sizeof(int32_t));
+// More is not brought ahead: it would take longer than the kernel beside which it is done.
+constexpr int maxAheadInts = 4096;
 
 // ---- passes that the device puts together: compose.cu -------------------------------------------------------------
 

@@ -105,9 +105,10 @@ __device__ void finishAll(const Projection& p, Sums<S>& sums, const float* scale
 
 template <class S, Epilogue epilogue>
 __global__ void __launch_bounds__(S::threads)
-    tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks) {
-  ptx::releaseDependents();
+    tiledKernel(const __grid_constant__ Projection p, int rowBlocks, int outputBlocks, Release release) {
+  if (release == Release::early) ptx::releaseDependents();
   ptx::dependencyWait();
+  if (release != Release::early) ptx::releaseDependents();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warpOut = thread / 32 % S::warpsOut,
             warpRows = thread / 32 / S::warpsOut;
   // Rows are fastest, within a group of blocks of rows: the activations of a group stay in the cache while the weights
@@ -258,7 +259,7 @@ cudaError_t runAs(const Projection& p, StepStream stream) {
   int rowBlocks, outputBlocks;
   const int blocks = blocksOf<S>(p, rowBlocks, outputBlocks);
   return launchInStep(tiledKernel<S, epilogue>, static_cast<unsigned>(blocks), S::threads, stages * S::stageBytes,
-                      stream, p, rowBlocks, outputBlocks);
+                      stream, p, rowBlocks, outputBlocks, releaseOf(p, stream));
 }
 
 // A small block does a quarter of the work of a large one, in about a third of its time where a multiprocessor is full.
@@ -281,7 +282,7 @@ cudaError_t run(const Projection& p, Tile tile, StepStream stream) {
 }  // namespace
 
 cudaError_t projectTiled(const Projection& p, StepStream stream, Tile tile) {
-  if (!possiblePacked(p)) return cudaErrorInvalidValue;
+  if (!possiblePacked(p) || p.guides.table) return cudaErrorInvalidValue;
   return withEpilogue(p.epilogue, [&](auto epilogue) { return run<decltype(epilogue)::value>(p, tile, stream); });
 }
 

@@ -12,6 +12,7 @@ constexpr int threads = 256;
 constexpr int maxTogether = 16;                   // images of a pass: more make nothing faster
 constexpr size_t maxScratch = size_t{512} << 20;  // of a pass of several images, and kept between calls: taking and
                                                   // clearing memory costs as much as half a picture
+constexpr size_t maxStaged = size_t{16} << 20;    // of a pass, in page-locked memory that is kept
 
 // ---- loading ------------------------------------------------------------------------------------------------
 
@@ -137,10 +138,12 @@ Status CudaTokenizer::passes(int count, const Cancel& cancel, Pass&& pass) {
 
 template <class Pass>
 Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
+  size_t out = 0;  // bytes of a pass to the host
   const auto need = [&](int images) {
     Arena arena;
     PictureRunner dry(arena, nullptr, *device_, element_, model_.groups, model_.normEps, images, cancel);
     pass(dry, 0);
+    out = std::max(out, dry.outBytes());
     return arena.peak();
   };
   // The last pass may be of fewer images, whose gaps differ.
@@ -161,16 +164,22 @@ Status CudaTokenizer::usedPasses(int count, const Cancel& cancel, Pass&& pass) {
     if (s.code != Code::outOfMemory || together == 1) return s;
     together /= 2;
   }
+  if (out <= maxStaged && out > staging_.bytes()) {
+    HostMemory more;
+    if (HostMemory::allocate(out, more).ok()) staging_ = std::move(more);  // without it copies take a little longer
+  }
   Status status;
   for (int first = 0; first < count && status.ok(); first += together) {
     Arena arena;
     PictureRunner run(arena, scratch_.data(), *device_, element_, model_.groups, model_.normEps,
                       std::min(together, count - first), cancel, recording());
+    run.stageIn(staging_);
     pass(run, first);
     // Also after a failure: the caller's memory may be in use.
     const Status finished = device_->finish("running the tokenizer");
     status = run.ok() ? finished : run.status;
     if (status.ok()) status = run.collect();
+    if (status.ok()) run.deliver();
   }
   if (scratch_.bytes() > maxScratch) scratch_ = DeviceMemory();
   return status;

@@ -42,6 +42,7 @@ class CudaTokenizer : public Tokenizer, private Reclaimable {
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;   // weights
   DeviceMemory scratch_;  // pictures of the last call, kept where it is small
+  HostMemory staging_;    // through which they go to the host
   std::mutex scratchLock_;
   bool busy_ = false;  // a call uses scratch_: nobody else does
   std::vector<PictureLayer<VqNorm, VqFilter>> encoder_, decoder_;

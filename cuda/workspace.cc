@@ -1,6 +1,7 @@
 #include "workspace.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "loader.h"
@@ -37,7 +38,7 @@ Status Workspace::allocate(const TransformerModel& m, Element element) {
   place(groups, layout.groups);
   place(drawings, layout.drawings);
   place(gather, layout.gather);
-  place(counter, layout.counter);
+  place(ring.counter, layout.counter);
   place(nonFinite, layout.nonFinite);
   place(x, layout.x);
   placeNormed(normed, layout.normed, layout.normedSquares);
@@ -57,7 +58,9 @@ Status Workspace::allocate(const TransformerModel& m, Element element) {
   place(plans, layout.plans);
   place(seatPasses, layout.seatPasses);
   place(read, layout.read);
-  ring_ = reinterpret_cast<int32_t*>(host_.data());
+  parts_ = reinterpret_cast<int32_t*>(host_.data());
+  ring.parts = parts_, ring.depth = depth, ring.stride = layout.part;
+  if (device_->tuning().rowsAhead) place(ring.ahead, layout.ahead);
   flags = reinterpret_cast<int*>(host_.data() + layout.flags);
   entries = reinterpret_cast<SeatEntry*>(host_.data() + layout.entries);
   known = reinterpret_cast<int32_t*>(host_.data() + layout.known);
@@ -75,7 +78,10 @@ Status Workspace::reset() {
     flags[i] = 0;
     progress[i] = 0;
   }
-  cudaError_t e = cudaMemsetAsync(counter, 0, 4, stream);
+  for (uint32_t i = 0; i < static_cast<uint32_t>(depth); i++) const_cast<PartEnd*>(ring.endOf(ring.part(i)))->step = 0;
+  cudaError_t e = cudaMemsetAsync(ring.counter, 0, 4, stream);
+  if (e == cudaSuccess && ring.ahead)
+    e = cudaMemsetAsync(const_cast<PartEnd*>(ring.endOf(ring.ahead)), 0, sizeof(PartEnd), stream);
   if (e == cudaSuccess) e = cudaMemsetAsync(nonFinite, 0, static_cast<size_t>(options.seats) * 4, stream);
   if (e == cudaSuccess) e = cudaMemsetAsync(counters, 0, layout.counterBytes, stream);
   if (e == cudaSuccess)
@@ -119,7 +125,7 @@ StepPlan::Part Workspace::writePart(const Step& step, int begin, int end, int sh
 
 StepPlan Workspace::write(const Step& step, const TransformerModel& m, WeightFormat head, const Seats& seats,
                           uint32_t index) {
-  int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
+  int32_t* const part = parts_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
   const int shared = m.heads / m.kvHeads, inLayers = layerRows(m, step);
   Row* const toRows = reinterpret_cast<Row*>(part);
   StreamRows* const toGroups = reinterpret_cast<StreamRows*>(part + layout.groupsAt);
@@ -167,12 +173,24 @@ StepPlan Workspace::write(const Step& step, const TransformerModel& m, WeightFor
       if (toDrawings[i].unconditional >= 0) toDrawings[i].unconditional = p.unconditional - firstPredicting;
     }
   }
+  const TakeStep taken = taking(plan);
+  mayTake(index, {taken.tables[0].from, taken.tables[1].from, taken.tables[2].from, taken.tables[3].from},
+          {taken.tables[0].count, taken.tables[1].count, taken.tables[2].count, taken.tables[3].count});
   return plan;
 }
 
+void Workspace::mayTake(uint32_t index, const int (&from)[4], const int (&count)[4]) {
+  PartEnd& end = *const_cast<PartEnd*>(ring.endOf(ring.part(index)));
+  int all = 0;
+  for (int i = 0; i < 4; i++) end.from[i] = from[i], end.count[i] = count[i], all += count[i];
+  std::atomic_thread_fence(std::memory_order_release);  // the device that finds the step's number finds the rest
+  *const_cast<volatile uint32_t*>(&end.step) = all <= maxAheadInts ? index + 1 : 0;
+}
+
 void Workspace::write(const std::vector<PassEntry>& entries, uint32_t index) {
-  int32_t* const part = ring_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
+  int32_t* const part = parts_ + static_cast<ptrdiff_t>(index % depth) * layout.part;
   std::copy(entries.begin(), entries.end(), reinterpret_cast<PassEntry*>(part));
+  mayTake(index, {}, {static_cast<int>(entries.size()) * passEntryInts, 0, 0, 0});
 }
 
 Status Workspace::stage(int seat, const Passes& passes) {
@@ -220,10 +238,7 @@ PassTables Workspace::passTables(const TransformerModel& m) const {
 }
 
 ComposePass Workspace::composing(const StepPlan& plan, const TransformerModel& m) const {
-  return {ring_,
-          depth,
-          layout.part,
-          counter,
+  return {ring,
           plan.composed,
           rows,
           plan.layers.rows,
@@ -247,10 +262,7 @@ TakeStep Workspace::taking(const StepPlan& plan) const {
   const auto table = [](auto* to, int at, int count) {
     return TakeStep::Table{reinterpret_cast<int32_t*>(to), at, count * static_cast<int>(sizeof(*to) / sizeof(int32_t))};
   };
-  return {ring_,
-          depth,
-          layout.part,
-          counter,
+  return {ring,
           {table(rows, 0, plan.layers.rows + plan.crossLayers.rows),
            table(groups, layout.groupsAt, plan.layers.groups + plan.crossLayers.groups),
            table(drawings, layout.drawingsAt, plan.predictions), table(gather, layout.gatherAt, plan.logitRows)},

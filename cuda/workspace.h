@@ -84,16 +84,16 @@ class Workspace {
   StreamRows* groups = nullptr;
   Drawing* drawings = nullptr;
   int32_t* gather = nullptr;
-  uint32_t* counter = nullptr;  // steps done
-  int* nonFinite = nullptr;     // [seats]
-  float* x = nullptr;           // [rows, xStride]
-  NormedRows normed{};          // x as the next projection takes it: [rows]
-  void* queries = nullptr;      // elements [rows, heads, padded head size]
-  void* attended = nullptr;     // elements [rows, wideStride]
-  void* gated = nullptr;        // elements [rows, ffStride]
-  float* logits = nullptr;      // [chunk, vocabularyStride]
-  NormedRows gathered{};        // [chunk]
-  uint8_t* cache = nullptr;     // [cacheCount(model)][keys, values]
+  Ring ring{};               // of tables, with the number of steps that are done
+  int* nonFinite = nullptr;  // [seats]
+  float* x = nullptr;        // [rows, xStride]
+  NormedRows normed{};       // x as the next projection takes it: [rows]
+  void* queries = nullptr;   // elements [rows, heads, padded head size]
+  void* attended = nullptr;  // elements [rows, wideStride]
+  void* gated = nullptr;     // elements [rows, ffStride]
+  float* logits = nullptr;   // [chunk, vocabularyStride]
+  NormedRows gathered{};     // [chunk]
+  uint8_t* cache = nullptr;  // [cacheCount(model)][keys, values]
   float* partial = nullptr;
   uint32_t* counters = nullptr;
   int32_t* classIds = nullptr;  // [seats]
@@ -113,13 +113,15 @@ class Workspace {
   volatile uint64_t* progress = nullptr;  // the host's
 
  private:
+  // Tables of `count` ints at `from` in part `index` are whole: the device may take them ahead of the step.
+  void mayTake(uint32_t index, const int (&from)[4], const int (&count)[4]);
   StepPlan::Part writePart(const Step& step, int begin, int end, int shared, Row* toRows, StreamRows* toGroups);
   std::shared_ptr<Device> device_;
   DeviceMemory memory_;
   HostMemory host_;
   int32_t* stagedPlans_ = nullptr;  // [seats, layout.planInts], the host's
   std::vector<Event> staged_;       // [seats]
-  int32_t* ring_ = nullptr;         // the tables of steps in flight, the host's
+  int32_t* parts_ = nullptr;        // the tables of steps in flight, the host's
   std::vector<Group> found_;
   std::deque<Captured> captured_;  // the one used last behind
 };

@@ -2,14 +2,14 @@
 // there for is caught, with a message that says where.
 
 import t from 'tap'
-import { build, execute } from './support/simt.js'
+import { build, execute, executeOn } from './support/simt.js'
 
 const seeds = [1, 2, 3]
 
 t.test('the SIMT layer', async t => {
   const program = await build('self', ['test/simt/self.cc'])
 
-  for (const name of ['sum', 'warp', 'half-mask', 'async', 'bulk', 'mma', 'mma-trans']) {
+  for (const name of ['sum', 'warp', 'half-mask', 'async', 'bulk', 'cluster', 'mma', 'mma-trans']) {
     for (const seed of seeds) {
       t.same(await execute(program, name, seed), { code: 0, out: 'right\n', err: '' }, `${name}, order ${seed}`)
     }
@@ -36,6 +36,7 @@ t.test('the SIMT layer', async t => {
     ['diverged-shuffle',
       /kernel .*divergedShuffle, .*__shfl_xor_sync meets lane \d+ of its warp in __shfl_xor_sync at self.cc:\d+: the warp diverged/],
     ['diverged-block', /kernel .*divergedBlock, .*the block diverged/],
+    ['cluster-no-second', /kernel .*sumCluster.*, .*the block of rank \d has ended, and its shared memory is read/],
     ['foreign-lane', /kernel .*foreignLane, .*reads lane 20, which its mask leaves out/]
   ]
   for (const [name, ...expected] of messages) {
@@ -45,6 +46,13 @@ t.test('the SIMT layer', async t => {
       for (const message of expected) if (message) t.match(err, message, `${name} says so, order ${seed}`)
     }
   }
+  for (const seed of seeds) {
+    const { out } = await execute(program, 'cluster-no-first', seed)
+    t.not(out, 'right\n', `blocks of a cluster that do not meet are caught, order ${seed}`)
+  }
+  t.same(await execute(program, 'cluster-odd', 1), { code: 0, out: 'wrong\n', err: '' }, 'blocks that fill no cluster')
+  t.same(await executeOn('capability=8.9', program, 'cluster', 1), { code: 0, out: 'wrong\n', err: '' },
+    'a device without clusters')
   t.same(await execute(program, 'too-many-threads', 1), { code: 0, out: 'wrong\n', err: '' },
     'a launch that no device takes')
 })

@@ -110,6 +110,24 @@ const Instruction* storeVector(const Instruction* i, Slot* r, Thread& t) {
   write<space, sizeof(T) * count>(i, r, t, whole);
   return i + 1;
 }
+// An address of this block's shared memory, in another block of the cluster.
+const Instruction* mapRank(const Instruction* i, Slot* r, Thread& t) {
+  const uint32_t address = get<uint32_t>(r, i->a), rank = get<uint32_t>(r, i->b);
+  sharedAt(i, t, address, 4);
+  if (rank >= 8) fail(i, t, "mapa: no cluster has a block of rank " + std::to_string(rank));
+  r[i->d] = address | (rank + 1) << rankBits;
+  return i + 1;
+}
+template <class T, size_t count>
+const Instruction* loadOfCluster(const Instruction* i, Slot* r, Thread& t) {
+  const uint32_t address = static_cast<uint32_t>(r[i->a] + static_cast<uint64_t>(i->value)), rank = address >> rankBits;
+  if (rank == 0) fail(i, t, "ld.shared::cluster: an address that mapa did not make");
+  const uint8_t* const own = sharedAt(i, t, address & ((1u << rankBits) - 1), sizeof(T) * count);
+  T elements[count];
+  std::memcpy(elements, simt::sharedOf(own, rank - 1, where(i, t)), sizeof elements);
+  for (size_t k = 0; k < count; k++) r[count == 1 ? i->d : i->more[k]] = widened(elements[k]);
+  return i + 1;
+}
 // Most likely of a spin, so it goes on when nobody else can.
 template <class T>
 const Instruction* loadAcquire(const Instruction* i, Slot* r, Thread& t) {
@@ -210,6 +228,9 @@ void addMemory(Forms& f) {
   addAtomics<Space::global>(f, ".global");
   addAtomics<Space::shared>(f, ".shared");
   addAtomics<Space::generic>(f, "");
+  f.add("mapa.shared::cluster.u32", mapRank, "dab");
+  f.add("ld.shared::cluster.u32", loadOfCluster<uint32_t, 1>, "dm");
+  f.add("ld.shared::cluster.v4.u32", loadOfCluster<uint32_t, 4>, "vm");
   for (const char* type : {".u32", ".b32"})
     f.add(std::string("ld.acquire.global") + type, loadAcquire<uint32_t>, "dm", Touch::load);
 }

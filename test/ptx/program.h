@@ -93,6 +93,9 @@ constexpr unsigned arrayBits = 19, maxArrays = 24;
 constexpr uint32_t sharedBase(size_t array, size_t align) {
   return static_cast<uint32_t>((array + 1) << arrayBits | 4096 | align);
 }
+// The same of another block of the cluster: its rank plus 1 is above that.
+constexpr unsigned rankBits = 28;
+static_assert((uint64_t{maxArrays + 1} << arrayBits) < uint64_t{1} << rankBits);
 constexpr uint64_t sharedWindow = uint64_t{1} << 60, parameterWindow = uint64_t{2} << 60;  // in the generic space
 constexpr uint64_t parameterBase = 1 << 16;
 

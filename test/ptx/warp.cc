@@ -185,6 +185,12 @@ const Instruction* blockCount(const Instruction* i, Slot* r, Thread& t) {
   put(r, i->d, static_cast<uint32_t>(simt::meetBlock("bar.red.popc", holds(r, i->a), where(i, t))));
   return i + 1;
 }
+// Who has come may go on to the wait; nothing between the two touches memory here, so they are one.
+const Instruction* clusterArrive(const Instruction* i, Slot*, Thread&) { return i + 1; }
+const Instruction* clusterWait(const Instruction* i, Slot*, Thread& t) {
+  simt::meetCluster(where(i, t));
+  return i + 1;
+}
 const Instruction* warpBarrier(const Instruction* i, Slot* r, Thread& t) {
   simt::meet(get<uint32_t>(r, i->a), "bar.warp.sync", nullptr, nullptr, where(i, t));
   return i + 1;
@@ -209,6 +215,8 @@ void addWarp(Forms& f) {
   f.add("bar.red.or.pred", blockOr, "d0a");
   f.add("bar.red.and.pred", blockAnd, "d0a");
   f.add("bar.red.popc.u32", blockCount, "d0a");
+  f.add("barrier.cluster.arrive.release.aligned", clusterArrive, "");
+  f.add("barrier.cluster.wait.acquire.aligned", clusterWait, "");
   f.add("bar.warp.sync", warpBarrier, "a");
 }
 

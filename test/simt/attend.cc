@@ -165,6 +165,22 @@ void attention(const Case& c) {
   }
   cases::check(off < 8e-3, "%s: %.2g off", c.name, off);
   cases::check(alone(count - 1, attend) && alone(count / 2, attend), "%s: a row alone has the same bits", c.name);
+
+  // However the blocks of a split merge, and whatever is asked for before the wait.
+  const Array<uint16_t> once = out;
+  for (int i = 0; i < count; i++)  // what a step writes is not asked for before
+    problem.rows[static_cast<size_t>(i)].slot = c.sees[static_cast<size_t>(i)] - 1;
+  bool same = true;
+  for (const bool clusters : {false, true}) {
+    Tuning tuning;
+    tuning.clusters = clusters && cases::isNinth();
+    std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
+    same = same && cases::finish(attend(a, {nullptr, cases::isNinth(), tuning})) == cudaSuccess && out == once;
+    tuning.earlyKeys = false;
+    std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
+    same = same && cases::finish(attend(a, {nullptr, false, tuning})) == cudaSuccess && out == once;
+  }
+  cases::check(same, "%s: the same bits in clusters, and with keys that come early", c.name);
 }
 
 // plain.cu: float32.

@@ -87,6 +87,12 @@ __attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* for
   failures += !ok;
 }
 
+// Whether kernels overlap on this device, and blocks are clusters.
+inline bool isNinth() {
+  int major = 0;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major >= 9;
+}
+
 class Numbers {  // the same in every run
  public:
   explicit Numbers(uint64_t seed) : state_(seed * 2654435769u + 1) {}

@@ -154,6 +154,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int i) 
     case cudaDevAttrComputeCapabilityMajor: *value = device(i).major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = device(i).minor; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(device(i).shared); break;
+    case cudaDevAttrClusterLaunch: *value = device(i).major >= 9; break;
     default: return remember(cudaErrorInvalidValue);
   }
   return cudaSuccess;
@@ -161,7 +162,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int i) 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int i) {
   if (const cudaError_t e = deviceError(i)) return e;
   const Device& d = device(i);
-  *properties = {"", d.memory, d.shared, d.major, d.minor, d.processors, 32, 50 << 20};
+  *properties = {"", d.memory, d.shared, d.shared + (1 << 10), d.major, d.minor, d.processors, 32, 50 << 20};
   std::snprintf(properties->name, sizeof properties->name, "%s", d.name.c_str());
   return cudaSuccess;
 }

@@ -69,6 +69,21 @@ bool isShared(const void* p) {
   return false;
 }
 
+void* sharedOf(const void* p, unsigned rank, Where where) {
+  const Block* const mine = s.now->block;
+  const Launch& l = *s.launch;
+  const ptrdiff_t offset = static_cast<const uint8_t*>(p) - mine->dynamic;
+  if (offset < 0 || static_cast<size_t>(offset) >= l.sharedBytes)
+    fail("mapa: address is not in the block's dynamic shared memory", where);
+  if (rank >= l.cluster) fail("mapa: rank " + std::to_string(rank) + " is not in the cluster", where);
+  const uint64_t of = mine->index.x / l.cluster * l.cluster + rank,
+                 index = of + l.grid.x * (mine->index.y + uint64_t{l.grid.y} * mine->index.z);
+  const Block* const other = s.blocks[index].get();
+  if (!other || other->alive == 0)
+    fail("the block of rank " + std::to_string(rank) + " has ended, and its shared memory is read", where);
+  return other->dynamic + offset;
+}
+
 }  // namespace simt
 
 // ---- the sanitizer's reports name the thread ----------------------------------------------------------------

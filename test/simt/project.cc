@@ -3,6 +3,7 @@
 // number of rows, and any number of tiles a block.
 #include <thread>
 
+#include "parvis/sampling.h"
 #include "projection.h"
 
 using namespace parvis::cuda;
@@ -40,13 +41,21 @@ void products(WeightFormat format, int outputs, int inputs, int rows) {
     q.tilesABlock = tiles;
     q.prefetched = tiles == 1 ? 16 << 20 : tiles * 65536;  // all that registers do not hold; some steps of it
     q.y = again.data();
-    same = same &&
-           cases::finish(project(q, nullptr)) == (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) &&
-           (again == y || !possibleTiles(q, tiles));
+    for (const bool few : {false, true}) {  // a device of one multiprocessor, whose blocks share all tiles
+      q.processors = few ? 1 : 0, q.sharedBytes = few ? 228 << 10 : 0;
+      Tuning tuning;
+      tuning.lateRelease = few;
+      std::fill(again.begin(), again.end(), 0.0f);
+      same = same &&
+             cases::finish(project(q, {nullptr, few && cases::isNinth(), tuning})) ==
+                 (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) &&
+             (again == y || !possibleTiles(q, tiles));
+    }
   }
   cases::check(
       same,
-      "the same bits with 1, 2 and 4 tiles a block and weights that come before they are needed, %d rows of %d -> %d",
+      "the same bits with 1, 2 and 4 tiles a block, blocks that share all tiles, eight stages, and weights that "
+      "come before they are needed, %d rows of %d -> %d",
       rows, inputs, outputs);
   cases::check(e == cudaSuccess && off < cases::sumsOff, "store, %d rows of %d -> %d: %.2g off", rows, inputs, outputs,
                off);
@@ -74,6 +83,7 @@ void products(WeightFormat format, int outputs, int inputs, int rows) {
       q.tilesABlock = tiles;
       q.y = again.data();
       q.next = by.of(nextWeight);
+      q.processors = tiles == 1 ? 1 : 0;
       for (int i = 0; i < 2 && possibleTiles(q, tiles); i++)
         left = cases::finish(project(q, nullptr)) == cudaSuccess && left;
       left = left && (!possibleTiles(q, tiles) || (again == y && by == apart));
@@ -133,7 +143,7 @@ void swiglu(WeightFormat format, int features, int inputs, int rows) {
   for (const int tiles : {1, 2, 4}) {
     if (!possibleTiles(p, tiles)) continue;
     Array<uint16_t> again(out.size());
-    p.tilesABlock = tiles;
+    p.tilesABlock = tiles, p.processors = tiles == 1 ? 1 : 0;
     p.out = again.data();
     if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
     cases::check(e == cudaSuccess && again == out,
@@ -194,7 +204,7 @@ void append(WeightFormat format, int heads, int kvHeads, int headSize, int dim, 
   const Left behind(x, stride, rows, weight, dim);
   behind.give(p);
   p.rotation = r[0];
-  p.tilesABlock = possibleTiles(p, tiles) ? tiles : 2;
+  p.tilesABlock = possibleTiles(p, tiles) ? tiles : 2, p.processors = 1;
   cudaError_t e = project(p, nullptr);
   p.epilogue = Epilogue::store;
   p.y = qkv.data();
@@ -206,6 +216,49 @@ void append(WeightFormat format, int heads, int kvHeads, int headSize, int dim, 
                    keys[0] != values[0],
                "norm + QKV + rotation + append, head size %d, %d rows of %d, %d tiles a block: the definition's bits",
                headSize, rows, dim, tiles);
+}
+
+// The head of a model guides logits as `guide` says, and stores no others.
+void guidedLogits(WeightFormat format, int vocabulary, int inputs, int rows, int predictions) {
+  cases::Numbers numbers(static_cast<uint64_t>(vocabulary + rows));
+  const int stride = up(inputs, 16), yStride = up(vocabulary, 16);
+  Array<float> x = numbers.normals(static_cast<size_t>(rows * stride), 2);
+  const Array<float> weight = numbers.normals(static_cast<size_t>(stride));
+  zeroPads(x, stride, inputs);
+  const Weights w(cases::bf16(numbers.normals(static_cast<size_t>(vocabulary * inputs), 0.2f)), nullptr, vocabulary,
+                  inputs, format);
+  const Left behind(x, stride, rows, weight, inputs);
+  Array<float> plainly(static_cast<size_t>(rows * yStride)), logits(plainly.size());
+  Array<Drawing> table;
+  for (int i = 0; i < predictions; i++)
+    table.push_back({0, i, i, i % 3 != 1 ? rows - 1 - i : -1, -1, i % 4 == 3 ? 1.0f : 1.75f, {}});
+  table.push_back({0, -1, 0, -1, -1, 1, {}});  // padding
+  Projection p = plain(w, rows, Epilogue::store);
+  behind.give(p);
+  p.y = plainly.data(), p.yStride = yStride;
+  cudaError_t e = cases::finish(project(p, nullptr));
+  p.guides = {table.data(), static_cast<int>(table.size())};
+  p.y = logits.data();
+  int wrong = 0;
+  for (const int tiles : {1, 2, 4}) {
+    if (!possibleTiles(p, tiles)) continue;
+    p.tilesABlock = tiles, p.processors = tiles == 2 ? 1 : 0;
+    std::fill(logits.begin(), logits.end(), -7.0f);
+    if (e == cudaSuccess) e = cases::finish(project(p, nullptr));
+    for (int row = 0; row < rows; row++)
+      for (int v = 0; v < vocabulary; v++) {
+        const auto at = [&](int of) { return plainly[static_cast<size_t>(of * yStride + v)]; };
+        float expected = -7;
+        if (row < predictions) {
+          const Drawing& d = table[static_cast<size_t>(row)];
+          expected = d.unconditional < 0 || d.guidance == 1 ? at(row)
+                                                            : parvis::guide(at(row), at(d.unconditional), d.guidance);
+        }
+        wrong += logits[static_cast<size_t>(row * yStride + v)] != expected;
+      }
+  }
+  cases::check(e == cudaSuccess && wrong == 0, "guided logits of %d tokens, %d rows, %d predictions: %d wrong",
+               vocabulary, rows, predictions, wrong);
 }
 
 // ---- plain.cu: float32, weights as they are in the checkpoint -----------------------------------------------
@@ -342,6 +395,9 @@ int main(int, char** argv) {
     append(format, 2, 1, 100, 200, 2, 2, 4);
     append(format, 4, 2, 128, 64, 2, 16, 4);
     append(format, 6, 2, 4, 24, 2, 3, 0);
+    guidedLogits(format, 100, 96, 8, 4);
+    guidedLogits(format, 133, 64, 1, 1);
+    guidedLogits(format, 90, 200, 24, 12);
   }
   cases::subject = "";
   plainProducts(33, 200, 9);

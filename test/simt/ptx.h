@@ -205,6 +205,18 @@ inline void prefetch(const void* p, int bytes, Where w = Where::current()) {
   if (bytes <= 0 || bytes % 16 != 0) simt::fail("cp.async.bulk.prefetch: not a multiple of 16 bytes", w);
   for (int i = 0; i < bytes; i += 16) (void)*(static_cast<const volatile uint8_t*>(p) + i);  // all of it is there
 }
+// ---- clusters -----------------------------------------------------------------------------------------------
+
+inline void clusterBarrier(Where w = Where::current()) { simt::meetCluster(w); }
+template <class T>
+inline T loadCluster(const T* p, int rank, Where w = Where::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16);
+  portable::aligned(p, sizeof(T), "ld.shared::cluster", w);
+  T v;
+  std::memcpy(&v, simt::sharedOf(p, static_cast<unsigned>(rank), w), sizeof v);
+  return v;
+}
+
 inline uint32_t addAcquireRelease(uint32_t* p, uint32_t v) {
   const uint32_t old = *p;
   *p += v;

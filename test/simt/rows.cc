@@ -136,32 +136,33 @@ void layerNorms(int dim, int rows, int threads) {
 
 // The tables of a step out of a ring of three parts, steps one after the other.
 void steps() {
-  constexpr int depth = 3, stride = 5000, seats = 3;
+  constexpr int depth = 3, stride = 5000, end = stride - partEndInts, seats = 3;
   Array<int32_t> ring(depth * stride);
   for (size_t i = 0; i < ring.size(); i++) ring[i] = static_cast<int32_t>(i);
   Array<uint32_t> counter(1, 4);
   Array<int> nonFinite = {0, 1, 0}, flags(seats, -1);
   Array<int32_t> large(3000, -1), small(7, -1), empty(1, -1), last(1, -1);
-  const TakeStep t{ring.data(),
-                   depth,
-                   stride,
-                   counter.data(),
-                   {{large.data(), 0, 3000}, {small.data(), 3010, 7}, {empty.data(), 0, 0}, {last.data(), 4999, 1}},
+  Array<int32_t> ahead(stride);
+  for (size_t i = 0; i < ahead.size(); i++) ahead[i] = -static_cast<int32_t>(i);
+  PartEnd& brought = *reinterpret_cast<PartEnd*>(ahead.data() + end);
+  const TakeStep t{{ring.data(), depth, stride, counter.data(), ahead.data()},
+                   {{large.data(), 0, 3000}, {small.data(), 3010, 7}, {empty.data(), 0, 0}, {last.data(), end - 1, 1}},
                    nonFinite.data(),
                    flags.data(),
                    seats};
   int wrong = 0;
   cudaError_t e = cudaSuccess;
   for (int step = 4; step < 8 && e == cudaSuccess; step++) {
+    brought.step = step == 6 ? 7 : 4;  // of this step, or of another one
     e = cases::finish(takeStep(t, nullptr));
-    const int32_t first = step % depth * stride;
-    for (int i = 0; i < 3000; i++) wrong += large[static_cast<size_t>(i)] != first + i;
-    for (int i = 0; i < 7; i++) wrong += small[static_cast<size_t>(i)] != first + 3010 + i;
-    wrong += empty[0] != -1 || last[0] != first + 4999 || counter[0] != static_cast<uint32_t>(step + 1) ||
+    const auto expected = [&](int i) { return step == 6 ? -i : step % depth * stride + i; };
+    for (int i = 0; i < 3000; i++) wrong += large[static_cast<size_t>(i)] != expected(i);
+    for (int i = 0; i < 7; i++) wrong += small[static_cast<size_t>(i)] != expected(3010 + i);
+    wrong += empty[0] != -1 || last[0] != expected(end - 1) || counter[0] != static_cast<uint32_t>(step + 1) ||
              flags != nonFinite;
     nonFinite[static_cast<size_t>(step % seats)] ^= 1;
   }
-  cases::check(e == cudaSuccess && wrong == 0, "tables of four steps: %d wrong", wrong);
+  cases::check(e == cudaSuccess && wrong == 0, "tables of four steps, of one of them brought ahead: %d wrong", wrong);
   TakeStep outside = t;
   outside.tables[3].count = 2;
   cases::check(takeStep(outside, nullptr) == cudaErrorInvalidValue,

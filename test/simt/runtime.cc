@@ -124,6 +124,7 @@ cudaError_t enqueue(Launch l, cudaStream_t stream) {
   return call(streamOfDevice, stream, [&] {
     const Device& d = device(currentDevice);
     if (d.major < 8) return cudaErrorNoKernelImageForDevice;
+    if (l.cluster > 1 && d.major < 9) return cudaErrorNotSupported;
     l.sharedLimit = d.shared;
     if (const cudaError_t e = check(l)) return e;
     if (l.programmatic && stream && stream->capture && m().refuses.count("overlap")) {

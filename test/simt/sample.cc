@@ -1,4 +1,5 @@
 // Draws and scores of cuda/sample.cu against cpu/isa/sample.cc: the same token from equal logits, every time.
+#include <algorithm>
 #include <array>
 #include <limits>
 
@@ -61,9 +62,24 @@ struct Batch {
 
   Sampling sampling(int threads, bool inPlace = false) {
     logits = original;
-    return {logits.data(), 0,          2 * predictions, stride,          predictions, vocabulary, table.data(),
-            seeds.data(),  tokensEach, tokens.data(),   logProbs.data(), kept.data(), 2,          nonFinite.data(),
-            threads,       inPlace};
+    return {logits.data(),
+            0,
+            2 * predictions,
+            stride,
+            predictions,
+            vocabulary,
+            table.data(),
+            seeds.data(),
+            tokensEach,
+            tokens.data(),
+            logProbs.data(),
+            kept.data(),
+            2,
+            nonFinite.data(),
+            threads,
+            inPlace,
+            false,
+            {}};
   }
   void mode(parvis::Mode mode) {
     for (Drawing& d : table) d.rule.mode = mode;
@@ -215,6 +231,36 @@ int main(int, char** argv) {
     Sampling s = b.sampling(64);
     s.vocabulary = s.stride = 60000;
     cases::check(score(s, nullptr) == cudaErrorInvalidValue, "a vocabulary that does not fit shared memory is refused");
+  }
+  for (const bool scores : {false, true}) {  // beside the draws the tables of the next step come, if they are written
+    constexpr int depth = 3, stride = 200, end = stride - partEndInts;
+    Array<int32_t> ring(depth * stride), ahead(stride, -1);
+    for (size_t i = 0; i < ring.size(); i++) ring[i] = static_cast<int32_t>(i);
+    Array<uint32_t> counter(1, 5);  // this step is number 4
+    const auto endOf = [&](Array<int32_t>& of, int part) {
+      return reinterpret_cast<PartEnd*>(of.data() + part * stride + end);
+    };
+    *endOf(ring, 2) = {{0, 40, 60, 70}, {33, 1, 0, 118}, 3, {}};  // as it was three steps ago
+    Batch b(200, 2, 2, 0, plain);
+    if (scores) {
+      b.mode(parvis::Mode::score);
+      std::fill(b.tokens.begin(), b.tokens.end(), 5);
+    }
+    Sampling s = b.sampling(64);
+    s.ring = {ring.data(), depth, stride, counter.data(), ahead.data()};
+    const auto run = [&] {
+      return cases::finish(scores ? score(s, nullptr) : sample(s, parvis::Mode::sample, nullptr));
+    };
+    cudaError_t e = run();
+    size_t come = static_cast<size_t>(std::count_if(ahead.begin(), ahead.end(), [](int32_t v) { return v != -1; }));
+    endOf(ring, 2)->step = 6;
+    if (e == cudaSuccess) e = run();
+    for (int i = 0; i < end; i++) {
+      const bool wanted = i < 33 || i == 40 || i >= 70;
+      come += ahead[static_cast<size_t>(i)] != (wanted ? 2 * stride + i : -1);
+    }
+    cases::check(e == cudaSuccess && come == 0 && endOf(ahead, 0)->step == 6, "%s, tables brought ahead: %zu wrong",
+                 scores ? "scores" : "draws", come);
   }
   std::fprintf(stderr, "%d draws\n", drawn);
   return cases::failures > 0;

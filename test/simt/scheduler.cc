@@ -103,6 +103,12 @@ void endInWarp(Fiber* f) {
   }
 }
 
+void meetIfAllArrived(Cluster& c) {
+  if (c.arrived < c.alive) return;
+  c.arrived = 0;
+  c.meetings++;
+}
+
 void finish() {
   Fiber* f = s.now;
   Block* b = f->block;
@@ -110,6 +116,7 @@ void finish() {
   if (s.launch->programmatic && !f->waited)
     setFailure(whereabouts() + ": ends without having waited for the kernels before it (ptx::dependencyWait)");
   b->alive--;
+  if (--b->cluster->alive > 0) meetIfAllArrived(*b->cluster);
   b->warps[static_cast<size_t>(f->index / 32)].ended |= 1u << (f->index & 31);
   endInWarp(f);
   if (b->alive > 0 && b->arrived == b->alive) releaseBlock(b);
@@ -169,6 +176,8 @@ void startBlock(uint64_t index) {
   b->index = {static_cast<unsigned>(index % l.grid.x), static_cast<unsigned>(index / l.grid.x % l.grid.y),
               static_cast<unsigned>(index / l.grid.x / l.grid.y)};
   b->alive = static_cast<int>(l.block.x * l.block.y * l.block.z);
+  b->cluster = &s.clusters[index / l.cluster];
+  b->cluster->alive += b->alive;
   b->warps.resize(static_cast<size_t>(b->alive + 31) / 32);
   if (b->alive % 32 != 0) b->warps.back().ended = ~0u << b->alive % 32;
   b->dynamic = addArray(b.get(), nullptr, "dynamic shared memory", l.sharedBytes, 128);
@@ -187,6 +196,10 @@ void startBlock(uint64_t index) {
   }
   s.blocks[index] = std::move(b);
   s.alive++;
+}
+// The next block, with those of its cluster.
+void startNext() {
+  for (unsigned i = 0; i < s.launch->cluster; i++) startBlock(s.next++);
 }
 
 std::string deadlock() {
@@ -208,7 +221,8 @@ std::string deadlock() {
   return t;
 }
 
-bool anyAwaitsDependencies() {
+bool anyAwaitsOthers() {
+  if (s.stopsAtRelease) return true;
   if (s.dependencies) return false;
   for (auto& b : s.blocks)
     for (size_t i = 0; b && i < b->fibers.size(); i++)
@@ -234,10 +248,10 @@ bool findWork() {
     return true;
   }
   if (s.next < s.total && s.alive < 2) {
-    startBlock(s.next++);
+    startNext();
     return true;
   }
-  if (s.alive > 0 && !anyAwaitsDependencies()) setFailure(deadlock());
+  if (s.alive > 0 && !anyAwaitsOthers()) setFailure(deadlock());
   return false;
 }
 
@@ -269,7 +283,8 @@ uint64_t random() {  // splitmix64
 cudaError_t check(const Launch& l) {
   const uint64_t threads = uint64_t{l.block.x} * l.block.y * l.block.z,
                  blocks = uint64_t{l.grid.x} * l.grid.y * l.grid.z;
-  const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535;
+  const bool clusters = l.cluster >= 1 && l.cluster <= maxCluster && l.grid.x % l.cluster == 0;
+  const bool fits = threads > 0 && threads <= 1024 && blocks > 0 && l.grid.y <= 65535 && l.grid.z <= 65535 && clusters;
   if (!fits) return cudaErrorInvalidConfiguration;
   if (l.sharedBytes <= l.sharedLimit) return cudaSuccess;
   std::fprintf(stderr, "simt: kernel %s: %zu bytes of shared memory, and a block of this device may have %zu\n",
@@ -291,6 +306,7 @@ void begin(const Launch& l) {
   s.order = static_cast<Order>(random() % 4);
   s.lowest = uint64_t{1} << 32;
   s.blocks.resize(total);
+  s.clusters.assign((total + l.cluster - 1) / l.cluster, Cluster());
   blockDim = l.block;
   gridDim = l.grid;
   s.alive = s.next = 0;
@@ -302,7 +318,7 @@ void goOn() {
   const Launch& l = *s.launch;
   while (!s.failed) {
     // Blocks of a plain launch run alone or beside one other, from wherever that one is.
-    if (s.next < s.total && s.alive == 1 && random() % 256 == 0) startBlock(s.next++);
+    if (s.next < s.total && s.alive == 1 && random() % 256 == 0) startNext();
     if (s.ready.empty()) {
       if (!findWork()) break;
       continue;
@@ -371,6 +387,24 @@ cudaError_t finishFirst() {
   return end();
 }
 
+// The last one goes on until the next may start: those before it end, and its threads release the next, at once behind
+// their wait or later.
+cudaError_t goOnToRelease() {
+  while (held.size() > 1)
+    if (const cudaError_t e = finishFirst(); e != cudaSuccess) return e;
+  Held& h = held.front();
+  exchange(h);
+  s.dependencies = s.stopsAtRelease = true;
+  goOn();
+  if (s.failed) {
+    held.clear();
+    return end();
+  }
+  s.stopsAtRelease = false;
+  exchange(h);
+  return cudaSuccess;
+}
+
 }  // namespace
 
 cudaError_t run(const Launch& l) {
@@ -385,12 +419,12 @@ cudaError_t runAhead(const Launch& l, size_t ahead) {
     e = finishHeld();
     return e == cudaSuccess ? run(l) : e;
   }
-  if (!held.empty() && !allReleased(held.back())) e = finishHeld();
+  if (!held.empty() && !allReleased(held.back())) e = goOnToRelease();
   if (e != cudaSuccess) return e;
   Held h{std::make_unique<const Launch>(l), {}};
   begin(*h.launch);
   s.dependencies = false;
-  while (s.next < s.total) startBlock(s.next++);
+  while (s.next < s.total) startNext();
   goOn();
   if (s.failed) return end();
   exchange(h);
@@ -415,7 +449,10 @@ void awaitDependencies(Where where) {
     waitUntil(
         "griddepcontrol.wait", [] { return s.dependencies; }, where);
 }
-void releaseDependents() { s.now->released = true; }
+void releaseDependents() {
+  s.now->released = true;
+  if (s.stopsAtRelease) waitUntil("griddepcontrol.launch_dependents", [] { return !s.stopsAtRelease; }, {});
+}
 
 void fail(const std::string& what, Where where, cudaError_t error) {
   s.error = error;
@@ -484,6 +521,15 @@ int meetBlock(const char* what, bool value, Where where) {
   if (++b->arrived == b->alive) releaseBlock(b);
   toMain(false);
   return b->result;
+}
+
+void meetCluster(Where where) {
+  Cluster& c = *s.now->block->cluster;
+  const uint64_t before = c.meetings;
+  c.arrived++;
+  meetIfAllArrived(c);
+  waitUntil(
+      "barrier.cluster", [&c, before] { return c.meetings != before; }, where);
 }
 
 void waitUntil(const char* what, std::function<bool()> holds, Where where) {

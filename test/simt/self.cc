@@ -171,6 +171,40 @@ bool copies(void (*kernel)(const uint4*, uint4*)) {
   return true;
 }
 
+// ---- clusters ---------------------------------------------------------------------------------------------------
+
+// Each block gets the sum of what the first threads of the cluster's blocks have, out of their shared memory.
+template <bool before, bool after>
+__global__ void sumCluster(int blocks, const int* in, int* out) {
+  int* const own = reinterpret_cast<int*>(dynamicShared());
+  const int block = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  if (in[block] < 0) return;  // a block that takes no part: nobody waits for it
+  own[thread] = in[block] + thread;
+  if (before) ptx::clusterBarrier();
+  int sum = 0;
+  for (int rank = 0; rank < blocks; rank++)
+    if (in[block / blocks * blocks + rank] >= 0) sum += ptx::loadCluster(own + thread, rank);
+  if (after) ptx::clusterBarrier();
+  out[block * 64 + thread] = sum;
+}
+template <bool before, bool after>
+bool clusters() {
+  const std::vector<int> in = {3, 5, -1, 7, 11, 13};
+  std::vector<int> out(6 * 64);
+  if (launchAs({false, 3}, sumCluster<before, after>, 6, 64, 256, nullptr, 3, in.data(), out.data()) != cudaSuccess)
+    return false;
+  for (int i = 0; i < 64; i++) {
+    const int sums[] = {8 + 2 * i, 8 + 2 * i, 0, 31 + 3 * i, 31 + 3 * i, 31 + 3 * i};
+    for (int b = 0; b < 6; b++)
+      if (out[static_cast<size_t>(b * 64 + i)] != sums[b]) return false;
+  }
+  return true;
+}
+bool oddClusters() {
+  int in[4] = {}, out[256];
+  return launchAs({false, 3}, sumCluster<true, true>, 4, 64, 256, nullptr, 3, in, out) == cudaSuccess;
+}
+
 // ---- matrix products ----------------------------------------------------------------------------------------
 
 // d [16, 8] = a [16, 16] b, with b given as [8, 16] or (transposed) as [16, 8]; operands by ldmatrix.
@@ -245,6 +279,10 @@ int main(int, char** argv) {
   else if (name == "async-no-wait") right = copies(copyAsync<false>);
   else if (name == "bulk") right = copies(copyBulk<true>);
   else if (name == "bulk-no-wait") right = copies(copyBulk<false>);
+  else if (name == "cluster") right = clusters<true, true>();
+  else if (name == "cluster-no-first") right = clusters<false, true>();
+  else if (name == "cluster-no-second") right = clusters<true, false>();
+  else if (name == "cluster-odd") right = oddClusters();
   else if (name == "mma") right = products<false>();
   else if (name == "mma-trans") right = products<true>();
   else if (name == "too-many-threads") right = plain(overrunGlobal, 1025);

@@ -349,6 +349,56 @@ void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
   cases::check(std::count(tokens.begin(), tokens.end(), tokens[0]) == 4, "the same tokens however kernels overlap");
 }
 
+// The same tokens whichever way kernels work: as they usually do, with every other choice, and with some of each.
+void tunings(const Checkpoint& c, const parvis::TransformerModel& m, Precision precision, int count) {
+#if !defined(__CUDACC__)
+  if (simt::interpret) return;  // minutes; each kernel's cases have run out of what nvcc compiled
+#endif
+  using parvis::cuda::Device;
+  using parvis::cuda::Overlap;
+  using parvis::cuda::Tuning;
+  bool Tuning::*const choices[] = {&Tuning::largeTiles, &Tuning::evenTiles, &Tuning::deepStages, &Tuning::lateRelease,
+                                   &Tuning::earlyKeys,  &Tuning::clusters,  &Tuning::guidedHead, &Tuning::rowsAhead};
+  std::vector<Tuning> all;
+  for (const int others : {0, 0xff, 0x55, 0x33}) {
+    Tuning t;
+    t.clusters = true;
+    for (int i = 0; i < 8; i++)
+      if (others >> i & 1) t.*choices[i] = !(t.*choices[i]);
+    all.push_back(t);
+  }
+  all.resize(static_cast<size_t>(count));
+  const parvis::Cancel cancel{false};
+  Rule rule;
+  rule.guidanceScale = 2;
+  const Options o = options(1, 136, 4, true);  // slots of two splits of attention
+  std::vector<Results> results;
+  Status s;
+  for (const Tuning& tuning : all) {
+    const auto device = std::make_shared<Device>(0, Overlap::weights, tuning);
+    std::shared_ptr<parvis::Transformer> t;
+    if (s.ok()) s = parvis::cuda::CudaTransformer::load(device, c.file, c.tensors, m, precision, cancel, t);
+    if (!s.ok()) break;
+    results.push_back(run(*t, o, steps(4, 136, 4, false), rule));
+    s = results.back().status;
+  }
+  bool same = s.ok();
+  for (const Results& r : results)
+    same = same && r.tokens == results[0].tokens && !r.tokens.empty() && r.tokens[0] >= 0;
+  cases::check(same, "the same tokens whichever way kernels work, %s",
+               s.ok() ? precision == Precision::int8 ? "int8" : "bfloat16" : s.message.c_str());
+
+  setenv("PARVIS_TUNING", "lateRelease=1,clusters=0", 1);
+  Tuning asked;
+  const Status taken = parvis::cuda::tuningAsked(asked);
+  setenv("PARVIS_TUNING", "late=1", 1);
+  const Status refused = Device(0).use();
+  unsetenv("PARVIS_TUNING");
+  cases::check(taken.ok() && asked.lateRelease && !asked.clusters && asked.largeTiles &&
+                   refused.code == Code::invalidOption && refused.message.find("\"late=1\"") != std::string::npos,
+               "PARVIS_TUNING is taken, or refused: %s", refused.message.c_str());
+}
+
 // Rules that change from step to step, more of them than a session keeps graphs for, in two sessions at once.
 void rules(const Both& both, int tokens) {
   const auto table = steps(1, tokens, 4, false);
@@ -699,6 +749,7 @@ int main(int, char** argv) {
     profiles(both, "int8");
     batches(both, 4, 16, 3);  // 24 rows
     batches(both, 4, 16, 5);  // 40 rows: tiles
+    tunings(checkpoint, m, Precision::int8, 2);
   }
   {
     const Both both = load(checkpoint, m, Precision::bfloat16);
@@ -716,6 +767,7 @@ int main(int, char** argv) {
            return run(*load(checkpoint, m, Precision::bfloat16).cuda, o, table, rule);
          });
     overlaps(checkpoint, m);
+    tunings(checkpoint, m, Precision::bfloat16, 4);
 #if !defined(__CUDACC__)  // a device has too much memory to fill it
     givenUp(checkpoint, m);
 #endif

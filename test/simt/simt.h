@@ -82,6 +82,7 @@ struct Launch {
   size_t sharedBytes = 0;
   size_t sharedLimit = 227 << 10;  // of a block, static arrays included: enqueue() asks the device
   bool programmatic = false;     // may start while the kernel before it still runs: every thread must wait for that one
+  unsigned cluster = 1;          // blocks in the direction of x that run together and read each other's shared memory
   const void* kernel = nullptr;  // for its name
   std::function<void()> body = {};  // one thread
 };
@@ -140,13 +141,17 @@ void asyncWait(int groupsLeft);
 void* sharedArray(const void* site, const char* name, size_t bytes, size_t align);
 uint8_t* dynamicShared();
 bool isShared(const void* p);  // of the running block
+// The same place in the dynamic shared memory of another block of the cluster.
+void* sharedOf(const void* p, unsigned rank, Where where);
+void meetCluster(Where where);  // barrier.cluster: all threads of the cluster's blocks that have not ended
 
 template <class... P, class... A>
-cudaError_t launch(bool programmatic, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
+cudaError_t launch(bool programmatic, unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes,
                    cudaStream_t stream, A&&... args) {
   std::tuple<std::decay_t<P>...> copy(std::forward<A>(args)...);
   Launch l{grid, block, sharedBytes};
   l.programmatic = programmatic;
+  l.cluster = cluster;
   l.kernel = reinterpret_cast<const void*>(kernel);
   if (interpret) {
     Parameters parameters;
@@ -171,6 +176,7 @@ inline void __syncwarp(uint32_t mask = 0xffffffffu, simt::Where w = simt::Where:
   simt::meet(mask, "__syncwarp", nullptr, nullptr, w);
 }
 inline void __threadfence() {}
+inline void __threadfence_system() {}
 inline void __threadfence_block() {}
 
 namespace simt {

@@ -56,6 +56,7 @@ struct Array {
   uint8_t* data;
   size_t bytes;
 };
+constexpr unsigned maxCluster = 8;  // blocks, on any device that has clusters
 constexpr size_t guard = 1024;
 constexpr size_t unaskedShared = 48 << 10;  // a block's without cudaFuncSetAttribute, which
 constexpr size_t askedShared = 40 << 10;    // platform.cuh calls where the dynamic part is above this
@@ -64,8 +65,15 @@ struct Warp {
   uint32_t waiting = 0, ended = 0;  // lanes that meet others, lanes that ended or never were
 };
 
+// Blocks that run together and meet.
+struct Cluster {
+  int alive = 0, arrived = 0;  // threads
+  uint64_t meetings = 0;
+};
+
 struct Block {
   uint3 index{};
+  Cluster* cluster = nullptr;
   std::vector<Warp> warps;
   std::vector<std::unique_ptr<Fiber>> fibers;
   int alive = 0, arrived = 0, counted = 0, result = 0;
@@ -85,6 +93,7 @@ enum class Order { random, threads, warps, blocks };
 struct Running {
   const Launch* launch = nullptr;
   std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<Cluster> clusters;
   std::vector<Ready> ready;  // a heap by priority
   std::vector<Fiber*> polling;
   Order order = Order::random;
@@ -92,7 +101,8 @@ struct Running {
   uint64_t alive = 0, next = 0, total = 0;  // blocks: running, not begun, all
   std::vector<std::function<void()>> late;
   uint64_t random = 1, switches = 0;
-  bool dependencies = true;  // the kernels before this one are done
+  bool dependencies = true;     // the kernels before this one are done
+  bool stopsAtRelease = false;  // threads go no further than where they release those after this one
 };
 
 struct State : Running {  // the one that runs, and what all of them share
