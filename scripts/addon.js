@@ -23,7 +23,7 @@ function probe () {
   const script = 'const a = require(process.argv[1]); process.stdout.write(JSON.stringify(a.backends || []))'
   const child = spawnSync(process.execPath, ['-e', script, file], { encoding: 'utf8', timeout: 60000 })
   if (child.status !== 0) {
-    const line = (child.stderr || '').split('\n').find(text => /Error/.test(text))
+    const line = (child.stderr || '').split(/\r?\n/).find(text => /Error/.test(text))
     return { file, problem: `${file} does not load (${line || child.signal || child.error || 'exit ' + child.status})` }
   }
   return { file, backends: JSON.parse(child.stdout) }
@@ -35,17 +35,23 @@ function cudaOption (value = process.env.PARVIS_CUDA || 'auto') {
   return Object.hasOwn(known, value.toLowerCase()) ? known[value.toLowerCase()] : undefined
 }
 
-/** Everything the build lacks on this machine, each as { what, debian, mac }. */
+/** Everything the build lacks on this machine, each as { what, debian, mac, windows? }. */
 function missingTools () {
   const missing = []
   const version = /version (\d+)\.(\d+)/.exec(output('cmake', ['--version']))
   if (!version) {
-    missing.push({ what: `CMake ${cmakeNeeded.join('.')} or newer`, debian: 'cmake', mac: 'brew install cmake' })
+    missing.push({
+      what: `CMake ${cmakeNeeded.join('.')} or newer`,
+      debian: 'cmake',
+      mac: 'brew install cmake',
+      windows: 'winget install Kitware.CMake'
+    })
   } else if (version[1] - cmakeNeeded[0] < 0 || (+version[1] === cmakeNeeded[0] && +version[2] < cmakeNeeded[1])) {
     missing.push({
       what: `CMake ${cmakeNeeded.join('.')} or newer (found ${version[1]}.${version[2]})`,
       debian: 'cmake',
-      mac: 'brew install cmake'
+      mac: 'brew install cmake',
+      windows: 'winget install Kitware.CMake'
     })
   }
   if (process.platform === 'win32') return missing // cmake-js looks for Visual Studio and says what it found
@@ -97,9 +103,17 @@ function missingBuilders () {
 function buildCommand () {
   const [folder] = root.split(/[\\/]node_modules[\\/]/)
   const missing = missingBuilders()
-  const build = `node ${path.join(root, 'scripts', 'install.js')} --build`
+  const build = `node ${quoted(path.join(root, 'scripts', 'install.js'))} --build`
   if (missing.length === 0) return build
-  return `cd ${folder} && ${addCommand()} ${missing.join(' ')} && ${build}`
+  // cd of Windows stays on its drive; pushd goes to another, in both shells.
+  return `${process.platform === 'win32' ? 'pushd' : 'cd'} ${quoted(folder)} && ${addCommand()} ${missing.join(' ')} ` +
+    `&& ${build}`
+}
+
+/** A path as the shell takes it: in quotes where it has blanks, say. */
+function quoted (file, platform = process.platform) {
+  if (platform === 'win32') return /[^\w.:\\-]/.test(file) ? `"${file}"` : file
+  return /[^\w@%+=:,./-]/.test(file) ? `'${file.replaceAll("'", "'\\''")}'` : file
 }
 
 /** How the package manager that runs (where none does: npm) adds packages. */
@@ -134,6 +148,8 @@ function build () {
       `  Debian, Ubuntu:  sudo apt-get install -y ${[...new Set(missing.map(tool => tool.debian))].join(' ')}`
     )
     console.error(`  macOS:           ${[...new Set(missing.map(tool => tool.mac))].join(' && ')}`)
+    const windows = [...new Set(missing.flatMap(tool => tool.windows ?? []))]
+    if (windows.length > 0) console.error(`  Windows:         ${windows.join(' && ')}`)
     return 1
   }
   const cuda = cudaOption()
@@ -149,8 +165,8 @@ function build () {
     cmakeJs(['build', '--parallel', jobs])
   if (status !== 0) {
     console.error(`parvis: building the native addon failed (CUDA ${cuda}); the reason is above.`)
-    console.error(`  Start over:      rm -rf ${path.join(root, 'build')} && npm install`)
-    if (cuda !== 'OFF') console.error('  Without CUDA:    PARVIS_CUDA=off npm install')
+    console.error(`  Start over:      remove ${path.join(root, 'build')}, then npm install`)
+    if (cuda !== 'OFF') console.error('  Without CUDA:    npm install, with PARVIS_CUDA=off in the environment')
   }
   if (status === 0) touch()
   return status
@@ -199,4 +215,4 @@ function output (command, args) {
   return child.status === 0 ? child.stdout || ' ' : ''
 }
 
-module.exports = { root, sources, probe, build, buildCommand, isStale, newest, cudaOption }
+module.exports = { root, sources, probe, build, buildCommand, quoted, isStale, newest, cudaOption }

@@ -1,8 +1,10 @@
 'use strict'
-// The native programs that check and measure the CUDA backend (test/cuda/CMakeLists.txt): building them for the GPU at
-// hand and running them. Shared by `npm run test:cuda` and scripts/device.js.
+// The native programs that check and measure the CUDA backend (test/cuda/CMakeLists.txt), and the addon beside them:
+// building them for one kind of GPU, telling whether what was built elsewhere fits, and running them. Shared by
+// scripts/device.js and scripts/device/carry.js. Everything is built in out/device; build/ is not touched.
 
 const { spawn, spawnSync } = require('node:child_process')
+const crypto = require('node:crypto')
 const fs = require('node:fs')
 const path = require('node:path')
 const { newest, sources: addonSources } = require('./addon')
@@ -10,6 +12,12 @@ const { buildJobs } = require('./machine')
 
 const root = path.join(__dirname, '..')
 const folder = path.join(root, 'out', 'device')
+/** Where node-gyp-build and the library look for the addon under PARVIS_PREBUILD=out/device. */
+const addon = path.join(folder, 'build', 'Release', 'parvis.node')
+/** What the programs and the addon in out/device were built for: { architecture, digest, date }. */
+const stamp = path.join(folder, 'built.json')
+/** Whatever they are compiled from. */
+const sources = [...addonSources, 'test/simt', 'test/cuda', 'bench/cuda']
 
 /** The first GPU as nvidia-smi tells it: { name, driver, architecture: '90' }; undefined where there is none. */
 function gpu () {
@@ -30,35 +38,70 @@ function missingTools () {
   ].filter(Boolean)
 }
 
-/**
- * Configures and builds the programs, and the addon into build/Release where its headers are in node_modules.
- * Resolves to what `run` gives, of the step that failed or the last.
- */
-async function build ({ architecture, seconds, log, addon = true }) {
-  const started = Date.now()
-  const headers = ['node-api-headers/include', 'node-addon-api'].map(name => path.join(root, 'node_modules', name))
-  const withAddon = addon && headers.every(header => fs.existsSync(header))
-  const ninja = spawnSync('ninja', ['--version']).status === 0
-  const configured = await run('cmake', ['-S', root, '-B', folder, ...(ninja ? ['-G', 'Ninja'] : []),
-    '-DCMAKE_BUILD_TYPE=Release', '-DPARVIS_CUDA=ON', '-DPARVIS_CHECKS=ON',
-    `-DPARVIS_ARCHITECTURES=${architecture}-real`,
-    ...(withAddon
-      ? [`-DCMAKE_JS_INC=${headers.join(';')}`,
-        `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.join(root, 'build', 'Release')}`]
-      : ['-DCMAKE_JS_INC='])
-  ], { seconds, log })
-  if (configured.problem) return configured
-  const jobs = buildJobs()
-  const built = await run('cmake', ['--build', folder, '--parallel', jobs],
-    { seconds: seconds - (Date.now() - started) / 1000, log })
-  if (withAddon && !built.problem) touch(path.join(root, 'build', 'Release', 'parvis.node'))
-  return { ...built, addon: withAddon }
+/** A digest of the sources by their text: times of copies on another machine say nothing. */
+function digest () {
+  const hash = crypto.createHash('sha256')
+  const add = name => {
+    const file = path.join(root, name)
+    if (!fs.existsSync(file)) return
+    if (fs.statSync(file).isDirectory()) return fs.readdirSync(file).sort().forEach(one => add(`${name}/${one}`))
+    if (/\.(cc|cu|h|cuh|txt|cmake|json|map)$/.test(name)) hash.update(`${name}\n`).update(fs.readFileSync(file))
+  }
+  sources.forEach(add)
+  return hash.digest('hex').slice(0, 24)
 }
 
 /**
- * A build that had nothing to do leaves an addon that is older than its sources, and so does a clock behind that of the
- * machine they came from; `npm test` would build it again.
+ * Why what lies in out/device cannot be run for that architecture; undefined: it can, and nothing needs compiling.
+ * Machine code of one architecture (`90-real`) runs on GPUs of that capability alone.
  */
+function unfit (architecture) {
+  if (!fs.existsSync(stamp)) return 'nothing is built in out/device'
+  const built = JSON.parse(fs.readFileSync(stamp, 'utf8'))
+  if (built.architecture !== architecture) return `it was built for ${built.architecture}, not for ${architecture}`
+  if (built.digest !== digest()) return 'it was built from other sources'
+  const missing = [program('measure'), addon].find(file => !fs.existsSync(file))
+  if (missing) return `${path.relative(root, missing)} is not there`
+  // With this variable the dynamic linker says what it would load, as `ldd` has it do, and runs nothing.
+  const linked = spawnSync(program('measure'), [],
+    { encoding: 'utf8', timeout: 60000, env: { ...process.env, LD_TRACE_LOADED_OBJECTS: '1' } })
+  const broken = /.*(not found|error while loading shared libraries).*/.exec(`${linked.stdout}\n${linked.stderr}`)
+  if (broken) return `it does not start here: ${broken[0].trim()}`
+  touch(addon)
+  return undefined
+}
+
+/**
+ * Configures and builds the programs, and the addon where its headers are in node_modules. Resolves to what `run`
+ * gives, of the step that failed or the last. ccache is used where it is installed; CCACHE_DIR names its folder.
+ */
+async function build ({ architecture, seconds, log }) {
+  const started = Date.now()
+  const headers = ['node-api-headers/include', 'node-addon-api'].map(name => path.join(root, 'node_modules', name))
+  const withAddon = headers.every(header => fs.existsSync(header))
+  const has = command => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0
+  const launcher = has('ccache') ? 'ccache' : ''
+  fs.rmSync(stamp, { force: true })
+  const configured = await run('cmake', ['-S', root, '-B', folder, ...(has('ninja') ? ['-G', 'Ninja'] : []),
+    '-DCMAKE_BUILD_TYPE=Release', '-DPARVIS_CUDA=ON', '-DPARVIS_CHECKS=ON',
+    `-DPARVIS_ARCHITECTURES=${architecture}-real`,
+    ...['C', 'CXX', 'CUDA'].map(language => `-DCMAKE_${language}_COMPILER_LAUNCHER=${launcher}`),
+    `-DCMAKE_JS_INC=${withAddon ? headers.join(';') : ''}`,
+    `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.dirname(addon)}`
+  ], { seconds, log })
+  if (configured.problem) return configured
+  // What the sources are when compiling begins: whoever changes one meanwhile has it built again.
+  const text = digest()
+  const built = await run('cmake', ['--build', folder, '--parallel', buildJobs()],
+    { seconds: seconds - (Date.now() - started) / 1000, log })
+  if (!built.problem) {
+    touch(addon)
+    fs.writeFileSync(stamp, JSON.stringify({ architecture, digest: text, date: new Date().toISOString() }) + '\n')
+  }
+  return { ...built, seconds: (Date.now() - started) / 1000, addon: withAddon }
+}
+
+/** `npm test` builds an addon again that is older than its sources, as copies on another machine may be. */
 function touch (file) {
   const time = new Date(
     Math.max(Date.now(), 1000 + Math.max(...addonSources.map(name => newest(path.join(root, name)))))
@@ -139,4 +182,4 @@ function count ({ out, problem }) {
     .filter(line => line.startsWith('skipped ')).map(line => line.slice(8)) }
 }
 
-module.exports = { root, folder, gpu, missingTools, build, cases, program, run, count }
+module.exports = { root, folder, addon, stamp, gpu, missingTools, digest, unfit, build, cases, program, run, count }

@@ -9,7 +9,9 @@
 //   node scripts/generate-times.js [--out FILE] [--models XXL:4,XXL:16,3B:4] [--device cuda] [--repeats 7] [--seconds
 //   60]
 //
-// MODEL:N is a model and its tokens a step. None is begun after so many seconds. JSON, in FILE after every model.
+// MODEL:N[:WAY] is a model, its tokens a step and one of: int8 (8-bit weights), sequential (a pass a step), passes (the
+// next eight steps in a pass, on guesses, which random weights never fulfil: so the time of such a pass shows). None is
+// begun after so many seconds. JSON, in FILE after every model. TMPDIR=/dev/shm keeps the files in memory.
 
 const fs = require('node:fs')
 const os = require('node:os')
@@ -17,6 +19,7 @@ const path = require('node:path')
 const { parseArgs } = require('node:util')
 const { writeBigCheckpoint } = require('../test/support/big-checkpoint.js')
 const { Par } = require('../dist/index.js')
+const { addon } = require('../dist/machine/native.js')
 
 const { values: options } = parseArgs({
   options: {
@@ -31,7 +34,7 @@ const began = performance.now()
 const seconds = () => (performance.now() - began) / 1000
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'parvis-generate-'))
 const report = {
-  what: 'Par.generate, batch 1, guidance 1.5, bfloat16, random weights, to the bytes of 384 x 384 pixels',
+  what: 'Par.generate, batch 1, guidance 1.5, random weights, to the bytes of 384 x 384 pixels; bfloat16 if not told',
   device: options.device, results: []
 }
 
@@ -71,17 +74,25 @@ async function repeatsWithoutOverlap (files, options, picture) {
   }
 }
 
-async function measure (model, n, tokenizer, first) {
+/** What a WAY of the command line changes. */
+const ways = {
+  '': {},
+  int8: { load: { precision: 'int8' } },
+  sequential: { generate: { passes: 'sequential' } },
+  passes: { generate: { passes: 8 } }
+}
+
+async function measure ({ model, n, way }, tokenizer, first) {
   const transformer = path.join(folder, `${model}-${n}.pt`)
   try {
     writeBigCheckpoint(model, transformer, { n })
     const written = seconds()
-    const files = { transformer, tokenizer, device: options.device, precision: 'bfloat16' }
+    const files = { transformer, tokenizer, device: options.device, precision: 'bfloat16', ...ways[way].load }
     const par = await Par.load(files)
     try {
       const loaded = seconds()
       const times = []
-      const sampling = { classId: 207, guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1 }
+      const sampling = { classId: 207, guidanceScale: 1.5, temperature: 1, topK: 0, topP: 1, ...ways[way].generate }
       let image
       // Two that are not counted: the first makes what later ones use again.
       for (let i = -2; i < Number(options.repeats); i++) {
@@ -96,7 +107,12 @@ async function measure (model, n, tokenizer, first) {
       const repeatable = await repeats(par, same, image, 5)
       const withoutOverlap = first ? await repeatsWithoutOverlap(files, same, image) : undefined
       return {
-        ms: spread(times), repeatable, withoutOverlap, steps: image.steps, device: par.info.device,
+        ms: spread(times),
+        repeatable,
+        withoutOverlap,
+        steps: image.steps,
+        passes: image.passes,
+        device: par.info.device,
         loadMs: (loaded - written) * 1000
       }
     } finally {
@@ -108,21 +124,31 @@ async function measure (model, n, tokenizer, first) {
 }
 
 async function main () {
+  const models = options.models.split(',').map(text => {
+    const [model, n, way = ''] = text.split(':')
+    if (!Object.hasOwn(ways, way)) throw new Error(`${text}: there is no way "${way}"`)
+    return { model, n: Number(n), way }
+  })
+  // Known at once, while gigabytes of weights take a while to write.
+  const { reason } = options.device.startsWith('cuda') ? await addon().cuda() : {}
+  if (reason) throw new Error(`no GPU can be used here: ${reason}`)
   const tokenizer = path.join(folder, 'vq-16.pt')
   writeBigCheckpoint('VQ-16', tokenizer)
-  for (const one of options.models.split(',')) {
-    const [model, n] = [one.split(':')[0], Number(one.split(':')[1])]
-    const result = { model, n }
+  for (const wanted of models) {
+    const { model, n, way } = wanted
+    const result = { model, n, ...(way && { way }) }
     try {
       if (seconds() > Number(options.seconds)) throw new Error('left out: out of time')
-      Object.assign(result, await measure(model, n, tokenizer, report.results.length === 0))
+      Object.assign(result, await measure(wanted, tokenizer, report.results.length === 0))
     } catch (error) {
       result.problem = error.message
       process.exitCode = 1
     }
     report.results.push(result)
-    console.error(`${seconds().toFixed(1).padStart(6)} s  ${model}, n ` +
-      `= ${n}: ${result.problem || `${result.ms.median.toFixed(1)} ms${result.repeatable && result.withoutOverlap !== false ? '' : ', and the same seed makes another picture'}`}`)
+    const same = result.repeatable && result.withoutOverlap !== false
+    const said = result.problem ||
+      `${result.ms.median.toFixed(1)} ms${same ? '' : ', and the same seed makes another picture'}`
+    console.error(`${seconds().toFixed(1).padStart(6)} s  ${[model, `n = ${n}`, way].filter(Boolean).join(', ')}: ${said}`)
     write()
   }
   if (options.out === undefined) console.log(JSON.stringify(report, undefined, 1))

@@ -1,7 +1,14 @@
-// What the CUDA backend reaches on the device at hand, beside what the device can do: reading, projections of few and
-// many rows, attention, draws, a whole step and where its time goes, pictures from the first row to the last pixel,
-// VQ-16. Random weights of the official shapes. One JSON object on standard output, progress on standard error.
-//   measure [--out FILE] [--date DATE] [--seconds 200] [PART ...]   PART: read kernels vq, or a model: XXL 3B L XL B
+// What the CUDA backend reaches on the device at hand, beside what the device can do. Random weights of the official
+// shapes. One JSON object on standard output, progress on standard error.
+//   measure [--out FILE] [--date DATE] [--seconds 200] --parts LIST
+// LIST: parts between commas, in their order. MODEL: XXL 3B L XL B; N: tokens a step.
+//   probe              what the machine lets programs do, and the graph of a step of XXL
+//   read, constants    the device's bandwidth; what kernels that follow each other cost, and a flag between blocks
+//   sweep:MODEL:N      a step with each choice of Tuning, and with less overlap
+//   step:MODEL:N       steps as a caller runs them, against steps in one graph; the kernels of one by themselves
+//   same:MODEL:N       pictures of one seed, again and again, with each overlap and without graphs
+//   generate:MODEL:N[:BATCH]   pictures from the first row to the last pixel
+//   projections:MODEL, attention:MODEL, draws, vq   kernels by themselves
 // A part that fails, or for which no time is left, says so in its entry. --out is written after every part.
 #include <cxxabi.h>
 
@@ -40,7 +47,7 @@ template struct Reach<EnqueueOf, &CudaSession::enqueue>;
 template struct Reach<WorkspaceOf, &CudaSession::w_>;
 template struct Reach<PlansOf, &Workspace::captured_>;
 
-std::shared_ptr<Device> device;
+std::shared_ptr<Device> device;  // the one that the part at hand works with
 cudaStream_t stream() { return device->stream(); }
 StepStream steps() { return device->steps(); }  // where kernels overlap as in a session
 size_t l2Bytes = 0;
@@ -445,8 +452,33 @@ std::string kernelsOf(Checked& check, cudaGraph_t step) {
   return Json::list(list, ",\n    ");
 }
 
-// Steps from the middle of a picture: as a caller runs them, and many of them in one graph, between which there can be
+// A session in the middle of a picture, and one of its steps and some of them in one graph, between which there can be
 // no gap.
+constexpr int together = 12;
+struct MiddleStep {
+  std::unique_ptr<parvis::Session> session;
+  Graph one, many;
+  bool make(Checked& check, CudaTransformer& t, int n, int batch) {
+    const auto steps = official::steps(n);
+    const company::Options o = options(batch, n);
+    if (!succeeded(check, company::seated(t, o, session)) || !runSteps(check, *session, o, steps, 0, steps.size() / 2))
+      return false;
+    check(cudaStreamSynchronize(stream()), "running steps");
+    auto& inside = static_cast<CudaSession&>(*session);
+    const StepPlan& plan = ((*(inside.*reach(WorkspaceOf{}))).*reach(PlansOf{})).back().plan;
+    const auto enqueue = [&] {
+      Launcher launch(*device, t.element_);
+      return (inside.*reach(EnqueueOf{}))(launch, plan, {});
+    };
+    return one.capture(check, stream(), enqueue) && many.capture(check, stream(), [&] {
+      cudaError_t e = cudaSuccess;
+      for (int i = 0; i < together && e == cudaSuccess; i++) e = enqueue();
+      return e;
+    });
+  }
+};
+
+// Steps from the middle of a picture: as a caller runs them, and many of them in one graph.
 void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   const auto steps = official::steps(n);
   const size_t middle = steps.size() / 2, some = std::min<size_t>(32, steps.size() / 4);
@@ -462,24 +494,10 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
   const double looped = (now() - begin) / static_cast<double>(some / 2 * 2);
 
   // Another session stops in the middle: from here on the first's rows and counters would not fit together.
-  if (!succeeded(check, company::seated(t, o, session)) || !runSteps(check, *session, o, steps, 0, middle)) return;
-  check(cudaStreamSynchronize(stream()), "running steps");
-  auto& inside = static_cast<CudaSession&>(*session);
-  const StepPlan& plan = ((*(inside.*reach(WorkspaceOf{}))).*reach(PlansOf{})).back().plan;
-  const auto enqueue = [&] {
-    Launcher launch(*device, t.element_);
-    return (inside.*reach(EnqueueOf{}))(launch, plan, {});
-  };
-  constexpr int together = 12;
-  Graph one, many;
-  if (!one.capture(check, stream(), enqueue)) return;
-  if (!many.capture(check, stream(), [&] {
-        cudaError_t e = cudaSuccess;
-        for (int i = 0; i < together && e == cudaSuccess; i++) e = enqueue();
-        return e;
-      }))
-    return;
-  const Spread alone = one.time(check, stream(), 15), chained = many.time(check, stream(), 9).over(together);
+  session.reset();
+  MiddleStep at;
+  if (!at.make(check, t, n, batch)) return;
+  const Spread alone = at.one.time(check, stream(), 15), chained = at.many.time(check, stream(), 9).over(together);
   fields.number("n", n)
       .number("batch", batch)
       .number("loopMs", looped)
@@ -488,9 +506,273 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
       .raw("chainedMs", chained.json())
       .number("gap", (looped - chained.median) / looped);
   Checked apart;  // what it takes to read a graph may be missing
-  const std::string kernels = kernelsOf(apart, one.graph());
+  const std::string kernels = kernelsOf(apart, at.one.graph());
   fields.raw("kernels", kernels);
   if (!apart.ok()) fields.text("kernelsProblem", apart.error());
+}
+
+// ---- settings -------------------------------------------------------------------------------------------------
+
+struct Setting {
+  std::string name;
+  Overlap overlap = Overlap::weights;
+  Tuning tuning{};
+};
+
+// Whatever lies in the memory of the device stays; the transformer's stream and its choices become others.
+bool with(Checked& check, CudaTransformer& t, const Setting& setting, const std::function<void()>& work) {
+  const std::shared_ptr<Device> before = device;
+  t.takeKept({});  // what a session left belongs to the other stream
+  check(cudaDeviceSynchronize(), "ending what ran");
+  device = std::make_shared<Device>(0, setting.overlap, setting.tuning);
+  if (succeeded(check, device->use())) {
+    t.device_ = device;
+    work();
+    t.takeKept({});
+    check(cudaDeviceSynchronize(), "ending what ran");
+  }
+  device = t.device_ = before;
+  return check.ok();
+}
+
+const std::pair<const char*, bool Tuning::*> choices[] = {
+    {"largeTiles", &Tuning::largeTiles},   {"evenTiles", &Tuning::evenTiles}, {"deepStages", &Tuning::deepStages},
+    {"lateRelease", &Tuning::lateRelease}, {"earlyKeys", &Tuning::earlyKeys}, {"clusters", &Tuning::clusters},
+    {"guidedHead", &Tuning::guidedHead},   {"rowsAhead", &Tuning::rowsAhead}};
+Tuning usual() {
+  Tuning t;
+  t.clusters = true;
+  return t;
+}
+
+// A step in each setting. The first one comes again at the end: what moved meanwhile is the machine.
+void sweep(Checked& check, Json& fields, CudaTransformer& t, int n) {
+  std::vector<Setting> all = {{"overlap=2", Overlap::weights, usual()},
+                              {"overlap=1", Overlap::launches, usual()},
+                              {"overlap=0", Overlap::none, usual()}};
+  for (const auto& [name, member] : choices) {
+    Setting s{"", Overlap::weights, usual()};
+    s.tuning.*member = !(s.tuning.*member);
+    s.name = std::string("overlap=2 ") + name + (s.tuning.*member ? "=1" : "=0");
+    all.push_back(s);
+  }
+  Tuning none = usual();
+  for (const auto& [name, member] : choices) none.*member = false;
+  all.push_back({"overlap=2 none", Overlap::weights, none});
+  all.push_back({"overlap=2 again", Overlap::weights, usual()});
+  std::vector<std::string> list;
+  for (const Setting& setting : all) {
+    Checked one;
+    Json j;
+    j.text("setting", setting.name);
+    with(one, t, setting, [&] {
+      MiddleStep at;
+      if (!at.make(one, t, n, 1)) return;
+      const Spread alone = at.one.time(one, stream(), 15), chained = at.many.time(one, stream(), 5).over(together);
+      j.raw("graphMs", alone.json()).raw("chainedMs", chained.json());
+    });
+    if (!one.ok()) j.text("problem", one.error());
+    list.push_back(j.done());
+    if (cudaDeviceSynchronize() != cudaSuccess) {
+      check.fail(one.error());
+      break;
+    }
+  }
+  // What a step reads at the middle of a picture: all of its weights, and keys and values of two streams.
+  const parvis::TransformerModel& m = t.model_;
+  const double slots = official::tokens / 2.0;
+  double weights = static_cast<double>(t.head_.packed().bytes());
+  for (const Layer& l : t.layers_)
+    for (const Matrix* matrix : {&l.qkv, &l.attentionOutput, &l.up, &l.down})
+      weights += static_cast<double>(matrix->packed().bytes());
+  fields.number("n", n)
+      .number("weightBytes", weights)
+      .number("cacheBytes", 2.0 * 2.0 * m.layers * m.kvHeads * paddedHead(m.headSize) * 2.0 * slots)
+      .raw("settings", Json::list(list, ",\n    "));
+}
+
+// The same tokens from the same seed, whatever overlaps and whatever runs at the same time: this is where a read that
+// comes too early would show.
+void same(Checked& check, Json& fields, CudaTransformer& t, int n) {
+  const auto steps = official::steps(n);
+  const company::Options o = options(1, n);
+  std::vector<Setting> all = {{"overlap=0", Overlap::none, usual()},
+                              {"overlap=1", Overlap::launches, usual()},
+                              {"overlap=2", Overlap::weights, usual()},
+                              {"overlap=2 late release", Overlap::weights, usual()},
+                              {"no graphs", Overlap::weights, usual()}};
+  all[3].tuning.lateRelease = true;
+  std::vector<int32_t> first;
+  std::vector<std::string> names;
+  int pictures = 0, differing = 0;
+  for (const Setting& setting : all) {
+    const bool plain = setting.name == "no graphs";
+    if (plain) setenv("PARVIS_GRAPHS", "0", 1);
+    int here = 0;
+    with(check, t, setting, [&] {
+      for (int i = 0; i < (plain ? 5 : 20) && check.ok(); i++) {
+        std::unique_ptr<parvis::Session> session;
+        std::vector<int32_t> tokens;
+        if (!succeeded(check, company::seated(t, o, session)) ||
+            !runSteps(check, *session, o, steps, 0, steps.size()) ||
+            !succeeded(check, company::readTokens(*session, o, tokens)))
+          return;
+        if (first.empty()) first = tokens;
+        pictures++;
+        here += tokens != first;
+      }
+    });
+    if (plain) unsetenv("PARVIS_GRAPHS");
+    differing += here;
+    names.push_back(Json().text("setting", setting.name).number("differing", here).done());
+  }
+  // And the same picture among others.
+  std::vector<int32_t> tokens;
+  const company::Options many = options(8, n);
+  std::unique_ptr<parvis::Session> session;
+  if (check.ok() && succeeded(check, company::seated(t, many, session)) &&
+      runSteps(check, *session, many, steps, 0, steps.size()) &&
+      succeeded(check, company::readTokens(*session, many, tokens))) {
+    pictures++;
+    const bool differs = !std::equal(first.begin(), first.end(), tokens.begin());
+    differing += differs;
+    names.push_back(Json().text("setting", "in a batch of 8").number("differing", differs).done());
+  }
+  for (const int32_t token : first)
+    if (token < 0 || token >= official::vocabulary) check.fail("a token that was not drawn");
+  fields.number("pictures", pictures).number("differing", differing).raw("settings", Json::list(names));
+}
+
+// ---- what the machine does ------------------------------------------------------------------------------------
+
+// Edges of a graph along which a kernel may begin before the one ahead has ended.
+cudaError_t programmaticEdges(cudaGraph_t graph, double& edges) {
+  size_t count = 0;
+  std::vector<cudaGraphNode_t> from, to;
+  std::vector<cudaGraphEdgeData> data;
+  const auto ask = [&](cudaGraphNode_t* f, cudaGraphNode_t* t, cudaGraphEdgeData* d) {
+#if CUDART_VERSION >= 13000
+    return cudaGraphGetEdges(graph, f, t, d, &count);
+#else
+    return cudaGraphGetEdges_v2(graph, f, t, d, &count);
+#endif
+  };
+  if (const cudaError_t e = ask(nullptr, nullptr, nullptr); e != cudaSuccess) return e;
+  from.resize(count), to.resize(count), data.resize(count);
+  if (const cudaError_t e = ask(from.data(), to.data(), data.data()); e != cudaSuccess) return e;
+  edges = static_cast<double>(std::count_if(data.begin(), data.end(), [](const cudaGraphEdgeData& d) {
+    return d.type == cudaGraphDependencyTypeProgrammatic;
+  }));
+  return cudaSuccess;
+}
+
+void probe(Checked& check, Json& fields, CudaTransformer& t) {
+  const auto succeeds = [](cudaError_t e) {
+    cudaGetLastError();
+    return e == cudaSuccess;
+  };
+  void *managed = nullptr, *mapped = nullptr;
+  fields.flag("managedMemory", succeeds(cudaMallocManaged(&managed, 1 << 20)));
+  fields.flag("hostFallback", succeeds(cudaHostAlloc(&mapped, 1 << 20, cudaHostAllocMapped)));
+  if (managed) cudaFree(managed);
+  if (mapped) cudaFreeHost(mapped);
+  const company::Options o = options(1, 4);
+  const auto steps = official::steps(4);
+  {
+    std::unique_ptr<parvis::Session> session;
+    if (!succeeded(check, company::seated(t, o, session)) || !runSteps(check, *session, o, steps, 0, 12)) return;
+    check(cudaStreamSynchronize(stream()), "running steps");
+  }
+  const Launches way = device->launches();
+  fields.text("launches", way == Launches::graphs        ? "graphs"
+                          : way == Launches::plainGraphs ? "plain graphs"
+                                                         : "kernels");
+  MiddleStep at;
+  if (!at.make(check, t, 4, 1)) return;
+  size_t nodes = 0;
+  check(cudaGraphGetNodes(at.one.graph(), nullptr, &nodes), "reading a graph");
+  fields.number("kernels", static_cast<double>(nodes));
+  double edges = NAN;
+  if (check(programmaticEdges(at.one.graph(), edges), "reading a graph's edges"))
+    fields.number("programmaticEdges", edges);
+}
+
+__global__ void emptyKernel() {
+  ptx::releaseDependents();
+  ptx::dependencyWait();
+}
+
+// Two blocks pass a number back and forth. A spin ends by itself: a block that never comes must not hold the device.
+__global__ void hopKernel(volatile uint32_t* flag, uint32_t hops, uint32_t* given) {
+  const long long limit = clock64() + (1ll << 31);
+  for (uint32_t i = blockIdx.x; i < hops; i += 2) {
+    while (*flag != i)
+      if (clock64() > limit) {
+        *given = 1;
+        return;
+      }
+    __threadfence();
+    *flag = i + 1;
+  }
+}
+
+void constants(Checked& check, Json& fields) {
+  constexpr int launches = 256, hops = 2000;
+  const auto chain = [&](int count, bool overlap) {
+    return [=] {
+      cudaError_t e = cudaSuccess;
+      for (int i = 0; i < count && e == cudaSuccess; i++)
+        e = launchInStep(emptyKernel, 128u, 256u, 0, StepStream(stream(), overlap));
+      return e;
+    };
+  };
+  const auto timed = [&](int count, bool overlap) {
+    Graph graph;
+    return graph.capture(check, stream(), chain(count, overlap)) ? graph.time(check, stream(), 15).median : NAN;
+  };
+  const double one = timed(1, false), plain = timed(launches, false), overlapped = timed(launches, true);
+  fields.number("emptyGraphUs", one * 1000)
+      .number("plainBoundaryUs", (plain - one) / (launches - 1) * 1000)
+      .number("overlappedBoundaryUs", (overlapped - one) / (launches - 1) * 1000);
+
+  Memory memory;
+  uint32_t* flags = memory.take<uint32_t>(check, 2);
+  Graph passed;
+  if (passed.capture(check, stream(), [&] {
+        cudaError_t e = cudaMemsetAsync(flags, 0, 8, stream());
+        return e == cudaSuccess ? launch(hopKernel, 2u, 1u, 0, stream(), flags, uint32_t{hops}, flags + 1) : e;
+      })) {
+    const double ms = passed.time(check, stream(), 9).median;
+    uint32_t gaveUp = 0;
+    check(cudaMemcpy(&gaveUp, flags + 1, 4, cudaMemcpyDeviceToHost), "reading a flag");
+    fields.number("flagHopUs", gaveUp ? NAN : ms / hops * 1000);
+  }
+
+  // Streams that no cache has: each reads where the ones before have not.
+  const size_t most = size_t{1} << 30;
+  uint8_t* from = memory.take<uint8_t>(check, most);
+  uint4* out = memory.take<uint4>(check, 1);
+  if (!fill(check, from, most)) return;
+  std::vector<std::string> list;
+  for (const int megabytes : {5, 15, 25}) {
+    const size_t bytes = static_cast<size_t>(megabytes) * 1'000'000 / 4096 * 4096;
+    const int count = static_cast<int>(most / bytes);
+    Graph graph;
+    if (!graph.capture(check, stream(), [&] {
+          cudaError_t e = cudaSuccess;
+          for (int i = 0; i < count && e == cudaSuccess; i++)
+            e = readAll(from + static_cast<size_t>(i) * bytes, bytes, out);
+          return e;
+        }))
+      return;
+    const double us = graph.time(check, stream(), 9).median * 1000 / count;
+    list.push_back(Json()
+                       .number("megabytes", megabytes)
+                       .number("us", us)
+                       .number("gigabytesPerSecond", static_cast<double>(bytes) / us / 1000)
+                       .done());
+  }
+  fields.raw("coldStreams", Json::list(list));
 }
 
 // ---- pictures -------------------------------------------------------------------------------------------------
@@ -498,6 +780,7 @@ void step(Checked& check, Json& fields, CudaTransformer& t, int n, int batch) {
 // From the class to the tokens and the bytes of pictures, as Par does it.
 void generate(Checked& check, Json& fields, CudaTransformer& t, parvis::Tokenizer* tokenizer, int n, int batch,
               int repeats) {
+  if (!check.ok()) return;
   const auto steps = official::steps(n);
   const company::Options o = options(batch, n);
   std::vector<int32_t> tokens;
@@ -557,55 +840,93 @@ void decodes(Checked& check, Json& fields, parvis::Tokenizer& tokenizer, int cou
 
 // ---- everything -----------------------------------------------------------------------------------------------
 
-void model(const official::Size& size, parvis::Tokenizer* tokenizer) {
-  const std::string name = size.name;
-  std::shared_ptr<parvis::Transformer> loaded;
-  results.part(name + " load", [&](Checked& check, Json& fields) {
-    const parvis::TransformerModel m = official::model(size);
-    const official::Weights weights(official::tensorsOf(m));
-    if (!weights.good()) return check.fail("writing random weights failed");
-    const double begin = now();
-    if (succeeded(check, CudaTransformer::load(device, weights.file, weights.weights, m, parvis::Precision::bfloat16,
-                                               never, loaded)))
-      fields.number("ms", now() - begin).number("bytes", static_cast<double>(loaded->bytes()));
-  });
-  if (!loaded) return;
-  CudaTransformer& t = static_cast<CudaTransformer&>(*loaded);
-  for (const int n : {4, 16, 1})
-    results.part(name + " generate n=" + std::to_string(n), [&](Checked& check, Json& fields) {
-      fields.text("model", name);
-      generate(check, fields, t, tokenizer, n, 1, n == 1 ? 3 : 7);
-    });
-  for (const int n : {4, 16})
-    results.part(name + " step n=" + std::to_string(n), [&](Checked& check, Json& fields) {
-      fields.text("model", name);
-      step(check, fields, t, n, 1);
-    });
-  if (name == "XXL" || name == "3B")
-    for (const int rows : {2, 8, 32})
-      results.part(name + " projections rows=" + std::to_string(rows),
-                   [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
-  if (name == "XXL")
-    for (const int n : {1, 4, 16})
-      results.part(name + " attention n=" + std::to_string(n),
-                   [&](Checked& check, Json& fields) { attentions(check, fields, t, n); });
-  if (name == "L" || name == "XL") {
-    for (const int rows : {128, 512, 2048})
-      results.part(name + " projections rows=" + std::to_string(rows),
-                   [&](Checked& check, Json& fields) { projections(check, fields, t, rows); });
-    for (const int n : {4, 16})
-      for (const int batch : {8, 64}) {
-        const std::string which = " n=" + std::to_string(n) + " batch=" + std::to_string(batch);
-        results.part(name + " generate" + which, [&](Checked& check, Json& fields) {
-          fields.text("model", name);
-          generate(check, fields, t, tokenizer, n, batch, batch == 8 ? 3 : 1);
-        });
-        results.part(name + " step" + which, [&](Checked& check, Json& fields) {
-          fields.text("model", name);
-          step(check, fields, t, n, batch);
-        });
-      }
+// The model that the part before needed stays.
+std::shared_ptr<parvis::Transformer> loaded;
+std::string loadedName;
+CudaTransformer* loadedModel(Checked& check, const std::string& name) {
+  if (loaded && loadedName == name) return static_cast<CudaTransformer*>(loaded.get());
+  loaded.reset();
+  const official::Size* const size = official::sizeOf(name);
+  if (!size) {
+    check.fail("no such model");
+    return nullptr;
   }
+  const parvis::TransformerModel m = official::model(*size);
+  const official::Weights weights(official::tensorsOf(m));
+  if (!weights.good()) {
+    check.fail("writing random weights failed");
+    return nullptr;
+  }
+  if (!succeeded(check, CudaTransformer::load(device, weights.file, weights.weights, m, parvis::Precision::bfloat16,
+                                              never, loaded)))
+    return nullptr;
+  loadedName = name;
+  return static_cast<CudaTransformer*>(loaded.get());
+}
+
+std::shared_ptr<parvis::Tokenizer> loadedTokenizer;
+parvis::Tokenizer* tokenizer(Checked& check) {
+  if (!loadedTokenizer) {
+    const official::Weights weights(official::tensorsOf(official::vq16()));
+    succeeded(check, CudaTokenizer::load(device, weights.file, weights.weights, official::vq16(),
+                                         parvis::Precision::bfloat16, never, loadedTokenizer));
+  }
+  return loadedTokenizer.get();
+}
+
+std::vector<std::string> split(const std::string& text, char by) {
+  std::vector<std::string> parts(1);
+  for (const char c : text)
+    if (c == by) parts.emplace_back();
+    else parts.back() += c;
+  return parts;
+}
+
+// A part by its words, as the first lines of this file have them.
+void measure(const std::string& part, Checked& check, Json& fields) {
+  const std::vector<std::string> words = split(part, ':');
+  const std::string& what = words[0];
+  const auto number = [&](size_t i, int otherwise) {
+    return words.size() > i ? std::atoi(words[i].c_str()) : otherwise;
+  };
+  const int n = number(2, 4), batch = number(3, 1);
+  if (n < 1 || batch < 1 || official::tokens % n != 0) return check.fail("not a number of tokens or pictures");
+  if (what == "read") return reading(check, fields);
+  if (what == "constants") return constants(check, fields);
+  if (what == "draws") return draws(check, fields);
+  if (what == "vq") {
+    parvis::Tokenizer* const t = tokenizer(check);
+    std::vector<std::string> list;
+    for (const int pictures : {1, 16}) {
+      Json j;
+      if (check.ok()) decodes(check, j, *t, pictures, pictures == 1 ? 30 : 5);
+      list.push_back(j.done());
+    }
+    fields.raw("decodes", Json::list(list));
+    return;
+  }
+  const std::string name = what == "probe" ? "XXL" : words.size() > 1 ? words[1] : "";
+  fields.text("model", name);
+  CudaTransformer* const t = loadedModel(check, name);
+  if (!t) return;
+  if (what == "probe") return probe(check, fields, *t);
+  if (what == "sweep") return sweep(check, fields, *t, n);
+  if (what == "step") return step(check, fields, *t, n, batch);
+  if (what == "same") return same(check, fields, *t, n);
+  if (what == "generate")
+    return generate(check, fields, *t, tokenizer(check), n, batch, batch == 1 ? 7 : batch <= 8 ? 3 : 1);
+  if (what == "projections" || what == "attention") {
+    std::vector<std::string> list;
+    const bool attends = what == "attention";
+    for (const int count : attends ? std::vector<int>{1, 4, 16} : std::vector<int>{2, 8, 32, 128, 512}) {
+      Json j;
+      attends ? attentions(check, j, *t, count) : projections(check, j, *t, count);
+      list.push_back(j.done());
+    }
+    fields.raw("counts", Json::list(list, ",\n   "));
+    return;
+  }
+  check.fail("no such part");
 }
 
 std::string versionText(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
@@ -613,18 +934,21 @@ std::string versionText(int v) { return std::to_string(v / 1000) + "." + std::to
 }  // namespace
 
 int main(int count, char** arguments) {
-  std::vector<std::string> wanted;
+  std::vector<std::string> parts;
   std::string date = "unknown";
   for (int i = 1; i < count; i++) {
     const std::string a = arguments[i];
-    if (a == "--out" && i + 1 < count) results.file = arguments[++i];
-    else if (a == "--date" && i + 1 < count) date = arguments[++i];
-    else if (a == "--seconds" && i + 1 < count) results.seconds = std::atof(arguments[++i]);
-    else wanted.push_back(a);
+    if (i + 1 < count && a == "--out") results.file = arguments[++i];
+    else if (i + 1 < count && a == "--date") date = arguments[++i];
+    else if (i + 1 < count && a == "--seconds") results.seconds = std::atof(arguments[++i]);
+    else if (i + 1 < count && a == "--parts") parts = split(arguments[++i], ',');
+    else parts.clear(), i = count;
   }
-  const auto asked = [&](const std::string& name) {
-    return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
-  };
+  if (parts.empty()) {
+    std::fprintf(stderr,
+                 "measure: --parts LIST [--out FILE] [--date DATE] [--seconds 200]; measure.cc lists the parts\n");
+    return 2;
+  }
   device = std::make_shared<Device>(0);
   if (const Status s = device->use(); !s.ok()) {
     std::fprintf(stderr, "measure: %s\n", s.message.c_str());
@@ -646,24 +970,8 @@ int main(int count, char** arguments) {
       .text("runtime", versionText(runtime));
   results.head = "\"device\": " + d.done() + ", \"date\": " + Json::quoted(date);
   results.head += ", \"overlap\": " + std::to_string(static_cast<int>(device->overlap()));  // PARVIS_OVERLAP
-
-  if (asked("read")) results.part("read", reading);
-  std::shared_ptr<parvis::Tokenizer> tokenizer;
-  results.part("VQ-16 load", [&](Checked& check, Json& fields) {
-    const official::Weights weights(official::tensorsOf(official::vq16()));
-    const double begin = now();
-    if (succeeded(check, CudaTokenizer::load(device, weights.file, weights.weights, official::vq16(),
-                                             parvis::Precision::bfloat16, never, tokenizer)))
-      fields.number("ms", now() - begin);
-  });
-  if (tokenizer && asked("vq"))
-    for (const int pictures : {1, 16})
-      results.part("VQ-16 decode count=" + std::to_string(pictures), [&](Checked& check, Json& fields) {
-        decodes(check, fields, *tokenizer, pictures, pictures == 1 ? 30 : 5);
-      });
-  if (asked("kernels")) results.part("draws", draws);
-  for (const char* name : {"XXL", "3B", "L", "XL", "B"})
-    if (asked(name) && (!wanted.empty() || std::string(name) != "B")) model(*official::sizeOf(name), tokenizer.get());
+  for (const std::string& part : parts)
+    results.part(part, [&](Checked& check, Json& fields) { measure(part, check, fields); });
   std::fputs(results.json().c_str(), stdout);
   return results.problems() > 0;
 }

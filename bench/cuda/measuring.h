@@ -25,6 +25,7 @@ class Json {
     std::snprintf(t, sizeof t, "%.6g", value);
     return raw(name, std::isfinite(value) ? t : "null");
   }
+  Json& flag(const char* name, bool value) { return raw(name, value ? "true" : "false"); }
   Json& raw(const char* name, const std::string& value) {
     fields_ += (fields_.empty() ? "" : ", ") + quoted(name) + ": " + value;
     return *this;

@@ -5,28 +5,18 @@ missing), layers compiled by torch.compile, one CUDA graph a step, embeddings, g
 only replays graphs. Random weights of the paper's shapes; a picture is all the steps of PAR at 24 x 24 tokens, batch 1 with
 guidance.
 
-    gpu.py [--out FILE] [--models XXL,3B,L,XL] [--n 4,16] [--seconds 200] [--repeats 5] [--device cuda] [--check]
     gpu.py --serve eager|compiled --models L --n 4 [--seconds 200] [--device cuda:0] [--check]
 
-Variants: `reduce-overhead` is the compiler as it comes, `max-autotune` has it time alternatives of every product; the graphs
-of both are recorded here, around whole steps: the compiler makes none of functions that write to their arguments, as these do
-to the cache. `layer` compiles one layer and uses it for all, which takes seconds; `whole` compiles all layers together, which can fuse across them
-and takes minutes; `plain` attention is left to the compiler, `sdpa` is PyTorch's own kernel. The quickest to compile comes
-first for every model, the others with what is left of --seconds: no configuration is begun after that. A ratio is to be taken
-against the fastest. JSON in FILE after every configuration, and on standard output where there is no FILE.
+It measures nothing by itself: it answers the commands "picture bfloat16" and "picture float32" with milliseconds (peer.py),
+so that `parvis bench` and scripts/device.js alternate its pictures with those of parvis.
 
-With --serve it measures nothing by itself: it answers the commands "picture bfloat16" and "picture float32" with
-milliseconds (peer.py), so that `parvis bench` alternates its pictures with those of parvis. `compiled` is the fastest `layer`
-of reduce-overhead, max-autotune and that with PyTorch's own attention; the second and the third are begun where a third of
---seconds has not gone by. `eager` is the same functions on the same static cache without compiler and graphs, with PyTorch's
-own attention where there is one.
+`compiled` is the fastest of three: the compiler as it comes (`reduce-overhead`); `max-autotune`, which has it time alternatives
+of every product; and that with PyTorch's own attention (`sdpa`; `plain` attention is left to the compiler). The second and the
+third are begun where a third of --seconds has not gone by. One layer is compiled and used for all. The graphs are recorded here,
+around whole steps: the compiler makes none of functions that write to their arguments, as these do to the cache. `eager` is the
+same functions on the same static cache without compiler and graphs, with PyTorch's own attention where there is one.
 """
 import argparse
-import gc
-import json
-import os
-import statistics
-import sys
 import time
 
 import torch
@@ -39,16 +29,6 @@ GRID, VOCABULARY, CLASSES = 24, 16384, 1000
 SLOTS = GRID * GRID
 # The compiler's modes without graphs of its own: they are recorded around the compiled functions.
 MODES = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
-# In this order, as far as time goes: each for all models, and for all --n that it names. n = 4 is what promises are made of.
-VARIANTS = [
-    ("reduce-overhead", "layer", "plain", (4,)),
-    ("max-autotune", "layer", "plain", (4,)),
-    ("reduce-overhead", "layer", "plain", (16,)),
-    ("max-autotune", "layer", "sdpa", (4,)),
-    ("max-autotune", "layer", "plain", (16,)),
-    ("max-autotune", "layer", "sdpa", (16,)),
-    ("max-autotune", "whole", "plain", (4, 16)),
-]
 
 
 # ---- what a step computes: plain functions, so that one compilation serves all layers ----------------------------
@@ -87,12 +67,6 @@ def layer(x, at, mask, angle, weights, kind):
     x = x + F.linear(o[..., :head].transpose(1, 2).reshape(2, rows, heads * head), wo)
     gate, up = F.linear(rms(x, n2), w13).chunk(2, -1)
     return x + F.linear(F.silu(gate) * up, w2)
-
-
-def layers(x, at, mask, angle, all_weights, kind):
-    for weights in all_weights:
-        x = layer(x, at, mask, angle, weights, kind)
-    return x
 
 
 def begin(step, at, reads, angle, constant, sees, columns, tokens, embeddings):
@@ -193,19 +167,15 @@ class Steps:
             self.graph.replay() if self.graph else self.run()
 
 
-def functions(model, scope, attention, mode):
+def functions(model, attention, mode):
     """What a step calls, compiled in that mode of the compiler; without one where there is no mode."""
     wrap = (lambda f: f) if mode is None else (lambda f: torch.compile(f, mode=mode, fullgraph=True, dynamic=False))
-    if scope == "whole":
-        whole = wrap(layers)
-        run = lambda x, at, mask, angle: whole(x, at, mask, angle, model.layers, attention)
-    else:
-        one = wrap(layer)
+    one = wrap(layer)
 
-        def run(x, at, mask, angle):
-            for weights in model.layers:
-                x = one(x, at, mask, angle, weights, attention)
-            return x
+    def run(x, at, mask, angle):
+        for weights in model.layers:
+            x = one(x, at, mask, angle, weights, attention)
+        return x
 
     return {"begin": wrap(begin), "layers": run, "draw": wrap(draw)}
 
@@ -213,15 +183,15 @@ def functions(model, scope, attention, mode):
 class Picture:
     """All the steps of a picture. `mode`: compiled so and recorded as graphs, which takes `compile_ms`; None: neither."""
 
-    def __init__(self, model, n, scope, attention, mode):
+    def __init__(self, model, n, attention, mode):
         if attention == "sdpa" and not hasattr(F, "scaled_dot_product_attention"):
             raise peer.Cannot(f"PyTorch {torch.__version__} has no scaled_dot_product_attention.")
         self.tokens = torch.zeros(SLOTS, dtype=torch.long, device=model.device)
         self.cuda = model.device.startswith("cuda")
-        several = single = functions(model, scope, attention, mode and MODES[mode])
+        several = single = functions(model, attention, mode and MODES[mode])
         # Steps of one row are 4 of 147 at n = 4: tuning them would take as long as tuning the others. At n = 16 they count.
         if mode == "max-autotune" and n <= 4:
-            single = functions(model, scope, attention, "default")
+            single = functions(model, attention, "default")
         self.parts = [Steps(model, n, list(range(n)), 1, self.tokens, single), Steps(model, n, list(range(n, SLOTS, n)), n, self.tokens, several)]
         self.steps = sum(part.count for part in self.parts)
         self.compile_ms = self.timed(lambda: [part.record() for part in self.parts]) if mode else 0
@@ -252,7 +222,7 @@ class Picture:
             raise RuntimeError("the picture's tokens are not drawn as they should be")
 
 
-# ---- the two ways to run it --------------------------------------------------------------------------------------
+# ---- answering -----------------------------------------------------------------------------------------------
 
 
 def start(device):
@@ -271,31 +241,16 @@ def start(device):
             break
 
 
-def measure(options, device, name, n, mode, scope, attention):
-    if not options.check:
-        torch._dynamo.reset()
-    model = Model(name, device, most=2 if options.check else None)
-    picture = Picture(model, n, scope, attention, None if options.check else mode)
-    picture.check()
-    if not options.check:
-        picture.time()
-    times = [picture.time() for _ in range(1 if options.check else options.repeats)]
-    return {
-        "model": name, "n": n, "mode": mode, "scope": scope, "attention": attention, "steps": picture.steps,
-        "ms": {"median": statistics.median(times), "least": min(times), "greatest": max(times)}, "compileMs": picture.compile_ms,
-    }
-
-
 def serve(options, device):
     answers = peer.Answers()
-    name, n = options.models, int(options.n)
+    name, n = options.models, options.n
     made = {}
 
     def first(kind, dtype):
         start(device)
         model = Model(name, device, getattr(torch, dtype), 2 if options.check else None)
         if kind == "eager":
-            picture = Picture(model, n, "layer", "sdpa" if hasattr(F, "scaled_dot_product_attention") else "plain", None)
+            picture = Picture(model, n, "sdpa" if hasattr(F, "scaled_dot_product_attention") else "plain", None)
             picture.check()
             return picture
         candidates, began, failure = [], time.perf_counter(), None
@@ -306,7 +261,7 @@ def serve(options, device):
                 break
             answers.doing(f"compiling, {what}")
             try:
-                picture = Picture(model, n, "layer", attention, None if options.check else mode)
+                picture = Picture(model, n, attention, None if options.check else mode)
                 picture.check()
             except Exception as error:  # the others may do
                 failure = failure or error
@@ -332,64 +287,15 @@ def serve(options, device):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out")
-    parser.add_argument("--models", default="XXL,3B,L,XL")
-    parser.add_argument("--n", default="4,16")
+    parser.add_argument("--serve", choices=["eager", "compiled"], required=True, help="answer commands on standard input")
+    parser.add_argument("--models", default="XXL", choices=sorted(SHAPES), help="one of them")
+    parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=200)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--serve", choices=["eager", "compiled"], help="answer commands on standard input")
     parser.add_argument("--check", action="store_true", help="on the CPU, two layers, no compiler: is the program whole?")
     options = parser.parse_args()
-    began = time.perf_counter()
-    device = "cpu" if options.check else options.device
-    if options.serve:
-        return serve(options, device)
-
-    result = {"torch": torch.__version__, "cuda": torch.version.cuda, "what": "torch.compile, bfloat16, one CUDA graph a step", "results": []}
-    try:
-        start(device)
-    except peer.Cannot as reason:
-        print(f"gpu.py: {reason}", file=sys.stderr)
-        return 1
-    if not options.check:
-        result["device"] = torch.cuda.get_device_name()
-
-    def write():
-        if options.out:
-            with open(options.out + ".partial", "w") as f:
-                json.dump(result, f, indent=1)
-            os.replace(options.out + ".partial", options.out)
-
-    failures = 0
-    wanted = list(map(int, options.n.split(",")))
-    for mode, scope, attention, tokens in VARIANTS:
-        for n in [n for n in wanted if (n if n in (4, 16) else 4) in tokens]:
-            for name in options.models.split(","):
-                entry = {"model": name, "n": n, "mode": mode, "scope": scope, "attention": attention}
-                if time.perf_counter() - began > options.seconds:
-                    entry["problem"] = "left out: out of time"
-                else:
-                    try:
-                        with torch.no_grad():
-                            entry = measure(options, device, name, n, mode, scope, attention)
-                    except peer.Cannot as reason:
-                        entry["problem"] = f"left out: {reason}"
-                    except Exception as error:  # the others go on
-                        entry["problem"] = f"{type(error).__name__}: {str(error)[:400]}"
-                        failures += 1
-                    gc.collect()  # graphs and weights that a cycle still holds
-                    if device != "cpu":
-                        torch.cuda.empty_cache()
-                result["results"].append(entry)
-                said = entry.get("problem") or f"{entry['ms']['median']:.1f} ms, compiled in {entry['compileMs'] / 1000:.1f} s"
-                print(f"{time.perf_counter() - began:6.1f} s  {name} n={n} {mode} {scope} {attention}: {said}", file=sys.stderr, flush=True)
-                write()
-    if not options.out:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    return 1 if failures else 0
+    serve(options, "cpu" if options.check else options.device)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,13 +23,14 @@ t.test('programs for a device compile', { skip: withoutNvcc }, async t => {
       ? file.slice('${PROJECT_SOURCE_DIR}/'.length)
       : `test/cuda/${file}`)
   t.ok(cases.length >= 9, `${cases.length} programs of cases`)
-  t.same(others.sort(), ['bench/cuda/measure.cc', 'bench/cuda/vq.cu', 'test/cuda/shapes.cc'])
+  t.same(others.sort(), ['bench/cuda/measure.cc', 'bench/cuda/trace.cc', 'bench/cuda/vq.cu', 'test/cuda/shapes.cc'])
   const flags = ['-x', 'cu', '-std=c++17', '--fmad=false', '-Iinclude', '--diag-suppress=2810', '-arch=compute_90',
     '-Dmain=programMain', '-c', '-o']
   const folder = t.testdir()
   const failures = await inParallel([...others, ...cases], async (source, i) => {
     try {
-      await run(nvcc!.path, [...flags, path.join(folder, `${i}.o`), source], { cwd: root })
+      const traced = source === 'bench/cuda/trace.cc' ? ['-DPARVIS_TRACE'] : []
+      await run(nvcc!.path, [...traced, ...flags, path.join(folder, `${i}.o`), source], { cwd: root })
       return ''
     } catch (error) {
       return `${(error as { stderr?: string }).stderr ?? ''}${(error as Error).message}`
