@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import fs from 'node:fs'
-import { randomWeights } from '../lib/bench/weights.js'
+import { randomWeights } from '../lib/models/random-weights.js'
 import { llamaGenModel, type LlamaGenSizes } from '../lib/checkpoint/llamagen.js'
 import { addon, type Precision, type SessionOptions, type TransformerModel } from '../lib/machine/native.js'
 import { publishedParallel } from '../lib/models/published.js'

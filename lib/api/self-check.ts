@@ -1,7 +1,7 @@
-// Before a GPU is trusted it makes a picture with the embedded model, and the CPU says whether it is right: kernels
-// that a driver or a device runs wrongly would make pictures that look like those of a bad model. A fraction of a
-// second (predicted: no GPU has run it), once for each device, driver and version of this package: the answer is kept
-// in the user's cache folder.
+// Before a GPU is trusted it makes a picture with the embedded model, and runs a layer of a published size
+// (layer-check.ts); the CPU says whether both are right: kernels that a driver or a device runs wrongly would make
+// pictures that look like those of a bad model. A fraction of a second (predicted: no GPU has run it), once for each
+// device, driver and version of this package: the answer is kept in the user's cache folder.
 
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -17,13 +17,14 @@ import { embedded } from '../models/embedded.js'
 import { Models } from '../models/models.js'
 import { decodePictures } from '../pictures/pixels.js'
 import type { GeneratedImage } from './image.js'
+import { layerDifference } from './layer-check.js'
 import { checkGenerate, checkLoad, checkScore } from './options.js'
 
 /**
  * By how much the results of a GPU in bfloat16 may differ from those of the CPU in float32. Those of the simulated GPU
- * differ by 0.1, 0.023, 0.003 and 1; logits go from -11 to 19.
+ * differ by 0.1, 0.023, 0.003, 1 and 0.01; logits go from -11 to 19. The layer's are a share of its largest logit.
  */
-const allowed = { logits: 0.6, logProbs: 0.3, meanLogProb: 0.03, pixels: 10 }
+const allowed = { logits: 0.6, logProbs: 0.3, meanLogProb: 0.03, pixels: 10, layer: 0.05 }
 type Measure = keyof typeof allowed
 
 /** Its steps have single tokens first, then groups of sixteen: the kernels for a few rows run, and those for many. */
@@ -118,33 +119,35 @@ async function compare (device: string): Promise<Answer> {
     const differences = await calls.run(undefined, async call => {
       const [gpu, cpu] = [await open({ device, precision: 'bfloat16' }, call),
         await open({ device: 'cpu', precision: 'float32' }, call)]
-      return await differencesOf(gpu, cpu, calls, call)
+      return { ...await differencesOf(gpu, cpu, calls, call), layer: await layerDifference(device, call) }
     })
     const wrong = (Object.keys(allowed) as Measure[]).find(name => !(differences[name] <= allowed[name])) // or NaN
     const verdict = wrong === undefined
       ? {}
       : {
-          problem: `its results are wrong: in a test with the embedded model ${words[wrong]} differ from the CPU's by ` +
+          problem: `its results are wrong: in a test with ${wrong === 'layer' ? 'random weights' : 'the embedded model'} ` +
+            `${words[wrong]} differ from the CPU's by ` +
             `${differences[wrong].toPrecision(2)}, where ${allowed[wrong]} is allowed. Please report that with the ` +
             'output of `npx parvis doctor`. PARVIS_SELF_CHECK=0 skips the test'
         }
     return { verdict, lasts: true }
   } catch (error) {
     if (!(error instanceof ParError) || unrelated.has(error.code)) throw error
-    return { verdict: { problem: `a test with the embedded model failed: ${error.message}` }, lasts: false }
+    return { verdict: { problem: `a test of its results failed: ${error.message}` }, lasts: false }
   } finally {
     await Promise.all(opened.map(async models => { await models.dispose().catch(() => {}) }))
   }
 }
 
 const words: Record<Measure, string> = {
-  logits: 'logits', logProbs: 'log-probabilities', meanLogProb: 'log-probabilities on average', pixels: 'pixels'
+  logits: 'logits', logProbs: 'log-probabilities', meanLogProb: 'log-probabilities on average', pixels: 'pixels',
+  layer: 'logits behind a layer of L'
 }
 
 /** What the GPU makes, and what the CPU finds of it. */
 async function differencesOf (
   gpu: Models, cpu: Models, calls: Calls, call: Call
-): Promise<Record<Measure, number>> {
+): Promise<Record<Exclude<Measure, 'layer'>, number>> {
   const image = await generated(gpu, calls, call)
   const count = image.tokens.length
   const request = checkScore({

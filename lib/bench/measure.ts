@@ -22,7 +22,7 @@ import { operationsOf } from './profile.js'
 import { checkMemory, isCpu, openSession } from './session.js'
 import type { Subject } from './subjects.js'
 import type { Case, ColdStart, DecodeResult, NotRun, OperationResult, StepCase, StepResult } from './types.js'
-import type { RandomWeights } from './weights.js'
+import type { RandomWeights } from '../models/random-weights.js'
 
 /** What every measurement needs. */
 export interface Bench {

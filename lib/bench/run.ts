@@ -25,7 +25,7 @@ import {
 import type { Torch } from './peers.js'
 import type { Subject } from './subjects.js'
 import type { Ceilings, Environment, NotRun, OperationResult, Report, Result } from './types.js'
-import { randomWeights } from './weights.js'
+import { randomWeights } from '../models/random-weights.js'
 
 const { version } = require('../../package.json') as { version: string }
 

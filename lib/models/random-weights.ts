@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fromSystem } from '../base/files.js'
 import type { WeightSource } from '../machine/native.js'
-import type { Weight } from '../models/weights.js'
+import type { Weight } from './weights.js'
 
 export interface RandomWeights {
   file: string
@@ -30,7 +30,7 @@ export async function randomWeights (
     if (folder !== undefined) await fs.rm(folder, { recursive: true, force: true })
   }
   try {
-    folder = await fs.mkdtemp(path.join(os.tmpdir(), 'parvis-bench-'))
+    folder = await fs.mkdtemp(path.join(os.tmpdir(), 'parvis-random-'))
     const file = path.join(folder, 'random.bin')
     const handle = await fs.open(file, 'wx')
     try {

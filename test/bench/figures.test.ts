@@ -4,7 +4,7 @@ import t from 'tap'
 import fs from 'node:fs'
 import { better, explain, extrapolate, places, shares, speedUp, spread } from '../../lib/bench/figures.js'
 import { stepsOfPicture, stepsOfVideo, table2, table3 } from '../../lib/bench/paper.js'
-import { randomWeights } from '../../lib/bench/weights.js'
+import { randomWeights } from '../../lib/models/random-weights.js'
 import { rowStride } from '../../lib/machine/native.js'
 import { createSchedule } from '../../lib/decoding/schedule.js'
 import {

@@ -3,7 +3,7 @@
 import t from 'tap'
 import { groupParts, limitOf } from '../../lib/bench/figures.js'
 import { operationsOf } from '../../lib/bench/profile.js'
-import { randomWeights } from '../../lib/bench/weights.js'
+import { randomWeights } from '../../lib/models/random-weights.js'
 import { addon, type LaunchRecord } from '../../lib/machine/native.js'
 import { createSchedule } from '../../lib/decoding/schedule.js'
 import { decodeFlops, transformerModel } from '../../lib/models/shapes.js'

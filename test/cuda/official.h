@@ -1,7 +1,7 @@
 // The paper's models with random weights, and PAR's real schedule, for the programs that run on a device without
 // TypeScript: shapes.cc compares backends with them, bench/cuda/measure.cc measures. All tensors point into one small
 // file of random numbers, each at a place of its own (rows of the embedding that equal rows of the head would make
-// every draw a repetition). lib/models/shapes.ts and lib/bench/weights.ts are the same for Node.
+// every draw a repetition). lib/models/shapes.ts and lib/models/random-weights.ts are the same for Node.
 #pragma once
 
 #include <unistd.h>

@@ -35,6 +35,19 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
   const verdicts = (folder: string): Record<string, { problem?: string }> =>
     JSON.parse(fs.readFileSync(cacheOf(folder), 'utf8')) as Record<string, { problem?: string }>
 
+  // The layer by itself, whose check is left out where the embedded model has shown a fault already.
+  const difference = async (machine: string): Promise<number> => {
+    const { stdout } = await promisify(execFile)(process.execPath, ['-e', `
+      const { Calls } = require(${JSON.stringify(path.join(path.dirname(index), 'base', 'call.js'))})
+      const { layerDifference } = require(${JSON.stringify(path.join(path.dirname(index), 'api', 'layer-check.js'))})
+      new Calls().run(undefined, async call => await layerDifference('cuda:0', call))
+        .then(found => { console.log(found) })`], { env: { ...env, PARVIS_SIMT: machine }, timeout: 400_000 })
+    return Number(stdout)
+  }
+  const [own, faulty] = [await difference(''), await difference('wrong=exp2')]
+  t.ok(own > 0 && own < 0.02, `a layer of L: ${own} off`)
+  t.ok(faulty > 0.05, `a layer of L whose powers of two are wrong: ${faulty} off`)
+
   const folder = t.testdir({ right: {}, wrong: {}, failed: {} })
   const [right, wrong] = [path.join(folder, 'right'), path.join(folder, 'wrong')]
   t.match(await load('auto', '', right), { device: 'cuda:0', reason: /auto: GPU 0/ })
@@ -57,7 +70,7 @@ t.test('a GPU is checked once, and one that computes wrongly is not used', async
   // A device that fails may work the next time: that is no answer to keep.
   const failed = path.join(folder, 'failed')
   t.match(await load('auto', 'fail=launch:60', failed),
-    { device: 'cpu', reason: /cuda:0 cannot be used: a test with the embedded model failed: CUDA failed/ })
+    { device: 'cpu', reason: /cuda:0 cannot be used: a test of its results failed: CUDA failed/ })
   t.notOk(fs.existsSync(cacheOf(failed)))
 
   // What others have put there is no answer; what was answered is not asked again, unless that is wanted.
