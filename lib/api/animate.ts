@@ -5,7 +5,7 @@
 import { inspect } from 'node:util'
 import type { DefaultPar } from './default.js'
 import { outOfMemory, type ParError } from '../base/errors.js'
-import { absolute, writeWhole } from '../base/files.js'
+import { outputPath, writeWhole } from '../base/files.js'
 import { asBuffer, loadSharp, type GeneratedImage, type Image } from './image.js'
 import { checkAnimate, type AnimateOptions } from './options.js'
 import type { Par } from './par.js'
@@ -89,7 +89,7 @@ export class Animation {
   async toFile (file: string, options: object = {}): Promise<void> {
     const format = formats.find(format => nonEmptyString(file, 'path').toLowerCase().endsWith(`.${format}`))
     if (!format) throw invalid(`The name ${show(file)} chooses no format of animations; end it in .webp or .gif`)
-    const target = absolute(file) // before the animation is encoded
+    const target = outputPath(file) // before the animation is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
 

@@ -4,7 +4,6 @@
 // transferred it. No address is ever fetched: what a program asks for from the network is its own business.
 
 import { types } from 'node:util'
-import { fileURLToPath } from 'node:url'
 import type { Sharp } from 'sharp'
 import { outOfMemory, ParError } from '../base/errors.js'
 import { absolute, readWhole } from '../base/files.js'
@@ -12,6 +11,7 @@ import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from '../bas
 import { Slices } from '../base/slices.js'
 import { shownPath, visible } from '../base/text.js'
 import { integer, invalid, isObject, show, snapshot } from '../base/validate.js'
+import { fileOfURL } from '../base/windows.js'
 
 /**
  * RGB without a file format: bytes, or floats in -1..1 (then 3 channels and a size that the tokenizer's factor
@@ -141,10 +141,8 @@ function ofText (text: string): ImageFile | LaterBytes {
 }
 
 function ofFileURL (url: string): ImageFile {
-  try {
-    const file = fileURLToPath(url)
-    if (!file.includes('\0')) return new ImageFile(file)
-  } catch {}
+  const file = fileOfURL(url)
+  if (file !== undefined) return new ImageFile(file)
   throw invalid(`${shownPath(url)}: this is no address of a file on this machine. Give its path`)
 }
 

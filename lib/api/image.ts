@@ -6,7 +6,7 @@ import path from 'node:path'
 import { inspect } from 'node:util'
 import type sharpModule from 'sharp'
 import { outOfMemory, ParError } from '../base/errors.js'
-import { absolute, writeWhole } from '../base/files.js'
+import { outputPath, writeWhole } from '../base/files.js'
 import { isFloat32Array, isUint8Array } from '../base/realm.js'
 import { quote, visible } from '../base/text.js'
 import { invalid, nonEmptyString, oneOf, show } from '../base/validate.js'
@@ -103,7 +103,7 @@ export class Image<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
     if (!format) {
       throw invalid(`The name ${show(file)} chooses no picture format; end it in ${Object.keys(extensions).join(', ')}`)
     }
-    const target = absolute(file) // before the picture is encoded
+    const target = outputPath(file) // before the picture is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
 

@@ -9,6 +9,7 @@ import { fromSystem, readWhole } from '../base/files.js'
 import { isFloat32Array, isUint8Array, isUint8ClampedArray, isUrl } from '../base/realm.js'
 import { shownPath, visible } from '../base/text.js'
 import { integer, invalid, isObject, show } from '../base/validate.js'
+import { removal } from '../base/windows.js'
 import { readVideo } from '../pictures/ffmpeg.js'
 import { pauses, squeezed } from '../pictures/resample.js'
 import type { RawFrames } from '../pictures/videos.js'
@@ -114,7 +115,7 @@ async function ofFile (input: ImageFile | Uint8Array, { fps, frames, signal, che
     await writeFile(file, input).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
     return await readVideo(file, { fps, frames, signal })
   } finally {
-    await rm(folder, { recursive: true, force: true }).catch(() => {})
+    await rm(folder, removal).catch(() => {})
   }
 }
 

@@ -4,7 +4,7 @@
 import path from 'node:path'
 import { inspect } from 'node:util'
 import { outOfMemory, ParError } from '../base/errors.js'
-import { absolute, writeWhole } from '../base/files.js'
+import { absolute, outputPath, writeWhole } from '../base/files.js'
 import { isFloat32Array, isUint8Array } from '../base/realm.js'
 import { quote, visible } from '../base/text.js'
 import { integer, invalid, nonEmptyString, oneOf, show } from '../base/validate.js'
@@ -132,7 +132,7 @@ export class Video<Data extends Uint8Array | Float32Array = Uint8Array<ArrayBuff
       throw invalid(`The name ${show(file)} chooses no format of videos; end it in ` +
         `${Object.keys(videoExtensions).join(', ')}, or write frames: frame-%02d.png`)
     }
-    const target = absolute(file) // before the video is encoded
+    const target = outputPath(file) // before the video is encoded
     await writeWhole(target, await this.toBuffer(format, options))
   }
 

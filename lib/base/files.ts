@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { constants, unlinkSync, write, type Stats } from 'node:fs'
 import {
-  access, lstat, open, opendir, readlink, realpath, rename, stat, unlink, type FileHandle
+  access, lstat, open, opendir, readlink, realpath, stat, unlink, type FileHandle
 } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,6 +14,7 @@ import { getSystemErrorMap } from 'node:util'
 import { ParError } from './errors.js'
 import { host, ownMark, runs } from './owner.js'
 import { shownPath } from './text.js'
+import { nameProblem, renameOver } from './windows.js'
 
 /** What a file name leads to. */
 export interface Target {
@@ -29,9 +30,9 @@ export interface Target {
  * The absolute path of a file, as of now: the working directory may change.
  * @throws ParError `FILE_NOT_FOUND` where it is a relative one and the working directory is gone
  */
-export function absolute (file: string): string {
+export function absolute (file: string, { resolve }: Pick<typeof path, 'resolve'> = path): string {
   try {
-    return path.resolve(file)
+    return resolve(file)
   } catch (cause) {
     throw new ParError('FILE_NOT_FOUND',
       `${shownPath(file)}: cannot be found: the path is relative, and the working directory was removed. Give an ` +
@@ -188,7 +189,7 @@ export async function writePart<T> (
       throw error
     }
     await handle.close() // tells of a full disk, too, on file systems of networks
-    await rename(part, target)
+    await renameOver(part, target)
     return result
   })
 }
@@ -220,11 +221,25 @@ async function passOn (before: Stats, handle: FileHandle): Promise<void> {
  * Before the name: after a power failure a name must not lead to what never reached the disk. Also tells of a full
  * disk.
  */
-async function flush (handle: FileHandle): Promise<void> {
+export async function flush (handle: FileHandle): Promise<void> {
   await handle.datasync().catch((error: NodeJS.ErrnoException) => {
-    // File systems that know no such call.
-    if (!['EINVAL', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].includes(error.code ?? '')) throw error
+    // File systems that know no such call. EISDIR is the word of Windows for it.
+    if (!['EINVAL', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EISDIR'].includes(error.code ?? '')) throw error
   })
+}
+
+/** The absolute path of a file to write. @throws ParError `FILE_NOT_FOUND` as `absolute` and `refuseName` do */
+export function outputPath (file: string): string {
+  const full = absolute(file)
+  refuseName(full)
+  return full
+}
+
+/** @throws ParError `FILE_NOT_FOUND` for a name that no file may have here */
+export function refuseName (file: string, platform: string = process.platform): void {
+  const problem = nameProblem(file, platform)
+  if (problem === undefined) return
+  throw new ParError('FILE_NOT_FOUND', `${shownPath(file)}: cannot be written: ${problem}. Choose another name.`)
 }
 
 /**
@@ -234,7 +249,7 @@ async function flush (handle: FileHandle): Promise<void> {
  * @throws ParError `FILE_NOT_FOUND`
  */
 export async function writeWhole (file: string, bytes: Uint8Array, check: () => void = () => {}): Promise<void> {
-  const full = absolute(file)
+  const full = outputPath(file)
   let target: Target | undefined
   try {
     check()
@@ -399,6 +414,9 @@ type Doing = 'read' | 'written'
 
 const permission = 'permission denied. Check the path and its permissions.'
 const missing = 'Check the path.'
+/** On Windows the same errors come where a file is open. */
+const held = 'permission denied, or another program has it open. Close that program, or check the path and its ' +
+  'permissions.'
 const cures: Record<string, { read: string, written: string } | string> = {
   ENOENT: {
     read: `there is no such file. ${missing}`, written: 'its folder does not exist. Make it, or check the path.'
@@ -436,11 +454,14 @@ const cures: Record<string, { read: string, written: string } | string> = {
 }
 
 /** Why the system refused, and what to do. */
-export function systemReason (error: unknown, doing: Doing, file?: string): string {
+export function systemReason (
+  error: unknown, doing: Doing, file?: string, platform: string = process.platform
+): string {
   const { code = '', errno = 0 } = error as NodeJS.ErrnoException
   if (code === 'ENOENT' && doing === 'written' && file !== undefined) {
     return `there is no folder ${shownPath(path.dirname(file))}. Make it, or check the path.`
   }
+  if (platform === 'win32' && ['EPERM', 'EACCES', 'EBUSY'].includes(code)) return held
   const cure = cures[code]
   if (cure !== undefined) return typeof cure === 'string' ? cure : cure[doing]
   // Not the error's own message: it holds the path as it is.

@@ -5,15 +5,18 @@
 import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from './errors.js'
-import { absolute } from './files.js'
+import { absolute, refuseName } from './files.js'
 import { shownPath } from './text.js'
+import { nameProblem } from './windows.js'
 
 /**
  * Makes a folder, and those above it that are missing. One that is there is enough.
- * @throws ParError `FILE_NOT_FOUND` for a link that leads nowhere; else the system's error
+ * @throws ParError `FILE_NOT_FOUND` for a link that leads nowhere, and for a name that no folder may have; else the
+ * system's error
  */
 export async function makeFolder (folder: string): Promise<void> {
   const full = absolute(folder)
+  if (nameProblem(full) !== undefined && !await isFolder(full)) refuseName(full)
   const refusal = await tryMake(full)
   if (refusal === undefined) return
   if (refusal.code === 'EEXIST' && await leadsNowhere(full)) {
@@ -22,7 +25,8 @@ export async function makeFolder (folder: string): Promise<void> {
   }
   if (refusal.code !== 'ENOENT') throw refusal
   const parent = path.dirname(full)
-  if (parent !== full) await makeFolder(parent)
+  if (parent === full) throw refusal // a drive or a share that is not there
+  await makeFolder(parent)
   const again = await tryMake(full)
   if (again?.code === 'ENOENT') {
     throw Object.assign(new Error('the file system takes no new folders', { cause: again }), { code: 'ENOTSUP' })
@@ -33,8 +37,12 @@ export async function makeFolder (folder: string): Promise<void> {
 /** The system's refusal to make a folder that is not there. */
 async function tryMake (folder: string): Promise<NodeJS.ErrnoException | undefined> {
   return await mkdir(folder).then(() => undefined, async (error: NodeJS.ErrnoException) => {
-    return (await stat(folder).catch(() => undefined))?.isDirectory() ? undefined : error
+    return await isFolder(folder) ? undefined : error
   })
+}
+
+async function isFolder (folder: string): Promise<boolean> {
+  return (await stat(folder).catch(() => undefined))?.isDirectory() ?? false
 }
 
 async function leadsNowhere (file: string): Promise<boolean> {

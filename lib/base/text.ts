@@ -37,6 +37,12 @@ export function visibleJson (json: string): string {
       (_, k) => `\\u${character.charCodeAt(k).toString(16).padStart(4, '0')}`).join(''))
 }
 
+/** Text in UTF-8 without the mark that editors of Windows put in front of it. */
+export function withoutMark<T extends Uint8Array> (bytes: T): T {
+  const marked = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
+  return marked ? bytes.subarray(3) as T : bytes
+}
+
 /** At most `max` characters; what is missing is told by `...`. */
 export function cut (text: string, max: number): string {
   return text.length > max ? `${text.slice(0, Math.max(0, max - 3))}...` : text

@@ -42,7 +42,7 @@ const [ownCpu, ownGpu, ownAuthors] = ['decode.py', 'gpu.py', 'authors.py']
 
 /** Undefined where there is no PyTorch or, in an installed package, no program. */
 export async function findTorch (
-  { plain = true, script, authors }: TorchOptions = {}, pythons: readonly string[] = ['python3', '/usr/bin/python3']
+  { plain = true, script, authors }: TorchOptions = {}, pythons: readonly string[] = pythonNames()
 ): Promise<Torch | undefined> {
   if (script !== undefined && !fs.existsSync(script)) {
     throw new ParError('FILE_NOT_FOUND', `${script}: there is no such file`)
@@ -66,6 +66,11 @@ export async function findTorch (
     } catch {} // not there, or without torch
   }
   return undefined
+}
+
+/** By what names Python is called. */
+export function pythonNames (platform: string = process.platform): string[] {
+  return platform === 'win32' ? ['python', 'py', 'python3'] : ['python3', '/usr/bin/python3']
 }
 
 const present = (file: string): string | undefined => fs.existsSync(file) ? file : undefined

@@ -6,10 +6,11 @@
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../base/errors.js'
-import { absolute } from '../base/files.js'
+import { absolute, refuseName } from '../base/files.js'
 import { addon, toParError, type DType, type StoredType, type TensorSource } from '../machine/native.js'
 import { NodeAbortController } from '../base/realm.js'
 import { quote, shownPath } from '../base/text.js'
+import { samePath } from '../base/windows.js'
 import {
   describeTokenizer, describeTransformer, describeVideoTokenizer, identify, type CheckpointKind,
   type TransformerOverrides
@@ -93,6 +94,7 @@ export async function convertCheckpoint (
   }
   // Before anything is waited for: relative names are of the folder in which the process is now.
   const [from, to] = [placeOf(input), placeOf(output)]
+  refuseName(to)
   const tokenizer = options.tokenizer === undefined ? undefined : placeOf(options.tokenizer)
   const checkpoint = await openCheckpoint(from, { signal, weights: options.weights })
   await refuseSameFile(from, to)
@@ -343,7 +345,7 @@ function placeOf (file: string): string {
 async function refuseSameFile (input: string, output: string): Promise<void> {
   const [from, to] = await Promise.all([stat(input, { bigint: true }),
     stat(output, { bigint: true }).catch(() => undefined)])
-  if (absolute(input) === absolute(output) || (to && from.dev === to.dev && from.ino === to.ino)) {
+  if (samePath(absolute(input), absolute(output)) || (to && from.dev === to.dev && from.ino === to.ino)) {
     throw new ParError('INVALID_OPTION',
       `input and output are the same file: ${shownPath(input)}. Give another output.`)
   }

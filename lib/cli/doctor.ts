@@ -201,7 +201,7 @@ function judge (answer: Answer): Report {
       ? new ParError(error.code as ParError['code'], error.message)
       : new ParError('NATIVE_UNAVAILABLE',
         `${file ?? 'The native addon'} cannot be used: a process that loads ` +
-          `it ${end ?? 'ends early'}${noise && `, saying: ${noise.split('\n')[0]}`}.\n` +
+          `it ${end ?? 'ends early'}${noise && `, saying: ${noise.split(/\r?\n/)[0]}`}.\n` +
         `Cure: build it on this machine: cd ${path.join(__dirname, '..', '..')} && node scripts/install.js --build`)
     return { answer, choice: undefined, cudaFault: undefined, broken, next: [] }
   }
@@ -216,7 +216,7 @@ function judge (answer: Answer): Report {
     }
   }
   const fault = error?.message ?? (end &&
-    `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split('\n')[0]}`}`)
+    `a process that ${cuda ? 'takes a GPU' : 'asks for GPUs'} ${end}${noise && `, saying: ${noise.split(/\r?\n/)[0]}`}`)
   if (!cuda || fault) {
     return {
       answer,

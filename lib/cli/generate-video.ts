@@ -115,7 +115,8 @@ export async function generateVideos (job: VideoJob): Promise<void> {
       ...(place !== 'none' && { format: frames ?? format }), n: videos[0]!.n, seed, device: par.info.device,
       milliseconds,
       videos: videos.map((video, k) => ({
-        ...(place !== 'none' && (frames ? { files: written.map(absolute) } : { file: absolute(written[k]!) })),
+        ...(place !== 'none' &&
+        (frames ? { files: written.map(file => absolute(file)) } : { file: absolute(written[k]!) })),
         ...about(video, job.scale), ...(job.withTokens && { tokens: Array.from(video.tokens) })
       }))
     })

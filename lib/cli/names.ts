@@ -4,6 +4,7 @@ import path from 'node:path'
 import type { ImageFormat } from '../api/image.js'
 import type { VideoFormat } from '../api/video.js'
 import { shownPath } from '../base/text.js'
+import { isDevice } from '../base/windows.js'
 import { hasN, type Method } from '../decoding/method.js'
 import { UsageError } from './terminal.js'
 
@@ -17,13 +18,14 @@ const longestPart = 120
  * controls, quotes or wildcards, no dash or dot in front, no device of Windows (con, nul), no more than some length.
  */
 export function safeName (text: string): string {
-  const plain = text.normalize('NFC').replace(/[\p{C}\p{Z}<>:"/\\|?*]+/gu, '-').replace(/^[-.]+|[-. ]+$/g, '')
+  const plain = text.normalize('NFC').replace(/[\p{C}\p{Z}<>:"/\\|?*]+/gu, '-').replace(/^[-. ]+/, '')
   let name = ''
   for (const character of plain) {
     if (Buffer.byteLength(name + character) > longestPart) break
     name += character
   }
-  return /^(con|prn|aux|nul|com\d|lpt\d)?(\.|$)/i.test(name) ? `picture-${name}`.replace(/-$/, '') : name
+  name = name.replace(/[-. ]+$/, '')
+  return name === '' ? 'picture' : isDevice(name) ? `picture-${name}` : name
 }
 
 export function extensionOf (format: ImageFormat | VideoFormat): string {
@@ -79,13 +81,18 @@ export function namesOf (
     return different(pictures.map(picture => path.join(out ?? '', defaultName([picture], format))))
   }
   const pattern = patternOf(out)
-  const names = pictures.map((
-    picture, k
-  ) => pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
-    if (what === 'class' || what === 'label') return className(picture)
-    if (what !== undefined) return String(picture[what as 'seed' | 'n'])
-    return numberText(k, width!)
-  }))
+  const names = pictures.map((picture, k) => {
+    let hasLabel = false
+    const name = pattern.replace(placeholder, (_, width: string | undefined, what: string | undefined) => {
+      if (what === 'class' || what === 'label') {
+        hasLabel = true
+        return className(picture)
+      }
+      return what === undefined ? numberText(k, width!) : String(picture[what as 'seed' | 'n'])
+    })
+    // {class}{n} of the class `com` is the name of a device of Windows, which nobody has asked for.
+    return hasLabel && isDevice(path.basename(name)) ? name.replace(/[^/\\]*$/, 'picture-$&') : name
+  })
   const twice = names.find((name, k) => names.indexOf(name) !== k)
   if (twice !== undefined) {
     throw new UsageError(`--out gives several pictures the name ${shownPath(twice)}; put %d into it, their number`)
@@ -115,13 +122,14 @@ export function outputNames (
   const stems = sources.map(source =>
     safeName(source === '-' ? 'stdin' : path.basename(source, path.extname(source))) + suffix)
   const [inAll, numbers, used] = [new Map<string, number>(), new Map<string, number>(), new Set<string>()]
-  for (const stem of stems) inAll.set(stem, (inAll.get(stem) ?? 0) + 1)
+  const key = (name: string): string => name.toLowerCase() // some file systems tell no case
+  for (const stem of stems) inAll.set(key(stem), (inAll.get(key(stem)) ?? 0) + 1)
   return stems.map(stem => {
-    let number = (numbers.get(stem) ?? 0) + 1
-    let name = inAll.get(stem) === 1 ? stem : `${stem}-${number}`
-    while (used.has(name)) name = `${stem}-${++number}`
-    numbers.set(stem, number)
-    used.add(name)
+    let number = (numbers.get(key(stem)) ?? 0) + 1
+    let name = inAll.get(key(stem)) === 1 ? stem : `${stem}-${number}`
+    while (used.has(key(name))) name = `${stem}-${++number}`
+    numbers.set(key(stem), number)
+    used.add(key(name))
     return path.join(out ?? '', name + extensionOf(format))
   })
 }

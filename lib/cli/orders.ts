@@ -2,7 +2,7 @@
 // LPD's authors publish files of 60,000 orders, 55 MB and more.
 
 import { readWhole } from '../base/files.js'
-import { shownPath } from '../base/text.js'
+import { shownPath, withoutMark } from '../base/text.js'
 import { limits } from '../machine/limits.js'
 import { UsageError } from './terminal.js'
 
@@ -18,7 +18,7 @@ export async function readOrders (
   const bytes = await readWhole(file, { limit: maxBytes, pipes: true, check: () => signal.throwIfAborted() })
   let value: unknown
   try {
-    value = JSON.parse(bytes.toString())
+    value = JSON.parse(withoutMark(bytes).toString())
   } catch {
     throw fault('no JSON')
   }

@@ -6,6 +6,7 @@ import path from 'node:path'
 import { absolute, findTarget, fromSystem, systemReason, tryFolder, writeWhole, type Target } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import { shownPath } from '../base/text.js'
+import { nameProblem, samePath } from '../base/windows.js'
 import { isFolderName, isPattern } from './names.js'
 import { wrote } from './signals.js'
 import { UsageError } from './terminal.js'
@@ -13,10 +14,14 @@ import { UsageError } from './terminal.js'
 // ---- before the work
 
 /** Complains about a name or a folder that cannot take the file. */
-export async function checkWritable (file: string, tried = new Set<string>()): Promise<Target> {
+export async function checkWritable (
+  file: string, tried = new Set<string>(), platform: string = process.platform
+): Promise<Target> {
   if (file === '') throw emptyName()
   const refused = (why: string, cause?: unknown): UsageError =>
     new UsageError(`cannot write ${shownPath(file)}: ${why}`, { cause })
+  const problem = nameProblem(file, platform)
+  if (problem !== undefined) throw refused(`${problem}; choose another name`)
   const folder = path.dirname(absolute(file))
   const missing = await whyNoFolder(folder)
   if (missing !== undefined) throw refused(missing)
@@ -86,7 +91,7 @@ export async function isSameFile (one: string, other: string): Promise<boolean> 
     // Folders above it need not be readable.
     return path.join(await fs.realpath(folder).catch(() => folder), path.basename(target))
   }))
-  return first === second
+  return samePath(first!, second!)
 }
 
 // ---- a file for each picture

@@ -5,6 +5,7 @@ import path from 'node:path'
 import { maxSamples } from '../api/samples.js'
 import { fromSystem, withPart, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
+import { renameOver } from '../base/windows.js'
 import { SampleFile, readComment, readLabels, readSamples } from '../evaluation/sample-file.js'
 import { countSamples, firstSample, runName, runText, sampleName, writeSample } from '../evaluation/sample-folder.js'
 import { differences, parseRun, rangeOf, type SampleRun } from '../evaluation/sample-run.js'
@@ -121,7 +122,7 @@ async function mergeFiles (
       await samples.close().catch(() => {})
       throw error
     }
-    await fs.rename(name, file).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
+    await renameOver(name, file).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
   })
 }
 

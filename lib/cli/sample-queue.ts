@@ -7,7 +7,7 @@ import { Image } from '../api/image.js'
 import { sampleClass, sampleSeed } from '../api/samples.js'
 import { ParError } from '../base/errors.js'
 import { fromSystem } from '../base/files.js'
-import { shownPath, visible } from '../base/text.js'
+import { shownPath, visible, withoutMark } from '../base/text.js'
 import { hasN, type Method } from '../decoding/method.js'
 import { progressBar, type Progress } from './progress.js'
 import { classesOf, type SampleFlags, type SampleSource } from './sample-place.js'
@@ -62,7 +62,7 @@ export async function withQueue (
     const { queueCa } = flags
     const ca = queueCa === undefined
       ? undefined
-      : await fs.readFile(queueCa).catch((error: unknown) => { throw fromSystem(error, queueCa, 'read') })
+      : withoutMark(await fs.readFile(queueCa).catch((error: unknown) => { throw fromSystem(error, queueCa, 'read') }))
     const { QueueEngine } = serverPackage()
     queue = await QueueEngine.open({ url: flags.queue!, ...(ca && { ca }), maxWaiting: 1_000_000 })
     await work(await sourceOf(queue, flags, signal), progress)

@@ -9,6 +9,7 @@ import type { Par } from '../api/par.js'
 import { maxSamples, sampleClass } from '../api/samples.js'
 import { fromSystem, writeWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
+import { renameOver } from '../base/windows.js'
 import { SampleFile, readComment, sampleFileBytes } from '../evaluation/sample-file.js'
 import { countSamples, firstSample, runName, runText, writeSample } from '../evaluation/sample-folder.js'
 import { hasN } from '../decoding/method.js'
@@ -238,7 +239,7 @@ async function npzStore (
     finish: async () => {
       open = false
       await samples.finish(labels, text)
-      await fs.rename(part, file).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
+      await renameOver(part, file).catch((error: unknown) => { throw fromSystem(error, file, 'written') })
       await remove(about)
     },
     close: async () => { if (open) await samples.close() }

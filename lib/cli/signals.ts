@@ -43,9 +43,23 @@ export function leaves (words: string): void {
   left = words
 }
 
-const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
+const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGBREAK: 130, SIGTERM: 143 } as const
 type Name = keyof typeof exitCodes
 const names = Object.keys(exitCodes) as Name[]
+
+/**
+ * What a platform does with a signal. Windows has none, and Node.js makes some of what the console tells: Ctrl-C, and
+ * SIGBREAK (Ctrl-Break), which is for programs that keep Ctrl-C for themselves and means the same.
+ * @returns `end`: what this process sends itself to be ended at once; Node.js cannot send SIGHUP and SIGBREAK there.
+ * `patience`: milliseconds that a command has to hear of the signal. Where the window of a console was closed (SIGHUP),
+ * Windows ends what is still there after some 5 to 10 seconds, and then nobody removes what is half written.
+ */
+export function endingOf (
+  name: Name, platform: string = process.platform
+): { end: NodeJS.Signals, patience: number } {
+  if (platform !== 'win32') return { end: name, patience: longestPatience }
+  return { end: 'SIGKILL', patience: name === 'SIGHUP' ? 3000 : longestPatience }
+}
 
 /** Milliseconds that an interrupted command gets to end by itself once everything is said. */
 const patience = 1000
@@ -60,19 +74,20 @@ export function abortOnSignals (): AbortSignal {
       if (controller.signal.aborted) endBy(name)
       else {
         controller.abort(new Interruption(name))
-        setTimeout(() => endBy(name), longestPatience).unref() // a terminal that was closed sends no second signal
+        // A terminal that was closed sends no second signal.
+        setTimeout(() => endBy(name), endingOf(name).patience).unref()
       }
     })
   }
   return controller.signal
 }
 
-/** Ends the process at once by the signal's default action; process.exit() would wait for threads. */
+/** Ends the process at once as the signal does by itself; process.exit() would wait for threads. */
 function endBy (name: Name): void {
   removeParts()
   clearBar() // with it the cursor comes back
   for (const other of names) process.removeAllListeners(other)
-  process.kill(process.pid, name)
+  process.kill(process.pid, endingOf(name).end)
 }
 
 /** After the last word of a command that a signal has stopped. */

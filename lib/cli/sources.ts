@@ -9,6 +9,7 @@ import { limits } from '../machine/limits.js'
 import type { Par, TokenizerInfo } from '../api/par.js'
 import type { Size } from '../api/options.js'
 import { shownPath } from '../base/text.js'
+import { fileOfURL } from '../base/windows.js'
 import { orAborted } from './signals.js'
 import { UsageError, note, shown, type CommonFlags } from './terminal.js'
 
@@ -56,7 +57,9 @@ function checkSource (file: string): void {
     throw new UsageError(`this is a data: URL, not the name of a file; decode it (base64 -d), then ${pipe}`)
   }
   if (/^file:\/\//i.test(file)) {
-    throw new UsageError(`${shownPath(file)} is an address; give the path of the file without file://`)
+    const place = fileOfURL(file)
+    throw new UsageError(`${shownPath(file)} is an address; give the path of the file` +
+      `${place === undefined ? '' : `: ${shownPath(place)}`}`)
   }
   if (/^[a-z][a-z0-9+.-]+:\/\//i.test(file)) {
     throw new UsageError(

@@ -76,10 +76,15 @@ export async function print (data: string | Uint8Array): Promise<boolean> {
   return await new Promise((resolve, reject) => {
     process.stdout.write(typeof data === 'string' ? written(data, process.stdout) : data, error => {
       if (!error) resolve(true)
-      else if ((error as NodeJS.ErrnoException).code === 'EPIPE') resolve(false)
+      else if (hasGone(error)) resolve(false)
       else reject(fromSystem(error, 'standard output', 'written'))
     })
   })
+}
+
+/** Whether a write failed because the reader has gone: EOF is the word of Windows for it. */
+export function hasGone ({ code = '' }: NodeJS.ErrnoException): boolean {
+  return ['EPIPE', 'EOF'].includes(code)
 }
 
 /**

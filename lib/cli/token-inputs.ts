@@ -8,7 +8,7 @@ import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { fromSystem } from '../base/files.js'
 import { Slices } from '../base/slices.js'
-import { shownPath, visible } from '../base/text.js'
+import { shownPath, visible, withoutMark } from '../base/text.js'
 import { JsonError, readJson } from '../checkpoint/json.js'
 import type { Par } from '../api/par.js'
 import { evenly, maxSetTokens, TokenSetBuilder, type TokenSet } from '../evaluation/token-set.js'
@@ -228,7 +228,8 @@ export async function readLabels (file: string, count: number, signal: AbortSign
   if (isNpy(bytes)) labels = Array.from((await readNpy(bytes, name, signal)).data)
   else {
     const slices = new Slices(signal)
-    const value = await readJson(bytes, slices, { depth: 4, memory: labelMemory }).catch((cause: unknown) => {
+    const text = withoutMark(bytes)
+    const value = await readJson(text, slices, { depth: 4, memory: labelMemory }).catch((cause: unknown) => {
       if (!(cause instanceof JsonError)) throw cause
       throw bad(`is neither a .npy file nor JSON: ${cause.message}`, cause)
     })

@@ -9,7 +9,7 @@ import { JsonError, readJson, type Json } from '../checkpoint/json.js'
 import { maxImages } from '../api/tokens.js'
 import { isNpy, readNpy, writeNpy, type Whole } from '../pictures/npy.js'
 import { Slices } from '../base/slices.js'
-import { shownPath, visible } from '../base/text.js'
+import { shownPath, visible, withoutMark } from '../base/text.js'
 import { jsonText, UsageError } from './terminal.js'
 
 export type Grid = readonly [rows: number, columns: number]
@@ -95,8 +95,7 @@ async function fromJson (
 ): Promise<TokenPicture[]> {
   let value: Json
   try {
-    const mark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0
-    value = await readJson(bytes.subarray(mark), slices, { depth: maxDepth, memory: jsonMemory })
+    value = await readJson(withoutMark(bytes), slices, { depth: maxDepth, memory: jsonMemory })
   } catch (cause) {
     if (!(cause instanceof JsonError)) throw cause
     throw bad(file, `is neither a .npy file nor JSON: ${cause.message}`, cause)

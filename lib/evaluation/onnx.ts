@@ -38,7 +38,7 @@ function runtime (): Runtime {
   } catch (cause) {
     throw new ParError('NATIVE_UNAVAILABLE', 'Networks in ONNX format need the package onnxruntime-node, which could ' +
       'not be loaded. Install it beside parvis: npm install onnxruntime-node ' +
-      `(${visible(String((cause as Error).message).split('\n')[0]!, 300)})`, { cause })
+      `(${visible(String((cause as Error).message).split(/\r?\n/)[0]!, 300)})`, { cause })
   }
 }
 

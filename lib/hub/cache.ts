@@ -1,13 +1,14 @@
 // The standard cache of the Hub, as huggingface_hub, hf-hub and @huggingface/hub lay it out: contents under their
 // hashes in `blobs`, a folder of links for each commit in `snapshots`, and the commit of a branch in `refs`.
 
-import { copyFile, link, readdir, rename, stat, symlink } from 'node:fs/promises'
+import { copyFile, link, lstat, readdir, stat, symlink } from 'node:fs/promises'
 import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { readWhole, systemReason, withPart, writePart } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import type { HubFile } from '../models/presets.js'
 import { shownPath } from '../base/text.js'
+import { renameOver } from '../base/windows.js'
 
 /** The branch that presets mean. */
 export const branch = 'main'
@@ -16,6 +17,11 @@ export const branch = 'main'
 const absent = new Set(['ENOENT', 'ENOTDIR'])
 /** The cure of a cache that is of no use. */
 export const elsewhere = 'HF_HUB_CACHE chooses another folder for the cache.'
+
+/** What the system says where it makes no symbolic links at all, whatever their names are. */
+const noLinks = new Set(['EPERM', 'UNKNOWN', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EISDIR'])
+/** Caches of which it has said so. */
+const linkless = new Set<string>()
 
 export class CachedRepository {
   readonly folder: string
@@ -28,6 +34,24 @@ export class CachedRepository {
 
   blob (oid: string): string { return path.join(this.blobs, oid) }
   pointer (commit: string, file: string): string { return path.join(this.folder, 'snapshots', commit, file) }
+
+  /**
+   * Makes `name` a link to a blob: a symbolic one, or a hard one, since Windows lets only some users make symbolic
+   * links, and some file systems know none. False where neither can be.
+   */
+  async #link (blob: string, name: string): Promise<boolean> {
+    if (!linkless.has(this.cache)) {
+      try {
+        await symlink(path.relative(path.dirname(name), blob), name)
+        // Some systems (wine is one) say that they have made a link, and have not.
+        if (await lstat(name).then(() => true, () => false)) return true
+        linkless.add(this.cache)
+      } catch (error) {
+        if (noLinks.has((error as NodeJS.ErrnoException).code ?? '')) linkless.add(this.cache)
+      }
+    }
+    return await link(blob, name).then(() => true, () => false)
+  }
 
   /** The commit of the branch, as far as the cache knows; '' where it does not. */
   async #commit (): Promise<string> {
@@ -71,17 +95,22 @@ export class CachedRepository {
    * Gives a finished blob its name in a commit, and the commit its branch. Writes nothing where all is as it should be,
    * for caches that are read-only. Doing it again, or twice at once, changes nothing.
    * @param named whether the name in the commit has the right content already
+   * @param isNew whether the blob has just arrived, so that no other name can lead to it
    */
-  async publish (commit: string, file: string, oid: string, named: boolean): Promise<void> {
+  async publish (
+    commit: string, file: string, oid: string, { named, isNew }: { named: boolean, isNew: boolean }
+  ): Promise<void> {
     const pointer = this.pointer(commit, file)
     if (!named) {
       const folder = path.dirname(pointer)
       await makeFolder(folder)
       await withPart(folder, async part => {
-        // Windows lets only some users make symbolic links, and some file systems know none.
-        await symlink(path.relative(folder, this.blob(oid)), part).catch(async () => await link(this.blob(oid), part))
-          .catch(async () => await copyFile(this.blob(oid), part))
-        await rename(part, pointer)
+        const blob = this.blob(oid)
+        const linked = await this.#link(blob, part)
+        // The content itself gets the name then, as huggingface_hub does it.
+        if (!linked && isNew && linkless.has(this.cache)) return await renameOver(blob, pointer)
+        if (!linked) await copyFile(blob, part)
+        await renameOver(part, pointer)
       })
     }
     if (await this.#commit() === commit) return
@@ -89,6 +118,16 @@ export class CachedRepository {
     await makeFolder(refs)
     await writePart(path.join(refs, branch), async handle => { await handle.writeFile(commit) }, { keep: false })
   }
+}
+
+/**
+ * Whether two names lead to one file. As bigints: numbers of files on Windows have 64 bits, and near ones would look
+ * the same as doubles.
+ */
+export async function areOne (file: string, other: string): Promise<boolean> {
+  const [one, two] = await Promise.all([file, other]
+    .map(async name => await stat(name, { bigint: true }).catch(() => undefined)))
+  return one !== undefined && two !== undefined && one.dev === two.dev && one.ino === two.ino
 }
 
 /**

@@ -2,10 +2,10 @@
 // stopped, and becomes a blob only when size and hash are those that the Hub named: nothing damaged ever gets that
 // name.
 
-import { stat, statfs } from 'node:fs/promises'
+import { statfs } from 'node:fs/promises'
 import { ParError } from '../base/errors.js'
 import { shownPath } from '../base/text.js'
-import { CachedRepository } from './cache.js'
+import { areOne, type CachedRepository } from './cache.js'
 import { addressOf, unquoted, type FileFacts } from './facts.js'
 import { hashFor, Judge } from './hashes.js'
 import { Partial } from './partial.js'
@@ -45,18 +45,12 @@ export async function download (
     try {
       await fill(hub, partial, job, tell)
       await partial.finish(blob)
-      return { downloaded: true, named: await leadsTo(pointer, blob) }
+      return { downloaded: true, named: await areOne(pointer, blob) }
     } catch (error) {
       await partial.release()
       if (!(error instanceof TakenOver) && (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     }
   }
-}
-
-/** Whether two names lead to one file. */
-async function leadsTo (pointer: string, blob: string): Promise<boolean> {
-  const [one, other] = await Promise.all([pointer, blob].map(async file => await stat(file).catch(() => undefined)))
-  return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino
 }
 
 /** Bytes that count as progress. A server that gives a byte and breaks off would otherwise be asked for each one. */

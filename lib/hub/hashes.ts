@@ -58,9 +58,9 @@ export class Judge {
    * nothing is there.
    */
   async right (file: string): Promise<boolean> {
-    const found = await stat(file).catch(() => undefined)
-    if (!found?.isFile() || found.size !== this.content.size) return false
-    const stamp = `${found.dev} ${found.ino} ${found.mtimeMs}`
+    const found = await stat(file, { bigint: true }).catch(() => undefined)
+    if (!found?.isFile() || Number(found.size) !== this.content.size) return false
+    const stamp = `${found.dev} ${found.ino} ${found.mtimeNs}`
     if (this.#wrong.has(stamp)) return false
     const right = await hashOf(file, this.content, this.signal, this.tell) === this.content.oid
     if (!right) this.#wrong.add(stamp)

@@ -11,20 +11,25 @@ import { invalid, show } from '../base/validate.js'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
+/** How paths are written on a platform. */
+const pathsOf = (platform: string): path.PlatformPath => platform === 'win32' ? path.win32 : path.posix
+
 /** An access token and where it was found, for messages. */
 export interface Token { value: string, from: string }
 
 /**
  * The user's own folder. @throws ParError `FILE_NOT_FOUND` where the system knows none (containers with a made-up user)
  */
-function userFolder (env: Environment): string {
-  if (process.platform !== 'win32' && env.HOME) return env.HOME
-  let known = ''
+function userFolder (env: Environment, platform: string): string {
+  // On Windows as Python does it: a HOME that another program has set (Git's shell: /c/Users/me) is none of its.
+  const name = platform === 'win32' ? 'USERPROFILE' : 'HOME'
+  let known = env[name]
+  if (known) return known
   try {
-    known = process.platform === 'win32' ? env.USERPROFILE || os.homedir() : os.userInfo().homedir
+    known = platform === 'win32' ? os.homedir() : os.userInfo().homedir
   } catch {} // the system knows no such user
-  if (known !== '') return known
-  throw new ParError('FILE_NOT_FOUND', 'This user has no home folder (HOME is not set), so there is no place for ' +
+  if (known) return known
+  throw new ParError('FILE_NOT_FOUND', `This user has no home folder (${name} is not set), so there is no place for ` +
     'the cache of Hugging Face. Set HF_HOME to a folder.')
 }
 
@@ -32,36 +37,40 @@ function userFolder (env: Environment): string {
  * The folder of the user's caches: XDG_CACHE_HOME, else `.cache` in the user's own folder.
  * @throws ParError `FILE_NOT_FOUND` where the user has none
  */
-export function userCaches (env: Environment = process.env): string {
-  return env.XDG_CACHE_HOME ? expanded('XDG_CACHE_HOME', env) : path.join(userFolder(env), '.cache')
+export function userCaches (env: Environment = process.env, platform: string = process.platform): string {
+  if (env.XDG_CACHE_HOME) return expanded('XDG_CACHE_HOME', env, platform)
+  return pathsOf(platform).join(userFolder(env, platform), '.cache')
 }
 
 /** HF_HOME, else a folder among the user's caches. */
-function home (env: Environment): string {
-  return env.HF_HOME ? expanded('HF_HOME', env) : path.join(userCaches(env), 'huggingface')
+function home (env: Environment, platform: string): string {
+  if (env.HF_HOME) return expanded('HF_HOME', env, platform)
+  return pathsOf(platform).join(userCaches(env, platform), 'huggingface')
 }
 
 /**
  * A folder of the environment with `~` and `$NAME` as huggingface_hub reads them: Python's expanduser, then its
  * expandvars.
  */
-function expanded (name: string, env: Environment): string {
+function expanded (name: string, env: Environment, platform: string): string {
   const given = env[name]!
-  const own = given.replace(/^~(?=$|[\\/])/, () => userFolder(env))
-  if (own.startsWith('~') && process.platform !== 'win32') {
+  const isWindows = platform === 'win32'
+  const own = given.replace(isWindows ? /^~(?=$|[\\/])/ : /^~(?=$|\/)/, () => userFolder(env, platform))
+  if (own.startsWith('~')) {
     throw invalid(
       `${name} begins with the home folder of another user ('${shownPath(given)}'); write that folder in full`
     )
   }
-  const value = (text: string, variable: string): string => env[variable.replace(/^\{|\}$/g, '')] ?? text
-  const unix = own.replace(/\$(\w+|\{[^}]*\})/g, value)
-  return absolute(process.platform === 'win32' ? unix.replace(/%([^%]+)%/g, value) : unix)
+  // Each once: what a variable holds is not looked through.
+  const variables = isWindows ? /\$(\w+|\{[^}]*\})|%([^%]+)%/g : /\$(\w+|\{[^}]*\})/g
+  return absolute(own.replace(variables, (text: string, dollar: string | undefined, percent: unknown) =>
+    env[dollar?.replace(/^\{|\}$/g, '') ?? String(percent)] ?? text), pathsOf(platform))
 }
 
 /** The folder of the standard cache. @throws ParError `FILE_NOT_FOUND`, `INVALID_OPTION` */
-export function cacheFolder (env: Environment = process.env): string {
-  for (const name of ['HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE']) if (env[name]) return expanded(name, env)
-  return path.join(home(env), 'hub')
+export function cacheFolder (env: Environment = process.env, platform: string = process.platform): string {
+  for (const name of ['HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE']) if (env[name]) return expanded(name, env, platform)
+  return pathsOf(platform).join(home(env, platform), 'hub')
 }
 
 /** Where the Hub answers, without a slash at the end. @throws ParError `INVALID_OPTION`, which shows no password */
@@ -92,14 +101,16 @@ const longestToken = 1 << 16
  * @throws ParError `INVALID_OPTION` for one that no header can hold; `FILE_NOT_FOUND` where HF_TOKEN_PATH cannot be
  * read
  */
-export async function accessToken (env: Environment = process.env): Promise<Token | undefined> {
+export async function accessToken (
+  env: Environment = process.env, platform: string = process.platform
+): Promise<Token | undefined> {
   for (const name of ['HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN']) {
     const value = env[name]?.trim()
     if (value) return checked({ value, from: name })
   }
   let file: string
   try {
-    file = env.HF_TOKEN_PATH ? expanded('HF_TOKEN_PATH', env) : path.join(home(env), 'token')
+    file = env.HF_TOKEN_PATH ? expanded('HF_TOKEN_PATH', env, platform) : path.join(home(env, platform), 'token')
   } catch (error) {
     if (env.HF_TOKEN_PATH || env.HF_HOME) throw error
     return undefined // without a home folder nobody has logged in

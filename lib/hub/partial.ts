@@ -13,9 +13,10 @@ import path from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { clearInterval, setInterval } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tryFolder } from '../base/files.js'
+import { flush, tryFolder } from '../base/files.js'
 import { makeFolder } from '../base/folders.js'
 import { host, ownMark, runs } from '../base/owner.js'
+import { renameOver } from '../base/windows.js'
 
 /** Milliseconds between signs of life. */
 const beat = 1000
@@ -105,9 +106,9 @@ export class Partial {
   /** Makes it the blob. @throws where somebody else has taken it over */
   async finish (blob: string): Promise<void> {
     clearInterval(this.#heart)
-    await this.handle.sync()
+    await flush(this.handle)
     await this.handle.close()
-    await rename(this.file, blob)
+    await renameOver(this.file, blob)
     await unlink(this.free).catch(() => {})
   }
 }

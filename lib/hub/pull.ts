@@ -5,7 +5,7 @@
 import { readlink, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { performance } from 'node:perf_hooks'
-import { findCached, CachedRepository, elsewhere } from './cache.js'
+import { areOne, findCached, CachedRepository, elsewhere } from './cache.js'
 import { download, type Phase } from './download.js'
 import { repositoryFacts, type RepositoryFacts } from './facts.js'
 import { hashOf } from './hashes.js'
@@ -219,19 +219,21 @@ function lacking (missing: readonly string[], repository: string, cache: string,
 
 /** A file that the Hub names, in the cache and under its name there. */
 async function fetched (
-  hub: Hub, cached: CachedRepository, job: Parameters<typeof download>[2], tell: Parameters<typeof download>[3]
+  hub: Hub, cached: CachedRepository, job: Parameters<typeof download>[2], tell: Parameters<typeof download>[3],
+  again = true
 ): Promise<{ path: string, commit: string, downloaded: boolean }> {
   const { file, commit, oid } = job
   const { downloaded, named } = await download(hub, cached, job, tell)
   try {
-    await cached.publish(commit, file, oid, named)
+    await cached.publish(commit, file, oid, { named, isNew: downloaded })
   } catch (error) {
+    // Where there are no links, another process may have moved the blob to its name meanwhile.
+    if (again && (error as NodeJS.ErrnoException).code === 'ENOENT') {
+      return await fetched(hub, cached, job, tell, false)
+    }
     // A cache that cannot be written, but has the content under the name of an earlier commit: that is as good.
     const earlier = downloaded ? undefined : await cached.find(file).catch(() => undefined)
-    const [one, other] = await Promise.all(
-      [earlier?.path ?? '', cached.blob(oid)].map(async file => await stat(file).catch(() => undefined))
-    )
-    if (earlier && one && one.ino === other?.ino && one.dev === other.dev) return { ...earlier, downloaded }
+    if (earlier && await areOne(earlier.path, cached.blob(oid))) return { ...earlier, downloaded }
     throw error
   }
   return { path: cached.pointer(commit, file), commit, downloaded }

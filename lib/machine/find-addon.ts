@@ -101,9 +101,8 @@ export function loadAddon (): { attempt: Attempt, addon: unknown } {
     try {
       return { attempt, addon: require(attempt.file) }
     } catch (cause) {
-      failures.push({
-        attempt, reason: visible((cause as Error).message.split('\n')[0]!.replace(`${attempt.file}: `, ''), 400), cause
-      })
+      const [said] = (cause as Error).message.split(/\r?\n/)
+      failures.push({ attempt, reason: visible(said!.replace(`${attempt.file}: `, ''), 400), cause })
     }
   }
   throw new ParError('NATIVE_UNAVAILABLE', [

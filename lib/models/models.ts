@@ -32,6 +32,7 @@ import { decoderOf } from '../decoding/decoders.js'
 import { presetFiles } from '../hub/pull.js'
 import { shownPath } from '../base/text.js'
 import { invalid } from '../base/validate.js'
+import { nativePath } from '../base/windows.js'
 import { ucfLabels } from './ucf.js'
 import { codesOf, factorsOf } from './video.js'
 import { vqFactor, vqTokenizer } from './vq.js'
@@ -298,7 +299,8 @@ export class Models {
     try {
       const { place, weights, model, identity } = described
       return part(described,
-        await this.engine.loadTransformer(place, weights, model, this.choice.precision, this.#closing, identity))
+        await this.engine.loadTransformer(nativePath(place), weights, model, this.choice.precision, this.#closing,
+          identity))
     } catch (error) {
       throw toParError(error)
     }
@@ -336,15 +338,15 @@ async function loadWeights (
     // Inside: native code that refuses an argument throws at once, and the engine must not stay behind.
     const { precision } = choice
     const [transformerNative, tokenizerNative, videoTokenizer] = await call.wait(Promise.all([
-      transformer && engine.loadTransformer(transformer.place, transformer.weights, transformer.model, precision,
-        cancel, transformer.identity),
+      transformer && engine.loadTransformer(nativePath(transformer.place), transformer.weights, transformer.model,
+        precision, cancel, transformer.identity),
       tokenizer && !isOfVideos(tokenizer)
-        ? engine.loadTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
-          tokenizer.identity)
+        ? engine.loadTokenizer(nativePath(tokenizer.place), tokenizer.weights, tokenizer.model, precision,
+          cancel, tokenizer.identity)
         : undefined,
       isOfVideos(tokenizer)
-        ? engine.loadVideoTokenizer(tokenizer.place, tokenizer.weights, tokenizer.model, precision, cancel,
-          tokenizer.identity)
+        ? engine.loadVideoTokenizer(nativePath(tokenizer.place), tokenizer.weights, tokenizer.model, precision,
+          cancel, tokenizer.identity)
         : undefined
     ]))
     return { engine, choice, transformer: transformerNative, tokenizer: tokenizerNative, videoTokenizer }

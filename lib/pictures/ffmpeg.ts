@@ -10,6 +10,7 @@ import path from 'node:path'
 import { ParError } from '../base/errors.js'
 import { fromSystem, readWhole } from '../base/files.js'
 import { shownPath, visible } from '../base/text.js'
+import { removal } from '../base/windows.js'
 
 /** Formats that ffmpeg writes here: its muxer and the options of its encoder. */
 const encoders = {
@@ -23,14 +24,20 @@ const variable = 'PARVIS_FFMPEG'
 const install = `Install it (Debian, Ubuntu: apt-get install ffmpeg; macOS: brew install ffmpeg), or set ${variable} ` +
   'to the path of a program. Or choose .webp, .gif or .y4m, which need none.'
 
+/** Where a program may be, by PATH. Its relative folders do not count: the current folder may be anybody's. */
+export function programPlaces (name: string, folders = '', platform: string = process.platform): string[] {
+  const { delimiter, isAbsolute, join } = platform === 'win32' ? path.win32 : path.posix
+  return folders.split(delimiter)
+    .map(folder => platform === 'win32' ? folder.trim().replace(/^"(.*)"$/, '$1') : folder)
+    .filter(folder => isAbsolute(folder))
+    .map(folder => join(folder, platform === 'win32' ? `${name}.exe` : name))
+}
+
 /** The program, and what says where it is: PARVIS_FFMPEG, or the folders of PATH. Undefined where there is none. */
 export async function findFfmpeg (): Promise<{ file: string, from: string } | undefined> {
   const given = process.env[variable]
   if (given !== undefined && given !== '') return { file: given, from: variable }
-  const name = process.platform === 'win32' ? 'ffmpeg.exe' : 'ffmpeg'
-  for (const folder of (process.env.PATH ?? '').split(path.delimiter)) {
-    if (!path.isAbsolute(folder)) continue // the current folder may be anybody's
-    const file = path.join(folder, name)
+  for (const file of programPlaces('ffmpeg', process.env.PATH)) {
     const usable = await stat(file).then(async found => found.isFile() && await access(file, constants.X_OK).then(
       () => true, () => false), () => false)
     if (usable) return { file, from: 'PATH' }
@@ -68,7 +75,7 @@ export async function encodeVideo (
     { what, cure: 'Its build may lack the encoder: another ffmpeg, or .webp, .gif or .y4m, helps.', input: frames })
     return await readWhole(output)
   } finally {
-    await rm(folder, { recursive: true, force: true }).catch(() => {})
+    await rm(folder, removal).catch(() => {})
   }
 }
 

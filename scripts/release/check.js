@@ -1,7 +1,7 @@
 'use strict'
 // npm run release:check: everything that has to hold before a version is published, in one command. Ends with a list,
 // and exits with 1 where anything failed, or where the machine that publishes could not run something. Needs what
-// release:pack needs, and qemu-user.
+// release:pack needs, and qemu-user and wine64.
 
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -1,19 +1,26 @@
 #!/usr/bin/env node
 'use strict'
 // What prebuildify takes for node-gyp. prebuildify only ever spawns node-gyp (`rebuild --target=...`); this project is
-// built by CMake, so its arguments are dropped and the folder that it runs in is built. PREBUILD_ARCH says for whom.
+// built by CMake, so its arguments are dropped and the folder that it runs in is built. PREBUILD_PLATFORM and
+// PREBUILD_ARCH say for whom.
 
 const { spawnSync } = require('node:child_process')
 const path = require('node:path')
 const { buildJobs } = require('../machine')
 
 const root = path.join(__dirname, '..', '..')
+const crossed = name =>
+  ['--CDPARVIS_CUDA=OFF', `--CDCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', `${name}.cmake`)}`]
+const target = `${process.env.PREBUILD_PLATFORM}-${process.env.PREBUILD_ARCH}`
 const options = {
-  x64: ['--CDPARVIS_CUDA=ON', '--CDPARVIS_ARCHITECTURES=release'],
-  arm64: ['--CDPARVIS_CUDA=OFF', `--CDCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'linux-arm64.cmake')}`]
-}[process.env.PREBUILD_ARCH]
-if (!options || process.env.PREBUILD_PLATFORM !== 'linux') {
-  console.error(`release: no prebuilt addon is made for ${process.env.PREBUILD_PLATFORM}-${process.env.PREBUILD_ARCH}`)
+  'linux-x64': ['--CDPARVIS_CUDA=ON', '--CDPARVIS_ARCHITECTURES=release'],
+  'linux-arm64': crossed('linux-arm64'),
+  // Where CMake has a DLL, cmake-js looks for a library.
+  'win32-x64': [...crossed('windows-x64'),
+    `--CDCMAKE_RUNTIME_OUTPUT_DIRECTORY=${path.join(process.cwd(), 'build', 'Release')}`]
+}[target]
+if (!options) {
+  console.error(`release: no prebuilt addon is made for ${target}`)
   process.exit(1)
 }
 

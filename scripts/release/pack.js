@@ -1,9 +1,9 @@
 'use strict'
 // npm run release:pack: the tarballs as they would be published, in out/release/: parvis.tgz, with a prebuilt addon for
 // each platform that has one, and parvis-server.tgz. It needs what a release needs: nvcc, and Debian's
-// g++-aarch64-linux-gnu for the other processor.
+// g++-aarch64-linux-gnu and g++-mingw-w64-x86-64-posix for the other platforms.
 //
-//   --only x64      one platform (for tries; such a tarball is not to be published)
+//   --only win32-x64      one platform (for tries; such a tarball is not to be published)
 //
 // Addons are built from a copy of what the tarball holds, so a source that the list of files forgets is missed here and
 // not by somebody who installs. Copies keep their times: a second run compiles only what has changed.
@@ -16,7 +16,12 @@ const { npm, packServer } = require('./pack-server')
 
 const root = path.join(__dirname, '..', '..')
 const out = path.join(root, 'out', 'release')
-const platforms = ['x64', 'arm64']
+const platforms = [
+  { platform: 'linux', arch: 'x64', stripBin: 'strip' },
+  { platform: 'linux', arch: 'arm64', stripBin: 'aarch64-linux-gnu-strip' },
+  { platform: 'win32', arch: 'x64', stripBin: 'x86_64-w64-mingw32-strip' }
+]
+const nameOf = ({ platform, arch }) => `${platform}-${arch}`
 
 main().catch(error => {
   console.error(`release: ${error.message}`)
@@ -25,14 +30,14 @@ main().catch(error => {
 
 async function main () {
   const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf('--only') + 1] : undefined
-  const wanted = platforms.filter(arch => only === undefined || arch === only)
-  if (wanted.length === 0) throw new Error(`--only ${only}: one of ${platforms.join(', ')}`)
+  const wanted = platforms.filter(one => only === undefined || nameOf(one) === only)
+  if (wanted.length === 0) throw new Error(`--only ${only}: one of ${platforms.map(nameOf).join(', ')}`)
   const files = packed()
   const folder = path.join(out, 'package')
   fs.rmSync(folder, { recursive: true, force: true })
   copy(files, folder)
-  for (const arch of wanted) {
-    const build = path.join(out, `linux-${arch}`)
+  for (const { platform, arch, stripBin } of wanted) {
+    const build = path.join(out, nameOf({ platform, arch }))
     copy(files, build)
     modules(build)
     // stripped by an earlier run: link again
@@ -41,19 +46,20 @@ async function main () {
     await prebuildify({
       cwd: build,
       out: folder,
-      platform: 'linux',
+      platform,
       arch,
       targets: [{ runtime: 'node', target: process.versions.node }],
       napi: true,
-      tagLibc: true, // Alpine's musl is another platform: there, built from source
+      tagLibc: platform === 'linux', // Alpine's musl is another platform: there, built from source
       libc: 'glibc',
       strip: true,
-      stripBin: arch === 'arm64' ? 'aarch64-linux-gnu-strip' : 'strip',
+      stripBin,
       nodeGyp: path.join(__dirname, 'node-gyp.js')
     })
-    const [name] = fs.readdirSync(path.join(folder, 'prebuilds', `linux-${arch}`))
-    const { size } = fs.statSync(path.join(folder, 'prebuilds', `linux-${arch}`, name))
-    console.log(`release: prebuilds/linux-${arch}/${name}, ${(size / 1e6).toFixed(1)} MB, ` +
+    const made = path.join(folder, 'prebuilds', nameOf({ platform, arch }))
+    const [name] = fs.readdirSync(made)
+    const { size } = fs.statSync(path.join(made, name))
+    console.log(`release: ${path.relative(folder, made)}/${name}, ${(size / 1e6).toFixed(1)} MB, ` +
       `in ${((Date.now() - started) / 1000).toFixed(0)} s`)
   }
   const [{ filename, size, unpackedSize }] = JSON.parse(

@@ -118,11 +118,16 @@ export function main (args: string[]): void {
   })
 }
 
+/** A file of text, without the mark that editors of Windows put in front of it. */
+function textOf (file: string): string {
+  return fs.readFileSync(file, 'utf8').replace(/^\ufeff/, '')
+}
+
 /** By name, and of the file that --models names. Names come from whoever starts the server, never from a client. */
 function sources ({ model, models }: Common): Array<string | ModelSource> {
   const named: Array<string | ModelSource> = model ?? (models === undefined ? ['fashion'] : [])
   if (models === undefined) return named
-  const listed: unknown = JSON.parse(fs.readFileSync(models, 'utf8'))
+  const listed: unknown = JSON.parse(textOf(models))
   if (typeof listed !== 'object' || listed === null || Array.isArray(listed)) {
     throw new Error(`${models} must hold an object of models by name`)
   }
@@ -137,7 +142,7 @@ async function localEngine (options: Common, more: { maxQueueSize?: number, hash
 }
 
 const queueOptions = ({ queue, queueCa }: Common): { url: string, ca?: string } =>
-  ({ url: queue!, ...(queueCa !== undefined && { ca: fs.readFileSync(queueCa, 'utf8') }) })
+  ({ url: queue!, ...(queueCa !== undefined && { ca: textOf(queueCa) }) })
 
 /** Max bytes of a picture that crosses the queue. */
 const maxQueuedUpload = 16 << 20
@@ -200,7 +205,7 @@ async function work (options: Work): Promise<void> {
 
 /** Keys of the command line, of a file, and of PARVIS_API_KEYS (a comma list). */
 function keysOf ({ apiKey, apiKeyFile }: Serve): string[] {
-  const lines = apiKeyFile === undefined ? [] : fs.readFileSync(apiKeyFile, 'utf8').split('\n')
+  const lines = apiKeyFile === undefined ? [] : textOf(apiKeyFile).split('\n')
   const keys = [...(apiKey ?? []), ...lines, ...(process.env.PARVIS_API_KEYS ?? '').split(',')].map(key => key.trim())
     .filter(Boolean)
   const bad = keys.find(key => /\s/.test(key) || key.length < 8)
@@ -210,12 +215,12 @@ function keysOf ({ apiKey, apiKeyFile }: Serve): string[] {
   return keys
 }
 
-/** Ends in order at the first SIGTERM or SIGINT, at once at the second. */
+/** Ends in order at the first SIGTERM or SIGINT (Windows: Ctrl-Break too), at once at the second. */
 function untilSignal (log: pino.Logger, end: () => Promise<void>): void {
   let isEnding = false
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGBREAK'] as const) {
     process.on(signal, () => {
-      if (isEnding) process.exit(signal === 'SIGINT' ? 130 : 143)
+      if (isEnding) process.exit(signal === 'SIGTERM' ? 143 : 130)
       isEnding = true
       log.info({ signal }, 'draining: running requests are finished, new ones are refused')
       end().then(() => { log.info('ended') }, (error: unknown) => {

@@ -67,7 +67,9 @@ t.test('a server answers, and ends in order', async t => {
 
 t.test('what it refuses', async t => {
   await built()
-  const file = path.join(t.testdir({ keys: ' \n\n', 'models.json': '[]' }), 'keys')
+  const file = path.join(t.testdir({
+    keys: ' \n\n', marked: '\ufeff\r\nshort\r\n', 'models.json': '[]', 'marked.json': '\ufeff[\r\n]\r\n'
+  }), 'keys')
   const cases: Array<[args: string[], message: RegExp]> = [
     [['--port', '99999'], /A whole number from 0 to 65535 is expected/],
     [['--nonsense'], /unknown option '--nonsense'/],
@@ -76,6 +78,8 @@ t.test('what it refuses', async t => {
     [['--model', 'par-xl-4x'], /parvis pull par-xl-4x/],
     [['--api-key', 'short'], /at least 8 characters/],
     [['--api-key-file', file], /keys are asked for, but none is given/],
+    [['--api-key-file', path.join(path.dirname(file), 'marked')], /at least 8 characters/],
+    [['--models', path.join(path.dirname(file), 'marked.json')], /must hold an object of models by name/],
     [['--models', path.join(path.dirname(file), 'models.json')], /must hold an object of models by name/],
     [['worker'], /needs --queue/],
     [['--queue', 'http://localhost'], /redis/i]
