@@ -29,13 +29,17 @@ async function registersOf (source, architecture) {
   }
 }
 
-/** As people write it: `project<bfloat16, 1, 4, 8, false>`. */
-function readable (mangled) {
-  const names = execFileSync('c++filt', { input: mangled.join('\n'), encoding: 'utf8' }).trim().split('\n')
-  return names.map(name => name.replace(/^void /, '').replace(/\(anonymous namespace\)::/g, '')
+/** As people write it: `projectKernel<TileShape<bfloat16, 1, 4, 8>, false>`. */
+function plainName (name) {
+  return name.replace(/^void /, '').replace(/\(anonymous namespace\)::/g, '')
     .replace(/parvis::(cuda::)?/g, '').replace(/>\(.*$/, '>').replace(/^([^<]*?)\(.*$/, '$1')
     .replace(/\(WeightFormat\)1/g, 'bfloat16').replace(/\(WeightFormat\)2/g, 'int8')
-    .replace(/ >/g, '>'))
+    .replace(/ >/g, '>')
+}
+
+function readable (mangled) {
+  const names = execFileSync('c++filt', { input: mangled.join('\n'), encoding: 'utf8' }).trim().split('\n')
+  return names.map(plainName)
 }
 
 async function main () {
@@ -68,7 +72,10 @@ async function main () {
   fs.writeFileSync(path.join(root, 'cuda', 'registers.md'), lines.join('\n'))
 }
 
-main().catch(error => {
-  console.error(`registers: ${error.stderr || error.message}`)
-  process.exitCode = 1
-})
+module.exports = { plainName }
+if (require.main === module) {
+  main().catch(error => {
+    console.error(`registers: ${error.stderr || error.message}`)
+    process.exitCode = 1
+  })
+}

@@ -188,6 +188,11 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
         : /^nothing$/
     t.same(before.filter(line => !allowed.test(line)), [], `${name} reads no more before: ${before.length} loads`)
   }
+  // The registers of each kernel are on record: who adds one or renames one runs scripts/registers.js.
+  const { plainName } = require('../scripts/registers.js') as { plainName: (name: string) => string }
+  const recorded = new Set([...fs.readFileSync(path.join(__dirname, '..', 'cuda', 'registers.md'), 'utf8')
+    .matchAll(/^\| `(.+)` \|/gm)].map(([, name]) => name))
+  t.same(entries.map(([name]) => plainName(name!)).filter(name => !recorded.has(name)), [], 'cuda/registers.md')
   t.ok(entries.length >= 159, `${entries.length} entries`)
   t.equal(entries.filter(([,, waits]) => waits === 'waits').length, 119, 'entries that wait')
 })

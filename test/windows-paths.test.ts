@@ -275,6 +275,20 @@ t.test('a rename while somebody has the file open', async t => {
   t.equal(fs.readFileSync(file, 'utf8'), 'new')
 })
 
+t.test('a file system that tells no real path', async t => {
+  const folder = temporaryFolder()
+  const [file, linked] = [path.join(folder, 'a.txt'), path.join(folder, 'b.txt')]
+  fs.writeFileSync(file, 'old')
+  fs.symlinkSync('a.txt', linked)
+  instead(t, { realpath: (async () => { throw system('UNKNOWN') }) as unknown as typeof fsp.realpath })
+  await writeWhole(file, Buffer.from('new'))
+  t.equal(fs.readFileSync(file, 'utf8'), 'new', 'a file that is no link bears its own name')
+  const error = await failure(writeWhole(linked, Buffer.from('newer')))
+  t.match(error, { code: 'FILE_NOT_FOUND' }, 'a link cannot be followed')
+  t.equal(fs.readFileSync(file, 'utf8'), 'new')
+  t.ok(fs.lstatSync(linked).isSymbolicLink(), 'and is not replaced')
+})
+
 t.test('what the system says', async t => {
   for (const code of ['EPERM', 'EACCES', 'EBUSY']) {
     t.match(systemReason(system(code), 'written', undefined, 'win32'), /another program has it open/, code)

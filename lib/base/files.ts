@@ -52,7 +52,7 @@ export async function findTarget (file: string): Promise<Target> {
   const found = await ifThere(stat(file))
   if (found?.isDirectory()) return { path: file, kind: 'folder' }
   if (found && !found.isFile()) return { path: file, kind: 'special' }
-  if (found) return { path: await realpath(file), kind: 'file' }
+  if (found) return { path: await realName(file), kind: 'file' }
   let at = file
   for (let links = 0; (await ifThere(lstat(at)))?.isSymbolicLink(); links++) {
     if (links === maxLinks) throw Object.assign(new Error('too many symbolic links'), { code: 'ELOOP' })
@@ -79,6 +79,19 @@ async function descriptorOf (file: string): Promise<number | undefined> {
     at = path.resolve(folder, next)
   }
   return undefined
+}
+
+/**
+ * Of a file that is there. Some file systems (RAM disks of Windows) tell no real path; a file that is no link bears its
+ * own name.
+ */
+async function realName (file: string): Promise<string> {
+  try {
+    return await realpath(file)
+  } catch (error) {
+    if ((await lstat(file)).isSymbolicLink()) throw error
+    return path.resolve(file)
+  }
 }
 
 async function ifThere<T> (asked: Promise<T>): Promise<T | undefined> {

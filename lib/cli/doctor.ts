@@ -26,8 +26,8 @@ const maxSeconds = 2147483
 
 /** Variables that decide what is found, shown where they are set. */
 const variables = ['PARVIS_NATIVE', 'PARVIS_PREBUILD', 'PARVIS_ISA', 'PARVIS_MEMORY_CHECK', 'PARVIS_FFMPEG',
-  'PARVIS_SELF_CHECK', 'PARVIS_GRAPHS', 'PARVIS_OVERLAP', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER',
-  'LD_LIBRARY_PATH', 'LD_PRELOAD']
+  'PARVIS_SELF_CHECK', 'PARVIS_GRAPHS', 'PARVIS_OVERLAP', 'PARVIS_TUNING', 'CUDA_VISIBLE_DEVICES',
+  'CUDA_DEVICE_ORDER', 'LD_LIBRARY_PATH', 'LD_PRELOAD']
 
 export function doctorCommand (signal: AbortSignal): Command {
   return new Command('doctor')

