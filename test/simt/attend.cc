@@ -172,6 +172,7 @@ void attention(const Case& c) {
     problem.rows[static_cast<size_t>(i)].slot = c.sees[static_cast<size_t>(i)] - 1;
   bool same = true;
   for (const bool clusters : {false, true}) {
+    if (cases::isInterpreted() && !clusters) continue;
     Tuning tuning;
     tuning.clusters = clusters && cases::isNinth();
     std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));

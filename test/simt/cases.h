@@ -93,6 +93,16 @@ inline bool isNinth() {
   return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major >= 9;
 }
 
+// Whether kernels run out of what nvcc made of them (test/ptx), which takes a hundred times as long: some cases then do
+// with less.
+inline bool isInterpreted() {
+#if defined(__CUDACC__)
+  return false;
+#else
+  return simt::interpret != nullptr;
+#endif
+}
+
 class Numbers {  // the same in every run
  public:
   explicit Numbers(uint64_t seed) : state_(seed * 2654435769u + 1) {}

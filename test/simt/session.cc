@@ -351,9 +351,7 @@ void overlaps(const Checkpoint& c, const parvis::TransformerModel& m) {
 
 // The same tokens whichever way kernels work: as they usually do, with every other choice, and with some of each.
 void tunings(const Checkpoint& c, const parvis::TransformerModel& m, Precision precision, int count) {
-#if !defined(__CUDACC__)
-  if (simt::interpret) return;  // minutes; each kernel's cases have run out of what nvcc compiled
-#endif
+  if (cases::isInterpreted()) return;  // each kernel's cases have run out of what nvcc compiled
   using parvis::cuda::Device;
   using parvis::cuda::Overlap;
   using parvis::cuda::Tuning;
