@@ -16,7 +16,7 @@ const small = ['bench', '--model', 'b', '--device', 'cpu', '--precision', 'bfloa
 const folder = temporaryFolder()
 /** Its temporary folders go here, and must be gone when it ends. */
 const own = { TMPDIR: folder, TMP: folder, TEMP: folder }
-const left = (): string[] => fs.readdirSync(folder).filter(name => name.startsWith('parvis-bench'))
+const left = (): string[] => fs.readdirSync(folder).filter(name => name.startsWith('parvis-'))
 
 t.test('a report as JSON, and its plots', async t => {
   const plots = path.join(folder, 'new', 'plots')
