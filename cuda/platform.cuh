@@ -75,16 +75,16 @@ cudaError_t askForSharedMemory(void (*kernel)(P...)) {
 // Whether a kernel's code is for compute capability 9.0 or more: older code that the driver of a newer device has
 // translated neither waits for the kernel before nor meets the blocks of a cluster.
 template <class... P>
-cudaError_t isForNinth(void (*kernel)(P...), bool& is) {
+cudaError_t isForCapability9(void (*kernel)(P...), bool& isIt) {
   cudaFuncAttributes code{};
   const cudaError_t e = cudaFuncGetAttributes(&code, kernel);
-  is = e == cudaSuccess && code.ptxVersion >= 90;
+  isIt = e == cudaSuccess && code.ptxVersion >= 90;
   return e;
 }
 template <class... P>
 bool knowsClusters(void (*kernel)(P...)) {
-  bool is = false;
-  return isForNinth(kernel, is) == cudaSuccess && is;
+  bool knows = false;
+  return isForCapability9(kernel, knows) == cudaSuccess && knows;
 }
 
 template <class... P, class... A>
@@ -97,7 +97,7 @@ cudaError_t launchAs(LaunchWay way, void (*kernel)(P...), dim3 grid, dim3 block,
   unsigned count = 0;
   if (way.programmatic) {
     bool waits = false;
-    if (const cudaError_t e = isForNinth(kernel, waits); e != cudaSuccess) return e;
+    if (const cudaError_t e = isForCapability9(kernel, waits); e != cudaSuccess) return e;
     if (waits) {
       attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
       attributes[count++].val.programmaticStreamSerializationAllowed = 1;

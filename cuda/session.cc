@@ -118,7 +118,8 @@ Status CudaSession::launch(const StepPlan& plan, const SeenInStep& seen) {
     if (Status s = launch.collect(); !s.ok()) return failed_ = s;
   } else {
     Workspace::Captured* captured = nullptr;
-    if (Status s = w_->find(plan, captured); !s.ok()) return s;
+    // The tables are written already, and the device may have taken them.
+    if (Status s = w_->find(plan, captured); !s.ok()) return failed_ = s;
     if (captured->uses++ > 0 && !captured->graph)
       if (Status s = capture(*captured); !s.ok()) return s;
     Launcher launch(*t.device_, t.element_);

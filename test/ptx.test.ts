@@ -173,7 +173,7 @@ t.test('nothing but weights is read before the wait, and nothing is written', { 
   t.equal(code, 0, err)
   const entries = out.trim().split('\n').map(line => line.split('\t'))
   const launchedInStep =
-    /takeRows|embed|norm|weigh|projectPlain|attendPlain|attend|attendRows|project|sample|score|tiled/
+    /takeStep|composePass|embed|norm|weigh|projectPlain|attendPlain|attend|attendRows|project|sample|score|tiled/
   for (const [name, file, waits, loads, stores] of entries) {
     if (/::vq::/.test(name!) || !launchedInStep.test(name!.replace(/<.*/, ''))) continue
     t.equal(waits, 'waits', `${name} waits on every path`)

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "../../cuda/vq.cuh"
+#include "measuring.h"
 
 using namespace parvis::cuda;
 using namespace parvis::cuda::vq;
@@ -19,20 +20,10 @@ void stop(cudaError_t e) {
   std::printf("CUDA: %s\n", cudaGetErrorString(e));
   std::exit(1);
 }
-// Small numbers of either type that differ: what is all alike takes less power, and the clock would be higher.
-__global__ void fillKernel(uint32_t* to, size_t count) {
-  const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
-  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    uint32_t v = static_cast<uint32_t>(i) * 2654435761u;
-    v ^= v >> 15, v *= 2246822519u, v ^= v >> 13;
-    to[i] = (v & 0x807f807fu) | 0x3c003c00u;
-  }
-}
 void* memory(size_t bytes) {
   void* p = nullptr;
   stop(cudaMalloc(&p, bytes));
-  fillKernel<<<4096, 256>>>(static_cast<uint32_t*>(p), bytes / 4);
-  stop(cudaGetLastError());
+  stop(measuring::fillWithNumbers(p, bytes, nullptr));
   return p;
 }
 

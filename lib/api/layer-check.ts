@@ -2,18 +2,21 @@
 // trusted (self-check.ts): the embedded model is so small that most of a kernel's loops run once.
 
 import type { Call } from '../base/call.js'
+import { createSchedule } from '../decoding/schedule.js'
 import { composeStep, seatedSession, type SamplingRule } from '../decoding/step.js'
 import { createEngine } from '../machine/engine.js'
-import { classInput, rowStride, type Precision, type TransformerModel } from '../machine/native.js'
+import type { NativeSession, NativeTransformer, Precision, TransformerModel } from '../machine/native.js'
 import { randomWeights, type RandomWeights } from '../models/random-weights.js'
 import { transformerModel } from '../models/shapes.js'
 import { transformerWeights } from '../models/weights.js'
 
+const n = 4
 /** Of L, with a part of its vocabulary: the CPU takes a tenth of a second. */
-const model: TransformerModel = { ...transformerModel('L', 4), layers: 1, vocabularySize: 1024 }
-/** Tokens of each step: single ones first, then two groups, so that kernels for few and for more rows run. */
-const groups = [1, 1, 1, 1, 4, 16]
-const tokens = groups.reduce((a, b) => a + b)
+const model: TransformerModel = { ...transformerModel('L', n), layers: 1, vocabularySize: 1024 }
+const schedule = createSchedule({ grid: [4, 4], n })
+const { tokens } = schedule
+/** Pictures: with guidance, steps have 8 rows and then 32, so that kernels for few and for more rows run. */
+const seats = [0, 1, 2, 3]
 const guidanceScale = 1.5
 const rule: SamplingRule = { mode: 'score', temperature: 1, topK: 0, topP: 1 }
 
@@ -45,27 +48,30 @@ async function logitsOn (
   device: string, precision: Precision, weights: RandomWeights, call: Call
 ): Promise<Float32Array> {
   const engine = createEngine(device, 0)
+  let native: NativeTransformer | undefined
+  let session: NativeSession | undefined
   try {
-    const native = await call.hold(
+    native = await call.hold(
       engine.loadTransformer(weights.file, weights.weights(transformerWeights(model)), model, precision, call.cancel))
-    const known = Int32Array.from({ length: tokens }, (_, i) => i * 389 % model.vocabularySize)
-    const session = await call.hold(seatedSession(native,
-      { streamsEach: 2, slots: tokens, tokens, kept: tokens, maxRows: 2 * Math.max(...groups) },
-      [{ classId: 207, seed: 1n, known }]))
+    session = await call.hold(seatedSession(native,
+      { streamsEach: 2, slots: tokens, tokens, kept: tokens, maxRows: 2 * schedule.maxRows * seats.length },
+      seats.map(seat => ({
+        classId: 207 + seat,
+        seed: 1n,
+        known: Int32Array.from({ length: tokens }, (_, i) => (i + seat * tokens) * 389 % model.vocabularySize)
+      }))))
     const kept = new Map(Array.from({ length: tokens }, (_, i) => [i, i]))
-    let first = 0
-    for (const count of groups) {
-      const rows = new Int32Array(count * rowStride)
-      for (let i = 0; i < count; i++) {
-        const input = first === 0 ? classInput : first < 4 ? first + i - 1 : first + i - 4
-        const cell = input < 0 ? [-1, -1] : [input >> 2, input & 3]
-        rows.set([first + i, input, -1, 0, ...cell, first + i, first + count], i * rowStride)
-      }
-      await call.wait(session.step(composeStep([{ seat: 0, rows, guidanceScale, rule, kept }], 2), call.cancel))
-      first += count
+    for (const rows of schedule.steps) {
+      const parts = seats.map(seat => ({ seat, rows, guidanceScale, rule, kept }))
+      await call.wait(session.step(composeStep(parts, 2), call.cancel))
     }
-    return await call.wait(session.readLogits(0))
+    const all = new Float32Array(seats.length * tokens * model.vocabularySize)
+    for (const seat of seats) {
+      all.set(await call.wait(session.readLogits(seat)), seat * tokens * model.vocabularySize)
+    }
+    return all
   } finally {
+    for (const held of [session, native]) if (held) call.release(held)
     await engine.dispose()
   }
 }

@@ -98,6 +98,10 @@ const figures = {
   /** Milliseconds a picture that the first setting saves against the second. */
   saved: (report, group, setting, other) => combine([step(report, group, setting), step(report, group, other)],
     (ms, otherMs) => (otherMs - ms) * manyRowSteps(group)),
+  /** The same of whole pictures: what depends on how far ahead the host is, a replayed step does not show. */
+  savedPicture: (report, group, setting, other) =>
+    combine([step(report, group, setting, 'pictureMs'), step(report, group, other, 'pictureMs')],
+      (ms, otherMs) => otherMs - ms),
   /** One launch of a kernel, not overlapped, in microseconds. */
   kernel: (report, group, name) => fieldOf(report, `step:${group}`, entry => {
     const found = entry.kernels?.find(one => one.kernel.includes(name))

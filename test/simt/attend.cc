@@ -174,9 +174,9 @@ void attention(const Case& c) {
   for (const bool clusters : {false, true}) {
     if (cases::isInterpreted() && !clusters) continue;
     Tuning tuning;
-    tuning.clusters = clusters && cases::isNinth();
+    tuning.clusters = clusters && cases::hasCapability9();
     std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
-    same = same && cases::finish(attend(a, {nullptr, cases::isNinth(), tuning})) == cudaSuccess && out == once;
+    same = same && cases::finish(attend(a, {nullptr, cases::hasCapability9(), tuning})) == cudaSuccess && out == once;
     tuning.earlyKeys = false;
     std::fill(out.begin(), out.end(), static_cast<uint16_t>(0));
     same = same && cases::finish(attend(a, {nullptr, false, tuning})) == cudaSuccess && out == once;

@@ -87,8 +87,8 @@ __attribute__((format(printf, 2, 3))) inline void check(bool ok, const char* for
   failures += !ok;
 }
 
-// Whether kernels overlap on this device, and blocks are clusters.
-inline bool isNinth() {
+// Whether kernels can overlap on this device, and blocks be clusters.
+inline bool hasCapability9() {
   int major = 0;
   return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major >= 9;
 }

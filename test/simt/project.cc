@@ -48,7 +48,7 @@ void products(WeightFormat format, int outputs, int inputs, int rows) {
       tuning.lateRelease = few;
       std::fill(again.begin(), again.end(), 0.0f);
       same = same &&
-             cases::finish(project(q, {nullptr, few && cases::isNinth(), tuning})) ==
+             cases::finish(project(q, {nullptr, few && cases::hasCapability9(), tuning})) ==
                  (possibleTiles(q, tiles) ? cudaSuccess : cudaErrorInvalidValue) &&
              (again == y || !possibleTiles(q, tiles));
     }
